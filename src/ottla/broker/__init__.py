@@ -1,0 +1,1 @@
+"""The broker: handlers answer requests, coordinators keep groups, replicas own partitions."""

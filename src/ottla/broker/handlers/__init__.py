@@ -1,0 +1,1 @@
+"""Request handlers: one module per family, thin: call one level down, shape the answer."""

@@ -1,0 +1,51 @@
+"""Work off the event loop: the only module that makes threads.
+
+Storage is synchronous; whoever calls it decides whether it runs on the loop (appends to the page cache) or here
+(fsync, recovery, cleaning, cold reads). In simulation and in tests everything runs inline, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs a blocking function so that the loop does not wait for it."""
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `function(*args, **kwargs)`. Cancelling the caller does not stop a function that has begun."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what runs; accept nothing more."""
+        ...
+
+
+class ThreadOffload:
+    """A small pool of threads. `workers` bounds how many blocking calls run at once."""
+
+    def __init__(self, workers: int, name: str = "ottla-offload") -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+
+class InlineOffload:
+    """Runs the function at once, on the caller's thread: for simulation and tests."""
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    def close(self) -> None:
+        return None
