@@ -1,0 +1,189 @@
+"""ClusterImage: an immutable snapshot of what the cluster looks like, and ImageDelta: what the last change touched.
+
+The image is what every broker believes at one moment: brokers, topics with their partitions, configurations. It is never
+changed in place; `follow.MetadataFollower` builds a new one from the old one and the nodes named by a change, and tells
+subscribers both. Readers may keep an image as long as they like.
+
+Decides nothing and does no I/O. Invariants: `topic_names` is the inverse of `topics`; partition indexes are dense from 0;
+configurations with no overrides have no entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ottla.types import INTERNAL_TOPICS, TopicPartition
+
+# The kinds of configuration, spelled as in the tree (/config/<kind>/<name>).
+TOPICS = "topics"
+BROKERS = "brokers"
+GROUPS = "groups"
+CLIENT_METRICS = "client-metrics"
+
+DEFAULT_ENTITY = "<default>"
+"""Name of the cluster-wide default of a kind, as in Kafka's tree (/config/brokers/<default>)."""
+
+NO_LEADER = -1
+
+
+class ConfigResource(NamedTuple):
+    """What a configuration belongs to: `kind` is TOPICS, BROKERS, GROUPS or CLIENT_METRICS."""
+
+    kind: str
+    name: str
+
+
+class Endpoint(NamedTuple):
+    """Where a broker is reached on one listener. `host` may be "" with listener auto: answer with the client's address."""
+
+    listener: str
+    host: str
+    port: int
+    security_protocol: str
+
+
+class BrokerImage(NamedTuple):
+    """One live broker. `broker_epoch` is the creation transaction id (czxid) of its registration node."""
+
+    node_id: int
+    broker_epoch: int
+    endpoints: tuple[Endpoint, ...]
+    rack: str | None = None
+
+    def endpoint(self, listener: str) -> Endpoint | None:
+        """Return the endpoint of the listener with this name, if the broker has one."""
+        for endpoint in self.endpoints:
+            if endpoint.listener == listener:
+                return endpoint
+        return None
+
+
+class PartitionImage(NamedTuple):
+    """One partition. `leader` is NO_LEADER when nobody leads; `partition_epoch` is the version of its state node."""
+
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    adding_replicas: tuple[int, ...] = ()
+    removing_replicas: tuple[int, ...] = ()
+
+
+class TopicImage(NamedTuple):
+    """One topic. `topic_id` is 16 bytes."""
+
+    name: str
+    topic_id: bytes
+    partitions: tuple[PartitionImage, ...]
+
+    @property
+    def is_internal(self) -> bool:
+        return self.name in INTERNAL_TOPICS
+
+
+_NO_CONFIG: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterImage:
+    """A snapshot of the cluster.
+
+    Attributes:
+        cluster_id: 22 characters of base64url, as in meta.properties.
+        brokers: live brokers by node id.
+        topics: by name; topic_names: topic id (16 bytes) to name.
+        configs: overrides only, by ConfigResource(kind, name).
+        controller_id: node id of the active controller, -1 when there is none.
+        epoch: number of the last change applied; grows with every image.
+    """
+
+    cluster_id: str = ""
+    brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
+    topics: Mapping[str, TopicImage] = field(default_factory=dict)
+    topic_names: Mapping[bytes, str] = field(default_factory=dict)
+    configs: Mapping[ConfigResource, Mapping[str, str]] = field(default_factory=dict)
+    controller_id: int = -1
+    epoch: int = -1
+
+    def topic_by_id(self, topic_id: bytes) -> TopicImage | None:
+        """Return the topic with this id, if it exists."""
+        name = self.topic_names.get(topic_id)
+        return None if name is None else self.topics.get(name)
+
+    def partition(self, topic_partition: TopicPartition) -> PartitionImage | None:
+        """Return the partition, or None if the topic does not exist or is smaller."""
+        topic = self.topics.get(topic_partition.topic)
+        if topic is None or not 0 <= topic_partition.partition < len(topic.partitions):
+            return None
+        return topic.partitions[topic_partition.partition]
+
+    def config(self, kind: str, name: str) -> Mapping[str, str]:
+        """Return the overrides of one resource; empty when there are none."""
+        return self.configs.get(ConfigResource(kind, name), _NO_CONFIG)
+
+    def topic_config(self, topic: str) -> Mapping[str, str]:
+        """Return the topic's overrides, as strings in Kafka's spelling."""
+        return self.configs.get(ConfigResource(TOPICS, topic), _NO_CONFIG)
+
+    def partitions_on(self, node_id: int) -> Iterator[tuple[TopicPartition, PartitionImage]]:
+        """Iterate over the partitions with a replica on this broker."""
+        for topic in self.topics.values():
+            for index, partition in enumerate(topic.partitions):
+                if node_id in partition.replicas:
+                    yield TopicPartition(topic.name, index), partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDelta:
+    """What differs between the image before and the image now.
+
+    A topic deleted and created again under the same name between two images is in both `deleted` (with the old id) and
+    `created`: handle `deleted` first.
+
+    Attributes:
+        created: names of topics that are new.
+        deleted: the topics that are gone, as they were.
+        changed: names of topics with other partitions, leaders, ISRs or replicas than before.
+        changed_configs: resources whose overrides are not what they were.
+        brokers_changed: a broker came, went or moved.
+    """
+
+    created: tuple[str, ...] = ()
+    deleted: tuple[TopicImage, ...] = ()
+    changed: tuple[str, ...] = ()
+    changed_configs: tuple[ConfigResource, ...] = ()
+    brokers_changed: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.created or self.deleted or self.changed or self.changed_configs or self.brokers_changed)
+
+
+def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
+    """Compare two whole images (used after a reload; following a change knows its delta already)."""
+    created: list[str] = []
+    changed: list[str] = []
+    deleted = [
+        topic
+        for name, topic in before.topics.items()
+        if name not in after.topics or after.topics[name].topic_id != topic.topic_id
+    ]
+    for name, topic in after.topics.items():
+        old = before.topics.get(name)
+        if old is None or old.topic_id != topic.topic_id:
+            created.append(name)
+        elif old.partitions != topic.partitions:
+            changed.append(name)
+    resources = [r for r, config in after.configs.items() if before.configs.get(r) != config]
+    resources += [r for r in before.configs if r not in after.configs]
+    return ImageDelta(
+        created=tuple(created),
+        deleted=tuple(deleted),
+        changed=tuple(changed),
+        changed_configs=tuple(resources),
+        brokers_changed=before.brokers != after.brokers or before.controller_id != after.controller_id,
+    )
