@@ -1,0 +1,1 @@
+"""One partition's log on one disk, in Apache Kafka's file formats. Has never heard of a network."""
