@@ -1,0 +1,225 @@
+"""The four codecs of Kafka, as the Java client writes and reads them.
+
+The records of a batch are compressed as one block. What the Java client insists on, found by trying its own classes:
+gzip: plain. snappy: the xerial framing (a 16-byte header, then blocks of 32 KiB, each with its length), or one bare
+block. lz4: the frame format with *independent* blocks, linked ones are refused. zstd: plain frames.
+
+A hostile batch may grow a thousandfold, so no more than `limit` bytes are ever made of one (default `MAX_BODY_SIZE`).
+Nothing here runs longer than it takes to make that many bytes. cramjam (1.5 ms to import) is loaded at first use.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from ottla.protocol.records.checksum import Buffer
+from ottla.types import CompressionType
+
+#: The most we make of one compressed batch. Apache Kafka reads a stream and has no such bound (its
+#: max.decompressed.message.bytes is for one record); a producer that fills max.message.bytes a hundredfold stays below
+#: it.
+MAX_BODY_SIZE = 256 << 20
+
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
+_XERIAL_BLOCK = 32 << 10
+_LZ4_MAGIC = b"\x04\x22\x4d\x18"
+_INT = struct.Struct(">i")
+
+#: Levels used where the caller names none: Kafka's defaults (compression.gzip.level, .lz4.level, .zstd.level).
+_DEFAULT_LEVELS = {CompressionType.GZIP: -1, CompressionType.LZ4: 9, CompressionType.ZSTD: 3}
+
+
+class DecompressionError(ValueError):
+    """The bytes are not what the codec writes, or they end too early."""
+
+
+class DecompressedTooLargeError(DecompressionError):
+    """The bytes would grow beyond the limit."""
+
+
+_cramjam: Any = None
+
+
+def _library() -> Any:
+    global _cramjam
+    if _cramjam is None:
+        import cramjam
+
+        _cramjam = cramjam
+    return _cramjam
+
+
+def compress(codec: CompressionType, data: Buffer, level: int | None = None) -> bytes:
+    """Return `data` compressed so that a Java client can read it. `level` None: Kafka's default for the codec."""
+    if codec == CompressionType.NONE:
+        return bytes(data)
+    if codec == CompressionType.SNAPPY:
+        return _xerial_compress(data)
+    chosen = _DEFAULT_LEVELS[codec] if level is None else level
+    if codec == CompressionType.GZIP:
+        # wbits 31: the gzip container.
+        compressor = zlib.compressobj(chosen, zlib.DEFLATED, 31)
+        return compressor.compress(data) + compressor.flush()
+    library = _library()
+    if codec == CompressionType.LZ4:
+        frame = library.lz4.Compressor(level=chosen, content_checksum=False, block_linked=False)
+        frame.compress(bytes(data))  # it takes nothing but bytes
+        return bytes(frame.finish())
+    return bytes(library.zstd.compress(data, chosen))
+
+
+def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE) -> bytes:
+    """Return what was compressed.
+
+    Raises:
+        DecompressedTooLargeError: it is more than `limit` bytes; no more than about that much was ever in memory.
+        DecompressionError: it is damaged or ends too early.
+    """
+    if codec == CompressionType.NONE:
+        return bytes(data)
+    if codec == CompressionType.GZIP:
+        return _gunzip(data, limit)
+    library = _library()
+    try:
+        if codec == CompressionType.SNAPPY:
+            return _snappy(library, memoryview(data), limit)
+        if codec == CompressionType.LZ4:
+            bound = _lz4_bound(memoryview(data))
+            return _unpack(library.lz4, data, bound, limit)
+        return _unpack(library.zstd, data, _zstd_bound(memoryview(data)), limit)
+    except DecompressionError:
+        raise
+    except Exception as error:  # cramjam has its own error and lets OSError and ValueError through
+        raise DecompressionError(f"{codec.name.lower()}: {error}") from None
+
+
+def _unpack(module: Any, data: Buffer, bound: int, limit: int) -> bytes:
+    if bound <= limit:
+        return bytes(module.decompress(data))
+    # The frame may grow beyond the limit, or may not: give it exactly so much room. Pages never written cost nothing.
+    room = bytearray(limit)
+    try:
+        size = module.decompress_into(data, room)
+    except Exception as error:
+        if "whole buffer" in str(error):
+            raise DecompressedTooLargeError(f"more than {limit} bytes after decompression") from None
+        raise
+    return bytes(memoryview(room)[:size])
+
+
+def _gunzip(data: Buffer, limit: int) -> bytes:
+    """Members may follow each other, as in Java's GZIPInputStream; zeros and other garbage after them may not."""
+    parts: list[bytes] = []
+    left = limit
+    rest: Buffer = data
+    while True:
+        member = zlib.decompressobj(31)
+        try:
+            part = member.decompress(rest, left + 1)
+        except zlib.error as error:
+            raise DecompressionError(f"gzip: {error}") from None
+        if len(part) > left:
+            raise DecompressedTooLargeError(f"more than {limit} bytes after decompression")
+        if not member.eof:
+            raise DecompressionError("gzip: ends too early")
+        parts.append(part)
+        left -= len(part)
+        rest = member.unused_data
+        if not rest:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _xerial_compress(data: Buffer) -> bytes:
+    compress_raw = _library().snappy.compress_raw
+    view = memoryview(data)
+    parts = [_XERIAL_HEADER]
+    for start in range(0, len(view), _XERIAL_BLOCK):
+        block = bytes(compress_raw(view[start : start + _XERIAL_BLOCK]))
+        parts += (_INT.pack(len(block)), block)
+    return b"".join(parts)
+
+
+def _snappy(library: Any, view: memoryview, limit: int) -> bytes:
+    snappy = library.snappy
+    if view[:8] != _XERIAL_MAGIC:
+        # librdkafka and others send one bare block.
+        return _snappy_block(snappy, view, limit)
+    parts: list[bytes] = []
+    left = limit
+    position = len(_XERIAL_HEADER)
+    if len(view) < position:
+        raise DecompressionError("snappy: ends too early")
+    while position < len(view):
+        if len(view) - position < 4:
+            raise DecompressionError("snappy: ends too early")
+        (size,) = _INT.unpack_from(view, position)
+        position += 4
+        if size < 0 or size > len(view) - position:
+            raise DecompressionError(f"snappy: block of {size} bytes, {len(view) - position} left")
+        part = _snappy_block(snappy, view[position : position + size], left)
+        parts.append(part)
+        left -= len(part)
+        position += size
+    return b"".join(parts)
+
+
+def _snappy_block(snappy: Any, block: memoryview, left: int) -> bytes:
+    # The length in front may lie in both directions: too large is refused, too small fails in the codec.
+    if snappy.decompress_raw_len(block) > left:
+        raise DecompressedTooLargeError(f"snappy: more than {left} bytes after decompression")
+    return bytes(snappy.decompress_raw(block))
+
+
+def _lz4_bound(view: memoryview) -> int:
+    """Return the most bytes the frame can make: every block as large as the frame allows."""
+    if len(view) < 7 or view[:4] != _LZ4_MAGIC:
+        raise DecompressionError("lz4: no frame")
+    flags, descriptor = view[4], view[5]
+    if flags >> 6 != 1:
+        raise DecompressionError(f"lz4: version {flags >> 6}")
+    if not flags & 0x20:
+        # Consumers in Java could not read it: Kafka refuses it as well.
+        raise DecompressionError("lz4: dependent blocks are not supported")
+    block_size = 1 << (8 + 2 * (descriptor >> 4 & 7))
+    position = 7 + (8 if flags & 0x08 else 0) + (4 if flags & 0x01 else 0)
+    bound = 0
+    while len(view) - position >= 4:
+        size = int.from_bytes(view[position : position + 4], "little")
+        position += 4
+        if not size:
+            break
+        size &= 0x7FFFFFFF
+        bound += block_size
+        position += size + (4 if flags & 0x10 else 0)
+    return bound
+
+
+def _zstd_bound(view: memoryview) -> int:
+    """Return the most bytes the frames can make: 128 KiB for each compressed block, what raw and RLE blocks say."""
+    bound = 0
+    position = 0
+    size = len(view)
+    while size - position >= 5:
+        magic = int.from_bytes(view[position : position + 4], "little")
+        if magic & 0xFFFFFFF0 == 0x184D2A50:  # a skippable frame
+            position += 8 + int.from_bytes(view[position + 4 : position + 8], "little")
+            continue
+        if magic != 0xFD2FB528:
+            raise DecompressionError("zstd: no frame")
+        descriptor = view[position + 4]
+        single = descriptor >> 5 & 1
+        content_size = (single, 2, 4, 8)[descriptor >> 6]
+        position += 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3] + content_size
+        last = 0
+        while not last and size - position >= 3:
+            header = int.from_bytes(view[position : position + 3], "little")
+            position += 3
+            last, kind, block = header & 1, header >> 1 & 3, header >> 3
+            bound += 128 << 10 if kind == 2 else block
+            position += 1 if kind == 1 else block
+        if descriptor & 4:
+            position += 4
+    return bound

@@ -1,0 +1,53 @@
+"""Records of batches as objects: for coordinators, offset-for-time, tests. The data path never does this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ottla.protocol.records import kernels
+from ottla.protocol.records.batch import HEADER_SIZE, BatchHeader, check_crc, iter_headers, read_header
+from ottla.protocol.records.builder import Record
+from ottla.protocol.records.checksum import Buffer
+from ottla.protocol.records.compression import MAX_BODY_SIZE, decompress
+from ottla.types import TimestampType
+
+
+def read_body(
+    buffer: Buffer, position: int, header: BatchHeader, *, max_decompressed: int = MAX_BODY_SIZE
+) -> bytes | memoryview:
+    """Return the encoded records of a batch, decompressed: a view of `buffer` where the batch has no codec.
+
+    Raises:
+        ValueError: the codec is unknown, or cannot read its bytes, or they grow beyond `max_decompressed`.
+    """
+    body = memoryview(buffer)[position + HEADER_SIZE : position + header.size]
+    codec = header.compression
+    return decompress(codec, body, max_decompressed) if codec else body
+
+
+def read_records(
+    buffer: Buffer, position: int = 0, *, max_decompressed: int = MAX_BODY_SIZE, verify_crc: bool = False
+) -> list[Record]:
+    """Return the records of the batch at `position`, with absolute offsets and the timestamps a consumer sees.
+
+    An empty batch (compaction leaves such) gives an empty list. Control records are given like others.
+
+    Raises:
+        ValueError: the batch is damaged: its records do not fill it exactly, or `verify_crc` found a wrong CRC.
+    """
+    header = read_header(buffer, position)
+    if verify_crc and not check_crc(buffer, position, header):
+        raise ValueError(f"the batch at offset {header.base_offset} has a wrong CRC")
+    if not header.record_count:
+        return []
+    body = read_body(buffer, position, header, max_decompressed=max_decompressed)
+    append_time = header.max_timestamp if header.timestamp_type == TimestampType.LOG_APPEND_TIME else None
+    rows = kernels.decode_records(body, header.record_count, header.base_offset, header.base_timestamp, append_time)
+    return list(map(Record._make, rows))
+
+
+def iter_records(buffer: Buffer, *, max_decompressed: int = MAX_BODY_SIZE) -> Iterator[Record]:
+    """Yield the records of all whole batches in `buffer`, control records left out."""
+    for position, header in iter_headers(buffer):
+        if not header.is_control:
+            yield from read_records(buffer, position, max_decompressed=max_decompressed)
