@@ -1,0 +1,555 @@
+"""The broker's side of one connection: complete frames in, answers out in the order of the requests.
+
+Decides when to read, when to handle the next frame and when to write; knows nothing of what is inside a frame. The
+frames of most reads are complete and are handled where they were received, in the one buffer all connections of a
+server share: an idle connection owns no buffer. This is sound because a selector transport asks for the buffer, fills
+it and reports it without returning to the loop in between; other transports go through `StreamConnection`.
+
+Invariants:
+  * Answers leave in the order of their requests, also when later ones are ready first.
+  * No frame is handled while an answer is owed that blocks the next one (Kafka mutes the channel), or while earlier
+    output has not gone to the kernel: a peer that does not read costs one answer, not many.
+  * One turn of the loop handles a bounded number of frames of one connection.
+  * Memory held for a peer is its bytes that came (see `FrameBuffer`), READ_AHEAD bytes of waiting requests, and the
+    answers it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from ottla.errors import RemoteProtocolError
+from ottla.network.frame_buffer import FrameBuffer
+from ottla.network.http import HttpConversation, HttpSite
+from ottla.network.limits import ByteBudget, NetworkLimits
+from ottla.network.output import JOIN_MAX, split
+
+if TYPE_CHECKING:
+    from ottla.observability.metrics import NetworkMetrics
+
+logger = logging.getLogger(__name__)
+
+Buffer = bytes | bytearray | memoryview
+
+
+class PendingReply(NamedTuple):
+    """An answer that comes later.
+
+    Attributes:
+        future: the buffers of the answer, or None for no answer. It is cancelled if the connection ends first.
+        blocks_next: whether the next request of this connection waits for it. False for a produce that waits for its
+            commit: it has been appended already, so order is kept and pipelined produces share one commit.
+    """
+
+    future: asyncio.Future[list[Buffer] | None]
+    blocks_next: bool = True
+
+
+Reply = None | list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None]
+"""What a handler returns: no answer, the answer (frame size included), or one to come (a bare future blocks)."""
+
+Handle = Callable[["BrokerConnection", memoryview], Reply]
+"""Called with each frame, without its size. The view is valid only during the call: the buffer is reused."""
+
+FRAMES_PER_TURN = 64
+"""Frames of one connection handled before others get their turn; at some 15 us each this is 1 ms."""
+READ_AHEAD = 64 * 1024
+"""Bytes of requests read while their turn has not come. Reading on this far notices a peer that goes away."""
+PENDING_MAX = 256
+"""Answers one connection may be owed; clients pipeline five (`max.in.flight.requests.per.connection`)."""
+ADMIT_MIN = 64 * 1024
+"""Half-read frames up to this size are not counted against `queued.max.request.bytes`."""
+RECEIVE_SIZE = 256 * 1024
+
+_SIZE = Struct(">i")
+_OWED, _UNSENT, _YIELDED, _CROWDED = 1, 2, 4, 8
+"""Why the next frame is not handled: a blocking answer is owed; output waits for the peer to read; this loop turn's
+share is used up; PENDING_MAX answers are owed."""
+
+
+class ConnectionHost(Protocol):
+    """What the connections of one server share (see `Server`)."""
+
+    handle: Handle
+    limits: NetworkLimits
+    budget: ByteBudget
+    metrics: NetworkMetrics
+    http: HttpSite | None
+    receive_view: memoryview
+    now: float
+    """Loop time in seconds, as of the last sweep. Coarse on purpose: stamping it costs one attribute read."""
+
+    def opened(self, connection: BrokerConnection) -> None:
+        """Register."""
+
+    def ended(self, connection: BrokerConnection, reason: str | None) -> None:
+        """Forget, and log `reason` if we closed it."""
+
+
+class BrokerConnection(asyncio.BufferedProtocol):
+    """One accepted connection.
+
+    Attributes:
+        listener: name of the listener that accepted it.
+        peer_host, peer_port, local_host, local_port: both ends; the local one is the address this client used.
+        session: free for the handler, e.g. what it knows of the client; None at first.
+        on_closed: called once when the connection has ended.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_admitted",
+        "_blocked",
+        "_buffer",
+        "_closing",
+        "_frame_since",
+        "_fresh",
+        "_host",
+        "_http",
+        "_loop",
+        "_out",
+        "_owed",
+        "_paused",
+        "_progress",
+        "_transport",
+        "_unsent",
+        "last_active",
+        "listener",
+        "local_host",
+        "local_port",
+        "on_closed",
+        "peer_host",
+        "peer_port",
+        "session",
+    )
+
+    def __init__(self, host: ConnectionHost, listener: str) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._buffer: FrameBuffer | None = None
+        self._http: HttpConversation | None = None
+        self._owed: deque[list[Buffer] | asyncio.Future[list[Buffer] | None]] | None = None
+        self._out: list[Buffer] = []
+        self._unsent: deque[Buffer] | None = None
+        self._admitted = 0
+        self._blocked = 0
+        self._paused = False
+        self._fresh = True
+        self._closing: str | None = None
+        self._frame_since = 0.0
+        self._progress = 0
+        self.last_active = host.now
+        self.listener = listener
+        self.peer_host = self.local_host = ""
+        self.peer_port = self.local_port = 0
+        self.session: object = None
+        self.on_closed: Callable[[], None] | None = None
+
+    # -- transport events -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn both addresses and register with the server."""
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self.peer_host, self.peer_port = _address(transport.get_extra_info("peername"))
+        self.local_host, self.local_port = _address(transport.get_extra_info("sockname"))
+        # 0: pause_writing means "the kernel did not take all of it", resume_writing "it has now".
+        transport.set_write_buffer_limits(high=0)
+        self._host.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport is to receive: the shared buffer, unless bytes are left over from the last time."""
+        buffer = self._buffer
+        return self._host.receive_view if buffer is None else buffer.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle the frames that are complete; keep the rest."""
+        host = self._host
+        self.last_active = host.now
+        host.metrics.bytes_received += nbytes
+        buffer = self._buffer
+        if self._http is not None:
+            self._http.receive(host.receive_view[:nbytes])
+            if not self._blocked:
+                self._answer_http()
+            return
+        if buffer is None:
+            view = host.receive_view
+            rest = 0 if self._blocked else self._handle_frames(view, 0, nbytes)
+            if rest < nbytes and self._closing is None and self._http is None:
+                self._buffer = FrameBuffer(view[rest:nbytes], self._need(view, rest, nbytes))
+        else:
+            buffer.end += nbytes
+            if not self._blocked:
+                buffer.start = self._handle_frames(buffer.view, buffer.start, buffer.end)
+        if self._out:
+            self._flush()
+        self._settle()
+
+    def eof_received(self) -> bool:
+        """The peer will send no more; answers owed to it are of no use to Kafka clients, so close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what is owed, give back what was admitted, tell the server."""
+        self._transport = None
+        reason, self._closing = self._closing, self._closing or "lost"
+        owed, self._owed = self._owed, None
+        for reply in owed or ():
+            if type(reply) is not list:
+                cast("asyncio.Future[object]", reply).cancel()
+        if self._http is not None:
+            self._http.abandon()
+        self._buffer = self._unsent = None
+        self._out = []
+        self._give_back()
+        self._host.budget.forget(self._on_budget)
+        self._host.ended(self, reason)
+        if self.on_closed is not None:
+            self.on_closed()
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more: handle no further requests until it does."""
+        self._blocked |= _UNSENT
+
+    def resume_writing(self) -> None:
+        """Everything handed over so far has gone out."""
+        self._blocked &= ~_UNSENT
+        self.last_active = self._host.now
+        if self._unsent:
+            self._send_unsent()
+        self._advance()
+
+    # -- for handlers and the server --------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection has ended or is about to."""
+        return self._closing is not None
+
+    def close(self, reason: str) -> None:
+        """Close after sending what is ready; `reason` goes into one log line with the peer's address."""
+        if self._closing is None:
+            self._closing = reason
+            if self._transport is not None:
+                if self._out:
+                    self._flush()
+                self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once, dropping what has not been sent."""
+        self._closing = self._closing or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def sweep(self, now: float, interval: float) -> None:
+        """Called by the server every `interval` seconds: end what is idle or stuck, return memory.
+
+        A peer is idle when it neither sends nor takes anything for `connections.max.idle.ms`. One that sends a frame
+        drop by drop is never idle, so a frame has that time and one second per KiB to arrive.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        unsent = transport.get_write_buffer_size() + (len(self._unsent) << 32 if self._unsent else 0)
+        if unsent != self._progress:
+            self._progress = unsent
+            self.last_active = now
+        idle = now - self.last_active
+        limit = self._host.limits.idle_ms_max / 1000
+        if self._closing is not None:
+            if idle > interval:
+                transport.abort()
+            return
+        buffer = self._buffer
+        if idle > limit + interval and limit >= 0:
+            self.abort("left an answer unread for too long" if unsent else f"idle for {idle:.0f} s")
+        elif self._http is not None:
+            reason = self._http.overdue(now)
+            if reason is not None:
+                self.abort(reason)
+        elif buffer is None:
+            pass
+        elif buffer.start == buffer.end:
+            if len(buffer.data) > 2 * buffer.peak or not buffer.peak:
+                self._buffer = None
+            buffer.peak = 0
+        elif not self._frame_since:
+            self._frame_since = now
+        elif limit >= 0 and not self._blocked and now - self._frame_since > limit + (buffer.end - buffer.start) / 1024:
+            self.abort(f"a request has not arrived whole in {now - self._frame_since:.0f} s")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _handle_frames(self, view: memoryview, position: int, end: int) -> int:
+        """Handle complete frames of `view[position:end]`; return where the rest begins."""
+        if self._closing is not None:
+            return end
+        if self._fresh and position < end:
+            self._fresh = False
+            first = view[position]
+            if 0x41 <= first <= 0x5A and self._host.http is not None and self._host.limits.request_bytes_max < 1 << 30:
+                self._http = HttpConversation(self._host.http, self.local_host, self.local_port, self._host.now)
+            elif first == 0x16 and self._host.limits.request_bytes_max < 0x16000000:
+                self.close("speaks TLS to a plaintext listener")
+                return end
+            if self._http is not None:
+                self._http.receive(view[position:end])
+                self._answer_http()
+                return end
+        handle = self._host.handle
+        size_max = self._host.limits.request_bytes_max
+        unpack_size = _SIZE.unpack_from
+        turns = FRAMES_PER_TURN
+        start = position
+        unsent = 0
+        try:
+            while end - position >= 4:
+                size = unpack_size(view, position)[0]
+                if size > size_max or size < 0:
+                    self.close(f"announced a request of {size} bytes (socket.request.max.bytes={size_max})")
+                    return end
+                frame_end = position + 4 + size
+                if frame_end > end or self._blocked:
+                    break
+                if not turns:
+                    self._blocked |= _YIELDED
+                    self._loop.call_soon(self._take_turn)
+                    break
+                turns -= 1
+                reply = handle(self, view[position + 4 : frame_end])
+                position = frame_end
+                if reply is not None:
+                    if type(reply) is list and not self._owed:
+                        self._out += reply
+                        for buffer in reply:
+                            unsent += len(buffer)
+                        if unsent > JOIN_MAX:
+                            self._flush()
+                            unsent = 0
+                    else:
+                        self._owe(reply)
+                if self._closing is not None:
+                    return end
+        except RemoteProtocolError as error:
+            self.close(f"sent no valid request: {error}")
+            return end
+        except Exception:
+            logger.exception("Uncaught exception while handling a request of %s; closing its connection", self.peer)
+            self.close("the request could not be handled")
+            return end
+        if position != start:
+            self._frame_since = 0.0
+            self._host.metrics.requests += FRAMES_PER_TURN - turns
+            if self._admitted:
+                self._give_back()
+        return position
+
+    def _need(self, view: memoryview, start: int, end: int) -> int:
+        """Size of the first frame of `view[start:end]` with its prefix, or 4 while unknown."""
+        if end - start < 4:
+            return 4
+        size: int = _SIZE.unpack_from(view, start)[0]
+        return size + 4 if 0 <= size <= self._host.limits.request_bytes_max else 4
+
+    def _settle(self) -> None:
+        """After handling: make room for the rest of a frame, or stop reading while frames wait."""
+        buffer = self._buffer
+        if buffer is None or self._closing is not None:
+            return
+        waiting = buffer.end - buffer.start
+        if self._blocked:
+            if waiting >= READ_AHEAD:
+                self._pause()
+            elif buffer.end == len(buffer.data) or not waiting:
+                buffer.make_room(max(waiting, 4))
+            return
+        need = self._need(buffer.view, buffer.start, buffer.end) if waiting else 4
+        if need > ADMIT_MIN and not self._admitted:
+            if not self._host.budget.take(need):
+                self._pause()
+                self._host.budget.wait(self._on_budget)
+                return
+            self._admitted = need
+        buffer.make_room(need)
+        if self._paused:
+            self._paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _on_budget(self) -> None:
+        self._loop.call_soon(self._advance)
+
+    def _give_back(self) -> None:
+        admitted, self._admitted = self._admitted, 0
+        if admitted:
+            self._host.budget.give_back(admitted)
+
+    def _take_turn(self) -> None:
+        self._blocked &= ~_YIELDED
+        self._advance()
+
+    def _advance(self) -> None:
+        """Something that held frames back has ended: handle those that wait."""
+        if self._blocked or self._closing is not None:
+            return
+        if self._http is not None:
+            self._answer_http()
+            return
+        buffer = self._buffer
+        if buffer is not None:
+            if buffer.start != buffer.end:
+                buffer.start = self._handle_frames(buffer.view, buffer.start, buffer.end)
+                if self._out:
+                    self._flush()
+            self._settle()
+
+    # -- answering --------------------------------------------------------------------------------------------------
+
+    def _owe(self, reply: list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None]) -> None:
+        """Queue an answer behind those still owed."""
+        owed = self._owed
+        if owed is None:
+            owed = self._owed = deque()
+        if isinstance(reply, list):
+            owed.append(reply)
+            return
+        future, blocks = reply if isinstance(reply, PendingReply) else (reply, True)
+        owed.append(future)
+        if blocks:
+            self._blocked |= _OWED
+        elif len(owed) >= PENDING_MAX:
+            self._blocked |= _CROWDED
+        future.add_done_callback(self._on_reply)
+
+    def _on_reply(self, _: asyncio.Future[list[Buffer] | None]) -> None:
+        """An owed answer is ready: send it and all ready ones behind it, unless earlier ones are still owed."""
+        owed = self._owed
+        if owed is None:  # the connection has ended
+            if not _.cancelled():
+                _.exception()
+            return
+        out = self._out
+        while owed:
+            reply = owed[0]
+            if isinstance(reply, list):
+                out += reply
+            elif not reply.done():
+                break
+            elif reply.cancelled():
+                self.close("the request was cancelled")
+                return
+            elif (error := reply.exception()) is not None:
+                if isinstance(error, RemoteProtocolError):
+                    self.close(f"sent no valid request: {error}")
+                else:
+                    logger.error(
+                        "Uncaught exception while answering %s; closing its connection", self.peer, exc_info=error
+                    )
+                    self.close("the request could not be handled")
+                return
+            elif (buffers := reply.result()) is not None:
+                out += buffers
+            owed.popleft()
+        if len(owed) < PENDING_MAX:
+            self._blocked &= ~_CROWDED
+        if not owed:
+            self._blocked &= ~_OWED
+        if out:
+            self._flush()
+        if not self._blocked:
+            self._advance()
+
+    def _flush(self) -> None:
+        """Send `_out` with few system calls and without copying large bodies."""
+        transport = self._transport
+        out, self._out = self._out, []
+        if transport is None:
+            return
+        size = 0
+        for buffer in out:
+            size += len(buffer)
+        self._host.metrics.bytes_sent += size
+        if self._unsent:
+            self._unsent.extend(split(out))
+        elif size <= JOIN_MAX:
+            transport.write(out[0] if len(out) == 1 else b"".join(out))
+        else:
+            self._unsent = split(out)
+            self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        """Hand pieces to the transport until the kernel takes no more; it copies what is left of one piece only."""
+        unsent, transport = self._unsent, self._transport
+        assert unsent is not None
+        while unsent and not self._blocked & _UNSENT and transport is not None:
+            transport.write(unsent.popleft())
+        if unsent:
+            self._blocked |= _UNSENT
+        elif self._unsent is not None:
+            self._unsent = None
+
+    def _answer_http(self) -> None:
+        """Answer the HTTP requests that have arrived, slice by slice where the answer is long."""
+        http = self._http
+        assert http is not None
+        while not self._blocked & (_UNSENT | _YIELDED):
+            answer = http.step(self._host.now)
+            if answer is None:
+                break
+            if not answer:  # one more slice of a long answer is ready; others first
+                self._blocked |= _YIELDED
+                self._loop.call_soon(self._take_turn)
+                break
+            self._out.append(answer)
+            self._flush()
+        if http.finished and not self._unsent and self._transport is not None and self._closing is None:
+            self._closing = ""
+            self._transport.close()
+
+    @property
+    def peer(self) -> str:
+        """The peer's address for people."""
+        host = f"[{self.peer_host}]" if ":" in self.peer_host else self.peer_host
+        return f"{host}:{self.peer_port}"
+
+
+class StreamConnection(asyncio.Protocol):
+    """Feeds a `BrokerConnection` from a transport that may not share its receive buffer (Windows' proactor loop)."""
+
+    def __init__(self, connection: BrokerConnection) -> None:
+        self._connection = connection
+        self.connection_made = connection.connection_made  # type: ignore[method-assign]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        """Copy in, part by part."""
+        feed(self._connection, data)
+
+
+def feed(connection: BrokerConnection, data: Buffer) -> None:
+    """Deliver bytes the way a transport does; also for tests."""
+    rest = memoryview(data)
+    while rest and not connection.closing:
+        room = connection.get_buffer(len(rest))
+        count = min(len(room), len(rest))
+        room[:count] = rest[:count]
+        connection.buffer_updated(count)
+        rest = rest[count:]
+
+
+def _address(name: object) -> tuple[str, int]:
+    """Host and port of a socket name; empty for other kinds of sockets."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else ("", 0)

@@ -1,0 +1,119 @@
+"""What the network side refuses: sizes, counts and times, and the counters that enforce them.
+
+Decides on numbers it is given; knows no sockets and no clock. Names are Kafka's keys where a key exists
+(`socket.request.max.bytes`, `max.connections`, `max.connections.per.ip`, `connections.max.idle.ms`,
+`queued.max.request.bytes`); the other bounds are ours and are explained where they are defined.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+UNLIMITED = 2147483647
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLimits:
+    """Bounds for one server; the defaults are Kafka's.
+
+    Attributes:
+        request_bytes_max: `socket.request.max.bytes`. A larger frame closes the connection.
+        connections_max: `max.connections`. At the limit accepting stops until a connection closes, as in Kafka.
+        connections_per_ip_max: `max.connections.per.ip`. Above it a new connection is closed at once.
+        connections_per_ip_overrides: `max.connections.per.ip.overrides`, by IP address.
+        idle_ms_max: `connections.max.idle.ms`. Also bounds how long a peer may leave an answer unread, and how long
+            a frame may take to arrive beyond what its bytes need (see `BrokerConnection.sweep`).
+        queued_request_bytes_max: `queued.max.request.bytes`, -1 for no bound: bytes of half-read and waiting
+            requests over all connections. Like Kafka's pool it may be exceeded by one request.
+        send_buffer_bytes, receive_buffer_bytes: `socket.send.buffer.bytes`, `socket.receive.buffer.bytes`;
+            -1 leaves it to the operating system, which on Linux adapts the size and is faster (docs of `Server`).
+        backlog: `socket.listen.backlog.size`.
+    """
+
+    request_bytes_max: int = 104857600
+    connections_max: int = UNLIMITED
+    connections_per_ip_max: int = UNLIMITED
+    connections_per_ip_overrides: Mapping[str, int] = field(default_factory=dict)
+    idle_ms_max: int = 600000
+    queued_request_bytes_max: int = -1
+    send_buffer_bytes: int = -1
+    receive_buffer_bytes: int = -1
+    backlog: int = 50
+
+
+class ByteBudget:
+    """Bytes of requests held in memory over all connections (`queued.max.request.bytes`).
+
+    A request is admitted whole, by its announced size, while the budget is not yet used up: admitting part by part
+    could leave every connection with half a request and nobody able to finish. So usage stays below
+    limit + one request. Who is refused is called back, first come first served, when bytes are given back.
+    """
+
+    __slots__ = ("_waiting", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def take(self, size: int) -> bool:
+        """Admit a request of `size` bytes, or return False."""
+        if 0 <= self.limit <= self.used:
+            return False
+        self.used += size
+        return True
+
+    def wait(self, retry: Callable[[], None]) -> None:
+        """Call `retry` once when there may be room; it takes again or waits again."""
+        self._waiting.append(retry)
+
+    def forget(self, retry: Callable[[], None]) -> None:
+        """Drop a waiter whose connection has ended."""
+        if retry in self._waiting:
+            self._waiting.remove(retry)
+
+    def give_back(self, size: int) -> None:
+        """Return what `take` admitted and wake waiters while there is room."""
+        self.used -= size
+        assert self.used >= 0, self.used
+        for _ in range(len(self._waiting)):
+            if 0 <= self.limit <= self.used:
+                return
+            self._waiting.popleft()()
+
+
+class ConnectionQuota:
+    """Counts connections in total and per IP address."""
+
+    __slots__ = ("_limits", "_per_ip", "count")
+
+    def __init__(self, limits: NetworkLimits) -> None:
+        self._limits = limits
+        self._per_ip: dict[str, int] = {}
+        self.count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether accepting should stop (`max.connections`)."""
+        return self.count >= self._limits.connections_max
+
+    def admit(self, ip: str) -> str | None:
+        """Count a connection from `ip`; or return why it is refused, and count nothing."""
+        limit = self._limits.connections_per_ip_overrides.get(ip, self._limits.connections_per_ip_max)
+        here = self._per_ip.get(ip, 0)
+        if here >= limit:
+            return f"already {here} connections from {ip} (max.connections.per.ip)"
+        self._per_ip[ip] = here + 1
+        self.count += 1
+        return None
+
+    def leave(self, ip: str) -> None:
+        """A connection counted by `admit` has ended."""
+        self.count -= 1
+        left = self._per_ip[ip] - 1
+        if left:
+            self._per_ip[ip] = left
+        else:
+            del self._per_ip[ip]

@@ -1,0 +1,52 @@
+"""Logging set-up for the command line, and a guard against one peer filling the log.
+
+The library itself only gets loggers by module name; nobody but `ottla serve` calls `configure`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+PEERS_MAX = 1024
+
+
+def configure(level: str) -> None:
+    """Log to stderr from `level` (a name such as "info") on."""
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=FORMAT, force=True)
+
+
+class LogOncePerPeer:
+    """Warnings caused by peers: at most a few per peer and interval; what is left out is counted and told later.
+
+    `clock` gives seconds; a coarse one is good enough.
+    """
+
+    __slots__ = ("_burst", "_clock", "_interval", "_logger", "_peers")
+
+    def __init__(
+        self, logger: logging.Logger, clock: Callable[[], float], *, burst: int = 5, interval: float = 60.0
+    ) -> None:
+        self._logger = logger
+        self._burst = burst
+        self._interval = interval
+        self._clock = clock
+        self._peers: dict[str, list[float]] = {}  # peer -> [start of its interval, warnings in it]
+
+    def warning(self, peer: str, message: str, *args: object) -> None:
+        """Log unless `peer` has caused too many lines."""
+        now = self._clock()
+        entry = self._peers.get(peer)
+        if entry is None or now - entry[0] >= self._interval:
+            left_out = int(entry[1]) - self._burst if entry is not None else 0
+            if left_out > 0:
+                self._logger.warning("%d more such lines about %s were left out", left_out, peer)
+            self._peers.pop(peer, None)
+            if len(self._peers) >= PEERS_MAX:
+                del self._peers[next(iter(self._peers))]
+            entry = self._peers[peer] = [now, 0.0]
+        entry[1] += 1
+        if entry[1] <= self._burst:
+            self._logger.warning(message, *args)
