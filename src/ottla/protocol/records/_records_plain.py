@@ -15,7 +15,7 @@ in 32 bits, varlongs in 64.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 Buffer = bytes | bytearray | memoryview
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -280,7 +280,7 @@ def hash_key(key: bytes) -> tuple[int, int]:
     return hash(key), hash(b"\x00" + key)
 
 
-def _walk(body: Buffer, count: int) -> Iterable[tuple[int, int, int, int, bytes | None, bool]]:
+def walk_records(body: Buffer, count: int) -> Iterator[tuple[int, int, int, int, bytes | None, bool]]:
     """Yield (start, end, timestamp delta, offset delta, key, whether the value is null) of each record."""
     data = body if isinstance(body, bytes) else bytes(body)
     limit = len(data)
@@ -318,7 +318,7 @@ def index_keys(
     another key would exceed `limit` and returns -1 - keys then; what was entered before stays.
     """
     mask = len(table) // 3 - 1
-    for _start, _end, _delta, offset_delta, key, _null in _walk(body, count):
+    for _start, _end, _delta, offset_delta, key, _null in walk_records(body, count):
         offset = base_offset + offset_delta
         if key is None or offset < start_offset:
             continue
@@ -371,7 +371,7 @@ def filter_records(
     kept: list[tuple[int, int]] = []
     tombstones = 0
     largest = -1
-    for start, end, delta, offset_delta, key, null_value in _walk(body, count):
+    for start, end, delta, offset_delta, key, null_value in walk_records(body, count):
         offset = base_offset + offset_delta
         if offset <= latest_offset:
             if key is None or (null_value and not keep_tombstones):
@@ -396,13 +396,20 @@ def filter_records(
     return len(kept), tombstones, largest, b"".join([body[start:end] for start, end in kept])
 
 
-def rebase_timestamps(body: Buffer, count: int, shift: int) -> bytes:
-    """Return the records with `shift` added to each timestamp delta: the base timestamp moved by -shift."""
+def rewrite_records(body: Buffer, count: int, shift: int, renumber: bool) -> bytes:
+    """Return the records with `shift` added to each timestamp delta (the base timestamp moved by -shift).
+
+    With `renumber` their offset deltas become 0 to count-1; else they stay.
+    """
     data = body if isinstance(body, bytes) else bytes(body)
     parts: list[bytes] = []
-    for start, end, delta, _offset_delta, _key, _null in _walk(data, count):
+    for index, (start, end, delta, offset_delta, _key, _null) in enumerate(walk_records(data, count)):
         _length, position = _varint(data, start, end)
         _delta, rest = _varlong(data, position + 1, end)
-        record = data[position : position + 1] + _encode(_int64(delta + shift)) + data[rest:end]
+        _delta, rest = _varint(data, rest, end)
+        new_offset = index if renumber else offset_delta
+        record = b"".join(
+            (data[position : position + 1], _encode(_int64(delta + shift)), _encode(new_offset), data[rest:end])
+        )
         parts += (_encode(len(record)), record)
     return b"".join(parts)

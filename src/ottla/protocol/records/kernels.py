@@ -12,5 +12,6 @@ decode_records = _kernel.decode_records
 encode_records = _kernel.encode_records
 filter_records = _kernel.filter_records
 index_keys = _kernel.index_keys
-rebase_timestamps = _kernel.rebase_timestamps
 rehash = _kernel.rehash
+rewrite_records = _kernel.rewrite_records
+walk_records = _kernel.walk_records
