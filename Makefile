@@ -1,0 +1,62 @@
+# ottla: `make demo` installs and shows it, `make test` proves it. Everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench test-kafka test-crash test-soak kernels lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The packages, pinned by hash. Installed again when the lock file changes.
+$(VENV)/.installed: $(LOCK)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	touch $@
+
+# ottla itself, editable; its kernels are compiled if there is a C compiler, and built again when they change.
+$(VENV)/.built: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+kernels: ## compile the kernels again
+	rm -f $(VENV)/.built
+	$(MAKE) $(VENV)/.built
+
+demo: $(VENV)/.built ## stream the flights of 2013 through a broker of its own
+	$(BIN)/python examples/flights.py
+
+serve: $(VENV)/.built ## a broker on localhost:9092 that stays up
+	$(BIN)/ottla serve
+
+test: $(VENV)/.built ## the default tests
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.built ## style, types and borders
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-kafka: $(VENV)/.built ## against Apache Kafka and with its tools (needs a JDK; see CONTRIBUTING.md)
+	$(BIN)/python -m pytest -q -m kafka
+
+test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
+	$(BIN)/python -m pytest -q -m crash
+
+test-soak: $(VENV)/.built ## long simulations and fuzzing
+	$(BIN)/python -m pytest -q -m soak
+
+bench: $(VENV)/.built ## figures of the kernels, the codec and the network layer on this machine
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: ## write requirements.lock anew from pyproject.toml (needs network)
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools
+	$(VENV)-lock/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --extra demo --extra dev --output-file $(LOCK) pyproject.toml
+	rm -rf $(VENV)-lock
+
+clean: ## remove what was built, keep data
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src -name '*.so' -delete

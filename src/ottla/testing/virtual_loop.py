@@ -1,0 +1,298 @@
+"""An asyncio event loop whose time is virtual and whose network is in memory.
+
+Time stands still while callbacks run and jumps to the next timer when nothing is ready, so an hour of timeouts passes
+in milliseconds. `create_server` and `create_connection` join protocols of the same loop through pipes whose delays and
+chunk sizes come from one seeded `random.Random`. The code under test is ordinary asyncio code: it cannot tell.
+
+The trace hash covers every delivery (time, pipe, bytes): the same seed must give the same hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: 2026-01-01 UTC: where the wall clock of a simulation starts.
+EPOCH_MS = 1_767_225_600_000
+
+
+class Deadlock(RuntimeError):
+    """Nothing is ready, no timer is set, and the main coroutine has not finished."""
+
+
+class _NoSelector:
+    """Stands where asyncio expects a selector: instead of waiting for sockets it moves time."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[object]:
+        if timeout is None:
+            raise Deadlock("no callback is ready and no timer is set")
+        if timeout > 0:
+            self._loop.advance(timeout)
+        return []
+
+    def close(self) -> None:
+        return None
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. `random` decides delays; `trace` is the hash of everything that was delivered."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+        self._now = 0.0
+        self._selector = _NoSelector(self)
+        self._clock_resolution = 1e-6
+        self._servers: dict[tuple[str, int], MemoryServer] = {}
+        self._next_port = 40_000
+        self._hash = hashlib.sha256()
+        self.deliveries = 0
+
+    def time(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+    @property
+    def trace(self) -> str:
+        return self._hash.hexdigest()
+
+    def note(self, what: bytes) -> None:
+        """Add `what` and the present time to the trace."""
+        self.deliveries += 1
+        self._hash.update(b"%d " % round(self._now * 1e6))
+        self._hash.update(what)
+
+    def _process_events(self, event_list: Any) -> None:
+        return None
+
+    def _write_to_self(self) -> None:
+        return None
+
+    def delay(self) -> float:
+        """Return how long the next delivery takes: mostly a loopback's tens of microseconds, at times 20 ms."""
+        return self.random.expovariate(20_000) if self.random.random() < 0.98 else self.random.random() * 0.02
+
+    def free_port(self) -> int:
+        self._next_port += 1
+        return self._next_port
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+        address = (host if isinstance(host, str) else "127.0.0.1", port or self.free_port())
+        if address in self._servers:
+            raise OSError(98, f"address {address[0]}:{address[1]} is in use")
+        server = MemoryServer(self, address, protocol_factory)
+        self._servers[address] = server
+        return server
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+        server = self._servers.get((host, port))
+        if server is None:
+            raise ConnectionRefusedError(111, f"nobody listens on {host}:{port}")
+        client_address = (host, self.free_port())
+        client, remote = protocol_factory(), server.factory()
+        near = MemoryTransport(self, client, client_address, (host, port))
+        far = MemoryTransport(self, remote, (host, port), client_address)
+        near.peer, far.peer = far, near
+        server.transports[far] = None
+        client.connection_made(near)
+        remote.connection_made(far)
+        return near, client
+
+    def drop_host(self) -> None:
+        """End every server and connection at once, as a killed process does: nothing in flight arrives."""
+        for server in list(self._servers.values()):
+            server.close()
+            for transport in list(server.transports):
+                transport.vanish()
+
+
+class VirtualClock:
+    """The clock of a simulation: the loop's time, with a wall clock that starts in 2026."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def monotonic_ms(self) -> int:
+        return int(self._loop.time() * 1000)
+
+    def wall_ms(self) -> int:
+        return EPOCH_MS + int(self._loop.time() * 1000)
+
+
+class _ListeningSocket:
+    """What `server.sockets[0].getsockname()` needs."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._address
+
+
+class MemoryServer:
+    """A listener of a `VirtualLoop`; looks like `asyncio.Server` to those who start and stop one."""
+
+    def __init__(self, loop: VirtualLoop, address: tuple[str, int], factory: Callable[[], Any]) -> None:
+        self._loop = loop
+        self.address = address
+        self.factory = factory
+        self.transports: dict[MemoryTransport, None] = {}
+        self.sockets = [_ListeningSocket(address)]
+
+    def close(self) -> None:
+        self._loop._servers.pop(self.address, None)
+
+    def is_serving(self) -> bool:
+        return self._loop._servers.get(self.address) is self
+
+    async def wait_closed(self) -> None:
+        return None
+
+    async def start_serving(self) -> None:
+        return None
+
+
+class MemoryTransport(asyncio.Transport):
+    """One end of an in-memory connection; bytes arrive in order, late and in pieces."""
+
+    def __init__(self, loop: VirtualLoop, protocol: Any, local: tuple[str, int], remote: tuple[str, int]) -> None:
+        super().__init__({"sockname": local, "peername": remote})
+        self._loop = loop
+        self._protocol = protocol
+        self.peer: MemoryTransport | None = None
+        self._inbox: deque[bytes] = deque()
+        self._in_flight = 0
+        self._paused = False
+        self._closing = False
+        self._lost = False
+        self._eof = False
+        self._last_arrival = 0.0
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def is_reading(self) -> bool:
+        return not self._paused and not self._closing
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._drain)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return None
+
+    def get_write_buffer_size(self) -> int:
+        return self._in_flight
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return (0, 65536)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        if self._closing or self.peer is None:
+            return
+        rest = bytes(data)
+        while rest:
+            size = len(rest)
+            if size > 1 and self._loop.random.random() < 0.1:
+                size = self._loop.random.randint(1, size)
+            chunk, rest = rest[:size], rest[size:]
+            self._in_flight += size
+            peer = self.peer
+            # In order: nothing overtakes what was sent before.
+            peer._last_arrival = max(peer._last_arrival, self._loop.time() + self._loop.delay())
+            self._loop.call_at(peer._last_arrival, peer._arrive, self, chunk)
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def _arrive(self, sender: MemoryTransport, chunk: bytes) -> None:
+        sender._in_flight -= len(chunk)
+        if not self._lost:
+            self._inbox.append(chunk)
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._inbox and not self._paused and not self._lost:
+            chunk = self._inbox.popleft()
+            self._loop.note(b"%d>%d " % (self._extra["peername"][1], self._extra["sockname"][1]) + chunk)  # type: ignore[attr-defined]
+            if isinstance(self._protocol, asyncio.BufferedProtocol):
+                view = memoryview(chunk)
+                while view and not self._lost:
+                    buffer = memoryview(self._protocol.get_buffer(len(view)))
+                    size = min(len(buffer), len(view))
+                    buffer[:size] = view[:size]
+                    self._protocol.buffer_updated(size)
+                    view = view[size:]
+            else:
+                self._protocol.data_received(chunk)
+        if self._eof and not self._inbox and not self._lost:
+            self._lose(None)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._lose, None)
+            if self.peer is not None:
+                self._loop.call_at(
+                    max(self.peer._last_arrival, self._loop.time() + self._loop.delay()), self.peer._peer_closed
+                )
+
+    def abort(self) -> None:
+        self.close()
+
+    def vanish(self) -> None:
+        """The process behind this end is gone: no callback here, the other end sees a reset."""
+        self._lost = self._closing = True
+        if self.peer is not None and not self.peer._lost:
+            self._loop.call_later(self._loop.delay(), self.peer._lose, ConnectionResetError("the peer was killed"))
+
+    def _peer_closed(self) -> None:
+        self._eof = True
+        self._drain()
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._lost:
+            self._lost = self._closing = True
+            self._protocol.connection_lost(error)
+
+
+def run_virtual(seed: int, main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[T, str]:
+    """Run `main(loop)` to its end in virtual time; return its result and the trace hash."""
+    loop = VirtualLoop(seed)
+    asyncio.set_event_loop(loop)
+    try:
+        result = loop.run_until_complete(main(loop))
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        return result, loop.trace
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
