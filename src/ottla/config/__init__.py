@@ -1,0 +1,87 @@
+"""Every configuration key Kafka 4.4 has, by resource: its type, default, bounds, documentation and what we do with it.
+
+`BROKER`, `TOPIC`, `GROUP` and `CLIENT_METRICS` are the tables. The facts are Apache Kafka's; docs/configuration.md is
+made from them by tools/generate_configuration_docs.py. `effective` works out which value wins, `properties` and
+`environment` read the places where people write settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ottla.config import (
+    broker_groups,
+    broker_kraft,
+    broker_log,
+    broker_metrics,
+    broker_network,
+    broker_quotas,
+    broker_remote,
+    broker_security,
+    broker_topics,
+    broker_transactions,
+    client_metrics,
+    group,
+    legacy,
+    topic,
+)
+from ottla.config.keys import ConfigError, ConfigKey, ConfigType, Status, Update, table
+
+__all__ = [
+    "BROKER",
+    "CLIENT_METRICS",
+    "EXTRA",
+    "GROUP",
+    "TOPIC",
+    "ConfigError",
+    "ConfigKey",
+    "ConfigType",
+    "Status",
+    "Update",
+    "broker_key",
+    "nearest",
+]
+
+#: The broker's own keys, as in Kafka's table.
+BROKER = table(
+    broker_kraft.ROWS,
+    broker_network.ROWS,
+    broker_topics.ROWS,
+    broker_log.ROWS,
+    broker_groups.ROWS,
+    broker_transactions.ROWS,
+    broker_quotas.ROWS,
+    broker_security.ROWS,
+    broker_metrics.ROWS,
+    broker_remote.ROWS,
+)
+#: Broker keys that Kafka 4 has in no table: ottla's extensions, the authorizer's, removed ones.
+EXTRA = table(legacy.EXTENSIONS, legacy.AUTHORIZER, legacy.REMOVED_KEYS)
+TOPIC = table(topic.ROWS)
+GROUP = table(group.ROWS)
+CLIENT_METRICS = table(client_metrics.ROWS)
+
+#: Prefix of settings for one listener; what follows the listener's name is a broker key.
+LISTENER_PREFIX = "listener.name."
+#: Prefixes of other products' settings that turn up in the same files.
+FOREIGN_PREFIXES = ("confluent.", "rlmm.config.", "rsm.config.")
+
+
+def broker_key(name: str) -> ConfigKey | None:
+    """Return the row of a broker key, whatever table it is in; a per-listener key has the row of its base key."""
+    key = BROKER.get(name) or EXTRA.get(name)
+    if key is None and name.startswith(LISTENER_PREFIX):
+        # listener.name.<listener>.<key> or listener.name.<listener>.<mechanism>.<key>
+        parts = name[len(LISTENER_PREFIX) :].split(".", 2)
+        for start in (1, 2):
+            key = key or BROKER.get(".".join(name[len(LISTENER_PREFIX) :].split(".")[start:]))
+        return key if len(parts) > 1 else None
+    return key
+
+
+def nearest(name: str, keys: Mapping[str, ConfigKey]) -> str | None:
+    """Return the key that is most likely meant by a name that does not exist."""
+    from difflib import get_close_matches  # 3 ms, only when somebody has mistyped
+
+    found = get_close_matches(name, [k for k, key in keys.items() if not key.internal], n=1, cutoff=0.6)
+    return found[0] if found else None

@@ -1,0 +1,117 @@
+"""Broker keys: data directories, segments, retention, flushing, cleaning."""
+
+from __future__ import annotations
+
+from ottla.config.keys import ANYTHING, LONG_MAX, ConfigType, Update, at_least, between, one_of, row
+from ottla.config.reasons import EVENT_LOOP, NO_KRAFT, PREALLOCATE, TIERED_STORAGE
+
+BOOLEAN = ConfigType.BOOLEAN
+DOUBLE = ConfigType.DOUBLE
+INT = ConfigType.INT
+LIST = ConfigType.LIST
+LONG = ConfigType.LONG
+STRING = ConfigType.STRING
+CLUSTER_WIDE = Update.CLUSTER_WIDE
+HIGH = "HIGH"
+MEDIUM = "MEDIUM"
+LOW = "LOW"
+
+# fmt: off
+ROWS = (
+    row("cordoned.log.dirs", LIST, "", ANYTHING, MEDIUM,
+        "Directories that get no new partitions.", update=CLUSTER_WIDE,
+        refused="Directories cannot be set aside yet: new partitions go to the directory with the fewest."),
+    row("log.cleaner.backoff.ms", LONG, "15000", at_least(0), MEDIUM,
+        "Pause of the cleaner when there is nothing to clean.", update=CLUSTER_WIDE),
+    row("log.cleaner.dedupe.buffer.size", LONG, "134217728", ANYTHING, MEDIUM,
+        "Memory for the map of keys during a cleaning; it bounds how many keys one pass takes.", update=CLUSTER_WIDE),
+    row("log.cleaner.delete.retention.ms", LONG, "86400000", at_least(0), MEDIUM,
+        "Default of the topic key `delete.retention.ms`.", update=CLUSTER_WIDE),
+    row("log.cleaner.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
+        "Runs the cleaner. Without it compacted topics, `__consumer_offsets` among them, grow without end."),
+    row("log.cleaner.io.buffer.load.factor", DOUBLE, "0.9", ANYTHING, MEDIUM,
+        "How full the map of keys may get; more keys per pass, more collisions.", update=CLUSTER_WIDE),
+    row("log.cleaner.io.buffer.size", INT, "524288", at_least(0), MEDIUM,
+        "Memory for reading and writing during a cleaning.", update=CLUSTER_WIDE,
+        inert="The cleaner reads whole batches, as large as they are, and needs no buffers of a fixed size."),
+    row("log.cleaner.io.max.bytes.per.second", DOUBLE, "1.7976931348623157E308", ANYTHING, MEDIUM,
+        "Limit of the cleaner's reading and writing together.", update=CLUSTER_WIDE),
+    row("log.cleaner.max.compaction.lag.ms", LONG, str(LONG_MAX), at_least(1), MEDIUM,
+        "Default of the topic key `max.compaction.lag.ms`.", update=CLUSTER_WIDE),
+    row("log.cleaner.min.cleanable.ratio", DOUBLE, "0.5", between(0, 1), MEDIUM,
+        "Default of the topic key `min.cleanable.dirty.ratio`.", update=CLUSTER_WIDE),
+    row("log.cleaner.min.compaction.lag.ms", LONG, "0", at_least(0), MEDIUM,
+        "Default of the topic key `min.compaction.lag.ms`.", update=CLUSTER_WIDE),
+    row("log.cleaner.threads", INT, "1", at_least(0), MEDIUM,
+        "Threads that clean.", update=CLUSTER_WIDE, inert=EVENT_LOOP),
+    row("log.cleanup.policy", LIST, "delete", one_of("compact", "delete"), MEDIUM,
+        "Default of the topic key `cleanup.policy`.", update=CLUSTER_WIDE),
+    row("log.dir", LIST, "/tmp/kafka-logs", ANYTHING, HIGH,
+        "The data directory, used if `log.dirs` is not set."),
+    row("log.dir.failure.timeout.ms", LONG, "30000", at_least(1), LOW,
+        "How long a broker waits to report a failed directory to the controller.", inert=NO_KRAFT),
+    row("log.dirs", LIST, None, ANYTHING, HIGH,
+        "The data directories, comma-separated. Each partition lives in one of them."),
+    row("log.flush.interval.messages", LONG, str(LONG_MAX), at_least(1), HIGH,
+        "Default of the topic key `flush.messages`.", update=CLUSTER_WIDE),
+    row("log.flush.interval.ms", LONG, None, ANYTHING, HIGH,
+        "Default of the topic key `flush.ms`; if not set, `log.flush.scheduler.interval.ms` is.",
+        update=CLUSTER_WIDE),
+    row("log.flush.offset.checkpoint.interval.ms", INT, "60000", at_least(0), HIGH,
+        "How often recovery points are written. Recovery after a crash reads from there."),
+    row("log.flush.scheduler.interval.ms", LONG, str(LONG_MAX), ANYTHING, HIGH,
+        "How often the flusher looks for logs whose `flush.ms` is over."),
+    row("log.flush.start.offset.checkpoint.interval.ms", INT, "60000", at_least(0), HIGH,
+        "How often log start offsets are written."),
+    row("log.index.interval.bytes", INT, "4096", at_least(0), MEDIUM,
+        "Default of the topic key `index.interval.bytes`.", update=CLUSTER_WIDE),
+    row("log.index.size.max.bytes", INT, "10485760", at_least(4), MEDIUM,
+        "Default of the topic key `segment.index.bytes`.", update=CLUSTER_WIDE),
+    row("log.initial.task.delay.ms", LONG, "30000", at_least(0), LOW,
+        "How long after the start the first retention, flush and checkpoint runs begin.", internal=True),
+    row("log.local.retention.bytes", LONG, "-2", at_least(-2), MEDIUM,
+        "Default of the topic key `local.retention.bytes`.", update=CLUSTER_WIDE, inert=TIERED_STORAGE),
+    row("log.local.retention.ms", LONG, "-2", at_least(-2), MEDIUM,
+        "Default of the topic key `local.retention.ms`.", update=CLUSTER_WIDE, inert=TIERED_STORAGE),
+    row("log.message.timestamp.after.max.ms", LONG, "3600000", at_least(0), MEDIUM,
+        "Default of the topic key `message.timestamp.after.max.ms`.", update=CLUSTER_WIDE),
+    row("log.message.timestamp.before.max.ms", LONG, str(LONG_MAX), at_least(0), MEDIUM,
+        "Default of the topic key `message.timestamp.before.max.ms`.", update=CLUSTER_WIDE),
+    row("log.message.timestamp.type", STRING, "CreateTime", one_of("CreateTime", "LogAppendTime"), MEDIUM,
+        "Default of the topic key `message.timestamp.type`.", update=CLUSTER_WIDE),
+    row("log.preallocate", BOOLEAN, "false", ANYTHING, MEDIUM,
+        "Default of the topic key `preallocate`.", update=CLUSTER_WIDE, inert=PREALLOCATE),
+    row("log.remote.copy.lag.bytes", LONG, "-1", at_least(-1), MEDIUM,
+        "Default of the topic key `remote.copy.lag.bytes`.", inert=TIERED_STORAGE),
+    row("log.remote.copy.lag.ms", LONG, "0", at_least(-1), MEDIUM,
+        "Default of the topic key `remote.copy.lag.ms`.", inert=TIERED_STORAGE),
+    row("log.retention.bytes", LONG, "-1", ANYTHING, HIGH,
+        "Default of the topic key `retention.bytes`.", update=CLUSTER_WIDE),
+    row("log.retention.check.interval.ms", LONG, "300000", at_least(1), MEDIUM,
+        "How often retention looks for segments to delete."),
+    row("log.retention.hours", INT, "168", ANYTHING, HIGH,
+        "Default of the topic key `retention.ms`, in hours; `log.retention.minutes` and `log.retention.ms` "
+        "come first."),
+    row("log.retention.minutes", INT, None, ANYTHING, HIGH,
+        "Default of the topic key `retention.ms`, in minutes; `log.retention.ms` comes first."),
+    row("log.retention.ms", LONG, None, ANYTHING, HIGH,
+        "Default of the topic key `retention.ms`; -1 is no limit.", update=CLUSTER_WIDE),
+    row("log.roll.hours", INT, "168", at_least(1), HIGH,
+        "Default of the topic key `segment.ms`, in hours; `log.roll.ms` comes first."),
+    row("log.roll.jitter.hours", INT, "0", at_least(0), HIGH,
+        "Default of the topic key `segment.jitter.ms`, in hours; `log.roll.jitter.ms` comes first."),
+    row("log.roll.jitter.ms", LONG, None, ANYTHING, HIGH,
+        "Default of the topic key `segment.jitter.ms`.", update=CLUSTER_WIDE),
+    row("log.roll.ms", LONG, None, ANYTHING, HIGH,
+        "Default of the topic key `segment.ms`.", update=CLUSTER_WIDE),
+    row("log.segment.bytes", INT, "1073741824", at_least(1048576), HIGH,
+        "Default of the topic key `segment.bytes`.", update=CLUSTER_WIDE),
+    row("log.segment.delete.delay.ms", LONG, "60000", at_least(0), HIGH,
+        "Default of the topic key `file.delete.delay.ms`.", update=CLUSTER_WIDE),
+    row("num.recovery.threads.per.data.dir", INT, "2", at_least(1), HIGH,
+        "Logs opened at the same time, per data directory, at the start.", update=CLUSTER_WIDE),
+    row("producer.id.expiration.check.interval.ms", INT, "600000", at_least(1), LOW,
+        "How often idle producers are looked for.", internal=True),
+    row("producer.id.expiration.ms", INT, "86400000", at_least(1), LOW,
+        "A producer that wrote nothing to a partition for this long is forgotten there.", update=CLUSTER_WIDE),
+)

@@ -1,0 +1,85 @@
+"""Keys that are in no table of Kafka 4: removed ones that old files still carry, the authorizer's own, and ottla's.
+
+Kafka 4 ignores what it does not know. Here an unknown key is an error, so what people really have in their files has a
+row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ottla.config.keys import ANYTHING, ConfigKey, ConfigType, row
+
+STRING = ConfigType.STRING
+
+REMOVED = "Removed in Kafka 4."
+NO_ACCESS_CONTROL = "Access control is not served yet; a broker that ignored this would let everybody in."
+NO_ZOOKEEPER = "A single node keeps the cluster's state in a local coordination tree; ZooKeeper is not served yet."
+
+EXTENSIONS = (
+    row(
+        "ottla.foreign.confirm",
+        ConfigType.BOOLEAN,
+        "false",
+        ANYTHING,
+        "MEDIUM",
+        "A data directory written by Apache Kafka is opened without retention and without cleaning, because Kafka keeps "
+        "the topics' settings elsewhere and defaults could delete data. `true` says that the settings here are right.",
+    ),
+)
+
+AUTHORIZER = tuple(
+    row(name, STRING, None, ANYTHING, "LOW", doc, refused=NO_ACCESS_CONTROL)
+    for name, doc in (
+        ("super.users", "Principals that may do everything."),
+        ("allow.everyone.if.no.acl.found", "Whether a resource without rules is open to all."),
+    )
+)
+
+
+def _removed(names: Sequence[str], reason: str = REMOVED) -> tuple[ConfigKey, ...]:
+    return tuple(row(name, STRING, None, ANYTHING, "LOW", "A key of older releases.", inert=reason) for name in names)
+
+
+REMOVED_KEYS = (
+    row("zookeeper.connect", STRING, None, ANYTHING, "HIGH", "Where ZooKeeper is.", refused=NO_ZOOKEEPER),
+    *_removed(
+        (
+            "zookeeper.clientCnxnSocket",
+            "zookeeper.connection.timeout.ms",
+            "zookeeper.max.in.flight.requests",
+            "zookeeper.metadata.migration.enable",
+            "zookeeper.session.timeout.ms",
+            "zookeeper.set.acl",
+        ),
+        "Only read with `zookeeper.connect`, which is refused.",
+    ),
+    *_removed(
+        (
+            "advertised.host.name",
+            "advertised.port",
+            "auto.include.jmx.reporter",
+            "broker.id.generation.enable",
+            "control.plane.listener.name",
+            "delegation.token.master.key",
+            "eligible.leader.replicas.enable",
+            "group.consumer.enable",
+            "group.coordinator.new.enable",
+            "host.name",
+            "inter.broker.protocol.version",
+            "leader.imbalance.per.broker.percentage",
+            "log.message.downconversion.enable",
+            "log.message.format.version",
+            "log.message.timestamp.difference.max.ms",
+            "offsets.commit.required.acks",
+            "password.encoder.cipher.algorithm",
+            "password.encoder.iterations",
+            "password.encoder.key.length",
+            "password.encoder.keyfactory.algorithm",
+            "password.encoder.old.secret",
+            "password.encoder.secret",
+            "port",
+            "reserved.broker.max.id",
+        )
+    ),
+)

@@ -1,0 +1,22 @@
+"""Why a key changes nothing, or is refused: the reasons that many rows share. They end up in the documentation."""
+
+from __future__ import annotations
+
+SHARE_GROUPS = "Share groups (KIP-932) are not served yet."
+STREAMS_GROUPS = "Streams groups (KIP-1071) are not served yet."
+CONSUMER_PROTOCOL = "The consumer protocol (KIP-848) is not served yet; groups use the classic one."
+ONE_BROKER = "A single broker has no followers; this is read once there are several."
+TIERED_STORAGE = "Tiered storage is not served yet."
+EVENT_LOOP = "There is no such pool: one event loop does this work, with a few threads for disks."
+NO_LOGIN = "Clients do not log in yet: only PLAINTEXT listeners are served."
+NO_PURGATORY = "A request that no longer waits is forgotten at once; nothing is left to purge."
+JAVA_CLASS = "It names a Java class, and there is no JVM here to load it."
+NO_KRAFT = "There is no KRaft quorum: the cluster's state is kept in a coordination tree."
+TRANSACTIONS = "Transactions are not served yet."
+QUOTAS = "Quotas are not served yet."
+PROMETHEUS = "Java's reporters cannot be loaded; metrics are read at /metrics, as counters, without sampling."
+SASL = "Only read for SASL listeners, and those are refused until SASL is served."
+TLS = "Only read for TLS listeners, and those are refused until TLS is served."
+TOKENS = "Delegation tokens are not served yet."
+PREALLOCATE = "Reserving space ahead helps old Windows file systems only; files grow as they are written."
+TESTS_ONLY = "It exists for Kafka's own tests."
