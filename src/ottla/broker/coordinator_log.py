@@ -1,0 +1,55 @@
+"""What coordinators see of their partitions: append and wait for the commit, read what is committed.
+
+Coordinators know nothing of replicas; this is the one place where they meet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.errors import NotCoordinatorError
+from ottla.types import AppendOrigin, IsolationLevel
+
+if TYPE_CHECKING:
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.replicas.partition import Partition
+    from ottla.offload import Offload
+
+
+class ReplicatedCoordinatorLog:
+    """The partitions of internal topics that this broker leads."""
+
+    def __init__(self, replicas: ReplicaManager, offload: Offload) -> None:
+        self._replicas = replicas
+        self._offload = offload
+
+    def _partition(self, topic: str, index: int) -> Partition:
+        partition = self._replicas.partition(topic, index)
+        if partition is None:
+            raise NotCoordinatorError(f"{topic}-{index} is not led here")
+        return partition
+
+    async def append(self, topic: str, partition: int, batch: bytearray) -> int:
+        """Append one batch and return its last offset when it is below the high watermark."""
+        held = self._partition(topic, partition)
+        info = held.append(batch, AppendOrigin.COORDINATOR)
+        if not isinstance(info, tuple):
+            info = await info
+        commit = held.committed(info.last_offset)
+        if commit is not None:
+            await commit
+        return info.last_offset
+
+    async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
+        """Return whole batches from `from_offset` up to the high watermark, nothing at the end."""
+        held = self._partition(topic, partition)
+        part = held.read(from_offset, max_bytes, IsolationLevel.READ_UNCOMMITTED, min_one=True)
+        return b"" if part is None else bytes(await self._offload.run(part.read))
+
+    def start_offset(self, topic: str, partition: int) -> int:
+        """Return the first offset of the log."""
+        return self._partition(topic, partition).log.log_start_offset
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """Return the offset that the next record gets."""
+        return self._partition(topic, partition).log.log_end_offset

@@ -1,0 +1,196 @@
+"""From a frame to a handler and back: headers, versions, errors.
+
+Reads the request header, refuses versions that are not served, decodes the body, calls the handler and encodes its answer.
+Handlers see messages; connections see buffers; nobody else sees both.
+
+A request in a version that is not served closes the connection, as Kafka does: there is no form in which the answer could
+be read. The exception is ApiVersions, the request by which clients find out (KIP-511): it is answered in version 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable
+from struct import Struct
+from typing import TYPE_CHECKING, Any, cast
+
+from ottla.broker.context import Handler, RequestContext
+from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
+from ottla.network.connection import PendingReply
+from ottla.protocol.api import ADVERTISED, APIS, SERVED, ApiKey, request_header_version, response_header_version
+from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
+from ottla.protocol.messages.headers import RequestHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ottla.network.connection import BrokerConnection, Buffer, Reply
+    from ottla.protocol.schema import Message
+
+logger = logging.getLogger(__name__)
+
+PRINCIPAL = "User:ANONYMOUS"
+
+_KEY_AND_VERSION = Struct(">hh")
+_SIZE_AND_CORRELATION = Struct(">ii")
+_SIZE_CORRELATION_TAGS = Struct(">iib")
+
+#: What client software may call itself (KIP-511).
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+
+
+
+class _Route:
+    """One API in one version: its handler with its codecs, looked up once per request."""
+
+    __slots__ = ("api_key", "decode", "encode", "flexible_header", "handler", "header_decode", "version")
+
+    def __init__(self, api_key: ApiKey, version: int, handler: Handler) -> None:
+        spec = APIS[api_key]
+        self.api_key = api_key
+        self.version = version
+        self.handler = handler
+        self.decode = decoder(spec.request_class(), version)
+        self.encode = encoder(spec.response_class(), version)
+        self.header_decode = decoder(RequestHeader, request_header_version(api_key, version))
+        self.flexible_header = response_header_version(api_key, version) == 1
+
+
+class Dispatcher:
+    """Knows which handler answers what. `handle` is what connections call with each frame."""
+
+    def __init__(self, routes: Mapping[ApiKey, Handler], cluster_id: Callable[[], str], node_id: int) -> None:
+        self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
+        missing = SERVED.keys() - self._handlers.keys()
+        assert not missing, f"served, but no handler answers them: {sorted(missing)}"
+        self._routes: dict[tuple[int, int], _Route] = {}
+        self._cluster_id = cluster_id
+        self._node_id = node_id
+        self.requests: dict[ApiKey, int] = dict.fromkeys(self._handlers, 0)
+        self.errors: dict[ApiKey, int] = dict.fromkeys(self._handlers, 0)
+
+    def warm(self) -> None:
+        """Build the codecs that the first client of any kind needs, so that it does not wait for them."""
+        for key in (ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.INIT_PRODUCER_ID):
+            self._route(key, SERVED[key][1])
+
+    def _route(self, key: int, version: int) -> _Route:
+        route = self._routes.get((key, version))
+        if route is None:
+            try:
+                api_key = ApiKey(key)
+            except ValueError:
+                raise RemoteProtocolError(f"api key {key} does not exist") from None
+            served = SERVED.get(api_key)
+            if served is None or not served[0] <= version <= served[1]:
+                raise RemoteProtocolError(f"{api_key.name} version {version} is not served")
+            route = self._routes[key, version] = _Route(api_key, version, self._handlers[api_key])
+        return route
+
+    def handle(self, connection: BrokerConnection, frame: memoryview) -> Reply:
+        """Answer one frame.
+
+        Raises:
+            RemoteProtocolError: the frame is no request we can read; the connection is to be closed.
+        """
+        if len(frame) < 8:
+            raise RemoteProtocolError(f"a request of {len(frame)} bytes has no header")
+        key, version = _KEY_AND_VERSION.unpack_from(frame)
+        if key == ApiKey.API_VERSIONS and not 0 <= version <= SERVED[ApiKey.API_VERSIONS][1]:
+            return self._refuse_api_versions(frame)
+        route = self._route(key, version)
+        header, position = route.header_decode(frame, 0)
+        request, position = route.decode(frame, position)
+        if position != len(frame):
+            raise RemoteProtocolError(
+                f"{route.api_key.name} version {version} has {len(frame) - position} bytes too many"
+            )
+        context = RequestContext(
+            api_key=route.api_key,
+            version=version,
+            correlation_id=header.correlation_id,
+            client_id=header.client_id,
+            principal=PRINCIPAL,
+            listener=connection.listener,
+            client_host=connection.peer_host,
+            local_host=connection.local_host,
+            local_port=connection.local_port,
+            connection=connection,
+        )
+        self.requests[route.api_key] += 1
+        try:
+            answer = route.handler(context, request)
+        except KafkaError as error:
+            answer = self._error_response(route, error)
+        if isinstance(answer, Awaitable):
+            task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer))
+            # A produce that waits for its commit has been appended: the next one may be appended behind it.
+            return PendingReply(task, blocks_next=route.api_key is not ApiKey.PRODUCE)
+        return None if answer is None else _frame(route, header.correlation_id, answer)
+
+    async def _answer_later(self, route: _Route, correlation_id: int, answer: Awaitable[Any]) -> list[Buffer] | None:
+        try:
+            message = await answer
+        except KafkaError as error:
+            message = self._error_response(route, error)
+        return None if message is None else _frame(route, correlation_id, message)
+
+    def _error_response(self, route: _Route, error: KafkaError) -> Message:
+        """Put an error that a handler raised where the response has room for one.
+
+        Raises:
+            KafkaError: it has none; the connection is closed and the log says why.
+        """
+        self.errors[route.api_key] += 1
+        response = APIS[route.api_key].response_class()()
+        if not hasattr(response, "error_code"):
+            raise error
+        response.error_code = int(error.code)
+        if hasattr(response, "error_message"):
+            response.error_message = error.message
+        return response
+
+    # -- ApiVersions (key 18, versions 0-5)
+
+    def handle_api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
+        """v3: software name and version (KIP-511). v5: the cluster and node the client thinks it talks to (KIP-1242)."""
+        if context.version >= 3 and not (
+            _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
+        ):
+            return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+        if context.version >= 5 and (
+            request.cluster_id not in (None, self._cluster_id()) or request.node_id not in (-1, self._node_id)
+        ):
+            return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
+        return ApiVersionsResponse(
+            api_keys=[
+                ApiVersion(api_key=key, min_version=versions[0], max_version=versions[1])
+                for key, versions in ADVERTISED.items()
+            ]
+        )
+
+    def _refuse_api_versions(self, frame: memoryview) -> Reply:
+        low, high = ADVERTISED[ApiKey.API_VERSIONS]
+        response = ApiVersionsResponse(
+            error_code=ErrorCode.UNSUPPORTED_VERSION,
+            api_keys=[ApiVersion(api_key=ApiKey.API_VERSIONS, min_version=low, max_version=high)],
+        )
+        (correlation_id,) = Struct(">i").unpack_from(frame, 4)
+        return _frame(self._route(ApiKey.API_VERSIONS, 0), correlation_id, response)
+
+
+def _frame(route: _Route, correlation_id: int, message: Message) -> list[Buffer]:
+    """Return size, header and body. Large record sets stay buffers of their own: nothing is copied here."""
+    parts: list[Buffer] = [b""]
+    route.encode(message, cast("Callable[[Buffer], object]", parts.append))
+    size = sum(map(len, parts))
+    if route.flexible_header:
+        parts[0] = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
+    else:
+        parts[0] = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
+    if len(parts) > 8 and size < 65536:
+        return [b"".join(parts)]
+    return parts

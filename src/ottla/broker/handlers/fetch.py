@@ -1,0 +1,196 @@
+"""Fetch (key 1, versions 4-18).
+
+v4: magic 2, isolation level, aborted transactions. v5: log start offset. v7: sessions (KIP-227). v9: leader epoch (KIP-320).
+v11: rack (KIP-392). v12: flexible, diverging epoch (KIP-595). v13: topic ids (KIP-516). v15: replica state (KIP-903).
+v16: node endpoints (KIP-951). v17: directory id. v18: the follower's high watermark.
+
+Where we differ from Apache Kafka: a partition's records end at a batch border, where Kafka may cut inside the last batch
+(clients drop such a tail anyway). Followers' requests are not served until partitions are replicated.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
+from ottla.broker.replicas.purgatory import FetchWaiter
+from ottla.errors import ErrorCode, KafkaError, StorageError
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.fetch import (
+    AbortedTransaction,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
+from ottla.types import ZERO_UUID, IsolationLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.replicas.partition import Partition
+    from ottla.clock import Clock
+    from ottla.offload import Offload
+    from ottla.storage.log import LogSlice
+
+logger = logging.getLogger(__name__)
+
+INVALID_HIGH_WATERMARK = -1
+
+
+class _Round:
+    """One look at all partitions of a request: slices to read, and whether it may be answered at once."""
+
+    __slots__ = ("answers", "byte_count", "has_error", "slices", "watched")
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[FetchPartition, PartitionData]] = []
+        self.slices: list[tuple[PartitionData, LogSlice]] = []
+        self.watched: list[Partition] = []
+        self.byte_count = 0
+        self.has_error = False
+
+
+class FetchHandler:
+    """Serves what is there, or waits until there is enough."""
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        sessions: FetchSessionCache,
+        *,
+        fetch_max_bytes: int,
+        offload: Offload,
+        clock: Clock,
+    ) -> None:
+        self._replicas = replicas
+        self._sessions = sessions
+        self._fetch_max_bytes = fetch_max_bytes
+        self._offload = offload
+        self._clock = clock
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {ApiKey.FETCH: self.handle_fetch}
+
+    def handle_fetch(self, context: RequestContext, request: FetchRequest) -> Any | Awaitable[Any]:
+        asked = self._sessions.open_context(
+            request, context.version, self._replicas.image.topic_names, self._clock.monotonic_ms()
+        )
+        if asked.error:
+            return FetchResponse(error_code=asked.error)
+        found = self._look(request, asked)
+        if found.byte_count >= request.min_bytes or found.has_error or request.max_wait_ms <= 0 or not asked.partitions:
+            return self._answer(asked, found)
+        return self._wait(request, asked, found)
+
+    async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
+        waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count)
+        await waiter.wait(request.max_wait_ms)
+        answer = self._answer(asked, self._look(request, asked))
+        return answer if isinstance(answer, FetchResponse) else await answer
+
+    def _look(self, request: FetchRequest, asked: FetchContext) -> _Round:
+        """Find what every partition has to offer, without reading any of it."""
+        found = _Round()
+        isolation = IsolationLevel(request.isolation_level & 1)
+        room = min(request.max_bytes, self._fetch_max_bytes)
+        for want in asked.partitions:
+            data = PartitionData(
+                partition_index=want.partition,
+                high_watermark=INVALID_HIGH_WATERMARK,
+                aborted_transactions=None,
+                records=b"",
+            )
+            found.answers.append((want, data))
+            partition = self._find(want, data)
+            if partition is None:
+                found.has_error = True
+                continue
+            found.watched.append(partition)
+            log = partition.log
+            try:
+                # The first partition with anything to give may exceed every limit by one batch, or a consumer whose
+                # limit is below its largest batch would never get on (KIP-74).
+                part = partition.read(
+                    want.fetch_offset, min(room, want.max_bytes), isolation, min_one=found.byte_count == 0
+                )
+            except KafkaError as error:
+                data.error_code = error.code
+                found.has_error = True
+                continue
+            data.high_watermark = log.high_watermark
+            data.last_stable_offset = log.last_stable_offset
+            data.log_start_offset = log.log_start_offset
+            if isolation == IsolationLevel.READ_COMMITTED:
+                data.aborted_transactions = []
+            if part is not None and part.size:
+                found.slices.append((data, part))
+                found.byte_count += part.size
+                room = max(room - part.size, 0)
+                if isolation == IsolationLevel.READ_COMMITTED:
+                    data.aborted_transactions = [
+                        AbortedTransaction(producer_id=producer_id, first_offset=first_offset)
+                        for producer_id, first_offset in log.aborted_transactions(
+                            want.fetch_offset, log.last_stable_offset
+                        )
+                    ]
+        return found
+
+    def _find(self, want: FetchPartition, data: PartitionData) -> Partition | None:
+        if want.topic_id != ZERO_UUID and not want.topic:
+            data.error_code = ErrorCode.UNKNOWN_TOPIC_ID
+            return None
+        partition = self._replicas.partition(want.topic, want.partition)
+        if partition is None:
+            data.error_code = self._replicas.error(want.topic, want.partition)
+        elif want.topic_id not in (ZERO_UUID, partition.topic_id):
+            data.error_code = ErrorCode.INCONSISTENT_TOPIC_ID
+        else:
+            data.error_code = partition.check_epoch(want.current_leader_epoch)
+        return None if data.error_code else partition
+
+    def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
+        cold: list[tuple[PartitionData, LogSlice]] = []
+        for data, part in found.slices:
+            try:
+                records = part.read_nowait()
+            except (OSError, StorageError) as error:
+                _fail(data, error)
+                continue
+            if records is None:
+                cold.append((data, part))
+            else:
+                data.records = records
+        return self._answer_cold(asked, found, cold) if cold else _shape(asked, found)
+
+    async def _answer_cold(
+        self, asked: FetchContext, found: _Round, cold: list[tuple[PartitionData, LogSlice]]
+    ) -> FetchResponse:
+        """Some bytes are not in the page cache: read them off the loop."""
+        for data, part in cold:
+            try:
+                data.records = await self._offload.run(part.read)
+            except (OSError, StorageError) as error:
+                _fail(data, error)
+        return _shape(asked, found)
+
+
+def _fail(data: PartitionData, error: Exception) -> None:
+    logger.error("fetch of partition %d failed: %s", data.partition_index, error)
+    data.error_code = ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def _shape(asked: FetchContext, found: _Round) -> FetchResponse:
+    response = FetchResponse(session_id=asked.session_id)
+    topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
+    for want, data in asked.shape(found.answers):
+        key = (want.topic if want.topic_id == ZERO_UUID else "", want.topic_id)
+        topic = topics.get(key)
+        if topic is None:
+            topic = topics[key] = FetchableTopicResponse(topic=want.topic, topic_id=want.topic_id)
+            response.responses.append(topic)
+        topic.partitions.append(data)
+    return response

@@ -1,0 +1,161 @@
+"""Produce (key 0, versions 3-13).
+
+v3: one batch of magic 2 per partition. v5: log start offset. v7: zstd. v8: record errors and a message (KIP-467).
+v9: flexible. v10: current leader (KIP-951). v11: no change on the wire. v12: implicit transactions (KIP-890).
+v13: topic ids (KIP-516).
+
+Where we differ from Apache Kafka: transactional batches are refused until there is a transaction coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from ottla.errors import ErrorCode, KafkaError, RequestTimedOutError
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceResponse,
+)
+from ottla.types import INTERNAL_TOPICS, AppendOrigin
+
+if TYPE_CHECKING:
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.replicas.partition import Partition
+    from ottla.storage.log import AppendInfo
+
+logger = logging.getLogger(__name__)
+
+#: Kafka's admin client may write internal topics.
+ADMIN_CLIENT_ID = "__admin_client"
+
+ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+
+
+class CloseConnection(Exception):
+    """With acks=0 there is no answer that could carry an error: Kafka closes the connection, so that the client notices."""
+
+
+class ProduceHandler:
+    """Appends batches and answers when they are as safe as the client asked."""
+
+    def __init__(self, replicas: ReplicaManager) -> None:
+        self._replicas = replicas
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {ApiKey.PRODUCE: self.handle_produce}
+
+    def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
+        response = ProduceResponse()
+        waiting: list[tuple[PartitionProduceResponse, Awaitable[Any]]] = []
+        for topic in request.topic_data:
+            name, error = self._replicas.topic_name(topic.name, topic.topic_id)
+            answer = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
+            response.responses.append(answer)
+            if not error and name in INTERNAL_TOPICS and context.client_id != ADMIN_CLIENT_ID:
+                error = ErrorCode.INVALID_TOPIC_EXCEPTION
+            if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
+                error = ErrorCode.INVALID_REQUIRED_ACKS
+            for data in topic.partition_data:
+                part = PartitionProduceResponse(
+                    index=data.index, error_code=error, base_offset=-1, log_append_time_ms=-1, log_start_offset=-1
+                )
+                answer.partition_responses.append(part)
+                if error:
+                    continue
+                partition = self._replicas.partition(name, data.index)
+                if partition is None:
+                    part.error_code = self._replicas.error(name, data.index)
+                    continue
+                wait = self._append(context, request.acks, partition, data.records, part)
+                if wait is not None:
+                    waiting.append((part, wait))
+        if waiting:
+            return self._finish(request, response, waiting)
+        return _answer(request, response)
+
+    def _append(
+        self, context: RequestContext, acks: int, partition: Partition, records: Any, part: PartitionProduceResponse
+    ) -> Awaitable[Any] | None:
+        """Append to one partition and fill `part`; return what has to happen first, if anything."""
+        try:
+            info = partition.append(records if records is not None else b"", AppendOrigin.CLIENT, context.version)
+        except KafkaError as error:
+            _refuse(part, error, partition)
+            return None
+        if isinstance(info, Awaitable):
+            return self._append_later(info, acks, partition, part)
+        _accept(part, info)
+        return partition.committed(info.last_offset) if acks == ACKS_ALL else None
+
+    async def _append_later(
+        self, append: Awaitable[AppendInfo], acks: int, partition: Partition, part: PartitionProduceResponse
+    ) -> None:
+        try:
+            info = await append
+        except KafkaError as error:
+            _refuse(part, error, partition)
+            return
+        if acks == ACKS_ALL:
+            commit = partition.committed(info.last_offset)
+            if commit is not None:
+                await commit
+        _accept(part, info)
+
+    async def _finish(
+        self,
+        request: ProduceRequest,
+        response: ProduceResponse,
+        waiting: list[tuple[PartitionProduceResponse, Awaitable[Any]]],
+    ) -> ProduceResponse | None:
+        """Wait for all partitions, at most `timeout_ms`; one that fails or is late is answered with its error."""
+        futures = [asyncio.ensure_future(wait) for _, wait in waiting]
+        await asyncio.wait(futures, timeout=request.timeout_ms / 1000)
+        for (part, _), future in zip(waiting, futures, strict=True):
+            error: BaseException | None = None
+            if not future.done():
+                # The records stay appended: the client must treat this as "unknown", as with any time-out.
+                future.cancel()
+                error = RequestTimedOutError()
+            else:
+                error = future.exception()
+            if isinstance(error, KafkaError):
+                part.error_code = error.code
+                part.base_offset = part.log_append_time_ms = part.log_start_offset = -1
+            elif error is not None:
+                raise error
+        return _answer(request, response)
+
+
+def _accept(part: PartitionProduceResponse, info: AppendInfo) -> None:
+    part.base_offset = info.first_offset
+    part.log_append_time_ms = info.log_append_time_ms
+    part.log_start_offset = info.log_start_offset
+
+
+def _refuse(part: PartitionProduceResponse, error: KafkaError, partition: Partition) -> None:
+    part.error_code = error.code
+    part.error_message = error.message
+    record_errors = getattr(error, "record_errors", None)
+    if record_errors is not None:
+        part.log_start_offset = partition.log.log_start_offset
+        part.record_errors = [
+            BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
+            for index, message in record_errors
+        ]
+
+
+def _answer(request: ProduceRequest, response: ProduceResponse) -> ProduceResponse | None:
+    if request.acks != ACKS_NONE:
+        return response
+    failed = [p for t in response.responses for p in t.partition_responses if p.error_code]
+    if failed:
+        raise CloseConnection(f"produce with acks=0 failed: {ErrorCode(failed[0].error_code).name}")
+    return None

@@ -1,0 +1,35 @@
+"""Where a write may run: on the loop while the disk is quick, off it while the disk is slow.
+
+A write to the page cache takes microseconds and a hop to a thread costs more than it saves. But a write can block for
+seconds when dirty pages are being written back, and then every connection would wait. So each write is timed; one slow
+write sends all following ones of its directory off the loop, until they have been quick for a while.
+
+Decides only: knows times, no files, no threads.
+"""
+
+from __future__ import annotations
+
+#: A write on the loop that takes longer marks the disk as slow.
+SLOW_MS = 20
+#: The disk counts as quick again when no write was slow for this long.
+CALM_MS = 5_000
+
+
+class DiskPace:
+    """The pace of one log directory."""
+
+    __slots__ = ("_slow_until_ms", "slow_writes")
+
+    def __init__(self) -> None:
+        self._slow_until_ms = 0
+        self.slow_writes = 0
+
+    def on_write(self, took_ms: int, now_ms: int) -> None:
+        """Take note of a write that ended now."""
+        if took_ms >= SLOW_MS:
+            self.slow_writes += 1
+            self._slow_until_ms = now_ms + CALM_MS
+
+    def is_slow(self, now_ms: int) -> bool:
+        """Return whether writes must leave the loop."""
+        return now_ms < self._slow_until_ms

@@ -1,0 +1,270 @@
+"""Partition: a log plus a role.
+
+Appends as the leader, says how far consumers may read, and wakes those who wait. It decides where a write runs (on the
+loop or off it, `disk_pace`) and keeps appends in order either way.
+
+Invariant: log_start_offset <= high_watermark <= log_end_offset, and the high watermark never moves back within a leader
+epoch. Where the topic asks for an fsync before the acknowledgement (`flush.messages=1`), the high watermark follows what
+has been synced, so no consumer, no coordinator and no answer to a duplicate sees a record that a power cut can take back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from ottla.errors import (
+    ErrorCode,
+    KafkaStorageError,
+    NotLeaderOrFollowerError,
+    StorageError,
+)
+from ottla.types import AppendOrigin, IsolationLevel, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ottla.broker.replicas.disk_pace import DiskPace
+    from ottla.broker.replicas.purgatory import FetchWaiter
+    from ottla.clock import Clock
+    from ottla.offload import Offload
+    from ottla.storage.log import AppendInfo, LogSlice, PartitionLog
+
+Records = bytearray | memoryview
+
+
+class Commits(Protocol):
+    """What a partition needs of the log manager: one fsync for everybody who waits for it."""
+
+    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
+        """Sync the log; resolves when everything appended before this call is on the disk."""
+        ...
+
+
+class Partition:
+    """One partition this broker leads.
+
+    Attributes:
+        fetch_waiters: who waits for something to read; a dict because its order is the order of arrival.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_commits",
+        "_committing",
+        "_high_watermark_waiters",
+        "_offload",
+        "_pace",
+        "_queue",
+        "_queue_task",
+        "fetch_waiters",
+        "leader_epoch",
+        "log",
+        "topic_id",
+        "topic_partition",
+    )
+
+    def __init__(
+        self, log: PartitionLog, topic_id: bytes, *, commits: Commits, pace: DiskPace, offload: Offload, clock: Clock
+    ) -> None:
+        self.log = log
+        self.topic_partition: TopicPartition = log.topic_partition
+        self.topic_id = topic_id
+        self.leader_epoch = -1
+        self.fetch_waiters: dict[FetchWaiter, None] = {}
+        self._high_watermark_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._commits = commits
+        self._committing = False
+        self._pace = pace
+        self._offload = offload
+        self._clock = clock
+        self._queue: deque[tuple[Callable[[], AppendInfo], asyncio.Future[AppendInfo]]] = deque()
+        self._queue_task: asyncio.Task[None] | None = None
+
+    # -- role
+
+    def become_leader(self, leader_epoch: int) -> None:
+        """Lead from the present end of the log on. The epoch's start is noted before anything is served (KIP-101)."""
+        if leader_epoch > self.leader_epoch:
+            self.leader_epoch = leader_epoch
+            self.log.leader_epochs.assign(leader_epoch, self.log.log_end_offset)
+            self._advance()
+
+    def resign(self, error: Exception | None = None) -> None:
+        """Stop leading: everybody who waits is told."""
+        self.leader_epoch = -1
+        self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
+
+    def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
+        """Compare the epoch a client believes in with ours (KIP-320); -1 asks for no check."""
+        if current_leader_epoch < 0 or current_leader_epoch == self.leader_epoch:
+            return ErrorCode.NONE
+        if current_leader_epoch < self.leader_epoch:
+            return ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+
+    # -- append
+
+    def append(
+        self, records: Records, origin: AppendOrigin = AppendOrigin.CLIENT, api_version: int | None = None
+    ) -> AppendInfo | Awaitable[AppendInfo]:
+        """Append one batch as the leader.
+
+        Returns at once while the disk is quick, and something to await while it is slow; in both cases batches get
+        their offsets in the order of the calls. `records` is patched in place when it is appended at once and copied otherwise.
+
+        Raises:
+            KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if self._queue_task is not None or self._pace.is_slow(now_ms):
+            copy = bytearray(records)
+            return self._append_later(lambda: self._append_now(copy, origin, api_version))
+        info = self._append_now(records, origin, api_version)
+        ended_ms = self._clock.monotonic_ms()
+        self._pace.on_write(ended_ms - now_ms, ended_ms)
+        self._on_appended(len(records))
+        return info
+
+    def _append_now(self, records: Records, origin: AppendOrigin, api_version: int | None) -> AppendInfo:
+        try:
+            return self.log.append_as_leader(
+                records,
+                leader_epoch=self.leader_epoch,
+                origin=origin,
+                now_ms=self._clock.wall_ms(),
+                api_version=api_version,
+            )
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+
+    def _append_later(self, append: Callable[[], AppendInfo]) -> asyncio.Future[AppendInfo]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[AppendInfo] = loop.create_future()
+        self._queue.append((append, future))
+        if self._queue_task is None:
+            self._queue_task = loop.create_task(self._drain_queue())
+        return future
+
+    async def _drain_queue(self) -> None:
+        try:
+            while self._queue:
+                append, future = self._queue.popleft()
+                started_ms = self._clock.monotonic_ms()
+                size_before = self.log.size
+                try:
+                    info = await self._offload.run(append)
+                except Exception as error:
+                    if not future.done():
+                        future.set_exception(error)
+                else:
+                    if not future.done():
+                        future.set_result(info)
+                ended_ms = self._clock.monotonic_ms()
+                self._pace.on_write(ended_ms - started_ms, ended_ms)
+                self._on_appended(max(self.log.size - size_before, 0))
+        finally:
+            self._queue_task = None
+
+    def _on_appended(self, byte_count: int) -> None:
+        if self._must_sync_first:
+            self._start_commit()
+        else:
+            self._advance(byte_count)
+
+    # -- high watermark
+
+    @property
+    def _must_sync_first(self) -> bool:
+        return self.log.flush_needed_before_ack
+
+    def _start_commit(self) -> None:
+        if not self._committing:
+            self._committing = True
+            self._commits.commit(self.log).add_done_callback(self._on_commit)
+
+    def _on_commit(self, commit: asyncio.Future[None]) -> None:
+        self._committing = False
+        if commit.cancelled():
+            return
+        error = commit.exception()
+        if error is not None:
+            self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
+            return
+        self._advance(1)
+        if self.log.recovery_point < self.log.log_end_offset:
+            self._start_commit()
+
+    def _advance(self, byte_count: int = 0) -> None:
+        """Move the high watermark as far as it may go and wake those who waited for that."""
+        log = self.log
+        safe = min(log.recovery_point, log.log_end_offset) if self._must_sync_first else log.log_end_offset
+        if safe <= log.high_watermark:
+            return
+        log.advance_high_watermark(safe)
+        waiters = self._high_watermark_waiters
+        while waiters and waiters[0][0] <= safe:
+            _, future = waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+        self.on_progress(byte_count)
+
+    def on_progress(self, byte_count: int) -> None:
+        """More can be read, or the log start has moved."""
+        for waiter in tuple(self.fetch_waiters):
+            waiter.on_progress(byte_count)
+
+    def wake_fetches(self) -> None:
+        """Whatever fetches wait for has changed."""
+        for waiter in tuple(self.fetch_waiters):
+            waiter.wake()
+
+    def committed(self, last_offset: int) -> asyncio.Future[None] | None:
+        """Return None if the record is below the high watermark, else a future that resolves when it is.
+
+        The future fails with a KafkaError when this broker stops leading or its disk fails first.
+        """
+        if self.log.high_watermark > last_offset:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Appends end in order, so waiters are ordered by offset, except one that asks about an old duplicate.
+        waiters = self._high_watermark_waiters
+        position = len(waiters)
+        while position and waiters[position - 1][0] > last_offset + 1:
+            position -= 1
+        waiters.insert(position, (last_offset + 1, future))
+        return future
+
+    def _fail_waiters(self, error: Exception) -> None:
+        waiters = list(self._high_watermark_waiters)
+        self._high_watermark_waiters.clear()
+        for _, future in waiters:
+            if not future.done():
+                future.set_exception(error)
+        self.wake_fetches()
+
+    # -- read
+
+    def upper_offset(self, isolation: IsolationLevel) -> int:
+        """Return the first offset a consumer may not read."""
+        if isolation == IsolationLevel.READ_COMMITTED:
+            return self.log.last_stable_offset
+        return self.log.high_watermark
+
+    def read(self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool) -> LogSlice | None:
+        """Return whole batches from `offset` on, or None at the end.
+
+        Raises:
+            OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+        """
+        upper = self.upper_offset(isolation)
+        if upper <= offset <= self.log.log_end_offset and offset >= self.log.log_start_offset:
+            return None
+        return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one)
+
+    async def delete_records(self, before_offset: int) -> int:
+        """Move the log start to `before_offset`, which is at most the high watermark; return the new log start."""
+        await self._offload.run(self.log.advance_log_start, before_offset)
+        self.wake_fetches()
+        return self.log.log_start_offset
