@@ -128,7 +128,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "session",
     )
 
-    def __init__(self, host: ConnectionHost, listener: str) -> None:
+    def __init__(self, host: ConnectionHost, listener: str, peer_host: str = "") -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -146,7 +146,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._progress = 0
         self.last_active = host.now
         self.listener = listener
-        self.peer_host = self.local_host = ""
+        self.peer_host = peer_host
+        self.local_host = ""
         self.peer_port = self.local_port = 0
         self.session: object = None
         self.on_closed: Callable[[], None] | None = None
@@ -156,8 +157,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn both addresses and register with the server."""
         self._transport = transport = cast(asyncio.Transport, transport)
-        self.peer_host, self.peer_port = _address(transport.get_extra_info("peername"))
-        self.local_host, self.local_port = _address(transport.get_extra_info("sockname"))
+        self.peer_host, self.peer_port = _address(transport.get_extra_info("peername")) or (self.peer_host, 0)
+        self.local_host, self.local_port = _address(transport.get_extra_info("sockname")) or ("", 0)
         # 0: pause_writing means "the kernel did not take all of it", resume_writing "it has now".
         transport.set_write_buffer_limits(high=0)
         self._host.opened(self)
@@ -165,7 +166,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport is to receive: the shared buffer, unless bytes are left over from the last time."""
         buffer = self._buffer
-        return self._host.receive_view if buffer is None else buffer.room()
+        if buffer is None:
+            return self._host.receive_view
+        if buffer.end == len(buffer.data):  # paused, but this transport goes on delivering what it has read
+            buffer.make_room(buffer.end - buffer.start + max(sizehint, 1))
+        return buffer.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle the frames that are complete; keep the rest."""
@@ -223,6 +228,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.last_active = self._host.now
         if self._unsent:
             self._send_unsent()
+        if self._closing is not None and not self._unsent and self._transport is not None:
+            self._transport.close()
         self._advance()
 
     # -- for handlers and the server --------------------------------------------------------------------------------
@@ -236,9 +243,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Close after sending what is ready; `reason` goes into one log line with the peer's address."""
         if self._closing is None:
             self._closing = reason
-            if self._transport is not None:
-                if self._out:
-                    self._flush()
+            if self._out:
+                self._flush()
+            if self._unsent:
+                self._pause()  # resume_writing closes when the last piece has been handed over
+            elif self._transport is not None:
                 self._transport.close()
 
     def abort(self, reason: str) -> None:
@@ -259,6 +268,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         unsent = transport.get_write_buffer_size() + (len(self._unsent) << 32 if self._unsent else 0)
         if unsent != self._progress:
             self._progress = unsent
+            self.last_active = now
+        if self._owed:  # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active
         limit = self._host.limits.idle_ms_max / 1000
@@ -367,7 +378,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
             if waiting >= READ_AHEAD:
                 self._pause()
             elif buffer.end == len(buffer.data) or not waiting:
-                buffer.make_room(max(waiting, 4))
+                buffer.make_room(max(2 * waiting, 4))
             return
         need = self._need(buffer.view, buffer.start, buffer.end) if waiting else 4
         if need > ADMIT_MIN and not self._admitted:
@@ -432,12 +443,12 @@ class BrokerConnection(asyncio.BufferedProtocol):
             self._blocked |= _CROWDED
         future.add_done_callback(self._on_reply)
 
-    def _on_reply(self, _: asyncio.Future[list[Buffer] | None]) -> None:
+    def _on_reply(self, answered: asyncio.Future[list[Buffer] | None]) -> None:
         """An owed answer is ready: send it and all ready ones behind it, unless earlier ones are still owed."""
         owed = self._owed
-        if owed is None:  # the connection has ended
-            if not _.cancelled():
-                _.exception()
+        if owed is None or self._closing is not None:
+            if not answered.cancelled():
+                answered.exception()  # nobody is left to be told
             return
         out = self._out
         while owed:
@@ -513,9 +524,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 break
             self._out.append(answer)
             self._flush()
-        if http.finished and not self._unsent and self._transport is not None and self._closing is None:
-            self._closing = ""
-            self._transport.close()
+        if http.finished:
+            self.close("")
 
     @property
     def peer(self) -> str:
@@ -550,6 +560,6 @@ def feed(connection: BrokerConnection, data: Buffer) -> None:
         rest = rest[count:]
 
 
-def _address(name: object) -> tuple[str, int]:
-    """Host and port of a socket name; empty for other kinds of sockets."""
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else ("", 0)
+def _address(name: object) -> tuple[str, int] | None:
+    """Host and port of a socket name; None for other kinds of sockets or one that is gone already."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None

@@ -2,7 +2,9 @@
 
 asyncio's transports have one `write(bytes-like)`: what the kernel does not take is copied into their own buffer (and
 before Python 3.12 `writelines` joins everything first). So small buffers are joined into one, a large body is passed
-as slices of itself, and its head is joined with the first bytes of the body so that it does not cost a packet.
+as slices of itself, and its head is joined with the first bytes of the body so that it does not cost a packet of its
+own. Measured with `benchmarks/network_echo.py`, bodies of 1 MB, CPU s/GB: everything joined 1.2, head and body written
+apart 0.14-0.20, cut as here 0.11-0.19, `sendmsg` past the transport 0.10-0.17; in pieces of 128 KiB 0.23-0.33.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from collections.abc import Iterable
 
 Buffer = bytes | bytearray | memoryview
 
-JOIN_MAX = 64 * 1024
-"""Up to here joining is cheaper than another system call."""
-PIECE = 256 * 1024
+JOIN_MAX = 128 * 1024
+"""An answer up to this size is joined: cheaper than another system call, and below malloc's limit for fresh pages."""
+HEAD = 16 * 1024
+"""The first piece of a large body is joined with what precedes it up to this size."""
+PIECE = 2 * 1024 * 1024
 """Handed to the transport at a time; at most this much is copied when the kernel's buffer is full."""
 
 
 def split(buffers: Iterable[Buffer]) -> deque[Buffer]:
-    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, copying at most JOIN_MAX per piece."""
+    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, joining only small ones."""
     pieces: deque[Buffer] = deque()
     small: list[Buffer] = []
     small_size = 0
@@ -32,7 +36,7 @@ def split(buffers: Iterable[Buffer]) -> deque[Buffer]:
         view = memoryview(buffer)
         taken = 0
         if small:
-            taken = JOIN_MAX - small_size
+            taken = max(HEAD - small_size, 0)
             small.append(view[:taken])
             pieces.append(b"".join(small))
             small, small_size = [], 0

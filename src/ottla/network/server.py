@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS_MAX = 5.0
 ACCEPT_RETRY_SECONDS = 1.0
+ACCEPTS_PER_TURN = 128
+BACKLOG_MIN = 512
+"""The kernel's queue of connections to accept is at least this long: one loop serves everything here, where Kafka has a
+thread for accepting, and what does not fit waits for a SYN to be repeated, a second or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,7 @@ class Server:
         bound: list[tuple[Listener, socket.socket]] = []
         try:
             for listener in listeners:
-                sockets = await bind(listener, self.limits.backlog)
+                sockets = await bind(listener, max(self.limits.backlog, BACKLOG_MIN))
                 bound += ((listener, bound_socket) for bound_socket in sockets)
                 self.addresses.append((listener.name, listener.host, sockets[0].getsockname()[1]))
         except BaseException:
@@ -141,19 +145,31 @@ class Server:
             while self._quota.full:
                 self._room.clear()
                 await self._room.wait()
+            arrived: list[tuple[socket.socket, str]] = []
             try:
                 accepted, address = await loop.sock_accept(listening)
+                arrived.append((accepted, address[0]))
+                # A burst overflows the kernel's queue and costs its clients a second each: take what is there.
+                while (
+                    len(arrived) < ACCEPTS_PER_TURN and self._quota.count + len(arrived) < self.limits.connections_max
+                ):
+                    accepted, address = listening.accept()
+                    arrived.append((accepted, address[0]))
+            except BlockingIOError:
+                pass
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     logger.error("Cannot accept a connection: %s; trying again in %g s", error, ACCEPT_RETRY_SECONDS)
                     await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-                continue
-            try:
-                await self._adopt(accepted, address[0], listener)
-            except OSError as error:  # it went away before we could serve it
-                logger.debug("A connection from %s ended at once: %s", address[0], error)
+            outcomes = await asyncio.gather(*(self._adopt(*one, listener) for one in arrived), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, OSError):  # it went away before we could serve it
+                    logger.debug("A connection ended at once: %s", outcome)
+                elif isinstance(outcome, BaseException):
+                    raise outcome
 
     async def _adopt(self, accepted: socket.socket, ip: str, listener: str) -> None:
+        accepted.setblocking(False)
         refusal = self._quota.admit(ip)
         if refusal is not None:
             self.metrics.connections_refused += 1
