@@ -5,8 +5,8 @@
 
 Without jars it looks for them in Maven's local repository; `mvn dependency:get
 -Dartifact=org.apache.kafka:kafka-clients:4.4.0` puts one there. Only facts are taken (names, types, versions,
-defaults); Kafka's descriptions of the fields are left where they are. The result is formatted with ruff and committed, so a build
-needs neither Kafka nor this tool.
+defaults); Kafka's descriptions of the fields are left where they are. The result is formatted
+with ruff and committed, so a build needs neither Kafka nor this tool.
 
 Names: fields in snake case of the JSON name; classes under Kafka's own names. Where two messages of one module use
 a struct name for different fields, each class is prefixed by the name of its message.

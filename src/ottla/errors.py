@@ -1,8 +1,8 @@
 """Whose fault was it, and what does the answer say?
 
-`RemoteProtocolError`: the peer sent something that is not Kafka; close the connection. `LocalProtocolError`: our own caller
-asked for something that cannot be written. `StorageError`: this disk. `KafkaError` and its subclasses: an answer with
-a code, one class per code of Kafka 4.4, named after the code (CORRUPT_MESSAGE is `CorruptMessageError`).
+`RemoteProtocolError`: the peer sent something that is not Kafka; close the connection. `LocalProtocolError`: our own
+caller asked for something that cannot be written. `StorageError`: this disk. `KafkaError` and its subclasses: an
+answer with a code, one class per code of Kafka 4.4, named after the code (CORRUPT_MESSAGE is `CorruptMessageError`).
 
 `retriable` is Kafka's own view of whether the same request may succeed later; clients decide by it.
 """
