@@ -23,6 +23,7 @@ class NetworkLimits:
         connections_max: `max.connections`. At the limit accepting stops until a connection closes, as in Kafka.
         connections_per_ip_max: `max.connections.per.ip`. Above it a new connection is closed at once.
         connections_per_ip_overrides: `max.connections.per.ip.overrides`, by IP address.
+        connection_creation_rate_max: `max.connection.creation.rate`, per second. Above it accepting is delayed.
         idle_ms_max: `connections.max.idle.ms`. Also bounds how long a peer may leave an answer unread, and how long
             a frame may take to arrive beyond what its bytes need (see `BrokerConnection.sweep`).
         queued_request_bytes_max: `queued.max.request.bytes`, -1 for no bound: bytes of half-read and waiting
@@ -36,6 +37,7 @@ class NetworkLimits:
     connections_max: int = UNLIMITED
     connections_per_ip_max: int = UNLIMITED
     connections_per_ip_overrides: Mapping[str, int] = field(default_factory=dict)
+    connection_creation_rate_max: int = UNLIMITED
     idle_ms_max: int = 600000
     queued_request_bytes_max: int = -1
     send_buffer_bytes: int = -1
@@ -85,14 +87,32 @@ class ByteBudget:
 
 
 class ConnectionQuota:
-    """Counts connections in total and per IP address."""
+    """Counts connections in total, per IP address and per second."""
 
-    __slots__ = ("_limits", "_per_ip", "count")
+    __slots__ = ("_limits", "_next_s", "_per_ip", "count")
 
     def __init__(self, limits: NetworkLimits) -> None:
         self._limits = limits
         self._per_ip: dict[str, int] = {}
+        self._next_s = 0.0
         self.count = 0
+
+    def delay(self, now_s: float) -> float:
+        """Seconds to wait before the next connection may be accepted, which this call counts.
+
+        Up to a second's worth may come at once (`max.connection.creation.rate` is an average over a window in Kafka).
+        """
+        rate = self._limits.connection_creation_rate_max
+        if rate >= UNLIMITED:
+            return 0.0
+        self._next_s = max(self._next_s, now_s - 1.0) + 1.0 / max(rate, 1)
+        return self._next_s - now_s
+
+    def burst(self, most: int) -> int:
+        """How many connections may be accepted at once."""
+        if self._limits.connection_creation_rate_max < UNLIMITED:
+            return 1
+        return min(most, self._limits.connections_max - self.count)
 
     @property
     def full(self) -> bool:

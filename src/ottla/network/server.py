@@ -145,14 +145,14 @@ class Server:
             while self._quota.full:
                 self._room.clear()
                 await self._room.wait()
+            if (delay := self._quota.delay(loop.time())) > 0:
+                await asyncio.sleep(delay)
             arrived: list[tuple[socket.socket, str]] = []
             try:
                 accepted, address = await loop.sock_accept(listening)
                 arrived.append((accepted, address[0]))
                 # A burst overflows the kernel's queue and costs its clients a second each: take what is there.
-                while (
-                    len(arrived) < ACCEPTS_PER_TURN and self._quota.count + len(arrived) < self.limits.connections_max
-                ):
+                while len(arrived) < self._quota.burst(ACCEPTS_PER_TURN):
                     accepted, address = listening.accept()
                     arrived.append((accepted, address[0]))
             except BlockingIOError:
@@ -176,7 +176,7 @@ class Server:
             self._log.warning(ip, "Refused a connection from %s: %s", ip, refusal)
             accepted.close()
             return
-        connection = BrokerConnection(self, listener)
+        connection = BrokerConnection(self, listener, ip)
         loop = asyncio.get_running_loop()
         try:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -201,8 +201,9 @@ class Server:
 
     def ended(self, connection: BrokerConnection, reason: str | None) -> None:
         """A connection has ended (called by it)."""
-        if self._connections.pop(connection, self) is self:
+        if connection not in self._connections:
             return
+        del self._connections[connection]
         self.metrics.connections_closed += 1
         self._quota.leave(connection.peer_host)
         self._room.set()
