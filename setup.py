@@ -1,0 +1,57 @@
+"""Builds the compiled kernels, and goes on without them where that is impossible.
+
+Everything else about the package is in pyproject.toml. Each `_<module>_cy.py` becomes an optional extension beside it:
+without a compiler, without Python.h or without Cython the install succeeds and the plain modules run (the ready line
+says so). OTTLA_PLAIN=1 leaves the extensions out on purpose.
+
+An extension carries the hash of the source it was made of: `@SOURCE_HASH@` in a scratch copy of that source is replaced
+before Cython reads it. `ottla.protocol.records.kernels` compares it at import and never runs a stale one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+KERNELS = {"ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py"}
+
+
+def stamped_copy(source: Path, scratch: Path) -> Path:
+    """Return the path of a copy of `source` that knows its hash."""
+    data = source.read_bytes()
+    copy = scratch / source.name
+    scratch.mkdir(parents=True, exist_ok=True)
+    stamped = data.replace(b"@SOURCE_HASH@", importlib.util.source_hash(data).hex().encode())
+    if not copy.exists() or copy.read_bytes() != stamped:
+        copy.write_bytes(stamped)
+    return copy
+
+
+def extensions() -> list[Extension]:
+    if os.environ.get("OTTLA_PLAIN"):
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        print("ottla: no Cython, the plain kernels will run", file=sys.stderr)
+        return []
+    made = []
+    for name, source in KERNELS.items():
+        copy = stamped_copy(ROOT / source, ROOT / "build" / "kernels")
+        # optional: a failing compiler becomes a warning.
+        made.append(Extension(name, [os.path.relpath(copy, ROOT)], optional=True, extra_compile_args=["-O3", "-g0"]))
+    try:
+        return list(cythonize(made, quiet=True, language_level=3))  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever breaks here costs speed, not the install
+        print(f"ottla: the kernels were not translated, the plain ones will run: {error}", file=sys.stderr)
+        shutil.rmtree(ROOT / "build" / "kernels", ignore_errors=True)
+        return []
+
+
+setup(ext_modules=extensions())
