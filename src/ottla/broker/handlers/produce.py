@@ -86,7 +86,9 @@ class ProduceHandler:
     ) -> Awaitable[Any] | None:
         """Append to one partition and fill `part`; return what has to happen first, if anything."""
         try:
-            info = partition.append(records if records is not None else b"", AppendOrigin.CLIENT, context.version)
+            info = partition.append(
+                records if records is not None else bytearray(), AppendOrigin.CLIENT, context.version
+            )
         except KafkaError as error:
             _refuse(part, error, partition)
             return None

@@ -17,7 +17,7 @@ from ottla.types import ZERO_UUID
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
 
@@ -113,7 +113,7 @@ class FetchSessionCache:
         return len(self._sessions)
 
     def open_context(
-        self, request: FetchRequest, version: int, topic_names: dict[bytes, str], now_ms: int
+        self, request: FetchRequest, version: int, topic_names: Mapping[bytes, str], now_ms: int
     ) -> FetchContext:
         """Understand one request. `topic_names` resolves topic ids (v13+); an unknown id leaves the name empty."""
         uses_ids = version >= 13
@@ -153,7 +153,7 @@ class FetchSessionCache:
         return True
 
     def _continue(
-        self, session: FetchSession, request: FetchRequest, topic_names: dict[bytes, str], now_ms: int
+        self, session: FetchSession, request: FetchRequest, topic_names: Mapping[bytes, str], now_ms: int
     ) -> FetchContext:
         for asked in _requested(request, session.uses_topic_ids, topic_names):
             known = session.partitions.get(asked.key)
@@ -179,7 +179,7 @@ class FetchSessionCache:
         return FetchContext(ErrorCode.NONE, list(session.partitions.values()), session, incremental=True)
 
 
-def _requested(request: FetchRequest, uses_ids: bool, topic_names: dict[bytes, str]) -> Iterable[FetchPartition]:
+def _requested(request: FetchRequest, uses_ids: bool, topic_names: Mapping[bytes, str]) -> Iterable[FetchPartition]:
     for topic in request.topics or ():
         name = topic_names.get(topic.topic_id, "") if uses_ids else topic.topic
         for p in topic.partitions:

@@ -112,7 +112,8 @@ class Partition:
         """Append one batch as the leader.
 
         Returns at once while the disk is quick, and something to await while it is slow; in both cases batches get
-        their offsets in the order of the calls. `records` is patched in place when it is appended at once and copied otherwise.
+        their offsets in the order of the calls. `records` is patched in place when it is appended at once and
+        copied otherwise.
 
         Raises:
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FetchWaiter:
-    """Waits until partitions have made `bytes_wanted` bytes of progress, one of them changed otherwise, or time is up."""
+    """Waits until partitions have made `bytes_wanted` bytes of progress, one changed otherwise, or time is up."""
 
     __slots__ = ("_partitions", "bytes_wanted", "done")
 
