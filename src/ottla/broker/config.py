@@ -1,35 +1,61 @@
-"""BrokerConfig: everything the broker is told, as typed values, and where each value came from.
+"""BrokerConfig: everything the broker is told, as typed values.
 
-Fields are Kafka's keys with underscores (`log.retention.ms` -> `log_retention_ms`); what Kafka derives from several keys is
-one property (`advertised_endpoints`, `directories`). Strings come in through `from_sources`: a server.properties file, the
-environment, `-X key=value`, flags; the later in this list, the stronger. The key tables live in `ottla.config`.
+Fields are Kafka's keys with underscores (`log.cleaner.backoff.ms` -> `log_cleaner_backoff_ms`); several keys that are one
+setting are one field. Text comes in through `from_sources`: a server.properties file, the environment, `-X key=value`,
+flags; the later in this list, the stronger. `with_dynamic` is the same configuration with what was set at run time.
+The key tables live in `ottla.config`; parsing of addresses in `ottla.broker.listeners`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ottla.storage.config import INT_MAX, LONG_MAX, LogConfig
+from ottla.broker.listeners import (
+    ADVERTISE_AUTO,
+    Listener,
+    apply_flags,
+    parse_ip_overrides,
+    resolve_advertised,
+    resolve_inter_broker,
+    resolve_listeners,
+)
+from ottla.config import (
+    BROKER,
+    EXTRA,
+    FOREIGN_PREFIXES,
+    LISTENER_PREFIX,
+    ConfigError,
+    ConfigKey,
+    Status,
+    broker_key,
+    nearest,
+)
+from ottla.config.effective import TOPIC_SYNONYMS, Levels, broker_setting, topic_setting
+from ottla.config.environment import read_environment
+from ottla.config.keys import INT_MAX, LONG_MAX, Value
+from ottla.config.properties import parse_properties
+from ottla.storage.config import LogConfig
+
+__all__ = ["ADVERTISE_AUTO", "BrokerConfig", "ConfigError", "Flags", "Listener"]
 
 
-class Listener(NamedTuple):
-    """One `listeners` entry. `host` is "" for all interfaces; port 0 asks for any free port."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The flags of `ottla serve` that stand for settings."""
 
-    name: str
-    host: str
-    port: int
-    security_protocol: str = "PLAINTEXT"
-
-
-#: `advertised.listeners=auto`: each connection is answered with the address it used. For a single node.
-ADVERTISE_AUTO = "auto"
+    port: int | None = None
+    host: str | None = None
+    data_dir: str | None = None
+    #: "host" or "host:port": what clients are told instead of the address they used.
+    advertise: str | None = None
+    cluster_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
-    """One broker's static configuration. Times in milliseconds, sizes in bytes unless the name says otherwise."""
+    """One broker's configuration. Times in milliseconds, sizes in bytes unless the name says otherwise."""
 
     # identity and places
     node_id: int = 1
@@ -37,7 +63,7 @@ class BrokerConfig:
     broker_rack: str | None = None
     log_dirs: tuple[str, ...] = ("/tmp/kafka-logs",)
     listeners: tuple[Listener, ...] = (Listener("PLAINTEXT", "", 9092),)
-    #: None means `auto`.
+    #: None means `auto`: each connection is answered with the address it used.
     advertised_listeners: tuple[Listener, ...] | None = None
     inter_broker_listener_name: str = "PLAINTEXT"
 
@@ -73,7 +99,6 @@ class BrokerConfig:
     log_cleaner_enable: bool = True
     log_cleaner_backoff_ms: int = 15_000
     log_cleaner_dedupe_buffer_size: int = 134_217_728
-    log_cleaner_io_buffer_size: int = 524_288
     log_cleaner_io_buffer_load_factor: float = 0.9
     log_cleaner_io_max_bytes_per_second: float = 1.7976931348623157e308
     num_recovery_threads_per_data_dir: int = 2
@@ -98,10 +123,286 @@ class BrokerConfig:
     offsets_topic_compression_codec: int = 0
 
     #: What a topic without overrides gets (log.* keys after synonyms).
-    topic_defaults: LogConfig = LogConfig()
-    #: Every static value that was set, as text in Kafka's spelling.
-    originals: Mapping[str, str] = field(default_factory=dict)
+    topic_defaults: LogConfig = field(default_factory=LogConfig)
+    #: The settings as text, by level (static, dynamic for all, dynamic for this broker).
+    levels: Levels = field(default_factory=Levels)
+    #: Sentences for the log: settings that change nothing, variables that name nothing.
+    notes: tuple[str, ...] = ()
 
-    def log_config(self, overrides: Mapping[str, str], broker_overrides: Mapping[str, str] | None = None) -> LogConfig:
-        """Return the configuration of a topic with these overrides (and dynamic broker settings, if any)."""
-        raise NotImplementedError
+    @classmethod
+    def from_sources(
+        cls,
+        *,
+        properties: str | None = None,
+        properties_name: str = "server.properties",
+        environment: Mapping[str, str] | None = None,
+        overrides: Sequence[str] = (),
+        flags: Flags | None = None,
+    ) -> BrokerConfig:
+        """Return the configuration that these sources give together.
+
+        Args:
+            properties: the text of a server.properties file; `properties_name` is its name in messages.
+            environment: environment variables.
+            overrides: `-X` arguments, `key=value` each.
+            flags: flags of the command line.
+
+        Raises:
+            ConfigError: one sentence naming the key, the value, what is allowed, and where it was set.
+        """
+        from_environment = read_environment(environment or {})
+        settings: dict[str, str] = {}
+        origin: dict[str, str] = {}
+        for place, found in (
+            (properties_name, parse_properties(properties, properties_name) if properties is not None else {}),
+            ("the environment", from_environment.settings),
+            ("-X", _parse_overrides(overrides)),
+        ):
+            for name, text in found.items():
+                if place == properties_name and name.startswith(FOREIGN_PREFIXES):
+                    continue
+                settings[name] = text
+                origin[name] = place
+        merged = _merge_flags(flags or Flags(), from_environment.flags)
+        settings.update(apply_flags(settings, host=merged.host, port=merged.port, advertise=merged.advertise))
+        if merged.data_dir is not None:
+            settings["log.dirs"] = merged.data_dir
+            settings.pop("log.dir", None)
+        notes = list(from_environment.notes)
+        for name, text in settings.items():
+            notes.extend(_check(name, text, origin.get(name, "the command line")))
+        return _build(Levels(static=settings), cluster_id=merged.cluster_id, notes=tuple(notes))
+
+    def with_dynamic(self, broker: Mapping[str, str], default: Mapping[str, str]) -> BrokerConfig:
+        """Return this configuration with what was set at run time for this broker and for all.
+
+        Raises:
+            ConfigError: a value is not valid, alone or together with the others.
+        """
+        known = Levels(
+            static=self.levels.static,
+            default={name: text for name, text in default.items() if name in BROKER},
+            broker={name: text for name, text in broker.items() if name in BROKER},
+        )
+        return replace(
+            _build(known, cluster_id=self.cluster_id, notes=self.notes),
+            # Identity and addresses are not changed under a running broker.
+            node_id=self.node_id,
+            listeners=self.listeners,
+            advertised_listeners=self.advertised_listeners,
+            inter_broker_listener_name=self.inter_broker_listener_name,
+            log_dirs=self.log_dirs,
+            levels=Levels(static=self.levels.static, default=default, broker=broker),
+        )
+
+    def log_config(self, overrides: Mapping[str, str]) -> LogConfig:
+        """Return the log configuration of a topic with these overrides.
+
+        Overrides come from the tree, where they were checked when they were set; what is unknown or invalid (another
+        release wrote it) is left out, the topic then has the default.
+        """
+        changed: dict[str, Any] = {}
+        for name in overrides:
+            try:
+                changed.update(_log_fields(name, topic_setting(name, overrides, self.levels)))
+            except (ConfigError, KeyError):
+                continue
+        return replace(self.topic_defaults, **changed) if changed else self.topic_defaults
+
+
+#: Topic keys that are fields of LogConfig under the same name.
+_LOG_KEYS = (
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "index.interval.bytes",
+    "max.compaction.lag.ms",
+    "max.decompressed.message.bytes",
+    "max.message.bytes",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "min.insync.replicas",
+    "preallocate",
+    "retention.bytes",
+    "retention.ms",
+    "segment.bytes",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
+    "unclean.leader.election.enable",
+)
+
+
+def _log_fields(name: str, value: Value) -> dict[str, Any]:
+    """Return the fields of LogConfig that a topic key sets."""
+    if name == "cleanup.policy":
+        policies = value if isinstance(value, list) else []
+        return {"cleanup_delete": "delete" in policies, "cleanup_compact": "compact" in policies}
+    if name == "internal.segment.bytes":
+        return {} if value is None else {"segment_bytes": value}
+    if name in _LOG_KEYS:
+        return {name.replace(".", "_"): LONG_MAX if name == "flush.ms" and value is None else value}
+    return {}
+
+
+#: Fields that are exactly one broker key.
+_PLAIN_FIELDS = tuple(
+    name
+    for name in BrokerConfig.__dataclass_fields__
+    if name.replace("_", ".") in BROKER
+    and name not in ("listeners", "advertised_listeners", "log_dirs", "node_id", "max_connections_per_ip_overrides")
+    and name != "inter_broker_listener_name"
+)
+
+
+def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) -> BrokerConfig:
+    """Make the typed configuration and check what only several values together can tell."""
+    fields: dict[str, Any] = {name: broker_setting(name.replace("_", "."), levels) for name in _PLAIN_FIELDS}
+    log_fields: dict[str, Any] = {}
+    for name in ("cleanup.policy", *_LOG_KEYS):
+        log_fields.update(_log_fields(name, topic_setting(name, {}, levels)))
+    text = {name: found[0] for name in BROKER if (found := levels.find(name)) is not None}
+    listeners = resolve_listeners(text)
+    confirm = EXTRA["ottla.foreign.confirm"].parse(levels.static.get("ottla.foreign.confirm", "false"))
+    config = BrokerConfig(
+        **fields,
+        node_id=_node_id(text),
+        cluster_id=cluster_id,
+        log_dirs=_log_dirs(text),
+        listeners=listeners,
+        advertised_listeners=resolve_advertised(text, listeners),
+        inter_broker_listener_name=resolve_inter_broker(text, listeners),
+        max_connections_per_ip_overrides=parse_ip_overrides(text.get("max.connections.per.ip.overrides", "")),
+        ottla_foreign_confirm=bool(confirm),
+        topic_defaults=LogConfig(**log_fields),
+        levels=levels,
+        notes=notes,
+    )
+    _check_together(config, text)
+    return config
+
+
+def _check_together(config: BrokerConfig, text: Mapping[str, str]) -> None:
+    """Refuse contradictions, with Kafka's rules."""
+    log = config.topic_defaults
+
+    def demand(condition: bool, sentence: str) -> None:
+        if not condition:
+            raise ConfigError(sentence)
+
+    for name, value in (("log.roll.ms", log.segment_ms), ("log.flush.interval.ms", log.flush_ms)):
+        low = 1 if name == "log.roll.ms" else 0
+        demand(value >= low, f"{name} must be greater than or equal to {low}, but it is {value}")
+    demand(log.segment_jitter_ms >= 0, "log.roll.jitter.ms must be greater than or equal to 0")
+    demand(
+        log.retention_ms == -1 or log.retention_ms >= 1,
+        "log.retention.ms must be unlimited (-1) or at least 1 millisecond",
+    )
+    demand(
+        log.min_compaction_lag_ms <= log.max_compaction_lag_ms,
+        f"log.cleaner.min.compaction.lag.ms ({log.min_compaction_lag_ms}) must not be greater than "
+        f"log.cleaner.max.compaction.lag.ms ({log.max_compaction_lag_ms})",
+    )
+    demand(
+        config.queued_max_request_bytes <= 0 or config.queued_max_request_bytes >= config.socket_request_max_bytes,
+        f"queued.max.request.bytes ({config.queued_max_request_bytes}) must be -1 or at least "
+        f"socket.request.max.bytes ({config.socket_request_max_bytes})",
+    )
+    demand(
+        config.max_connections_per_ip > 0 or bool(config.max_connections_per_ip_overrides),
+        "max.connections.per.ip can be 0 only if max.connections.per.ip.overrides names the addresses that may connect",
+    )
+    demand(
+        config.log_cleaner_dedupe_buffer_size >= 1 << 20,
+        f"log.cleaner.dedupe.buffer.size must be at least 1048576, but it is {config.log_cleaner_dedupe_buffer_size}",
+    )
+    demand(
+        config.group_min_session_timeout_ms <= config.group_max_session_timeout_ms,
+        f"group.min.session.timeout.ms ({config.group_min_session_timeout_ms}) must not be greater than "
+        f"group.max.session.timeout.ms ({config.group_max_session_timeout_ms})",
+    )
+    demand(
+        config.offsets_topic_compression_codec in range(5),
+        f"offsets.topic.compression.codec must be 0 to 4, but it is {config.offsets_topic_compression_codec}",
+    )
+    roles = set((text.get("process.roles") or "broker").replace(" ", "").split(","))
+    demand("broker" in roles, "process.roles must contain broker: an ottla node is always a broker")
+
+
+def _node_id(text: Mapping[str, str]) -> int:
+    node, broker = text.get("node.id"), text.get("broker.id")
+    values = [
+        BROKER[name].parse(value) for name, value in (("node.id", node), ("broker.id", broker)) if value is not None
+    ]
+    ids = [value for value in values if isinstance(value, int) and value >= 0]
+    if len(set(ids)) > 1:
+        raise ConfigError(f"node.id ({node}) and broker.id ({broker}) contradict each other: set one of them")
+    return ids[0] if ids else 1
+
+
+def _log_dirs(text: Mapping[str, str]) -> tuple[str, ...]:
+    key = "log.dirs" if text.get("log.dirs") else "log.dir"
+    value = BROKER[key].parse(text.get(key, BROKER[key].default))
+    dirs = tuple(directory for directory in value if directory) if isinstance(value, list) else ()
+    if not dirs:
+        raise ConfigError(f"{key} must name at least one directory")
+    return dirs
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"-X {override}: write it as key=value")
+        settings[name.strip()] = text.strip()
+    return settings
+
+
+def _merge_flags(flags: Flags, environment: Mapping[str, str]) -> Flags:
+    """Fill flags that were not given from OTTLA_* variables."""
+    port = flags.port
+    if port is None and "port" in environment:
+        if not environment["port"].isdecimal():
+            raise ConfigError(f"OTTLA_PORT must be a port number, but it is {environment['port']}")
+        port = int(environment["port"])
+    return Flags(
+        port=port,
+        host=flags.host if flags.host is not None else environment.get("host"),
+        data_dir=flags.data_dir if flags.data_dir is not None else environment.get("data_dir"),
+        advertise=flags.advertise if flags.advertise is not None else environment.get("advertise"),
+        cluster_id=flags.cluster_id if flags.cluster_id is not None else environment.get("cluster_id"),
+    )
+
+
+def _check(name: str, text: str, place: str) -> list[str]:
+    """Check one setting alone; return sentences worth logging."""
+    key = broker_key(name)
+    if key is None:
+        guess = TOPIC_SYNONYMS.get(name) or nearest(name, BROKER)
+        hint = f"; did you mean {guess}?" if guess else ""
+        raise ConfigError(f"Unknown setting {name} in {place}{hint}")
+    try:
+        value = key.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (set in {place}{_allowed(key)})") from None
+    is_default = value == key.parse(key.default) or (text.strip() == "" and key.default is None)
+    if key.status is Status.REFUSED and not is_default:
+        raise ConfigError(f"{name}={text} in {place} is refused: {key.reason}")
+    if name.startswith(LISTENER_PREFIX) and key.status is Status.ENFORCED:
+        raise ConfigError(f"{name} in {place} is refused: settings for one listener are not served yet, set {key.name}")
+    if key.status is Status.INERT and not is_default:
+        return [f"{name} changes nothing: {key.reason}"]
+    return []
+
+
+def _allowed(key: ConfigKey) -> str:
+    return f"; allowed: {key.valid.text}" if key.valid.text else ""

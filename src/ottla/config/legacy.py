@@ -23,7 +23,7 @@ EXTENSIONS = (
         "false",
         ANYTHING,
         "MEDIUM",
-        "A data directory written by Apache Kafka is opened without retention and without cleaning, because Kafka keeps "
+        "A data directory written by Apache Kafka is opened without retention and cleaning, because Kafka keeps "
         "the topics' settings elsewhere and defaults could delete data. `true` says that the settings here are right.",
     ),
 )
