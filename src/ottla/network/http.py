@@ -154,7 +154,7 @@ class HttpConversation:
         return self._answer(head, now)
 
     def _take_head(self) -> bytes | None:
-        if self._input[:2] == b"\r\n":  # RFC 9112 2.2: ignore an empty line before a request
+        while self._input[:2] == b"\r\n":  # RFC 9112 2.2: ignore empty lines before a request
             del self._input[:2]
         end = self._input.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX + 4)
         if end < 0:

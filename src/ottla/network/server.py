@@ -173,7 +173,7 @@ class Server:
         refusal = self._quota.admit(ip)
         if refusal is not None:
             self.metrics.connections_refused += 1
-            self._log.warning(ip, "Refused a connection from %s: %s", ip, refusal)
+            self._log.tell(ip, "Refused a connection from %s: %s", ip, refusal)
             accepted.close()
             return
         connection = BrokerConnection(self, listener, ip)
@@ -208,7 +208,7 @@ class Server:
         self._quota.leave(connection.peer_host)
         self._room.set()
         if reason:
-            self._log.warning(connection.peer_host, "Closed the connection of %s: %s", connection.peer, reason)
+            self._log.tell(connection.peer_host, "Closed the connection of %s: %s", connection.peer, reason)
         if not self._connections:
             self._empty.set()
 

@@ -35,7 +35,7 @@ class LogOncePerPeer:
         self._clock = clock
         self._peers: dict[str, list[float]] = {}  # peer -> [start of its interval, warnings in it]
 
-    def warning(self, peer: str, message: str, *args: object) -> None:
+    def tell(self, peer: str, message: str, *args: object) -> None:
         """Log unless `peer` has caused too many lines."""
         now = self._clock()
         entry = self._peers.get(peer)

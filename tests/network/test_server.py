@@ -1,0 +1,248 @@
+"""The server on real sockets: limits, bad peers beside good ones, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+from tests.network.fakes import frame
+
+from ottla.network.connection import BrokerConnection, Reply
+from ottla.network.http import HttpResponse, HttpSite
+from ottla.network.limits import NetworkLimits
+from ottla.network.server import Listener, ListenError, Server
+
+LOCAL = [Listener(name="PLAINTEXT", host="127.0.0.1", port=0)]
+
+
+def echo(connection: BrokerConnection, body: memoryview) -> Reply:
+    return [frame(bytes(body))]
+
+
+@asynccontextmanager
+async def serving(
+    handle: Callable[[BrokerConnection, memoryview], Reply] = echo, **limits: object
+) -> AsyncIterator[Server]:
+    server = Server(
+        handle,
+        limits=NetworkLimits(**limits),  # type: ignore[arg-type]
+        http=HttpSite(handler=lambda path: HttpResponse(body=path.encode())),
+    )
+    await server.start(LOCAL)
+    try:
+        yield server
+    finally:
+        await server.stop(grace_seconds=0.2)
+
+
+class Client:
+    """Reads and writes frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, server: Server) -> Client:
+        return cls(*await asyncio.open_connection("127.0.0.1", server.addresses[0][2]))
+
+    async def ask(self, body: bytes) -> bytes:
+        self.writer.write(frame(body))
+        return await self.answer()
+
+    async def answer(self) -> bytes:
+        async with asyncio.timeout(10):
+            size = int.from_bytes(await self.reader.readexactly(4), "big")
+            return await self.reader.readexactly(size)
+
+    async def ended(self) -> bytes:
+        """Read to the end."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    @property
+    def reading(self) -> asyncio.ReadTransport:
+        return cast(asyncio.ReadTransport, self.writer.transport)
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+async def test_frames_of_all_sizes_come_back() -> None:
+    async with serving() as server:
+        client = await Client.to(server)
+        for size in (0, 1, 100, 70_000, 300_000, 5_000_000, 10):
+            body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+            assert await client.ask(body) == body
+        await client.close()
+
+
+async def test_both_ends_are_known() -> None:
+    seen: list[BrokerConnection] = []
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        seen.append(connection)
+        return [frame(b"")]
+
+    async with serving(handle) as server:
+        client = await Client.to(server)
+        await client.ask(b"")
+        peer = client.writer.get_extra_info("sockname")
+        assert (seen[0].peer_host, seen[0].peer_port) == peer
+        assert (seen[0].local_host, seen[0].local_port) == ("127.0.0.1", server.addresses[0][2])
+        assert seen[0].listener == "PLAINTEXT"
+        await client.close()
+
+
+async def test_a_bad_peer_is_closed_with_one_line_and_others_do_not_notice(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        good = await Client.to(server)
+        assert await good.ask(b"before") == b"before"
+        bad = await Client.to(server)
+        with caplog.at_level(logging.INFO, "ottla.network"):
+            bad.writer.write(b"\xff\xff\xff\xff")
+            assert await bad.ended() == b""
+        assert await good.ask(b"after") == b"after"
+        port = bad.writer.get_extra_info("sockname")[1]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"Closed the connection of 127.0.0.1:{port}: "
+            "announced a request of -1 bytes (socket.request.max.bytes=104857600)"
+        ]
+        await good.close()
+        await bad.close()
+
+
+async def test_one_peer_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        for _ in range(20):
+            bad = await Client.to(server)
+            bad.writer.write(b"\xff\xff\xff\xff")
+            await bad.ended()
+            await bad.close()
+        assert 0 < len(caplog.records) < 10
+
+
+async def test_a_truncated_frame_reaches_no_handler() -> None:
+    seen: list[bytes] = []
+    async with serving(lambda c, body: seen.append(bytes(body))) as server:
+        client = await Client.to(server)
+        client.writer.write(frame(b"whole") + frame(b"cut off")[:-1])
+        client.writer.write_eof()
+        assert await client.ended() == b""
+        assert seen == [b"whole"]
+        await client.close()
+
+
+async def test_a_peer_that_does_not_read_costs_others_nothing() -> None:
+    handled = 0
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        nonlocal handled
+        handled += bytes(body) == b"big"
+        return [frame(bytes(8_000_000) if bytes(body) == b"big" else b"small")]
+
+    async with serving(handle) as server:
+        greedy = await Client.to(server)
+        greedy.reading.pause_reading()
+        greedy.writer.write(frame(b"big") * 30)
+        other = await Client.to(server)
+        for _ in range(50):
+            assert await other.ask(b"x") == b"small"
+        assert handled <= 2
+        greedy.reading.resume_reading()
+        for _ in range(30):
+            assert len(await greedy.answer()) == 8_000_000
+        await greedy.close()
+        await other.close()
+
+
+async def test_connections_per_ip_are_limited(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(connections_per_ip_max=2) as server:
+        first, second = await Client.to(server), await Client.to(server)
+        await first.ask(b"")
+        await second.ask(b"")
+        third = await Client.to(server)
+        assert await third.ended() == b""
+        assert "Refused a connection from 127.0.0.1" in caplog.text
+        assert server.metrics.connections_refused == 1
+        await first.close()
+        await second.ask(b"")  # by now the server has seen the first one end
+        await second.ask(b"")
+        fourth = await Client.to(server)
+        assert await fourth.ask(b"hello") == b"hello"
+        for client in (second, third, fourth):
+            await client.close()
+
+
+async def test_at_max_connections_a_new_one_waits_until_another_ends() -> None:
+    async with serving(connections_max=1) as server:
+        first = await Client.to(server)
+        await first.ask(b"")
+        second = await Client.to(server)
+        waiting = asyncio.create_task(second.ask(b"me too"))
+        for _ in range(20):
+            await first.ask(b"")
+        assert not waiting.done()
+        assert len(server.connections) == 1
+        await first.close()
+        assert await waiting == b"me too"
+        await second.close()
+
+
+async def test_http_and_kafka_share_the_port() -> None:
+    async with serving() as server:
+        browser, client = await Client.to(server), await Client.to(server)
+        browser.writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await browser.ended()).endswith(b"\r\n\r\n/metrics")
+        assert await client.ask(b"kafka") == b"kafka"
+        await browser.close()
+        await client.close()
+
+
+async def test_a_port_in_use_is_named() -> None:
+    async with serving() as server:
+        port = server.addresses[0][2]
+        other = Server(echo)
+        free = Listener(name="A", host="127.0.0.1", port=0)
+        taken = Listener(name="B", host="127.0.0.1", port=port)
+        with pytest.raises(ListenError, match=f"port {port} is already in use"):
+            await other.start([free, taken])
+        assert other.addresses == []
+
+
+async def test_a_host_that_is_not_ours_is_named() -> None:
+    with pytest.raises(ListenError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        await Server(echo).start([Listener(name="A", host="192.0.2.1", port=0)])
+
+
+async def test_localhost_is_every_loopback_address_on_one_port() -> None:
+    server = Server(echo)
+    await server.start([Listener(name="PLAINTEXT", host="localhost", port=0)])
+    client = await Client.to(server)
+    assert await client.ask(b"hello") == b"hello"
+    assert len(server.addresses) == 1
+    await client.close()
+    await server.stop()
+
+
+async def test_stopping_closes_connections_and_frees_the_port() -> None:
+    async with serving() as server:
+        client = await Client.to(server)
+        await client.ask(b"")
+        await server.stop(grace_seconds=1)
+        assert await client.ended() == b""
+        assert list(server.connections) == []
+        with pytest.raises(OSError):  # noqa: PT011  refused
+            await Client.to(server)
+        await client.close()
