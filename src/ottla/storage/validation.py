@@ -59,7 +59,12 @@ from ottla.protocol.records.batch import (
 )
 from ottla.protocol.records.builder import wrap_body
 from ottla.protocol.records.checksum import Buffer
-from ottla.protocol.records.compression import DecompressedTooLargeError, DecompressionError, decompress
+from ottla.protocol.records.compression import (
+    MAX_BODY_SIZE,
+    DecompressedTooLargeError,
+    DecompressionError,
+    decompress,
+)
 from ottla.storage.config import LogConfig
 from ottla.types import AppendOrigin, CompressionType, TimestampType
 
@@ -201,7 +206,7 @@ def _check_client_header(header: BatchHeader) -> None:
 
 def _decompress(codec: CompressionType, body: Buffer) -> bytes:
     try:
-        return decompress(codec, body)
+        return decompress(codec, body, MAX_BODY_SIZE)
     except DecompressedTooLargeError as error:
         raise InvalidRecordError(str(error)) from None
     except DecompressionError as error:

@@ -1,0 +1,111 @@
+"""The codecs: round trips, the framing Java insists on, damage, and bombs."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+
+import cramjam
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottla.protocol.records.compression import (
+    DecompressedTooLargeError,
+    DecompressionError,
+    compress,
+    decompress,
+)
+from ottla.types import CompressionType
+
+CODECS = [codec for codec in CompressionType if codec]
+TEXT = b"".join(b'{"aircraft":"N%05d","delay":%d}' % (index * 7919 % 99999, index % 60) for index in range(6000))
+
+
+@given(data=st.binary(max_size=2000) | st.sampled_from([TEXT, bytes(300_000)]), codec=st.sampled_from(CompressionType))
+def test_round_trip(data: bytes, codec: CompressionType) -> None:
+    packed = compress(codec, data)
+    assert decompress(codec, packed) == data
+    assert decompress(codec, memoryview(bytearray(packed))) == data
+    assert compress(codec, bytearray(data)) == packed
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_limit_is_exact(codec: CompressionType) -> None:
+    packed = compress(codec, TEXT)
+    assert decompress(codec, packed, len(TEXT)) == TEXT
+    with pytest.raises(DecompressedTooLargeError):
+        decompress(codec, packed, len(TEXT) - 1)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_bomb_takes_no_more_memory_than_the_limit(codec: CompressionType) -> None:
+    packed = compress(codec, bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecompressedTooLargeError):
+            decompress(codec, packed, 1 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_cut_data_is_refused(codec: CompressionType) -> None:
+    packed = compress(codec, TEXT)
+    for size in (0, 1, 7, 20, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(DecompressionError):
+            decompress(codec, packed[:size])
+
+
+@given(codec=st.sampled_from(CODECS), data=st.binary(max_size=200))
+def test_garbage_raises_only_our_error(codec: CompressionType, data: bytes) -> None:
+    try:
+        decompress(codec, data, 1 << 20)
+    except DecompressionError:
+        pass
+
+
+@given(codec=st.sampled_from(CODECS), position=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_flipped_bit_raises_only_our_error(codec: CompressionType, position: int, bit: int) -> None:
+    packed = bytearray(compress(codec, TEXT[:5000]))
+    packed[position % len(packed)] ^= 1 << bit
+    try:
+        assert len(decompress(codec, packed, 1 << 20)) <= 1 << 20
+    except DecompressionError:
+        pass
+
+
+def test_gzip_members_may_follow_each_other() -> None:
+    assert decompress(CompressionType.GZIP, gzip.compress(b"one ") + gzip.compress(b"two")) == b"one two"
+
+
+def test_snappy_has_the_header_of_snappy_java() -> None:
+    packed = compress(CompressionType.SNAPPY, TEXT)
+    assert packed[:16] == bytes.fromhex("82534e4150505900 00000001 00000001".replace(" ", ""))
+
+
+def test_snappy_of_librdkafka_is_one_bare_block() -> None:
+    bare = bytes(cramjam.snappy.compress_raw(TEXT))
+    assert decompress(CompressionType.SNAPPY, bare) == TEXT
+
+
+def test_lz4_blocks_are_independent() -> None:
+    packed = compress(CompressionType.LZ4, TEXT * 3)
+    assert packed[4] & 0x20
+
+
+def test_lz4_with_dependent_blocks_is_refused_as_java_does() -> None:
+    linked = bytes(cramjam.lz4.compress(TEXT * 3))
+    with pytest.raises(DecompressionError, match="dependent"):
+        decompress(CompressionType.LZ4, linked)
+
+
+def test_levels_are_passed_on() -> None:
+    for codec, low, high in (
+        (CompressionType.GZIP, 1, 9),
+        (CompressionType.LZ4, 1, 12),
+        (CompressionType.ZSTD, 1, 19),
+    ):
+        assert len(compress(codec, TEXT, high)) < len(compress(codec, TEXT, low))

@@ -1,0 +1,236 @@
+"""Compiled kernels and plain kernels give the same answers; a stale extension is not run.
+
+Where `make` built no extension, this module builds one in a scratch folder (5 s). Without Cython or a compiler
+the comparison cannot be made, and pytest says so.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.protocol.records.strategies import record_lists
+
+from ottla.protocol.records import _records_plain as plain
+from ottla.protocol.records import kernels
+from ottla.protocol.records.builder import Record
+
+SOURCE = Path(kernels.__file__).with_name("_records_cy.py")
+BUILD = """
+import importlib.util, pathlib, sys
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+source = pathlib.Path(sys.argv[1]).read_bytes()
+hash = importlib.util.source_hash(source).hex().encode()
+pathlib.Path("_records_cy.py").write_bytes(source.replace(b"@SOURCE_HASH@", hash))
+extension = Extension("_records_cy", ["_records_cy.py"], extra_compile_args=["-O1", "-g0"])
+setup(name="scratch", ext_modules=cythonize([extension], quiet=True), script_args=["-q", "build_ext", "--inplace"])
+"""
+
+
+@pytest.fixture(scope="session")
+def extension(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The compiled kernels: those beside the source if they are fresh, else just built."""
+    found, _ = kernels.load(str(SOURCE.parent), SOURCE.read_bytes())
+    if found is not None:
+        return found
+    folder = tmp_path_factory.mktemp("kernels")
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(SOURCE)], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no compiled kernels to compare with: {done.stderr.strip()[-300:]}")
+    built, status = kernels.load(str(folder), SOURCE.read_bytes())
+    assert built is not None, status
+    return built
+
+
+def answer(function: Any, *args: Any) -> Any:
+    """What a kernel returns, or ValueError itself where it raises one."""
+    try:
+        return function(*args)
+    except ValueError:
+        return ValueError
+
+
+def shift(records: list[Record]) -> tuple[int, int]:
+    return records[0].offset, records[0].timestamp
+
+
+@given(records=record_lists(max_size=20))
+def test_encode_agrees(extension: ModuleType, records: list[Record]) -> None:
+    assert extension.encode_records(records, *shift(records)) == plain.encode_records(records, *shift(records))
+
+
+@given(records=record_lists(max_size=20), append_time=st.none() | st.integers(0, 2**60))
+def test_decode_agrees_and_returns_what_was_encoded(
+    extension: ModuleType, records: list[Record], append_time: int | None
+) -> None:
+    body = plain.encode_records(records, *shift(records))
+    ours = plain.decode_records(body, len(records), *shift(records), append_time)
+    assert extension.decode_records(body, len(records), *shift(records), append_time) == ours
+    if append_time is None:
+        assert ours == [tuple(record) for record in records]
+
+
+@given(records=record_lists(max_size=20, gaps=False))
+def test_check_agrees_and_counts(extension: ModuleType, records: list[Record]) -> None:
+    body = plain.encode_records(records, *shift(records))
+    ours = plain.check_records(body, len(records), records[0].timestamp)
+    assert extension.check_records(body, len(records), records[0].timestamp) == ours
+    null_keys, contiguous, smallest, largest, longest = ours
+    stamps = [record.timestamp for record in records]
+    assert null_keys == sum(record.key is None for record in records)
+    assert contiguous
+    assert largest == max(stamps)
+    assert smallest == min((stamp for stamp in stamps if stamp != -1), default=2**63 - 1)
+    assert 6 <= longest <= len(body)
+
+
+@given(
+    body=st.binary(max_size=60) | record_lists(max_size=4).map(lambda r: bytes(plain.encode_records(r, *shift(r)))),
+    count=st.integers(-1, 6),
+    changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),
+    cut=st.integers(0, 3),
+)
+def test_damaged_bodies_agree(
+    extension: ModuleType, body: bytes, count: int, changes: list[tuple[int, int]], cut: int
+) -> None:
+    """Whatever the bytes: both say ValueError, or both say the same."""
+    data = bytearray(body)
+    for position, value in changes:
+        if data:
+            data[position % len(data)] = value
+    del data[len(data) - cut :]
+    assert answer(extension.check_records, data, count, 1000) == answer(plain.check_records, data, count, 1000)
+    assert answer(extension.decode_records, data, count, 5, 1000, None) == answer(
+        plain.decode_records, data, count, 5, 1000, None
+    )
+    tables = [array("q", bytes(24 * 16)) for _ in range(2)]
+    assert answer(extension.index_keys, data, count, 5, 0, tables[0], 0, 10) == answer(
+        plain.index_keys, data, count, 5, 0, tables[1], 0, 10
+    )
+    assert tables[0] == tables[1]
+    for keep in (False, True):
+        assert answer(extension.filter_records, data, count, 5, 1000, tables[0], 6, keep) == answer(
+            plain.filter_records, data, count, 5, 1000, tables[1], 6, keep
+        )
+
+
+keyed_lists = st.lists(
+    st.tuples(st.none() | st.binary(max_size=2), st.none() | st.binary(max_size=3)), min_size=1, max_size=40
+)
+
+
+@given(
+    pairs=keyed_lists, latest=st.integers(0, 45), start=st.integers(0, 45), keep=st.booleans(), most=st.integers(0, 50)
+)
+def test_offset_map_agrees_and_is_a_dict(
+    extension: ModuleType,
+    pairs: list[tuple[bytes | None, bytes | None]],
+    latest: int,
+    start: int,
+    keep: bool,
+    most: int,
+) -> None:
+    records = [Record(index, 1000 + index, key, value) for index, (key, value) in enumerate(pairs)]
+    body = bytes(plain.encode_records(records, 0, 1000))
+    tables = [array("q", bytes(24 * 64)) for _ in range(2)]
+    used = [
+        module.index_keys(body, len(records), 0, start, table, 0, most)
+        for module, table in zip((extension, plain), tables, strict=True)
+    ]
+    assert used[0] == used[1]
+    assert tables[0] == tables[1]
+
+    model: dict[bytes, int] = {}
+    full = False
+    for record in records:
+        if record.key is not None and record.offset >= start and not full:
+            if record.key not in model and len(model) >= most:
+                full = True
+            else:
+                model[record.key] = record.offset
+    assert used[0] == (-1 - len(model) if full else len(model))
+
+    kept = [
+        record
+        for record in records
+        if record.offset > latest
+        or (
+            record.key is not None and record.offset >= model.get(record.key, -1) and (keep or record.value is not None)
+        )
+    ]
+    answers = [
+        module.filter_records(body, len(records), 0, 1000, table, latest, keep)
+        for module, table in zip((extension, plain), tables, strict=True)
+    ]
+    assert answers[0] == answers[1]
+    count, tombstones, largest, rest = answers[0]
+    assert count == len(kept)
+    assert tombstones == sum(record.value is None for record in kept)
+    assert largest == max((record.timestamp for record in kept), default=-1)
+    if rest is None:
+        assert kept == records
+    else:
+        assert plain.decode_records(rest, count, 0, 1000, None) == [tuple(record) for record in kept]
+
+
+@given(keys=st.sets(st.binary(max_size=4), max_size=30))
+def test_rehash_agrees_and_keeps_every_key(extension: ModuleType, keys: set[bytes]) -> None:
+    records = [Record(index, 0, key, b"") for index, key in enumerate(sorted(keys))]
+    body = bytes(plain.encode_records(records, 0, 0))
+    old = array("q", bytes(24 * 64))
+    plain.index_keys(body, len(records), 0, 0, old, 0, 60)
+    tables = [array("q", bytes(24 * 256)) for _ in range(2)]
+    extension.rehash(old, tables[0])
+    plain.rehash(old, tables[1])
+    assert tables[0] == tables[1]
+    count, _, _, rest = plain.filter_records(body, len(records), 0, 0, tables[0], 1000, True)
+    assert (count, rest) == (len(records), None)
+
+
+@given(records=record_lists(max_size=10), delta=st.integers(-(2**62), 2**62), renumber=st.booleans())
+def test_rewritten_records_keep_everything_else(records: list[Record], delta: int, renumber: bool) -> None:
+    base_offset, base_timestamp = shift(records)
+    body = plain.encode_records(records, base_offset, base_timestamp)
+    rewritten = plain.rewrite_records(body, len(records), delta, renumber)
+    again = plain.decode_records(rewritten, len(records), base_offset, base_timestamp - delta, None)
+    offsets = [base_offset + index if renumber else record.offset for index, record in enumerate(records)]
+    assert again == [(offset, *record[1:]) for offset, record in zip(offsets, records, strict=True)]
+
+
+def test_timestamps_wrap_like_java_longs() -> None:
+    body = plain.encode_records([Record(0, -(2**63), None, None)], 0, 2**63 - 1)
+    assert plain.decode_records(body, 1, 0, 2**63 - 1, None)[0][1] == -(2**63)
+
+
+def test_extension_of_another_source_is_stale(extension: ModuleType) -> None:
+    folder = str(Path(str(extension.__file__)).parent)
+    assert kernels.load(folder, SOURCE.read_bytes())[1] == "compiled"
+    assert kernels.load(folder, SOURCE.read_bytes() + b"# changed\n") == (None, "plain: extension is stale, run make")
+
+
+def test_without_an_extension_the_plain_kernels_run(tmp_path: Path) -> None:
+    assert kernels.load(str(tmp_path), b"") == (None, "plain: no extension built")
+
+
+def test_broken_extension_is_reported(tmp_path: Path) -> None:
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    (tmp_path / f"_records_cy{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
+    module, status = kernels.load(str(tmp_path), b"")
+    assert module is None
+    assert status.startswith("plain: the extension cannot be loaded")
+
+
+def test_status_tells_what_runs() -> None:
+    assert (kernels.STATUS == "compiled") is kernels.COMPILED
+    assert kernels.COMPILED or kernels.STATUS.startswith("plain: ")
