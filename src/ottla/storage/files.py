@@ -1,8 +1,8 @@
 """The only module of the storage that talks to the operating system: open, append, pread, fsync, rename.
 
-`Files` and `File` are the border: the simulation and the tests put files in memory behind them, with crashes and faults.
-Paths are plain strings joined with "/". Everything that fails raises `OSError` with an errno; what that means for a log
-or a directory is decided by the callers.
+`Files` and `File` are the border: the simulation and the tests put files in memory behind them, with crashes and
+faults. Paths are plain strings joined with "/". Everything that fails raises `OSError` with an errno; what that means
+for a log or a directory is decided by the callers.
 
 A `File` closes itself when nobody refers to it any more. So a reader that still holds a slice of a segment keeps its
 descriptor alive while the segment is evicted from a cache or deleted, and a descriptor number is never reused under it.

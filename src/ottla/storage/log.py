@@ -1,0 +1,1000 @@
+"""PartitionLog: one partition's records on one disk. Appends, reads, rolls, flushes, truncates; owns its segments.
+
+Batches stay bytes: one header is read, 12 bytes are patched, one write. What may be appended is decided by `validation`
+and `producer_state`, what is deleted by `retention`, what a directory holds after a crash by `recovery`. Nothing here
+waits for a loop or starts a thread; the caller decides where a call runs.
+
+Threads: changes hold `lock` (given by the caller; without one everything must run on one thread); `flush` holds it
+only before and after the fsyncs. Reads take no lock: what they need is published by single assignments, the end last.
+
+Invariants: log_start_offset <= high_watermark <= log_end_offset; recovery_point <= log_end_offset, and everything below
+the recovery point is on the disk, names of files included. After a failed write or fsync the log is failed for good:
+`StorageError`. A full disk is no failure: the partial write is cut off and KAFKA_STORAGE_ERROR answered.
+
+Sources: Kafka's UnifiedLog, LocalLog; kafka-features.md §6.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from bisect import bisect_right
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ottla import failpoints
+from ottla.errors import CorruptMessageError, KafkaStorageError, OffsetOutOfRangeError, StorageError
+from ottla.protocol.records.batch import (
+    CONTROL_BIT,
+    BatchHeader,
+    check_crc,
+    iter_headers,
+    set_offset_and_epoch,
+)
+from ottla.protocol.records.control import read_marker
+from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
+from ottla.storage.files import NO_SPACE
+from ottla.storage.open_files import OpenFiles
+from ottla.storage.recovery import LogLoader, replay_producers
+from ottla.storage.retention import expired_segments
+from ottla.storage.segment import DELETED_SUFFIX, RELATIVE_OFFSET_MAX, SNAPSHOT_SUFFIX, Segment, file_name
+from ottla.storage.slices import LogSlice, Tail
+from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
+from ottla.storage.validation import validate_batch
+from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
+
+if TYPE_CHECKING:
+    from ottla.protocol.records.control import EndTransactionMarker
+    from ottla.storage.config import LogConfig
+    from ottla.storage.files import Buffer, Files
+    from ottla.storage.producer_state import CompletedTransaction
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
+#: Places where a sequential reader will continue, kept for readers that are not at the tail.
+_HINTS_MAX = 32
+
+
+class AppendInfo(NamedTuple):
+    """What an append did. For a duplicate: what the first append of the batch did."""
+
+    first_offset: int
+    last_offset: int
+    log_append_time_ms: int
+    log_start_offset: int
+    duplicate: bool = False
+
+
+class LogHooks(Protocol):
+    """What a log tells its owner. Called on the thread of the change, with the log's lock held: only take note."""
+
+    def on_flush_due(self, log: PartitionLog) -> None:
+        """`flush.messages` was reached, or a segment was rolled: flush soon, off the loop."""
+        ...
+
+    def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
+        """These files were renamed to `.deleted`: unlink them after `file.delete.delay.ms`."""
+        ...
+
+    def on_failed(self, log: PartitionLog, error: OSError) -> None:
+        """The disk failed: its directory is to go offline."""
+        ...
+
+
+class _NoHooks:
+    """Without an owner, removed files go at once."""
+
+    def on_flush_due(self, log: PartitionLog) -> None:
+        return None
+
+    def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
+        for path in paths:
+            log.files.remove(path)
+
+    def on_failed(self, log: PartitionLog, error: OSError) -> None:
+        return None
+
+
+class PartitionLog:
+    """One partition's log. Make it with `open`.
+
+    Attributes:
+        topic_id: 16 bytes, zero if unknown.
+        log_start_offset, log_end_offset, high_watermark: as in Kafka.
+        recovery_point: everything below it is on the disk.
+        leader_epochs, producers: changed by appends and truncation only.
+        last_flush_ms: when it was last flushed, for `flush.ms`.
+    """
+
+    __slots__ = (
+        "_aborted_bases",
+        "_active",
+        "_directory_dirty",
+        "_end",
+        "_failure",
+        "_generation",
+        "_hints",
+        "_hooks",
+        "_is_new",
+        "_lock",
+        "_open_files",
+        "_snapshots",
+        "_tail",
+        "_unflushed",
+        "_unsynced_snapshots",
+        "config",
+        "directory",
+        "files",
+        "high_watermark",
+        "last_flush_ms",
+        "leader_epochs",
+        "log_end_offset",
+        "log_start_offset",
+        "producers",
+        "recovered_bytes",
+        "recovery_point",
+        "segments",
+        "topic_id",
+        "topic_partition",
+    )
+
+    def __init__(
+        self,
+        loaded: LogLoader,
+        open_files: OpenFiles,
+        directory: str,
+        topic_partition: TopicPartition,
+        config: LogConfig,
+        *,
+        now_ms: int,
+        hooks: LogHooks,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self.topic_partition = topic_partition
+        self.directory = directory
+        self.config = config
+        self.files: Files = open_files.files
+        self.topic_id = loaded.topic_id or ZERO_UUID
+        self.log_start_offset = loaded.log_start_offset
+        self.log_end_offset = loaded.log_end_offset
+        self.high_watermark = loaded.log_start_offset
+        self.recovery_point = loaded.log_start_offset
+        self.leader_epochs = loaded.leader_epochs
+        self.producers = loaded.producers
+        self.recovered_bytes = loaded.recovered_bytes
+        #: Oldest first; replaced, never changed in place. The last one is active.
+        self.segments: list[Segment] = loaded.segments
+        self.last_flush_ms = now_ms
+        self._open_files = open_files
+        self._hooks = hooks
+        self._lock = lock
+        self._active = loaded.segments[-1]
+        self._aborted_bases = loaded.aborted_bases
+        self._snapshots = loaded.snapshots
+        self._unsynced_snapshots: list[str] = []
+        self._unflushed: list[Segment] = []
+        self._directory_dirty = False
+        self._is_new = False
+        self._failure: str | None = None
+        self._generation = 0
+        self._tail = Tail()
+        self._hints: dict[int, tuple[Segment, int]] = {}
+        # (log end offset, active segment, its size), published as one.
+        self._end = (self.log_end_offset, self._active, self._active.size)
+
+    @classmethod
+    def open(
+        cls,
+        files: Files,
+        directory: str,
+        topic_partition: TopicPartition,
+        config: LogConfig,
+        *,
+        now_ms: int,
+        recovery_point: int = 0,
+        log_start_offset: int = 0,
+        high_watermark: int = 0,
+        clean: bool = False,
+        topic_id: bytes | None = None,
+        producer_id_expiration_ms: int = DEFAULT_PRODUCER_ID_EXPIRATION_MS,
+        open_files: OpenFiles | None = None,
+        hooks: LogHooks | None = None,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> PartitionLog:
+        """Open a partition's directory, or make it.
+
+        Args:
+            files: the file system.
+            directory: `<log dir>/<topic>-<partition>`.
+            topic_partition: whose log it is.
+            config: of the topic.
+            now_ms: wall time.
+            recovery_point: from the checkpoint; what lies behind is read again unless `clean`.
+            log_start_offset: from the checkpoint.
+            high_watermark: from the checkpoint; clamped to what is there.
+            clean: whether the log was closed before the last stop.
+            topic_id: written to partition.metadata if there is none yet.
+            producer_id_expiration_ms: when silent producers are forgotten.
+            open_files: descriptors shared with other logs.
+            hooks: the owner.
+            lock: held by every change; needed if changes and reads run on several threads.
+
+        Raises:
+            OSError: the disk failed.
+            StorageError: the directory is not a log that this release reads.
+        """
+        if open_files is None:
+            open_files = OpenFiles(files)
+        is_new = not files.is_dir(directory)
+        if is_new:
+            files.mkdir(directory)
+        loaded = LogLoader(
+            open_files,
+            directory,
+            topic_partition,
+            config,
+            now_ms=now_ms,
+            producer_id_expiration_ms=producer_id_expiration_ms,
+        )
+        loaded.load(clean=clean, recovery_point=recovery_point, log_start_offset=log_start_offset)
+        log = cls(
+            loaded,
+            open_files,
+            directory,
+            topic_partition,
+            config,
+            now_ms=now_ms,
+            hooks=hooks or _NoHooks(),
+            lock=lock or nullcontext(),
+        )
+        end = log.log_end_offset
+        log.recovery_point = end if clean else max(min(recovery_point, end), log.log_start_offset)
+        log.high_watermark = min(max(high_watermark, log.log_start_offset), end)
+        log.producers.on_high_watermark(log.high_watermark)
+        if topic_id is not None:
+            log.set_topic_id(topic_id)
+        if is_new or not clean:
+            log._is_new = True
+            log._unflushed = log.segments[:-1] if not clean else []
+            if not is_new and log.flush_needed_before_ack:
+                # What survived may still be in the page cache only, and nobody may see it before it is safe.
+                log.flush()
+        return log
+
+    def set_topic_id(self, topic_id: bytes) -> None:
+        """Write partition.metadata if the directory has none. It becomes durable with the next flush.
+
+        Raises:
+            StorageError: the directory belongs to another topic of the same name.
+        """
+        if self.topic_id == topic_id:
+            return
+        if self.topic_id != ZERO_UUID:
+            raise StorageError(
+                f"{self.directory} belongs to the topic id {self.topic_id.hex()}, not to {topic_id.hex()}: "
+                "a topic of this name was deleted while the directory was away"
+            )
+        path = f"{self.directory}/{PARTITION_METADATA_FILE}"
+        self.files.write_atomic(path, encode_partition_metadata(topic_id), sync=False)
+        self.topic_id = topic_id
+        self._is_new = True
+
+    # -- facts
+
+    @property
+    def active_segment(self) -> Segment:
+        return self._active
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def last_stable_offset(self) -> int:
+        """The high watermark, or the first offset of a transaction that is not decided below it."""
+        if self.producers.has_transactions:
+            first = self.producers.first_unstable_offset
+            if first is not None and first < self.high_watermark:
+                return first
+        return self.high_watermark
+
+    @property
+    def flush_needed_before_ack(self) -> bool:
+        """Whether an append may be shown and acknowledged only when it is on the disk (flush.messages=1)."""
+        return self.config.flush_messages == 1
+
+    @property
+    def unflushed_messages(self) -> int:
+        return self.log_end_offset - self.recovery_point
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log is of no use any more, or None."""
+        return self._failure
+
+    # -- append
+
+    def append_as_leader(
+        self,
+        records: bytearray | memoryview,
+        *,
+        leader_epoch: int,
+        origin: AppendOrigin = AppendOrigin.CLIENT,
+        now_ms: int,
+        api_version: int | None = None,
+        transaction_version: int = 0,
+    ) -> AppendInfo:
+        """Append one batch: check it, give it the next offsets, write it.
+
+        Args:
+            records: the batch; patched in place.
+            leader_epoch: written into the batch.
+            origin: a client is checked fully, a coordinator for epochs.
+            now_ms: wall time.
+            api_version: of the Produce request.
+            transaction_version: of the WriteTxnMarkers request.
+
+        Raises:
+            KafkaError: the batch is refused and nothing was appended. KafkaStorageError: the disk is full.
+            StorageError: the disk failed, now or before.
+        """
+        batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
+        header = batch.header
+        data = batch.records
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            marker: EndTransactionMarker | None = None
+            if header.producer_id >= 0:
+                if header.attributes & CONTROL_BIT:
+                    marker = read_marker(data)
+                    if marker is not None:
+                        self.producers.check_marker(header, marker, origin, transaction_version)
+                else:
+                    known = self.producers.check_batch(header, origin)
+                    if known is not None:
+                        return AppendInfo(
+                            known.first_offset, known.last_offset, known.timestamp, self.log_start_offset, True
+                        )
+            first = self.log_end_offset
+            last = first + header.last_offset_delta
+            set_offset_and_epoch(data, 0, first, leader_epoch)
+            size = len(data)
+            if self._should_roll(size, first, last, header.max_timestamp, now_ms):
+                self._roll(first, now_ms)
+            if leader_epoch > self.leader_epochs.latest:
+                self.leader_epochs.assign(leader_epoch, first)
+            position = self._write(data)
+            self._note(header, first, position, marker, now_ms)
+            self._publish(last + 1)
+        return AppendInfo(first, last, batch.log_append_time_ms, self.log_start_offset)
+
+    def append_as_follower(self, records: bytearray | memoryview, *, now_ms: int = -1) -> AppendInfo:
+        """Append whole batches from a leader as they are; they were checked there and have their offsets.
+
+        Raises:
+            CorruptMessageError: a CRC is wrong; nothing was appended.
+            OffsetOutOfRangeError: they do not continue this log; nothing was appended.
+            KafkaStorageError, StorageError: as for a leader. Batches before the failing one may have been appended.
+        """
+        batches = list(iter_headers(records))
+        if not batches:
+            return AppendInfo(-1, -1, -1, self.log_start_offset)
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            expected = self.log_end_offset
+            for position, header in batches:
+                if header.base_offset < expected:
+                    raise OffsetOutOfRangeError(
+                        f"{self.topic_partition}: a replicated batch begins at {header.base_offset}, "
+                        f"the log goes on at {expected}"
+                    )
+                if not check_crc(records, position, header):
+                    raise CorruptMessageError(f"{self.topic_partition}: the batch at {header.base_offset} is damaged")
+                expected = header.next_offset
+            view = memoryview(records)
+            run: list[tuple[int, BatchHeader]] = []
+            for at, header in batches:
+                start = run[0][0] if run else at
+                end = at + header.size
+                if self._should_roll(end - start, header.base_offset, header.last_offset, header.max_timestamp, now_ms):
+                    self._append_run(view, run, now_ms)
+                    run = []
+                    if self._should_roll(
+                        header.size, header.base_offset, header.last_offset, header.max_timestamp, now_ms
+                    ):
+                        self._roll(max(header.base_offset, self.log_end_offset), now_ms)
+                run.append((at, header))
+            self._append_run(view, run, now_ms)
+        return AppendInfo(batches[0][1].base_offset, expected - 1, -1, self.log_start_offset)
+
+    def _append_run(self, view: memoryview, run: list[tuple[int, BatchHeader]], now_ms: int) -> None:
+        if not run:
+            return
+        start = run[0][0]
+        end = run[-1][0] + run[-1][1].size
+        position = self._write(view[start:end])
+        for at, header in run:
+            if header.partition_leader_epoch > self.leader_epochs.latest:
+                self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
+            marker = read_marker(view, at) if header.is_control and header.producer_id >= 0 else None
+            self._note(header, header.base_offset, position + at - start, marker, now_ms)
+        self._publish(run[-1][1].next_offset)
+
+    def _write(self, data: Buffer) -> int:
+        active = self._active
+        before = active.size
+        try:
+            if failpoints.ENABLED:
+                self._write_with_failpoints(data)
+            return active.append(data)
+        except OSError as error:
+            raise self._undo(active, before, error) from error
+
+    def _write_with_failpoints(self, data: Buffer) -> None:
+        failpoints.hit("log.append.before")
+        # Half of the batch reaches the file, then perhaps death; if not, the half is taken back.
+        active = self._active
+        before = active.size
+        active.append(memoryview(data)[: len(data) // 2])
+        failpoints.hit("log.append.partial")
+        active.undo_append(before)
+
+    def _undo(self, active: Segment, before: int, error: OSError) -> Exception:
+        """Take back what a failed write left; return what to raise."""
+        try:
+            active.undo_append(before)
+        except OSError as second:
+            return self._fail(second)
+        if error.errno in NO_SPACE:
+            return KafkaStorageError(f"{self.topic_partition}: no space left on the disk of {self.directory}")
+        return self._fail(error)
+
+    def _fail(self, error: OSError) -> StorageError:
+        if self._failure is None:
+            self._failure = f"{self.topic_partition}: the disk of {self.directory} failed: {error}"
+            self._hooks.on_failed(self, error)
+        return StorageError(self._failure)
+
+    def fail(self, reason: str) -> None:
+        """Refuse everything from now on: the directory is offline."""
+        if self._failure is None:
+            self._failure = reason
+
+    def _note(
+        self, header: BatchHeader, first: int, position: int, marker: EndTransactionMarker | None, now_ms: int
+    ) -> None:
+        """Take a written batch into indexes and producer state."""
+        last = first + header.last_offset_delta
+        self._active.note_batch(position, header.size, last, header.max_timestamp, self.config.index_interval_bytes)
+        if header.producer_id >= 0:
+            if marker is not None:
+                completed = self.producers.add_marker(header, marker, first, now_ms)
+                if completed is not None and completed.is_aborted:
+                    self._index_aborted(completed)
+            elif not header.attributes & CONTROL_BIT:
+                self.producers.add_batch(header, first, now_ms)
+        self._tail.add(first, position)
+
+    def _index_aborted(self, completed: CompletedTransaction) -> None:
+        try:
+            self._active.transaction_index.add(self.producers.aborted_entry(completed))
+        except OSError as error:
+            # The marker is in the log; without its entry readers would get aborted records.
+            raise self._fail(error) from error
+        self._aborted_bases.add(self._active.base_offset)
+
+    def _publish(self, end_offset: int) -> None:
+        active = self._active
+        self.producers.end_offset = end_offset
+        self._end = (end_offset, active, active.size)
+        self.log_end_offset = end_offset
+        flush_messages = self.config.flush_messages
+        if 1 < flush_messages <= end_offset - self.recovery_point:
+            self._hooks.on_flush_due(self)
+
+    # -- roll
+
+    def _should_roll(self, size: int, first: int, last: int, max_timestamp: int, now_ms: int) -> bool:
+        active = self._active
+        config = self.config
+        active_size = active.size
+        if active_size > config.segment_bytes - size or last - active.base_offset > RELATIVE_OFFSET_MAX:
+            return active_size > 0 or last - active.base_offset > RELATIVE_OFFSET_MAX
+        if not active_size:
+            return False
+        started = active.first_timestamp_ms
+        waited = max_timestamp - started if started >= 0 and max_timestamp >= 0 else now_ms - active.created_ms
+        if waited > config.segment_ms - (self._jitter_ms(active) if config.segment_jitter_ms else 0):
+            return True
+        return active.is_index_full(config)
+
+    def _jitter_ms(self, segment: Segment) -> int:
+        """Return the part of segment.jitter.ms for this segment: spread over partitions, the same at each call."""
+        limit = min(self.config.segment_jitter_ms, self.config.segment_ms)
+        return zlib.crc32(f"{self.topic_partition}/{segment.base_offset}".encode()) % limit if limit > 0 else 0
+
+    def roll(self, now_ms: int) -> Segment:
+        """Seal the active segment and begin a new one at the log end.
+
+        Raises:
+            KafkaStorageError: the disk is full. StorageError: it failed.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            if self._active.size or self._active.base_offset != self.log_end_offset:
+                self._roll(self.log_end_offset, now_ms)
+            return self._active
+
+    def _roll(self, base_offset: int, now_ms: int) -> None:
+        sealed = self._active
+        segment = Segment(self._open_files, self.directory, base_offset)
+        try:
+            failpoints.hit("log.roll")
+            sealed.finish()
+            failpoints.hit("log.snapshot")
+            self._write_snapshot(base_offset)
+            segment.create(now_ms)
+        except OSError as error:
+            segment.close()
+            if error.errno in NO_SPACE:
+                raise KafkaStorageError(f"{self.topic_partition}: no space for a new segment") from error
+            raise self._fail(error) from error
+        self._directory_dirty = True
+        self._unflushed.append(sealed)
+        self.segments = [*self.segments, segment]
+        self._tail.clear()
+        self._active = segment
+        self._end = (self.log_end_offset, segment, 0)
+        self._hooks.on_flush_due(self)
+
+    def _write_snapshot(self, offset: int) -> None:
+        """Write the producer state as of `offset`. It is synced with the next flush."""
+        path = f"{self.directory}/{file_name(offset)}{SNAPSHOT_SUFFIX}"
+        self.files.write_atomic(path, self.producers.snapshot(), sync=False)
+        if offset not in self._snapshots:
+            self._snapshots.append(offset)
+        self._unsynced_snapshots.append(path)
+        self._directory_dirty = True
+
+    # -- flush
+
+    def flush(self, *, with_indexes: bool = False, now_ms: int | None = None) -> int:
+        """Make everything appended so far durable and return the new recovery point. May take long: off the loop.
+
+        Appends go on meanwhile. `with_indexes` is for closing: else recovery rebuilds those of the active segment.
+
+        Raises:
+            StorageError: an fsync failed, now or before. What is on the disk is unknown; it is never tried again.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            if now_ms is not None:
+                self.last_flush_ms = now_ms
+            target, generation = self.log_end_offset, self._generation
+            active = self._active
+            sealed = self._unflushed[:]
+            snapshots, self._unsynced_snapshots = self._unsynced_snapshots, []
+            epochs = self.leader_epochs.encode() if self.leader_epochs.is_dirty else None
+            self.leader_epochs.is_dirty = False
+            directory_dirty, self._directory_dirty = self._directory_dirty, False
+            is_new, self._is_new = self._is_new, False
+            index_dirty = with_indexes and active.has_unsynced_indexes
+            if target == self.recovery_point and not (sealed or snapshots or epochs or directory_dirty or index_dirty):
+                self._is_new = is_new  # nothing that would be missed
+                return target
+            try:
+                file = active.open_for_append() if target > self.recovery_point and active.size else None
+            except OSError as error:
+                raise self._fail(error) from error
+        try:
+            failpoints.hit("log.flush")
+            for segment in sealed:
+                self._sync_sealed(segment)
+            if file is not None:
+                file.datasync()
+            if index_dirty:
+                active.sync_indexes()
+            for path in snapshots:
+                self._sync_path(path)
+            if epochs is not None:
+                self.files.write_atomic(f"{self.directory}/{LEADER_EPOCH_FILE}", epochs)
+                directory_dirty = is_new
+            if is_new and self.topic_id != ZERO_UUID:
+                self._sync_path(f"{self.directory}/{PARTITION_METADATA_FILE}")
+            if directory_dirty or is_new:
+                self.files.sync_dir(self.directory)
+            if is_new:
+                self.files.sync_dir(self.directory.rpartition("/")[0] or ".")
+        except OSError as error:
+            raise self._fail(error) from error
+        with self._lock:
+            if generation == self._generation:
+                self.recovery_point = max(self.recovery_point, target)
+                done = set(map(id, sealed))
+                for segment in sealed:
+                    segment.release()
+                self._unflushed = [segment for segment in self._unflushed if id(segment) not in done]
+            return self.recovery_point
+
+    def _sync_sealed(self, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except FileNotFoundError:
+            if segment in self.segments:
+                raise  # else it was deleted or cut off meanwhile
+
+    def _sync_path(self, path: str) -> None:
+        try:
+            self.files.sync_file(path)
+        except FileNotFoundError:
+            pass  # removed meanwhile, with its segment
+
+    # -- read
+
+    def read(
+        self, offset: int, max_bytes: int, *, upper_offset: int, min_one: bool = True, nowait: bool = False
+    ) -> LogSlice:
+        """Return whole batches from the one that holds `offset` on, all below `upper_offset`; nothing is read yet.
+
+        Args:
+            offset: the first wanted offset; the slice may begin before it, in the middle of a batch.
+            max_bytes: the most it may hold.
+            upper_offset: batches that reach it are left out: high watermark, last stable offset or log end.
+            min_one: give the first batch even if it is larger than `max_bytes` (KIP-74).
+            nowait: raise instead of waiting for the disk where an index is needed.
+
+        Raises:
+            OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            WouldBlockError: with `nowait`: call again off the loop.
+            StorageError: the disk failed.
+        """
+        end, active, active_size = self._end
+        if offset > end or offset < self.log_start_offset:
+            raise OffsetOutOfRangeError(
+                f"{self.topic_partition}: offset {offset} is not in [{self.log_start_offset}, {end}]"
+            )
+        if self._failure is not None:
+            raise StorageError(self._failure)
+        upper_offset = min(upper_offset, end)
+        if offset >= upper_offset:
+            return LogSlice(None, 0, 0, offset)
+        try:
+            found = self._tail.find(offset, upper_offset, max_bytes, end, active_size, min_one)
+            if found is not None and active is self._active:
+                return LogSlice(active.file, *found)
+            return self._read_through_index(offset, max_bytes, upper_offset, min_one, nowait)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and offset < self.log_start_offset:
+                raise OffsetOutOfRangeError(f"{self.topic_partition}: offset {offset} was deleted") from error
+            raise self._fail(error) from error
+
+    def _read_through_index(
+        self, offset: int, max_bytes: int, upper_offset: int, min_one: bool, nowait: bool
+    ) -> LogSlice:
+        segments = self.segments
+        hint = self._hints.get(offset)
+        number = max(bisect_right(segments, offset, key=_base_offset) - 1, 0)
+        while number < len(segments):
+            segment = segments[number]
+            size = segment.size
+            if hint is not None and hint[0] is segment and hint[1] < size:
+                start, base = hint[1], offset
+            else:
+                place = segment.locate(offset, size, nowait=nowait)
+                if place is None:  # nothing here at or after it: compaction left a hole
+                    number += 1
+                    continue
+                start, base = place
+            if base >= upper_offset:
+                break
+            next_base = segments[number + 1].base_offset if number + 1 < len(segments) else 1 << 63
+            if size - start <= max_bytes and next_base <= upper_offset:
+                stop, next_offset = size, next_base
+            else:
+                stop, next_offset = segment.end_of_slice(
+                    start, min(start + max_bytes, size), upper_offset, min_one=min_one, nowait=nowait
+                )
+            if stop <= start:
+                break
+            if stop < size:
+                self._remember(next_offset, segment, stop)
+            return LogSlice(segment.file, start, stop - start, next_offset)
+        return LogSlice(None, 0, 0, offset)
+
+    def _remember(self, offset: int, segment: Segment, position: int) -> None:
+        hints = self._hints
+        if len(hints) >= _HINTS_MAX:
+            hints = self._hints = dict(list(hints.items())[_HINTS_MAX // 2 :])
+        hints[offset] = (segment, position)
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
+        """Return (offset, timestamp, leader epoch) of the first record at or after a time; may wait for the disk."""
+        return offset_for_timestamp(self.segments, timestamp_ms, self.log_start_offset)
+
+    def offset_of_max_timestamp(self) -> TimestampOffset | None:
+        """Return the first record with the largest timestamp, None in an empty log; may wait for the disk."""
+        return offset_of_max_timestamp(self.segments, self.log_start_offset)
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        """Return (the largest known epoch up to `epoch`, where it ends), (-1, -1) if unknown (KIP-279)."""
+        return self.leader_epochs.end_offset_for(epoch, self.log_end_offset)
+
+    def aborted_transactions(self, start: int, upper: int) -> list[tuple[int, int]]:
+        """Return (producer id, first offset) of the aborted transactions that overlap [start, upper)."""
+        aborted: list[tuple[int, int]] = []
+        if not self._aborted_bases:
+            return aborted
+        segments = self.segments
+        for segment in segments[max(bisect_right(segments, start, key=_base_offset) - 1, 0) :]:
+            if segment.base_offset not in self._aborted_bases:
+                continue
+            for entry in segment.transaction_index.entries():
+                if entry.last_offset >= start and entry.first_offset < upper:
+                    aborted.append((entry.producer_id, entry.first_offset))
+                if entry.last_stable_offset >= upper:
+                    return aborted
+        return aborted
+
+    # -- offsets that move
+
+    def advance_high_watermark(self, offset: int) -> int:
+        """Move the high watermark forward, at most to the log end; return it."""
+        offset = min(offset, self.log_end_offset)
+        if offset > self.high_watermark:
+            self.high_watermark = offset
+            if self.producers.has_transactions:
+                self.producers.on_high_watermark(offset)
+        return self.high_watermark
+
+    def advance_log_start(self, offset: int) -> bool:
+        """Make everything before `offset` unreadable (DeleteRecords); return whether it moved. Files go with retention.
+
+        Raises:
+            OffsetOutOfRangeError: `offset` is above the high watermark.
+        """
+        with self._lock:
+            if offset > self.high_watermark:
+                raise OffsetOutOfRangeError(
+                    f"{self.topic_partition}: cannot delete up to {offset}, the high watermark is {self.high_watermark}"
+                )
+            return self._advance_log_start(offset)
+
+    def _advance_log_start(self, offset: int) -> bool:
+        if offset <= self.log_start_offset:
+            return False
+        self.log_start_offset = offset
+        self.leader_epochs.truncate_start(offset)
+        self.producers.on_log_start(offset)
+        return True
+
+    # -- delete
+
+    def delete_old_segments(self, now_ms: int) -> int:
+        """Delete what retention lets go; return how many segments.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        total = 0
+        while True:
+            with self._lock:
+                if self._failure is not None:
+                    raise StorageError(self._failure)
+                expired = expired_segments(
+                    self.segments,
+                    self.config,
+                    log_start_offset=self.log_start_offset,
+                    log_end_offset=self.log_end_offset,
+                    high_watermark=self.high_watermark,
+                    now_ms=now_ms,
+                )
+                if not expired.count:
+                    return total
+                if expired.count == len(self.segments):
+                    self._roll(self.log_end_offset, now_ms)
+                doomed = self.segments[: expired.count]
+                self._advance_log_start(self.segments[expired.count].base_offset)
+                logger.info(
+                    "%s: %d segments from offset %d on are deleted because of %s",
+                    self.topic_partition,
+                    len(doomed),
+                    doomed[0].base_offset,
+                    expired.reason,
+                )
+                self._remove_segments(doomed)
+                total += expired.count
+
+    def _remove_segments(self, doomed: list[Segment]) -> None:
+        """Take segments out of the log; their files are renamed now and unlinked later."""
+        gone = set(map(id, doomed))
+        self.segments = [segment for segment in self.segments if id(segment) not in gone]
+        self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
+        self._hints = {}
+        removed: list[str] = []
+        try:
+            for segment in doomed:
+                self._aborted_bases.discard(segment.base_offset)
+                segment.rename(DELETED_SUFFIX)
+                removed += [path for path in segment.paths() if self.files.exists(path)]
+                if segment.base_offset in self._snapshots and segment.base_offset != max(self._snapshots):
+                    removed.append(self._retire_snapshot(segment.base_offset))
+        except OSError as error:
+            raise self._fail(error) from error
+        self._directory_dirty = True
+        self._hooks.on_files_removed(self, removed)
+
+    def _retire_snapshot(self, offset: int) -> str:
+        path = f"{self.directory}/{file_name(offset)}{SNAPSHOT_SUFFIX}"
+        self.files.rename(path, path + DELETED_SUFFIX)
+        self._snapshots.remove(offset)
+        return path + DELETED_SUFFIX
+
+    def replace_segments(self, new: list[Segment], old: list[Segment]) -> None:
+        """Put compacted segments in the place of the ones they were made from.
+
+        The new ones have the suffix `.cleaned`, are synced, and cover the offsets of the old ones, which are sealed.
+        A crash at any point leaves either all old or all new segments (see `recovery`).
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            if any(segment not in self.segments[:-1] for segment in old):
+                raise ValueError(f"{self.topic_partition}: a segment to replace is not sealed or no longer there")
+            try:
+                for segment in sorted(new, key=_base_offset, reverse=True):
+                    segment.rename(".swap")
+                    failpoints.hit("log.swap")
+                self.files.sync_dir(self.directory)
+                removed = []
+                for segment in old:
+                    segment.rename(DELETED_SUFFIX)
+                    removed += [path for path in segment.paths() if self.files.exists(path)]
+                failpoints.hit("log.swap.rename")
+                for segment in new:
+                    segment.rename("")
+                self.files.sync_dir(self.directory)
+            except OSError as error:
+                raise self._fail(error) from error
+            gone = set(map(id, old))
+            kept = [segment for segment in self.segments if id(segment) not in gone]
+            self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
+            self._hints = {}
+            self.segments = sorted([*kept, *new], key=_base_offset)
+            for segment in old:
+                self._aborted_bases.discard(segment.base_offset)
+            for segment in new:
+                if segment.transaction_index.entries():
+                    self._aborted_bases.add(segment.base_offset)
+            self._hooks.on_files_removed(self, removed)
+
+    # -- truncate
+
+    def truncate_to(self, offset: int, *, now_ms: int = 0) -> None:
+        """Drop everything from `offset` on, and the batch that holds it; the log then ends at `offset`.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            if offset >= self.log_end_offset:
+                self.leader_epochs.truncate_end(offset)
+                return
+            if offset <= self.segments[0].base_offset:
+                self._start_over(offset, now_ms)
+                return
+            try:
+                self._truncate(offset, now_ms)
+            except OSError as error:
+                raise self._fail(error) from error
+
+    def _truncate(self, offset: int, now_ms: int) -> None:
+        self._generation += 1
+        number = bisect_right(self.segments, offset, key=_base_offset) - 1
+        active, doomed = self.segments[number], self.segments[number + 1 :]
+        # Readers first: nobody may look for what is about to go.
+        self._tail.clear()
+        self._end = (offset, active, active.size)
+        self.log_end_offset = offset
+        if doomed:
+            self._remove_segments(doomed)
+        active.truncate_to(offset)
+        self._active = active
+        self._unflushed = [segment for segment in self._unflushed if segment is not active]
+        self._end = (offset, active, active.size)
+        self.recovery_point = min(self.recovery_point, offset)
+        self.log_start_offset = min(self.log_start_offset, offset)
+        self.high_watermark = min(self.high_watermark, offset)
+        self._hints = {}
+        self.leader_epochs.truncate_end(offset)
+        for snapshot in [known for known in self._snapshots if known > offset]:
+            self.files.remove(self._retire_snapshot(snapshot))
+        replay_producers(
+            self.producers, self.segments, self._snapshots, self.log_start_offset, offset, now_ms, self.directory
+        )
+        self.producers.on_high_watermark(self.high_watermark)
+        self._directory_dirty = True
+
+    def truncate_fully_and_start_at(self, offset: int, *, now_ms: int = 0) -> None:
+        """Drop everything; the log is empty and goes on at `offset`.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            self._start_over(offset, now_ms)
+
+    def _start_over(self, offset: int, now_ms: int) -> None:
+        self._generation += 1
+        old = self.segments
+        segment = Segment(self._open_files, self.directory, offset)
+        try:
+            self._tail.clear()
+            self.segments = old
+            self._remove_segments(old)
+            segment.create(now_ms)
+            for snapshot in self._snapshots[:]:
+                self.files.remove(self._retire_snapshot(snapshot))
+        except OSError as error:
+            raise self._fail(error) from error
+        self._active = segment
+        self.segments = [segment]
+        self._end = (offset, segment, 0)
+        self.log_start_offset = self.log_end_offset = self.high_watermark = self.recovery_point = offset
+        self.leader_epochs.clear()
+        self.producers.clear(offset)
+        self._aborted_bases.clear()
+        self._directory_dirty = True
+
+    # -- end
+
+    def close(self) -> None:
+        """Flush, write the final index entries and a producer snapshot, close the files.
+
+        Raises:
+            StorageError: the disk failed: the stop is not clean.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            try:
+                self._active.finish()
+                if self.log_end_offset > max(self._snapshots, default=0):
+                    self._write_snapshot(self.log_end_offset)
+                if self.leader_epochs.is_dirty and self.log_end_offset == self.log_start_offset:
+                    # An empty log is not worth an fsync: thousands of them may be closed at once.
+                    path = f"{self.directory}/{LEADER_EPOCH_FILE}"
+                    self.files.write_atomic(path, self.leader_epochs.encode(), sync=False)
+                    self.leader_epochs.is_dirty = False
+            except OSError as error:
+                raise self._fail(error) from error
+        self.flush(with_indexes=True)
+        with self._lock:
+            for segment in self.segments:
+                segment.close()
+            self._failure = f"{self.topic_partition}: the log is closed"
+
+    def abandon(self) -> None:
+        """Let go of all files without writing anything: after a failure, or before the directory is deleted."""
+        for segment in self.segments:
+            try:
+                segment.close()
+            except OSError:
+                pass
+        self.fail(f"{self.topic_partition}: the log is closed")
+
+
+def _base_offset(segment: Segment) -> int:
+    return segment.base_offset

@@ -1,0 +1,451 @@
+"""Opening a partition's directory: what is there, what a crash left behind, what must be read again.
+
+After a clean stop no batch is read: the log ends where the recovery point and the newest producer snapshot say. After
+an unclean one every batch from the recovery point's segment on is read and checked; at the first that is damaged the
+segment is cut, all later ones are deleted, and indexes, transaction index, producer state and leader epochs are rebuilt
+on the way, in one pass.
+
+Left over from compaction (Kafka's LogLoader): `.cleaned` was not finished, delete it, and each `.swap` at or after it; a
+`.swap` without them is complete: it replaces all segments in its range. `.deleted` was to be unlinked: do it.
+
+Knows no `PartitionLog`: it returns the parts of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from ottla import failpoints
+from ottla.errors import StorageError
+from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, BatchHeader, check_crc
+from ottla.protocol.records.control import read_marker
+from ottla.storage.checkpoints import (
+    LEADER_EPOCH_FILE,
+    PARTITION_METADATA_FILE,
+    CorruptCheckpointError,
+    decode_partition_metadata,
+)
+from ottla.storage.leader_epochs import LeaderEpochs
+from ottla.storage.producer_state import ProducerState, SnapshotError
+from ottla.storage.segment import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    RELATIVE_OFFSET_MAX,
+    SEGMENT_SUFFIXES,
+    SNAPSHOT_SUFFIX,
+    SWAP_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
+    Segment,
+    file_name,
+)
+
+if TYPE_CHECKING:
+    from ottla.storage.config import LogConfig
+    from ottla.storage.files import Buffer, Files
+    from ottla.storage.open_files import OpenFiles
+    from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+#: The head of a message of the formats 0 and 1: offset (skipped), size, CRC-32 of what follows it, magic.
+_OLD_MESSAGE = struct.Struct(">8xiIb")
+
+
+class LogLoader:
+    """Loads one directory. After `load` the attributes are the parts of the log.
+
+    Attributes:
+        segments: oldest first, at least one.
+        recovered_bytes: how much was read again.
+    """
+
+    def __init__(
+        self,
+        open_files: OpenFiles,
+        directory: str,
+        topic_partition: TopicPartition,
+        config: LogConfig,
+        *,
+        now_ms: int,
+        producer_id_expiration_ms: int,
+    ) -> None:
+        self.segments: list[Segment] = []
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        self.producers = ProducerState(topic_partition, producer_id_expiration_ms)
+        self.leader_epochs = LeaderEpochs()
+        self.topic_id: bytes | None = None
+        self.snapshots: list[int] = []
+        self.aborted_bases: set[int] = set()
+        self.recovered_bytes = 0
+        self._open_files = open_files
+        self._files: Files = open_files.files
+        self._directory = directory
+        self._partition = topic_partition
+        self._config = config
+        self._now_ms = now_ms
+        self._names: set[str] = set()
+
+    def load(self, *, clean: bool, recovery_point: int, log_start_offset: int) -> None:
+        """Read the directory.
+
+        Raises:
+            OSError: the disk failed.
+            StorageError: a file is not what Kafka or we would have written.
+        """
+        names = self._files.listdir(self._directory)
+        if any(name.endswith((SWAP_SUFFIX, CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")) for name in names):
+            self._finish_compaction(names)
+            names = self._files.listdir(self._directory)
+        self._names = set(names)
+        bases = [int(name[:20]) for name in names if name.endswith(LOG_SUFFIX) and _is_segment_file(name)]
+        self.snapshots = [int(name[:20]) for name in names if name.endswith(SNAPSHOT_SUFFIX) and _is_segment_file(name)]
+        self.aborted_bases = {
+            int(name[:20]) for name in names if name.endswith(TRANSACTION_INDEX_SUFFIX) and _is_segment_file(name)
+        }
+        self._remove_orphans(bases)
+        self._load_small_files(clean)
+        self.segments = [Segment(self._open_files, self._directory, base) for base in bases]
+        for segment in self.segments:
+            segment.created_ms = self._now_ms
+            if segment.base_offset not in self.aborted_bases:
+                segment.transaction_index.know_empty()
+        if not self.segments:
+            self._start_at(max(log_start_offset, 0))
+            return
+        self.log_start_offset = max(log_start_offset, self.segments[0].base_offset)
+        if clean:
+            self._load_clean(recovery_point)
+        else:
+            self._recover(recovery_point)
+        if self.log_end_offset < self.log_start_offset:
+            logger.warning(
+                "%s: the log ends at %d before its start %d and is emptied",
+                self._partition,
+                self.log_end_offset,
+                self.log_start_offset,
+            )
+            for segment in self.segments:
+                self._remove_segment(segment)
+            self._start_at(self.log_start_offset)
+            return
+        self.leader_epochs.truncate_end(self.log_end_offset)
+        self.leader_epochs.truncate_start(self.log_start_offset)
+        self.producers.on_log_start(self.log_start_offset)
+
+    def _start_at(self, offset: int) -> None:
+        segment = Segment(self._open_files, self._directory, offset)
+        segment.create(self._now_ms)
+        self.segments = [segment]
+        self.log_start_offset = self.log_end_offset = offset
+        self.producers.clear(offset)
+        self.leader_epochs.clear()
+        self._drop_snapshots_above(-1)
+
+    # What is in the directory
+
+    def _load_small_files(self, clean: bool) -> None:
+        if LEADER_EPOCH_FILE in self._names:
+            path = f"{self._directory}/{LEADER_EPOCH_FILE}"
+            try:
+                self.leader_epochs = LeaderEpochs.decode(self._files.read_bytes(path), path)
+            except CorruptCheckpointError as error:
+                raise StorageError(str(error)) from error
+        if PARTITION_METADATA_FILE in self._names:
+            path = f"{self._directory}/{PARTITION_METADATA_FILE}"
+            try:
+                self.topic_id = decode_partition_metadata(self._files.read_bytes(path), path)
+            except CorruptCheckpointError as error:
+                # It is written without an fsync when a topic is made, and synced with the first flush: a power cut
+                # before that may leave it empty. Whoever made the topic writes it again.
+                if clean and self._files.size(path):
+                    raise StorageError(str(error)) from error
+                self._files.remove(path)
+
+    def _remove_orphans(self, bases: list[int]) -> None:
+        known = set(bases)
+        for name in sorted(self._names):
+            if name.endswith((INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX)) and _is_segment_file(name):
+                base = int(name[:20])
+                if base not in known:
+                    logger.warning("%s: %s belongs to no segment and is removed", self._partition, name)
+                    self._files.remove(f"{self._directory}/{name}")
+                    self.aborted_bases.discard(base)
+        # One snapshot for each segment, and the newest of all (written on close): the rest is history.
+        newest = max(self.snapshots, default=-1)
+        for offset in self.snapshots[:]:
+            if offset != newest and offset not in known:
+                self._remove_snapshot(offset)
+
+    def _finish_compaction(self, names: list[str]) -> None:
+        cleaned = [int(name[:20]) for name in names if name.endswith(CLEANED_SUFFIX) and name[:20].isdigit()]
+        first_cleaned = min(cleaned, default=1 << 63)
+        swaps: list[Segment] = []
+        for name in names:
+            path = f"{self._directory}/{name}"
+            if name.endswith((CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")):
+                self._files.remove(path)
+            elif name.endswith(SWAP_SUFFIX):
+                if int(name[:20]) >= first_cleaned:
+                    self._files.remove(path)
+                elif name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
+                    swaps.append(Segment(self._open_files, self._directory, int(name[:20]), suffix=SWAP_SUFFIX))
+        for swap in swaps:
+            end = max((header.next_offset for _, header in swap.headers()), default=swap.base_offset + 1)
+            for name in names:
+                if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end:
+                    self._files.remove(f"{self._directory}/{name}")
+        for name in names:
+            if name.endswith(SWAP_SUFFIX) and int(name[:20]) < first_cleaned:
+                path = f"{self._directory}/{name}"
+                self._files.rename(path, path.removesuffix(SWAP_SUFFIX))
+        for swap in swaps:
+            swap.close()
+        self._files.sync_dir(self._directory)
+
+    # Clean
+
+    def _load_clean(self, recovery_point: int) -> None:
+        active = self.segments[-1]
+        for segment in self.segments:
+            stem = file_name(segment.base_offset)
+            if stem + INDEX_SUFFIX not in self._names or stem + TIME_INDEX_SUFFIX not in self._names:
+                logger.warning("%s: segment %s has no index; it is rebuilt", self._partition, stem)
+                segment.rebuild_indexes(self._config.index_interval_bytes)
+        newest = max(self.snapshots, default=-1)
+        if (recovery_point == newest > active.base_offset and active.size) or (
+            recovery_point == active.base_offset and not active.size
+        ):
+            self.log_end_offset = recovery_point
+        elif not self._end_from_index(active):
+            logger.warning("%s: the last segment does not end with a whole batch", self._partition)
+            self._recover(active.base_offset)
+            return
+        self._load_producers(self.log_end_offset, skip_without_snapshot=True)
+
+    def _end_from_index(self, active: Segment) -> bool:
+        """Find the end of the log behind the last index entry; False if the last batch is torn or the index wrong."""
+        if not active.offset_index.is_whole() or not active.time_index.is_whole():
+            return False
+        position = active.offset_index.lookup(1 << 62)
+        next_offset = active.base_offset
+        if position >= active.size > 0:
+            return False
+        for at, header in active.headers(position):
+            if header.base_offset < next_offset or header.magic != MAGIC:
+                return False
+            next_offset = header.next_offset
+            position = at + header.size
+        self.log_end_offset = next_offset
+        return position == active.size
+
+    # Unclean
+
+    def _recover(self, recovery_point: int) -> None:
+        first = max(bisect_right([segment.base_offset for segment in self.segments], recovery_point) - 1, 0)
+        for segment in self.segments[:first]:
+            # Synced before the recovery point passed them, but not necessarily created by us.
+            if not segment.offset_index.is_whole() or not segment.time_index.is_whole():
+                segment.rebuild_indexes(self._config.index_interval_bytes)
+        self._drop_snapshots_above(self.segments[first].base_offset)
+        self._load_producers(self.segments[first].base_offset, skip_without_snapshot=False)
+        expected = self.segments[first].base_offset
+        for number in range(first, len(self.segments)):
+            segment = self.segments[number]
+            self.producers.end_offset = max(self.producers.end_offset, segment.base_offset)
+            if segment.base_offset not in self.snapshots and number > 0:
+                self._write_snapshot(segment.base_offset)
+            failpoints.hit("recovery.segment")
+            end, expected, problem = self._recover_segment(segment, max(expected, segment.base_offset))
+            if problem:
+                logger.warning(
+                    "%s: %s at byte %d of %d in segment %d: cut there, %d later segments deleted",
+                    self._partition,
+                    problem,
+                    end,
+                    segment.size,
+                    segment.base_offset,
+                    len(self.segments) - number - 1,
+                )
+                segment.undo_append(end)
+                for later in self.segments[number + 1 :]:
+                    self._remove_segment(later)
+                del self.segments[number + 1 :]
+            segment.finish()
+            if problem:
+                break
+        self.log_end_offset = expected
+        self.producers.end_offset = expected
+        if expected > self.log_start_offset:
+            self._write_snapshot(expected)
+
+    def _recover_segment(self, segment: Segment, expected: int) -> tuple[int, int, str]:
+        """Check all batches and rebuild what follows from them; return (end position, next offset, what is wrong)."""
+        segment.start_indexes_empty()
+        self.aborted_bases.discard(segment.base_offset)
+        interval = self._config.index_interval_bytes
+        end = 0
+        for position, header, data in segment.batches():
+            problem = _problem(segment, header, data, expected)
+            if problem:
+                return end, expected, problem
+            segment.note_batch(position, header.size, header.last_offset, header.max_timestamp, interval)
+            if header.partition_leader_epoch > self.leader_epochs.latest:
+                self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
+            if header.producer_id >= 0:
+                self._replay(header, data, segment)
+            end = position + header.size
+            expected = header.next_offset
+        self.recovered_bytes += end
+        if end == segment.size:
+            return end, expected, ""
+        _refuse_old_format(segment, segment.file.pread(min(segment.size - end, 1 << 20), end))
+        return end, expected, "no whole batch"
+
+    # Producers
+
+    def _replay(self, header: BatchHeader, data: memoryview, segment: Segment) -> None:
+        """Take a batch of the log into the producer state, and an abort into the segment's transaction index."""
+        if not header.is_control:
+            self.producers.add_batch(header, header.base_offset, self._now_ms)
+            return
+        marker = read_marker(data)
+        if marker is None:
+            return
+        completed = self.producers.add_marker(header, marker, header.base_offset, self._now_ms)
+        if completed is not None and completed.is_aborted:
+            segment.transaction_index.add(self.producers.aborted_entry(completed))
+            self.aborted_bases.add(segment.base_offset)
+
+    def _load_producers(self, up_to: int, *, skip_without_snapshot: bool) -> None:
+        """Bring the producer state to offset `up_to`: the newest usable snapshot, then the batches behind it."""
+        replay_producers(
+            self.producers,
+            self.segments,
+            self.snapshots,
+            self.log_start_offset,
+            up_to,
+            self._now_ms,
+            self._directory,
+            skip_without_snapshot=skip_without_snapshot,
+        )
+
+    # Snapshots
+
+    def _snapshot_path(self, offset: int) -> str:
+        return f"{self._directory}/{file_name(offset)}{SNAPSHOT_SUFFIX}"
+
+    def _write_snapshot(self, offset: int) -> None:
+        """Write the producer state as the snapshot of `offset`."""
+        self._files.write_atomic(self._snapshot_path(offset), self.producers.snapshot(), sync=False)
+        if offset not in self.snapshots:
+            self.snapshots.append(offset)
+            self.snapshots.sort()
+
+    def _remove_snapshot(self, offset: int) -> None:
+        self.snapshots.remove(offset)
+        self._files.remove(self._snapshot_path(offset))
+
+    def _drop_snapshots_above(self, offset: int) -> None:
+        for known in [known for known in self.snapshots if known > offset]:
+            self._remove_snapshot(known)
+
+    def _remove_segment(self, segment: Segment) -> None:
+        segment.close()
+        for path in segment.paths():
+            if self._files.exists(path):
+                self._files.remove(path)
+        self.aborted_bases.discard(segment.base_offset)
+        if segment.base_offset in self.snapshots:
+            self._remove_snapshot(segment.base_offset)
+
+
+def replay_producers(
+    producers: ProducerState,
+    segments: list[Segment],
+    snapshots: list[int],
+    log_start_offset: int,
+    up_to: int,
+    now_ms: int,
+    directory: str,
+    *,
+    skip_without_snapshot: bool = False,
+) -> None:
+    """Bring the producer state to offset `up_to`: the newest usable snapshot, then the batches behind it.
+
+    `snapshots` are the offsets of the files; damaged ones are removed, from the list too.
+    """
+    files = segments[0].open_files.files
+    producers.clear(log_start_offset)
+    loaded = False
+    for offset in sorted((offset for offset in snapshots if offset <= up_to), reverse=True):
+        path = f"{directory}/{file_name(offset)}{SNAPSHOT_SUFFIX}"
+        try:
+            producers.load(files.read_bytes(path), offset, now_ms)
+            loaded = True
+            break
+        except SnapshotError as error:
+            logger.warning("%s is removed: %s", path, error)
+            snapshots.remove(offset)
+            files.remove(path)
+    if loaded or not skip_without_snapshot:
+        start = producers.end_offset
+        for number, segment in enumerate(segments):
+            is_before = number + 1 < len(segments) and segments[number + 1].base_offset <= start
+            if not is_before and segment.base_offset < up_to:
+                _replay_segment(producers, segment, start, up_to, now_ms)
+    producers.end_offset = up_to
+
+
+def _replay_segment(producers: ProducerState, segment: Segment, start: int, up_to: int, now_ms: int) -> None:
+    if not segment.size or start >= up_to:
+        return
+    found = segment.locate(start, segment.size)
+    if found is None:
+        return
+    for position, header in segment.headers(found[0]):
+        if header.base_offset >= up_to:
+            return
+        if header.producer_id < 0 or header.base_offset < start:
+            continue
+        if header.is_control:
+            marker = read_marker(segment.file.pread(header.size, position))
+            if marker is not None:
+                producers.add_marker(header, marker, header.base_offset, now_ms)
+        else:
+            producers.add_batch(header, header.base_offset, now_ms)
+
+
+def _is_segment_file(name: str) -> bool:
+    return name[:20].isdigit() and name[20:21] == "."
+
+
+def _problem(segment: Segment, header: BatchHeader, data: memoryview, expected: int) -> str:
+    if header.magic != MAGIC:
+        _refuse_old_format(segment, data)
+        return f"magic {header.magic}"
+    if header.base_offset < expected or header.last_offset_delta < 0:
+        return f"offset {header.base_offset} where at least {expected} belongs"
+    if header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
+        return f"offset {header.last_offset} too far from the segment's"
+    return "" if check_crc(data, 0, header) else "a wrong CRC"
+
+
+def _refuse_old_format(segment: Segment, data: Buffer) -> None:
+    """Raise if an intact message of the formats 0 or 1 begins here: say so instead of cutting the log off."""
+    if len(data) < _OLD_MESSAGE.size:
+        return
+    size, crc, magic = _OLD_MESSAGE.unpack_from(data)
+    is_old = magic in (0, 1) and 14 <= size <= len(data) - LOG_OVERHEAD
+    if is_old and zlib.crc32(memoryview(data)[16 : LOG_OVERHEAD + size]) == crc:
+        raise StorageError(
+            f"{segment.path(LOG_SUFFIX)} holds messages of the format {magic} of Kafka before 0.11, which this "
+            "release does not read: rewrite the topic with Apache Kafka 3.x first"
+        )
