@@ -1,0 +1,299 @@
+"""GroupCoordinator: the state machine of one partition of `__consumer_offsets`.
+
+Puts membership and offsets together: requests in, records and responses out, `replay` back. Knows no log, no loop, no
+socket; one instance exists per partition that this broker leads, driven by `coordinators.runtime`.
+
+Invariants: an offset is committed only for a group that exists (a simple group is made if need be); a group is deleted only
+together with its offsets, in one append.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ottla.broker.coordinators.groups import records
+from ottla.broker.coordinators.groups.classic import CLASSIC_TYPE, ClassicGroup, GroupState, RespondJoin, RespondSync
+from ottla.broker.coordinators.groups.membership import Join, Membership, Sync
+from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit, PartitionKey
+from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
+from ottla.broker.coordinators.timeline import TimelineDict
+from ottla.errors import ErrorCode, GroupIdNotFoundError, IllegalGenerationError, KafkaError
+from ottla.protocol.messages.describe_groups import DescribedGroup, DescribedGroupMember
+from ottla.protocol.messages.group_records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    LegacyOffsetCommitKey,
+    LegacyOffsetCommitValue,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
+from ottla.protocol.messages.list_groups import ListedGroup
+
+if TYPE_CHECKING:
+    import random
+
+    from ottla.broker.coordinators.groups.config import GroupConfig
+    from ottla.broker.coordinators.shard import Timers
+    from ottla.broker.coordinators.timeline import Timeline
+    from ottla.protocol.messages.leave_group import MemberIdentity, MemberResponse
+
+logger = logging.getLogger(__name__)
+
+_EXPIRATION_TIMER = ("expire-group-metadata",)
+
+
+class Commit(NamedTuple):
+    """An OffsetCommit request, for partitions that exist."""
+
+    group_id: str
+    generation_id: int
+    member_id: str
+    group_instance_id: str | None
+    retention_ms: int
+    partitions: Sequence[PartitionCommit]
+    #: v9+: a group that does not exist is GROUP_ID_NOT_FOUND, not ILLEGAL_GENERATION.
+    tells_unknown_group: bool = True
+
+
+class GroupCoordinator:
+    """Groups and offsets of one partition."""
+
+    def __init__(
+        self,
+        partition: int,
+        timeline: Timeline,
+        timers: Timers,
+        *,
+        config: GroupConfig,
+        dice: random.Random,
+    ) -> None:
+        self.partition = partition
+        self._timers = timers
+        self._config = config
+        self.groups: TimelineDict[str, ClassicGroup] = TimelineDict(timeline)
+        self.offsets = Offsets(timeline, config)
+        self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
+
+    # ------------------------------------------------------------- membership
+
+    def join(self, request: Join, respond: RespondJoin, now_ms: int) -> Result[None]:
+        """Handle a JoinGroup; see `Membership.join`."""
+        return self.membership.join(request, respond, now_ms)
+
+    def sync(self, request: Sync, respond: RespondSync, now_ms: int) -> Result[None]:
+        """Handle a SyncGroup; see `Membership.sync`."""
+        return self.membership.sync(request, respond, now_ms)
+
+    def heartbeat(
+        self, group_id: str, member_id: str, group_instance_id: str | None, generation_id: int
+    ) -> Result[ErrorCode]:
+        """Handle a Heartbeat; see `Membership.heartbeat`."""
+        return Result(self.membership.heartbeat(group_id, member_id, group_instance_id, generation_id))
+
+    def leave(self, group_id: str, leaving: Sequence[MemberIdentity], now_ms: int) -> Result[list[MemberResponse]]:
+        """Handle a LeaveGroup; see `Membership.leave`."""
+        return self.membership.leave(group_id, leaving, now_ms)
+
+    # ---------------------------------------------------------------- offsets
+
+    def commit_offsets(self, request: Commit, now_ms: int) -> Result[list[ErrorCode]]:
+        """Handle an OffsetCommit; answers an error code per partition.
+
+        A commit without generation and member, to a group without members, comes from an admin client or from a consumer
+        that assigns partitions itself; it makes the group if need be. A commit of a member counts as a sign of life.
+
+        Raises:
+            KafkaError: the membership is not valid (see `ClassicGroup.validate_offset_commit`); for a group that does
+                not exist GROUP_ID_NOT_FOUND or, before v9, ILLEGAL_GENERATION.
+        """
+        group = self.groups.get(request.group_id)
+        if group is None:
+            if request.generation_id >= 0:
+                if request.tells_unknown_group:
+                    raise GroupIdNotFoundError(f"Group {request.group_id} not found.")
+                raise IllegalGenerationError()
+        else:
+            group.validate_offset_commit(request.member_id, request.group_instance_id, request.generation_id)
+            if group.state in (GroupState.STABLE, GroupState.PREPARING_REBALANCE):
+                self.membership.keep_alive(group, request.member_id)
+        written, codes = self.offsets.commit(request.group_id, request.partitions, request.retention_ms, now_ms)
+        return Result(codes, written)
+
+    def fetch_offsets(
+        self, group_id: str, topics: Sequence[tuple[str, bytes, Sequence[int]]], *, stable: bool
+    ) -> list[list[FetchedOffset]]:
+        """Handle an OffsetFetch of some partitions."""
+        return self.offsets.fetch(group_id, topics, stable=stable)
+
+    def fetch_all_offsets(self, group_id: str, *, stable: bool) -> dict[str, dict[int, FetchedOffset]]:
+        """Handle an OffsetFetch of all partitions."""
+        return self.offsets.fetch_all(group_id, stable=stable)
+
+    def delete_offsets(self, group_id: str, topics: Sequence[tuple[str, Sequence[int]]]) -> Result[list[ErrorCode]]:
+        """Handle an OffsetDelete; answers an error code per topic: topics with subscribers are refused (KIP-496).
+
+        Raises:
+            KafkaError: GROUP_ID_NOT_FOUND, or NON_EMPTY_GROUP if the members are no consumers.
+        """
+        group = self._group(group_id)
+        group.validate_offset_delete()
+        codes = []
+        keys: list[PartitionKey] = []
+        for topic, partitions in topics:
+            if group.is_subscribed_to(topic):
+                codes.append(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC)
+            else:
+                codes.append(ErrorCode.NONE)
+                keys += ((topic, partition) for partition in partitions)
+        return Result(codes, self.offsets.delete(group_id, keys))
+
+    def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
+        """Forget the offsets of topics that are gone."""
+        return Result(None, self.offsets.on_topics_deleted(topics), atomic=False)
+
+    # ----------------------------------------------------------------- groups
+
+    def delete_groups(self, group_ids: Sequence[str]) -> Result[list[ErrorCode]]:
+        """Handle a DeleteGroups: empty groups go, with their offsets."""
+        codes = []
+        written: list[CoordinatorRecord] = []
+        for group_id in group_ids:
+            try:
+                self._group(group_id).validate_delete()
+            except KafkaError as error:
+                codes.append(error.code)
+                continue
+            written += self.offsets.delete_all(group_id)
+            written.append(records.group_metadata_tombstone(group_id))
+            codes.append(ErrorCode.NONE)
+        return Result(codes, written)
+
+    def describe_group(self, group_id: str) -> DescribedGroup | None:
+        """Return what DescribeGroups says of a committed group; None if there is none.
+
+        Protocol and members' metadata are told only of a Stable group.
+        """
+        group = self.groups.get_committed(group_id)
+        if group is None:
+            return None
+        protocol_name = group.protocol_name if group.state is GroupState.STABLE else None
+        return DescribedGroup(
+            group_id=group_id,
+            group_state=group.state.value,
+            protocol_type=group.protocol_type or "",
+            protocol_data=protocol_name or "",
+            members=[
+                DescribedGroupMember(
+                    member_id=member.member_id,
+                    group_instance_id=member.group_instance_id,
+                    client_id=member.client_id,
+                    client_host=member.client_host,
+                    member_metadata=b"" if protocol_name is None else member.metadata(protocol_name),
+                    member_assignment=member.assignment,
+                )
+                for member in group.members.values()
+            ],
+        )
+
+    def list_groups(self, states: Sequence[str], types: Sequence[str]) -> list[ListedGroup]:
+        """Return the committed groups in these states and of these types; no filter lets everything pass."""
+        wanted = {state.strip().lower() for state in states}
+        if types and CLASSIC_TYPE not in {name.strip().lower() for name in types}:
+            return []
+        return [
+            ListedGroup(
+                group_id=group_id,
+                protocol_type=group.protocol_type or "",
+                group_state=group.state.value,
+                group_type=CLASSIC_TYPE,
+            )
+            for group_id, group in self.groups.items_committed()
+            if not wanted or group.state.value.lower() in wanted
+        ]
+
+    def _group(self, group_id: str) -> ClassicGroup:
+        group = self.groups.get(group_id)
+        if group is None:
+            raise GroupIdNotFoundError(f"Group {group_id} not found.")
+        return group
+
+    # ----------------------------------------------------------------- expiry
+
+    def expire(self, now_ms: int) -> Result[None]:
+        """Let expired offsets go, and groups that have neither members nor offsets."""
+        written: list[CoordinatorRecord] = []
+        for group_id, group in self.groups.items():
+            expired, nothing_left = self.offsets.expire(group, now_ms)
+            written += expired
+            if nothing_left and group.is_empty and not group.pending_joins:
+                written.append(records.group_metadata_tombstone(group_id))
+        self.offsets.forget_all_unused()
+        if written:
+            logger.info("partition %d: %d tombstones for expired offsets and groups", self.partition, len(written))
+        self._schedule_expiration()
+        return Result(None, written, atomic=False)
+
+    def _schedule_expiration(self) -> None:
+        self._timers.schedule(_EXPIRATION_TIMER, self._config.offsets_retention_check_interval_ms, self.expire)
+
+    # ----------------------------------------------------------- shard's part
+
+    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
+        return records.encode(record)
+
+    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
+        return records.decode(key, value)
+
+    def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
+        """Apply a record to the durable state."""
+        key, value, _ = record
+        if isinstance(key, OffsetCommitKey):
+            assert value is None or isinstance(value, OffsetCommitValue)
+            self._replay_offset(offset, producer_id, key, value)
+        elif isinstance(key, LegacyOffsetCommitKey):
+            assert value is None or isinstance(value, LegacyOffsetCommitValue)
+            self._replay_offset(
+                offset,
+                producer_id,
+                OffsetCommitKey(group=key.group, topic=key.topic, partition=key.partition),
+                None
+                if value is None
+                else OffsetCommitValue(
+                    offset=value.offset, metadata=value.metadata, commit_timestamp=value.commit_timestamp
+                ),
+            )
+        elif isinstance(key, GroupMetadataKey):
+            if value is None:
+                self.groups.pop(key.group)
+            else:
+                assert isinstance(value, GroupMetadataValue)
+                self.groups[key.group] = ClassicGroup.from_record(key.group, value)
+
+    def _replay_offset(
+        self, offset: int, producer_id: int, key: OffsetCommitKey, value: OffsetCommitValue | None
+    ) -> None:
+        if value is not None and key.group not in self.groups:
+            # Never joined by anybody: only its offsets say that it exists.
+            self.groups[key.group] = ClassicGroup(key.group)
+        self.offsets.replay(offset, producer_id, key, value)
+
+    def replay_end_transaction(self, producer_id: int, committed: bool) -> None:
+        """Apply a transaction marker."""
+        self.offsets.replay_end_transaction(producer_id, committed)
+
+    def on_loaded(self, now_ms: int) -> None:
+        """Set the timers: sessions of loaded members, expiry."""
+        self.membership.on_loaded(now_ms)
+        self._schedule_expiration()
+
+    def on_unloaded(self, now_ms: int) -> None:
+        """Answer everybody who waits."""
+        self.membership.on_unloaded(now_ms)
+
+    def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
+        """Groups whose first record could not be written never were."""
+        for value in discarded:
+            if isinstance(value, ClassicGroup):
+                self.membership.on_rolled_back(value, error)

@@ -1,0 +1,126 @@
+"""Records of `__consumer_offsets`: built, encoded, decoded.
+
+Key: int16 record type and the key's body. Value: int16 version and the value's body; no value is a tombstone. Types 0 and 1
+are committed offsets (0 from before Kafka 0.9), 2 is a classic group. Versions written are those of Kafka 4.4:
+OffsetCommitValue 4 (1 if the offset has its own expiry), GroupMetadataValue 3. Kafka's kafka-dump-log reads them with
+`--offsets-decoder`. KIP-915: readers ignore tagged fields they do not know.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ottla.broker.coordinators.shard import CoordinatorRecord
+from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.messages.group_records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    LegacyOffsetCommitKey,
+    LegacyOffsetCommitValue,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
+from ottla.types import ZERO_UUID
+
+if TYPE_CHECKING:
+    from ottla.protocol.primitives import Buffer
+    from ottla.protocol.schema import Message
+
+_INT16 = struct.Struct(">h")
+
+OFFSET_COMMIT_VALUE_VERSION: Final = 4
+#: The only version with an expiry of its own (OffsetCommit v2-4 with a retention time).
+OFFSET_COMMIT_EXPIRY_VERSION: Final = 1
+GROUP_METADATA_VALUE_VERSION: Final = 3
+
+NO_TIMESTAMP: Final = -1
+
+#: Record type -> classes of key and value.
+_TYPES: Final[dict[int, tuple[type[Message], type[Message]]]] = {
+    0: (LegacyOffsetCommitKey, LegacyOffsetCommitValue),
+    1: (OffsetCommitKey, OffsetCommitValue),
+    2: (GroupMetadataKey, GroupMetadataValue),
+}
+
+
+class CommittedOffset(NamedTuple):
+    """A committed offset. `record_offset` is where its record lies in the log."""
+
+    offset: int
+    leader_epoch: int = -1
+    metadata: str = ""
+    commit_timestamp_ms: int = 0
+    expire_timestamp_ms: int = NO_TIMESTAMP
+    topic_id: bytes = ZERO_UUID
+    record_offset: int = -1
+
+
+def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
+    """Return key and value as bytes."""
+    key_type = record.key.API_KEY
+    assert key_type is not None
+    parts: list[Buffer] = [_INT16.pack(key_type)]
+    encoder(type(record.key), 0)(record.key, parts.append)
+    key = b"".join(parts)
+    if record.value is None:
+        return key, None
+    version = record.value_version
+    parts = [_INT16.pack(version)]
+    encoder(type(record.value), version)(record.value, parts.append)
+    return key, b"".join(parts)
+
+
+def decode(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
+    """Return the record, or None if its type or version is not known.
+
+    Raises:
+        RemoteProtocolError: the bytes do not fit the type.
+    """
+    if len(key) < 2:
+        return None
+    (key_type,) = _INT16.unpack_from(key)
+    classes = _TYPES.get(key_type)
+    if classes is None:
+        return None
+    key_class, value_class = classes
+    decoded_key, _ = decoder(key_class, 0)(key, 2)
+    if value is None or len(value) < 2:
+        return CoordinatorRecord(decoded_key, None)
+    (version,) = _INT16.unpack_from(value)
+    lowest, highest = value_class.VERSIONS
+    if not lowest <= version <= highest:
+        return None
+    decoded_value, _ = decoder(value_class, version)(value, 2)
+    return CoordinatorRecord(decoded_key, decoded_value, version)
+
+
+def offset_commit(group: str, topic: str, partition: int, committed: CommittedOffset) -> CoordinatorRecord:
+    """Return the record of a committed offset."""
+    return CoordinatorRecord(
+        OffsetCommitKey(group=group, topic=topic, partition=partition),
+        OffsetCommitValue(
+            offset=committed.offset,
+            leader_epoch=committed.leader_epoch,
+            metadata=committed.metadata,
+            commit_timestamp=committed.commit_timestamp_ms,
+            expire_timestamp=committed.expire_timestamp_ms,
+            topic_id=committed.topic_id,
+        ),
+        OFFSET_COMMIT_VALUE_VERSION if committed.expire_timestamp_ms == NO_TIMESTAMP else OFFSET_COMMIT_EXPIRY_VERSION,
+    )
+
+
+def offset_commit_tombstone(group: str, topic: str, partition: int) -> CoordinatorRecord:
+    """Return the record that takes a committed offset away."""
+    return CoordinatorRecord(OffsetCommitKey(group=group, topic=topic, partition=partition), None)
+
+
+def group_metadata(group: str, value: GroupMetadataValue) -> CoordinatorRecord:
+    """Return the record of a classic group."""
+    return CoordinatorRecord(GroupMetadataKey(group=group), value, GROUP_METADATA_VALUE_VERSION)
+
+
+def group_metadata_tombstone(group: str) -> CoordinatorRecord:
+    """Return the record that takes a classic group away."""
+    return CoordinatorRecord(GroupMetadataKey(group=group), None)

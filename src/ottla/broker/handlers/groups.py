@@ -1,0 +1,332 @@
+"""Groups: FindCoordinator 0-6, JoinGroup 0-9, Heartbeat 0-4, LeaveGroup 0-5, SyncGroup 0-5, DescribeGroups 0-6,
+ListGroups 0-5, DeleteGroups 0-3.
+
+FindCoordinator: v1 key types, v4 several keys (KIP-699), v6 share groups. The topic of the offsets is made on the first
+question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first. Coordinators of
+transactions and share groups do not exist yet: COORDINATOR_NOT_AVAILABLE.
+JoinGroup: v0 has no rebalance timeout (the session timeout counts); v4 members get their id first (KIP-394); v5 static
+members (KIP-345); v7 protocol type and nullable protocol name; v8 reason; v9 skip_assignment (KIP-814).
+Heartbeat: answered NONE while the coordinator loads. LeaveGroup: v3 several members, by instance id too.
+SyncGroup: v5 must name protocol type and protocol, and they must fit (KIP-559).
+DescribeGroups: v3 authorized operations; v6 GROUP_ID_NOT_FOUND instead of a dead group (KIP-1043).
+ListGroups: v4 filter by state (KIP-518), v5 by type (KIP-848). DeleteGroups: v3 error messages (there is nothing to say yet).
+
+The rules are in `coordinators.groups`; here requests become values, errors become codes, and answers get their shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.groups.classic import GroupState
+from ottla.broker.coordinators.groups.membership import Join, Sync
+from ottla.errors import ErrorCode, KafkaError, error_for
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
+from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
+from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
+from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
+from ottla.protocol.messages.leave_group import (
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    MemberIdentity,
+    MemberResponse,
+)
+from ottla.protocol.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.types import GROUP_METADATA_TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ottla.broker.addresses import Addresses
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.config import GroupConfig
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.coordinators.shard import Result
+    from ottla.cluster.image import ClusterImage
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Key types of FindCoordinator.
+GROUP_KEY, TRANSACTION_KEY, SHARE_KEY = 0, 1, 2
+_NO_NODE: Final = (-1, "", -1)
+
+#: Operations an unguarded group allows (KIP-430): READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+GROUP_OPERATIONS: Final = sum(1 << operation for operation in (3, 6, 8, 10, 11))
+
+_BATCHED_FIND_COORDINATOR: Final = 4
+_SHARE_FIND_COORDINATOR: Final = 6
+_MEMBER_ID_REQUIRED: Final = 4
+_NULLABLE_PROTOCOL_NAME: Final = 7
+_SKIP_ASSIGNMENT: Final = 9
+_BATCHED_LEAVE: Final = 3
+_PROTOCOL_IN_SYNC: Final = 5
+_GROUP_ID_NOT_FOUND: Final = 6
+
+
+class GroupsHandler:
+    """Membership and administration of groups.
+
+    Args:
+        ensure_topic: makes an internal topic unless it exists; returns when it is in the image.
+    """
+
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[GroupCoordinator],
+        config: GroupConfig,
+        *,
+        image: Callable[[], ClusterImage],
+        addresses: Addresses,
+        ensure_topic: Callable[[str], Awaitable[object]],
+    ) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._image = image
+        self._addresses = addresses
+        self._ensure_topic = ensure_topic
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.FIND_COORDINATOR: self.handle_find_coordinator,
+            ApiKey.JOIN_GROUP: self.handle_join_group,
+            ApiKey.HEARTBEAT: self.handle_heartbeat,
+            ApiKey.LEAVE_GROUP: self.handle_leave_group,
+            ApiKey.SYNC_GROUP: self.handle_sync_group,
+            ApiKey.DESCRIBE_GROUPS: self.handle_describe_groups,
+            ApiKey.LIST_GROUPS: self.handle_list_groups,
+            ApiKey.DELETE_GROUPS: self.handle_delete_groups,
+        }
+
+    # ------------------------------------------------------- find coordinator
+
+    async def handle_find_coordinator(
+        self, context: RequestContext, request: FindCoordinatorRequest
+    ) -> FindCoordinatorResponse:
+        if context.version < _BATCHED_FIND_COORDINATOR:
+            code, (node_id, host, port) = await self._find(context, request.key_type, request.key)
+            return FindCoordinatorResponse(
+                error_code=code,
+                error_message="NONE" if code == ErrorCode.NONE else error_for(code).message,
+                node_id=node_id,
+                host=host,
+                port=port,
+            )
+        coordinators = []
+        for key in request.coordinator_keys:
+            code, (node_id, host, port) = await self._find(context, request.key_type, key)
+            coordinators.append(Coordinator(key=key, node_id=node_id, host=host, port=port, error_code=code))
+        return FindCoordinatorResponse(coordinators=coordinators)
+
+    async def _find(self, context: RequestContext, key_type: int, key: str) -> tuple[ErrorCode, tuple[int, str, int]]:
+        if key_type not in (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY):
+            return ErrorCode.INVALID_REQUEST, _NO_NODE
+        if key_type == SHARE_KEY and context.version < _SHARE_FIND_COORDINATOR:
+            return ErrorCode.INVALID_REQUEST, _NO_NODE
+        if key_type != GROUP_KEY:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
+        if GROUP_METADATA_TOPIC not in self._image().topics:
+            try:
+                await self._ensure_topic(GROUP_METADATA_TOPIC)
+            except KafkaError as error:
+                logger.warning("%s could not be made: %s", GROUP_METADATA_TOPIC, error)
+        topic = self._image().topics.get(GROUP_METADATA_TOPIC)
+        if topic is None:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
+        leader = topic.partitions[self._runtime.partition_for(key)].leader
+        address = self._addresses.of_broker(leader, context)
+        if address is None:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
+        return ErrorCode.NONE, (address.node_id, address.host, address.port)
+
+    # ------------------------------------------------------------- membership
+
+    async def handle_join_group(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+        response = await self._join(context, request)
+        if context.version < _NULLABLE_PROTOCOL_NAME and response.protocol_name is None:
+            response.protocol_name = ""
+        return response
+
+    async def _join(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+        if not request.group_id:
+            return JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_GROUP_ID)
+        session_timeout_ms = request.session_timeout_ms
+        if not self._config.session_timeout_ms_min <= session_timeout_ms <= self._config.session_timeout_ms_max:
+            return JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_SESSION_TIMEOUT)
+        protocols: dict[str, bytes] = {}
+        for protocol in request.protocols:
+            protocols.setdefault(protocol.name, protocol.metadata)
+        join = Join(
+            group_id=request.group_id,
+            member_id=request.member_id,
+            group_instance_id=request.group_instance_id,
+            client_id=context.client_id or "",
+            client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+            session_timeout_ms=session_timeout_ms,
+            rebalance_timeout_ms=session_timeout_ms if context.version == 0 else request.rebalance_timeout_ms,
+            protocol_type=request.protocol_type,
+            protocols=tuple(protocols.items()),
+            requires_member_id=context.version >= _MEMBER_ID_REQUIRED,
+            can_skip_assignment=context.version >= _SKIP_ASSIGNMENT,
+            reason=request.reason,
+        )
+        answer: asyncio.Future[JoinGroupResponse] = asyncio.get_running_loop().create_future()
+        try:
+            written = self._runtime.write(
+                self._runtime.partition_for(join.group_id),
+                lambda shard, now_ms: shard.join(join, lambda response: _resolve(answer, response), now_ms),
+            )
+        except KafkaError as error:
+            return JoinGroupResponse(error_code=client_error_code(error))
+        written.add_done_callback(lambda future: _fail(future, answer, lambda code: JoinGroupResponse(error_code=code)))
+        return await answer
+
+    async def handle_sync_group(self, context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+        if context.version >= _PROTOCOL_IN_SYNC and (request.protocol_type is None or request.protocol_name is None):
+            return SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+        if not request.group_id:
+            return SyncGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        sync = Sync(
+            group_id=request.group_id,
+            generation_id=request.generation_id,
+            member_id=request.member_id,
+            group_instance_id=request.group_instance_id,
+            protocol_type=request.protocol_type,
+            protocol_name=request.protocol_name,
+            assignments={each.member_id: each.assignment for each in request.assignments},
+        )
+        answer: asyncio.Future[SyncGroupResponse] = asyncio.get_running_loop().create_future()
+        try:
+            written = self._runtime.write(
+                self._runtime.partition_for(sync.group_id),
+                lambda shard, now_ms: shard.sync(sync, lambda response: _resolve(answer, response), now_ms),
+            )
+        except KafkaError as error:
+            return SyncGroupResponse(error_code=client_error_code(error))
+        written.add_done_callback(lambda future: _fail(future, answer, lambda code: SyncGroupResponse(error_code=code)))
+        return await answer
+
+    def handle_heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
+        group_id = request.group_id
+        if not group_id:
+            return HeartbeatResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        try:
+            code = self._runtime.run(
+                self._runtime.partition_for(group_id),
+                lambda shard, now_ms: shard.heartbeat(
+                    group_id, request.member_id, request.group_instance_id, request.generation_id
+                ),
+            )
+        except KafkaError as error:
+            code = client_error_code(error)
+            if code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+                code = ErrorCode.NONE  # nothing is known yet, and nothing is wrong
+        return HeartbeatResponse(error_code=code)
+
+    async def handle_leave_group(self, context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+        is_batched = context.version >= _BATCHED_LEAVE
+        if not request.group_id:
+            return LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        leaving = request.members if is_batched else [MemberIdentity(member_id=request.member_id)]
+        try:
+            members = await self._runtime.write(
+                self._runtime.partition_for(request.group_id),
+                lambda shard, now_ms: shard.leave(request.group_id, leaving, now_ms),
+            )
+        except KafkaError as error:
+            code = client_error_code(error)
+            if code != ErrorCode.UNKNOWN_MEMBER_ID:
+                return LeaveGroupResponse(error_code=code)
+            members = [
+                MemberResponse(member_id=each.member_id, group_instance_id=each.group_instance_id, error_code=code)
+                for each in leaving
+            ]
+        if is_batched:
+            return LeaveGroupResponse(members=members)
+        return LeaveGroupResponse(error_code=members[0].error_code)
+
+    # --------------------------------------------------------- administration
+
+    def handle_describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
+        described = [self._describe(context.version, group_id) for group_id in request.groups]
+        if request.include_authorized_operations:
+            for group in described:
+                if group.error_code == ErrorCode.NONE:
+                    group.authorized_operations = GROUP_OPERATIONS
+        return DescribeGroupsResponse(groups=described)
+
+    def _describe(self, version: int, group_id: str) -> DescribedGroup:
+        try:
+            found = self._runtime.read(
+                self._runtime.partition_for(group_id), lambda shard: shard.describe_group(group_id)
+            )
+        except KafkaError as error:
+            return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
+        if found is not None:
+            return found
+        if version < _GROUP_ID_NOT_FOUND:
+            return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD.value)
+        return DescribedGroup(
+            group_id=group_id,
+            group_state=GroupState.DEAD.value,
+            error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+            error_message=f"Group {group_id} not found.",
+        )
+
+    def handle_list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
+        groups: list[ListedGroup] = []
+        try:
+            for found in self._runtime.read_all(
+                lambda shard: shard.list_groups(request.states_filter, request.types_filter)
+            ):
+                groups += found
+        except KafkaError as error:
+            return ListGroupsResponse(error_code=client_error_code(error))
+        return ListGroupsResponse(groups=groups)
+
+    async def handle_delete_groups(self, context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
+        by_partition: dict[int, list[str]] = {}
+        for group_id in dict.fromkeys(request.groups_names):
+            by_partition.setdefault(self._runtime.partition_for(group_id), []).append(group_id)
+        codes: dict[str, ErrorCode] = {}
+        waiting: list[tuple[list[str], asyncio.Future[list[ErrorCode]]]] = []
+        for partition, group_ids in by_partition.items():
+            try:
+                waiting.append((group_ids, self._runtime.write(partition, _delete(group_ids))))
+            except KafkaError as error:
+                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
+        for group_ids, deleted in waiting:
+            try:
+                codes.update(zip(group_ids, await deleted, strict=True))
+            except KafkaError as error:
+                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
+        return DeleteGroupsResponse(
+            results=[DeletableGroupResult(group_id=group_id, error_code=code) for group_id, code in codes.items()]
+        )
+
+
+def _delete(group_ids: list[str]) -> Callable[[GroupCoordinator, int], Result[list[ErrorCode]]]:
+    return lambda shard, now_ms: shard.delete_groups(group_ids)
+
+
+def _resolve(answer: asyncio.Future[T], response: T) -> None:
+    if not answer.done():
+        answer.set_result(response)
+
+
+def _fail(written: asyncio.Future[None], answer: asyncio.Future[T], response: Callable[[ErrorCode], T]) -> None:
+    """Answer for an operation whose record could not be written, unless it has been answered."""
+    if written.cancelled():
+        return
+    error = written.exception()
+    if error is not None and not answer.done():
+        code = client_error_code(error) if isinstance(error, KafkaError) else ErrorCode.UNKNOWN_SERVER_ERROR
+        answer.set_result(response(code))

@@ -1,0 +1,304 @@
+"""Committed offsets: OffsetCommit 2-10, OffsetFetch 1-10, OffsetDelete 0.
+
+OffsetCommit: v2-4 a retention time of the offset's own; v6 leader epochs; v7 static members; v9 GROUP_ID_NOT_FOUND for a
+group that does not exist; v10 topic ids instead of names (KIP-848). The topic's id is kept with the offset in every version.
+OffsetFetch: v2 null means all topics, and errors of the group have a place of their own; v7 `require_stable` (KIP-447); v8
+several groups (KIP-709); v9 member id and epoch, which mean nothing to classic groups; v10 topic ids. A partition without a
+committed offset is no error: offset -1.
+OffsetDelete: topics that members subscribe to are refused (KIP-496).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.groups.coordinator import Commit
+from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
+from ottla.broker.coordinators.shard import Result
+from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+)
+from ottla.protocol.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+)
+from ottla.protocol.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+    OffsetFetchResponseGroup,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.cluster.image import ClusterImage, TopicImage
+
+T = TypeVar("T")
+
+_TOPIC_IDS: Final = 10
+_TELLS_UNKNOWN_GROUP: Final = 9
+_FETCH_BATCHED: Final = 8
+_FETCH_GROUP_ERROR: Final = 2
+
+
+class OffsetsHandler:
+    """Offsets that groups commit."""
+
+    def __init__(self, runtime: CoordinatorRuntime[GroupCoordinator], *, image: Callable[[], ClusterImage]) -> None:
+        self._runtime = runtime
+        self._image = image
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.OFFSET_COMMIT: self.handle_offset_commit,
+            ApiKey.OFFSET_FETCH: self.handle_offset_fetch,
+            ApiKey.OFFSET_DELETE: self.handle_offset_delete,
+        }
+
+    # ----------------------------------------------------------------- commit
+
+    async def handle_offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
+        image = self._image()
+        uses_ids = context.version >= _TOPIC_IDS
+        commits: list[PartitionCommit] = []
+        answers: list[OffsetCommitResponsePartition] = []
+        topics: list[OffsetCommitResponseTopic] = []
+        for topic in request.topics:
+            found = image.topic_by_id(topic.topic_id) if uses_ids else image.topics.get(topic.name)
+            refused = ErrorCode.UNKNOWN_TOPIC_ID if uses_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            rows: list[OffsetCommitResponsePartition] = []
+            for partition in topic.partitions:
+                index = partition.partition_index
+                row = OffsetCommitResponsePartition(partition_index=index)
+                rows.append(row)
+                if found is None:
+                    row.error_code = refused
+                elif not 0 <= index < len(found.partitions):
+                    row.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                else:
+                    answers.append(row)
+                    commits.append(
+                        PartitionCommit(
+                            found.name,
+                            found.topic_id,
+                            index,
+                            partition.committed_offset,
+                            partition.committed_leader_epoch,
+                            partition.committed_metadata,
+                        )
+                    )
+            topics.append(
+                OffsetCommitResponseTopic(
+                    name=topic.name if found is None else found.name, topic_id=topic.topic_id, partitions=rows
+                )
+            )
+        if commits:
+            commit = Commit(
+                group_id=request.group_id,
+                generation_id=request.generation_id_or_member_epoch,
+                member_id=request.member_id,
+                group_instance_id=request.group_instance_id,
+                retention_ms=request.retention_time_ms,
+                partitions=commits,
+                tells_unknown_group=context.version >= _TELLS_UNKNOWN_GROUP,
+            )
+            try:
+                codes = await self._runtime.write(
+                    self._runtime.partition_for(commit.group_id),
+                    lambda shard, now_ms: shard.commit_offsets(commit, now_ms),
+                )
+            except KafkaError as error:
+                codes = [client_error_code(error)] * len(answers)
+            for row, code in zip(answers, codes, strict=True):
+                row.error_code = code
+        return OffsetCommitResponse(topics=topics)
+
+    # ------------------------------------------------------------------ fetch
+
+    async def handle_offset_fetch(self, context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
+        if context.version >= _FETCH_BATCHED:
+            groups = await asyncio.gather(
+                *(self._fetch_group(context.version, group, request.require_stable) for group in request.groups)
+            )
+            return OffsetFetchResponse(groups=list(groups))
+        topics = request.topics
+        group = await self._fetch_group(
+            context.version,
+            OffsetFetchRequestGroup(
+                group_id=request.group_id,
+                topics=None
+                if topics is None
+                else [
+                    OffsetFetchRequestTopics(name=each.name, partition_indexes=each.partition_indexes)
+                    for each in topics
+                ],
+            ),
+            request.require_stable,
+        )
+        if context.version < _FETCH_GROUP_ERROR and group.error_code != ErrorCode.NONE:
+            return OffsetFetchResponse(
+                topics=[
+                    OffsetFetchResponseTopic(
+                        name=each.name,
+                        partitions=[
+                            OffsetFetchResponsePartition(
+                                partition_index=index, committed_offset=-1, metadata="", error_code=group.error_code
+                            )
+                            for index in each.partition_indexes
+                        ],
+                    )
+                    for each in topics or ()
+                ]
+            )
+        return OffsetFetchResponse(
+            error_code=group.error_code,
+            topics=[
+                OffsetFetchResponseTopic(
+                    name=each.name,
+                    partitions=[
+                        OffsetFetchResponsePartition(
+                            partition_index=row.partition_index,
+                            committed_offset=row.committed_offset,
+                            committed_leader_epoch=row.committed_leader_epoch,
+                            metadata=row.metadata,
+                            error_code=row.error_code,
+                        )
+                        for row in each.partitions
+                    ],
+                )
+                for each in group.topics
+            ],
+        )
+
+    async def _fetch_group(
+        self, version: int, request: OffsetFetchRequestGroup, stable: bool
+    ) -> OffsetFetchResponseGroup:
+        try:
+            if request.topics is None:
+                topics = await self._fetch_all(version, request.group_id, stable)
+            else:
+                topics = await self._fetch_some(version, request.group_id, request.topics, stable)
+        except KafkaError as error:
+            code = client_error_code(error)
+            # Consumers before 3.9 do not ask again after COORDINATOR_NOT_AVAILABLE here.
+            if code == ErrorCode.COORDINATOR_NOT_AVAILABLE:
+                code = ErrorCode.NOT_COORDINATOR
+            return OffsetFetchResponseGroup(group_id=request.group_id, error_code=code)
+        return OffsetFetchResponseGroup(group_id=request.group_id, topics=topics)
+
+    async def _fetch_all(self, version: int, group_id: str, stable: bool) -> list[OffsetFetchResponseTopics]:
+        found = await self._query(group_id, stable, lambda shard: shard.fetch_all_offsets(group_id, stable=stable))
+        known = self._image().topics
+        return [
+            OffsetFetchResponseTopics(
+                name=name,
+                topic_id=known[name].topic_id if name in known else bytes(16),
+                partitions=[_row(index, fetched) for index, fetched in partitions.items()],
+            )
+            for name, partitions in found.items()
+            # With ids only, a topic that is gone cannot be named.
+            if version < _TOPIC_IDS or name in known
+        ]
+
+    async def _fetch_some(
+        self, version: int, group_id: str, topics: list[OffsetFetchRequestTopics], stable: bool
+    ) -> list[OffsetFetchResponseTopics]:
+        image = self._image()
+        asked: list[tuple[OffsetFetchRequestTopics, str, bytes]] = []
+        unknown: list[OffsetFetchRequestTopics] = []
+        for topic in topics:
+            if version < _TOPIC_IDS:
+                asked.append((topic, topic.name, bytes(16)))
+            else:
+                known: TopicImage | None = image.topic_by_id(topic.topic_id)
+                if known is None:
+                    unknown.append(topic)
+                else:
+                    asked.append((topic, known.name, topic.topic_id))
+        wanted = [(name, topic_id, topic.partition_indexes) for topic, name, topic_id in asked]
+        found = await self._query(group_id, stable, lambda shard: shard.fetch_offsets(group_id, wanted, stable=stable))
+        answers = [
+            OffsetFetchResponseTopics(
+                name=name,
+                topic_id=topic_id,
+                partitions=[_row(index, fetched) for index, fetched in zip(topic.partition_indexes, row, strict=True)],
+            )
+            for (topic, name, topic_id), row in zip(asked, found, strict=True)
+        ]
+        gone = FetchedOffset(error_code=ErrorCode.UNKNOWN_TOPIC_ID)
+        answers += [
+            OffsetFetchResponseTopics(
+                topic_id=topic.topic_id, partitions=[_row(index, gone) for index in topic.partition_indexes]
+            )
+            for topic in unknown
+        ]
+        return answers
+
+    async def _query(self, group_id: str, stable: bool, query: Callable[[GroupCoordinator], T]) -> T:
+        """Run a query: on what is committed or, if stability is asked for, on everything, once that is committed."""
+        partition = self._runtime.partition_for(group_id)
+        if not stable:
+            return self._runtime.read(partition, query)
+        return await self._runtime.write(partition, lambda shard, now_ms: Result(query(shard), barrier=True))
+
+    # ----------------------------------------------------------------- delete
+
+    async def handle_offset_delete(self, context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:
+        group_id = request.group_id
+        if not group_id:
+            return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        image = self._image()
+        existing: list[tuple[str, list[int]]] = []
+        answers: list[list[OffsetDeleteResponsePartition]] = []
+        topics: list[OffsetDeleteResponseTopic] = []
+        for topic in request.topics:
+            found = image.topics.get(topic.name)
+            rows = [OffsetDeleteResponsePartition(partition_index=each.partition_index) for each in topic.partitions]
+            topics.append(OffsetDeleteResponseTopic(name=topic.name, partitions=rows))
+            valid = []
+            for row in rows:
+                if found is None or not 0 <= row.partition_index < len(found.partitions):
+                    row.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                else:
+                    valid.append(row)
+            if valid:
+                existing.append((topic.name, [row.partition_index for row in valid]))
+                answers.append(valid)
+        try:
+            codes = await self._runtime.write(
+                self._runtime.partition_for(group_id), lambda shard, now_ms: shard.delete_offsets(group_id, existing)
+            )
+        except KafkaError as error:
+            return OffsetDeleteResponse(error_code=client_error_code(error))
+        for valid, code in zip(answers, codes, strict=True):
+            for row in valid:
+                row.error_code = code
+        return OffsetDeleteResponse(topics=topics)
+
+
+def _row(partition: int, fetched: FetchedOffset) -> OffsetFetchResponsePartitions:
+    return OffsetFetchResponsePartitions(
+        partition_index=partition,
+        committed_offset=fetched.offset,
+        committed_leader_epoch=fetched.leader_epoch,
+        metadata=fetched.metadata,
+        error_code=fetched.error_code,
+    )
