@@ -14,13 +14,13 @@ import logging
 import re
 from collections.abc import Awaitable
 from struct import Struct
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import Handler, RequestContext
 from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import ADVERTISED, APIS, SERVED, ApiKey, request_header_version, response_header_version
-from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.codec import CHUNK_SIZE_MIN, decoder, encode_chunks, encoder
 from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader
 
@@ -42,11 +42,10 @@ _SIZE_CORRELATION_TAGS = Struct(">iib")
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
-
 class _Route:
     """One API in one version: its handler with its codecs, looked up once per request."""
 
-    __slots__ = ("api_key", "decode", "encode", "flexible_header", "handler", "header_decode", "version")
+    __slots__ = ("api_key", "decode", "flexible_header", "handler", "header_decode", "version")
 
     def __init__(self, api_key: ApiKey, version: int, handler: Handler) -> None:
         spec = APIS[api_key]
@@ -54,7 +53,7 @@ class _Route:
         self.version = version
         self.handler = handler
         self.decode = decoder(spec.request_class(), version)
-        self.encode = encoder(spec.response_class(), version)
+        encoder(spec.response_class(), version)  # built now, found by `encode_chunks`
         self.header_decode = decoder(RequestHeader, request_header_version(api_key, version))
         self.flexible_header = response_header_version(api_key, version) == 1
 
@@ -183,14 +182,14 @@ class Dispatcher:
 
 
 def _frame(route: _Route, correlation_id: int, message: Message) -> list[Buffer]:
-    """Return size, header and body. Large record sets stay buffers of their own: nothing is copied here."""
-    parts: list[Buffer] = [b""]
-    route.encode(message, cast("Callable[[Buffer], object]", parts.append))
-    size = sum(map(len, parts))
+    """Return size, header and body. Large record sets stay buffers of their own: nothing of them is copied here."""
+    chunks = encode_chunks(message, route.version)
+    size = sum(map(len, chunks))
     if route.flexible_header:
-        parts[0] = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
+        head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
     else:
-        parts[0] = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
-    if len(parts) > 8 and size < 65536:
-        return [b"".join(parts)]
-    return parts
+        head = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
+    if chunks and len(chunks[0]) < CHUNK_SIZE_MIN:
+        chunks[0] = head + bytes(chunks[0])
+        return chunks
+    return [head, *chunks]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
     from ottla.offload import Offload
-    from ottla.storage.log import LogSlice
+    from ottla.storage.slices import LogSlice
 
 logger = logging.getLogger(__name__)
 

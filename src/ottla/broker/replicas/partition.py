@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.purgatory import FetchWaiter
     from ottla.clock import Clock
     from ottla.offload import Offload
-    from ottla.storage.log import AppendInfo, LogSlice, PartitionLog
+    from ottla.storage.log import AppendInfo, PartitionLog
+    from ottla.storage.slices import LogSlice
 
 Records = bytearray | memoryview
 

@@ -1,0 +1,36 @@
+"""The broker's listener on a `VirtualLoop`: the real connections, in-memory transports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from ottla.network.connection import BrokerConnection
+from ottla.network.server import Listener, Server
+from ottla.testing.virtual_loop import MemoryServer, VirtualLoop
+
+
+class VirtualServer(Server):
+    """Takes the place of `Server`: accepts from the virtual loop instead of sockets; everything behind is the same."""
+
+    _listening: list[MemoryServer]
+
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        loop = cast(VirtualLoop, asyncio.get_running_loop())
+        self.now = loop.time()
+        self._listening = []
+        for listener in listeners:
+
+            def accept(name: str = listener.name) -> BrokerConnection:
+                return BrokerConnection(self, name)
+
+            server = await loop.create_server(accept, listener.host or "127.0.0.1", listener.port)
+            self._listening.append(server)
+            self.addresses.append((listener.name, listener.host, server.address[1]))
+        self._schedule_sweep()
+
+    async def stop(self, grace_seconds: float = 2.0) -> None:
+        for server in self._listening:
+            server.close()
+        await super().stop(grace_seconds)

@@ -1,0 +1,197 @@
+"""Partition: what consumers may see, who is woken, and where writes run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ottla.broker.replicas.disk_pace import CALM_MS, SLOW_MS, DiskPace
+from ottla.broker.replicas.partition import Partition
+from ottla.broker.replicas.purgatory import FetchWaiter
+from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError
+from ottla.offload import InlineOffload
+from ottla.protocol.records.builder import Record, build_batch
+from ottla.storage.config import LogConfig
+from ottla.storage.log import AppendInfo, PartitionLog
+from ottla.testing.memory_files import MemoryFiles
+from ottla.types import IsolationLevel, TopicPartition
+
+UNCOMMITTED = IsolationLevel.READ_UNCOMMITTED
+
+
+class HandClock:
+    """A clock that the test moves; reading it may cost time, as a slow write does."""
+
+    def __init__(self) -> None:
+        self.now = 1_000
+        self.cost = 0
+
+    def monotonic_ms(self) -> int:
+        self.now += self.cost
+        return self.now
+
+    def wall_ms(self) -> int:
+        return self.now
+
+
+class HandCommits:
+    """Group commits that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[PartitionLog, asyncio.Future[None]]] = []
+
+    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.pending.append((log, future))
+        return future
+
+    async def finish(self, error: Exception | None = None) -> None:
+        log, future = self.pending.pop(0)
+        if error is None:
+            log.flush()
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        await asyncio.sleep(0)
+
+
+class Bench:
+    """A partition with everything around it in the test's hands."""
+
+    def __init__(self, flush_messages: int = LogConfig().flush_messages) -> None:
+        self.clock = HandClock()
+        self.commits = HandCommits()
+        self.pace = DiskPace()
+        self.files = MemoryFiles()
+        tp = TopicPartition("orders", 0)
+        self.log = PartitionLog.open(
+            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now
+        )
+        self.partition = Partition(
+            self.log, bytes(16), commits=self.commits, pace=self.pace, offload=InlineOffload(), clock=self.clock
+        )
+        self.partition.become_leader(3)
+
+    def append(self, count: int = 1) -> AppendInfo:
+        info = self.partition.append(batch(count))
+        assert isinstance(info, AppendInfo)
+        return info
+
+
+def batch(count: int = 1) -> bytearray:
+    return build_batch([Record(i, 1_000, b"key", b"value") for i in range(count)])
+
+
+async def test_append_is_readable_at_once() -> None:
+    bench = Bench()
+    assert bench.append(3).last_offset == 2
+    assert bench.partition.committed(2) is None
+    part = bench.partition.read(0, 10_000, UNCOMMITTED, min_one=True)
+    assert part is not None
+    assert len(part.read()) == len(batch(3))
+    assert bench.partition.read(3, 10_000, UNCOMMITTED, min_one=True) is None
+    with pytest.raises(OffsetOutOfRangeError):
+        bench.partition.read(4, 10_000, UNCOMMITTED, min_one=True)
+
+
+async def test_with_flush_messages_1_nothing_is_shown_before_the_fsync() -> None:
+    bench = Bench(flush_messages=1)
+    bench.append(2)
+    waiting = bench.partition.committed(1)
+    assert waiting is not None
+    assert not waiting.done()
+    assert bench.log.high_watermark == 0
+    assert bench.partition.read(0, 10_000, UNCOMMITTED, min_one=True) is None
+    await bench.commits.finish()
+    assert waiting.done()
+    assert bench.log.high_watermark == 2
+
+
+async def test_appends_during_a_commit_share_the_next_one() -> None:
+    bench = Bench(flush_messages=1)
+    bench.append()
+    first = bench.commits.pending[0]
+    for _ in range(5):
+        bench.append()
+    assert bench.commits.pending == [first]
+    # The fsync that was under way when they came covers what the file held when it began; here that is all of it.
+    await bench.commits.finish()
+    assert bench.log.high_watermark == 6
+    assert not bench.commits.pending
+
+
+async def test_failed_commit_fails_those_who_wait_and_shows_nothing() -> None:
+    bench = Bench(flush_messages=1)
+    bench.append()
+    waiting = bench.partition.committed(0)
+    assert waiting is not None
+    await bench.commits.finish(OSError(5, "the disk is gone"))
+    with pytest.raises(KafkaStorageError):
+        await waiting
+    assert bench.log.high_watermark == 0
+
+
+async def test_resigning_fails_those_who_wait() -> None:
+    bench = Bench(flush_messages=1)
+    bench.append()
+    waiting = bench.partition.committed(0)
+    assert waiting is not None
+    bench.partition.resign()
+    assert waiting.exception() is not None
+    assert bench.partition.leader_epoch == -1
+
+
+async def test_fetch_waits_for_enough_bytes() -> None:
+    bench = Bench()
+    size = len(batch())
+    waiter = FetchWaiter([bench.partition], 2 * size)
+    bench.append()
+    assert not waiter.done.done()
+    bench.append()
+    assert waiter.done.done()
+
+
+async def test_waiter_leaves_its_partitions_when_done() -> None:
+    bench = Bench()
+    waiter = FetchWaiter([bench.partition], 1)
+    task = asyncio.ensure_future(waiter.wait(1_000_000))
+    await asyncio.sleep(0)
+    bench.append()
+    await task
+    assert not bench.partition.fetch_waiters
+
+
+async def test_slow_write_sends_the_next_ones_off_the_loop_in_order() -> None:
+    bench = Bench()
+    bench.clock.cost = SLOW_MS
+    assert isinstance(bench.partition.append(batch()), AppendInfo)
+    bench.clock.cost = 0
+    later = [bench.partition.append(batch(n)) for n in (1, 2, 3)]
+    infos = [await info for info in later if not isinstance(info, AppendInfo)]
+    assert [(info.first_offset, info.last_offset) for info in infos] == [(1, 1), (2, 3), (4, 6)]
+    assert bench.log.high_watermark == 7
+    bench.clock.now += CALM_MS
+    assert isinstance(bench.partition.append(batch()), AppendInfo)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error"),
+    [
+        (-1, ErrorCode.NONE),
+        (3, ErrorCode.NONE),
+        (2, ErrorCode.FENCED_LEADER_EPOCH),
+        (4, ErrorCode.UNKNOWN_LEADER_EPOCH),
+    ],
+)
+async def test_client_with_another_leader_epoch_is_told(epoch: int, error: ErrorCode) -> None:
+    assert Bench().partition.check_epoch(epoch) == error
+
+
+async def test_epoch_start_is_noted_before_the_first_append() -> None:
+    bench = Bench()
+    bench.append(2)
+    bench.partition.become_leader(5)
+    bench.append(1)
+    assert bench.log.end_offset_for_epoch(3) == (3, 2)
+    assert bench.log.end_offset_for_epoch(5) == (5, 3)
