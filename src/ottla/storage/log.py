@@ -773,6 +773,11 @@ class PartitionLog:
         self.producers.on_log_start(offset)
         return True
 
+    def expire_producers(self, now_ms: int) -> int:
+        """Forget producers that were silent for producer.id.expiration.ms; return how many."""
+        with self._lock:
+            return self.producers.remove_expired(now_ms)
+
     # -- delete
 
     def delete_old_segments(self, now_ms: int) -> int:
@@ -986,14 +991,14 @@ class PartitionLog:
                 segment.close()
             self._failure = f"{self.topic_partition}: the log is closed"
 
-    def abandon(self) -> None:
-        """Let go of all files without writing anything: after a failure, or before the directory is deleted."""
+    def abandon(self, reason: str) -> None:
+        """Let go of all files without writing: after a failure, or before the directory is deleted.
+
+        Files that a reader or a flush on another thread still uses are closed when it is done.
+        """
+        self.fail(reason)
         for segment in self.segments:
-            try:
-                segment.close()
-            except OSError:
-                pass
-        self.fail(f"{self.topic_partition}: the log is closed")
+            segment.forget()
 
 
 def _base_offset(segment: Segment) -> int:

@@ -1,0 +1,547 @@
+"""LogManager: all logs of a broker, in one or several directories, and the work behind them.
+
+Opens and recovers the logs at start, makes and deletes them, notes offsets in checkpoints, closes everything so that the
+next start need not read. Runs in the background: retention, checkpoints, timed flushes, expiry of producers, compaction,
+unlinking of deleted files. All of it leaves the loop in small slices (`Offload`): no request waits for it.
+
+A directory whose disk fails (any `OSError` but "no space") goes offline: its logs refuse everything, the owner is told,
+and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is decided in
+`retention`, `compaction`, `recovery`; it is the one place of the storage that knows a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ottla import failpoints
+from ottla.errors import StorageError
+from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
+from ottla.storage.config import LONG_MAX, LogConfig
+from ottla.storage.files import NO_SPACE
+from ottla.storage.group_commit import GroupCommit
+from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
+from ottla.storage.log_directory import DELETE_SUFFIX, Checkpoints, LogDirectory, renamed
+from ottla.storage.open_files import DEFAULT_CAPACITY, OpenFiles
+from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    import random
+
+    from ottla.clock import Clock
+    from ottla.offload import Offload
+    from ottla.storage.files import Files
+
+logger = logging.getLogger(__name__)
+
+#: Logs opened, closed or looked at in one hop off the loop.
+SLICE = 64
+#: Slices at once while opening and closing: reading and fsyncs overlap.
+LANES = 4
+#: How often logs with `flush.ms` are looked at.
+FLUSH_TICK_MS = 500
+
+CleanOne = Callable[["LogManager"], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogManagerSettings:
+    """Kafka's broker keys of the same names; milliseconds."""
+
+    retention_check_interval_ms: int = 300_000
+    initial_task_delay_ms: int = 30_000
+    flush_scheduler_interval_ms: int = LONG_MAX
+    flush_offset_checkpoint_interval_ms: int = 60_000
+    flush_start_offset_checkpoint_interval_ms: int = 60_000
+    high_watermark_checkpoint_interval_ms: int = 5_000
+    cleaner_backoff_ms: int = 15_000
+    producer_id_expiration_ms: int = DEFAULT_PRODUCER_ID_EXPIRATION_MS
+    producer_id_expiration_check_interval_ms: int = 600_000
+    #: `ottla.foreign.confirm`: treat directories that Apache Kafka wrote as our own.
+    foreign_confirmed: bool = False
+    open_files_max: int = DEFAULT_CAPACITY
+
+
+class LogManager:
+    """The logs of this broker. All coroutines, and all methods but `create` and `delete`, belong to the loop's thread.
+
+    Attributes:
+        logs: every log that can be used.
+        directories: the usable directories by path.
+        offline_dirs: path -> why it cannot be used.
+        on_directory_offline: called with (path, partitions that were in it).
+        clean_one: compacts the log that needs it most and tells whether there was one; set by whoever has a cleaner.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        log_dirs: Sequence[str],
+        *,
+        cluster_id: str | None,
+        node_id: int,
+        clock: Clock,
+        offload: Offload,
+        default_config: LogConfig,
+        rng: random.Random,
+        lock_factory: Callable[[], AbstractContextManager[object]],
+        settings: LogManagerSettings | None = None,
+        on_directory_offline: Callable[[str, list[TopicPartition]], None] | None = None,
+    ) -> None:
+        """Nothing is touched before `load`.
+
+        Args:
+            files: the file system.
+            log_dirs: `log.dirs`.
+            cluster_id: checked against the directories; None adopts theirs.
+            node_id: checked against the directories.
+            clock: wall time for retention.
+            offload: where everything that may wait for a disk runs.
+            default_config: of topics that `load` gets no other configuration for.
+            rng: for directory ids and the names of deleted partitions.
+            lock_factory: makes a log's lock; `threading.RLock` where `offload` has threads, else `nullcontext`.
+            settings: intervals.
+            on_directory_offline: see there.
+        """
+        self.files = files
+        self.settings = settings or LogManagerSettings()
+        self.default_config = default_config
+        self.logs: dict[TopicPartition, PartitionLog] = {}
+        self.directories: dict[str, LogDirectory] = {}
+        self.offline_dirs: dict[str, str] = {}
+        self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
+        self.cluster_id = cluster_id
+        self.clean_one: CleanOne | None = None
+        self.open_files = OpenFiles(files, self.settings.open_files_max)
+        self.recovered_logs = 0
+        self.recovered_bytes = 0
+        self._paths = [path.rstrip("/") or "/" for path in log_dirs]
+        self._node_id = node_id
+        self._clock = clock
+        self._offload = offload
+        self._rng = rng
+        self._lock_factory = lock_factory
+        self._commits = GroupCommit(offload, clock.wall_ms)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._removals: deque[tuple[int, str, bool]] = deque()
+        self._flush_due: dict[PartitionLog, None] = {}
+        self._loaded = False
+        self._any_flush_ms = default_config.flush_ms < LONG_MAX
+
+    # -- start
+
+    async def load(self, config_of: Callable[[str], LogConfig] | None = None) -> None:
+        """Take the directories and open every log in them.
+
+        Args:
+            config_of: the configuration of a topic; topics it does not know get the default.
+
+        Raises:
+            StorageError: a directory must not be used (in use, other cluster, newer format), a partition lies in two
+                of them, or none is usable.
+        """
+        self._loop = asyncio.get_running_loop()
+        todo: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
+        for path in self._paths:
+            directory = LogDirectory(self.files, path)
+            try:
+                todo += await self._offload.run(self._open_directory, directory)
+            except OSError as error:
+                directory.close()
+                self.offline_dirs[path] = str(error)
+                logger.error("log directory %s cannot be used: %s", path, error)
+        if not self.directories:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in self.offline_dirs.items())
+            raise StorageError(f"no log directory can be used: {reasons}")
+        seen: dict[TopicPartition, str] = {}
+        for directory, _, topic_partition, _ in todo:
+            if topic_partition in seen:
+                raise StorageError(f"{topic_partition} is in both {seen[topic_partition]} and {directory.path}")
+            seen[topic_partition] = directory.path
+        slices = deque(todo[start : start + SLICE] for start in range(0, len(todo), SLICE))
+
+        async def lane() -> None:
+            while slices:
+                await self._offload.run(self._open_logs, slices.popleft(), config_of)
+
+        await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
+        self._loaded = True
+
+    def _open_directory(self, directory: LogDirectory) -> list[tuple[LogDirectory, str, TopicPartition, Checkpoints]]:
+        properties = directory.open(
+            cluster_id=self.cluster_id,
+            node_id=self._node_id,
+            rng=self._rng,
+            foreign_confirmed=self.settings.foreign_confirmed,
+        )
+        if self.cluster_id is None:
+            self.cluster_id = properties.cluster_id
+        if directory.is_foreign:
+            logger.warning(
+                "%s was written by Apache Kafka, which keeps the topics' configuration elsewhere: no retention and no "
+                "compaction here until ottla.foreign.confirm=true",
+                directory.path,
+            )
+        checkpoints = directory.read_checkpoints()
+        self.directories[directory.path] = directory
+        for name in directory.names:
+            if name.endswith(DELETE_SUFFIX):
+                self._removals.append((0, f"{directory.path}/{name}", True))
+        return [(directory, name, partition, checkpoints) for name, partition in directory.partition_names()]
+
+    def _open_logs(
+        self,
+        todo: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]],
+        config_of: Callable[[str], LogConfig] | None,
+    ) -> None:
+        for directory, name, topic_partition, checkpoints in todo:
+            if directory.path in self.offline_dirs:
+                continue
+            config = self.default_config if config_of is None else config_of(topic_partition.topic)
+            if config.flush_ms < LONG_MAX:
+                self._any_flush_ms = True
+            try:
+                log = PartitionLog.open(
+                    self.files,
+                    f"{directory.path}/{name}",
+                    topic_partition,
+                    config,
+                    now_ms=self._clock.wall_ms(),
+                    recovery_point=checkpoints.recovery_points.get(topic_partition, 0),
+                    log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
+                    high_watermark=checkpoints.high_watermarks.get(topic_partition, 0),
+                    # A log without a checkpoint was not closed by whoever wrote the marker.
+                    clean=directory.is_clean and topic_partition in checkpoints.recovery_points,
+                    producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
+                    open_files=self.open_files,
+                    hooks=self,
+                    lock=self._lock_factory(),
+                )
+            except OSError as error:
+                self._take_offline_soon(directory.path, f"{topic_partition}: {error}")
+                continue
+            if log.recovered_bytes:
+                self.recovered_logs += 1
+                self.recovered_bytes += log.recovered_bytes
+            self.logs[topic_partition] = log
+
+    # -- logs come and go
+
+    def create(self, topic_partition: TopicPartition, topic_id: bytes, config: LogConfig) -> PartitionLog:
+        """Make a partition's log in the directory that has the fewest; may be called off the loop.
+
+        Raises:
+            StorageError: no directory is usable.
+            OSError: the disk failed or is full.
+        """
+        known = self.logs.get(topic_partition)
+        if known is not None:
+            known.set_topic_id(topic_id)
+            return known
+        path = self._roomiest()
+        if config.flush_ms < LONG_MAX:
+            self._any_flush_ms = True
+        try:
+            log = PartitionLog.open(
+                self.files,
+                f"{path}/{topic_partition}",
+                topic_partition,
+                config,
+                now_ms=self._clock.wall_ms(),
+                topic_id=topic_id,
+                producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
+                open_files=self.open_files,
+                hooks=self,
+                lock=self._lock_factory(),
+            )
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                self._take_offline_soon(path, f"{topic_partition}: {error}")
+            raise
+        self.logs[topic_partition] = log
+        return log
+
+    def _roomiest(self) -> str:
+        paths = [path for path in self.directories if path not in self.offline_dirs]
+        if not paths:
+            raise StorageError("all log directories are offline")
+        if len(paths) == 1:
+            return paths[0]
+        counts = dict.fromkeys(paths, 0)
+        for log in list(self.logs.values()):
+            counts[log.directory.rpartition("/")[0]] = counts.get(log.directory.rpartition("/")[0], 0) + 1
+        return min(paths, key=counts.__getitem__)
+
+    def delete(self, topic_partition: TopicPartition) -> None:
+        """Take a log away: renamed now, unlinked after file.delete.delay.ms; may be called off the loop.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        log = self.logs.pop(topic_partition)
+        log.abandon(f"{topic_partition} was deleted")
+        parent = log.directory.rpartition("/")[0]
+        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
+        try:
+            self.files.rename(log.directory, target)
+            self.files.sync_dir(parent)
+        except OSError as error:
+            self._take_offline_soon(parent, f"{topic_partition}: {error}")
+            raise
+        self._removals.append((self._clock.wall_ms() + log.config.file_delete_delay_ms, target, True))
+
+    def directory_of(self, topic_partition: TopicPartition) -> str:
+        """Return the log directory of a partition."""
+        return self.logs[topic_partition].directory.rpartition("/")[0]
+
+    def update_config(self, topic: str, config: LogConfig) -> None:
+        """Give all logs of a topic a new configuration; it holds from the next append on."""
+        if config.flush_ms < LONG_MAX:
+            self._any_flush_ms = True
+        for log in list(self.logs.values()):
+            if log.topic_partition.topic == topic:
+                log.config = config
+
+    # -- what logs tell (LogHooks), on any thread
+
+    def on_flush_due(self, log: PartitionLog) -> None:
+        if log not in self._flush_due:
+            self._flush_due[log] = None
+            self._call_soon(self._flush_now, log)
+
+    def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
+        due = self._clock.wall_ms() + log.config.file_delete_delay_ms
+        self._removals.extend((due, path, False) for path in paths)
+
+    def on_failed(self, log: PartitionLog, error: OSError) -> None:
+        self._take_offline_soon(log.directory.rpartition("/")[0], f"{log.topic_partition}: {error}")
+
+    def _flush_now(self, log: PartitionLog) -> None:
+        self._flush_due.pop(log, None)
+        if log.failure is None:
+            self.commit(log)
+
+    def _call_soon(self, function: Callable[..., None], *args: object) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(function, *args)
+
+    def _take_offline_soon(self, path: str, reason: str) -> None:
+        self._call_soon(self._take_offline, path, reason)
+
+    def _take_offline(self, path: str, reason: str) -> None:
+        if path in self.offline_dirs:
+            return
+        self.offline_dirs[path] = reason
+        logger.error("log directory %s is offline: %s", path, reason)
+        gone = [key for key, log in self.logs.items() if log.directory.rpartition("/")[0] == path]
+        for topic_partition in gone:
+            self.logs.pop(topic_partition).abandon(f"log directory {path} is offline: {reason}")
+        self.on_directory_offline(path, gone)
+
+    # -- flush
+
+    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
+        """Return what resolves when everything appended to `log` so far is on the disk; one fsync for all who wait."""
+        return self._commits.commit(log)
+
+    async def flush_by_time(self) -> None:
+        """Flush the logs whose oldest unflushed record is older than flush.ms."""
+        now_ms = self._clock.wall_ms()
+        due = [
+            self.commit(log)
+            for log in list(self.logs.values())
+            if log.log_end_offset > log.recovery_point and now_ms - log.last_flush_ms >= log.config.flush_ms
+        ]
+        if due:
+            await asyncio.wait(due)
+
+    # -- checkpoints
+
+    async def checkpoint(self) -> None:
+        """Note recovery points, log starts and high watermarks, where they changed."""
+        await self.checkpoint_high_watermarks()
+        await self._checkpoint(RECOVERY_POINT_FILE, lambda log: log.recovery_point)
+        await self._checkpoint(LOG_START_FILE, _checkpointed_log_start)
+
+    async def checkpoint_high_watermarks(self) -> None:
+        """Note the high watermarks."""
+        await self._checkpoint(HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
+
+    async def _checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> None:
+        by_path: dict[str, dict[TopicPartition, int]] = {path: {} for path in self.directories}
+        for topic_partition, log in self.logs.items():
+            offset = offset_of(log)
+            if offset is not None:
+                by_path[log.directory.rpartition("/")[0]][topic_partition] = offset
+        for path, offsets in by_path.items():
+            if path not in self.offline_dirs:
+                try:
+                    await self._offload.run(self.directories[path].write_offsets, name, offsets)
+                except OSError as error:
+                    if error.errno in NO_SPACE:
+                        logger.warning("%s could not be written to %s: %s", name, path, error)
+                    else:
+                        self._take_offline(path, f"{name}: {error}")
+
+    # -- background
+
+    async def run(self) -> None:
+        """Do the background work until cancelled."""
+        settings = self.settings
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(settings.retention_check_interval_ms, self.apply_retention))
+            group.create_task(
+                self._every(settings.high_watermark_checkpoint_interval_ms, self.checkpoint_high_watermarks)
+            )
+            group.create_task(
+                self._every(
+                    min(
+                        settings.flush_offset_checkpoint_interval_ms, settings.flush_start_offset_checkpoint_interval_ms
+                    ),
+                    self.checkpoint,
+                )
+            )
+            group.create_task(self._every(settings.producer_id_expiration_check_interval_ms, self.expire_producers))
+            group.create_task(self._run_flusher())
+            group.create_task(self._run_cleaner())
+            group.create_task(self._run_removals())
+
+    async def _every(self, interval_ms: int, task: Callable[[], Awaitable[object]]) -> None:
+        await asyncio.sleep(self.settings.initial_task_delay_ms / 1000)
+        while True:
+            try:
+                await task()
+            except Exception:
+                logger.exception("background task %s failed and is tried again", task)
+            await asyncio.sleep(interval_ms / 1000)
+
+    async def _run_flusher(self) -> None:
+        tick_ms = min(FLUSH_TICK_MS, self.settings.flush_scheduler_interval_ms)
+        while True:
+            await asyncio.sleep(tick_ms / 1000)
+            if self._any_flush_ms:
+                await self.flush_by_time()
+
+    async def _run_cleaner(self) -> None:
+        while True:
+            try:
+                busy = self.clean_one is not None and await self.clean_one(self)
+            except Exception:
+                logger.exception("compaction failed and is tried again")
+                busy = False
+            if not busy:
+                await asyncio.sleep(self.settings.cleaner_backoff_ms / 1000)
+
+    async def _run_removals(self) -> None:
+        while True:
+            await self.remove_deleted_files()
+            await asyncio.sleep(1)
+
+    async def apply_retention(self) -> int:
+        """Delete the segments that retention lets go; return how many. Foreign directories are left alone."""
+        total = 0
+        for logs in self._sliced(self.deletable_logs()):
+            total += await self._offload.run(self._retain, logs)
+        return total
+
+    def deletable_logs(self) -> list[PartitionLog]:
+        """Return the logs in which retention and compaction may delete."""
+        foreign = {path for path, directory in self.directories.items() if directory.is_foreign}
+        if not foreign:
+            return list(self.logs.values())
+        return [log for log in self.logs.values() if log.directory.rpartition("/")[0] not in foreign]
+
+    def _retain(self, logs: list[PartitionLog]) -> int:
+        total = 0
+        for log in logs:
+            try:
+                total += log.delete_old_segments(self._clock.wall_ms())
+            except StorageError:
+                continue  # its directory is on its way offline, or the log was deleted meanwhile
+            except Exception as error:
+                logger.warning("retention of %s failed and is tried again: %s", log.topic_partition, error)
+        return total
+
+    async def expire_producers(self) -> int:
+        """Forget silent producers; return how many."""
+        return sum(log.expire_producers(self._clock.wall_ms()) for log in list(self.logs.values()))
+
+    async def remove_deleted_files(self, *, all_of_them: bool = False) -> int:
+        """Unlink what was deleted and whose delay is over; return how many files and directories."""
+        now_ms = self._clock.wall_ms()
+        due: list[tuple[str, bool]] = []
+        # Delays differ by topic, so that the queue is not quite in order.
+        for _ in range(len(self._removals)):
+            item = self._removals.popleft()
+            if all_of_them or item[0] <= now_ms:
+                due.append(item[1:])
+            else:
+                self._removals.append(item)
+        for start in range(0, len(due), SLICE):
+            await self._offload.run(self._remove, due[start : start + SLICE])
+        return len(due)
+
+    def _remove(self, due: list[tuple[str, bool]]) -> None:
+        for path, is_directory in due:
+            try:
+                failpoints.hit("log.unlink")
+                if is_directory:
+                    self.files.remove_tree(path)
+                else:
+                    self.files.remove(path)
+            except FileNotFoundError:
+                continue  # its partition was deleted meanwhile
+            except OSError as error:
+                logger.warning("%s could not be removed: %s", path, error)
+
+    def _sliced(self, logs: list[PartitionLog]) -> Iterable[list[PartitionLog]]:
+        for start in range(0, len(logs), SLICE):
+            yield logs[start : start + SLICE]
+
+    # -- end
+
+    async def close(self, *, broker_epoch: int = -1) -> None:
+        """Flush and close all logs, write the checkpoints, and last the clean marker. `run` must have ended."""
+        await self._commits.drain()
+        unclean: dict[str, None] = {}
+        slices = deque(self._sliced(list(self.logs.values())))
+
+        async def lane() -> None:
+            while slices:
+                for path in await self._offload.run(_close_all, slices.popleft()):
+                    unclean[path] = None
+
+        await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
+        if self._loaded:
+            await self.checkpoint()
+        for path, directory in self.directories.items():
+            if self._loaded and path not in unclean and path not in self.offline_dirs:
+                try:
+                    await self._offload.run(directory.write_clean_marker, broker_epoch)
+                except OSError as error:
+                    logger.error("%s: the clean marker cannot be written: %s", path, error)
+            directory.close()
+        self.open_files.close()
+
+
+def _checkpointed_log_start(log: PartitionLog) -> int | None:
+    """Only what the name of the first segment does not say."""
+    return log.log_start_offset if log.log_start_offset > log.segments[0].base_offset else None
+
+
+def _close_all(logs: list[PartitionLog]) -> list[str]:
+    """Close logs; return the directories of those that could not be."""
+    unclean = []
+    for log in logs:
+        try:
+            log.close()
+        except Exception as error:
+            logger.error("%s could not be closed: %s", log.topic_partition, error)
+            unclean.append(log.directory.rpartition("/")[0])
+    return unclean
