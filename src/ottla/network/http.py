@@ -40,7 +40,10 @@ _PRIVATE_SUFFIXES = (".localhost", ".internal", ".local", ".test", ".home.arpa")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """An answer; a body given as an iterable is drawn from slice by slice, so that it may be long."""
+    """An answer; a body given as an iterable is drawn from slice by slice, so that it may be long.
+
+    An empty slice returns to the loop at once.
+    """
 
     body: bytes | Iterable[bytes]
     content_type: str = "text/plain; charset=utf-8"
@@ -226,7 +229,7 @@ class HttpConversation:
             for chunk in slices:
                 self._chunks.append(chunk)
                 size += len(chunk)
-                if size >= SLICE:
+                if not chunk or size >= SLICE:
                     return b""
         except Exception as error:
             return self._failed(error)

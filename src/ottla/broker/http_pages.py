@@ -1,0 +1,271 @@
+"""What the broker's port answers to HTTP: `/`, `/healthz`, `/readyz`, `/metrics`. Nothing can be changed through it.
+
+Decides text from facts it is given; no I/O. Long answers are generators that do a bounded amount of work per step, and an
+empty step where others should have their turn (`network/http.py` returns to the loop there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple, Protocol
+
+from ottla.broker.metrics_page import metrics_page
+from ottla.network.http import HttpResponse
+from ottla.observability.exposition import CONTENT_TYPE
+from ottla.observability.metrics import BrokerMetrics
+
+ROWS_MAX = 300
+"""Topics and groups shown on the front page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerFacts:
+    """What a broker says about itself.
+
+    Attributes:
+        addresses: where clients connect, host:port.
+        kernels: "compiled" or "plain".
+    """
+
+    version: str
+    node_id: int
+    cluster_id: str
+    addresses: Sequence[str]
+    data_dirs: Sequence[str]
+    kernels: str
+
+
+class PartitionFacts(NamedTuple):
+    """One partition as this broker knows it; offsets and size are -1 where it is not led here."""
+
+    partition: int
+    leader: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    log_start_offset: int
+    high_watermark: int
+    log_end_offset: int
+    size: int
+    min_insync_replicas: int = 1
+
+
+class CommittedOffset(NamedTuple):
+    """How far a group has come in one partition; `lag_seconds` is the age of the next record, or None if unknown."""
+
+    topic: str
+    partition: int
+    offset: int
+    lag: int
+    lag_seconds: float | None = None
+
+
+class GroupFacts(NamedTuple):
+    """One group; `state` is Kafka's word ("Stable", "Empty", "PreparingRebalance", ...)."""
+
+    group_id: str
+    state: str
+    members: int
+    offsets: Sequence[CommittedOffset]
+
+
+class Facts(Protocol):
+    """What the pages ask the broker. Every call returns at once; lists are snapshots in a stable order."""
+
+    @property
+    def broker(self) -> BrokerFacts:
+        """This broker."""
+        ...
+
+    @property
+    def metrics(self) -> BrokerMetrics:
+        """What it has counted."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients can be served."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What is broken (a log directory is offline ...), in one sentence; None if nothing is."""
+        ...
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Since this broker became ready."""
+        ...
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
+        ...
+
+    def brokers(self) -> Sequence[tuple[int, str]]:
+        """Id and host:port of every live broker."""
+        ...
+
+    def topics(self) -> Sequence[str]:
+        """Names of all topics, sorted."""
+        ...
+
+    def partitions(self, topic: str) -> Sequence[PartitionFacts]:
+        """Partitions of a topic by index; empty if it is gone meanwhile."""
+        ...
+
+    def groups(self) -> Sequence[str]:
+        """Ids of the groups coordinated here, sorted."""
+        ...
+
+    def group(self, group_id: str) -> GroupFacts | None:
+        """One group, or None if it is gone meanwhile."""
+        ...
+
+
+class Pages:
+    """Path -> answer; `handle` is what an `HttpSite` is given."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def handle(self, path: str) -> HttpResponse:
+        """Answer GET (and HEAD) of `path`."""
+        match path:
+            case "/":
+                return HttpResponse(body=front_page(self._facts), content_type="text/html; charset=utf-8")
+            case "/metrics":
+                return HttpResponse(body=metrics_page(self._facts), content_type=CONTENT_TYPE)
+            case "/healthz":
+                problem = self._facts.problem
+                return HttpResponse(status=503 if problem else 200, body=f"{problem or 'ok'}\n".encode())
+            case "/readyz":
+                ready = self._facts.ready
+                return HttpResponse(status=200 if ready else 503, body=b"ready\n" if ready else b"starting\n")
+            case _:
+                return HttpResponse(status=404, body=b"There are /, /metrics, /healthz and /readyz here.\n")
+
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8888;--accent:#0a7f6f}
+body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem;margin:0}h1 small{font-weight:400;color:var(--soft);font-size:1rem}
+h2{font-size:1.05rem;margin:2rem 0 .4rem}
+.facts{display:flex;flex-wrap:wrap;gap:.3rem 2rem;margin:.8rem 0;padding:.7rem 0;border-block:1px solid var(--line)}
+.facts b{display:block;font-size:.75rem;font-weight:500;color:var(--soft)}
+table{border-collapse:collapse;width:100%}
+th{font-size:.75rem;font-weight:500;color:var(--soft);text-align:left;padding:.2rem .6rem .2rem 0}
+td{padding:.25rem .6rem .25rem 0;border-top:1px solid var(--line);overflow-wrap:anywhere}
+.n{text-align:right;font-variant-numeric:tabular-nums}
+.internal td{color:var(--soft)}
+.bad{color:#b3261e;font-weight:600}.good{color:var(--accent)}
+code{font:13px/1.5 ui-monospace,monospace;background:#8881;padding:.1rem .3rem;border-radius:4px}
+p.none{color:var(--soft)}a{color:var(--accent)}
+"""
+
+
+def front_page(facts: Facts) -> Iterator[bytes]:
+    """The broker, its topics and groups on one page without any other file."""
+    broker = facts.broker
+    address = broker.addresses[0] if broker.addresses else ""
+    problem = facts.problem
+    state = f'<span class="bad">{escape(problem)}</span>' if problem else '<span class="good">running</span>'
+    if not facts.ready:
+        state = "starting"
+    items = [
+        ("State", state),
+        ("Address", escape(", ".join(broker.addresses))),
+        ("Node", str(broker.node_id)),
+        ("Cluster", escape(broker.cluster_id)),
+        ("Up", duration(facts.uptime_seconds)),
+        ("Data", escape(", ".join(broker.data_dirs))),
+        ("Kernels", escape(broker.kernels)),
+    ]
+    cells = "".join(f"<div><b>{name}</b>{value}</div>" for name, value in items)
+    yield (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ottla</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta http-equiv="refresh" content="10">'
+        f"<style>{STYLE}</style></head><body><h1>ottla <small>{escape(broker.version)}</small></h1>"
+        f'<div class="facts">{cells}</div>'
+    ).encode()
+    yield from _topics(facts, address)
+    yield from _groups(facts)
+    yield (
+        '<p><a href="/metrics">metrics</a> · <a href="/healthz">health</a> · <a href="/readyz">readiness</a></p>'
+        "</body></html>\n"
+    ).encode()
+
+
+def _topics(facts: Facts, address: str) -> Iterator[bytes]:
+    names = facts.topics()
+    yield f"<h2>Topics ({len(names):,})</h2>".encode()
+    if not names:
+        yield (
+            '<p class="none">None yet. Any Kafka client creates one by writing to it: '
+            f"<code>echo hello | kcat -b {escape(address)} -t greetings -P</code></p>"
+        ).encode()
+        return
+    yield (
+        b"<table><tr><th>Name</th><th class=n>Partitions</th><th class=n>Records</th><th class=n>Size</th>"
+        b"<th class=n>Under-replicated</th></tr>"
+    )
+    for name in names[:ROWS_MAX]:
+        partitions = facts.partitions(name)
+        records = sum(max(one.high_watermark - one.log_start_offset, 0) for one in partitions)
+        size = sum(max(one.size, 0) for one in partitions)
+        short = sum(len(one.isr) < len(one.replicas) for one in partitions)
+        yield (
+            f"<tr{' class=internal' if name.startswith('__') else ''}><td>{escape(name)}</td>"
+            f"<td class=n>{len(partitions):,}</td><td class=n>{records:,}</td><td class=n>{byte_size(size)}</td>"
+            f'<td class="n{" bad" if short else ""}">{short}</td></tr>'
+        ).encode()
+        yield b""
+    yield b"</table>"
+    if len(names) > ROWS_MAX:
+        yield f'<p class="none">and {len(names) - ROWS_MAX:,} more; all of them are in /metrics</p>'.encode()
+
+
+def _groups(facts: Facts) -> Iterator[bytes]:
+    ids = facts.groups()
+    yield f"<h2>Groups ({len(ids):,})</h2>".encode()
+    if not ids:
+        yield b'<p class="none">No consumer group has been here yet.</p>'
+        return
+    yield (
+        b"<table><tr><th>Group</th><th>State</th><th class=n>Members</th><th>Topics</th>"
+        b"<th class=n>Lag (records)</th></tr>"
+    )
+    for group_id in ids[:ROWS_MAX]:
+        group = facts.group(group_id)
+        if group is None:
+            continue
+        topics = ", ".join(dict.fromkeys(committed.topic for committed in group.offsets))
+        lag = sum(max(committed.lag, 0) for committed in group.offsets)
+        yield (
+            f"<tr><td>{escape(group.group_id)}</td><td>{escape(group.state)}</td><td class=n>{group.members}</td>"
+            f"<td>{escape(topics)}</td><td class=n>{lag:,}</td></tr>"
+        ).encode()
+        yield b""
+    yield b"</table>"
+    if len(ids) > ROWS_MAX:
+        yield f'<p class="none">and {len(ids) - ROWS_MAX:,} more; all of them are in /metrics</p>'.encode()
+
+
+def byte_size(size: int) -> str:
+    """A size for people: 1.2 MB."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 3 h 12 min."""
+    whole = int(seconds)
+    for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part_size} {part}"
+    return f"{whole} s"

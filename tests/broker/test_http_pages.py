@@ -1,0 +1,262 @@
+"""What the broker's port answers to HTTP, from facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html.parser import HTMLParser
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ottla.broker.http_pages import (
+    BrokerFacts,
+    CommittedOffset,
+    GroupFacts,
+    Pages,
+    PartitionFacts,
+    byte_size,
+    duration,
+)
+from ottla.observability.metrics import BrokerMetrics
+
+
+class SampleFacts:
+    """A broker with a few topics and one group; names are as hostile as Kafka and HTTP allow."""
+
+    def __init__(self) -> None:
+        self.broker = BrokerFacts(
+            version="0.1.0",
+            node_id=1,
+            cluster_id="<b>cluster</b>",
+            addresses=["localhost:9092"],
+            data_dirs=["/data"],
+            kernels="compiled",
+        )
+        self.metrics = BrokerMetrics()
+        self.ready = True
+        self.problem: str | None = None
+        self.uptime_seconds = 61.0
+        self.known: dict[str, list[PartitionFacts]] = {
+            "__consumer_offsets": [PartitionFacts(0, 1, (1,), (1,), 0, 3, 3, 300)],
+            "orders": [
+                PartitionFacts(0, 1, (1, 2), (1,), 10, 110, 120, 5_000_000, min_insync_replicas=2),
+                PartitionFacts(1, -1, (2, 1), (), -1, -1, -1, -1),
+            ],
+        }
+        self.members: dict[str, GroupFacts] = {
+            'a"b\\c\n<script>': GroupFacts(
+                'a"b\\c\n<script>',
+                "Stable",
+                2,
+                [CommittedOffset("orders", 0, 100, 10, 1.5), CommittedOffset("orders", 1, 5, 0)],
+            )
+        }
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
+
+    def brokers(self) -> Sequence[tuple[int, str]]:
+        return [(1, "localhost:9092")]
+
+    def topics(self) -> Sequence[str]:
+        return sorted(self.known)
+
+    def partitions(self, topic: str) -> Sequence[PartitionFacts]:
+        return self.known.get(topic, [])
+
+    def groups(self) -> Sequence[str]:
+        return sorted(self.members)
+
+    def group(self, group_id: str) -> GroupFacts | None:
+        return self.members.get(group_id)
+
+
+def text_of(facts: SampleFacts, path: str) -> str:
+    response = Pages(facts).handle(path)
+    body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
+    return body.decode()
+
+
+def samples(facts: SampleFacts) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The page as Prometheus' own parser reads it."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for family in text_string_to_metric_families(text_of(facts, "/metrics")):
+        assert family.documentation
+        for sample in family.samples:
+            # The parser appends _total to every counter, as OpenMetrics wants it; Prometheus itself does not.
+            name = sample.name.removesuffix("_total") if family.type == "counter" else sample.name
+            key = (name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"{key} twice"
+            found[key] = sample.value
+    return found
+
+
+def test_metrics_of_kafka_exporter() -> None:
+    found = samples(SampleFacts())
+    orders_0 = (("partition", "0"), ("topic", "orders"))
+    orders_1 = (("partition", "1"), ("topic", "orders"))
+    expected = {
+        ("kafka_brokers", ()): 1,
+        ("kafka_broker_info", (("address", "localhost:9092"), ("id", "1"))): 1,
+        ("kafka_topic_partitions", (("topic", "orders"),)): 2,
+        ("kafka_topic_partition_current_offset", orders_0): 110,
+        ("kafka_topic_partition_oldest_offset", orders_0): 10,
+        ("kafka_topic_partition_in_sync_replica", orders_0): 1,
+        ("kafka_topic_partition_replicas", orders_0): 2,
+        ("kafka_topic_partition_leader", orders_1): -1,
+        ("kafka_topic_partition_leader_is_preferred", orders_0): 1,
+        ("kafka_topic_partition_leader_is_preferred", orders_1): 0,
+        ("kafka_topic_partition_under_replicated_partition", orders_0): 1,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert ("kafka_topic_partition_current_offset", orders_1) not in found  # not led here: nothing is known
+
+
+def test_metrics_of_groups_with_a_hostile_name() -> None:
+    found = samples(SampleFacts())
+    group = ("consumergroup", 'a"b\\c\n<script>')
+    partition = (group, ("partition", "0"), ("topic", "orders"))
+    expected = {
+        ("kafka_consumergroup_current_offset", partition): 100,
+        ("kafka_consumergroup_lag", partition): 10,
+        ("kafka_consumergroup_group_lag_seconds", partition): 1.5,
+        ("kafka_consumergroup_current_offset_sum", (group, ("topic", "orders"))): 105,
+        ("kafka_consumergroup_lag_sum", (group, ("topic", "orders"))): 10,
+        ("kafka_consumergroup_members", (group,)): 2,
+        ("kafka_coordinator_group_groupmetadatamanager_numgroups", ()): 1,
+        ("kafka_coordinator_group_groupmetadatamanager_numgroupsstable", ()): 1,
+        ("kafka_coordinator_group_groupmetadatamanager_numgroupsempty", ()): 0,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_metrics_under_the_names_of_the_jmx_exporter() -> None:
+    facts = SampleFacts()
+    orders, other = facts.metrics.topic("orders"), facts.metrics.topic("other")
+    orders.messages_in, other.messages_in = 7, 3
+    produce = facts.metrics.request("Produce")
+    for milliseconds in (1.0, 2.0, 400.0):
+        produce.observe(milliseconds)
+    produce.error("NOT_ENOUGH_REPLICAS")
+    facts.metrics.network.connections_opened = 5
+    facts.metrics.network.connections_closed = 2
+    facts.metrics.loop_lag_ms.observe(0.2)
+    found = samples(facts)
+    expected = {
+        ("kafka_server_brokertopicmetrics_messagesinpersec", (("topic", "orders"),)): 7,
+        ("kafka_server_brokertopicmetrics_messagesinpersec", ()): 10,
+        ("kafka_network_requestmetrics_requestspersec", (("request", "Produce"),)): 3,
+        (
+            "kafka_network_requestmetrics_errorspersec",
+            (("error", "NOT_ENOUGH_REPLICAS"), ("request", "Produce")),
+        ): 1,
+        ("kafka_network_requestmetrics_totaltimems_count", (("request", "Produce"),)): 3,
+        ("kafka_network_requestmetrics_totaltimems_sum", (("request", "Produce"),)): 403,
+        ("ottla_request_duration_seconds_bucket", (("le", "0.0025"), ("request", "Produce"))): 2,
+        ("ottla_request_duration_seconds_bucket", (("le", "+Inf"), ("request", "Produce"))): 3,
+        ("kafka_server_socketservermetrics_connection_count", ()): 3,
+        ("ottla_event_loop_lag_seconds_count", ()): 1,
+        ("kafka_server_replicamanager_leadercount", ()): 2,
+        ("kafka_server_replicamanager_partitioncount", ()): 3,
+        ("kafka_server_replicamanager_underreplicatedpartitions", ()): 1,
+        ("kafka_controller_kafkacontroller_offlinepartitionscount", ()): 1,
+        ("kafka_cluster_partition_underminisr", (("partition", "0"), ("topic", "orders"))): 1,
+        ("kafka_log_log_size", (("partition", "0"), ("topic", "orders"))): 5_000_000,
+        ("process_resident_memory_bytes", ()): 38_000_000,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_a_broker_with_nothing_has_valid_metrics() -> None:
+    facts = SampleFacts()
+    facts.known.clear()
+    facts.members.clear()
+    assert samples(facts)["kafka_controller_kafkacontroller_globaltopiccount", ()] == 0
+
+
+def test_many_partitions_are_rendered_in_steps() -> None:
+    facts = SampleFacts()
+    facts.known = {f"t{number}": [PartitionFacts(0, 1, (1,), (1,), 0, 1, 1, 1)] for number in range(500)}
+    body = Pages(facts).handle("/metrics").body
+    assert not isinstance(body, bytes)
+    assert sum(not chunk for chunk in body) >= 500
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attributes if name in ("href", "src", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data + "\n"
+
+
+def parsed(facts: SampleFacts) -> _Page:
+    page = _Page()
+    page.feed(text_of(facts, "/"))
+    return page
+
+
+def test_the_front_page_shows_broker_topics_and_groups() -> None:
+    page = parsed(SampleFacts())
+    for word in ("localhost:9092", "1 min 1 s", "orders", "5.0 MB", "Stable", "<b>cluster</b>", 'a"b\\c\n<script>'):
+        assert word in page.words
+
+
+def test_the_front_page_needs_nothing_from_elsewhere_and_changes_nothing() -> None:
+    page = parsed(SampleFacts())
+    assert not {"script", "img", "link", "form", "iframe"} & set(page.tags)
+    assert page.links == ["/metrics", "/healthz", "/readyz"]
+
+
+def test_the_front_page_of_an_empty_broker_says_how_to_begin() -> None:
+    facts = SampleFacts()
+    facts.known.clear()
+    facts.members.clear()
+    words = parsed(facts).words
+    assert "kcat -b localhost:9092" in words
+    assert "No consumer group" in words
+
+
+def test_the_front_page_stays_small() -> None:
+    facts = SampleFacts()
+    facts.known = {f"topic-{number:05}": [] for number in range(10_000)}
+    assert len(text_of(facts, "/")) < 100_000
+    assert "9,700 more" in text_of(facts, "/")
+
+
+@pytest.mark.parametrize(("ready", "status", "text"), [(True, 200, "ready\n"), (False, 503, "starting\n")])
+def test_readyz(ready: bool, status: int, text: str) -> None:
+    facts = SampleFacts()
+    facts.ready = ready
+    assert Pages(facts).handle("/readyz").status == status
+    assert text_of(facts, "/readyz") == text
+
+
+def test_healthz_names_what_is_broken() -> None:
+    facts = SampleFacts()
+    assert (Pages(facts).handle("/healthz").status, text_of(facts, "/healthz")) == (200, "ok\n")
+    facts.problem = "log directory /data is offline: Input/output error"
+    assert Pages(facts).handle("/healthz").status == 503
+    assert text_of(facts, "/healthz") == "log directory /data is offline: Input/output error\n"
+
+
+def test_other_paths_are_not_found() -> None:
+    assert Pages(SampleFacts()).handle("/etc/passwd").status == 404
+
+
+def test_words_for_people() -> None:
+    assert [byte_size(size) for size in (0, 999, 1500, 38_000_000, 2_500_000_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "38 MB",
+        "2.5 TB",
+    ]
+    assert [duration(seconds) for seconds in (5, 61, 7260, 90000)] == ["5 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]
