@@ -1,17 +1,55 @@
 """MetadataFollower: follows the tree and turns its changes into cluster images.
 
-Every broker has one. It keeps one children-watch on /changes, reads the change nodes that are new, re-reads the nodes they
-name, builds the next ClusterImage and tells subscribers (image, delta), on the loop, in order.
+Every broker has one. It keeps one children-watch on /changes, reads the change nodes that are new, reads again the nodes they
+name, builds the next ClusterImage and tells subscribers (image, delta), on the loop, in order. A broker that fell behind the
+purge of /changes reads everything again. Brokers and the controller are ephemeral nodes, which vanish without a change node:
+their parents are watched as well.
+
+Invariant: `image.epoch` is the number of the last change applied, and never goes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from ottla.cluster.image import ClusterImage, ImageDelta
-from ottla.cluster.tree import Tree
+from ottla.cluster.image import (
+    NO_LEADER,
+    BrokerImage,
+    ClusterImage,
+    ConfigResource,
+    ImageDelta,
+    PartitionImage,
+    TopicImage,
+    delta_between,
+)
+from ottla.cluster.nodes import (
+    BROKER_IDS,
+    BROKER_TOPICS,
+    CHANGES,
+    CLUSTER_ID,
+    CONFIG,
+    CONTROLLER,
+    BrokerNode,
+    Change,
+    ChangeNode,
+    ClusterIdNode,
+    ConfigNode,
+    ControllerNode,
+    StateNode,
+    TopicNode,
+    merge_changes,
+)
+from ottla.cluster.tree import Node, NoNodeError, Tree, TreeUnavailableError
+
+logger = logging.getLogger(__name__)
 
 Subscriber = Callable[[ClusterImage, ImageDelta], None]
+
+#: Pause before the tree is read again after it could not be.
+RETRY_SECONDS = 0.5
 
 
 class MetadataFollower:
@@ -20,18 +58,250 @@ class MetadataFollower:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.image = ClusterImage()
+        self._subscribers: list[Subscriber] = []
+        self._news = asyncio.Event()
+        self._brokers_news = False
+        self._waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
+        self._stop_watching: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the whole image and follow changes from there. The first image is told to subscribers as one delta."""
-        raise NotImplementedError
+        """Load the whole image and follow changes from there. Subscribers get the first image as one delta.
+
+        Raises:
+            BadNodeError: a node contains something else than it should.
+            TreeUnavailableError: the tree cannot be read.
+        """
+        self._stop_watching = [
+            self._tree.watch_children(CHANGES, self._news.set),
+            self._tree.watch_children(BROKER_IDS, self._on_brokers),
+            self._tree.watch_children("/", self._on_brokers),
+        ]
+        self._publish(await load_image(self._tree))
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        """Follow no more. Those who wait in `applied` are told that the tree is unavailable."""
+        for stop in self._stop_watching:
+            stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(TreeUnavailableError("the broker stops"))
+        self._waiting.clear()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback(image, delta)` after every change. Returns a function that ends it."""
-        raise NotImplementedError
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
 
     async def applied(self, epoch: int) -> ClusterImage:
         """Wait until the image includes change number `epoch`; return it."""
-        raise NotImplementedError
+        if self.image.epoch >= epoch:
+            return self.image
+        future: asyncio.Future[ClusterImage] = asyncio.get_running_loop().create_future()
+        self._waiting.append((epoch, future))
+        return await future
+
+    def _on_brokers(self) -> None:
+        self._brokers_news = True
+        self._news.set()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self._catch_up()
+            except TreeUnavailableError as error:
+                logger.warning("cannot follow the coordination tree, trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._news.set()
+            except Exception:
+                # A node that cannot be read must not stop the following for good: the next change may mend it.
+                logger.exception("cannot apply a change of the coordination tree")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _catch_up(self) -> None:
+        brokers_news, self._brokers_news = self._brokers_news, False
+        numbers = sorted(ChangeNode.number(name) for name in await self._tree.children(CHANGES))
+        new = [number for number in numbers if number > self.image.epoch]
+        if new and new[0] > self.image.epoch + 1:
+            self._publish(await load_image(self._tree))
+            return
+        paths = [f"{CHANGES}/change_{number:010d}" for number in new]
+        found = await self._tree.get_many(paths)
+        changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
+        if len(changes) < len(paths):  # purged while we were reading
+            self._publish(await load_image(self._tree))
+            return
+        change = merge_changes([*changes, Change(brokers=brokers_news)])
+        epoch = new[-1] if new else self.image.epoch
+        self._publish(*await self._read_again(change, epoch))
+
+    async def _read_again(self, change: Change, epoch: int) -> tuple[ClusterImage, ImageDelta]:
+        """Read the nodes a change names; return the image with them, and what really differs."""
+        before = self.image
+        topics = dict(before.topics) if change.topics or change.partitions else before.topics
+        names = dict(before.topic_names) if change.topics else before.topic_names
+        created: list[str] = []
+        deleted: list[TopicImage] = []
+        changed: list[str] = []
+        for name in change.topics:
+            old = before.topics.get(name)
+            new = decode_topic(name, dict(await self._tree.subtree(TopicNode.path(name))))
+            assert isinstance(topics, dict)
+            assert isinstance(names, dict)
+            if old is not None and (new is None or new.topic_id != old.topic_id):
+                deleted.append(old)
+                names.pop(old.topic_id, None)
+                topics.pop(name)
+            if new is not None:
+                topics[name] = new
+                names[new.topic_id] = name
+                if old is None or old.topic_id != new.topic_id:
+                    created.append(name)
+                elif old.partitions != new.partitions:
+                    changed.append(name)
+        if change.partitions:
+            assert isinstance(topics, dict)
+            changed.extend(await self._read_states(change, topics))
+        configs, changed_configs = await self._read_configs(change)
+        image = replace(before, topics=topics, topic_names=names, configs=configs, epoch=max(epoch, before.epoch))
+        if change.brokers:
+            brokers, controller_id = await _load_brokers(self._tree)
+            image = replace(image, brokers=brokers, controller_id=controller_id)
+        delta = ImageDelta(
+            created=tuple(created),
+            deleted=tuple(deleted),
+            changed=tuple(dict.fromkeys(changed)),
+            changed_configs=changed_configs,
+            brokers_changed=image.brokers != before.brokers or image.controller_id != before.controller_id,
+        )
+        return image, delta
+
+    async def _read_states(self, change: Change, topics: dict[str, TopicImage]) -> list[str]:
+        paths = [StateNode.path(topic, partition) for topic, partition in change.partitions]
+        nodes = await self._tree.get_many(paths)
+        changed: dict[str, None] = {}
+        for (name, index), path, node in zip(change.partitions, paths, nodes, strict=True):
+            topic = topics.get(name)
+            if topic is None or not 0 <= index < len(topic.partitions):
+                continue
+            old = topic.partitions[index]
+            new = _with_state(old, path, node)
+            if new != old:
+                partitions = (*topic.partitions[:index], new, *topic.partitions[index + 1 :])
+                topics[name] = topic._replace(partitions=partitions)
+                changed[name] = None
+        return list(changed)
+
+    async def _read_configs(
+        self, change: Change
+    ) -> tuple[Mapping[ConfigResource, Mapping[str, str]], tuple[ConfigResource, ...]]:
+        before = self.image.configs
+        if not change.configs:
+            return before, ()
+        configs = dict(before)
+        paths = [ConfigNode.path(kind, name) for kind, name in change.configs]
+        for (kind, name), path, node in zip(change.configs, paths, await self._tree.get_many(paths), strict=True):
+            config = ConfigNode.decode(path, node.data) if node is not None else {}
+            if config:
+                configs[ConfigResource(kind, name)] = config
+            else:
+                configs.pop(ConfigResource(kind, name), None)
+        resources = [ConfigResource(kind, name) for kind, name in change.configs]
+        return configs, tuple(r for r in resources if configs.get(r) != before.get(r))
+
+    def _publish(self, image: ClusterImage, delta: ImageDelta | None = None) -> None:
+        if delta is None:
+            delta = delta_between(self.image, image)
+        self.image = image
+        if not delta.is_empty:
+            for subscriber in list(self._subscribers):
+                subscriber(image, delta)
+        still_waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
+        for epoch, future in self._waiting:
+            if epoch > image.epoch:
+                still_waiting.append((epoch, future))
+            elif not future.done():
+                future.set_result(image)
+        self._waiting = still_waiting
+
+
+async def load_image(tree: Tree) -> ClusterImage:
+    """Read the whole tree into an image. Changes made meanwhile have higher numbers and are applied again later."""
+    try:
+        numbers = [ChangeNode.number(name) for name in await tree.children(CHANGES)]
+        cluster_id = ClusterIdNode.decode((await tree.get(CLUSTER_ID)).data)
+    except NoNodeError:
+        return ClusterImage()  # nobody has set up the tree yet
+    topics = decode_topics(await tree.subtree(BROKER_TOPICS))
+    brokers, controller_id = await _load_brokers(tree)
+    configs: dict[ConfigResource, Mapping[str, str]] = {}
+    for path, node in await tree.subtree(CONFIG):
+        parts = path.split("/")
+        if len(parts) == 4:
+            config = ConfigNode.decode(path, node.data)
+            if config:
+                configs[ConfigResource(parts[2], ConfigNode.name(parts[3]))] = config
+    return ClusterImage(
+        cluster_id=cluster_id,
+        brokers=brokers,
+        topics=topics,
+        topic_names={topic.topic_id: name for name, topic in topics.items()},
+        configs=configs,
+        controller_id=controller_id,
+        epoch=max(numbers, default=-1),
+    )
+
+
+async def _load_brokers(tree: Tree) -> tuple[dict[int, BrokerImage], int]:
+    brokers: dict[int, BrokerImage] = {}
+    for path, node in await tree.subtree(BROKER_IDS):
+        name = path[len(BROKER_IDS) + 1 :]
+        if name:
+            brokers[int(name)] = BrokerNode.decode(int(name), node.data, node.stat.czxid)
+    controller = (await tree.get_many([CONTROLLER]))[0]
+    return dict(sorted(brokers.items())), -1 if controller is None else ControllerNode.decode(controller.data)
+
+
+def decode_topics(nodes: list[tuple[str, Node]]) -> dict[str, TopicImage]:
+    """Turn everything below /brokers/topics into topic images, sorted by name."""
+    by_path = dict(nodes)
+    prefix = BROKER_TOPICS + "/"
+    names = [path[len(prefix) :] for path in by_path if path.startswith(prefix) and "/" not in path[len(prefix) :]]
+    topics: dict[str, TopicImage] = {}
+    for name in sorted(names):
+        topic = decode_topic(name, by_path)
+        assert topic is not None
+        topics[name] = topic
+    return topics
+
+
+def decode_topic(name: str, by_path: Mapping[str, Node]) -> TopicImage | None:
+    """Turn the nodes of one topic into its image; None if there is no such topic."""
+    node = by_path.get(TopicNode.path(name))
+    if node is None:
+        return None
+    assignment = TopicNode.decode(name, node.data)
+    partitions = []
+    for index, replicas in enumerate(assignment.partitions):
+        path = StateNode.path(name, index)
+        # Without a state the topic is being made, or its maker died: nobody leads until the controller has decided.
+        blank = PartitionImage(
+            replicas, (), NO_LEADER, 0, 0, assignment.adding.get(index, ()), assignment.removing.get(index, ())
+        )
+        partitions.append(_with_state(blank, path, by_path.get(path)))
+    return TopicImage(name, assignment.topic_id, tuple(partitions))
+
+
+def _with_state(partition: PartitionImage, path: str, node: Node | None) -> PartitionImage:
+    if node is None:
+        return partition._replace(isr=(), leader=NO_LEADER)
+    state = StateNode.decode(path, node.data)
+    return partition._replace(
+        isr=state.isr, leader=state.leader, leader_epoch=state.leader_epoch, partition_epoch=node.stat.version
+    )

@@ -145,3 +145,22 @@ class Tree(Protocol):
     async def close(self) -> None:
         """End the session: its ephemeral nodes vanish."""
         ...
+
+
+def parent_of(path: str) -> tuple[str, str]:
+    """Return the path of the parent and the node's own name."""
+    parent, _, name = path.rpartition("/")
+    return parent or "/", name
+
+
+def sequential_path(path: str, number: int) -> str:
+    """Return the path of a sequential node: ten digits appended, as ZooKeeper does."""
+    return f"{path}{number:010d}"
+
+
+def validate_path(path: str, *, sequential: bool = False) -> None:
+    """Raise ValueError if this is no path. A sequential path may end in "/": the digits are the whole name then."""
+    if path == "/":
+        return
+    if not path.startswith("/") or "//" in path or "\0" in path or (path.endswith("/") and not sequential):
+        raise ValueError(f"{path!r} is no path of a tree")
