@@ -1,0 +1,100 @@
+"""Start, ready line, signals and stop, with a broker that is only a record of what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ottla.cli import serve
+
+
+class FakeBroker:
+    """Starts at once, fails to, or never finishes starting."""
+
+    def __init__(self, error: Exception | None = None, *, endless: bool = False) -> None:
+        self.log: list[str] = []
+        self.addresses = ["localhost:9092"]
+        self._error = error
+        self._endless = endless
+
+    async def start(self) -> None:
+        self.log.append("start")
+        if self._error is not None:
+            raise self._error
+        if self._endless:
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+            await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.log.append("stop")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_broker_cleanly(number: signal.Signals) -> None:
+    broker = FakeBroker()
+
+    def announce() -> None:
+        broker.log.append("ready")
+        asyncio.get_running_loop().call_soon(signal.raise_signal, number)
+
+    async with asyncio.timeout(10):
+        assert await serve.serve(broker, announce) == 0
+    assert broker.log == ["start", "ready", "stop"]
+
+
+async def test_a_signal_during_the_start_ends_it() -> None:
+    broker = FakeBroker(endless=True)
+    async with asyncio.timeout(10):
+        assert await serve.serve(broker, lambda: broker.log.append("ready")) == 0
+    assert broker.log == ["start", "stop"]
+
+
+async def test_a_start_that_fails_is_cleaned_up_and_reported() -> None:
+    broker = FakeBroker(OSError(98, "port 9092 is already in use"))
+    with pytest.raises(OSError, match="port 9092 is already in use"):
+        await serve.serve(broker, lambda: broker.log.append("ready"))
+    assert broker.log == ["start", "stop"]
+
+
+def test_the_second_interrupt_ends_the_process_at_once() -> None:
+    script = (
+        "import asyncio, signal\n"
+        "from ottla.cli import serve\n"
+        "class Stuck:\n"
+        "    addresses = ()\n"
+        "    async def start(self): pass\n"
+        "    async def stop(self):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(serve.serve(Stuck(), lambda: signal.raise_signal(signal.SIGINT)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert "Traceback" not in done.stderr
+
+
+def test_the_ready_line_has_address_data_time_memory_and_kernels() -> None:
+    line = serve.ready_line(["localhost:9092"], ["data"], 0.21)
+    assert re.fullmatch(
+        rf"ottla \S+ ready on localhost:9092 \(kafka \+ http\) · data {re.escape(os.getcwd())}/data · \d+\.\d\d s"
+        r"( · \d+ MB)? · kernels (compiled|plain)",
+        line,
+    )
+
+
+def test_an_error_is_told_without_pythons_decoration() -> None:
+    assert serve.reason(OSError(98, "port 9092 is already in use")) == "port 9092 is already in use"
+    assert serve.reason(FileNotFoundError(2, "No such file or directory", "/x")) == "/x: No such file or directory"
+    assert serve.reason(ValueError("plain")) == "plain"
+    assert serve.reason(KeyError()) == "KeyError"
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.complain("first\n  second", 1) == 1
+    assert capsys.readouterr().err == "ottla: first second\n"
