@@ -386,7 +386,7 @@ class Controller:
     async def update_partitions(
         self, partitions: Mapping[TopicPartition, PartitionImage]
     ) -> dict[TopicPartition, ErrorCode]:
-        """Write leaders and ISRs decided elsewhere; `partition_epoch` is the one the decision was made on (compare and set)."""
+        """Write leaders and ISRs decided elsewhere, if `partition_epoch` still is what the decision was made on."""
         results: dict[TopicPartition, ErrorCode] = {}
         async with self._turn:
             fitting: dict[TopicPartition, PartitionImage] = {}
@@ -422,7 +422,7 @@ class Controller:
         return block
 
     async def _skip_producer_ids(self) -> None:
-        """Begin far away from ids given out before the tree was lost: a second owner of an id would be taken for the first."""
+        """Begin far from ids given out before the tree was lost: a second owner of an id would be taken for the first."""
         node = (await self._tree.get_many([PRODUCER_ID_BLOCK]))[0]
         if node is None:
             await self._write_producer_id_block(None, self._random.randrange(1 << 32, 1 << 48) // 1000 * 1000)
@@ -508,7 +508,7 @@ class Controller:
         if refusal is None and not validate_only:
             operations = await self._config_operations(resource, changed)
             if operations:
-                await self._commit(operations, Change(configs=(tuple(resource),)))
+                await self._commit(operations, Change(configs=((resource.kind, resource.name),)))
         return refusal
 
     def _validate(self, resource: ConfigResource, changed: Mapping[str, str]) -> Refusal | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from ottla.cluster.image import (
@@ -46,7 +46,8 @@ from ottla.cluster.tree import Node, NoNodeError, Tree, TreeUnavailableError
 
 logger = logging.getLogger(__name__)
 
-Subscriber = Callable[[ClusterImage, ImageDelta], None]
+Subscriber = Callable[[ClusterImage, ImageDelta], Awaitable[None] | None]
+"""Gets the next image before anybody else sees it. While an awaitable is waited for, the old image stays in force."""
 
 #: Pause before the tree is read again after it could not be.
 RETRY_SECONDS = 0.5
@@ -77,7 +78,7 @@ class MetadataFollower:
             self._tree.watch_children(BROKER_IDS, self._on_brokers),
             self._tree.watch_children("/", self._on_brokers),
         ]
-        self._publish(await load_image(self._tree))
+        await self._publish(await load_image(self._tree))
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
 
     async def stop(self) -> None:
@@ -129,17 +130,17 @@ class MetadataFollower:
         numbers = sorted(ChangeNode.number(name) for name in await self._tree.children(CHANGES))
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            self._publish(await load_image(self._tree))
+            await self._publish(await load_image(self._tree))
             return
         paths = [f"{CHANGES}/change_{number:010d}" for number in new]
         found = await self._tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            self._publish(await load_image(self._tree))
+            await self._publish(await load_image(self._tree))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
-        self._publish(*await self._read_again(change, epoch))
+        await self._publish(*await self._read_again(change, epoch))
 
     async def _read_again(self, change: Change, epoch: int) -> tuple[ClusterImage, ImageDelta]:
         """Read the nodes a change names; return the image with them, and what really differs."""
@@ -215,13 +216,16 @@ class MetadataFollower:
         resources = [ConfigResource(kind, name) for kind, name in change.configs]
         return configs, tuple(r for r in resources if configs.get(r) != before.get(r))
 
-    def _publish(self, image: ClusterImage, delta: ImageDelta | None = None) -> None:
+    async def _publish(self, image: ClusterImage, delta: ImageDelta | None = None) -> None:
         if delta is None:
             delta = delta_between(self.image, image)
-        self.image = image
         if not delta.is_empty:
             for subscriber in list(self._subscribers):
-                subscriber(image, delta)
+                done = subscriber(image, delta)
+                if done is not None:
+                    await done
+        # Only now, so that nobody finds a topic whose logs are still being made.
+        self.image = image
         still_waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
         for epoch, future in self._waiting:
             if epoch > image.epoch:

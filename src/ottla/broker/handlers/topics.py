@@ -1,0 +1,193 @@
+"""Topics: CreateTopics (key 19, versions 2-7), DeleteTopics (20, 1-6), CreatePartitions (37, 0-3).
+
+CreateTopics v4: -1 for partitions and replication factor is the broker's default. v5: the answer has the number of
+partitions and the effective settings (KIP-525). v7: and the topic's id. DeleteTopics v5: error messages. v6: by id.
+CreatePartitions v0-3: as Kafka.
+
+Where we differ from Apache Kafka: answers are in the order of the request (Kafka's is random).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ottla.broker.handlers.config_entries import topic_entries
+from ottla.cluster.controller import NewTopic, TopicResult
+from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC
+from ottla.errors import ErrorCode, InvalidRequestError, TopicDeletionDisabledError
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.create_partitions import (
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreatePartitionsTopicResult,
+)
+from ottla.protocol.messages.create_topics import (
+    CreatableTopic,
+    CreatableTopicConfigs,
+    CreatableTopicResult,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
+from ottla.protocol.messages.delete_topics import DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse
+from ottla.types import ZERO_UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.cluster.controller import Controller
+    from ottla.cluster.image import ClusterImage
+
+#: Kafka's sentences for codes that the controller gives without one.
+_DEFAULT_MESSAGES = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "This server does not host this topic-partition.",
+    ErrorCode.UNKNOWN_TOPIC_ID: "This server does not host this topic ID.",
+}
+
+
+class TopicHandlers:
+    """Makes, deletes and enlarges topics through the controller."""
+
+    def __init__(self, image: Callable[[], ClusterImage], controller: Controller, *, delete_topic_enable: bool) -> None:
+        self._image = image
+        self._controller = controller
+        self._delete_topic_enable = delete_topic_enable
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.CREATE_TOPICS: self.handle_create_topics,
+            ApiKey.DELETE_TOPICS: self.handle_delete_topics,
+            ApiKey.CREATE_PARTITIONS: self.handle_create_partitions,
+        }
+
+    async def handle_create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
+        counts = Counter(topic.name for topic in request.topics)
+        answers: dict[str, CreatableTopicResult] = {}
+        wishes: dict[str, NewTopic] = {}
+        for topic in request.topics:
+            if counts[topic.name] > 1:
+                answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+            elif topic.name == CLUSTER_METADATA_TOPIC:
+                sentence = f"Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited."
+                answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, sentence)
+            else:
+                wishes[topic.name] = _wish(topic)
+        results = await self._controller.create_topics(list(wishes.values()), validate_only=request.validate_only)
+        for result in results:
+            assert result.name is not None
+            answers[result.name] = self._created(result)
+        return CreateTopicsResponse(topics=[answers[name] for name in counts])
+
+    def _created(self, result: TopicResult) -> CreatableTopicResult:
+        if result.error is not ErrorCode.NONE:
+            return _refused(result.name or "", result.error, result.message)
+        return CreatableTopicResult(
+            name=result.name or "",
+            topic_id=result.topic_id,
+            error_message=None,
+            num_partitions=result.num_partitions,
+            replication_factor=result.replication_factor,
+            configs=[
+                CreatableTopicConfigs(
+                    name=entry.name,
+                    value=entry.value,
+                    read_only=entry.read_only,
+                    config_source=entry.source,
+                    is_sensitive=entry.is_sensitive,
+                )
+                for entry in topic_entries(result.configs, self._controller.levels)
+            ],
+        )
+
+    async def handle_delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
+        if not self._delete_topic_enable:
+            if context.version < 3:
+                raise InvalidRequestError("Topic deletion is disabled.")
+            raise TopicDeletionDisabledError()
+        answers: list[DeletableTopicResult] = []
+        asked: list[tuple[str | None, bytes]] = [(name, ZERO_UUID) for name in request.topic_names]
+        asked += [(topic.name, topic.topic_id) for topic in request.topics]
+        counts = Counter(asked)
+        wishes: list[tuple[str, bool]] = []  # name, asked for by id
+        for (name, topic_id), count in counts.items():
+            refusal = _why_not_deletable(name, topic_id, count)
+            if refusal is not None:
+                answers.extend([refusal] * (count if name is None and topic_id == ZERO_UUID else 1))
+            elif name is not None:
+                wishes.append((name, False))
+            else:
+                topic = self._image().topic_by_id(topic_id)
+                if topic is None:
+                    answers.append(_not_deleted(None, topic_id, ErrorCode.UNKNOWN_TOPIC_ID))
+                else:
+                    wishes.append((topic.name, True))
+        twice = {name for name, times in Counter(name for name, _ in wishes).items() if times > 1}
+        for name in sorted(twice):
+            sentence = "The provided topic name maps to an ID that was already supplied."
+            topic_id = self._image().topics[name].topic_id
+            answers.append(_not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence))
+        results = await self._controller.delete_topics([name for name, _ in wishes if name not in twice])
+        for result in results:
+            if result.error is ErrorCode.NONE:
+                answers.append(DeletableTopicResult(name=result.name, topic_id=result.topic_id))
+            else:
+                answers.append(_not_deleted(result.name, ZERO_UUID, result.error, result.message))
+        return DeleteTopicsResponse(responses=answers)
+
+    async def handle_create_partitions(
+        self, context: RequestContext, request: CreatePartitionsRequest
+    ) -> CreatePartitionsResponse:
+        counts = Counter(topic.name for topic in request.topics)
+        answers: dict[str, CreatePartitionsTopicResult] = {}
+        for topic in request.topics:
+            if counts[topic.name] > 1:
+                answers[topic.name] = CreatePartitionsTopicResult(
+                    name=topic.name, error_code=ErrorCode.INVALID_REQUEST, error_message="Duplicate topic name."
+                )
+                continue
+            result = await self._controller.create_partitions(
+                topic.name,
+                topic.count,
+                None if topic.assignments is None else [a.broker_ids for a in topic.assignments],
+                validate_only=request.validate_only,
+            )
+            answers[topic.name] = CreatePartitionsTopicResult(
+                name=topic.name, error_code=result.error, error_message=result.message
+            )
+        return CreatePartitionsResponse(results=list(answers.values()))
+
+
+def _wish(topic: CreatableTopic) -> NewTopic:
+    return NewTopic(
+        name=topic.name,
+        num_partitions=topic.num_partitions,
+        replication_factor=topic.replication_factor,
+        assignments=[(a.partition_index, a.broker_ids) for a in topic.assignments],
+        # A key that occurs twice: the last counts, as in Kafka.
+        configs={config.name: config.value for config in topic.configs},
+    )
+
+
+def _refused(name: str, error: ErrorCode, message: str | None) -> CreatableTopicResult:
+    return CreatableTopicResult(name=name, error_code=error, error_message=message)
+
+
+def _why_not_deletable(name: str | None, topic_id: bytes, count: int) -> DeletableTopicResult | None:
+    if name is None and topic_id == ZERO_UUID:
+        return _not_deleted(None, ZERO_UUID, ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.")
+    if name is not None and topic_id != ZERO_UUID:
+        sentence = "You may not specify both topic name and topic id."
+        return _not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence)
+    if count > 1:
+        sentence = "Duplicate topic id." if name is None else "Duplicate topic name."
+        return _not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence)
+    return None
+
+
+def _not_deleted(
+    name: str | None, topic_id: bytes, error: ErrorCode, message: str | None = None
+) -> DeletableTopicResult:
+    return DeletableTopicResult(
+        name=name, topic_id=topic_id, error_code=error, error_message=message or _DEFAULT_MESSAGES.get(error)
+    )
