@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 #: Records replayed before the loop gets a turn (about 2 ms).
 RECORDS_PER_TURN: Final = 200
-#: How long to wait when the end of the log is not committed yet.
+#: How long to wait when the end of the log is not committed yet, and how often: 5 s in all. What has not appeared by then
+#: was compacted away (the offsets stay, the batches go), and there is nothing to wait for.
 _UNCOMMITTED_WAIT_SECONDS: Final = 0.02
+_UNCOMMITTED_WAITS_MAX: Final = 250
 
 _CONTROL_KEY = struct.Struct(">hh")
 _COMMIT_MARKER: Final = 1
@@ -73,12 +75,17 @@ async def load(
     """
     summary = LoadSummary(log.start_offset(topic, partition))
     end_offset = log.end_offset(topic, partition)
+    waits = 0
     while summary.next_offset < end_offset and is_current():
         data = await log.read(topic, partition, summary.next_offset, max_bytes)
-        if not data:
-            await asyncio.sleep(_UNCOMMITTED_WAIT_SECONDS)
+        if data:
+            await _replay_batches(memoryview(data), shard, summary, is_current)
             continue
-        await _replay_batches(memoryview(data), shard, summary, is_current)
+        waits += 1
+        if waits > _UNCOMMITTED_WAITS_MAX:
+            summary.next_offset = end_offset
+            break
+        await asyncio.sleep(_UNCOMMITTED_WAIT_SECONDS)
     return summary
 
 

@@ -1,0 +1,155 @@
+"""One group coordinator as clients see it: runtime, handlers, a log in memory, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
+
+from ottla.broker.addresses import Addresses
+from ottla.broker.context import RequestContext
+from ottla.broker.coordinators.groups.config import GroupConfig
+from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
+from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.handlers.groups import GroupsHandler
+from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, PartitionImage, TopicImage
+from ottla.protocol.api import ApiKey
+from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
+from ottla.types import GROUP_METADATA_TOPIC
+
+T = TypeVar("T")
+
+ME = 1
+
+
+def topic_image(name: str, number: int, partition_count: int) -> TopicImage:
+    """Return a topic whose id is `number`."""
+    partition = PartitionImage(replicas=(ME,), isr=(ME,), leader=ME, leader_epoch=0, partition_epoch=0)
+    return TopicImage(name, number.to_bytes(16, "big"), (partition,) * partition_count)
+
+
+class GroupWorld:
+    """Everything a group handler needs, with `handle` to send it requests."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        *,
+        config: GroupConfig | None = None,
+        runtime_config: RuntimeConfig | None = None,
+        partition_count: int = 1,
+        seed: int = 1,
+    ) -> None:
+        self.loop = loop
+        self.clock = VirtualClock(loop)
+        self.config = config or GroupConfig()
+        self.log = MemoryCoordinatorLog()
+        self.dice = random.Random(seed)
+        self.partition_count = partition_count
+        self.runtime: CoordinatorRuntime[GroupCoordinator] = CoordinatorRuntime(
+            topic=GROUP_METADATA_TOPIC,
+            log=self.log,
+            shard_factory=lambda partition, timeline, timers: GroupCoordinator(
+                partition, timeline, timers, config=self.config, dice=self.dice
+            ),
+            partition_count=lambda: partition_count,
+            clock=self.clock,
+            config=runtime_config,
+        )
+        self.image = ClusterImage(
+            brokers={ME: BrokerImage(ME, 1, (Endpoint("PLAINTEXT", "broker", 9092, "PLAINTEXT"),))}
+        )
+        self.created: list[str] = []
+        self.add_topic(GROUP_METADATA_TOPIC, 1000, partition_count)
+        self.groups = GroupsHandler(
+            self.runtime,
+            self.config,
+            image=lambda: self.image,
+            addresses=Addresses(lambda: self.image, ME, auto=False),
+            ensure_topic=self.ensure_topic,
+        )
+        self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image)
+        self.routes = {**self.groups.routes(), **self.offsets.routes()}
+
+    async def ensure_topic(self, name: str) -> None:
+        self.created.append(name)
+        self.add_topic(name, 1000, self.partition_count)
+
+    def add_topic(self, name: str, number: int, partition_count: int) -> None:
+        topic = topic_image(name, number, partition_count)
+        self.image = replace(
+            self.image,
+            topics={**self.image.topics, name: topic},
+            topic_names={**self.image.topic_names, topic.topic_id: name},
+        )
+
+    def delete_topic(self, name: str) -> None:
+        topic = self.image.topics[name]
+        self.image = replace(
+            self.image,
+            topics={key: value for key, value in self.image.topics.items() if key != name},
+            topic_names={key: value for key, value in self.image.topic_names.items() if value != name},
+        )
+        self.runtime.on_topics_deleted([DeletedTopic(name, topic.topic_id)])
+
+    async def start(self) -> None:
+        self.runtime.start()
+        for partition in range(self.partition_count):
+            self.runtime.on_leader(partition, 1)
+        await self.settle()
+
+    async def reload(self) -> None:
+        """Lose leadership and get it back: everything that was only in memory is gone."""
+        for partition in range(self.partition_count):
+            self.runtime.on_resign(partition)
+            self.runtime.on_leader(partition, 1)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything happen that needs no time."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def context(self, api_key: ApiKey, version: int, client_id: str | None = "client") -> RequestContext:
+        return RequestContext(
+            api_key=api_key,
+            version=version,
+            correlation_id=1,
+            client_id=client_id,
+            principal="User:ANONYMOUS",
+            listener="PLAINTEXT",
+            client_host="10.0.0.7",
+            local_host="127.0.0.1",
+            local_port=9092,
+            connection=object(),
+        )
+
+    async def handle(self, version: int, request: Any, client_id: str | None = "client") -> Any:
+        """Send a request and wait for its answer."""
+        api_key = ApiKey(request.API_KEY)
+        answer = self.routes[api_key](self.context(api_key, version, client_id), request)
+        return await answer if asyncio.iscoroutine(answer) or isinstance(answer, asyncio.Future) else answer
+
+    def shard(self, partition: int = 0) -> GroupCoordinator:
+        return self.runtime.read(partition, lambda shard: shard)
+
+
+def in_group_world(main: Callable[[GroupWorld], Coroutine[Any, Any, T]], **settings: Any) -> T:
+    """Run a test in a world of its own."""
+
+    async def run(loop: VirtualLoop) -> T:
+        world = GroupWorld(loop, **settings)
+        await world.start()
+        try:
+            return await main(world)
+        finally:
+            await world.runtime.stop()
+
+    result, _ = run_virtual(settings.get("seed", 1), run)
+    return result

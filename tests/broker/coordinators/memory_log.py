@@ -1,0 +1,108 @@
+"""A coordinator's log in memory: real batches, commits on command, failures on command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from ottla.errors import KafkaError
+from ottla.protocol.records.batch import iter_headers, read_header, set_offset_and_epoch
+from ottla.protocol.records.builder import Record
+from ottla.protocol.records.reader import read_records
+
+
+class MemoryCoordinatorLog:
+    """Implements `CoordinatorLog`.
+
+    Attributes:
+        hold: while true, appends are written but not committed until `release`.
+        failures: errors of the next appends; `(error, True)` fails after writing.
+        batch_count: appends that were written.
+    """
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.failures: deque[tuple[KafkaError, bool]] = deque()
+        self.batch_count = 0
+        self._batches: dict[int, list[bytes]] = {}
+        self._ends: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+        self._waiting: list[tuple[int, int, asyncio.Future[int]]] = []
+
+    def append(self, topic: str, partition: int, batch: bytearray) -> asyncio.Future[int]:
+        failure = self.failures.popleft() if self.failures else None
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if failure is not None and not failure[1]:
+            future.set_exception(failure[0])
+            return future
+        header = read_header(batch)
+        end = self._ends.get(partition, 0)
+        set_offset_and_epoch(batch, 0, end, 1)
+        self._batches.setdefault(partition, []).append(bytes(batch))
+        self._ends[partition] = end + header.last_offset_delta + 1
+        self.batch_count += 1
+        if failure is not None:
+            self._committed[partition] = self._ends[partition]
+            future.set_exception(failure[0])
+        elif self.hold:
+            self._waiting.append((partition, self._ends[partition], future))
+        else:
+            self._committed[partition] = self._ends[partition]
+            future.set_result(self._ends[partition] - 1)
+        return future
+
+    def release(self) -> None:
+        """Commit what is written."""
+        waiting, self._waiting = self._waiting, []
+        for partition, end, future in waiting:
+            self._committed[partition] = end
+            if not future.done():
+                future.set_result(end - 1)
+
+    async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
+        found = b""
+        for batch in self._batches.get(partition, ()):
+            header = read_header(batch)
+            if header.last_offset < from_offset or header.last_offset >= self._committed.get(partition, 0):
+                continue
+            if found and len(found) + len(batch) > max_bytes:
+                break
+            found += batch
+        return found
+
+    def start_offset(self, topic: str, partition: int) -> int:
+        return 0
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        return self._ends.get(partition, 0)
+
+    def inject(self, partition: int, batch: bytearray) -> None:
+        """Put a batch of somebody else into the log."""
+        end = self._ends.get(partition, 0)
+        set_offset_and_epoch(batch, 0, end, 1)
+        self._batches.setdefault(partition, []).append(bytes(batch))
+        self._ends[partition] = self._committed[partition] = end + read_header(batch).last_offset_delta + 1
+
+    def records(self, partition: int) -> list[Record]:
+        """Return everything that was written."""
+        return [
+            record
+            for batch in self._batches.get(partition, ())
+            for position, _ in iter_headers(batch)
+            for record in read_records(batch, position)
+        ]
+
+    def sizes(self, partition: int) -> list[int]:
+        """Return how many records each append had."""
+        return [read_header(batch).record_count for batch in self._batches.get(partition, ())]
+
+    def compact(self, partition: int) -> None:
+        """Keep only the last record of every key, with its offset, as the cleaner does; one batch per record."""
+        from ottla.protocol.records.builder import build_batch
+
+        last: dict[bytes, Record] = {}
+        for record in self.records(partition):
+            assert record.key is not None
+            last[record.key] = record
+        kept = sorted(last.values())
+        self._batches[partition] = [bytes(build_batch([record], leader_epoch=1)) for record in kept]
