@@ -459,6 +459,11 @@ class PartitionLog:
             self._hooks.on_failed(self, error)
         return StorageError(self._failure)
 
+    def on_io_error(self, error: OSError) -> None:
+        """Whoever worked on this log's files met an error: unless the disk is only full, the log fails."""
+        if error.errno not in NO_SPACE:
+            self._fail(error)
+
     def fail(self, reason: str) -> None:
         """Refuse everything from now on: the directory is offline."""
         if self._failure is None:

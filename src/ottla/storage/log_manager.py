@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 from ottla import failpoints
 from ottla.errors import StorageError
 from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
+from ottla.storage.cleaner import Cleaner
+from ottla.storage.compaction import DEFAULT_LOAD_FACTOR, DEFAULT_MEMORY_BYTES, CleaningResult
 from ottla.storage.config import LONG_MAX, LogConfig
 from ottla.storage.files import NO_SPACE
 from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
-from ottla.storage.log_directory import DELETE_SUFFIX, Checkpoints, LogDirectory, renamed
+from ottla.storage.log_directory import DELETE_SUFFIX, STRAY_SUFFIX, Checkpoints, LogDirectory, renamed
 from ottla.storage.open_files import DEFAULT_CAPACITY, OpenFiles
 from ottla.types import TopicPartition
 
@@ -46,8 +48,6 @@ LANES = 4
 #: How often logs with `flush.ms` are looked at.
 FLUSH_TICK_MS = 500
 
-CleanOne = Callable[["LogManager"], Awaitable[bool]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogManagerSettings:
@@ -59,7 +59,11 @@ class LogManagerSettings:
     flush_offset_checkpoint_interval_ms: int = 60_000
     flush_start_offset_checkpoint_interval_ms: int = 60_000
     high_watermark_checkpoint_interval_ms: int = 5_000
+    cleaner_enable: bool = True
     cleaner_backoff_ms: int = 15_000
+    cleaner_memory_bytes: int = DEFAULT_MEMORY_BYTES
+    cleaner_load_factor: float = DEFAULT_LOAD_FACTOR
+    cleaner_bytes_per_second_max: float = float("inf")
     producer_id_expiration_ms: int = DEFAULT_PRODUCER_ID_EXPIRATION_MS
     producer_id_expiration_check_interval_ms: int = 600_000
     #: `ottla.foreign.confirm`: treat directories that Apache Kafka wrote as our own.
@@ -75,7 +79,7 @@ class LogManager:
         directories: the usable directories by path.
         offline_dirs: path -> why it cannot be used.
         on_directory_offline: called with (path, partitions that were in it).
-        clean_one: compacts the log that needs it most and tells whether there was one; set by whoever has a cleaner.
+        cleaner: compacts.
     """
 
     def __init__(
@@ -116,7 +120,13 @@ class LogManager:
         self.offline_dirs: dict[str, str] = {}
         self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
         self.cluster_id = cluster_id
-        self.clean_one: CleanOne | None = None
+        self.cleaner = Cleaner(
+            offload,
+            clock,
+            memory_bytes=self.settings.cleaner_memory_bytes,
+            load_factor=self.settings.cleaner_load_factor,
+            bytes_per_second_max=self.settings.cleaner_bytes_per_second_max,
+        )
         self.open_files = OpenFiles(files, self.settings.open_files_max)
         self.recovered_logs = 0
         self.recovered_bytes = 0
@@ -131,26 +141,22 @@ class LogManager:
         self._removals: deque[tuple[int, str, bool]] = deque()
         self._flush_due: dict[PartitionLog, None] = {}
         self._loaded = False
+        self._found: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
         self._any_flush_ms = default_config.flush_ms < LONG_MAX
 
     # -- start
 
-    async def load(self, config_of: Callable[[str], LogConfig] | None = None) -> None:
-        """Take the directories and open every log in them.
-
-        Args:
-            config_of: the configuration of a topic; topics it does not know get the default.
+    async def take_directories(self) -> None:
+        """Lock the directories and read what they say about themselves, not yet their logs.
 
         Raises:
-            StorageError: a directory must not be used (in use, other cluster, newer format), a partition lies in two
-                of them, or none is usable.
+            StorageError: a directory must not be used (in use, other cluster, newer format), or none is usable.
         """
         self._loop = asyncio.get_running_loop()
-        todo: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
         for path in self._paths:
             directory = LogDirectory(self.files, path)
             try:
-                todo += await self._offload.run(self._open_directory, directory)
+                self._found += await self._offload.run(self._open_directory, directory)
             except OSError as error:
                 directory.close()
                 self.offline_dirs[path] = str(error)
@@ -158,6 +164,24 @@ class LogManager:
         if not self.directories:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.offline_dirs.items())
             raise StorageError(f"no log directory can be used: {reasons}")
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the last stop was a clean one, in all directories."""
+        return all(directory.is_clean for directory in self.directories.values())
+
+    async def load(self, config_of: Callable[[str], LogConfig] | None = None) -> None:
+        """Open every log; takes the directories first if that has not been done.
+
+        Args:
+            config_of: the configuration of a topic; topics it does not know get the default.
+
+        Raises:
+            StorageError: as `take_directories`, or a partition lies in two of them.
+        """
+        if not self.directories:
+            await self.take_directories()
+        todo, self._found = self._found, []
         seen: dict[TopicPartition, str] = {}
         for directory, _, topic_partition, _ in todo:
             if topic_partition in seen:
@@ -188,6 +212,7 @@ class LogManager:
                 directory.path,
             )
         checkpoints = directory.read_checkpoints()
+        self.cleaner.add_directory(directory.path, directory.read_cleaner_offsets())
         self.directories[directory.path] = directory
         for name in directory.names:
             if name.endswith(DELETE_SUFFIX):
@@ -286,6 +311,7 @@ class LogManager:
         log = self.logs.pop(topic_partition)
         log.abandon(f"{topic_partition} was deleted")
         parent = log.directory.rpartition("/")[0]
+        self.cleaner.forget(parent, topic_partition)
         target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
         try:
             self.files.rename(log.directory, target)
@@ -294,6 +320,20 @@ class LogManager:
             self._take_offline_soon(parent, f"{topic_partition}: {error}")
             raise
         self._removals.append((self._clock.wall_ms() + log.config.file_delete_delay_ms, target, True))
+
+    def set_aside(self, topic_partition: TopicPartition) -> str:
+        """Take a log away that belongs to no topic any more, and keep it; return where. May be called off the loop.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        log = self.logs.pop(topic_partition)
+        log.abandon(f"{topic_partition} belongs to no topic")
+        parent = log.directory.rpartition("/")[0]
+        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), STRAY_SUFFIX)}"
+        self.files.rename(log.directory, target)
+        self.files.sync_dir(parent)
+        return target
 
     def directory_of(self, topic_partition: TopicPartition) -> str:
         """Return the log directory of a partition."""
@@ -431,7 +471,7 @@ class LogManager:
     async def _run_cleaner(self) -> None:
         while True:
             try:
-                busy = self.clean_one is not None and await self.clean_one(self)
+                busy = self.settings.cleaner_enable and await self.clean_dirtiest() is not None
             except Exception:
                 logger.exception("compaction failed and is tried again")
                 busy = False
@@ -467,6 +507,10 @@ class LogManager:
             except Exception as error:
                 logger.warning("retention of %s failed and is tried again: %s", log.topic_partition, error)
         return total
+
+    async def clean_dirtiest(self) -> CleaningResult | None:
+        """Compact the log that needs it most; None if none does. Foreign directories are left alone."""
+        return await self.cleaner.clean_dirtiest(self.deletable_logs(), self.directories)
 
     async def expire_producers(self) -> int:
         """Forget silent producers; return how many."""

@@ -191,10 +191,11 @@ class Segment:
             self.offset_index.write()
             self.time_index.write()
 
-    def sync(self) -> None:
+    def sync(self, *, with_indexes: bool = True) -> None:
         """Make a sealed segment durable, indexes included."""
         self.open_for_append().datasync()
-        self.sync_indexes()
+        if with_indexes:
+            self.sync_indexes()
 
     @property
     def has_unsynced_indexes(self) -> bool:
