@@ -373,6 +373,11 @@ def test_claimed_log_append_time_becomes_create_time() -> None:
     assert validated.max_timestamp == NOW + 5
 
 
+def test_claimed_log_append_time_without_a_time_is_refused() -> None:
+    data = batch(timestamp_type=TimestampType.LOG_APPEND_TIME, max_timestamp=-1)
+    assert len(refused(data, ErrorCode.INVALID_TIMESTAMP).record_errors) == 5
+
+
 # ------------------------------------------------------------------------------------------------ recompression
 
 

@@ -183,6 +183,18 @@ def test_offset_map_agrees_and_is_a_dict(
         assert plain.decode_records(rest, count, 0, 1000, None) == [tuple(record) for record in kept]
 
 
+def test_keys_that_share_one_hash_are_different_keys(extension: ModuleType) -> None:
+    first, second = plain.hash_key(b"key")
+    body = bytes(plain.encode_records([Record(0, 0, b"key", b"v")], 0, 0))
+    for module in (extension, plain):
+        table = array("q", bytes(24 * 8))
+        table[3 * (first & 7) : 3 * (first & 7) + 3] = array("q", [first, second ^ 1, 100])
+        kept = module.filter_records(body, 1, 0, 0, table, 50, True)
+        assert kept == (1, 0, 0, None)
+        assert module.index_keys(body, 1, 0, 0, table, 1, 7) == 2
+        assert table[3 * (first & 7) + 2] == 100
+
+
 @given(keys=st.sets(st.binary(max_size=4), max_size=30))
 def test_rehash_agrees_and_keeps_every_key(extension: ModuleType, keys: set[bytes]) -> None:
     records = [Record(index, 0, key, b"") for index, key in enumerate(sorted(keys))]
