@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ottla.network.connection import BrokerConnection, Buffer, Reply
+    from ottla.observability.metrics import BrokerMetrics
     from ottla.protocol.schema import Message
 
 logger = logging.getLogger(__name__)
@@ -45,13 +46,14 @@ _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 class _Route:
     """One API in one version: its handler with its codecs, looked up once per request."""
 
-    __slots__ = ("api_key", "decode", "flexible_header", "handler", "header_decode", "version")
+    __slots__ = ("api_key", "decode", "flexible_header", "handler", "header_decode", "metrics", "version")
 
-    def __init__(self, api_key: ApiKey, version: int, handler: Handler) -> None:
+    def __init__(self, api_key: ApiKey, version: int, handler: Handler, metrics: BrokerMetrics) -> None:
         spec = APIS[api_key]
         self.api_key = api_key
         self.version = version
         self.handler = handler
+        self.metrics = metrics.request(spec.name)
         self.decode = decoder(spec.request_class(), version)
         encoder(spec.response_class(), version)  # built now, found by `encode_chunks`
         self.header_decode = decoder(RequestHeader, request_header_version(api_key, version))
@@ -61,15 +63,17 @@ class _Route:
 class Dispatcher:
     """Knows which handler answers what. `handle` is what connections call with each frame."""
 
-    def __init__(self, routes: Mapping[ApiKey, Handler], cluster_id: Callable[[], str], node_id: int) -> None:
+    def __init__(
+        self, routes: Mapping[ApiKey, Handler], cluster_id: Callable[[], str], node_id: int, metrics: BrokerMetrics
+    ) -> None:
         self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
         missing = SERVED.keys() - self._handlers.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
         self._routes: dict[tuple[int, int], _Route] = {}
         self._cluster_id = cluster_id
         self._node_id = node_id
-        self.requests: dict[ApiKey, int] = dict.fromkeys(self._handlers, 0)
-        self.errors: dict[ApiKey, int] = dict.fromkeys(self._handlers, 0)
+        self._metrics = metrics
+        self._now = asyncio.get_running_loop().time
 
     def warm(self) -> None:
         """Build the codecs that the first client of any kind needs, so that it does not wait for them."""
@@ -86,7 +90,7 @@ class Dispatcher:
             served = SERVED.get(api_key)
             if served is None or not served[0] <= version <= served[1]:
                 raise RemoteProtocolError(f"{api_key.name} version {version} is not served")
-            route = self._routes[key, version] = _Route(api_key, version, self._handlers[api_key])
+            route = self._routes[key, version] = _Route(api_key, version, self._handlers[api_key], self._metrics)
         return route
 
     def handle(self, connection: BrokerConnection, frame: memoryview) -> Reply:
@@ -119,22 +123,27 @@ class Dispatcher:
             local_port=connection.local_port,
             connection=connection,
         )
-        self.requests[route.api_key] += 1
+        started = self._now()
         try:
             answer = route.handler(context, request)
         except KafkaError as error:
             answer = self._error_response(route, error)
         if isinstance(answer, Awaitable):
-            task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer))
+            task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer, started))
             # A produce that waits for its commit has been appended: the next one may be appended behind it.
             return PendingReply(task, blocks_next=route.api_key is not ApiKey.PRODUCE)
+        route.metrics.observe((self._now() - started) * 1000)
         return None if answer is None else _frame(route, header.correlation_id, answer)
 
-    async def _answer_later(self, route: _Route, correlation_id: int, answer: Awaitable[Any]) -> list[Buffer] | None:
+    async def _answer_later(
+        self, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float
+    ) -> list[Buffer] | None:
+        begun = self._now()
         try:
             message = await answer
         except KafkaError as error:
             message = self._error_response(route, error)
+        route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
         return None if message is None else _frame(route, correlation_id, message)
 
     def _error_response(self, route: _Route, error: KafkaError) -> Message:
@@ -143,7 +152,7 @@ class Dispatcher:
         Raises:
             KafkaError: it has none; the connection is closed and the log says why.
         """
-        self.errors[route.api_key] += 1
+        route.metrics.error(error.code.name)
         response = APIS[route.api_key].response_class()()
         if not hasattr(response, "error_code"):
             raise error

@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 Subscriber = Callable[[ClusterImage, ImageDelta], Awaitable[None] | None]
 """Gets the next image before anybody else sees it. While an awaitable is waited for, the old image stays in force."""
 
+#: With more topics than this in one change, all topics are read at once instead of one by one.
+TOPICS_READ_SINGLY_MAX = 32
+
 #: Pause before the tree is read again after it could not be.
 RETRY_SECONDS = 0.5
 
@@ -150,9 +153,13 @@ class MetadataFollower:
         created: list[str] = []
         deleted: list[TopicImage] = []
         changed: list[str] = []
+        everything: dict[str, Node] | None = None
+        if len(change.topics) > TOPICS_READ_SINGLY_MAX:
+            everything = dict(await self._tree.subtree(BROKER_TOPICS))
         for name in change.topics:
             old = before.topics.get(name)
-            new = decode_topic(name, dict(await self._tree.subtree(TopicNode.path(name))))
+            nodes = dict(await self._tree.subtree(TopicNode.path(name))) if everything is None else everything
+            new = decode_topic(name, nodes)
             assert isinstance(topics, dict)
             assert isinstance(names, dict)
             if old is not None and (new is None or new.topic_id != old.topic_id):

@@ -76,6 +76,7 @@ class Server:
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
         self._sockets: list[socket.socket] = []
+        self._names: list[str] = []
         self._acceptors: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
@@ -91,7 +92,12 @@ class Server:
     # -- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self, listeners: Sequence[Listener]) -> None:
-        """Bind every listener, then accept.
+        """Bind every listener, then accept. Raises what `bind` raises."""
+        await self.bind(listeners)
+        self.accept()
+
+    async def bind(self, listeners: Sequence[Listener]) -> None:
+        """Take the addresses; who connects waits until `accept`.
 
         Raises:
             ListenError: a listener cannot be bound; none is left bound then.
@@ -100,7 +106,7 @@ class Server:
         bound: list[tuple[Listener, socket.socket]] = []
         try:
             for listener in listeners:
-                sockets = await bind(listener, max(self.limits.backlog, BACKLOG_MIN))
+                sockets = await bind_listener(listener, max(self.limits.backlog, BACKLOG_MIN))
                 bound += ((listener, bound_socket) for bound_socket in sockets)
                 self.addresses.append((listener.name, listener.host, sockets[0].getsockname()[1]))
         except BaseException:
@@ -109,9 +115,13 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
+        self._names = [listener.name for listener, _ in bound]
+
+    def accept(self) -> None:
+        """Begin to accept on every bound listener."""
         self._acceptors = [
-            asyncio.get_running_loop().create_task(self._accept(bound_socket, listener.name), name="ottla-accept")
-            for listener, bound_socket in bound
+            asyncio.get_running_loop().create_task(self._accept(bound_socket, name), name="ottla-accept")
+            for name, bound_socket in zip(self._names, self._sockets, strict=True)
         ]
         self._schedule_sweep()
 
@@ -228,7 +238,7 @@ class Server:
             connection.sweep(now, self.sweep_seconds)
 
 
-async def bind(listener: Listener, backlog: int) -> list[socket.socket]:
+async def bind_listener(listener: Listener, backlog: int) -> list[socket.socket]:
     """Listening sockets for all addresses of a listener, all on the same port."""
     loop = asyncio.get_running_loop()
     where = f"{listener.host or '*'}:{listener.port}"

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla import failpoints
 from ottla.errors import StorageError
@@ -69,6 +69,28 @@ class LogManagerSettings:
     #: `ottla.foreign.confirm`: treat directories that Apache Kafka wrote as our own.
     foreign_confirmed: bool = False
     open_files_max: int = DEFAULT_CAPACITY
+
+
+class ReplicaInfo(NamedTuple):
+    """One log in a directory."""
+
+    topic: str
+    partition: int
+    size: int
+    #: How far it is behind the high watermark.
+    offset_lag: int = 0
+    #: Whether it is being moved here.
+    is_future: bool = False
+
+
+class LogDirInfo(NamedTuple):
+    """One log directory. Bytes are -1 if unknown; an offline one has no replicas."""
+
+    path: str
+    online: bool
+    total_bytes: int
+    usable_bytes: int
+    replicas: list[ReplicaInfo]
 
 
 class LogManager:
@@ -187,14 +209,27 @@ class LogManager:
             if topic_partition in seen:
                 raise StorageError(f"{topic_partition} is in both {seen[topic_partition]} and {directory.path}")
             seen[topic_partition] = directory.path
+        for path, directory in self.directories.items():
+            try:
+                await self._offload.run(directory.begin)
+            except OSError as error:
+                self._take_offline(path, str(error))
         slices = deque(todo[start : start + SLICE] for start in range(0, len(todo), SLICE))
 
         async def lane() -> None:
             while slices:
-                await self._offload.run(self._open_logs, slices.popleft(), config_of)
+                for path, reason in await self._offload.run(self._open_logs, slices.popleft(), config_of):
+                    self._take_offline(path, reason)
 
         await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
+        if not self.online_dirs:
+            raise StorageError("; ".join(self.offline_dirs.values()))
         self._loaded = True
+
+    @property
+    def online_dirs(self) -> list[str]:
+        """The directories that can be used."""
+        return [path for path in self.directories if path not in self.offline_dirs]
 
     def _open_directory(self, directory: LogDirectory) -> list[tuple[LogDirectory, str, TopicPartition, Checkpoints]]:
         properties = directory.open(
@@ -223,7 +258,9 @@ class LogManager:
         self,
         todo: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]],
         config_of: Callable[[str], LogConfig] | None,
-    ) -> None:
+    ) -> list[tuple[str, str]]:
+        """Open logs; return (directory, reason) where that is impossible."""
+        failed: list[tuple[str, str]] = []
         for directory, name, topic_partition, checkpoints in todo:
             if directory.path in self.offline_dirs:
                 continue
@@ -247,13 +284,14 @@ class LogManager:
                     hooks=self,
                     lock=self._lock_factory(),
                 )
-            except OSError as error:
-                self._take_offline_soon(directory.path, f"{topic_partition}: {error}")
+            except (OSError, StorageError) as error:
+                failed.append((directory.path, f"{topic_partition}: {error}"))
                 continue
             if log.recovered_bytes:
                 self.recovered_logs += 1
                 self.recovered_bytes += log.recovered_bytes
             self.logs[topic_partition] = log
+        return failed
 
     # -- logs come and go
 
@@ -292,7 +330,7 @@ class LogManager:
         return log
 
     def _roomiest(self) -> str:
-        paths = [path for path in self.directories if path not in self.offline_dirs]
+        paths = self.online_dirs
         if not paths:
             raise StorageError("all log directories are offline")
         if len(paths) == 1:
@@ -401,19 +439,41 @@ class LogManager:
         if due:
             await asyncio.wait(due)
 
+    # -- facts
+
+    async def describe(self) -> list[LogDirInfo]:
+        """Return the state of every configured directory, in the order of the configuration (DescribeLogDirs)."""
+        return [await self._offload.run(self._describe, path) for path in self._paths]
+
+    def _describe(self, path: str) -> LogDirInfo:
+        if path in self.offline_dirs or path not in self.directories:
+            return LogDirInfo(path, False, -1, -1, [])
+        try:
+            total, usable = self.files.disk_usage(path)
+        except OSError:
+            total = usable = -1
+        replicas = [
+            ReplicaInfo(log.topic_partition.topic, log.topic_partition.partition, log.size)
+            for log in list(self.logs.values())
+            if log.directory.rpartition("/")[0] == path
+        ]
+        return LogDirInfo(path, True, total, usable, replicas)
+
     # -- checkpoints
 
-    async def checkpoint(self) -> None:
-        """Note recovery points, log starts and high watermarks, where they changed."""
-        await self.checkpoint_high_watermarks()
-        await self._checkpoint(RECOVERY_POINT_FILE, lambda log: log.recovery_point)
-        await self._checkpoint(LOG_START_FILE, _checkpointed_log_start)
+    async def checkpoint(self) -> set[str]:
+        """Note recovery points, log starts and high watermarks, where they changed; return where that failed."""
+        failed = await self.checkpoint_high_watermarks()
+        failed |= await self._checkpoint(RECOVERY_POINT_FILE, lambda log: log.recovery_point)
+        failed |= await self._checkpoint(LOG_START_FILE, _checkpointed_log_start)
+        return failed
 
-    async def checkpoint_high_watermarks(self) -> None:
+    async def checkpoint_high_watermarks(self) -> set[str]:
         """Note the high watermarks."""
-        await self._checkpoint(HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
+        return await self._checkpoint(HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
 
-    async def _checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> None:
+    async def _checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
+        failed: set[str] = set()
         by_path: dict[str, dict[TopicPartition, int]] = {path: {} for path in self.directories}
         for topic_partition, log in self.logs.items():
             offset = offset_of(log)
@@ -424,10 +484,12 @@ class LogManager:
                 try:
                     await self._offload.run(self.directories[path].write_offsets, name, offsets)
                 except OSError as error:
+                    failed.add(path)
                     if error.errno in NO_SPACE:
                         logger.warning("%s could not be written to %s: %s", name, path, error)
                     else:
                         self._take_offline(path, f"{name}: {error}")
+        return failed
 
     # -- background
 
@@ -563,7 +625,7 @@ class LogManager:
 
         await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
         if self._loaded:
-            await self.checkpoint()
+            unclean.update(dict.fromkeys(await self.checkpoint()))
         for path, directory in self.directories.items():
             if self._loaded and path not in unclean and path not in self.offline_dirs:
                 try:

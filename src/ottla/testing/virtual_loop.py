@@ -100,7 +100,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if server is None:
             raise ConnectionRefusedError(111, f"nobody listens on {host}:{port}")
         client_address = (host, self.free_port())
-        client, remote = protocol_factory(), server.factory()
+        remote = server.factory()
+        client = protocol_factory()
         near = MemoryTransport(self, client, client_address, (host, port))
         far = MemoryTransport(self, remote, (host, port), client_address)
         near.peer, far.peer = far, near

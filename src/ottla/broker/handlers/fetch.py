@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
+    from ottla.observability.metrics import BrokerMetrics
     from ottla.offload import Offload
     from ottla.storage.slices import LogSlice
 
@@ -61,6 +62,7 @@ class FetchHandler:
         self,
         replicas: ReplicaManager,
         sessions: FetchSessionCache,
+        metrics: BrokerMetrics,
         *,
         fetch_max_bytes: int,
         offload: Offload,
@@ -68,6 +70,7 @@ class FetchHandler:
     ) -> None:
         self._replicas = replicas
         self._sessions = sessions
+        self._metrics = metrics
         self._fetch_max_bytes = fetch_max_bytes
         self._offload = offload
         self._clock = clock
@@ -129,6 +132,7 @@ class FetchHandler:
             if part is not None and part.size:
                 found.slices.append((data, part))
                 found.byte_count += part.size
+                self._metrics.topic(want.topic).bytes_out += part.size
                 room = max(room - part.size, 0)
                 if isolation == IsolationLevel.READ_COMMITTED:
                     data.aborted_transactions = [

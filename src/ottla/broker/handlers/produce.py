@@ -14,7 +14,8 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from ottla.errors import ErrorCode, KafkaError, RequestTimedOutError
+from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError, RequestTimedOutError
+from ottla.observability.metrics import TopicMetrics
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log import AppendInfo
 
 logger = logging.getLogger(__name__)
@@ -39,15 +41,16 @@ ADMIN_CLIENT_ID = "__admin_client"
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 
 
-class CloseConnection(Exception):
+class CloseConnection(RemoteProtocolError):
     """With acks=0 there is no answer that could carry an error: Kafka closes the connection, so that the client notices."""
 
 
 class ProduceHandler:
     """Appends batches and answers when they are as safe as the client asked."""
 
-    def __init__(self, replicas: ReplicaManager) -> None:
+    def __init__(self, replicas: ReplicaManager, metrics: BrokerMetrics) -> None:
         self._replicas = replicas
+        self._metrics = metrics
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.PRODUCE: self.handle_produce}
@@ -63,6 +66,8 @@ class ProduceHandler:
                 error = ErrorCode.INVALID_TOPIC_EXCEPTION
             if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
                 error = ErrorCode.INVALID_REQUIRED_ACKS
+            counts = self._metrics.topic(name) if name in self._replicas.image.topics else TopicMetrics()
+            counts.produce_requests += 1
             for data in topic.partition_data:
                 part = PartitionProduceResponse(
                     index=data.index, error_code=error, base_offset=-1, log_append_time_ms=-1, log_start_offset=-1
@@ -74,7 +79,12 @@ class ProduceHandler:
                 if partition is None:
                     part.error_code = self._replicas.error(name, data.index)
                     continue
+                counts.bytes_in += len(data.records or b"")
                 wait = self._append(context, request.acks, partition, data.records, part)
+                if part.error_code:
+                    counts.failed_produce_requests += 1
+                elif part.base_offset >= 0:
+                    counts.messages_in += partition.log.log_end_offset - part.base_offset
                 if wait is not None:
                     waiting.append((part, wait))
         if waiting:

@@ -1,0 +1,452 @@
+"""Broker: builds the parts in order, starts them, stops them. The only place where wiring happens.
+
+Order of a start: take the data directories, open the coordination tree, load the image, bind the listeners, open the logs
+(they need the topics' configurations), become controller, hand out roles, load coordinators, accept. A stop goes back.
+What can go wrong at a start raises one of `START_ERRORS`, whose text is one sentence for the user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ottla
+from ottla.broker.addresses import Addresses
+from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
+from ottla.broker.coordinators.groups.config import GroupConfig
+from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
+from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.dispatch import Dispatcher
+from ottla.broker.facts import LiveFacts, LogDirFacts
+from ottla.broker.handlers.cluster import ClusterHandlers
+from ottla.broker.handlers.configs import ConfigHandlers
+from ottla.broker.handlers.fetch import FetchHandler
+from ottla.broker.handlers.groups import GroupsHandler
+from ottla.broker.handlers.log_offsets import LogOffsetHandlers
+from ottla.broker.handlers.loggers import PythonLoggers
+from ottla.broker.handlers.metadata import MetadataHandler
+from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.broker.handlers.produce import ProduceHandler
+from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.topics import TopicHandlers
+from ottla.broker.http_pages import BrokerFacts, Pages
+from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.replicas.manager import ReplicaManager
+from ottla.cluster.controller import Controller, ControllerSettings, InconsistentClusterIdError, prepare_tree
+from ottla.cluster.decisions.recovery import FoundPartition
+from ottla.cluster.decisions.topic_names import why_invalid
+from ottla.cluster.follow import MetadataFollower
+from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, ClusterImage, Endpoint, ImageDelta, delta_between
+from ottla.cluster.tree import TreeUnavailableError
+from ottla.config import ConfigError
+from ottla.errors import ErrorCode, StorageError
+from ottla.network.http import HttpSite
+from ottla.network.limits import NetworkLimits
+from ottla.network.server import Listener, ListenError, Server
+from ottla.observability.loop_monitor import LoopMonitor
+from ottla.observability.metrics import BrokerMetrics
+from ottla.protocol.records import kernels
+from ottla.storage.log_directory import read_meta_properties
+from ottla.storage.log_manager import LogManager, LogManagerSettings
+from ottla.types import GROUP_METADATA_TOPIC, CompressionType, TopicPartition, uuid_to_text
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ottla.broker.config import BrokerConfig
+    from ottla.clock import Clock
+    from ottla.cluster.tree import Tree
+    from ottla.offload import Offload
+    from ottla.storage.config import LogConfig
+    from ottla.storage.files import Files
+
+logger = logging.getLogger(__name__)
+
+#: The coordination tree of a single node, in the first data directory.
+TREE_FILE = "ottla.sqlite"
+
+#: What `start` raises when the fault is not ours: shown to the user as one line.
+START_ERRORS = (ConfigError, InconsistentClusterIdError, ListenError, StorageError, TreeUnavailableError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Everything a broker takes from outside; the simulation passes its own.
+
+    Attributes:
+        lock_factory: makes a log's lock: `threading.RLock` where `offload` has threads, `nullcontext` where not.
+        open_tree: opens the coordination tree, given the path of its file.
+        make_server: makes the listener.
+    """
+
+    clock: Clock
+    offload: Offload
+    files: Files
+    random: random.Random
+    lock_factory: Callable[[], AbstractContextManager[object]]
+    open_tree: Callable[[str], Any]
+    make_server: Callable[..., Server] = Server
+
+
+class Broker:
+    """One broker. `start` returns when clients can be served."""
+
+    def __init__(self, config: BrokerConfig, surroundings: Surroundings) -> None:
+        self.config = config
+        self.metrics = BrokerMetrics()
+        self._around = surroundings
+        self._static_config = config
+        self._monitor = LoopMonitor(self.metrics)
+        self._background: asyncio.Task[None] | None = None
+        self._started_at = 0.0
+        self._parts_running: list[Callable[[], Any]] = []
+        self.is_ready = False
+        self.logs: LogManager
+        self.follower: MetadataFollower
+        self.controller: Controller
+        self.replicas: ReplicaManager
+        self.groups: CoordinatorRuntime[GroupCoordinator]
+        self.dispatcher: Dispatcher
+        self.server: Server
+
+    @property
+    def image(self) -> ClusterImage:
+        return self.follower.image
+
+    @property
+    def addresses(self) -> list[str]:
+        """host:port of every listener; a listener on all addresses is shown as localhost."""
+        return [f"{host or 'localhost'}:{port}" for _, host, port in self.server.addresses]
+
+    # -- start
+
+    async def start(self) -> None:
+        """Start everything.
+
+        Raises:
+            One of START_ERRORS; what was started has been stopped then.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        around, config = self._around, self.config
+        self.logs = self._make_logs()
+        self._parts_running.append(self.logs.close)
+        await self.logs.take_directories()
+        tree: Tree = await around.open_tree(f"{self._first_directory()}/{TREE_FILE}")
+        self._parts_running.append(tree.close)
+        assert self.logs.cluster_id is not None
+        await prepare_tree(tree, self.logs.cluster_id)
+        self.follower = MetadataFollower(tree)
+        await self.follower.start()
+        self._parts_running.append(self.follower.stop)
+
+        self.controller = Controller(
+            tree,
+            self.follower,
+            ControllerSettings(
+                node_id=config.node_id,
+                rack=config.broker_rack,
+                num_partitions=config.num_partitions,
+                default_replication_factor=config.default_replication_factor,
+                offsets_topic_num_partitions=config.offsets_topic_num_partitions,
+                offsets_topic_replication_factor=config.offsets_topic_replication_factor,
+                offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,
+                static=config.levels.static,
+            ),
+            random=around.random,
+            clock=around.clock,
+            check_broker_config=config.with_dynamic,
+        )
+        self.replicas = ReplicaManager(
+            config.node_id,
+            self.logs,
+            image=self.image,
+            topic_config=self._topic_config,
+            offload=around.offload,
+            clock=around.clock,
+        )
+        self.replicas.on_leader, self.replicas.on_resigned = self._on_leader, self._on_resigned
+        self.logs.on_directory_offline = self.replicas.on_directory_offline
+        self.groups = self._make_groups()
+        self.dispatcher = self._make_dispatcher()
+        self.server = self._make_server()
+        await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
+        self._parts_running.append(self.server.stop)
+
+        is_new_tree = not self.image.topics
+        await self.logs.load(lambda topic: self._topic_config(self.image, topic))
+        found = self._found_partitions() if is_new_tree and self.logs.logs else None
+        for note in await self.controller.start(self._endpoints(), clean=self.logs.was_clean, found=found):
+            logger.warning("%s", note)
+        await self._set_strays_aside()
+        self.groups.start()
+        self._parts_running.append(self.groups.stop)
+        await self._on_image(self.image, delta_between(ClusterImage(), self.image))
+        self.follower.subscribe(self._on_image)
+        self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
+        self._parts_running.append(self._stop_background)
+        self._monitor.start()
+        self.server.accept()
+        self._started_at = asyncio.get_running_loop().time()
+        self.is_ready = True
+
+    def _first_directory(self) -> str:
+        return next(iter(self.logs.directories))
+
+    def _make_logs(self) -> LogManager:
+        around, config = self._around, self.config
+        cluster_id = config.cluster_id
+        for path in config.log_dirs:
+            known = read_meta_properties(around.files, path)
+            cluster_id = cluster_id or (known.cluster_id if known is not None else None)
+        return LogManager(
+            around.files,
+            config.log_dirs,
+            cluster_id=cluster_id or uuid_to_text(around.random.randbytes(16)),
+            node_id=config.node_id,
+            clock=around.clock,
+            offload=around.offload,
+            default_config=config.topic_defaults,
+            rng=around.random,
+            lock_factory=around.lock_factory,
+            settings=LogManagerSettings(
+                retention_check_interval_ms=config.log_retention_check_interval_ms,
+                initial_task_delay_ms=config.log_initial_task_delay_ms,
+                flush_scheduler_interval_ms=config.log_flush_scheduler_interval_ms,
+                flush_offset_checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
+                flush_start_offset_checkpoint_interval_ms=config.log_flush_start_offset_checkpoint_interval_ms,
+                high_watermark_checkpoint_interval_ms=config.replica_high_watermark_checkpoint_interval_ms,
+                cleaner_enable=config.log_cleaner_enable,
+                cleaner_backoff_ms=config.log_cleaner_backoff_ms,
+                cleaner_memory_bytes=config.log_cleaner_dedupe_buffer_size,
+                cleaner_load_factor=config.log_cleaner_io_buffer_load_factor,
+                cleaner_bytes_per_second_max=config.log_cleaner_io_max_bytes_per_second,
+                producer_id_expiration_ms=config.producer_id_expiration_ms,
+                producer_id_expiration_check_interval_ms=config.producer_id_expiration_check_interval_ms,
+                foreign_confirmed=config.ottla_foreign_confirm,
+            ),
+        )
+
+    def _make_groups(self) -> CoordinatorRuntime[GroupCoordinator]:
+        around, config = self._around, self.config
+        group_config = GroupConfig.from_broker(config)
+        return CoordinatorRuntime(
+            topic=GROUP_METADATA_TOPIC,
+            log=ReplicatedCoordinatorLog(self.replicas, around.offload),
+            shard_factory=lambda partition, timeline, timers: GroupCoordinator(
+                partition, timeline, timers, config=group_config, dice=around.random
+            ),
+            partition_count=self._offsets_partition_count,
+            clock=around.clock,
+            config=RuntimeConfig(
+                append_timeout_ms=config.offsets_commit_timeout_ms,
+                batch_bytes_max=config.topic_defaults.max_message_bytes,
+                compression=CompressionType(config.offsets_topic_compression_codec),
+                load_bytes_max=config.offsets_load_buffer_size,
+            ),
+        )
+
+    def _offsets_partition_count(self) -> int:
+        topic = self.image.topics.get(GROUP_METADATA_TOPIC)
+        return self.config.offsets_topic_num_partitions if topic is None else len(topic.partitions)
+
+    def _make_dispatcher(self) -> Dispatcher:
+        around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
+        addresses = Addresses(lambda: self.image, config.node_id, auto=config.advertised_listeners is None)
+
+        async def create_topic(name: str) -> ErrorCode:
+            return (await controller.ensure_topic(name)).error
+
+        def image() -> ClusterImage:
+            return self.image
+
+        sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
+        routes: dict[Any, Any] = {}
+        for handlers in (
+            ProduceHandler(replicas, self.metrics),
+            FetchHandler(
+                replicas,
+                sessions,
+                self.metrics,
+                fetch_max_bytes=config.fetch_max_bytes,
+                offload=around.offload,
+                clock=around.clock,
+            ),
+            LogOffsetHandlers(replicas, around.offload),
+            ProducerHandlers(replicas, controller.allocate_producer_ids),
+            MetadataHandler(
+                image,
+                addresses,
+                auto_create=config.auto_create_topics_enable,
+                create_topic=create_topic,
+                check_name=why_invalid,
+            ),
+            GroupsHandler(
+                self.groups,
+                GroupConfig.from_broker(config),
+                image=image,
+                addresses=addresses,
+                ensure_topic=controller.ensure_topic,
+            ),
+            OffsetsHandler(self.groups, image=image),
+            TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+            ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
+            ClusterHandlers(
+                image,
+                addresses,
+                controller,
+                LogDirFacts(self.logs, around.offload),
+                around.clock,
+                max_request_partition_size_limit=config.max_request_partition_size_limit,
+            ),
+        ):
+            routes.update(handlers.routes())
+        return Dispatcher(routes, lambda: self.image.cluster_id, config.node_id, self.metrics)
+
+    def _make_server(self) -> Server:
+        config = self.config
+        advertised = config.advertised_listeners or ()
+        return self._around.make_server(
+            self.dispatcher.handle,
+            limits=NetworkLimits(
+                request_bytes_max=config.socket_request_max_bytes,
+                connections_max=config.max_connections,
+                connections_per_ip_max=config.max_connections_per_ip,
+                connections_per_ip_overrides=config.max_connections_per_ip_overrides,
+                connection_creation_rate_max=config.max_connection_creation_rate,
+                idle_ms_max=config.connections_max_idle_ms,
+                queued_request_bytes_max=config.queued_max_request_bytes,
+                backlog=config.socket_listen_backlog_size,
+            ),
+            http=HttpSite(
+                handler=Pages(LiveFacts(self)).handle,
+                hosts=frozenset(listener.host.lower() for listener in (*config.listeners, *advertised)),
+            ),
+            metrics=self.metrics.network,
+        )
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Where this broker is reached; with `auto` the host stays empty and each client is told what it used."""
+        bound = {name: port for name, _, port in self.server.addresses}
+        listeners = self.config.advertised_listeners or self.config.listeners
+        return [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
+
+    def _found_partitions(self) -> list[FoundPartition]:
+        """The partitions on the disk, when the tree has none: it was lost, or the data was brought from elsewhere."""
+        logger.warning("the coordination tree is new, but there is data: topics are rebuilt from their directories")
+        return [
+            FoundPartition(tp.topic, tp.partition, log.topic_id, log.leader_epochs.latest)
+            for tp, log in self.logs.logs.items()
+        ]
+
+    async def _set_strays_aside(self) -> None:
+        """A log whose topic was deleted while we were away, or is another one of the same name, is kept but not used."""
+        for topic_partition, log in list(self.logs.logs.items()):
+            topic = self.image.topics.get(topic_partition.topic)
+            known = topic is not None and topic_partition.partition < len(topic.partitions)
+            if known and topic is not None and not any(log.topic_id):
+                await self._around.offload.run(log.set_topic_id, topic.topic_id)
+            elif not known or topic is None or log.topic_id != topic.topic_id:
+                kept = await self._around.offload.run(self.logs.set_aside, topic_partition)
+                logger.warning("%s belongs to no topic; its data is kept in %s", topic_partition, kept)
+
+    # -- following the cluster
+
+    def _topic_config(self, image: ClusterImage, topic: str) -> LogConfig:
+        return self._with_dynamic(image).log_config(image.topic_config(topic))
+
+    def _with_dynamic(self, image: ClusterImage) -> BrokerConfig:
+        """This broker's configuration with what was set at run time."""
+        own: Mapping[str, str] = image.config(BROKERS, str(self.config.node_id))
+        default: Mapping[str, str] = image.config(BROKERS, DEFAULT_ENTITY)
+        if not own and not default:
+            return self._static_config
+        levels = self.config.levels
+        if levels.broker != own or levels.default != default:
+            self.config = self._static_config.with_dynamic(own, default)
+        return self.config
+
+    async def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
+        await self.replicas.apply(image, delta)
+        if delta.deleted:
+            for topic in delta.deleted:
+                self.metrics.topics.pop(topic.name, None)
+            self.groups.on_topics_deleted([DeletedTopic(t.name, t.topic_id) for t in delta.deleted])
+
+    def _on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
+        if topic_partition.topic == GROUP_METADATA_TOPIC:
+            self.groups.on_leader(topic_partition.partition, leader_epoch)
+
+    def _on_resigned(self, topic_partition: TopicPartition) -> None:
+        if topic_partition.topic == GROUP_METADATA_TOPIC:
+            self.groups.on_resign(topic_partition.partition)
+
+    # -- stop
+
+    async def stop(self) -> None:
+        """Stop everything, in the reverse order; safe to call after a failed start. Data is complete on the disk after."""
+        self.is_ready = False
+        self._monitor.stop()
+        for stop in reversed(self._parts_running):
+            try:
+                await stop()
+            except Exception:
+                logger.exception("a part of the broker did not stop cleanly")
+        self._parts_running.clear()
+        self._around.offload.close()
+
+    async def _stop_background(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+
+    # -- facts
+
+    @property
+    def kernels(self) -> str:
+        """Which record kernels run, and why if not the compiled ones."""
+        return kernels.STATUS
+
+    def facts(self) -> BrokerFacts:
+        """What this broker says about itself."""
+        return BrokerFacts(
+            version=ottla.__version__,
+            node_id=self.config.node_id,
+            cluster_id=self.image.cluster_id,
+            addresses=self.addresses,
+            data_dirs=list(self.config.log_dirs),
+            kernels=self.kernels,
+        )
+
+    @property
+    def uptime_seconds(self) -> float:
+        return asyncio.get_running_loop().time() - self._started_at if self.is_ready else 0.0
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        """Name, help text and value of single numbers, for `/metrics`."""
+        yield (
+            "ottla_loop_idle_share",
+            "Share of one processor left unused over the last minute.",
+            self._monitor.idle_share,
+        )
+        rates = self._monitor
+        yield (
+            "kafka_server_socketservermetrics_connection_creation_rate",
+            "New connections per second over the last minute.",
+            rates.connection_creation_rate,
+        )
+        yield (
+            "kafka_server_socketservermetrics_connection_close_rate",
+            "Ended connections per second over the last minute.",
+            rates.connection_close_rate,
+        )

@@ -1,0 +1,147 @@
+"""What a running broker tells its pages and DescribeLogDirs: plain values, gathered when somebody asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
+from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts
+from ottla.errors import KafkaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ottla.broker.broker import Broker
+    from ottla.observability.metrics import BrokerMetrics
+    from ottla.offload import Offload
+    from ottla.storage.log_manager import LogManager
+
+
+class LiveFacts:
+    """Answers `ottla.broker.http_pages.Facts` from a broker's parts."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    @property
+    def broker(self) -> BrokerFacts:
+        return self._broker.facts()
+
+    @property
+    def metrics(self) -> BrokerMetrics:
+        return self._broker.metrics
+
+    @property
+    def ready(self) -> bool:
+        return self._broker.is_ready
+
+    @property
+    def problem(self) -> str | None:
+        offline = self._broker.logs.offline_dirs
+        return "; ".join(f"log directory {path} is offline: {reason}" for path, reason in offline.items()) or None
+
+    @property
+    def uptime_seconds(self) -> float:
+        return self._broker.uptime_seconds
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        yield from self._broker.gauges()
+
+    def brokers(self) -> Sequence[tuple[int, str]]:
+        own = self.broker
+        return [
+            (
+                broker.node_id,
+                own.addresses[0]
+                if broker.node_id == own.node_id
+                else ", ".join(f"{e.host}:{e.port}" for e in broker.endpoints),
+            )
+            for broker in self._broker.image.brokers.values()
+        ]
+
+    def topics(self) -> Sequence[str]:
+        return sorted(self._broker.image.topics)
+
+    def partitions(self, topic: str) -> Sequence[PartitionFacts]:
+        known = self._broker.image.topics.get(topic)
+        found = []
+        for index, state in enumerate(known.partitions if known is not None else ()):
+            partition = self._broker.replicas.partition(topic, index)
+            log = None if partition is None else partition.log
+            found.append(
+                PartitionFacts(
+                    index,
+                    state.leader,
+                    state.replicas,
+                    state.isr,
+                    -1 if log is None else log.log_start_offset,
+                    -1 if log is None else log.high_watermark,
+                    -1 if log is None else log.log_end_offset,
+                    -1 if log is None else log.size,
+                    1 if log is None else log.config.min_insync_replicas,
+                )
+            )
+        return found
+
+    def groups(self) -> Sequence[str]:
+        try:
+            return sorted(
+                group.group_id
+                for listed in self._broker.groups.read_all(lambda shard: shard.list_groups((), ()))
+                for group in listed
+            )
+        except KafkaError:
+            return []  # loading: known in a moment
+
+    def group(self, group_id: str) -> GroupFacts | None:
+        groups = self._broker.groups
+        try:
+            described, offsets = groups.read(
+                groups.partition_for(group_id),
+                lambda shard: (shard.describe_group(group_id), shard.fetch_all_offsets(group_id, stable=False)),
+            )
+        except KafkaError:
+            return None
+        if described is None:
+            return None
+        return GroupFacts(
+            group_id,
+            described.group_state,
+            len(described.members),
+            [
+                self._committed(topic, index, fetched.offset)
+                for topic, partitions in sorted(offsets.items())
+                for index, fetched in sorted(partitions.items())
+            ],
+        )
+
+    def _committed(self, topic: str, index: int, offset: int) -> CommittedOffset:
+        partition = self._broker.replicas.partition(topic, index)
+        lag = max(partition.log.high_watermark - offset, 0) if partition is not None else 0
+        return CommittedOffset(topic, index, offset, lag)
+
+
+class LogDirFacts:
+    """Answers DescribeLogDirs: sizes of logs, room on the disks, which directories are offline."""
+
+    def __init__(self, logs: LogManager, offload: Offload) -> None:
+        self._logs = logs
+        self._offload = offload
+
+    async def describe(self) -> list[LogDirInfo]:
+        found = []
+        for path in dict.fromkeys([*self._logs.directories, *self._logs.offline_dirs]):
+            if path in self._logs.offline_dirs:
+                found.append(LogDirInfo(path, False, -1, -1, ()))
+                continue
+            try:
+                total, usable = await self._offload.run(self._logs.files.disk_usage, path)
+            except OSError:
+                total = usable = -1
+            replicas = [
+                ReplicaInfo(tp.topic, tp.partition, log.size)
+                for tp, log in self._logs.logs.items()
+                if self._logs.directory_of(tp) == path
+            ]
+            found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))
+        return found
