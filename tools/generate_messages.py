@@ -192,8 +192,8 @@ class FieldText:
             self.parameter = f"{self.name}: {self.type} = EMPTY"
             self.store = f"self.{self.name}: {self.type} = [] if {self.name} is EMPTY else {self.name}"
         elif struct:
-            self.parameter = f"{self.name}: {value_type} | None = None"
-            self.store = f"self.{self.name}: {self.type} = {kind}() if {self.name} is None else {self.name}"
+            self.parameter = f"{self.name}: {self.type} = EMPTY"
+            self.store = f"self.{self.name}: {self.type} = {kind}() if {self.name} is EMPTY else {self.name}"
         else:
             self.parameter = f"{self.name}: {self.type} = {literal(kind, default)}"
 

@@ -22,6 +22,7 @@ from ottla.protocol.messages.fetch import (
     FetchResponse,
     PartitionData,
 )
+from ottla.protocol.messages.group_records import ClassicMemberMetadata, ConsumerGroupMemberMetadataValue
 from ottla.protocol.messages.headers import RequestHeader, ResponseHeader
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from ottla.protocol.messages.offset_fetch import OffsetFetchRequest
@@ -243,6 +244,14 @@ def test_nullable_structs_are_announced_by_a_byte() -> None:
     assert encode(DescribeTopicPartitionsRequest(), 0).endswith(b"\xff\0")
     request = DescribeTopicPartitionsRequest(cursor=Cursor(topic_name="t", partition_index=3))
     assert encode(request, 0).endswith(b"\x01\x02t\0\0\0\x03\0\0")
+
+
+def test_a_tagged_nullable_struct_is_announced_by_a_varint() -> None:
+    # The only one in Kafka 4.4; null, an empty struct (its default) and a filled one all survive.
+    for metadata in (None, ClassicMemberMetadata(), ClassicMemberMetadata(session_timeout_ms=5)):
+        value = ConsumerGroupMemberMetadataValue(classic_member_metadata=metadata)
+        assert decode(ConsumerGroupMemberMetadataValue, 0, encode(value, 0))[0] == value
+    assert encode(ConsumerGroupMemberMetadataValue(classic_member_metadata=None), 0).endswith(b"\x01\x00\x01\x00")
 
 
 def test_tagged_structs_are_written_if_any_field_is_set() -> None:

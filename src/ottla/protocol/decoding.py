@@ -23,7 +23,7 @@ from typing import Any
 
 from ottla.errors import RemoteProtocolError
 from ottla.protocol import primitives
-from ottla.protocol.primitives import FIXED_SIZE
+from ottla.protocol.primitives import ARRAY_COUNT_MAX, FIXED_SIZE
 from ottla.protocol.schema import Field, Message, Struct, fields_of, struct_named
 from ottla.types import ZERO_UUID
 
@@ -95,6 +95,7 @@ class _DecoderWriter:
             "read_varint": primitives.read_varint,
             "continue_varint": primitives.continue_varint,
             "continue_string_length": primitives.continue_string_length,
+            "continue_tagged_count": primitives.continue_tagged_count,
             "skip_tagged": primitives.skip_tagged,
         }
 
@@ -213,9 +214,8 @@ class _DecoderWriter:
 
     def check_count(self, size_min: int, field: Field) -> None:
         count = "n" if size_min == 1 else f"n * {size_min}"
-        self.write(
-            f"if {count} > end - p: raise RemoteProtocolError(f'{field.name} has {{n}} elements, {{end - p}} bytes')"
-        )
+        self.write(f"if {count} > end - p or n > {ARRAY_COUNT_MAX}:")
+        self.write(f"    raise RemoteProtocolError(f'{field.name} has {{n}} elements in {{end - p}} bytes')")
 
     def fixed_array(self, field: Field, target: str) -> None:
         letter, size = FIXED_SIZE[field.type]
@@ -252,9 +252,15 @@ class _DecoderWriter:
         self.indent -= 1
 
     def nested(self, owner: type[Struct], field: Field, target: str) -> None:
-        """Decode a struct; if it may be null, one byte ahead of it says so."""
+        """Decode a struct; if it may be null, a number ahead of it says so."""
         nullable = field.is_nullable(self.version)
-        if nullable:
+        if nullable and field.is_tagged(self.version):
+            # A varint, 0 for null. An untagged field has an int8, negative for null.
+            self.write("n, p = read_varint(b, p)")
+            self.write(f"if not n: {target} = None")
+            self.write("else:")
+            self.indent += 1
+        elif nullable:
             self.write("p += 1")
             self.write(f"if b[p - 1] > 127: {target} = None")
             self.write("else:")
@@ -272,7 +278,7 @@ class _DecoderWriter:
         self.write("n = b[p]; p += 1")
         self.write("if n:")
         self.indent += 1
-        self.write("if n > 127: n, p = continue_varint(b, p, n)")
+        self.write("if n > 127: n, p = continue_tagged_count(b, p, n)")
         self.write("for _ in range(n):")
         self.indent += 1
         self.write(f"tag, p = read_varint(b, p); {end}, p = read_varint(b, p); {end} += p")

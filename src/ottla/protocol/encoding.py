@@ -167,7 +167,8 @@ class _EncoderWriter:
         self.write(f"{value} = {place}")
         nullable = field.is_nullable(self.version)
         if nullable:
-            self.write(f'if {value} is None: {self.out}(b"\\xff")')
+            null = "\\x00" if field.is_tagged(self.version) else "\\xff"
+            self.write(f'if {value} is None: {self.out}(b"{null}")')
             self.write("else:")
             self.indent += 1
             self.write(f'{self.out}(b"\\x01")')
@@ -194,7 +195,8 @@ class _EncoderWriter:
             struct = struct_named(owner, field.type)
             nested = [(inner, f"{place}.{inner.name}") for inner in fields_of(struct)]
             # Three such comparisons for each partition of a Fetch response: done here, ten times faster than `!=`.
-            return " or ".join(self.differs(struct, inner, where) for inner, where in nested)
+            null = [f"{place} is None"] if field.nullable[0] <= field.nullable[1] else []
+            return " or ".join(null + [self.differs(struct, inner, where) for inner, where in nested])
         return f"{place} != {default}"
 
     def tagged_section(self, owner: type[Struct], fields: list[Field], source: str) -> None:

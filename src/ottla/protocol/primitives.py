@@ -29,6 +29,10 @@ FIXED_SIZE: Final[dict[str, tuple[str, int]]] = {
 # Kafka refuses longer strings even where the length is a varint.
 STRING_SIZE_MAX: Final = 0x7FFF
 
+# Limits of Kafka 4.4 that bound what one frame can make us allocate.
+ARRAY_COUNT_MAX: Final = 1_000_000
+TAGGED_COUNT_MAX: Final = 10_000
+
 
 def encode_varint(value: int) -> bytes:
     """Return an unsigned varint: seven bits a byte, lowest first."""
@@ -91,12 +95,23 @@ def continue_string_length(buffer: Buffer, position: int, first: int) -> tuple[i
     return value, position
 
 
+def continue_tagged_count(buffer: Buffer, position: int, first: int) -> tuple[int, int]:
+    """Read the rest of a number of tagged fields, which Kafka bounds."""
+    value, position = continue_varint(buffer, position, first)
+    if value > TAGGED_COUNT_MAX:
+        raise RemoteProtocolError(f"{value} tagged fields; Kafka allows {TAGGED_COUNT_MAX}")
+    return value, position
+
+
 def skip_tagged(buffer: Buffer, position: int) -> int:
     """Skip a section of tagged fields none of which is known; return the position after it.
 
     That position may lie behind the end of the buffer; the decoder checks once, at its end.
     """
-    count, position = read_varint(buffer, position)
+    count = buffer[position]
+    position += 1
+    if count > 127:
+        count, position = continue_tagged_count(buffer, position, count)
     for _ in range(count):
         _, position = read_varint(buffer, position)
         size, position = read_varint(buffer, position)

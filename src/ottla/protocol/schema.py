@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 VERSION_MAX: Final = 0x7FFF
 NO_VERSIONS: Final = (1, 0)
 
-# The default of an array argument: "make a new list". Not None, which means null where arrays are nullable.
-EMPTY: Final[list[Any]] = []
+# The default of an argument that is an array or struct: "make a new one". Not None, which is null where that is allowed.
+EMPTY: Final[Any] = []
 
 
 class Struct:

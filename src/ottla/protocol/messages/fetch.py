@@ -46,7 +46,7 @@ class FetchRequest(Message):
         *,
         cluster_id: str | None = None,
         replica_id: int = -1,
-        replica_state: ReplicaState | None = None,
+        replica_state: ReplicaState = EMPTY,
         max_wait_ms: int = 0,
         min_bytes: int = 0,
         max_bytes: int = 2147483647,
@@ -59,7 +59,7 @@ class FetchRequest(Message):
     ) -> None:
         self.cluster_id = cluster_id
         self.replica_id = replica_id
-        self.replica_state: ReplicaState = ReplicaState() if replica_state is None else replica_state
+        self.replica_state: ReplicaState = ReplicaState() if replica_state is EMPTY else replica_state
         self.max_wait_ms = max_wait_ms
         self.min_bytes = min_bytes
         self.max_bytes = max_bytes
@@ -294,9 +294,9 @@ class PartitionData(Struct):
         high_watermark: int = 0,
         last_stable_offset: int = -1,
         log_start_offset: int = -1,
-        diverging_epoch: EpochEndOffset | None = None,
-        current_leader: LeaderIdAndEpoch | None = None,
-        snapshot_id: SnapshotId | None = None,
+        diverging_epoch: EpochEndOffset = EMPTY,
+        current_leader: LeaderIdAndEpoch = EMPTY,
+        snapshot_id: SnapshotId = EMPTY,
         aborted_transactions: list[AbortedTransaction] | None = EMPTY,
         preferred_read_replica: int = -1,
         records: bytes | bytearray | memoryview | None = None,
@@ -306,9 +306,9 @@ class PartitionData(Struct):
         self.high_watermark = high_watermark
         self.last_stable_offset = last_stable_offset
         self.log_start_offset = log_start_offset
-        self.diverging_epoch: EpochEndOffset = EpochEndOffset() if diverging_epoch is None else diverging_epoch
-        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is None else current_leader
-        self.snapshot_id: SnapshotId = SnapshotId() if snapshot_id is None else snapshot_id
+        self.diverging_epoch: EpochEndOffset = EpochEndOffset() if diverging_epoch is EMPTY else diverging_epoch
+        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
+        self.snapshot_id: SnapshotId = SnapshotId() if snapshot_id is EMPTY else snapshot_id
         self.aborted_transactions: list[AbortedTransaction] | None = (
             [] if aborted_transactions is EMPTY else aborted_transactions
         )

@@ -424,7 +424,7 @@ class ConsumerGroupMemberMetadataValue(Message):
         subscribed_topic_regex: str | None = "",
         rebalance_timeout_ms: int = -1,
         server_assignor: str | None = "",
-        classic_member_metadata: ClassicMemberMetadata | None = None,
+        classic_member_metadata: ClassicMemberMetadata | None = EMPTY,
     ) -> None:
         self.instance_id = instance_id
         self.rack_id = rack_id
@@ -435,7 +435,7 @@ class ConsumerGroupMemberMetadataValue(Message):
         self.rebalance_timeout_ms = rebalance_timeout_ms
         self.server_assignor = server_assignor
         self.classic_member_metadata: ClassicMemberMetadata | None = (
-            ClassicMemberMetadata() if classic_member_metadata is None else classic_member_metadata
+            ClassicMemberMetadata() if classic_member_metadata is EMPTY else classic_member_metadata
         )
 
 

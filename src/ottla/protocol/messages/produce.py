@@ -178,7 +178,7 @@ class PartitionProduceResponse(Struct):
         log_start_offset: int = -1,
         record_errors: list[BatchIndexAndErrorMessage] = EMPTY,
         error_message: str | None = None,
-        current_leader: LeaderIdAndEpoch | None = None,
+        current_leader: LeaderIdAndEpoch = EMPTY,
     ) -> None:
         self.index = index
         self.error_code = error_code
@@ -187,7 +187,7 @@ class PartitionProduceResponse(Struct):
         self.log_start_offset = log_start_offset
         self.record_errors: list[BatchIndexAndErrorMessage] = [] if record_errors is EMPTY else record_errors
         self.error_message = error_message
-        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is None else current_leader
+        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
 
 
 class BatchIndexAndErrorMessage(Struct):

@@ -200,12 +200,12 @@ class PartitionData(Struct):
         partition_index: int = 0,
         error_code: int = 0,
         error_message: str | None = None,
-        current_leader: LeaderIdAndEpoch | None = None,
+        current_leader: LeaderIdAndEpoch = EMPTY,
     ) -> None:
         self.partition_index = partition_index
         self.error_code = error_code
         self.error_message = error_message
-        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is None else current_leader
+        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
 
 
 class LeaderIdAndEpoch(Struct):

@@ -266,7 +266,7 @@ class PartitionData(Struct):
         error_message: str | None = None,
         acknowledge_error_code: int = 0,
         acknowledge_error_message: str | None = None,
-        current_leader: LeaderIdAndEpoch | None = None,
+        current_leader: LeaderIdAndEpoch = EMPTY,
         records: bytes | bytearray | memoryview | None = None,
         acquired_records: list[AcquiredRecords] = EMPTY,
     ) -> None:
@@ -275,7 +275,7 @@ class PartitionData(Struct):
         self.error_message = error_message
         self.acknowledge_error_code = acknowledge_error_code
         self.acknowledge_error_message = acknowledge_error_message
-        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is None else current_leader
+        self.current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch() if current_leader is EMPTY else current_leader
         self.records = records
         self.acquired_records: list[AcquiredRecords] = [] if acquired_records is EMPTY else acquired_records
 

@@ -284,8 +284,8 @@ class Member(Struct):
         client_tags: list[KeyValue] = EMPTY,
         task_offsets: list[TaskOffset] = EMPTY,
         task_end_offsets: list[TaskOffset] = EMPTY,
-        assignment: Assignment | None = None,
-        target_assignment: Assignment | None = None,
+        assignment: Assignment = EMPTY,
+        target_assignment: Assignment = EMPTY,
         is_classic: bool = False,
     ) -> None:
         self.member_id = member_id
@@ -300,8 +300,8 @@ class Member(Struct):
         self.client_tags: list[KeyValue] = [] if client_tags is EMPTY else client_tags
         self.task_offsets: list[TaskOffset] = [] if task_offsets is EMPTY else task_offsets
         self.task_end_offsets: list[TaskOffset] = [] if task_end_offsets is EMPTY else task_end_offsets
-        self.assignment: Assignment = Assignment() if assignment is None else assignment
-        self.target_assignment: Assignment = Assignment() if target_assignment is None else target_assignment
+        self.assignment: Assignment = Assignment() if assignment is EMPTY else assignment
+        self.target_assignment: Assignment = Assignment() if target_assignment is EMPTY else target_assignment
         self.is_classic = is_classic
 
 
@@ -498,8 +498,8 @@ class TopologyDescriptionGlobalStore(Struct):
     def __init__(
         self,
         *,
-        source: TopologyDescriptionNode | None = None,
-        processor: TopologyDescriptionNode | None = None,
+        source: TopologyDescriptionNode = EMPTY,
+        processor: TopologyDescriptionNode = EMPTY,
     ) -> None:
-        self.source: TopologyDescriptionNode = TopologyDescriptionNode() if source is None else source
-        self.processor: TopologyDescriptionNode = TopologyDescriptionNode() if processor is None else processor
+        self.source: TopologyDescriptionNode = TopologyDescriptionNode() if source is EMPTY else source
+        self.processor: TopologyDescriptionNode = TopologyDescriptionNode() if processor is EMPTY else processor

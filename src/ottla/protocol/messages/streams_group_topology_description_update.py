@@ -30,13 +30,13 @@ class StreamsGroupTopologyDescriptionUpdateRequest(Message):
         group_id: str = "",
         member_id: str = "",
         topology_epoch: int = 0,
-        topology_description: TopologyDescription | None = None,
+        topology_description: TopologyDescription = EMPTY,
     ) -> None:
         self.group_id = group_id
         self.member_id = member_id
         self.topology_epoch = topology_epoch
         self.topology_description: TopologyDescription = (
-            TopologyDescription() if topology_description is None else topology_description
+            TopologyDescription() if topology_description is EMPTY else topology_description
         )
 
 
@@ -137,11 +137,11 @@ class TopologyDescriptionGlobalStore(Struct):
     def __init__(
         self,
         *,
-        source: TopologyDescriptionNode | None = None,
-        processor: TopologyDescriptionNode | None = None,
+        source: TopologyDescriptionNode = EMPTY,
+        processor: TopologyDescriptionNode = EMPTY,
     ) -> None:
-        self.source: TopologyDescriptionNode = TopologyDescriptionNode() if source is None else source
-        self.processor: TopologyDescriptionNode = TopologyDescriptionNode() if processor is None else processor
+        self.source: TopologyDescriptionNode = TopologyDescriptionNode() if source is EMPTY else source
+        self.processor: TopologyDescriptionNode = TopologyDescriptionNode() if processor is EMPTY else processor
 
 
 class StreamsGroupTopologyDescriptionUpdateResponse(Message):
