@@ -209,6 +209,12 @@ def test_idempotent_batch_needs_a_sequence(sequence: int) -> None:
     refused(batch(producer_id=1, producer_epoch=0, base_sequence=sequence), ErrorCode.INVALID_RECORD)
 
 
+@pytest.mark.parametrize("count", [-1, 1])
+def test_coordinators_count_is_checked_too(count: int) -> None:
+    data = patched(57, count, 4, patched(8, 49, 4, batch()[:61], crc=False))
+    refused(data, ErrorCode.INVALID_RECORD, origin=AppendOrigin.COORDINATOR)
+
+
 # ------------------------------------------------------------------------------------------------ records
 
 

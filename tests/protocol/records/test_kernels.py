@@ -219,6 +219,19 @@ def test_rewritten_records_keep_everything_else(records: list[Record], delta: in
     assert again == [(offset, *record[1:]) for offset, record in zip(offsets, records, strict=True)]
 
 
+@pytest.mark.parametrize("count", [-1, 1, 2**31 - 1])
+def test_count_that_cannot_be_is_refused(extension: ModuleType, count: int) -> None:
+    table = array("q", bytes(24 * 8))
+    for module in (extension, plain):
+        for call in (
+            lambda module=module: module.check_records(b"", count, 0),
+            lambda module=module: module.decode_records(b"", count, 0, 0, None),
+            lambda module=module: module.index_keys(b"", count, 0, 0, table, 0, 7),
+            lambda module=module: module.filter_records(b"", count, 0, 0, table, 0, True),
+        ):
+            assert answer(call) is ValueError
+
+
 def test_timestamps_wrap_like_java_longs() -> None:
     body = plain.encode_records([Record(0, -(2**63), None, None)], 0, 2**63 - 1)
     assert plain.decode_records(body, 1, 0, 2**63 - 1, None)[0][1] == -(2**63)

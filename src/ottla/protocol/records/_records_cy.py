@@ -115,6 +115,11 @@ def _malformed(index: cython.Py_ssize_t) -> object:
     return ValueError(f"record {index} is malformed")
 
 
+@cython.cfunc
+def _impossible(count: cython.Py_ssize_t, limit: cython.Py_ssize_t) -> object:
+    return ValueError(f"{count} records cannot lie in {limit} bytes")
+
+
 # ------------------------------------------------------------------------------------------------ decode
 
 
@@ -138,7 +143,7 @@ def _decode(
     header_count: cython.longlong
     headers: object
     if count < 0 or count > limit:
-        raise ValueError(f"{count} records cannot lie in {limit} bytes")
+        raise _impossible(count, limit)
     for index in range(count):
         length, position = _varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
@@ -359,8 +364,9 @@ def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython
     PyObject_GetBuffer(body, cython.address(view), PyBUF_SIMPLE)
     data = cython.cast(cython.p_uchar, view.buf)
     limit = view.len
+    bad = count < 0 or count > limit
     with cython.nogil:
-        while index < count:
+        while index < count and not bad:
             length, position = _varint(data, position, limit)
             if position < 0 or length < 6 or length > limit - position:
                 bad = True
@@ -465,6 +471,8 @@ def _index(
     second: cython.longlong
     value_size: cython.longlong
     after: cython.Py_ssize_t
+    if count < 0 or count > limit:
+        raise _impossible(count, limit)
     for index in range(count):
         length, position = _varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
@@ -591,6 +599,8 @@ def _filter(
     # Kept neighbours are copied together: [run, start) is kept and not yet copied.
     run: cython.Py_ssize_t = 0
     parts: list = []
+    if count < 0 or count > limit:
+        raise _impossible(count, limit)
     for index in range(count):
         start = position
         length, position = _varint(data, position, limit)

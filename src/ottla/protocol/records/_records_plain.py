@@ -222,6 +222,8 @@ def check_records(body: Buffer, count: int, base_timestamp: int) -> tuple[int, b
     """
     data = body
     limit = len(data)
+    if count < 0 or count > limit:
+        raise ValueError(f"{count} records cannot lie in {limit} bytes")
     null_keys = 0
     contiguous = True
     smallest = _INT64_MAX
@@ -284,6 +286,8 @@ def walk_records(body: Buffer, count: int) -> Iterator[tuple[int, int, int, int,
     """Yield (start, end, timestamp delta, offset delta, key, whether the value is null) of each record."""
     data = body if isinstance(body, bytes) else bytes(body)
     limit = len(data)
+    if count < 0 or count > limit:
+        raise ValueError(f"{count} records cannot lie in {limit} bytes")
     position = 0
     for index in range(count):
         start = position
