@@ -326,7 +326,7 @@ class Controller:
                 # What is in the tree counts, not what the image says: states of a growing topic may be missing.
                 nodes = await self._tree.subtree(TopicNode.path(name))
                 operations += [Delete(path) for path, _ in reversed(nodes)]
-                operations += await self._config_operations(ConfigResource(TOPICS, name), {})
+            operations += await self._config_operations({ConfigResource(TOPICS, name): {} for name in found})
             if operations:
                 configs = tuple((TOPICS, name) for name in found if self.image.topic_config(name))
                 await self._commit(operations, Change(topics=tuple(found), configs=configs))
@@ -430,14 +430,13 @@ class Controller:
     async def _create(self, plans: Sequence[TopicPlan]) -> None:
         if not plans:
             return
-        operations: list[Operation] = []
+        operations = await self._config_operations({ConfigResource(TOPICS, p.name): p.configs for p in plans})
         later: dict[TopicPartition, PartitionImage] = {}
         for plan in plans:
             path = TopicNode.path(plan.name)
             replicas = [partition.replicas for partition in plan.partitions]
             operations.append(Create(path, TopicNode.encode(plan.topic_id, replicas)))
             operations.append(Create(TopicNode.partitions_path(plan.name)))
-            operations += await self._config_operations(ConfigResource(TOPICS, plan.name), plan.configs)
             for index, partition in enumerate(plan.partitions):
                 if index < self._partitions_per_multi:
                     operations += self._new_state(plan.name, index, partition)
@@ -506,7 +505,7 @@ class Controller:
     ) -> Refusal | None:
         refusal = self._validate(resource, changed)
         if refusal is None and not validate_only:
-            operations = await self._config_operations(resource, changed)
+            operations = await self._config_operations({resource: changed})
             if operations:
                 await self._commit(operations, Change(configs=((resource.kind, resource.name),)))
         return refusal
@@ -540,12 +539,16 @@ class Controller:
                 return Refusal(ErrorCode.INVALID_REQUEST, str(error))
         return refusal
 
-    async def _config_operations(self, resource: ConfigResource, config: Mapping[str, str]) -> list[Operation]:
-        path = ConfigNode.path(*resource)
-        node = (await self._tree.get_many([path]))[0]
-        if node is None:
-            return [Create(path, ConfigNode.encode(config))] if config else []
-        return [SetData(path, ConfigNode.encode(config)) if config else Delete(path)]
+    async def _config_operations(self, configs: Mapping[ConfigResource, Mapping[str, str]]) -> list[Operation]:
+        """Return what makes the overrides of these resources what they are to be."""
+        paths = [ConfigNode.path(*resource) for resource in configs]
+        operations: list[Operation] = []
+        for path, node, config in zip(paths, await self._tree.get_many(paths), configs.values(), strict=True):
+            if node is not None:
+                operations.append(SetData(path, ConfigNode.encode(config)) if config else Delete(path))
+            elif config:
+                operations.append(Create(path, ConfigNode.encode(config)))
+        return operations
 
     async def _commit(self, operations: Sequence[Operation], change: Change) -> None:
         """Write one transaction and wait until our own image has it."""

@@ -1,0 +1,233 @@
+"""The controller: its own start, one transaction per wish, everything fenced, nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from cluster_support import CLUSTER, ENDPOINT, running
+from ottla.cluster.controller import (
+    CHANGE_AGE_MAX_MS,
+    Controller,
+    ControllerSettings,
+    InconsistentClusterIdError,
+    NewTopic,
+    cluster_id_of,
+    prepare_tree,
+)
+from ottla.cluster.decisions.configs import Alteration
+from ottla.cluster.decisions.recovery import FoundPartition
+from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
+from ottla.cluster.nodes import CHANGES, CONTROLLER_EPOCH, ConfigNode, StateNode
+from ottla.cluster.tree import BadVersionError, Delete, SetData
+from ottla.cluster.trees.memory import MemoryStore
+from ottla.errors import ErrorCode
+from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
+
+
+async def test_a_tree_belongs_to_one_cluster() -> None:
+    tree = MemoryStore().session()
+    assert await cluster_id_of(tree) is None
+    assert await prepare_tree(tree, CLUSTER) == CLUSTER
+    assert await prepare_tree(tree, CLUSTER) == CLUSTER
+    assert await cluster_id_of(tree) == CLUSTER
+    with pytest.raises(InconsistentClusterIdError, match=f"cluster {CLUSTER}, the data directories to cluster other"):
+        await prepare_tree(tree, "other")
+
+
+async def test_a_broker_registers_and_becomes_controller() -> None:
+    store = MemoryStore()
+    async with running(store, node_id=7) as c:
+        assert c.image.controller_id == 7
+        assert c.image.brokers[7].endpoints == (ENDPOINT,)
+        assert c.controller.epoch == 1
+        assert (await c.tree.get(CONTROLLER_EPOCH)).data == b"1"
+    async with running(store, node_id=7) as c:
+        assert c.controller.epoch == 2
+
+
+async def test_topics_are_made_with_their_settings_and_a_leader() -> None:
+    async with running() as c:
+        results = await c.controller.create_topics(
+            [NewTopic(name="t", num_partitions=3, configs={"retention.ms": "5"}), NewTopic(name="bad/name")]
+        )
+        assert [result.error for result in results] == [ErrorCode.NONE, ErrorCode.INVALID_TOPIC_EXCEPTION]
+        topic = c.image.topics["t"]
+        assert results[0].topic_id == topic.topic_id
+        assert [(p.replicas, p.isr, p.leader, p.leader_epoch) for p in topic.partitions] == [((1,), (1,), 1, 0)] * 3
+        assert c.image.topic_config("t") == {"retention.ms": "5"}
+
+
+async def test_validate_only_changes_nothing() -> None:
+    async with running() as c:
+        before = await c.tree.subtree("/")
+        assert (await c.controller.create_topics([NewTopic(name="t")], validate_only=True))[0].error is ErrorCode.NONE
+        await c.controller.create_topics([NewTopic(name="u")])
+        await c.controller.delete_topics(["u"])
+        before = await c.tree.subtree("/brokers")
+        assert (await c.controller.create_partitions("t", 5, validate_only=True)).error is not ErrorCode.NONE
+        refusal = await c.controller.incremental_alter_configs(
+            ConfigResource(BROKERS, DEFAULT_ENTITY), [Alteration("log.retention.ms", 0, "5")], validate_only=True
+        )
+        assert refusal is None
+        assert c.image.config(BROKERS, DEFAULT_ENTITY) == {}
+        assert await c.tree.subtree("/brokers") == before
+
+
+async def test_a_deleted_topic_leaves_nothing_behind() -> None:
+    async with running() as c:
+        before = [path for path, _ in await c.tree.subtree("/") if not path.startswith(CHANGES)]
+        await c.controller.create_topics([NewTopic(name="t", num_partitions=5, configs={"flush.ms": "1"})])
+        results = await c.controller.delete_topics(["t", "none"])
+        assert [r.error for r in results] == [ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+        assert [path for path, _ in await c.tree.subtree("/") if not path.startswith(CHANGES)] == before
+
+
+async def test_a_new_topic_does_not_inherit_settings_left_by_an_old_one() -> None:
+    async with running() as c:
+        await c.controller.create_topics([NewTopic(name="t", configs={"flush.ms": "1"})])
+        # A release that crashed between two transactions might have left this.
+        await c.controller.delete_topics(["t"])
+        await c.tree.multi([_create_config("t", {"retention.ms": "1"})])
+        await c.controller.create_topics([NewTopic(name="t")])
+        assert await c.tree.get_many([ConfigNode.path(TOPICS, "t")]) == [None]
+
+
+def _create_config(topic: str, config: dict[str, str]) -> object:
+    from ottla.cluster.tree import Create
+
+    return Create(ConfigNode.path(TOPICS, topic), ConfigNode.encode(config))
+
+
+async def test_very_many_partitions_are_several_transactions() -> None:
+    async with running(partitions_per_multi=4) as c:
+        await c.controller.create_topics([NewTopic(name="t", num_partitions=10)])
+        await c.controller.create_partitions("t", 19)
+        assert [p.leader for p in c.image.topics["t"].partitions] == [1] * 19
+
+
+async def test_a_topic_whose_maker_died_half_way_gets_leaders_at_the_next_start() -> None:
+    store = MemoryStore()
+    async with running(store) as c:
+        await c.controller.create_topics([NewTopic(name="t", num_partitions=3)])
+        await c.tree.multi([Delete(StateNode.path("t", 2)), Delete(StateNode.partition_path("t", 2))])
+    async with running(store) as c:
+        partition = c.image.topics["t"].partitions[2]
+        assert (partition.leader, partition.isr) == (1, (1,))
+
+
+async def test_leader_epochs_grow_after_a_crash_and_stay_after_a_clean_stop() -> None:
+    store = MemoryStore()
+    async with running(store) as c:
+        await c.controller.create_topics([NewTopic(name="t")])
+    async with running(store, start=False) as c:
+        await c.controller.start([ENDPOINT], clean=True)
+        assert c.image.topics["t"].partitions[0].leader_epoch == 0
+    async with running(store, start=False) as c:
+        await c.controller.start([ENDPOINT], clean=False)
+        assert c.image.topics["t"].partitions[0].leader_epoch == 1
+
+
+async def test_a_controller_that_lost_its_office_writes_nothing() -> None:
+    async with running() as c:
+        epoch = await c.tree.get(CONTROLLER_EPOCH)
+        await c.tree.multi([SetData(CONTROLLER_EPOCH, b"99", epoch.stat.version)])
+        with pytest.raises(BadVersionError):
+            await c.controller.create_topics([NewTopic(name="t")])
+        assert "t" not in c.image.topics
+
+
+async def test_the_offsets_topic_fits_the_brokers_alive() -> None:
+    async with running() as c:
+        result = await c.controller.ensure_topic(GROUP_METADATA_TOPIC)
+        assert (result.error, result.num_partitions, result.replication_factor) == (ErrorCode.NONE, 50, 1)
+        assert c.image.topic_config(GROUP_METADATA_TOPIC) == {
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": "104857600",
+        }
+
+
+async def test_a_topic_is_ensured_once_however_many_ask() -> None:
+    async with running() as c:
+        results = await asyncio.gather(*[c.controller.ensure_topic("t") for _ in range(5)])
+        assert {result.error for result in results} == {ErrorCode.NONE}
+        assert len({result.topic_id for result in results}) == 1
+        assert (await c.controller.ensure_topic("a/b")).error is ErrorCode.INVALID_TOPIC_EXCEPTION
+
+
+async def test_producer_ids_are_never_given_out_twice() -> None:
+    store = MemoryStore()
+    async with running(store) as c:
+        other = Controller(
+            c.tree, c.follower, ControllerSettings(node_id=2), random=Random(1), clock=c.clock
+        )
+        blocks = await asyncio.gather(*[x.allocate_producer_ids() for x in (c.controller, other) * 3])
+    async with running(store) as c:
+        blocks.append(await c.controller.allocate_producer_ids())
+    assert sorted(block.start for block in blocks) == list(range(0, 7000, 1000))
+
+
+async def test_a_lost_tree_is_rebuilt_from_the_directories() -> None:
+    found = [FoundPartition("t", p, b"t" * 16, leader_epoch=4) for p in (0, 2)] + [FoundPartition("u", 0, b"u" * 16)]
+    async with running(start=False) as c:
+        notes = await c.controller.start([ENDPOINT], found=found)
+        assert notes == ("t has no directory for partition 1: made again, empty",)
+        assert c.image.topic_names == {b"t" * 16: "t", b"u" * 16: "u"}
+        assert [p.leader_epoch for p in c.image.topics["t"].partitions] == [5, 0, 5]
+        # Ids given out before the loss are in the logs; a second owner would be taken for the first.
+        assert (await c.controller.allocate_producer_ids()).start >= 1 << 32
+
+
+async def test_configurations_are_altered_and_emptied() -> None:
+    async with running() as c:
+        await c.controller.create_topics([NewTopic(name="t")])
+        topic = ConfigResource(TOPICS, "t")
+        assert await c.controller.incremental_alter_configs(topic, [Alteration("retention.ms", 0, "5")]) is None
+        assert await c.controller.alter_configs(topic, [("flush.ms", "9")]) is None
+        assert c.image.topic_config("t") == {"flush.ms": "9"}
+        assert await c.controller.incremental_alter_configs(topic, [Alteration("flush.ms", 1, None)]) is None
+        assert c.image.configs == {}
+        assert await c.tree.get_many([ConfigNode.path(*topic)]) == [None]
+
+        group = ConfigResource(GROUPS, "my/group *")
+        await c.controller.incremental_alter_configs(group, [Alteration("consumer.session.timeout.ms", 0, "50000")])
+        assert c.image.configs == {group: {"consumer.session.timeout.ms": "50000"}}
+
+
+async def test_defaults_set_for_all_brokers_count_when_topics_are_checked() -> None:
+    async with running() as c:
+        await c.controller.create_topics([NewTopic(name="t")])
+        default = ConfigResource(BROKERS, DEFAULT_ENTITY)
+        await c.controller.incremental_alter_configs(default, [Alteration("log.cleaner.max.compaction.lag.ms", 0, "10")])
+        refusal = await c.controller.incremental_alter_configs(
+            ConfigResource(TOPICS, "t"), [Alteration("min.compaction.lag.ms", 0, "11")]
+        )
+        assert refusal is not None
+        assert refusal.message == "conflict topic config setting min.compaction.lag.ms (11) > max.compaction.lag.ms (10)"
+
+
+async def test_partitions_are_updated_by_compare_and_set() -> None:
+    async with running() as c:
+        await c.controller.create_topics([NewTopic(name="t")])
+        target = TopicPartition("t", 0)
+        partition = c.image.topics["t"].partitions[0]
+        wanted = partition._replace(leader_epoch=4)
+        assert await c.controller.update_partitions({target: wanted}) == {target: ErrorCode.NONE}
+        assert c.image.topics["t"].partitions[0] == wanted._replace(partition_epoch=1)
+        assert await c.controller.update_partitions({target: wanted}) == {target: ErrorCode.INVALID_UPDATE_VERSION}
+
+
+async def test_old_changes_are_forgotten_but_never_the_newest() -> None:
+    async with running() as c:
+        for index in range(30):
+            await c.controller.create_topics([NewTopic(name=f"t{index}")])
+        epoch = c.image.epoch
+        c.clock.now_ms += CHANGE_AGE_MAX_MS + 1
+        for index in range(30, 140):
+            await c.controller.create_topics([NewTopic(name=f"t{index}")])
+        numbers = [int(name[-10:]) for name in await c.tree.children(CHANGES)]
+        assert min(numbers) > epoch
+        assert max(numbers) == c.image.epoch
