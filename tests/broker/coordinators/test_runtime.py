@@ -1,0 +1,424 @@
+"""The runtime with the group coordinator's shard and a log in memory: gathering, waiting, failing, loading."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.broker.coordinators.group_world import GroupWorld, in_group_world
+
+from ottla.broker.coordinators.groups import records
+from ottla.broker.coordinators.groups.coordinator import Commit, GroupCoordinator
+from ottla.broker.coordinators.groups.offsets import PartitionCommit
+from ottla.broker.coordinators.groups.records import CommittedOffset
+from ottla.broker.coordinators.runtime import RuntimeConfig
+from ottla.broker.coordinators.shard import Result
+from ottla.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    KafkaStorageError,
+    NotCoordinatorError,
+    RecordListTooLargeError,
+    RequestTimedOutError,
+)
+from ottla.protocol.records.builder import Record, build_batch
+from ottla.types import CompressionType
+
+
+def commit(
+    world: GroupWorld, offset: int, group: str = "s", partition: int = 0, metadata: str = ""
+) -> asyncio.Future[Any]:
+    """Commit one offset of a simple group."""
+    request = Commit(group, -1, "", None, -1, [PartitionCommit("orders", bytes(16), partition, offset, -1, metadata)])
+    return world.runtime.write(0, lambda shard, now_ms: shard.commit_offsets(request, now_ms))
+
+
+def committed(world: GroupWorld, group: str = "s", partition: int = 0) -> int:
+    """Return the offset a client would be given."""
+    return world.runtime.read(
+        0, lambda shard: shard.fetch_offsets(group, [("orders", bytes(16), [partition])], stable=False)
+    )[0][0].offset
+
+
+def decided(world: GroupWorld, group: str = "s") -> int:
+    """Return the offset the next decision would see."""
+    return world.runtime.read(0, lambda shard: shard.fetch_offsets(group, [("orders", bytes(16), [0])], stable=True))[
+        0
+    ][0].offset
+
+
+def test_commits_of_one_turn_share_an_append() -> None:
+    async def main(world: GroupWorld) -> None:
+        await asyncio.gather(*(commit(world, offset) for offset in range(50)))
+        assert world.log.sizes(0) == [50]
+        assert committed(world) == 49
+
+    in_group_world(main)
+
+
+def test_what_comes_while_an_append_is_in_flight_shares_the_next() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        first = commit(world, 1)
+        await world.settle()
+        rest = [commit(world, offset) for offset in (2, 3)]
+        await world.settle()
+        rest.append(commit(world, 4))
+        assert world.log.sizes(0) == [1]
+        world.log.hold = False
+        world.log.release()
+        await asyncio.gather(first, *rest)
+        assert world.log.sizes(0) == [1, 3]
+
+    in_group_world(main)
+
+
+def test_linger_gathers_for_longer() -> None:
+    async def main(world: GroupWorld) -> None:
+        first = commit(world, 1)
+        await asyncio.sleep(0.008)
+        second = commit(world, 2)
+        await asyncio.gather(first, second)
+        assert world.loop.time() == pytest.approx(0.010)
+        assert world.log.sizes(0) == [2]
+
+    in_group_world(main, runtime_config=RuntimeConfig(append_linger_ms=10))
+
+
+def test_decisions_see_what_clients_do_not_see_yet() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = commit(world, 5)
+        await world.settle()
+        assert not waiting.done()
+        assert (committed(world), decided(world)) == (-1, 5)
+        world.log.release()
+        await waiting
+        assert (committed(world), decided(world)) == (5, 5)
+
+    in_group_world(main)
+
+
+def test_a_failed_append_undoes_everything_decided_on_top_of_it() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        world.log.failures.append((KafkaStorageError("full"), False))
+        failing = commit(world, 2)
+        await asyncio.sleep(0)  # flushed, the failure is on its way
+        with pytest.raises(KafkaStorageError):
+            await failing
+        assert (committed(world), decided(world)) == (1, 1)
+        assert world.log.end_offset("", 0) == 1
+        await commit(world, 3)
+        assert committed(world) == 3
+
+    in_group_world(main)
+
+
+def test_batches_queued_behind_a_failed_append_fail_with_it() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        first = commit(world, 1)
+        await world.settle()
+        second = commit(world, 2)
+        world.log._waiting.pop()[2].set_exception(KafkaStorageError("full"))
+        world.log._batches[0].pop()
+        world.log._ends[0] = 0
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [KafkaStorageError, KafkaStorageError]
+        assert decided(world) == -1
+        assert world.runtime.load_count == 1
+
+    in_group_world(main)
+
+
+def test_a_failed_append_that_reached_the_log_makes_it_load_again() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.failures.append((RequestTimedOutError(), True))
+        with pytest.raises(RequestTimedOutError):
+            await commit(world, 7)
+        with pytest.raises(CoordinatorLoadInProgressError):
+            committed(world)
+        await world.settle()
+        assert committed(world) == 7
+        assert world.runtime.load_count == 2
+
+    in_group_world(main)
+
+
+def test_nobody_waits_longer_than_the_timeout() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        early = commit(world, 1)
+        await asyncio.sleep(0.060)
+        late = commit(world, 2)
+        with pytest.raises(RequestTimedOutError):
+            await early
+        assert world.loop.time() == pytest.approx(0.1)
+        with pytest.raises(RequestTimedOutError):
+            await late
+        assert world.loop.time() == pytest.approx(0.160)
+        world.log.hold = False
+        world.log.release()
+        await world.settle()
+        assert committed(world) == 2
+
+    in_group_world(main, runtime_config=RuntimeConfig(append_timeout_ms=100))
+
+
+def test_a_timed_out_batch_gives_those_who_come_later_their_own_time() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        in_flight = commit(world, 1)
+        await world.settle()
+        gathering = commit(world, 2)
+        await asyncio.gather(in_flight, gathering, return_exceptions=True)
+        again = commit(world, 3)
+        with pytest.raises(RequestTimedOutError):
+            await again
+        assert world.loop.time() == pytest.approx(0.2)
+
+    in_group_world(main, runtime_config=RuntimeConfig(append_timeout_ms=100))
+
+
+def test_large_gatherings_are_cut_between_operations() -> None:
+    async def main(world: GroupWorld) -> None:
+        waiting = [commit(world, 1, partition=index, metadata="x" * 400) for index in range(4)]
+        await asyncio.gather(*waiting)
+        assert world.log.sizes(0) == [2, 2]
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_an_operation_that_does_not_fit_into_a_batch_is_refused() -> None:
+    async def main(world: GroupWorld) -> None:
+        with pytest.raises(RecordListTooLargeError):
+            await commit(world, 1, metadata="x" * 2000)
+        assert decided(world) == -1
+        assert world.log.batch_count == 0
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_an_operation_that_may_be_split_is_split() -> None:
+    async def main(world: GroupWorld) -> None:
+        written = [
+            records.offset_commit("s", "orders", index, CommittedOffset(index, metadata="x" * 400))
+            for index in range(5)
+        ]
+        future = world.runtime.write(0, lambda shard, now_ms: Result("done", written, atomic=False))
+        assert await future == "done"
+        assert world.log.sizes(0) == [2, 2, 1]
+        assert committed(world, partition=4) == 4
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_writes_are_refused_behind_a_log_that_does_not_keep_up() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = []
+        for _ in range(100):
+            try:
+                waiting.append(commit(world, 1, metadata="x" * 900))
+            except CoordinatorNotAvailableError:
+                break
+            await world.settle()
+        assert 5 < len(waiting) < 20
+        world.log.hold = False
+        world.log.release()
+        await asyncio.gather(*waiting)
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_batches_are_compressed_as_configured() -> None:
+    async def main(world: GroupWorld) -> None:
+        await asyncio.gather(*(commit(world, 1, partition=index) for index in range(20)))
+        assert world.log._batches[0][0][22] & 7 == CompressionType.ZSTD
+        await world.reload()
+        assert committed(world, partition=19) == 1
+
+    in_group_world(main, runtime_config=RuntimeConfig(compression=CompressionType.ZSTD))
+
+
+def test_partitions_of_others_are_refused() -> None:
+    async def main(world: GroupWorld) -> None:
+        for attempt in (
+            lambda: world.runtime.write(5, lambda shard, now_ms: Result(None)),
+            lambda: world.runtime.run(5, lambda shard, now_ms: Result(None)),
+            lambda: world.runtime.read(5, lambda shard: None),
+        ):
+            with pytest.raises(NotCoordinatorError):
+                attempt()
+
+    in_group_world(main)
+
+
+def test_resigning_answers_everybody() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        in_flight = commit(world, 1)
+        await world.settle()
+        gathering = commit(world, 2)
+        world.runtime.on_resign(0)
+        results = await asyncio.gather(in_flight, gathering, return_exceptions=True)
+        assert [type(result) for result in results] == [NotCoordinatorError, NotCoordinatorError]
+        world.log.release()  # the late commit of a partition given away is nobody's business
+        await world.settle()
+
+    in_group_world(main)
+
+
+def test_stale_resignations_are_ignored() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.runtime.on_leader(0, 5)
+        world.runtime.on_resign(0, 3)
+        assert world.runtime.loaded_partitions == [0]
+        world.runtime.on_resign(0, 5)
+        assert world.runtime.loaded_partitions == []
+
+    in_group_world(main)
+
+
+def test_a_partition_given_away_while_loading_stays_away() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        world.runtime.on_resign(0)
+        world.runtime.on_leader(0, 2)
+        with pytest.raises(CoordinatorLoadInProgressError):
+            commit(world, 2)
+        with pytest.raises(CoordinatorLoadInProgressError):
+            list(world.runtime.read_all(lambda shard: shard))
+        world.runtime.on_resign(0)
+        await world.settle()
+        assert world.runtime.loaded_partitions == []
+        with pytest.raises(NotCoordinatorError):
+            commit(world, 2)
+
+    in_group_world(main)
+
+
+def test_loading_waits_for_what_is_written_but_not_committed() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = commit(world, 9)
+        await world.settle()
+        world.runtime.on_resign(0)
+        with pytest.raises(NotCoordinatorError):
+            await waiting
+        world.runtime.on_leader(0, 2)
+        await asyncio.sleep(0.5)
+        with pytest.raises(CoordinatorLoadInProgressError):
+            committed(world)
+        world.log.release()
+        await asyncio.sleep(0.05)
+        assert committed(world) == 9
+
+    in_group_world(main)
+
+
+def test_loading_ends_where_compaction_left_nothing() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        await commit(world, 2)
+        world.log._batches[0].pop()
+        world.runtime.on_resign(0)
+        world.runtime.on_leader(0, 2)
+        await asyncio.sleep(10)
+        assert committed(world) == 1
+        await commit(world, 3)
+        assert committed(world) == 3
+
+    in_group_world(main)
+
+
+def test_a_load_that_fails_leaves_the_partition_without_coordinator_until_the_next_election() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        good = world.log._batches[0]
+        world.log._batches[0] = [good[0][:-1] + b"\xff"]
+        world.log.inject(0, build_batch([Record(0, 0, b"\x00\x01\x00", b"")]))
+        world.runtime.on_resign(0)
+        world.runtime.on_leader(0, 2)
+        await world.settle()
+        with pytest.raises(NotCoordinatorError):
+            committed(world)
+        world.log._batches[0] = good
+        world.runtime.on_leader(0, 3)
+        await asyncio.sleep(10)
+        assert committed(world) == 1
+
+    in_group_world(main)
+
+
+def test_a_long_log_gives_the_loop_its_turns() -> None:
+    async def main(world: GroupWorld) -> None:
+        await asyncio.gather(*(commit(world, offset, partition=offset) for offset in range(3000)))
+        world.runtime.on_resign(0)
+        world.runtime.on_leader(0, 2)
+        turns = 0
+        while not world.runtime.loaded_partitions:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 10
+        assert committed(world, partition=2999) == 2999
+
+    in_group_world(main)
+
+
+def test_unknown_record_types_are_skipped() -> None:
+    async def main(world: GroupWorld) -> None:
+        consumer_group = Record(0, 0, b"\x00\x03\x00\x01g", b"\x00\x00\x00\x00\x00\x05\x00")
+        from_the_future = Record(1, 0, b"\x00\x02\x00\x01g", b"\x00\x63whatever")
+        short = Record(2, 0, b"\x00", None)
+        world.log.inject(0, build_batch([consumer_group, from_the_future, short]))
+        await world.reload()
+        assert world.runtime.loaded_partitions == [0]
+        assert len(world.shard().groups) == 0
+
+    in_group_world(main)
+
+
+def test_a_barrier_answers_when_what_was_before_is_committed() -> None:
+    async def main(world: GroupWorld) -> None:
+        nothing_before = world.runtime.write(0, lambda shard, now_ms: Result("at once", barrier=True))
+        assert nothing_before.done()
+        world.log.hold = True
+        written = commit(world, 1)
+        barrier = world.runtime.write(0, lambda shard, now_ms: Result("later", barrier=True))
+        await world.settle()
+        assert not barrier.done()
+        world.log.release()
+        assert await barrier == "later"
+        assert written.done()
+
+    in_group_world(main)
+
+
+def test_an_operation_that_is_refused_leaves_no_trace() -> None:
+    async def main(world: GroupWorld) -> None:
+        def refuse(shard: GroupCoordinator, now_ms: int) -> Result[None]:
+            raise KafkaStorageError("no")
+
+        with pytest.raises(KafkaError):
+            world.runtime.write(0, refuse)
+        await world.settle()
+        assert world.log.batch_count == 0
+
+    in_group_world(main)
+
+
+def test_partitions_deleted_while_loading_are_forgotten_after_it() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 7, 1)
+        await commit(world, 1)
+        world.runtime.on_resign(0)
+        world.runtime.on_leader(0, 2)
+        world.delete_topic("orders")
+        await world.settle()
+        assert committed(world) == -1
+
+    in_group_world(main)
