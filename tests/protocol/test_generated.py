@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.protocol.kafka_clients import ARTIFACTS, find_jar
 
 from ottla.protocol import messages
-from tests.protocol.kafka_clients import ARTIFACTS, find_jar
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "generate_messages.py"
 
