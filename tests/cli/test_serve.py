@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from ottla.broker.http_pages import BrokerFacts
 from ottla.cli import serve
 
 
@@ -19,7 +20,6 @@ class FakeBroker:
 
     def __init__(self, error: Exception | None = None, *, endless: bool = False) -> None:
         self.log: list[str] = []
-        self.addresses = ["localhost:9092"]
         self._error = error
         self._endless = endless
 
@@ -67,7 +67,6 @@ def test_the_second_interrupt_ends_the_process_at_once() -> None:
         "import asyncio, signal\n"
         "from ottla.cli import serve\n"
         "class Stuck:\n"
-        "    addresses = ()\n"
         "    async def start(self): pass\n"
         "    async def stop(self):\n"
         "        signal.raise_signal(signal.SIGINT)\n"
@@ -80,10 +79,18 @@ def test_the_second_interrupt_ends_the_process_at_once() -> None:
 
 
 def test_the_ready_line_has_address_data_time_memory_and_kernels() -> None:
-    line = serve.ready_line(["localhost:9092"], ["data"], 0.21)
+    facts = BrokerFacts(
+        version="0.1.0",
+        node_id=1,
+        cluster_id="x",
+        addresses=["localhost:9092"],
+        data_dirs=["data"],
+        kernels="plain: no extension built",
+    )
+    line = serve.ready_line(facts, 0.21)
     assert re.fullmatch(
-        rf"ottla \S+ ready on localhost:9092 \(kafka \+ http\) · data {re.escape(os.getcwd())}/data · \d+\.\d\d s"
-        r"( · \d+ MB)? · kernels (compiled|plain)",
+        rf"ottla 0\.1\.0 ready on localhost:9092 \(kafka \+ http\) · data {re.escape(os.getcwd())}/data · \d+\.\d\d s"
+        r"( · \d+ MB)? · kernels plain: no extension built",
         line,
     )
 

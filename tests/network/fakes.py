@@ -99,6 +99,7 @@ class FakeHost:
         self.http = http
         self.receive_view = memoryview(bytearray(4096))
         self.now = 1000.0
+        self.serving = True
         self.open: list[BrokerConnection] = []
         self.reasons: list[str | None] = []
 

@@ -271,6 +271,20 @@ async def test_an_idle_connection_owns_no_buffer() -> None:
     assert connection._buffer is None
 
 
+async def test_requests_wait_while_the_broker_starts() -> None:
+    host = FakeHost(echo)
+    host.serving = False
+    connection, transport = host.connect()
+    for byte in frame(b"early") + frame(b"bird"):
+        feed(connection, bytes([byte]))
+    swept(host, 1000)
+    await turn()
+    assert transport.sent == b""
+    host.serving = True
+    connection.release()
+    assert transport.sent == frame(b"early") + frame(b"bird")
+
+
 # -- time ---------------------------------------------------------------------------------------------------------------
 
 

@@ -209,6 +209,14 @@ async def test_a_connection_that_begins_with_a_capital_letter_is_http() -> None:
     assert transport.lost
 
 
+async def test_http_is_answered_while_the_broker_starts() -> None:
+    host = FakeHost(lambda c, f: None, http=SITE)
+    host.serving = False
+    connection, transport = host.connect()
+    feed(connection, get("/"))
+    assert transport.sent.endswith(b"front page")
+
+
 async def test_a_long_answer_leaves_the_loop_to_others_between_slices() -> None:
     host = FakeHost(lambda c, f: [frame(bytes(f))], http=SITE)
     browser, page_transport = host.connect()

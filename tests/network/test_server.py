@@ -210,6 +210,21 @@ async def test_http_and_kafka_share_the_port() -> None:
         await client.close()
 
 
+async def test_between_bind_and_accept_kafka_waits_and_http_does_not() -> None:
+    server = Server(echo, http=HttpSite(handler=lambda path: HttpResponse(body=b"starting", status=503)))
+    await server.bind(LOCAL)
+    client, probe = await Client.to(server), await Client.to(server)
+    waiting = asyncio.create_task(client.ask(b"early"))
+    probe.writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (await probe.ended()).startswith(b"HTTP/1.1 503 ")
+    assert not waiting.done()
+    server.accept()
+    assert await waiting == b"early"
+    await client.close()
+    await probe.close()
+    await server.stop()
+
+
 async def test_a_port_in_use_is_named() -> None:
     async with serving() as server:
         port = server.addresses[0][2]

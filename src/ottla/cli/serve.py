@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from ottla import __version__
-
 if TYPE_CHECKING:
     import asyncio
 
     from ottla.broker.config import BrokerConfig
+    from ottla.broker.http_pages import BrokerFacts
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -147,44 +146,36 @@ def _import_asyncio(*, tls: bool) -> None:
 
 
 class RunningBroker(Protocol):
-    """What this command needs of `broker.Broker`."""
+    """What `serve` needs of `broker.Broker`."""
 
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
-
-    @property
-    def addresses(self) -> Sequence[str]: ...
 
 
 def run(config: BrokerConfig) -> int:
     """Start the broker, wait for a signal, stop it."""
     import asyncio
 
-    from ottla.broker.broker import Broker
+    from ottla.broker.broker import START_ERRORS, Broker
+    from ottla.broker.machine import machine
     from ottla.clock import SystemClock
-    from ottla.errors import KafkaError, StorageError
-    from ottla.offload import ThreadOffload
-    from ottla.storage.files import OsFiles
 
     clock = SystemClock()
     began_ms = clock.monotonic_ms()
-    offload = ThreadOffload(config.num_recovery_threads_per_data_dir * len(config.log_dirs) + 2)
     try:
-        broker = Broker(config, clock=clock, offload=offload, files=OsFiles())
+        broker = Broker(config, machine())
 
         def announce() -> None:
             elapsed = (clock.monotonic_ms() - began_ms) / 1000
-            say(ready_line(broker.addresses, config.log_dirs, elapsed))
+            say(ready_line(broker.facts(), elapsed))
             # What is here now stays: full collections need not walk over it again.
             gc.collect()
             gc.freeze()
 
         return asyncio.run(serve(broker, announce))
-    except (OSError, StorageError, KafkaError) as error:
+    except (OSError, *START_ERRORS) as error:
         return complain(reason(error), 1)
-    finally:
-        offload.close()
 
 
 async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
@@ -230,19 +221,18 @@ def on_signals(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
         signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(interrupt))
 
 
-def ready_line(addresses: Sequence[str], data_dirs: Sequence[str], elapsed_seconds: float) -> str:
+def ready_line(facts: BrokerFacts, elapsed_seconds: float) -> str:
     """One line with what somebody at the terminal wants to know."""
     from ottla.observability.process import age_seconds, resident_bytes
-    from ottla.protocol.records import kernels
 
     age = age_seconds()  # counts the interpreter's own start as well, where it can be told
     resident = resident_bytes()
     parts = [
-        f"ottla {__version__} ready on {', '.join(addresses)} (kafka + http)",
-        f"data {', '.join(str(Path(directory).absolute()) for directory in data_dirs)}",
+        f"ottla {facts.version} ready on {', '.join(facts.addresses)} (kafka + http)",
+        f"data {', '.join(str(Path(directory).absolute()) for directory in facts.data_dirs)}",
         f"{age if age is not None else elapsed_seconds:.2f} s",
         *([f"{resident / 1e6:.0f} MB"] if resident is not None else []),
-        f"kernels {'compiled' if kernels.COMPILED else 'plain'}",
+        f"kernels {facts.kernels}",
     ]
     return " · ".join(parts)
 

@@ -67,9 +67,9 @@ ADMIT_MIN = 64 * 1024
 RECEIVE_SIZE = 256 * 1024
 
 _SIZE = Struct(">i")
-_OWED, _UNSENT, _YIELDED, _CROWDED = 1, 2, 4, 8
+_OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING = 1, 2, 4, 8, 16
 """Why the next frame is not handled: a blocking answer is owed; output waits for the peer to read; this loop turn's
-share is used up; PENDING_MAX answers are owed."""
+share is used up; PENDING_MAX answers are owed; the broker is still starting (HTTP is answered all the same)."""
 
 
 class ConnectionHost(Protocol):
@@ -81,6 +81,8 @@ class ConnectionHost(Protocol):
     metrics: NetworkMetrics
     http: HttpSite | None
     receive_view: memoryview
+    serving: bool
+    """Whether requests are handled yet; if not, they wait for `BrokerConnection.release`."""
     now: float
     """Loop time in seconds, as of the last sweep. Coarse on purpose: stamping it costs one attribute read."""
 
@@ -138,7 +140,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._out: list[Buffer] = []
         self._unsent: deque[Buffer] | None = None
         self._admitted = 0
-        self._blocked = 0
+        self._blocked = 0 if host.serving else _STARTING
         self._paused = False
         self._fresh = True
         self._closing: str | None = None
@@ -178,6 +180,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.last_active = host.now
         host.metrics.bytes_received += nbytes
         buffer = self._buffer
+        if self._fresh:
+            self._recognize(host.receive_view[0])
         if self._http is not None:
             self._http.receive(host.receive_view[:nbytes])
             if not self._blocked:
@@ -186,7 +190,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if buffer is None:
             view = host.receive_view
             rest = 0 if self._blocked else self._handle_frames(view, 0, nbytes)
-            if rest < nbytes and self._closing is None and self._http is None:
+            if rest < nbytes and self._closing is None:
                 self._buffer = FrameBuffer(view[rest:nbytes], self._need(view, rest, nbytes))
         else:
             buffer.end += nbytes
@@ -256,6 +260,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def release(self) -> None:
+        """The broker has started: handle what has been waiting."""
+        self._blocked &= ~_STARTING
+        self._advance()
+
     def sweep(self, now: float, interval: float) -> None:
         """Called by the server every `interval` seconds: end what is idle or stuck, return memory.
 
@@ -269,7 +278,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if unsent != self._progress:
             self._progress = unsent
             self.last_active = now
-        if self._owed:  # the peer waits for us, not we for it
+        if self._owed or self._blocked & _STARTING:  # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active
         limit = self._host.limits.idle_ms_max / 1000
@@ -297,22 +306,20 @@ class BrokerConnection(asyncio.BufferedProtocol):
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
+    def _recognize(self, first: int) -> None:
+        """Tell Kafka, HTTP and TLS apart by the first byte; a request size begins with less than either."""
+        self._fresh = False
+        size_max = self._host.limits.request_bytes_max
+        if 0x41 <= first <= 0x5A and self._host.http is not None and size_max < 0x41000000:
+            self._http = HttpConversation(self._host.http, self.local_host, self.local_port, self._host.now)
+            self._blocked &= ~_STARTING
+        elif first == 0x16 and size_max < 0x16000000:
+            self.close("speaks TLS to a plaintext listener")
+
     def _handle_frames(self, view: memoryview, position: int, end: int) -> int:
         """Handle complete frames of `view[position:end]`; return where the rest begins."""
         if self._closing is not None:
             return end
-        if self._fresh and position < end:
-            self._fresh = False
-            first = view[position]
-            if 0x41 <= first <= 0x5A and self._host.http is not None and self._host.limits.request_bytes_max < 1 << 30:
-                self._http = HttpConversation(self._host.http, self.local_host, self.local_port, self._host.now)
-            elif first == 0x16 and self._host.limits.request_bytes_max < 0x16000000:
-                self.close("speaks TLS to a plaintext listener")
-                return end
-            if self._http is not None:
-                self._http.receive(view[position:end])
-                self._answer_http()
-                return end
         handle = self._host.handle
         size_max = self._host.limits.request_bytes_max
         unpack_size = _SIZE.unpack_from

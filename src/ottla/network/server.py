@@ -70,13 +70,13 @@ class Server:
         self.budget = ByteBudget(self.limits.queued_request_bytes_max)
         self.receive_view = memoryview(bytearray(RECEIVE_SIZE))
         self.now = 0.0
+        self.serving = False
         self.addresses: list[tuple[str, str, int]] = []
         """(listener name, host as configured, port) of what is bound."""
         self._quota = ConnectionQuota(self.limits)
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
         self._sockets: list[socket.socket] = []
-        self._names: list[str] = []
         self._acceptors: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
@@ -92,12 +92,12 @@ class Server:
     # -- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self, listeners: Sequence[Listener]) -> None:
-        """Bind every listener, then accept. Raises what `bind` raises."""
+        """Bind every listener and serve. Raises what `bind` raises."""
         await self.bind(listeners)
         self.accept()
 
     async def bind(self, listeners: Sequence[Listener]) -> None:
-        """Take the addresses; who connects waits until `accept`.
+        """Take the addresses and accept; HTTP is answered at once (`/readyz`), Kafka requests wait for `accept`.
 
         Raises:
             ListenError: a listener cannot be bound; none is left bound then.
@@ -115,15 +115,17 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
-        self._names = [listener.name for listener, _ in bound]
-
-    def accept(self) -> None:
-        """Begin to accept on every bound listener."""
         self._acceptors = [
-            asyncio.get_running_loop().create_task(self._accept(bound_socket, name), name="ottla-accept")
-            for name, bound_socket in zip(self._names, self._sockets, strict=True)
+            asyncio.get_running_loop().create_task(self._accept(bound_socket, listener.name), name="ottla-accept")
+            for listener, bound_socket in bound
         ]
         self._schedule_sweep()
+
+    def accept(self) -> None:
+        """Accept requests, those that have been waiting first."""
+        self.serving = True
+        for connection in list(self._connections):
+            connection.release()
 
     async def stop(self, grace_seconds: float = 2.0) -> None:
         """Stop accepting, close connections after what is ready has been sent, abort those that do not take it."""
