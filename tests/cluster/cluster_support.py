@@ -86,7 +86,9 @@ def image_with(topics: Mapping[str, int], *node_ids: int) -> ClusterImage:
     nodes = node_ids or (1,)
     images = {
         name: TopicImage(
-            name, bytes([index]) * 16, tuple(PartitionImage((nodes[0],), (nodes[0],), nodes[0], 0, 0) for _ in range(count))
+            name,
+            bytes([index]) * 16,
+            tuple(PartitionImage((nodes[0],), (nodes[0],), nodes[0], 0, 0) for _ in range(count)),
         )
         for index, (name, count) in enumerate(topics.items(), start=1)
     }

@@ -6,8 +6,8 @@ import asyncio
 from random import Random
 
 import pytest
+from tests.cluster.cluster_support import CLUSTER, ENDPOINT, running
 
-from cluster_support import CLUSTER, ENDPOINT, running
 from ottla.cluster.controller import (
     CHANGE_AGE_MAX_MS,
     Controller,
@@ -161,9 +161,7 @@ async def test_a_topic_is_ensured_once_however_many_ask() -> None:
 async def test_producer_ids_are_never_given_out_twice() -> None:
     store = MemoryStore()
     async with running(store) as c:
-        other = Controller(
-            c.tree, c.follower, ControllerSettings(node_id=2), random=Random(1), clock=c.clock
-        )
+        other = Controller(c.tree, c.follower, ControllerSettings(node_id=2), random=Random(1), clock=c.clock)
         blocks = await asyncio.gather(*[x.allocate_producer_ids() for x in (c.controller, other) * 3])
     async with running(store) as c:
         blocks.append(await c.controller.allocate_producer_ids())
@@ -201,12 +199,16 @@ async def test_defaults_set_for_all_brokers_count_when_topics_are_checked() -> N
     async with running() as c:
         await c.controller.create_topics([NewTopic(name="t")])
         default = ConfigResource(BROKERS, DEFAULT_ENTITY)
-        await c.controller.incremental_alter_configs(default, [Alteration("log.cleaner.max.compaction.lag.ms", 0, "10")])
+        await c.controller.incremental_alter_configs(
+            default, [Alteration("log.cleaner.max.compaction.lag.ms", 0, "10")]
+        )
         refusal = await c.controller.incremental_alter_configs(
             ConfigResource(TOPICS, "t"), [Alteration("min.compaction.lag.ms", 0, "11")]
         )
         assert refusal is not None
-        assert refusal.message == "conflict topic config setting min.compaction.lag.ms (11) > max.compaction.lag.ms (10)"
+        assert (
+            refusal.message == "conflict topic config setting min.compaction.lag.ms (11) > max.compaction.lag.ms (10)"
+        )
 
 
 async def test_partitions_are_updated_by_compare_and_set() -> None:

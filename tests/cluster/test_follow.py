@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.cluster.cluster_support import CLUSTER, ENDPOINT, running
 
-from cluster_support import CLUSTER, ENDPOINT, running
 from ottla.cluster.controller import NewTopic
 from ottla.cluster.decisions.configs import Alteration
 from ottla.cluster.follow import MetadataFollower, load_image
@@ -129,13 +129,9 @@ async def test_a_node_that_cannot_be_read_does_not_stop_the_following(monkeypatc
         await c.controller.create_topics([NewTopic(name="t")])
         good = (await c.tree.get(TopicNode.path("t"))).data
         note = ChangeNode.encode(Change(topics=("t",)), 0)
-        await c.tree.multi(
-            [SetData(TopicNode.path("t"), b"{"), Create(CHANGE_PREFIX, note, sequential=True)]
-        )
+        await c.tree.multi([SetData(TopicNode.path("t"), b"{"), Create(CHANGE_PREFIX, note, sequential=True)])
         await asyncio.sleep(0.01)
-        await c.tree.multi(
-            [SetData(TopicNode.path("t"), good), Create(CHANGE_PREFIX, note, sequential=True)]
-        )
+        await c.tree.multi([SetData(TopicNode.path("t"), good), Create(CHANGE_PREFIX, note, sequential=True)])
         await c.follower.applied(c.image.epoch + 2)
         assert "t" in c.image.topics
 
@@ -147,6 +143,24 @@ async def test_who_waits_for_a_change_is_told_when_the_broker_stops() -> None:
         await c.follower.stop()
         with pytest.raises(TreeUnavailableError):
             await waiting
+
+
+async def test_a_change_is_applied_when_subscribers_are_done_with_it() -> None:
+    async with running() as c:
+        story: list[str] = []
+
+        async def slow(image: object, delta: object) -> None:
+            await asyncio.sleep(0.001)
+            story.append("replicas made")
+
+        def broken(image: object, delta: object) -> None:
+            raise RuntimeError("a bug in a subscriber")
+
+        c.follower.subscribe(broken)
+        c.follower.subscribe(slow)
+        await c.controller.create_topics([NewTopic(name="t")])
+        story.append("answered")
+        assert story == ["replicas made", "answered"]
 
 
 async def _until(condition: object) -> None:

@@ -81,7 +81,7 @@ class MetadataFollower:
             self._tree.watch_children(BROKER_IDS, self._on_brokers),
             self._tree.watch_children("/", self._on_brokers),
         ]
-        await self._publish(await load_image(self._tree))
+        await await self._publish(await load_image(self._tree))
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
 
     async def stop(self) -> None:
@@ -97,7 +97,10 @@ class MetadataFollower:
         self._waiting.clear()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        """Call `callback(image, delta)` after every change. Returns a function that ends it."""
+        """Call `callback(image, delta)` after every change. Returns a function that ends it.
+
+        The callback must not wait for a change of its own (the controller's methods do): it would wait for itself.
+        """
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
 
@@ -133,17 +136,17 @@ class MetadataFollower:
         numbers = sorted(ChangeNode.number(name) for name in await self._tree.children(CHANGES))
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            await self._publish(await load_image(self._tree))
+            await await self._publish(await load_image(self._tree))
             return
         paths = [f"{CHANGES}/change_{number:010d}" for number in new]
         found = await self._tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            await self._publish(await load_image(self._tree))
+            await await self._publish(await load_image(self._tree))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
-        await self._publish(*await self._read_again(change, epoch))
+        await await self._publish(*await self._read_again(change, epoch))
 
     async def _read_again(self, change: Change, epoch: int) -> tuple[ClusterImage, ImageDelta]:
         """Read the nodes a change names; return the image with them, and what really differs."""
@@ -240,6 +243,16 @@ class MetadataFollower:
             elif not future.done():
                 future.set_result(image)
         self._waiting = still_waiting
+
+
+async def _tell(subscriber: Subscriber, image: ClusterImage, delta: ImageDelta) -> None:
+    """Tell one subscriber; what fails there is its own affair and keeps nobody else from the news."""
+    try:
+        result = subscriber(image, delta)
+        if result is not None:
+            await result
+    except Exception:
+        logger.exception("a change of the cluster could not be followed completely")
 
 
 async def load_image(tree: Tree) -> ClusterImage:

@@ -242,7 +242,9 @@ OPERATIONS = st.one_of(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(multis=st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12))
-def test_all_trees_agree_on_any_history(tmp_path_factory: pytest.TempPathFactory, multis: list[list[Operation]]) -> None:
+def test_all_trees_agree_on_any_history(
+    tmp_path_factory: pytest.TempPathFactory, multis: list[list[Operation]]
+) -> None:
     async def outcomes(name: str) -> list[object]:
         begin = await TREES[name](tmp_path_factory.mktemp("tree"))
         tree = await begin()
