@@ -81,7 +81,7 @@ class MetadataFollower:
             self._tree.watch_children(BROKER_IDS, self._on_brokers),
             self._tree.watch_children("/", self._on_brokers),
         ]
-        await await self._publish(await load_image(self._tree))
+        await self._publish(await load_image(self._tree))
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
 
     async def stop(self) -> None:
@@ -136,17 +136,17 @@ class MetadataFollower:
         numbers = sorted(ChangeNode.number(name) for name in await self._tree.children(CHANGES))
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            await await self._publish(await load_image(self._tree))
+            await self._publish(await load_image(self._tree))
             return
         paths = [f"{CHANGES}/change_{number:010d}" for number in new]
         found = await self._tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            await await self._publish(await load_image(self._tree))
+            await self._publish(await load_image(self._tree))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
-        await await self._publish(*await self._read_again(change, epoch))
+        await self._publish(*await self._read_again(change, epoch))
 
     async def _read_again(self, change: Change, epoch: int) -> tuple[ClusterImage, ImageDelta]:
         """Read the nodes a change names; return the image with them, and what really differs."""
@@ -231,9 +231,7 @@ class MetadataFollower:
             delta = delta_between(self.image, image)
         if not delta.is_empty:
             for subscriber in list(self._subscribers):
-                done = subscriber(image, delta)
-                if done is not None:
-                    await done
+                await _tell(subscriber, image, delta)
         # Only now, so that nobody finds a topic whose logs are still being made.
         self.image = image
         still_waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
