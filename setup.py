@@ -44,10 +44,13 @@ def extensions() -> list[Extension]:
     made = []
     for name, source in KERNELS.items():
         copy = stamped_copy(ROOT / source, ROOT / "build" / "kernels")
-        # optional: a failing compiler becomes a warning.
-        made.append(Extension(name, [os.path.relpath(copy, ROOT)], optional=True, extra_compile_args=["-O3", "-g0"]))
+        made.append(Extension(name, [os.path.relpath(copy, ROOT)], extra_compile_args=["-O3", "-g0"]))
     try:
-        return list(cythonize(made, quiet=True, language_level=3))  # type: ignore[no-untyped-call]
+        translated: list[Extension] = cythonize(made, quiet=True, language_level=3)  # type: ignore[no-untyped-call]
+        for extension in translated:
+            # A failing compiler becomes a warning. Set here: cythonize makes new objects and forgets it.
+            extension.optional = True
+        return translated
     except Exception as error:  # whatever breaks here costs speed, not the install
         print(f"ottla: the kernels were not translated, the plain ones will run: {error}", file=sys.stderr)
         shutil.rmtree(ROOT / "build" / "kernels", ignore_errors=True)
