@@ -22,11 +22,19 @@ from tests.hostile.seeds import Seeds
 from ottla.errors import RemoteProtocolError
 from ottla.protocol.api import APIS, SERVED, ApiKey, request_header_version
 from ottla.protocol.codec import decode
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest
 from ottla.protocol.messages.headers import RequestHeader
 from ottla.protocol.primitives import FIXED_SIZE
+from ottla.types import GROUP_METADATA_TOPIC
 
 HARMFUL_KEYS = frozenset(
-    {ApiKey.CREATE_TOPICS, ApiKey.CREATE_PARTITIONS, ApiKey.ALTER_CONFIGS, ApiKey.INCREMENTAL_ALTER_CONFIGS}
+    {
+        ApiKey.CREATE_TOPICS,
+        ApiKey.CREATE_PARTITIONS,
+        ApiKey.ALTER_CONFIGS,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        ApiKey.DELETE_TOPICS,
+    }
 )
 _HEADER_SIZE_MIN = 8
 _FORMATS = {name: ">" + letter for name, (letter, _) in FIXED_SIZE.items()}
@@ -299,7 +307,8 @@ _CUMULATIVE = [sum(list(_WEIGHTED.values())[: index + 1]) for index in range(len
 
 
 def _is_harmful(frame: Frame) -> bool:
-    """Whether the frame, as it is, would create topics without bound or change the broker's configuration."""
+    """Whether the frame, as it is, is an administrator's right and wish: topics without bound, another configuration,
+    the internal topic deleted (Kafka allows that). What follows from those is not the decoder's fault."""
     data = memoryview(frame.data)[4:]
     if len(data) < _HEADER_SIZE_MIN:
         return False
@@ -315,4 +324,8 @@ def _is_harmful(frame: Frame) -> bool:
         request, end = decode(APIS[key].request_class(), version, data, position)
     except RemoteProtocolError:
         return False
-    return end == len(data) and not getattr(request, "validate_only", True)
+    if end != len(data):
+        return False
+    if isinstance(request, DeleteTopicsRequest):
+        return GROUP_METADATA_TOPIC in (*request.topic_names, *(topic.name for topic in request.topics))
+    return not getattr(request, "validate_only", True)

@@ -71,6 +71,8 @@ class _Delivery(asyncio.Protocol):
         buffer = self._buffer
         buffer += data
         at = 0
+        if buffer.startswith(b"HTTP"):  # a wrong size that spells GET: the port speaks both, and this was not Kafka
+            buffer.clear()
         while len(buffer) - at >= 8:
             size, correlation_id = struct.unpack_from(">ii", buffer, at)
             assert 4 <= size <= ANSWER_BYTES_MAX, f"an answer of {size} bytes"

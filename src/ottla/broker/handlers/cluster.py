@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ottla.cluster.decisions.election import PREFERRED, UNCLEAN
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
-from ottla.errors import ErrorCode, InvalidRequestError
+from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import describe_log_dirs as log_dirs
 from ottla.protocol.messages import describe_quorum as quorum
@@ -244,13 +244,15 @@ class ClusterHandlers:
         everything = not request.topics
         names = sorted({t.name for t in request.topics} if request.topics else image.topics)
         names = [name for name in names if name >= first]
-        if cursor is not None and not everything and cursor.topic_name not in names:
-            raise InvalidRequestError(
-                f"DescribeTopicPartitionsRequest topic list should contain the cursor topic: {cursor.topic_name}"
-            )
-        if cursor is not None and cursor.partition_index < 0:
-            raise InvalidRequestError(
-                f"DescribeTopicPartitionsRequest cursor partition must be valid: {cursor.partition_index}"
+        if cursor is not None and (cursor.partition_index < 0 or (not everything and cursor.topic_name not in names)):
+            # The response has no error of its own: each topic asked for gets it, none where all were asked for.
+            return topic_partitions.DescribeTopicPartitionsResponse(
+                topics=[
+                    topic_partitions.DescribeTopicPartitionsResponseTopic(
+                        error_code=ErrorCode.INVALID_REQUEST, name=topic.name
+                    )
+                    for topic in request.topics
+                ]
             )
         left = max(min(self._partitions_max, request.response_partition_limit), 1)
         response = topic_partitions.DescribeTopicPartitionsResponse()

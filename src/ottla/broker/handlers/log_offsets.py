@@ -91,6 +91,8 @@ class LogOffsetHandlers:
                     part.error_code = partition.check_epoch(p.current_leader_epoch)
                     if not part.error_code:
                         await self._find_offset(partition, p, isolation, part)
+                        if context.version < 4:
+                            part.leader_epoch = -1  # not known yet to the response, and not ignorable there
         return response
 
     async def _find_offset(
