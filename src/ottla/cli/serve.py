@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
@@ -47,10 +46,10 @@ class _Parser(argparse.ArgumentParser):
 def default_data_dir(environment: Mapping[str, str], platform: str = sys.platform) -> str:
     """Where data is kept unless the user says otherwise: the user's data directory, by the platform's custom."""
     if platform == "win32" and environment.get("LOCALAPPDATA"):
-        return str(Path(environment["LOCALAPPDATA"]) / "ottla")
+        return os.path.join(environment["LOCALAPPDATA"], "ottla")
     given = environment.get("XDG_DATA_HOME", "")
-    home = Path(given) if given.startswith("/") else Path(os.path.expanduser("~")) / ".local" / "share"
-    return str(home / "ottla")
+    home = given if given.startswith("/") else os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(home, "ottla")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,7 +107,10 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
     """
     from ottla.broker.config import BrokerConfig, Flags
 
-    text = None if given.properties is None else Path(given.properties).read_text(encoding="utf-8")
+    text = None
+    if given.properties is not None:
+        with open(given.properties, encoding="utf-8") as file:
+            text = file.read()
 
     def read(data_dir: str | None) -> BrokerConfig:
         return BrokerConfig.from_sources(
@@ -229,7 +231,7 @@ def ready_line(facts: BrokerFacts, elapsed_seconds: float) -> str:
     resident = resident_bytes()
     parts = [
         f"ottla {facts.version} ready on {', '.join(facts.addresses)} (kafka + http)",
-        f"data {', '.join(str(Path(directory).absolute()) for directory in facts.data_dirs)}",
+        f"data {', '.join(map(os.path.abspath, facts.data_dirs))}",
         f"{age if age is not None else elapsed_seconds:.2f} s",
         *([f"{resident / 1e6:.0f} MB"] if resident is not None else []),
         f"kernels {facts.kernels}",
