@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError
 from tests.support.broker_process import RunningBroker
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager
@@ -83,15 +83,12 @@ async def test_records_of_every_compression_come_back_whole(broker: RunningBroke
     topic = f"aiokafka-{compression}"
     await create_topic(broker, topic)
     values = [b"%d:" % number + b"plane " * 20 for number in range(100)]
-    try:
-        async with producer_of(broker, compression_type=compression) as producer:
-            for value in values:
-                await producer.send(
-                    topic, value, key=b"key", headers=[("h", b"1")], timestamp_ms=1_700_000_000_000, partition=0
-                )
-            await producer.flush()
-    except RuntimeError as error:
-        pytest.skip(f"this client has no codec for {compression} here: {error}")
+    async with producer_of(broker, compression_type=compression) as producer:
+        for value in values:
+            await producer.send(
+                topic, value, key=b"key", headers=[("h", b"1")], timestamp_ms=1_700_000_000_000, partition=0
+            )
+        await producer.flush()
     records = await read_assigned(broker, topic, 100)
     assert [record.value for record in records] == values
     assert [record.offset for record in records] == list(range(100))

@@ -33,7 +33,7 @@ from confluent_kafka.admin import (
 )
 from tests.support.broker_process import RunningBroker
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 

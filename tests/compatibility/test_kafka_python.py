@@ -16,11 +16,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
     from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
-    from kafka.errors import GroupIdNotFoundError, InvalidTopicError, NonEmptyGroupError, TopicAlreadyExistsError
+    from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
+    from kafka.errors import InvalidTopicError, TopicAlreadyExistsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+
+#: This client brings no codec but gzip; the others run where their packages are installed.
+CODECS = {"gzip": has_gzip, "snappy": has_snappy, "lz4": has_lz4, "zstd": has_zstd}
+COMPRESSIONS = [None, *(name for name, is_there in CODECS.items() if is_there())]
 
 
 @contextmanager
@@ -87,16 +92,13 @@ def read_assigned(broker: RunningBroker, topic: str, count: int) -> list[Any]:
         return read([consumer], count)[0]
 
 
-@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_records_of_every_compression_come_back_whole(broker: RunningBroker, compression: str | None) -> None:
     topic = f"kafka-python-{compression}"
     create_topic(broker, topic)
     values = [b"%d:" % number + b"plane " * 20 for number in range(100)]
-    try:
-        with producer_of(broker, compression_type=compression) as producer:
-            send(producer, topic, values, key=b"key", headers=[("h", b"1")], timestamp_ms=1_700_000_000_000)
-    except AssertionError as error:
-        pytest.skip(f"this client has no codec for {compression} here: {error}")
+    with producer_of(broker, compression_type=compression) as producer:
+        send(producer, topic, values, key=b"key", headers=[("h", b"1")], timestamp_ms=1_700_000_000_000)
     records = read_assigned(broker, topic, 100)
     assert [record.value for record in records] == values
     assert [record.offset for record in records] == list(range(100))
@@ -224,23 +226,12 @@ def test_admin_manages_groups(broker: RunningBroker) -> None:
             read([consumer], 10)
             consumer.commit()
             assert "the-client" in str(admin.describe_groups([group]))
-            with pytest.raises(NonEmptyGroupError):
-                raise_first(admin.delete_groups([group]))
+            assert "NonEmptyGroup" in str(admin.delete_groups([group]))
         assert group in str(admin.list_groups())
         assert "10" in str(admin.list_group_offsets([group]))
         admin.alter_group_offsets(group, {place: OffsetAndMetadata(3, "", -1)})
         with consumer_of(broker, group, topic) as consumer:
             assert [record.offset for record in read([consumer], 7)[0]] == [3, 4, 5, 6, 7, 8, 9]
-        raise_first(admin.delete_groups([group]))
+        admin.delete_groups([group])
         assert group not in str(admin.list_groups())
-        with pytest.raises(GroupIdNotFoundError):
-            raise_first(admin.delete_groups([group]))
-
-
-def raise_first(outcome: Any) -> None:
-    """Raise the error that an admin call returned for its one group, if any."""
-    for error in outcome.values() if isinstance(outcome, dict) else [row[1] for row in outcome]:
-        if isinstance(error, type) and issubclass(error, Exception) and error.__name__ != "NoError":
-            raise error
-        if isinstance(error, Exception):
-            raise error
+        assert "GroupIdNotFound" in str(admin.delete_groups([group]))

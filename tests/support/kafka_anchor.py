@@ -130,10 +130,7 @@ class KafkaProcess:
         return log.read_text(errors="replace") if log.exists() else ""
 
     def _alive(self) -> bool:
-        try:
-            return self._pid is not None and b"kafka.Kafka" in Path(f"/proc/{self._pid}/cmdline").read_bytes()
-        except OSError:
-            return False
+        return self._pid is not None and Path(f"/proc/{self._pid}").exists()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pid is None or not self._alive():
@@ -144,6 +141,7 @@ class KafkaProcess:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{number.name} did not stop Apache Kafka")
             time.sleep(0.05)
+        self._pid = None
 
     def _wait_for_pid_file_to_go(self) -> None:
         (self.directory / "broker.pid").unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""The script's two transcripts, made once for all tests that look at them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tests.compatibility.differential.compare import run_script
+from tests.compatibility.differential.wire import Transcript
+from tests.support.broker_process import BrokerProcess, RunningBroker
+from tests.support.kafka_anchor import KafkaProcess, require
+
+#: The start script of the anchor sets the five factors; both brokers must show the same static configuration.
+SETTINGS = {
+    "node.id": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+}
+
+
+def transcript_of(name: str, broker: RunningBroker) -> Transcript:
+    try:
+        broker.start()
+        return run_script(name, broker.port)
+    finally:
+        broker.close()
+
+
+@pytest.fixture(scope="session")
+def ottla_transcript() -> Transcript:
+    return transcript_of("ottla", BrokerProcess(SETTINGS))
+
+
+@pytest.fixture(scope="session")
+def both_transcripts() -> tuple[Transcript, Transcript]:
+    """(Apache Kafka's, ottla's), asked at the same time."""
+    require()
+    with ThreadPoolExecutor(2) as pool:
+        reference = pool.submit(transcript_of, "Apache Kafka", KafkaProcess({"group.initial.rebalance.delay.ms": "0"}))
+        candidate = pool.submit(transcript_of, "ottla", BrokerProcess(SETTINGS))
+        return reference.result(), candidate.result()
