@@ -29,8 +29,10 @@ class NetworkLimits:
         queued_request_bytes_max: `queued.max.request.bytes`, -1 for no bound: bytes of half-read and waiting
             requests over all connections. Like Kafka's pool it may be exceeded by one request.
         send_buffer_bytes, receive_buffer_bytes: `socket.send.buffer.bytes`, `socket.receive.buffer.bytes`;
-            -1 leaves it to the operating system, which on Linux adapts the size and is faster (docs of `Server`).
-        backlog: `socket.listen.backlog.size`.
+            -1 leaves it to the operating system. Kafka's default of 102,400 fixes the size where Linux would adapt
+            it, and costs 2-3 times the CPU on receiving (0.44 instead of 0.15 CPU s/GB for 1 MB requests on
+            loopback), so pass it only where a user has set it.
+        backlog: `socket.listen.backlog.size`; the kernel's queue is made longer than that, see `Server`.
     """
 
     request_bytes_max: int = 104857600

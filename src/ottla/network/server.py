@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS_MAX = 5.0
 ACCEPT_RETRY_SECONDS = 1.0
 ACCEPTS_PER_TURN = 128
-BACKLOG_MIN = 512
+BACKLOG_MIN = 4096
 """The kernel's queue of connections to accept is at least this long: one loop serves everything here, where Kafka has a
 thread for accepting, and what does not fit waits for a SYN to be repeated, a second or more."""
 
