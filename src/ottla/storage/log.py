@@ -110,6 +110,7 @@ class PartitionLog:
     __slots__ = (
         "_aborted_bases",
         "_active",
+        "_active_was_cut",
         "_directory_dirty",
         "_end",
         "_failure",
@@ -170,6 +171,8 @@ class PartitionLog:
         self._hooks = hooks
         self._lock = lock
         self._active = loaded.segments[-1]
+        #: Its file became shorter since the last fsync.
+        self._active_was_cut = False
         self._aborted_bases = loaded.aborted_bases
         self._snapshots = loaded.snapshots
         self._unsynced_snapshots: list[str] = []
@@ -254,7 +257,8 @@ class PartitionLog:
         log.producers.on_high_watermark(log.high_watermark)
         if topic_id is not None:
             log.set_topic_id(topic_id)
-        if is_new or not clean:
+        if is_new or not clean or end == log.log_start_offset:
+            # An empty log may have been closed without an fsync: its directory need not be on the disk yet.
             log._is_new = True
             log._unflushed = log.segments[:-1] if not clean else []
             if not is_new and log.flush_needed_before_ack:
@@ -590,11 +594,15 @@ class PartitionLog:
             directory_dirty, self._directory_dirty = self._directory_dirty, False
             is_new, self._is_new = self._is_new, False
             index_dirty = with_indexes and active.has_unsynced_indexes
-            if target == self.recovery_point and not (sealed or snapshots or epochs or directory_dirty or index_dirty):
+            was_cut, self._active_was_cut = self._active_was_cut, False
+            if target == self.recovery_point and not (
+                sealed or snapshots or epochs or directory_dirty or index_dirty or was_cut
+            ):
                 self._is_new = is_new  # nothing that would be missed
                 return target
             try:
-                file = active.open_for_append() if target > self.recovery_point and active.size else None
+                is_dirty = was_cut or (target > self.recovery_point and active.size > 0)
+                file = active.open_for_append() if is_dirty else None
             except OSError as error:
                 raise self._fail(error) from error
         try:
@@ -804,12 +812,12 @@ class PartitionLog:
                     high_watermark=self.high_watermark,
                     now_ms=now_ms,
                 )
-                if not expired.count:
+                if not expired.segment_count:
                     return total
-                if expired.count == len(self.segments):
+                if expired.segment_count == len(self.segments):
                     self._roll(self.log_end_offset, now_ms)
-                doomed = self.segments[: expired.count]
-                self._advance_log_start(self.segments[expired.count].base_offset)
+                doomed = self.segments[: expired.segment_count]
+                self._advance_log_start(self.segments[expired.segment_count].base_offset)
                 logger.info(
                     "%s: %d segments from offset %d on are deleted because of %s",
                     self.topic_partition,
@@ -818,7 +826,7 @@ class PartitionLog:
                     expired.reason,
                 )
                 self._remove_segments(doomed)
-                total += expired.count
+                total += expired.segment_count
 
     def _remove_segments(self, doomed: list[Segment]) -> None:
         """Take segments out of the log; their files are renamed now and unlinked later."""
@@ -920,6 +928,7 @@ class PartitionLog:
             self._remove_segments(doomed)
         active.truncate_to(offset)
         self._active = active
+        self._active_was_cut = True
         self._unflushed = [segment for segment in self._unflushed if segment is not active]
         self._end = (offset, active, active.size)
         self.recovery_point = min(self.recovery_point, offset)

@@ -112,7 +112,7 @@ class LogDirectory:
     def open(
         self, *, cluster_id: str | None, node_id: int, rng: random.Random, foreign_confirmed: bool
     ) -> MetaProperties:
-        """Make or take the directory, and learn how it was left. The clean marker is removed.
+        """Make or take the directory, and learn how it was left; nothing in it is used before `begin`.
 
         Raises:
             StorageError: it must not be used; one sentence says why.
@@ -133,11 +133,14 @@ class LogDirectory:
             if not self.is_foreign:
                 marker = json.dumps({"format": FORMAT_VERSION}, separators=(",", ":"))
                 self.files.write_atomic(f"{self.path}/{MARKER_FILE}", marker.encode())
-        if CLEAN_SHUTDOWN_FILE in self.names:
-            self.is_clean = True
+        self.is_clean = CLEAN_SHUTDOWN_FILE in self.names
+        return properties
+
+    def begin(self) -> None:
+        """Take the clean marker away: from now on logs are opened, and only a clean stop writes it again."""
+        if self.is_clean:
             self.files.remove(f"{self.path}/{CLEAN_SHUTDOWN_FILE}")
             self.files.sync_dir(self.path)
-        return properties
 
     def _check_format(self) -> None:
         if MARKER_FILE in self.names:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from ottla import failpoints
@@ -135,6 +135,7 @@ class LogLoader:
             for segment in self.segments:
                 self._remove_segment(segment)
             self._start_at(self.log_start_offset)
+            self._files.sync_dir(self._directory)
             return
         self.leader_epochs.truncate_end(self.log_end_offset)
         self.leader_epochs.truncate_start(self.log_start_offset)
@@ -228,6 +229,7 @@ class LogLoader:
             logger.warning("%s: the last segment does not end with a whole batch", self._partition)
             self._recover(active.base_offset)
             return
+        self._drop_snapshots_above(self.log_end_offset)
         self._load_producers(self.log_end_offset, skip_without_snapshot=True)
 
     def _end_from_index(self, active: Segment) -> bool:
@@ -249,7 +251,9 @@ class LogLoader:
     # Unclean
 
     def _recover(self, recovery_point: int) -> None:
-        first = max(bisect_right([segment.base_offset for segment in self.segments], recovery_point) - 1, 0)
+        # The segment that ends at the recovery point counts, too: its batches are on the disk, but when it was sealed after
+        # that, the last entries of its indexes and its aborted transactions need not be.
+        first = max(bisect_left([segment.base_offset for segment in self.segments], recovery_point) - 1, 0)
         for segment in self.segments[:first]:
             # Synced before the recovery point passed them, but not necessarily created by us.
             if not segment.offset_index.is_whole() or not segment.time_index.is_whole():
@@ -278,6 +282,9 @@ class LogLoader:
                 for later in self.segments[number + 1 :]:
                     self._remove_segment(later)
                 del self.segments[number + 1 :]
+                # At once: else a second crash brings back what new batches are about to take the place of.
+                segment.open_for_append().datasync()
+                self._files.sync_dir(self._directory)
             segment.finish()
             if problem:
                 break
@@ -383,7 +390,8 @@ def replay_producers(
     `snapshots` are the offsets of the files; damaged ones are removed, from the list too.
     """
     files = segments[0].open_files.files
-    producers.clear(log_start_offset)
+    # From the first batch that is there, even before the log start: the more is known, the fewer duplicates pass.
+    producers.clear(segments[0].base_offset)
     loaded = False
     for offset in sorted((offset for offset in snapshots if offset <= up_to), reverse=True):
         path = f"{directory}/{file_name(offset)}{SNAPSHOT_SUFFIX}"
@@ -402,6 +410,7 @@ def replay_producers(
             if not is_before and segment.base_offset < up_to:
                 _replay_segment(producers, segment, start, up_to, now_ms)
     producers.end_offset = up_to
+    producers.on_log_start(log_start_offset)
 
 
 def _replay_segment(producers: ProducerState, segment: Segment, start: int, up_to: int, now_ms: int) -> None:

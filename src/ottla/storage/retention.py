@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Expired(NamedTuple):
     """How many segments go, counted from the oldest, and why."""
 
-    count: int
+    segment_count: int
     reason: str
 
 
