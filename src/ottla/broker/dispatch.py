@@ -17,12 +17,13 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import Handler, RequestContext
-from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
+from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import ADVERTISED, APIS, SERVED, ApiKey, request_header_version, response_header_version
 from ottla.protocol.codec import CHUNK_SIZE_MIN, decoder, encode_chunks, encoder
 from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader
+from ottla.protocol.schema import Struct as MessagePart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +39,9 @@ PRINCIPAL = "User:ANONYMOUS"
 _KEY_AND_VERSION = Struct(">hh")
 _SIZE_AND_CORRELATION = Struct(">ii")
 _SIZE_CORRELATION_TAGS = Struct(">iib")
+
+#: To this many characters an error message is cut when the response cannot hold it.
+ERROR_MESSAGE_MAX = 1000
 
 #: What client software may call itself (KIP-511).
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
@@ -192,7 +196,13 @@ class Dispatcher:
 
 def _frame(route: _Route, correlation_id: int, message: Message) -> list[Buffer]:
     """Return size, header and body. Large record sets stay buffers of their own: nothing of them is copied here."""
-    chunks = encode_chunks(message, route.version)
+    try:
+        chunks = encode_chunks(message, route.version)
+    except LocalProtocolError:
+        # A message that quotes a name of 32,767 bytes, legal in a request, has outgrown what a string may be.
+        if not _shorten_error_messages(message):
+            raise
+        chunks = encode_chunks(message, route.version)
     size = sum(map(len, chunks))
     if route.flexible_header:
         head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
@@ -202,3 +212,21 @@ def _frame(route: _Route, correlation_id: int, message: Message) -> list[Buffer]
         chunks[0] = head + bytes(chunks[0])
         return chunks
     return [head, *chunks]
+
+
+def _shorten_error_messages(message: MessagePart) -> bool:
+    """Cut every error message inside `message` to `ERROR_MESSAGE_MAX` characters; return whether there was one to cut."""
+    found = False
+    for name in message.__slots__:
+        value = getattr(message, name)
+        if name == "error_message":
+            if value is not None and len(value) > ERROR_MESSAGE_MAX:
+                message.error_message = value[:ERROR_MESSAGE_MAX] + "..."  # type: ignore[attr-defined]
+                found = True
+        elif isinstance(value, MessagePart):
+            found = _shorten_error_messages(value) or found
+        elif isinstance(value, list):
+            for element in value:
+                if isinstance(element, MessagePart):
+                    found = _shorten_error_messages(element) or found
+    return found
