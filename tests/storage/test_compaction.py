@@ -192,7 +192,7 @@ class Model:
 @given(steps=steps, small=st.booleans(), tight=st.booleans())
 def test_cleaned_log_is_the_model(steps: list[tuple[object, ...]], small: bool, tight: bool) -> None:
     """Any mix of appends, rolls, passes and restarts: what is left is exactly what the model says."""
-    table = Table(replace(CONFIG, segment_bytes=250 if small else 1 << 20))
+    table = Table(replace(CONFIG, segment_bytes=700 if small else 1 << 20))
     model = Model()
     now_ms = NOW
     for step in steps:

@@ -144,19 +144,20 @@ def validate_batch(
     max_timestamp = now_ms if append_time else largest
     timestamp_type = TimestampType.LOG_APPEND_TIME if append_time else TimestampType.CREATE_TIME
     if contiguous and source == target:
-        batch = _writable(records, size, header, timestamp_type, max_timestamp)
-        set_timestamp_type(batch, 0, timestamp_type, max_timestamp)
+        _check_segment(size, config)
+        batch = _writable(records, size)
+        if set_timestamp_type(batch, 0, timestamp_type, max_timestamp):
+            header = read_header(batch)
     else:
         batch = _rebuild(body, header, contiguous, target, config, timestamp_type, max_timestamp)
+        header = read_header(batch)
         if len(batch) > config.max_message_bytes:
             raise MessageTooLargeError(
                 f"{len(batch)} bytes after recompression; max.message.bytes is {config.max_message_bytes}"
             )
-    if len(batch) > config.segment_bytes:
-        raise RecordListTooLargeError(f"a batch of {len(batch)} bytes; segment.bytes is {config.segment_bytes}")
-    validated = read_header(batch)
+        _check_segment(len(batch), config)
     return ValidatedBatch(
-        batch, validated, max_timestamp, validated.last_offset_delta, now_ms if append_time else NO_TIMESTAMP
+        batch, header, max_timestamp, header.last_offset_delta, now_ms if append_time else NO_TIMESTAMP
     )
 
 
@@ -274,9 +275,12 @@ def _refusal(body: Buffer, header: BatchHeader, config: LogConfig, now_ms: int, 
     return InvalidRecordError(f"{len(errors)} records were refused, among them {shown}", record_errors=errors)
 
 
-def _writable(
-    records: Buffer, size: int, header: BatchHeader, timestamp_type: TimestampType, max_timestamp: int
-) -> bytearray | memoryview:
+def _check_segment(size: int, config: LogConfig) -> None:
+    if size > config.segment_bytes:
+        raise RecordListTooLargeError(f"a batch of {size} bytes; segment.bytes is {config.segment_bytes}")
+
+
+def _writable(records: Buffer, size: int) -> bytearray | memoryview:
     """Return the batch alone in a buffer that may be written (the log writes base offset and epoch into it)."""
     if isinstance(records, bytearray) and len(records) == size:
         return records

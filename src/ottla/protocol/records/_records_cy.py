@@ -15,6 +15,7 @@ from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBUF_WRITAB
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython.cimports.cpython.object import PyObject_Hash
+from cython.cimports.cpython.tuple import PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cython.cimports.cpython.unicode import PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from cython.cimports.libc.string import memcpy
 
@@ -259,6 +260,16 @@ def _write_headers(out: cython.p_uchar, headers: tuple) -> cython.p_uchar:
     return out
 
 
+@cython.cfunc
+@cython.inline
+def _row(records: list, index: cython.Py_ssize_t) -> object:
+    """A record as a tuple of five. Unpacking would take the slow way for a NamedTuple."""
+    row: object = records[index]
+    if not isinstance(row, tuple) or PyTuple_GET_SIZE(row) != 5:
+        raise ValueError("a record is a tuple of five")
+    return row
+
+
 def encode_records(records: list, base_offset: cython.longlong, base_timestamp: cython.longlong) -> bytearray:
     """See `_records_plain.encode_records`. Keys, values and header values are bytes or None."""
     count: cython.Py_ssize_t = len(records)
@@ -275,7 +286,12 @@ def encode_records(records: list, base_offset: cython.longlong, base_timestamp: 
     value: bytes
     headers: tuple
     for index in range(count):
-        offset, timestamp, key, value, headers = records[index]
+        row = _row(records, index)
+        offset = cython.cast(object, PyTuple_GET_ITEM(row, 0))
+        timestamp = cython.cast(object, PyTuple_GET_ITEM(row, 1))
+        key = cython.cast(object, PyTuple_GET_ITEM(row, 2))
+        value = cython.cast(object, PyTuple_GET_ITEM(row, 3))
+        headers = cython.cast(object, PyTuple_GET_ITEM(row, 4))
         offset_delta = _add(offset, -base_offset)
         if offset_delta < -2147483648 or offset_delta > 2147483647:
             raise ValueError(f"offset delta {offset_delta} does not fit in 32 bits")
@@ -288,7 +304,12 @@ def encode_records(records: list, base_offset: cython.longlong, base_timestamp: 
     out: bytearray = PyByteArray_FromStringAndSize(cython.NULL, total)
     target: cython.p_uchar = cython.cast(cython.p_uchar, PyByteArray_AS_STRING(out))
     for index in range(count):
-        offset, timestamp, key, value, headers = records[index]
+        row = _row(records, index)
+        offset = cython.cast(object, PyTuple_GET_ITEM(row, 0))
+        timestamp = cython.cast(object, PyTuple_GET_ITEM(row, 1))
+        key = cython.cast(object, PyTuple_GET_ITEM(row, 2))
+        value = cython.cast(object, PyTuple_GET_ITEM(row, 3))
+        headers = cython.cast(object, PyTuple_GET_ITEM(row, 4))
         offset_delta = _add(offset, -base_offset)
         delta = _add(timestamp, -base_timestamp)
         key_size = -1 if key is None else PyBytes_GET_SIZE(key)

@@ -159,16 +159,17 @@ def set_offset_and_epoch(buffer: bytearray | memoryview, position: int, base_off
 
 def set_timestamp_type(
     buffer: bytearray | memoryview, position: int, timestamp_type: TimestampType, max_timestamp_ms: int
-) -> None:
-    """Write timestamp type and max timestamp in place, and a new CRC if either changed."""
+) -> bool:
+    """Write timestamp type and max timestamp in place, and a new CRC if either changed; return whether."""
     (attributes,) = _ATTRIBUTES.unpack_from(buffer, position + ATTRIBUTES_POSITION)
     (max_timestamp,) = _TIMESTAMP.unpack_from(buffer, position + MAX_TIMESTAMP_POSITION)
     wanted = attributes & ~TIMESTAMP_TYPE_BIT | (TIMESTAMP_TYPE_BIT if timestamp_type else 0)
     if wanted == attributes and max_timestamp == max_timestamp_ms:
-        return
+        return False
     _ATTRIBUTES.pack_into(buffer, position + ATTRIBUTES_POSITION, wanted)
     _TIMESTAMP.pack_into(buffer, position + MAX_TIMESTAMP_POSITION, max_timestamp_ms)
     write_crc(buffer, position)
+    return True
 
 
 def set_log_append_time(buffer: bytearray | memoryview, position: int, timestamp_ms: int) -> None:
