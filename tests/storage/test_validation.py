@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ottla.errors import ErrorCode, KafkaError
@@ -176,6 +176,7 @@ def test_size_is_checked_before_the_crc() -> None:
     refused(data, ErrorCode.CORRUPT_MESSAGE)
 
 
+@settings(deadline=None)
 @given(position=st.integers(17, len(batch()) - 1), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_corrupt(position: int, bit: int) -> None:
     data = batch()
@@ -225,10 +226,11 @@ def test_records_must_be_as_many_as_the_header_says(codec: CompressionType, coun
     refused(patched(57, count, 4, patched(23, count - 1, 4, data)), ErrorCode.INVALID_RECORD)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=30), st.sampled_from(CODECS))
 def test_malformed_records_are_invalid(body: bytes, codec: CompressionType) -> None:
     data = wrap_body(
-        b"\xff" + body,
+        b"\x7f" + body,
         base_offset=0,
         last_offset_delta=0,
         record_count=1,
@@ -237,6 +239,20 @@ def test_malformed_records_are_invalid(body: bytes, codec: CompressionType) -> N
         attributes=codec,
     )
     refused(data, ErrorCode.INVALID_RECORD)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_length_beyond_32_bits_is_an_unknown_server_error_unless_compressed(codec: CompressionType) -> None:
+    data = wrap_body(
+        b"\xff" * 20,
+        base_offset=0,
+        last_offset_delta=0,
+        record_count=1,
+        base_timestamp=NOW,
+        max_timestamp=NOW,
+        attributes=codec,
+    )
+    refused(data, ErrorCode.INVALID_RECORD if codec else ErrorCode.UNKNOWN_SERVER_ERROR)
 
 
 @pytest.mark.parametrize("codec", CODECS[1:])
@@ -266,19 +282,39 @@ def test_bomb_is_refused(codec: CompressionType, monkeypatch: pytest.MonkeyPatch
     refused(bomb, ErrorCode.INVALID_RECORD)
 
 
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("offsets", [(0, 2, 3), (1, 0, 2), (0, 0, 0), (5, 6, 7)])
-def test_wrong_offset_deltas_are_renumbered(codec: CompressionType, offsets: tuple[int, ...]) -> None:
-    """Kafka accepts them too; of an uncompressed batch it keeps even the wrong deltas, which we do not."""
+OFFSETS = [(0, 2, 3), (1, 0, 2), (0, 0, 0), (5, 6, 7)]
+
+
+def misnumbered(offsets: tuple[int, ...], codec: CompressionType) -> tuple[list[Record], bytearray]:
     records = [Record(offset, NOW + offset, b"k", b"%d" % offset, (("h", None),)) for offset in offsets]
     data = build_batch(
         records, base_offset=0, compression=codec, last_offset_delta=2, producer_id=9, producer_epoch=1, base_sequence=7
     )
-    validated = check(data)
-    assert check_crc(validated.records, 0, validated.header)
-    assert validated.header.last_sequence == 9
-    assert validated.header.compression is codec
-    assert read_records(validated.records) == [record._replace(offset=index) for index, record in enumerate(records)]
+    return records, data
+
+
+@pytest.mark.parametrize("offsets", OFFSETS)
+@pytest.mark.parametrize("target", ["producer", "gzip"])
+def test_wrong_offset_deltas_are_renumbered(offsets: tuple[int, ...], target: str) -> None:
+    """Kafka accepts them too; of an uncompressed batch it keeps even the wrong deltas, which we do not."""
+    for codec in (CompressionType.NONE,) if target == "producer" else (CompressionType.NONE, CompressionType.ZSTD):
+        records, data = misnumbered(offsets, codec)
+        validated = check(data, replace(CONFIG, compression_type=target))
+        assert check_crc(validated.records, 0, validated.header)
+        assert validated.header.last_sequence == 9
+        assert read_records(validated.records) == [
+            record._replace(offset=index) for index, record in enumerate(records)
+        ]
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_wrong_offset_deltas_in_a_compressed_batch_are_an_unknown_server_error(
+    offsets: tuple[int, ...], codec: CompressionType
+) -> None:
+    _, data = misnumbered(offsets, codec)
+    refused(data, ErrorCode.UNKNOWN_SERVER_ERROR)
+    refused(data, ErrorCode.UNKNOWN_SERVER_ERROR, replace(CONFIG, compression_type=codec.name.lower()))
 
 
 # ------------------------------------------------------------------------------------------------ compacted topics
@@ -436,6 +472,7 @@ def test_size_counts_again_after_recompression() -> None:
 # ------------------------------------------------------------------------------------------------ anything at all
 
 
+@settings(deadline=None)
 @given(
     fields=st.lists(
         st.sampled_from(

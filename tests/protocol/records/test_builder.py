@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.records.strategies import record_lists
 
@@ -14,6 +14,7 @@ from ottla.protocol.records.reader import iter_records, read_records
 from ottla.types import CompressionType, TimestampType
 
 
+@settings(deadline=None)
 @given(records=record_lists(), codec=st.sampled_from(CompressionType))
 def test_records_come_back(records: list[Record], codec: CompressionType) -> None:
     batch = build_batch(records, compression=codec)
@@ -26,6 +27,7 @@ def test_records_come_back(records: list[Record], codec: CompressionType) -> Non
     assert read_records(batch) == records
 
 
+@settings(deadline=None)
 @given(records=record_lists(), codec=st.sampled_from([CompressionType.NONE, CompressionType.GZIP]))
 def test_aiokafka_reads_the_same_records(records: list[Record], codec: CompressionType) -> None:
     theirs = DefaultRecordBatch(bytes(build_batch(records, compression=codec)))
@@ -86,6 +88,7 @@ def test_offset_delta_beyond_32_bits_is_refused() -> None:
         build_batch([Record(0, 0, None, b""), Record(2**31, 0, None, b"")])
 
 
+@settings(deadline=None)
 @given(groups=st.lists(record_lists(max_size=3), min_size=1, max_size=4))
 def test_records_of_a_run_of_batches(groups: list[list[Record]]) -> None:
     data = b"".join(build_batch(group) for group in groups)

@@ -7,7 +7,7 @@ import tracemalloc
 
 import cramjam
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ottla.protocol.records.compression import (
@@ -22,6 +22,7 @@ CODECS = [codec for codec in CompressionType if codec]
 TEXT = b"".join(b'{"aircraft":"N%05d","delay":%d}' % (index * 7919 % 99999, index % 60) for index in range(6000))
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=2000) | st.sampled_from([TEXT, bytes(300_000)]), codec=st.sampled_from(CompressionType))
 def test_round_trip(data: bytes, codec: CompressionType) -> None:
     packed = compress(codec, data)
@@ -59,6 +60,7 @@ def test_cut_data_is_refused(codec: CompressionType) -> None:
             decompress(codec, packed[:size])
 
 
+@settings(deadline=None)
 @given(codec=st.sampled_from(CODECS), data=st.binary(max_size=200))
 def test_garbage_raises_only_our_error(codec: CompressionType, data: bytes) -> None:
     try:
@@ -67,6 +69,7 @@ def test_garbage_raises_only_our_error(codec: CompressionType, data: bytes) -> N
         pass
 
 
+@settings(deadline=None)
 @given(codec=st.sampled_from(CODECS), position=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_flipped_bit_raises_only_our_error(codec: CompressionType, position: int, bit: int) -> None:
     packed = bytearray(compress(codec, TEXT[:5000]))

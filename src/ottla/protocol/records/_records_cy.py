@@ -382,13 +382,17 @@ def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython
     largest: cython.longlong = -1
     longest: cython.longlong = 0
     bad: cython.bint = False
+    overflow: cython.bint = False
     PyObject_GetBuffer(body, cython.address(view), PyBUF_SIMPLE)
     data = cython.cast(cython.p_uchar, view.buf)
     limit = view.len
     bad = count < 0 or count > limit
     with cython.nogil:
         while index < count and not bad:
+            end = position
             length, position = _varint(data, position, limit)
+            if position < 0:
+                overflow = limit - end >= 5
             if position < 0 or length < 6 or length > limit - position:
                 bad = True
                 break
@@ -432,6 +436,8 @@ def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython
                 smallest = timestamp
             index += 1
     PyBuffer_Release(cython.address(view))
+    if overflow:
+        raise OverflowError(f"record {index}: the length is no varint of 32 bits")
     if bad:
         raise _malformed(index)
     if position != limit:

@@ -219,6 +219,9 @@ def check_records(body: Buffer, count: int, base_timestamp: int) -> tuple[int, b
          bytes
         of the longest record). A timestamp of -1 (none) is left out of the smallest; without any they are 2^63-1 and
         -1.
+
+    Raises:
+        OverflowError: a record's length has more than five bytes; Kafka has another answer for that than for the rest.
     """
     data = body
     limit = len(data)
@@ -231,7 +234,13 @@ def check_records(body: Buffer, count: int, base_timestamp: int) -> tuple[int, b
     longest = 0
     position = 0
     for index in range(count):
-        length, position = _varint(data, position, limit)
+        start = position
+        try:
+            length, position = _varint(data, position, limit)
+        except ValueError:
+            if limit - start >= 5:
+                raise OverflowError(f"record {index}: the length is no varint of 32 bits") from None
+            raise
         end = position + length
         if length < 6 or end > limit:
             raise ValueError(f"record {index}: {length} bytes, {limit - position} left")
