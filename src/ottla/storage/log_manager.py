@@ -149,6 +149,7 @@ class LogManager:
             load_factor=self.settings.cleaner_load_factor,
             bytes_per_second_max=self.settings.cleaner_bytes_per_second_max,
         )
+        self._checkpointing = asyncio.Lock()
         self.open_files = OpenFiles(files, self.settings.open_files_max)
         self.recovered_logs = 0
         self.recovered_bytes = 0
@@ -473,6 +474,12 @@ class LogManager:
         return await self._checkpoint(HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
 
     async def _checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
+        # One at a time: the timers of all checkpoints and of the high watermarks' fire together, and two writers of one
+        # file would rename each other's temporary file away, or bring older offsets back.
+        async with self._checkpointing:
+            return await self._write_checkpoint(name, offset_of)
+
+    async def _write_checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
         failed: set[str] = set()
         by_path: dict[str, dict[TopicPartition, int]] = {path: {} for path in self.directories}
         for topic_partition, log in self.logs.items():
