@@ -462,6 +462,17 @@ def test_aborted_records_go_and_leave_the_committed_value() -> None:
     assert table.pairs() == [(0, b"a", b"committed"), (4, b"c", b"1")]
 
 
+def test_aborted_records_go_although_the_marker_is_in_the_active_segment() -> None:
+    table = Table()
+    table.put((b"a", b"committed"))
+    table.transactional(7, 0, (b"a", b"aborted"))
+    table.roll()
+    table.end(7, ControlType.ABORT)
+    assert table.plan().first_uncleanable_offset == 2
+    table.clean()
+    assert table.pairs() == [(0, b"a", b"committed")]
+
+
 def test_marker_goes_late_after_its_records() -> None:
     """1. The pass that drops the records keeps the marker and its index entry. 2. The next one finds no records
     and writes the horizon. 3. A pass after the horizon drops the marker.

@@ -43,6 +43,7 @@ from ottla.protocol.records.batch import (
 from ottla.protocol.records.builder import build_empty_batch, wrap_body
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.reader import read_body
+from ottla.storage.index import TransactionIndex
 from ottla.storage.offset_map import OffsetMap
 from ottla.storage.segment import CLEANED_SUFFIX, LOG_SUFFIX, RELATIVE_OFFSET_MAX, Segment
 
@@ -455,13 +456,15 @@ def _last_batches(producers: ProducerState) -> dict[int, tuple[int | None, int]]
 
 
 def _aborted_transactions(log: PartitionLog, start: int, end: int) -> list[AbortedTransaction]:
-    """Return the aborted transactions with records in [start, end)."""
-    return [
-        entry
-        for segment in log.segments
-        for entry in list(segment.transaction_index.entries())
-        if entry.last_offset >= start and entry.first_offset < end
-    ]
+    """Return the aborted transactions with records in [start, end); their markers may lie in the active segment."""
+    *sealed, active = log.segments
+    found = [entry for segment in sealed for entry in segment.transaction_index.entries()]
+    try:
+        # Read anew: the log itself may be loading or adding to the active segment's index, on another thread.
+        found += TransactionIndex(active.open_files, active.transaction_index.path).entries()
+    except ValueError as error:
+        raise CleaningAbortedError(f"{log.topic_partition}: an entry is just being written: {error}") from None
+    return [entry for entry in found if entry.last_offset >= start and entry.first_offset < end]
 
 
 class CleanedTransactions:
