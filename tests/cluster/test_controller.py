@@ -21,7 +21,7 @@ from ottla.cluster.decisions.configs import Alteration
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
 from ottla.cluster.nodes import CHANGES, CONTROLLER_EPOCH, ConfigNode, StateNode
-from ottla.cluster.tree import BadVersionError, Delete, SetData
+from ottla.cluster.tree import BadVersionError, Create, Delete, SetData
 from ottla.cluster.trees.memory import MemoryStore
 from ottla.errors import ErrorCode
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
@@ -95,9 +95,7 @@ async def test_a_new_topic_does_not_inherit_settings_left_by_an_old_one() -> Non
         assert await c.tree.get_many([ConfigNode.path(TOPICS, "t")]) == [None]
 
 
-def _create_config(topic: str, config: dict[str, str]) -> object:
-    from ottla.cluster.tree import Create
-
+def _create_config(topic: str, config: dict[str, str]) -> Create:
     return Create(ConfigNode.path(TOPICS, topic), ConfigNode.encode(config))
 
 

@@ -81,10 +81,7 @@ class BrokerConfig:
     max_connection_creation_rate: int = INT_MAX
     connections_max_idle_ms: int = 600_000
     socket_listen_backlog_size: int = 50
-    socket_receive_buffer_bytes: int = 102_400
-    socket_send_buffer_bytes: int = 102_400
     socket_request_max_bytes: int = 104_857_600
-    queued_max_requests: int = 500
     queued_max_request_bytes: int = -1
     fetch_max_bytes: int = 57_671_680
     max_incremental_fetch_session_cache_slots: int = 1000
@@ -101,7 +98,6 @@ class BrokerConfig:
     log_cleaner_dedupe_buffer_size: int = 134_217_728
     log_cleaner_io_buffer_load_factor: float = 0.9
     log_cleaner_io_max_bytes_per_second: float = 1.7976931348623157e308
-    num_recovery_threads_per_data_dir: int = 2
     producer_id_expiration_ms: int = 86_400_000
     producer_id_expiration_check_interval_ms: int = 600_000
     #: Extension: retention and cleaning in a directory written by Apache Kafka.

@@ -109,7 +109,7 @@ ROWS = (
     row("log.segment.delete.delay.ms", LONG, "60000", at_least(0), HIGH,
         "Default of the topic key `file.delete.delay.ms`.", update=CLUSTER_WIDE),
     row("num.recovery.threads.per.data.dir", INT, "2", at_least(1), HIGH,
-        "Logs opened at the same time, per data directory, at the start.", update=CLUSTER_WIDE),
+        "Logs opened at the same time, per data directory, at the start.", update=CLUSTER_WIDE, inert=EVENT_LOOP),
     row("producer.id.expiration.check.interval.ms", INT, "600000", at_least(1), LOW,
         "How often idle producers are looked for.", internal=True),
     row("producer.id.expiration.ms", INT, "86400000", at_least(1), LOW,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, INT_MAX, LONG_MAX, ConfigType, Update, at_least, one_of, row
-from ottla.config.reasons import EVENT_LOOP, NO_LOGIN, NO_PURGATORY, ONE_BROKER
+from ottla.config.reasons import EVENT_LOOP, NO_LOGIN, NO_PURGATORY, ONE_BROKER, SOCKET_BUFFERS
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -32,7 +32,7 @@ ROWS = (
         "Listeners that open before the broker is ready.",
         inert="There is no authorizer to wait for: all listeners open together, when the broker is ready."),
     row("inter.broker.listener.name", STRING, None, ANYTHING, MEDIUM,
-        "The listener brokers use among themselves. It must be one of `listeners`."),
+        "The listener brokers use among themselves. It must be one of `listeners`.", inert=ONE_BROKER),
     row("listener.security.protocol.map", STRING,
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", ANYTHING, LOW,
         "Which security protocol each listener name stands for. Only PLAINTEXT can be served so far; a "
@@ -58,7 +58,9 @@ ROWS = (
         "Bytes of requests being worked on; when exceeded, connections are not read until answers have gone "
         "out. -1 is no limit."),
     row("queued.max.requests", INT, "500", at_least(1), HIGH,
-        "Requests being worked on; when exceeded, connections are not read until answers have gone out."),
+        "Requests waiting for a thread.",
+        inert="There is no queue between sockets and threads to fill up: a connection is not read while it is owed answers, "
+        "and `queued.max.request.bytes` bounds all of them together."),
     row("request.timeout.ms", INT, "30000", ANYTHING, HIGH,
         "How long a broker waits for another one's answer.", inert=ONE_BROKER),
     row("security.inter.broker.protocol", STRING,
@@ -71,11 +73,11 @@ ROWS = (
     row("socket.listen.backlog.size", INT, "50", at_least(1), MEDIUM,
         "Connections the operating system keeps waiting."),
     row("socket.receive.buffer.bytes", INT, "102400", ANYTHING, HIGH,
-        "SO_RCVBUF of client connections; -1 leaves it to the operating system."),
+        "SO_RCVBUF of client connections.", inert=SOCKET_BUFFERS),
     row("socket.request.max.bytes", INT, "104857600", at_least(1), HIGH,
         "Largest request; a larger one closes the connection."),
     row("socket.send.buffer.bytes", INT, "102400", ANYTHING, HIGH,
-        "SO_SNDBUF of client connections; -1 leaves it to the operating system."),
+        "SO_SNDBUF of client connections.", inert=SOCKET_BUFFERS),
     row("telemetry.max.bytes", INT, "1048576", at_least(1), LOW,
         "Largest metrics push of a client (KIP-714).",
         inert="Client metrics are not taken yet: GetTelemetrySubscriptions is not offered, so clients do not push."),

@@ -78,7 +78,6 @@ REMOVED_KEYS = (
             "password.encoder.keyfactory.algorithm",
             "password.encoder.old.secret",
             "password.encoder.secret",
-            "port",
             "reserved.broker.max.id",
         )
     ),

@@ -20,3 +20,7 @@ TLS = "Only read for TLS listeners, and those are refused until TLS is served."
 TOKENS = "Delegation tokens are not served yet."
 PREALLOCATE = "Reserving space ahead helps old Windows file systems only; files grow as they are written."
 TESTS_ONLY = "It exists for Kafka's own tests."
+SOCKET_BUFFERS = (
+    "The operating system adapts the buffers of each connection; a fixed size of Kafka's default costs two to three times "
+    "the CPU for receiving large requests."
+)

@@ -204,7 +204,9 @@ def test_growth_refused_as_in_kafka(
 
 def test_growth_adds_only_what_is_new() -> None:
     image = image_with({"t": 2}, 1, 2)
-    assert [p.replicas for p in plan_growth(image, "t", 4, [[2], [1]], Random(1))] == [(2,), (1,)]
+    grown = plan_growth(image, "t", 4, [[2], [1]], Random(1))
+    assert not isinstance(grown, Refusal)
+    assert [p.replicas for p in grown] == [(2,), (1,)]
     assert len(plan_growth(image, "t", 9, None, Random(1))) == 7
 
 
