@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +131,8 @@ class Dispatcher:
             answer = self._error_response(route, error)
         if isinstance(answer, Awaitable):
             task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer, started))
+            if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
+                task.add_done_callback(lambda _task: answer.close())
             # A produce that waits for its commit has been appended: the next one may be appended behind it.
             return PendingReply(task, blocks_next=route.api_key is not ApiKey.PRODUCE)
         route.metrics.observe((self._now() - started) * 1000)

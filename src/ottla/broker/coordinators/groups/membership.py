@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 #: The member id of a member that has none yet.
 UNKNOWN_MEMBER_ID = ""
+#: Characters of a client id or instance id that go into a member id. A longer one, legal in a request, would make member
+#: ids no response can carry (32,767 bytes): a group that nobody can join or describe any more.
+MEMBER_NAME_MAX = 8_000
 
 
 class Join(NamedTuple):
@@ -156,7 +159,8 @@ class Membership:
             respond(JoinGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
             return _nothing()
         instance_id = request.group_instance_id
-        member_id = f"{request.client_id if instance_id is None else instance_id}-{self._new_uuid()}"
+        name = request.client_id if instance_id is None else instance_id
+        member_id = f"{name[:MEMBER_NAME_MAX]}-{self._new_uuid()}"
         if instance_id is not None:
             current = group.static_members.get(instance_id)
             if current is not None:
