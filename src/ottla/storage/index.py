@@ -84,8 +84,10 @@ class _SortedFile:
 
     def start_empty(self) -> None:
         """Forget all entries and empty the file (made if missing)."""
-        self.open_files.forget(self.path)
-        self.open_files.files.open(self.path, create=True, truncate=True).close()
+        files = self.open_files.files
+        if not files.exists(self.path) or files.size(self.path):
+            self.open_files.forget(self.path)
+            files.open(self.path, create=True, truncate=True).close()
         self._state = (0, bytearray())
 
     def get(self, number: int, *, nowait: bool = False) -> tuple[int, int]:

@@ -260,10 +260,12 @@ class PartitionLog:
         if is_new or not clean or end == log.log_start_offset:
             # An empty log may have been closed without an fsync: its directory need not be on the disk yet.
             log._is_new = True
-            log._unflushed = log.segments[:-1] if not clean else []
-            if not is_new and log.flush_needed_before_ack:
-                # What survived may still be in the page cache only, and nobody may see it before it is safe.
-                log.flush()
+        if not clean and not is_new:
+            # What survived may still be in the page cache only, and the checkpoint may be older than a truncation.
+            log._unflushed = loaded.recovered_segments[:-1]
+            log._active_was_cut = True
+            if log.flush_needed_before_ack:
+                log.flush()  # nobody may see it before it is safe
         return log
 
     def set_topic_id(self, topic_id: bytes) -> None:
@@ -992,10 +994,8 @@ class PartitionLog:
                 self._active.finish()
                 if self.log_end_offset > max(self._snapshots, default=0):
                     self._write_snapshot(self.log_end_offset)
-                if self.leader_epochs.is_dirty and self.log_end_offset == self.log_start_offset:
-                    # An empty log is not worth an fsync: thousands of them may be closed at once.
-                    path = f"{self.directory}/{LEADER_EPOCH_FILE}"
-                    self.files.write_atomic(path, self.leader_epochs.encode(), sync=False)
+                if self.log_end_offset == self.log_start_offset:
+                    # Not worth an fsync in each of thousands of empty logs: the next leader notes its epoch again.
                     self.leader_epochs.is_dirty = False
             except OSError as error:
                 raise self._fail(error) from error

@@ -43,8 +43,10 @@ logger = logging.getLogger(__name__)
 
 #: Logs opened, closed or looked at in one hop off the loop.
 SLICE = 64
-#: Slices at once while opening and closing: reading and fsyncs overlap.
-LANES = 4
+#: Slices at once while opening: a second one reads while the first one checks; more only fight for the interpreter.
+OPEN_LANES = 2
+#: Slices at once while closing: fsyncs that wait together are merged by the file system.
+CLOSE_LANES = 8
 #: How often logs with `flush.ms` are looked at.
 FLUSH_TICK_MS = 500
 
@@ -222,7 +224,7 @@ class LogManager:
                 for path, reason in await self._offload.run(self._open_logs, slices.popleft(), config_of):
                     self._take_offline(path, reason)
 
-        await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
+        await asyncio.gather(*(lane() for _ in range(min(OPEN_LANES, len(slices)))))
         if not self.online_dirs:
             raise StorageError("; ".join(self.offline_dirs.values()))
         self._loaded = True
@@ -630,7 +632,7 @@ class LogManager:
                 for path in await self._offload.run(_close_all, slices.popleft()):
                     unclean[path] = None
 
-        await asyncio.gather(*(lane() for _ in range(min(LANES, len(slices)))))
+        await asyncio.gather(*(lane() for _ in range(min(CLOSE_LANES, len(slices)))))
         if self._loaded:
             unclean.update(dict.fromkeys(await self.checkpoint()))
         for path, directory in self.directories.items():

@@ -63,7 +63,8 @@ class LogLoader:
 
     Attributes:
         segments: oldest first, at least one.
-        recovered_bytes: how much was read again.
+        recovered_segments: those read again after an unclean stop.
+        recovered_bytes: how much that was.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class LogLoader:
         self.snapshots: list[int] = []
         self.aborted_bases: set[int] = set()
         self.recovered_bytes = 0
+        self.recovered_segments: list[Segment] = []
         self._open_files = open_files
         self._files: Files = open_files.files
         self._directory = directory
@@ -285,13 +287,16 @@ class LogLoader:
                 # At once: else a second crash brings back what new batches are about to take the place of.
                 segment.open_for_append().datasync()
                 self._files.sync_dir(self._directory)
-            segment.finish()
             if problem:
                 break
+            if number + 1 < len(self.segments):
+                segment.finish()
+                segment.forget()
+        # The last segment is active again: its entries, and a snapshot, are written on the next roll or stop.
+        self.segments[-1].forget()
+        self.recovered_segments = self.segments[first:]
         self.log_end_offset = expected
         self.producers.end_offset = expected
-        if expected > self.log_start_offset:
-            self._write_snapshot(expected)
 
     def _recover_segment(self, segment: Segment, expected: int) -> tuple[int, int, str]:
         """Check all batches and rebuild what follows from them; return (end position, next offset, what is wrong)."""
