@@ -321,10 +321,8 @@ def _is_harmful(frame: Frame) -> bool:
         return False
     try:
         _, position = decode(RequestHeader, request_header_version(key, version), data)
-        request, end = decode(APIS[key].request_class(), version, data, position)
+        request, _ = decode(APIS[key].request_class(), version, data, position)
     except RemoteProtocolError:
-        return False
-    if end != len(data):
         return False
     if isinstance(request, DeleteTopicsRequest):
         return GROUP_METADATA_TOPIC in (*request.topic_names, *(topic.name for topic in request.topics))
