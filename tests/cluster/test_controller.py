@@ -167,14 +167,30 @@ async def test_producer_ids_are_never_given_out_twice() -> None:
 
 
 async def test_a_lost_tree_is_rebuilt_from_the_directories() -> None:
-    found = [FoundPartition("t", p, b"t" * 16, leader_epoch=4) for p in (0, 2)] + [FoundPartition("u", 0, b"u" * 16)]
+    found = [FoundPartition("t", p, b"t" * 16, leader_epoch=4) for p in (0, 2)]
+    found += [FoundPartition("u", 0, b"u" * 16), FoundPartition(GROUP_METADATA_TOPIC, 0, b"o" * 16)]
     async with running(start=False) as c:
         notes = await c.controller.start([ENDPOINT], found=found)
-        assert notes == ("t has no directory for partition 1: made again, empty",)
-        assert c.image.topic_names == {b"t" * 16: "t", b"u" * 16: "u"}
+        assert notes == (
+            "t has no directory for partition 1: made again, empty",
+            "the settings of topics were lost: rebuilt topics have retention.bytes=-1, retention.ms=-1 until you set them "
+            "again",
+        )
+        assert c.image.topic_names == {b"t" * 16: "t", b"u" * 16: "u", b"o" * 16: GROUP_METADATA_TOPIC}
+        # Nothing that was to be kept is deleted by a default, and offsets are compacted as ever.
+        assert c.image.topic_config("t") == {"retention.bytes": "-1", "retention.ms": "-1"}
+        assert c.image.topic_config(GROUP_METADATA_TOPIC)["cleanup.policy"] == "compact"
         assert [p.leader_epoch for p in c.image.topics["t"].partitions] == [5, 0, 5]
         # Ids given out before the loss are in the logs; a second owner would be taken for the first.
         assert (await c.controller.allocate_producer_ids()).start >= 1 << 32
+
+
+async def test_rebuilt_topics_have_the_defaults_if_those_are_known_to_be_right() -> None:
+    async with running(start=False) as c:
+        assert (
+            await c.controller.start([ENDPOINT], found=[FoundPartition("t", 0, b"t" * 16)], keep_everything=False) == ()
+        )
+        assert c.image.configs == {}
 
 
 async def test_configurations_are_altered_and_emptied() -> None:

@@ -218,6 +218,7 @@ class Controller:
         *,
         clean: bool = False,
         found: Sequence[FoundPartition] | None = None,
+        keep_everything: bool = True,
     ) -> tuple[str, ...]:
         """Register this broker and become controller; give every partition a leader.
 
@@ -225,6 +226,8 @@ class Controller:
             endpoints: where clients and brokers reach this one.
             clean: the last stop was a clean one, so leaders keep their epochs.
             found: the partition directories, if the tree was just made although data directories are not empty.
+            keep_everything: topics rebuilt from `found` delete nothing until their settings are given again; False: the
+                broker's defaults are known to be right for them.
 
         Returns:
             Sentences about what was odd while topics were rebuilt from `found`.
@@ -252,7 +255,13 @@ class Controller:
             self._epoch = epoch
             notes: tuple[str, ...] = ()
             if found is not None and not self.image.topics:
-                rebuilt = rebuild_topics(found, node_id, self._random)
+                rebuilt = rebuild_topics(
+                    found,
+                    node_id,
+                    self._random,
+                    settings=None if keep_everything else {},
+                    internal_settings={GROUP_METADATA_TOPIC: self._offsets_topic_settings()},
+                )
                 notes = rebuilt.notes
                 await self._create(rebuilt.plans)
                 await self._skip_producer_ids()
@@ -310,12 +319,16 @@ class Controller:
             name=name,
             num_partitions=settings.offsets_topic_num_partitions,
             replication_factor=min(settings.offsets_topic_replication_factor, max(len(self.image.brokers), 1)),
-            configs={
-                "cleanup.policy": "compact",
-                "compression.type": "producer",
-                "segment.bytes": str(max(settings.offsets_topic_segment_bytes, 1 << 20)),
-            },
+            configs=self._offsets_topic_settings(),
         )
+
+    def _offsets_topic_settings(self) -> dict[str, str]:
+        """Return what Kafka gives __consumer_offsets. A segment size below the minimum of topics is raised to it."""
+        return {
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": str(max(self._settings.offsets_topic_segment_bytes, 1 << 20)),
+        }
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:
         """Delete topics and their settings, in one transaction."""

@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.cluster.decisions.recovery import FoundPartition, rebuild_topics
+from ottla.cluster.decisions.recovery import KEEP_EVERYTHING, FoundPartition, rebuild_topics
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -13,9 +13,9 @@ A, B = b"a" * 16, b"b" * 16
 def test_topics_come_back_with_their_ids_and_higher_epochs() -> None:
     rebuilt = rebuild_topics([FoundPartition("t", 1, A, 7), FoundPartition("t", 0, A)], 3, Random(1))
     (plan,) = rebuilt.plans
-    assert (plan.name, plan.topic_id, plan.configs) == ("t", A, {})
+    assert (plan.name, plan.topic_id, plan.configs) == ("t", A, KEEP_EVERYTHING)
     assert [(p.replicas, p.leader, p.leader_epoch) for p in plan.partitions] == [((3,), 3, 0), ((3,), 3, 8)]
-    assert rebuilt.notes == ()
+    assert [note.partition(":")[0] for note in rebuilt.notes] == ["the settings of topics were lost"]
 
 
 def test_what_is_odd_is_said() -> None:
@@ -29,6 +29,7 @@ def test_what_is_odd_is_said() -> None:
         ],
         1,
         Random(1),
+        settings={},
     )
     assert {plan.name: plan.topic_id for plan in rebuilt.plans} == {"gap": A, "two": B}
     assert rebuilt.notes == (

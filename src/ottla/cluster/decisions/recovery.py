@@ -1,12 +1,13 @@
 """Which topics there were, told by the data directories alone: when the coordination tree is lost. Pure.
 
-Each partition's directory has a partition.metadata with the topic's id. Settings of topics are not in the data directories:
-they are lost with the tree, and topics begin with the broker's defaults.
+Each partition's directory has a partition.metadata with the topic's id. Settings of topics are not in the data directories,
+they are lost with the tree. The defaults could delete what was to be kept for good (a compacted topic above all), so rebuilt
+topics keep everything until somebody sets their retention again. What internal topics are set to is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -16,6 +17,10 @@ from ottla.types import ZERO_UUID
 
 if TYPE_CHECKING:
     from random import Random
+
+
+#: Settings of a topic whose own were lost.
+KEEP_EVERYTHING = {"retention.bytes": "-1", "retention.ms": "-1"}
 
 
 class FoundPartition(NamedTuple):
@@ -34,12 +39,24 @@ class Rebuilt(NamedTuple):
     notes: tuple[str, ...]
 
 
-def rebuild_topics(found: Iterable[FoundPartition], node_id: int, random: Random) -> Rebuilt:
+def rebuild_topics(
+    found: Iterable[FoundPartition],
+    node_id: int,
+    random: Random,
+    *,
+    settings: Mapping[str, str] | None = None,
+    internal_settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> Rebuilt:
     """Return the topics these directories belong to, each partition led by this broker in an epoch above its latest.
 
     Partitions missing below the highest one found are made empty. Directories of two topics with one name (an old one was
     being deleted): the id of most partitions wins, the others' directories are left for the log manager to refuse.
+
+    Args:
+        settings: of all topics but internal ones; `KEEP_EVERYTHING` unless given.
+        internal_settings: of internal topics, by name.
     """
+    settings = KEEP_EVERYTHING if settings is None else settings
     by_topic: dict[str, list[FoundPartition]] = {}
     for partition in sorted(found):
         by_topic.setdefault(partition.topic, []).append(partition)
@@ -71,7 +88,10 @@ def rebuild_topics(found: Iterable[FoundPartition], node_id: int, random: Random
                     PartitionImage((node_id,), (node_id,), node_id, epochs.get(index, -1) + 1, 0)
                     for index in range(count)
                 ),
-                configs={},
+                configs=dict((internal_settings or {}).get(topic, settings)),
             )
         )
+    if settings and any(plan.configs == settings for plan in plans):
+        text = ", ".join(f"{key}={value}" for key, value in sorted(settings.items()))
+        notes.append(f"the settings of topics were lost: rebuilt topics have {text} until you set them again")
     return Rebuilt(tuple(plans), tuple(notes))
