@@ -579,7 +579,7 @@ def watch(world: GroupWorld, simulation: Simulation) -> None:
             on_loaded(now_ms)
 
         assert isinstance(shard.offsets, Offsets)
-        shard.offsets.expire = watched
+        shard.offsets.expire = watched  # type: ignore[method-assign]
         shard.on_loaded = loaded
         return shard
 

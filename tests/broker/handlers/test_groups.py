@@ -186,6 +186,9 @@ def test_a_refused_join_has_a_protocol_name_that_its_version_allows(version: int
         answer = await ask(world, version, join_request("nobody"))
         assert answer.error_code == ErrorCode.UNKNOWN_MEMBER_ID
         assert answer.protocol_name == ("" if version < 7 else None)
+        answer = await ask(world, version, join_request(protocol_type="connect"))
+        assert answer.error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+        assert answer.protocol_name == ("" if version < 7 else None)
 
     in_group_world(main, config=NO_DELAY)
 

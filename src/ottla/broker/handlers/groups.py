@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 #: Key types of FindCoordinator.
 GROUP_KEY, TRANSACTION_KEY, SHARE_KEY = 0, 1, 2
+_KEY_TYPES: Final = (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY)
 _NO_NODE: Final = (-1, "", -1)
 
 #: Operations an unguarded group allows (KIP-430): READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
@@ -123,11 +124,21 @@ class GroupsHandler:
         coordinators = []
         for key in request.coordinator_keys:
             code, (node_id, host, port) = await self._find(context, request.key_type, key)
-            coordinators.append(Coordinator(key=key, node_id=node_id, host=host, port=port, error_code=code))
+            coordinators.append(
+                Coordinator(
+                    key=key,
+                    node_id=node_id,
+                    host=host,
+                    port=port,
+                    error_code=code,
+                    # As Kafka: what is wrong with the whole request is explained, what is wrong with a key is not.
+                    error_message="" if request.key_type in _KEY_TYPES else error_for(code).message,
+                )
+            )
         return FindCoordinatorResponse(coordinators=coordinators)
 
     async def _find(self, context: RequestContext, key_type: int, key: str) -> tuple[ErrorCode, tuple[int, str, int]]:
-        if key_type not in (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY):
+        if key_type not in _KEY_TYPES:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
         if key_type == SHARE_KEY and context.version < _SHARE_FIND_COORDINATOR:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
@@ -151,8 +162,8 @@ class GroupsHandler:
 
     async def handle_join_group(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
         response = await self._join(context, request)
-        if context.version < _NULLABLE_PROTOCOL_NAME and response.protocol_name is None:
-            response.protocol_name = ""
+        if not response.protocol_name:
+            response.protocol_name = None if context.version >= _NULLABLE_PROTOCOL_NAME else ""
         return response
 
     async def _join(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
