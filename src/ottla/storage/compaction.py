@@ -35,6 +35,7 @@ from ottla import failpoints
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
     DELETE_HORIZON_BIT,
+    NO_TIMESTAMP,
     TIMESTAMP_TYPE_BIT,
     BatchHeader,
     check_crc,
@@ -425,8 +426,10 @@ class _Writer:
         failpoints.hit("clean.write")
         start = self._segment.append(data)
         for position, header in iter_headers(data):
+            # A batch without records has a time, but none that a lookup may find: dump-log calls it a mismatch.
+            time = header.max_timestamp if header.record_count else NO_TIMESTAMP
             self._segment.note_batch(
-                start + position, header.size, header.last_offset, header.max_timestamp, self._index_interval_bytes
+                start + position, header.size, header.last_offset, time, self._index_interval_bytes
             )
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ottla import failpoints
 from ottla.errors import StorageError
-from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, BatchHeader, check_crc
+from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, NO_TIMESTAMP, BatchHeader, check_crc
 from ottla.protocol.records.control import read_marker
 from ottla.storage.checkpoints import (
     LEADER_EPOCH_FILE,
@@ -308,7 +308,8 @@ class LogLoader:
             problem = _problem(segment, header, data, expected)
             if problem:
                 return end, expected, problem
-            segment.note_batch(position, header.size, header.last_offset, header.max_timestamp, interval)
+            time = header.max_timestamp if header.record_count else NO_TIMESTAMP  # as the cleaner leaves it
+            segment.note_batch(position, header.size, header.last_offset, time, interval)
             if header.partition_leader_epoch > self.leader_epochs.latest:
                 self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
             if header.producer_id >= 0:
