@@ -19,7 +19,12 @@ with warnings.catch_warnings():
     from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
     from kafka.errors import InvalidTopicError, TopicAlreadyExistsError
 
-pytestmark = pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning"),
+    # It leaves sockets of refused connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 PATIENCE_S = 60.0
 
