@@ -480,6 +480,9 @@ class Consumer:
             if self.random.random() < 0.03 and self.instance is not None:
                 self.member_id = ""  # restarts at once, as a static member may
                 return
+            if self.partitions and self.random.random() < 0.01:
+                generation = self.generation - 1  # a commit that was on its way for too long
+                await simulation.commit(self.group, generation, self.member_id, self.instance, self.partitions)
             if self.partitions and self.random.random() < 0.5:
                 code = await simulation.commit(
                     self.group, self.generation, self.member_id, self.instance, self.partitions

@@ -17,6 +17,7 @@ from ottla.broker.coordinators.shard import Result
 from ottla.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    ErrorCode,
     KafkaError,
     KafkaStorageError,
     NotCoordinatorError,
@@ -24,6 +25,7 @@ from ottla.errors import (
     RequestTimedOutError,
 )
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.types import CompressionType
 
 
@@ -420,5 +422,24 @@ def test_partitions_deleted_while_loading_are_forgotten_after_it() -> None:
         world.delete_topic("orders")
         await world.settle()
         assert committed(world) == -1
+
+    in_group_world(main)
+
+
+@pytest.mark.parametrize(("marker", "expected"), [("commit", 5), ("abort", 1), (None, 1)])
+def test_transactions_in_the_log_are_replayed_with_their_markers(marker: str | None, expected: int) -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        key, value = records.encode(records.offset_commit("s", "orders", 0, CommittedOffset(5)))
+        world.log.inject(
+            0, build_batch([Record(0, 0, key, value)], producer_id=9, producer_epoch=0, transactional=True)
+        )
+        if marker is not None:
+            kind = ControlType.COMMIT if marker == "commit" else ControlType.ABORT
+            world.log.inject(0, end_transaction_marker(kind, 0, producer_id=9, producer_epoch=0, timestamp_ms=0))
+        await world.reload()
+        assert committed(world) == expected
+        (row,) = world.shard().fetch_offsets("s", [("orders", bytes(16), [0])], stable=True)
+        assert (row[0].error_code == ErrorCode.UNSTABLE_OFFSET_COMMIT) == (marker is None)
 
     in_group_world(main)

@@ -6,11 +6,11 @@ Reads in pieces and gives the loop a turn between them, so that a large partitio
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ottla.broker.coordinators.shard import NO_PRODUCER_ID
 from ottla.protocol.records.batch import iter_headers
+from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.reader import read_records
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ RECORDS_PER_TURN: Final = 200
 #: was compacted away (the offsets stay, the batches go), and there is nothing to wait for.
 _UNCOMMITTED_WAIT_SECONDS: Final = 0.02
 _UNCOMMITTED_WAITS_MAX: Final = 250
-
-_CONTROL_KEY = struct.Struct(">hh")
-_COMMIT_MARKER: Final = 1
 
 
 class CoordinatorLog(Protocol):
@@ -94,16 +91,13 @@ async def _replay_batches(data: memoryview, shard: Shard, summary: LoadSummary, 
     for position, header in iter_headers(data):
         if header.last_offset < summary.next_offset:
             continue
-        records = read_records(data, position)
         if header.is_control:
-            for record in records:
-                if record.offset >= summary.next_offset and record.key is not None and len(record.key) >= 4:
-                    _, kind = _CONTROL_KEY.unpack_from(record.key)
-                    if kind <= _COMMIT_MARKER:
-                        shard.replay_end_transaction(header.producer_id, kind == _COMMIT_MARKER)
+            marker = read_marker(data, position)
+            if marker is not None:
+                shard.replay_end_transaction(header.producer_id, marker.kind == ControlType.COMMIT)
         else:
             producer_id = header.producer_id if header.is_transactional else NO_PRODUCER_ID
-            for record in records:
+            for record in read_records(data, position):
                 if record.offset < summary.next_offset or record.key is None:
                     continue
                 decoded = shard.decode(record.key, record.value)
