@@ -21,9 +21,9 @@ from ottla.cluster.decisions.configs import Alteration
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
 from ottla.cluster.nodes import CHANGES, CONTROLLER_EPOCH, ConfigNode, StateNode
-from ottla.cluster.tree import BadVersionError, Create, Delete, SetData
+from ottla.cluster.tree import Create, Delete, SetData
 from ottla.cluster.trees.memory import MemoryStore
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, KafkaStorageError, NotControllerError
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 
@@ -132,9 +132,19 @@ async def test_a_controller_that_lost_its_office_writes_nothing() -> None:
     async with running() as c:
         epoch = await c.tree.get(CONTROLLER_EPOCH)
         await c.tree.multi([SetData(CONTROLLER_EPOCH, b"99", epoch.stat.version)])
-        with pytest.raises(BadVersionError):
+        with pytest.raises(NotControllerError):
             await c.controller.create_topics([NewTopic(name="t")])
         assert "t" not in c.image.topics
+
+
+async def test_a_tree_that_cannot_be_written_is_an_answer() -> None:
+    async with running() as c:
+        await c.tree.close()
+        with pytest.raises(KafkaStorageError, match="the session has ended"):
+            await c.controller.create_topics([NewTopic(name="t")])
+        with pytest.raises(KafkaStorageError):
+            await c.controller.allocate_producer_ids()
+        assert (await c.controller.ensure_topic("t")).error is ErrorCode.KAFKA_STORAGE_ERROR
 
 
 async def test_the_offsets_topic_fits_the_brokers_alive() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,15 +73,16 @@ from ottla.cluster.tree import (
     SetData,
     Tree,
     TreeError,
+    TreeUnavailableError,
 )
 from ottla.config import BROKER, GROUP, TOPIC, ConfigError
 from ottla.config import CLIENT_METRICS as CLIENT_METRICS_KEYS
 from ottla.config.effective import Levels
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from random import Random
 
     from ottla.clock import Clock
@@ -270,9 +272,27 @@ class Controller:
             await self._purge_changes()
         return notes
 
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        """One wish at a time; what keeps the tree from being written becomes an answer for the client.
+
+        Raises:
+            KafkaStorageError: the tree cannot be used now; whether the change was made is unknown.
+            NotControllerError: another broker has become controller.
+        """
+        async with self._turn:
+            try:
+                yield
+            except TreeUnavailableError as error:
+                raise KafkaStorageError(str(error)) from error
+            except BadVersionError as error:
+                if error.path == CONTROLLER_EPOCH:
+                    raise NotControllerError("another broker has become controller") from error
+                raise
+
     async def create_topics(self, topics: Sequence[NewTopic], *, validate_only: bool = False) -> list[TopicResult]:
         """Make the topics that can be made, in one transaction. Names must be unique among them."""
-        async with self._turn:
+        async with self._serving():
             plans = plan_topics(
                 self.image,
                 topics,
@@ -299,7 +319,10 @@ class Controller:
         if topic is None:
             if name == CLUSTER_METADATA_TOPIC:
                 return TopicResult(name=name, error=ErrorCode.INVALID_TOPIC_EXCEPTION)
-            result = (await self.create_topics([self._default_topic(name)]))[0]
+            try:
+                result = (await self.create_topics([self._default_topic(name)]))[0]
+            except KafkaError as error:
+                return TopicResult(name=name, error=error.code, message=error.message)
             # Somebody else may have made it meanwhile: all the better.
             topic = self.image.topics.get(name)
             if topic is None:
@@ -332,7 +355,7 @@ class Controller:
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:
         """Delete topics and their settings, in one transaction."""
-        async with self._turn:
+        async with self._serving():
             found = {name: self.image.topics[name] for name in names if name in self.image.topics}
             operations: list[Operation] = []
             for name in found:
@@ -354,7 +377,7 @@ class Controller:
         self, name: str, count: int, assignments: Sequence[Sequence[int]] | None = None, *, validate_only: bool = False
     ) -> TopicResult:
         """Grow a topic to `count` partitions."""
-        async with self._turn:
+        async with self._serving():
             plan = plan_growth(self.image, name, count, assignments, self._random)
             if isinstance(plan, Refusal):
                 return TopicResult(name=name, error=plan.error, message=plan.message)
@@ -369,7 +392,7 @@ class Controller:
         refusal = check_request(alterations)
         if refusal is not None:
             return refusal
-        async with self._turn:
+        async with self._serving():
             changed = apply_alterations(self.image.config(*resource), alterations, _keys_of(resource))
             if isinstance(changed, Refusal):
                 # For a broker's own keys Kafka calls the request invalid, elsewhere the configuration.
@@ -383,13 +406,13 @@ class Controller:
         refusal = check_request([Alteration(name, 0, value) for name, value in configs])
         if refusal is not None:
             return refusal
-        async with self._turn:
+        async with self._serving():
             changed = {name: value for name, value in configs if value is not None}
             return await self._alter(resource, changed, validate_only=validate_only)
 
     async def elect_leader(self, topic_partition: TopicPartition, election_type: int) -> Refusal | None:
         """Move leadership on request. Returns None if it was done."""
-        async with self._turn:
+        async with self._serving():
             partition = elect_on_request(self.image, topic_partition, election_type)
             if isinstance(partition, Refusal):
                 return partition
@@ -401,7 +424,7 @@ class Controller:
     ) -> dict[TopicPartition, ErrorCode]:
         """Write leaders and ISRs decided elsewhere, if `partition_epoch` still is what the decision was made on."""
         results: dict[TopicPartition, ErrorCode] = {}
-        async with self._turn:
+        async with self._serving():
             fitting: dict[TopicPartition, PartitionImage] = {}
             for topic_partition, partition in partitions.items():
                 now = self.image.partition(topic_partition)
@@ -418,10 +441,12 @@ class Controller:
     async def allocate_producer_ids(self) -> range:
         """Return a block of 1,000 producer ids that nobody else has or will get."""
         while True:
-            node = (await self._tree.get_many([PRODUCER_ID_BLOCK]))[0]
-            start = 0 if node is None else ProducerIdBlockNode.decode(node.data).stop
             try:
+                node = (await self._tree.get_many([PRODUCER_ID_BLOCK]))[0]
+                start = 0 if node is None else ProducerIdBlockNode.decode(node.data).stop
                 return await self._write_producer_id_block(node, start)
+            except TreeUnavailableError as error:
+                raise KafkaStorageError(str(error)) from error
             except TreeError:
                 continue  # another broker took this block
 

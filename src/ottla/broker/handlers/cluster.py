@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ottla.cluster.decisions.election import PREFERRED, UNCLEAN
+from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import describe_log_dirs as log_dirs
 from ottla.protocol.messages import describe_quorum as quorum
@@ -154,7 +155,10 @@ class ClusterHandlers:
             answer = elect_leaders.ReplicaElectionResult(topic=name)
             response.replica_election_results.append(answer)
             for index in indexes:
-                refusal = await self._controller.elect_leader(TopicPartition(name, index), request.election_type)
+                try:
+                    refusal = await self._controller.elect_leader(TopicPartition(name, index), request.election_type)
+                except KafkaError as error:
+                    refusal = Refusal(error.code, error.message)
                 if refusal is None:
                     result = elect_leaders.PartitionResult(partition_id=index, error_message=None)
                 elif everything and refusal.error is ErrorCode.ELECTION_NOT_NEEDED:

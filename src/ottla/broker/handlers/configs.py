@@ -27,7 +27,7 @@ from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.cluster.image import BROKERS, CLIENT_METRICS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
 from ottla.config.effective import Source
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import alter_configs, incremental_alter_configs, list_config_resources
 from ottla.protocol.messages.describe_configs import (
@@ -40,7 +40,7 @@ from ottla.protocol.messages.describe_configs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ottla.broker.context import Handler, RequestContext
     from ottla.cluster.controller import Controller
@@ -162,7 +162,9 @@ class ConfigHandlers:
             refusal = refusal or check_request([Alteration(name, 0, value) for name, value in configs])
             target = self._resource(resource.resource_type, resource.resource_name)
             if refusal is None and isinstance(target, ConfigResource):
-                refusal = await self._controller.alter_configs(target, configs, validate_only=request.validate_only)
+                refusal = await _answer(
+                    self._controller.alter_configs(target, configs, validate_only=request.validate_only)
+                )
             elif refusal is None:
                 assert isinstance(target, Refusal)
                 refusal = target
@@ -208,7 +210,9 @@ class ConfigHandlers:
         target = self._resource(kind, name)
         if isinstance(target, Refusal):
             return target
-        return await self._controller.incremental_alter_configs(target, alterations, validate_only=validate_only)
+        return await _answer(
+            self._controller.incremental_alter_configs(target, alterations, validate_only=validate_only)
+        )
 
     def _resource(self, kind: int, name: str) -> ConfigResource | Refusal:
         if kind not in _KINDS:
@@ -244,6 +248,14 @@ class ConfigHandlers:
                 for name in names[kind]
             ]
         )
+
+
+async def _answer(change: Awaitable[Refusal | None]) -> Refusal | None:
+    """Wait for a change; a controller that cannot make it is a refusal like others."""
+    try:
+        return await change
+    except KafkaError as error:
+        return Refusal(error.code, error.message)
 
 
 def _check_once(count: int) -> Refusal | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ottla.broker.handlers.config_entries import topic_entries
 from ottla.cluster.controller import NewTopic, TopicResult
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC
-from ottla.errors import ErrorCode, InvalidRequestError, TopicDeletionDisabledError
+from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_partitions import (
     CreatePartitionsRequest,
@@ -73,7 +73,10 @@ class TopicHandlers:
                 answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, sentence)
             else:
                 wishes[topic.name] = _wish(topic)
-        results = await self._controller.create_topics(list(wishes.values()), validate_only=request.validate_only)
+        try:
+            results = await self._controller.create_topics(list(wishes.values()), validate_only=request.validate_only)
+        except KafkaError as error:
+            results = [TopicResult(name=name, error=error.code, message=error.message) for name in wishes]
         for result in results:
             assert result.name is not None
             answers[result.name] = self._created(result)
@@ -101,13 +104,14 @@ class TopicHandlers:
         )
 
     async def handle_delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
-        if not self._delete_topic_enable:
-            if context.version < 3:
-                raise InvalidRequestError("Topic deletion is disabled.")
-            raise TopicDeletionDisabledError()
         answers: list[DeletableTopicResult] = []
         asked: list[tuple[str | None, bytes]] = [(name, ZERO_UUID) for name in request.topic_names]
         asked += [(topic.name, topic.topic_id) for topic in request.topics]
+        if not self._delete_topic_enable:
+            old = context.version < 3
+            error = ErrorCode.INVALID_REQUEST if old else ErrorCode.TOPIC_DELETION_DISABLED
+            sentence = "Topic deletion is disabled."
+            return DeleteTopicsResponse(responses=[_not_deleted(*topic, error, sentence) for topic in asked])
         counts = Counter(asked)
         wishes: list[tuple[str, bool]] = []  # name, asked for by id
         for (name, topic_id), count in counts.items():
@@ -127,7 +131,11 @@ class TopicHandlers:
             sentence = "The provided topic name maps to an ID that was already supplied."
             topic_id = self._image().topics[name].topic_id
             answers.append(_not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence))
-        results = await self._controller.delete_topics([name for name, _ in wishes if name not in twice])
+        names = [name for name, _ in wishes if name not in twice]
+        try:
+            results = await self._controller.delete_topics(names)
+        except KafkaError as error:
+            results = [TopicResult(name=name, error=error.code, message=error.message) for name in names]
         for result in results:
             if result.error is ErrorCode.NONE:
                 answers.append(DeletableTopicResult(name=result.name, topic_id=result.topic_id))
@@ -146,12 +154,15 @@ class TopicHandlers:
                     name=topic.name, error_code=ErrorCode.INVALID_REQUEST, error_message="Duplicate topic name."
                 )
                 continue
-            result = await self._controller.create_partitions(
-                topic.name,
-                topic.count,
-                None if topic.assignments is None else [a.broker_ids for a in topic.assignments],
-                validate_only=request.validate_only,
-            )
+            try:
+                result = await self._controller.create_partitions(
+                    topic.name,
+                    topic.count,
+                    None if topic.assignments is None else [a.broker_ids for a in topic.assignments],
+                    validate_only=request.validate_only,
+                )
+            except KafkaError as error:
+                result = TopicResult(name=topic.name, error=error.code, message=error.message)
             answers[topic.name] = CreatePartitionsTopicResult(
                 name=topic.name, error_code=result.error, error_message=result.message
             )
