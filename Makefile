@@ -19,6 +19,7 @@ $(VENV)/.installed: $(LOCK)
 # ottla itself, editable; its kernels are compiled if there is a C compiler, and built again when they change.
 $(VENV)/.built: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 kernels: ## compile the kernels again

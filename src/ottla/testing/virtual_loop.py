@@ -4,12 +4,16 @@ Time stands still while callbacks run and jumps to the next timer when nothing i
 in milliseconds. `create_server` and `create_connection` join protocols of the same loop through pipes whose delays and
 chunk sizes come from one seeded `random.Random`. The code under test is ordinary asyncio code: it cannot tell.
 
+Code that was started in a *life* (`begin_life`) can be ended from outside, like a killed process: its callbacks and tasks
+never run again, its connections are reset.
+
 The trace hash covers every delivery (time, pipe, bytes): the same seed must give the same hash.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import random
 from collections import deque
@@ -20,6 +24,10 @@ T = TypeVar("T")
 
 #: 2026-01-01 UTC: where the wall clock of a simulation starts.
 EPOCH_MS = 1_767_225_600_000
+
+
+#: Which simulated process the running code belongs to; None for the test itself.
+_life: contextvars.ContextVar[int | None] = contextvars.ContextVar("life", default=None)
 
 
 class Deadlock(RuntimeError):
@@ -49,6 +57,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random = random.Random(seed)
+        self.time_limit = 7 * 86_400.0
         self._now = 0.0
         self._selector = _NoSelector(self)
         self._clock_resolution = 1e-6
@@ -56,12 +65,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._next_port = 40_000
         self._hash = hashlib.sha256()
         self.deliveries = 0
+        self._lives = 0
+        self._lives_of: dict[asyncio.Task[Any], int | None] = {}
+        self._zombies: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._make_task)
 
     def time(self) -> float:
         return self._now
 
     def advance(self, seconds: float) -> None:
         self._now += seconds
+        if self._now > self.time_limit:
+            raise Deadlock(f"not finished after {self.time_limit:.0f} virtual seconds: something waits for ever")
 
     @property
     def trace(self) -> str:
@@ -100,22 +115,47 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if server is None:
             raise ConnectionRefusedError(111, f"nobody listens on {host}:{port}")
         client_address = (host, self.free_port())
-        remote = server.factory()
+        remote = server.context.copy().run(server.factory)
         client = protocol_factory()
-        near = MemoryTransport(self, client, client_address, (host, port))
-        far = MemoryTransport(self, remote, (host, port), client_address)
+        near = MemoryTransport(self, client, client_address, (host, port), contextvars.copy_context())
+        far = MemoryTransport(self, remote, (host, port), client_address, server.context.copy())
         near.peer, far.peer = far, near
         server.transports[far] = None
         client.connection_made(near)
-        remote.connection_made(far)
+        far.context.run(remote.connection_made, far)
         return near, client
 
-    def drop_host(self) -> None:
-        """End every server and connection at once, as a killed process does: nothing in flight arrives."""
+    # -- processes
+
+    def _make_task(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        self._lives_of[task] = _life.get()
+        task.add_done_callback(self._lives_of.pop)
+        return task
+
+    async def begin_life(self, main: Callable[[], Coroutine[Any, Any, T]]) -> tuple[int, T]:
+        """Run `main()` as the start of a new process; return the number to end it by, and the result."""
+        self._lives += 1
+        life = self._lives
+
+        async def start() -> T:
+            _life.set(life)
+            return await self.create_task(main())
+
+        return life, await self.create_task(start())
+
+    def end_life(self, life: int) -> None:
+        """Kill a process: nothing of it runs again, nothing it had in flight arrives, its peers see a reset."""
+        for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
+            if handle._context.get(_life) == life:
+                handle.cancel()
+        # Kept, so that they are not collected (and complained about) as long as the loop lives.
+        self._zombies += [task for task, owner in self._lives_of.items() if owner == life]
         for server in list(self._servers.values()):
-            server.close()
-            for transport in list(server.transports):
-                transport.vanish()
+            if server.context.get(_life) == life:
+                server.close()
+                for transport in list(server.transports):
+                    transport.vanish()
 
 
 class VirtualClock:
@@ -148,6 +188,7 @@ class MemoryServer:
         self._loop = loop
         self.address = address
         self.factory = factory
+        self.context = contextvars.copy_context()
         self.transports: dict[MemoryTransport, None] = {}
         self.sockets = [_ListeningSocket(address)]
 
@@ -167,10 +208,18 @@ class MemoryServer:
 class MemoryTransport(asyncio.Transport):
     """One end of an in-memory connection; bytes arrive in order, late and in pieces."""
 
-    def __init__(self, loop: VirtualLoop, protocol: Any, local: tuple[str, int], remote: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        protocol: Any,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+        context: contextvars.Context,
+    ) -> None:
         super().__init__({"sockname": local, "peername": remote})
         self._loop = loop
         self._protocol = protocol
+        self.context = context
         self.peer: MemoryTransport | None = None
         self._inbox: deque[bytes] = deque()
         self._in_flight = 0
@@ -199,7 +248,7 @@ class MemoryTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            self._loop.call_soon(self._drain)
+            self._loop.call_soon(self._drain, context=self.context)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         return None
@@ -225,8 +274,9 @@ class MemoryTransport(asyncio.Transport):
             self._in_flight += size
             peer = self.peer
             # In order: nothing overtakes what was sent before.
-            peer._last_arrival = max(peer._last_arrival, self._loop.time() + self._loop.delay())
-            self._loop.call_at(peer._last_arrival, peer._arrive, self, chunk)
+            # A little later each: timers of the same moment run in any order.
+            peer._last_arrival = max(peer._last_arrival + 1e-7, self._loop.time() + self._loop.delay())
+            self._loop.call_at(peer._last_arrival, peer._arrive, self, chunk, context=peer.context)
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
@@ -234,21 +284,22 @@ class MemoryTransport(asyncio.Transport):
     def _arrive(self, sender: MemoryTransport, chunk: bytes) -> None:
         sender._in_flight -= len(chunk)
         if not self._lost:
+            local, remote = self.get_extra_info("sockname"), self.get_extra_info("peername")
+            self._loop.note(b"%d>%d " % (remote[1], local[1]) + chunk)
             self._inbox.append(chunk)
             self._drain()
 
     def _drain(self) -> None:
         while self._inbox and not self._paused and not self._lost:
             chunk = self._inbox.popleft()
-            self._loop.note(b"%d>%d " % (self._extra["peername"][1], self._extra["sockname"][1]) + chunk)  # type: ignore[attr-defined]
             if isinstance(self._protocol, asyncio.BufferedProtocol):
-                view = memoryview(chunk)
-                while view and not self._lost:
-                    buffer = memoryview(self._protocol.get_buffer(len(view)))
-                    size = min(len(buffer), len(view))
-                    buffer[:size] = view[:size]
-                    self._protocol.buffer_updated(size)
-                    view = view[size:]
+                buffer = memoryview(self._protocol.get_buffer(len(chunk)))
+                assert len(buffer), "get_buffer() returned an empty buffer"
+                size = min(len(buffer), len(chunk))
+                buffer[:size] = chunk[:size]
+                if size < len(chunk):
+                    self._inbox.appendleft(chunk[size:])
+                self._protocol.buffer_updated(size)
             else:
                 self._protocol.data_received(chunk)
         if self._eof and not self._inbox and not self._lost:
@@ -257,11 +308,10 @@ class MemoryTransport(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self._lose, None, context=self.context)
             if self.peer is not None:
-                self._loop.call_at(
-                    max(self.peer._last_arrival, self._loop.time() + self._loop.delay()), self.peer._peer_closed
-                )
+                when = max(self.peer._last_arrival + 1e-7, self._loop.time() + self._loop.delay())
+                self._loop.call_at(when, self.peer._peer_closed, context=self.peer.context)
 
     def abort(self) -> None:
         self.close()
@@ -270,7 +320,8 @@ class MemoryTransport(asyncio.Transport):
         """The process behind this end is gone: no callback here, the other end sees a reset."""
         self._lost = self._closing = True
         if self.peer is not None and not self.peer._lost:
-            self._loop.call_later(self._loop.delay(), self.peer._lose, ConnectionResetError("the peer was killed"))
+            reset = ConnectionResetError("the peer was killed")
+            self._loop.call_later(self._loop.delay(), self.peer._lose, reset, context=self.peer.context)
 
     def _peer_closed(self) -> None:
         self._eof = True
@@ -288,12 +339,14 @@ def run_virtual(seed: int, main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]
     asyncio.set_event_loop(loop)
     try:
         result = loop.run_until_complete(main(loop))
+        return result, loop.trace
+    finally:
+        # What was killed or left behind ends now, quietly: its cleaning up finds a dead disk.
         pending = asyncio.all_tasks(loop)
+        loop.set_exception_handler(lambda _loop, _context: None)
         for task in pending:
             task.cancel()
         if pending:
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        return result, loop.trace
-    finally:
+            loop.run_until_complete(asyncio.wait(pending, timeout=60))
         asyncio.set_event_loop(None)
         loop.close()

@@ -15,26 +15,20 @@ class VirtualServer(Server):
     """Takes the place of `Server`: accepts from the virtual loop instead of sockets; everything behind is the same."""
 
     _listening: list[MemoryServer]
-    _accepts: bool
 
     async def bind(self, listeners: Sequence[Listener]) -> None:
         loop = cast(VirtualLoop, asyncio.get_running_loop())
         self.now = loop.time()
         self._listening = []
-        self._accepts = False
         for listener in listeners:
 
             def connect(name: str = listener.name) -> BrokerConnection:
-                if not self._accepts:
-                    raise ConnectionRefusedError(111, "the broker is still starting")
+                self._quota.admit("127.0.0.1")
                 return BrokerConnection(self, name)
 
             server = await loop.create_server(connect, listener.host or "127.0.0.1", listener.port)
             self._listening.append(server)
             self.addresses.append((listener.name, listener.host, server.address[1]))
-
-    def accept(self) -> None:
-        self._accepts = True
         self._schedule_sweep()
 
     async def stop(self, grace_seconds: float = 2.0) -> None:

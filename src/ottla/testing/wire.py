@@ -44,7 +44,9 @@ class WireClient(asyncio.Protocol):
             key = ApiKey(cast(int, request.API_KEY))
             _, position = decode(ResponseHeader, response_header_version(key, version), frame)
             response, end = decode(APIS[key].response_class(), version, frame, position)
-            assert end == len(frame), f"{len(frame) - end} bytes after the answer to {type(request).__name__} v{version}"
+            assert end == len(frame), (
+                f"{len(frame) - end} bytes after the answer to {type(request).__name__} v{version}"
+            )
             if not future.done():
                 future.set_result(response)
 

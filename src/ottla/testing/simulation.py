@@ -1,0 +1,115 @@
+"""A whole broker in virtual time, on a simulated disk, that can be killed, cut off from power and started again.
+
+    async def scenario(loop: VirtualLoop) -> None:
+        node = SimulatedBroker(loop, **{"log.flush.interval.messages": 1})
+        await node.start()
+        client = await node.connect()
+        ...
+        node.power_cut()
+        await node.start()
+
+    run_virtual(seed, scenario)
+
+The broker is the real one: only clock, disk, threads, dice, sockets and the coordination tree's file are simulated. The tree
+is kept in memory and survives everything, as a file synced at each change does.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import nullcontext
+
+from ottla.broker.broker import Broker, Surroundings
+from ottla.broker.config import BrokerConfig
+from ottla.cluster.trees.memory import MemoryStore, MemoryTree
+from ottla.offload import InlineOffload
+from ottla.testing.memory_files import MemoryFiles
+from ottla.testing.virtual_loop import VirtualClock, VirtualLoop
+from ottla.testing.virtual_server import VirtualServer
+from ottla.testing.wire import WireClient
+
+HOST, PORT = "127.0.0.1", 9092
+
+
+class SimulatedBroker:
+    """One broker's machine: a disk that stays, and processes that come and go on it.
+
+    Args:
+        loop: the virtual loop; its seed decides everything.
+        settings: broker configuration in Kafka's spelling.
+    """
+
+    def __init__(self, loop: VirtualLoop, **settings: object) -> None:
+        self.loop = loop
+        self.clock = VirtualClock(loop)
+        self.files = MemoryFiles(self.clock.wall_ms)
+        self.broker: Broker | None = None
+        self._settings = {"log.dirs": "data", "listeners": f"PLAINTEXT://{HOST}:{PORT}", **settings}
+        self._store = MemoryStore()
+        self._tree: MemoryTree | None = None
+        self._life = 0
+
+    async def start(self) -> Broker:
+        """Start a process on this machine; what the last one left on the disk is what it finds."""
+        assert self.broker is None, "it runs already"
+
+        async def open_tree(_path: str) -> MemoryTree:
+            self._tree = self._store.session()
+            return self._tree
+
+        overrides = [f"{key}={value}" for key, value in self._settings.items()]
+        broker = Broker(
+            BrokerConfig.from_sources(overrides=overrides),
+            Surroundings(
+                clock=self.clock,
+                offload=InlineOffload(),
+                files=self.files,
+                random=random.Random(self.loop.random.random()),
+                lock_factory=nullcontext,
+                open_tree=open_tree,
+                make_server=VirtualServer,
+            ),
+        )
+        self.broker = broker
+        try:
+            self._life, _ = await self.loop.begin_life(broker.start)
+        except BaseException:
+            self._forget()
+            raise
+        return broker
+
+    async def stop(self) -> None:
+        """End the process cleanly."""
+        broker = self.broker
+        assert broker is not None
+        await broker.stop()
+        self.loop.end_life(self._life)
+        self._forget()
+
+    def kill(self) -> None:
+        """End the process at once; the page cache survives."""
+        self.files.kill()
+        self._die()
+
+    def power_cut(self) -> None:
+        """End the process at once; what was not synced may be lost."""
+        self.files.power_cut(self.loop.random)
+        self._die()
+
+    def _die(self) -> None:
+        self.loop.end_life(self._life)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.broker = None
+        if self._tree is not None:
+            self._tree.expire()
+            self._tree = None
+
+    async def connect(self, client_id: str = "simulated") -> WireClient:
+        """Open a connection.
+
+        Raises:
+            ConnectionRefusedError: no process serves at the moment.
+        """
+        return await WireClient.connect(HOST, PORT, client_id)

@@ -1,0 +1,83 @@
+"""Whole-broker simulation: same seed, same trace; nothing acknowledged is lost, nothing is there twice.
+
+A failure names its seed: `run_virtual(seed, lambda loop: run(loop, ...))` repeats it exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+
+from ottla.testing.virtual_loop import run_virtual
+from tests.simulation.workload import run
+
+SEEDS = 200
+SEEDS_PER_TEST = 20
+SECONDS = 4.0
+
+#: What must have happened at least once in the seeds of the default run, or they show nothing.
+EXPECTED = (
+    "acknowledged",
+    "consumed",
+    "generation",
+    "kill",
+    "kill in a write",
+    "offset committed",
+    "power cut",
+    "produce repeated after a lost connection",
+    "stop",
+)
+
+happened: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Brokers that are killed complain; that is not what these tests are about."""
+    logging.getLogger("ottla").setLevel(logging.CRITICAL)
+
+
+def story(seed: int, seconds: float = SECONDS) -> tuple[Counter[str], str]:
+    """Run one seed; odd ones lose power as well as processes."""
+    try:
+        ledger, trace = run_virtual(seed, lambda loop: run(loop, cuts_power=seed % 2 == 1, seconds=seconds))
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    return ledger.happened, trace
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        happened.update(story(seed)[0])
+
+
+def test_everything_that_should_happen_did(capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs after the seeds: counters that stayed zero would mean that they test nothing."""
+    if not happened:
+        happened.update(story(1)[0])
+        happened.update(story(2)[0])
+    with capsys.disabled():
+        print("\nsimulation:", ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
+    assert happened["acknowledged"] > 0
+    if sum(happened.values()) > 10_000:
+        assert [name for name in EXPECTED if not happened[name]] == []
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_same_seed_same_trace(seed: int) -> None:
+    assert story(seed, 3.0) == story(seed, 3.0)
+
+
+def test_other_seed_other_trace() -> None:
+    assert story(11, 3.0)[1] != story(12, 3.0)[1]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1_000, 21_000, 500))
+def test_many_more_seeds(first: int) -> None:
+    for seed in range(first, first + 500):
+        story(seed)
