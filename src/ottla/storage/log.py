@@ -404,15 +404,14 @@ class PartitionLog:
             view = memoryview(records)
             run: list[tuple[int, BatchHeader]] = []
             for at, header in batches:
-                start = run[0][0] if run else at
-                end = at + header.size
-                if self._should_roll(end - start, header.base_offset, header.last_offset, header.max_timestamp, now_ms):
+                size = at + header.size - (run[0][0] if run else at)
+                first, last, stamp = header.base_offset, header.last_offset, header.max_timestamp
+                is_full = run and self._active.size + size > self.config.segment_bytes
+                if is_full or self._should_roll(size, first, last, stamp, now_ms):
                     self._append_run(view, run, now_ms)
                     run = []
-                    if self._should_roll(
-                        header.size, header.base_offset, header.last_offset, header.max_timestamp, now_ms
-                    ):
-                        self._roll(max(header.base_offset, self.log_end_offset), now_ms)
+                    if self._should_roll(header.size, first, last, stamp, now_ms):
+                        self._roll(max(first, self.log_end_offset), now_ms)
                 run.append((at, header))
             self._append_run(view, run, now_ms)
         return AppendInfo(batches[0][1].base_offset, expected - 1, -1, self.log_start_offset)
@@ -518,7 +517,7 @@ class PartitionLog:
         if not active_size:
             return False
         started = active.first_timestamp_ms
-        waited = max_timestamp - started if started >= 0 and max_timestamp >= 0 else now_ms - active.created_ms
+        waited = max_timestamp - started if started >= 0 else now_ms - active.created_ms
         if waited > config.segment_ms - (self._jitter_ms(active) if config.segment_jitter_ms else 0):
             return True
         return active.is_index_full(config)
@@ -551,10 +550,13 @@ class PartitionLog:
             self._write_snapshot(base_offset)
             segment.create(now_ms)
         except OSError as error:
-            segment.close()
-            if error.errno in NO_SPACE:
-                raise KafkaStorageError(f"{self.topic_partition}: no space for a new segment") from error
-            raise self._fail(error) from error
+            if error.errno not in NO_SPACE:
+                raise self._fail(error) from error
+            try:
+                segment.remove()  # the sealed one goes on: no file may claim its offsets
+            except OSError as second:
+                raise self._fail(second) from second
+            raise KafkaStorageError(f"{self.topic_partition}: no space for a new segment") from error
         self._directory_dirty = True
         self._unflushed.append(sealed)
         self.segments = [*self.segments, segment]

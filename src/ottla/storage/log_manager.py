@@ -182,6 +182,9 @@ class LogManager:
             directory = LogDirectory(self.files, path)
             try:
                 self._found += await self._offload.run(self._open_directory, directory)
+            except StorageError:
+                directory.close()
+                raise
             except OSError as error:
                 directory.close()
                 self.offline_dirs[path] = str(error)

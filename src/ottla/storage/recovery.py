@@ -263,6 +263,7 @@ class LogLoader:
         self._drop_snapshots_above(self.segments[first].base_offset)
         self._load_producers(self.segments[first].base_offset, skip_without_snapshot=False)
         expected = self.segments[first].base_offset
+        self._remove_empty_segments(first)
         for number in range(first, len(self.segments)):
             segment = self.segments[number]
             self.producers.end_offset = max(self.producers.end_offset, segment.base_offset)
@@ -297,6 +298,13 @@ class LogLoader:
         self.recovered_segments = self.segments[first:]
         self.log_end_offset = expected
         self.producers.end_offset = expected
+
+    def _remove_empty_segments(self, first: int) -> None:
+        """A roll that did not come to its end may leave an empty file among the batches; only the last may be empty."""
+        empty = [segment for segment in self.segments[first + 1 : -1] if not segment.size]
+        for segment in empty:
+            self.segments.remove(segment)
+            self._remove_segment(segment)
 
     def _recover_segment(self, segment: Segment, expected: int) -> tuple[int, int, str]:
         """Check all batches and rebuild what follows from them; return (end position, next offset, what is wrong)."""
@@ -371,10 +379,7 @@ class LogLoader:
             self._remove_snapshot(known)
 
     def _remove_segment(self, segment: Segment) -> None:
-        segment.close()
-        for path in segment.paths():
-            if self._files.exists(path):
-                self._files.remove(path)
+        segment.remove()
         self.aborted_bases.discard(segment.base_offset)
         if segment.base_offset in self.snapshots:
             self._remove_snapshot(segment.base_offset)

@@ -240,6 +240,13 @@ class Segment:
                 files.rename(source, target)
         self._offset_index = self._time_index = self._transaction_index = None
 
+    def remove(self) -> None:
+        """Delete the files."""
+        self.forget()
+        for path in self.paths():
+            if self.open_files.files.exists(path):
+                self.open_files.files.remove(path)
+
     # Facts for rolling and retention
 
     @property
