@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from ottla.protocol.records.builder import Record, build_batch
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.testing.wire import WireClient
-from ottla.types import GROUP_METADATA_TOPIC
+from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 T = TypeVar("T")
 
@@ -182,6 +183,62 @@ def test_settings_of_the_offsets_topic() -> None:
         "offsets.topic.replication.factor": 1,
     }
     assert with_broker(settings, ask) == (3, 1, "2000000")
+
+
+def test_flush_ms_makes_records_safe_in_time() -> None:
+    """With flush.ms a record survives a power cut that comes later; without it, the page cache was all there was."""
+
+    def survivors(settings: dict[str, object]) -> int:
+        async def scenario(loop: VirtualLoop) -> int:
+            node = SimulatedBroker(loop, **settings)
+            await node.start()
+            client = await node.connect()
+            await create(client, "t")
+            await _produce(client, "t", 1, 10)
+            await asyncio.sleep(5)
+            node.power_cut()
+            broker = await node.start()
+            end = broker.logs.logs[TopicPartition("t", 0)].log_end_offset
+            await node.stop()
+            return end
+
+        return run_virtual(1, scenario)[0]
+
+    soon = {"log.flush.interval.ms": 1000, "log.flush.scheduler.interval.ms": 500, "log.initial.task.delay.ms": 0}
+    assert survivors(dict(soon)) == 1
+    assert survivors({}) == 0
+
+
+def test_file_delete_delay_ms_keeps_a_deleted_segment_for_a_while() -> None:
+    async def scenario(loop: VirtualLoop) -> tuple[bool, bool]:
+        node = SimulatedBroker(
+            loop,
+            **{
+                "log.retention.bytes": 1000,
+                "log.retention.check.interval.ms": 1000,
+                "log.initial.task.delay.ms": 0,
+                "log.segment.delete.delay.ms": 60_000,
+                "log.roll.ms": 1000,
+            },
+        )
+        await node.start()
+        client = await node.connect()
+        await create(client, "t")
+        for _ in range(5):
+            await _produce(client, "t", 1, 900)
+            await asyncio.sleep(2)
+        await asyncio.sleep(10)
+
+        def deleted() -> bool:
+            return any(name.endswith(".deleted") for name in node.files.listdir("data/t-0"))
+
+        soon = deleted()
+        await asyncio.sleep(90)
+        late = deleted()
+        await node.stop()
+        return soon, late
+
+    assert run_virtual(1, scenario)[0] == (True, False)
 
 
 #: Broker keys whose effect is tested where the part that has it is tested: the value reaches that part.

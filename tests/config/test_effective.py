@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ottla.config.effective import (
     Levels,
     Source,
@@ -12,6 +14,7 @@ from ottla.config.effective import (
     topic_setting,
     topic_synonyms,
 )
+from ottla.config.keys import Value, to_text
 
 EMPTY = Levels()
 
@@ -36,6 +39,42 @@ def test_other_settings_with_several_names() -> None:
     both = {"log.flush.scheduler.interval.ms": "7", "log.flush.interval.ms": "9"}
     assert topic_setting("flush.ms", {}, Levels(static=both)) == 9
     assert broker_setting("log.flush.scheduler.interval.ms", Levels(static=both)) == 7
+
+
+@pytest.mark.parametrize(
+    ("broker_key", "value", "topic_key"),
+    [
+        ("compression.gzip.level", 3, "compression.gzip.level"),
+        ("compression.lz4.level", 3, "compression.lz4.level"),
+        ("compression.type", "zstd", "compression.type"),
+        ("compression.zstd.level", 5, "compression.zstd.level"),
+        ("log.cleaner.delete.retention.ms", 7, "delete.retention.ms"),
+        ("log.cleaner.max.compaction.lag.ms", 7, "max.compaction.lag.ms"),
+        ("log.cleaner.min.cleanable.ratio", 0.25, "min.cleanable.dirty.ratio"),
+        ("log.cleaner.min.compaction.lag.ms", 7, "min.compaction.lag.ms"),
+        ("log.cleanup.policy", ["compact"], "cleanup.policy"),
+        ("log.flush.interval.messages", 7, "flush.messages"),
+        ("log.flush.interval.ms", 7, "flush.ms"),
+        ("log.index.interval.bytes", 7, "index.interval.bytes"),
+        ("log.index.size.max.bytes", 7, "segment.index.bytes"),
+        ("log.message.timestamp.after.max.ms", 7, "message.timestamp.after.max.ms"),
+        ("log.message.timestamp.before.max.ms", 7, "message.timestamp.before.max.ms"),
+        ("log.message.timestamp.type", "LogAppendTime", "message.timestamp.type"),
+        ("log.retention.bytes", 7, "retention.bytes"),
+        ("log.retention.ms", 7, "retention.ms"),
+        ("log.roll.jitter.ms", 7, "segment.jitter.ms"),
+        ("log.roll.ms", 7, "segment.ms"),
+        ("log.segment.bytes", 2_000_000, "segment.bytes"),
+        ("log.segment.delete.delay.ms", 7, "file.delete.delay.ms"),
+        ("max.decompressed.message.bytes", 7, "max.decompressed.message.bytes"),
+        ("message.max.bytes", 7, "max.message.bytes"),
+        ("min.insync.replicas", 2, "min.insync.replicas"),
+    ],
+)
+def test_a_broker_key_is_the_default_of_its_topic_key(broker_key: str, value: Value, topic_key: str) -> None:
+    levels = Levels(static={broker_key: to_text(value) or ""})
+    assert topic_setting(topic_key, {}, EMPTY) != value
+    assert topic_setting(topic_key, {}, levels) == value
 
 
 def test_levels_override_each_other() -> None:

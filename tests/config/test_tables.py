@@ -171,4 +171,4 @@ def test_how_keys_can_change_is_known() -> None:
     assert BROKER["num.partitions"].update is Update.READ_ONLY
     assert BROKER["log.retention.ms"].update is Update.CLUSTER_WIDE
     assert BROKER["ssl.keystore.location"].update is Update.PER_BROKER
-    assert sum(key.update is not Update.READ_ONLY for key in BROKER.values()) == 108
+    assert sum(key.update is not Update.READ_ONLY for key in BROKER.values()) == 99

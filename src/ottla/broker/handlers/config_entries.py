@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ottla.config import BROKER, CLIENT_METRICS, GROUP, TOPIC, ConfigKey, Update, broker_key
+from ottla.config import BROKER, CLIENT_METRICS, EXTRA, GROUP, TOPIC, ConfigKey, Update, broker_key
 from ottla.config.effective import (
     Levels,
     Source,
@@ -18,7 +18,6 @@ from ottla.config.effective import (
     broker_synonyms,
     group_setting,
     group_synonyms,
-    shown_text,
     topic_setting,
     topic_synonyms,
 )
@@ -105,26 +104,22 @@ def broker_default_entries(levels: Levels, names: Iterable[str] | None = None) -
 
 
 def _broker_entry(name: str, synonyms: list[Synonym], levels: Levels) -> ConfigEntry:
-    key = broker_key(name)
-    found = levels.find(name)
-    if name not in BROKER:
-        key = key if key is not None and key.name != name else None
-    sensitive = key is None or key.is_sensitive
-    value = None
-    if not sensitive and key is not None:
+    # A key that is in none of Kafka's tables is unknown there, even if we have a row for it.
+    key = None if name in EXTRA else broker_key(name)
+    if key is None or key.is_sensitive:
+        value = None
+        synonyms = [synonym._replace(value=None) for synonym in synonyms]
+    else:
+        found = levels.find(name)
         value = key.default if found is None else to_text(key.parse(found[0]))
     return ConfigEntry(
         name=name,
         value=value,
         source=synonyms[0].source if synonyms else Source.DEFAULT,
         read_only=key is None or key.update is Update.READ_ONLY,
-        is_sensitive=sensitive,
+        is_sensitive=key is None or key.is_sensitive,
         type=UNKNOWN_TYPE if key is None else key.type,
-        synonyms=tuple(
-            Synonym(s.name, None if sensitive else shown_text(s.name, s.value or ""), s.source) for s in synonyms
-        )
-        if sensitive
-        else tuple(synonyms),
+        synonyms=tuple(synonyms),
         documentation=None if key is None else key.doc,
     )
 
