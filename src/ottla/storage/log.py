@@ -17,10 +17,8 @@ Sources: Kafka's UnifiedLog, LocalLog; kafka-features.md §6.
 from __future__ import annotations
 
 import logging
-import zlib
-from bisect import bisect_right
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla import failpoints
 from ottla.errors import CorruptMessageError, KafkaStorageError, OffsetOutOfRangeError, StorageError
@@ -34,11 +32,13 @@ from ottla.protocol.records.batch import (
 from ottla.protocol.records.control import read_marker
 from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
 from ottla.storage.files import NO_SPACE
+from ottla.storage.hooks import NoHooks
 from ottla.storage.open_files import OpenFiles
+from ottla.storage.reading import LogReader, base_offset_of, first_at_or_before
 from ottla.storage.recovery import LogLoader, replay_producers
 from ottla.storage.retention import expired_segments
-from ottla.storage.segment import DELETED_SUFFIX, RELATIVE_OFFSET_MAX, SNAPSHOT_SUFFIX, Segment, file_name
-from ottla.storage.slices import LogSlice, Tail
+from ottla.storage.rolling import should_roll
+from ottla.storage.segment import DELETED_SUFFIX, SNAPSHOT_SUFFIX, Segment, file_name
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
 from ottla.storage.validation import validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from ottla.protocol.records.control import EndTransactionMarker
     from ottla.storage.config import LogConfig
     from ottla.storage.files import Buffer, Files
+    from ottla.storage.hooks import LogHooks
     from ottla.storage.producer_state import CompletedTransaction
+    from ottla.storage.slices import LogSlice
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
-#: Places where a sequential reader will continue, kept for readers that are not at the tail.
-_HINTS_MAX = 32
 
 
 class AppendInfo(NamedTuple):
@@ -64,36 +64,6 @@ class AppendInfo(NamedTuple):
     log_append_time_ms: int
     log_start_offset: int
     duplicate: bool = False
-
-
-class LogHooks(Protocol):
-    """What a log tells its owner. Called on the thread of the change, with the log's lock held: only take note."""
-
-    def on_flush_due(self, log: PartitionLog) -> None:
-        """`flush.messages` was reached, or a segment was rolled: flush soon, off the loop."""
-        ...
-
-    def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
-        """These files were renamed to `.deleted`: unlink them after `file.delete.delay.ms`."""
-        ...
-
-    def on_failed(self, log: PartitionLog, error: OSError) -> None:
-        """The disk failed: its directory is to go offline."""
-        ...
-
-
-class _NoHooks:
-    """Without an owner, removed files go at once."""
-
-    def on_flush_due(self, log: PartitionLog) -> None:
-        return None
-
-    def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
-        for path in paths:
-            log.files.remove(path)
-
-    def on_failed(self, log: PartitionLog, error: OSError) -> None:
-        return None
 
 
 class PartitionLog:
@@ -112,16 +82,14 @@ class PartitionLog:
         "_active",
         "_active_was_cut",
         "_directory_dirty",
-        "_end",
         "_failure",
         "_generation",
-        "_hints",
         "_hooks",
         "_is_new",
         "_lock",
         "_open_files",
+        "_reader",
         "_snapshots",
-        "_tail",
         "_unflushed",
         "_unsynced_snapshots",
         "config",
@@ -181,10 +149,7 @@ class PartitionLog:
         self._is_new = False
         self._failure: str | None = None
         self._generation = 0
-        self._tail = Tail()
-        self._hints: dict[int, tuple[Segment, int]] = {}
-        # (log end offset, active segment, its size), published as one.
-        self._end = (self.log_end_offset, self._active, self._active.size)
+        self._reader = LogReader(self.log_end_offset, self._active)
 
     @classmethod
     def open(
@@ -248,7 +213,7 @@ class PartitionLog:
             topic_partition,
             config,
             now_ms=now_ms,
-            hooks=hooks or _NoHooks(),
+            hooks=hooks or NoHooks(),
             lock=lock or nullcontext(),
         )
         end = log.log_end_offset
@@ -368,7 +333,7 @@ class PartitionLog:
             last = first + header.last_offset_delta
             set_offset_and_epoch(data, 0, first, leader_epoch)
             size = len(data)
-            if self._should_roll(size, first, last, header.max_timestamp, now_ms):
+            if self._should_roll(size, last, header.max_timestamp, now_ms):
                 self._roll(first, now_ms)
             if leader_epoch > self.leader_epochs.latest:
                 self.leader_epochs.assign(leader_epoch, first)
@@ -407,10 +372,10 @@ class PartitionLog:
                 size = at + header.size - (run[0][0] if run else at)
                 first, last, stamp = header.base_offset, header.last_offset, header.max_timestamp
                 is_full = run and self._active.size + size > self.config.segment_bytes
-                if is_full or self._should_roll(size, first, last, stamp, now_ms):
+                if is_full or self._should_roll(size, last, stamp, now_ms):
                     self._append_run(view, run, now_ms)
                     run = []
-                    if self._should_roll(header.size, first, last, stamp, now_ms):
+                    if self._should_roll(header.size, last, stamp, now_ms):
                         self._roll(max(first, self.log_end_offset), now_ms)
                 run.append((at, header))
             self._append_run(view, run, now_ms)
@@ -487,7 +452,7 @@ class PartitionLog:
                     self._index_aborted(completed)
             elif not header.attributes & CONTROL_BIT:
                 self.producers.add_batch(header, first, now_ms)
-        self._tail.add(first, position)
+        self._reader.note(first, position)
 
     def _index_aborted(self, completed: CompletedTransaction) -> None:
         try:
@@ -498,9 +463,8 @@ class PartitionLog:
         self._aborted_bases.add(self._active.base_offset)
 
     def _publish(self, end_offset: int) -> None:
-        active = self._active
         self.producers.end_offset = end_offset
-        self._end = (end_offset, active, active.size)
+        self._reader.publish(end_offset, self._active)
         self.log_end_offset = end_offset
         flush_messages = self.config.flush_messages
         if 1 < flush_messages <= end_offset - self.recovery_point:
@@ -508,24 +472,16 @@ class PartitionLog:
 
     # -- roll
 
-    def _should_roll(self, size: int, first: int, last: int, max_timestamp: int, now_ms: int) -> bool:
-        active = self._active
-        config = self.config
-        active_size = active.size
-        if active_size > config.segment_bytes - size or last - active.base_offset > RELATIVE_OFFSET_MAX:
-            return active_size > 0 or last - active.base_offset > RELATIVE_OFFSET_MAX
-        if not active_size:
-            return False
-        started = active.first_timestamp_ms
-        waited = max_timestamp - started if started >= 0 else now_ms - active.created_ms
-        if waited > config.segment_ms - (self._jitter_ms(active) if config.segment_jitter_ms else 0):
-            return True
-        return active.is_index_full(config)
-
-    def _jitter_ms(self, segment: Segment) -> int:
-        """Return the part of segment.jitter.ms for this segment: spread over partitions, the same at each call."""
-        limit = min(self.config.segment_jitter_ms, self.config.segment_ms)
-        return zlib.crc32(f"{self.topic_partition}/{segment.base_offset}".encode()) % limit if limit > 0 else 0
+    def _should_roll(self, size: int, last: int, max_timestamp: int, now_ms: int) -> bool:
+        return should_roll(
+            self._active,
+            self.config,
+            self.topic_partition,
+            size=size,
+            last_offset=last,
+            max_timestamp=max_timestamp,
+            now_ms=now_ms,
+        )
 
     def roll(self, now_ms: int) -> Segment:
         """Seal the active segment and begin a new one at the log end.
@@ -560,9 +516,9 @@ class PartitionLog:
         self._directory_dirty = True
         self._unflushed.append(sealed)
         self.segments = [*self.segments, segment]
-        self._tail.clear()
+        self._reader.leave_active()
         self._active = segment
-        self._end = (self.log_end_offset, segment, 0)
+        self._reader.publish(self.log_end_offset, segment)
         self._hooks.on_flush_due(self)
 
     def _write_snapshot(self, offset: int) -> None:
@@ -671,64 +627,19 @@ class PartitionLog:
             WouldBlockError: with `nowait`: call again off the loop.
             StorageError: the disk failed.
         """
-        end, active, active_size = self._end
+        end = self._reader.end[0]
         if offset > end or offset < self.log_start_offset:
             raise OffsetOutOfRangeError(
                 f"{self.topic_partition}: offset {offset} is not in [{self.log_start_offset}, {end}]"
             )
         if self._failure is not None:
             raise StorageError(self._failure)
-        upper_offset = min(upper_offset, end)
-        if offset >= upper_offset:
-            return LogSlice(None, 0, 0, offset)
         try:
-            found = self._tail.find(offset, upper_offset, max_bytes, end, active_size, min_one)
-            if found is not None and active is self._active:
-                return LogSlice(active.file, *found)
-            return self._read_through_index(offset, max_bytes, upper_offset, min_one, nowait)
+            return self._reader.find(self.segments, offset, max_bytes, upper_offset, min_one=min_one, nowait=nowait)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and offset < self.log_start_offset:
                 raise OffsetOutOfRangeError(f"{self.topic_partition}: offset {offset} was deleted") from error
             raise self._fail(error) from error
-
-    def _read_through_index(
-        self, offset: int, max_bytes: int, upper_offset: int, min_one: bool, nowait: bool
-    ) -> LogSlice:
-        segments = self.segments
-        hint = self._hints.get(offset)
-        number = max(bisect_right(segments, offset, key=_base_offset) - 1, 0)
-        while number < len(segments):
-            segment = segments[number]
-            size = segment.size
-            if hint is not None and hint[0] is segment and hint[1] < size:
-                start, base = hint[1], offset
-            else:
-                place = segment.locate(offset, size, nowait=nowait)
-                if place is None:  # nothing here at or after it: compaction left a hole
-                    number += 1
-                    continue
-                start, base = place
-            if base >= upper_offset:
-                break
-            next_base = segments[number + 1].base_offset if number + 1 < len(segments) else 1 << 63
-            if size - start <= max_bytes and next_base <= upper_offset:
-                stop, next_offset = size, next_base
-            else:
-                stop, next_offset = segment.end_of_slice(
-                    start, min(start + max_bytes, size), upper_offset, min_one=min_one, nowait=nowait
-                )
-            if stop <= start:
-                break
-            if stop < size:
-                self._remember(next_offset, segment, stop)
-            return LogSlice(segment.file, start, stop - start, next_offset)
-        return LogSlice(None, 0, 0, offset)
-
-    def _remember(self, offset: int, segment: Segment, position: int) -> None:
-        hints = self._hints
-        if len(hints) >= _HINTS_MAX:
-            hints = self._hints = dict(list(hints.items())[_HINTS_MAX // 2 :])
-        hints[offset] = (segment, position)
 
     def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
         """Return (offset, timestamp, leader epoch) of the first record at or after a time; may wait for the disk."""
@@ -748,7 +659,7 @@ class PartitionLog:
         if not self._aborted_bases:
             return aborted
         segments = self.segments
-        for segment in segments[max(bisect_right(segments, start, key=_base_offset) - 1, 0) :]:
+        for segment in segments[first_at_or_before(segments, start) :]:
             if segment.base_offset not in self._aborted_bases:
                 continue
             for entry in segment.transaction_index.entries():
@@ -837,7 +748,7 @@ class PartitionLog:
         gone = set(map(id, doomed))
         self.segments = [segment for segment in self.segments if id(segment) not in gone]
         self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
-        self._hints = {}
+        self._reader.forget_places()
         removed: list[str] = []
         try:
             for segment in doomed:
@@ -872,7 +783,7 @@ class PartitionLog:
             if any(segment not in self.segments[:-1] for segment in old):
                 raise ValueError(f"{self.topic_partition}: a segment to replace is not sealed or no longer there")
             try:
-                for segment in sorted(new, key=_base_offset, reverse=True):
+                for segment in sorted(new, key=base_offset_of, reverse=True):
                     segment.rename(".swap")
                     failpoints.hit("log.swap")
                 self.files.sync_dir(self.directory)
@@ -889,8 +800,8 @@ class PartitionLog:
             gone = set(map(id, old))
             kept = [segment for segment in self.segments if id(segment) not in gone]
             self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
-            self._hints = {}
-            self.segments = sorted([*kept, *new], key=_base_offset)
+            self._reader.forget_places()
+            self.segments = sorted([*kept, *new], key=base_offset_of)
             for segment in old:
                 self._aborted_bases.discard(segment.base_offset)
             for segment in new:
@@ -922,11 +833,11 @@ class PartitionLog:
 
     def _truncate(self, offset: int, now_ms: int) -> None:
         self._generation += 1
-        number = bisect_right(self.segments, offset, key=_base_offset) - 1
+        number = first_at_or_before(self.segments, offset)
         active, doomed = self.segments[number], self.segments[number + 1 :]
         # Readers first: nobody may look for what is about to go.
-        self._tail.clear()
-        self._end = (offset, active, active.size)
+        self._reader.leave_active()
+        self._reader.publish(offset, active)
         self.log_end_offset = offset
         if doomed:
             self._remove_segments(doomed)
@@ -934,11 +845,11 @@ class PartitionLog:
         self._active = active
         self._active_was_cut = True
         self._unflushed = [segment for segment in self._unflushed if segment is not active]
-        self._end = (offset, active, active.size)
+        self._reader.publish(offset, active)
         self.recovery_point = min(self.recovery_point, offset)
         self.log_start_offset = min(self.log_start_offset, offset)
         self.high_watermark = min(self.high_watermark, offset)
-        self._hints = {}
+        self._reader.forget_places()
         self.leader_epochs.truncate_end(offset)
         for snapshot in [known for known in self._snapshots if known > offset]:
             self.files.remove(self._retire_snapshot(snapshot))
@@ -964,7 +875,7 @@ class PartitionLog:
         old = self.segments
         segment = Segment(self._open_files, self.directory, offset)
         try:
-            self._tail.clear()
+            self._reader.leave_active()
             self.segments = old
             self._remove_segments(old)
             segment.create(now_ms)
@@ -974,7 +885,7 @@ class PartitionLog:
             raise self._fail(error) from error
         self._active = segment
         self.segments = [segment]
-        self._end = (offset, segment, 0)
+        self._reader.publish(offset, segment)
         self.log_start_offset = self.log_end_offset = self.high_watermark = self.recovery_point = offset
         self.leader_epochs.clear()
         self.producers.clear(offset)
@@ -1015,7 +926,3 @@ class PartitionLog:
         self.fail(reason)
         for segment in self.segments:
             segment.forget()
-
-
-def _base_offset(segment: Segment) -> int:
-    return segment.base_offset
