@@ -5,9 +5,12 @@ Coordinators know nothing of replicas; this is the one place where they meet.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from ottla.errors import NotCoordinatorError
+from ottla.storage.log import AppendInfo
 from ottla.types import AppendOrigin, IsolationLevel
 
 if TYPE_CHECKING:
@@ -29,11 +32,19 @@ class ReplicatedCoordinatorLog:
             raise NotCoordinatorError(f"{topic}-{index} is not led here")
         return partition
 
-    async def append(self, topic: str, partition: int, batch: bytearray) -> int:
-        """Append one batch and return its last offset when it is below the high watermark."""
+    def append(self, topic: str, partition: int, batch: bytearray) -> Awaitable[int]:
+        """Append one batch; what is returned resolves with its last offset when that is below the high watermark."""
         held = self._partition(topic, partition)
         info = held.append(batch, AppendOrigin.COORDINATOR)
-        if not isinstance(info, tuple):
+        if isinstance(info, AppendInfo) and held.committed(info.last_offset) is None:
+            # Done already, as nearly always: no task, no turn of the loop.
+            done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            done.set_result(info.last_offset)
+            return done
+        return self._committed(held, info)
+
+    async def _committed(self, held: Partition, info: AppendInfo | Awaitable[AppendInfo]) -> int:
+        if not isinstance(info, AppendInfo):
             info = await info
         commit = held.committed(info.last_offset)
         if commit is not None:

@@ -24,6 +24,7 @@ from ottla.protocol.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
+from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT
 from ottla.types import INTERNAL_TOPICS, AppendOrigin
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 ADMIN_CLIENT_ID = "__admin_client"
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+
+#: Where the low byte of a batch's attributes is.
+ATTRIBUTES_END = 22
 
 
 class CloseConnection(RemoteProtocolError):
@@ -58,14 +62,14 @@ class ProduceHandler:
     def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
         response = ProduceResponse()
         waiting: list[tuple[PartitionProduceResponse, Awaitable[Any]]] = []
+        refusal = _refuse_whole(request)
         for topic in request.topic_data:
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
             answer = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
             response.responses.append(answer)
             if not error and name in INTERNAL_TOPICS and context.client_id != ADMIN_CLIENT_ID:
                 error = ErrorCode.INVALID_TOPIC_EXCEPTION
-            if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
-                error = ErrorCode.INVALID_REQUIRED_ACKS
+            error = refusal or error
             counts = self._metrics.topic(name) if name in self._replicas.image.topics else TopicMetrics()
             counts.produce_requests += 1
             for data in topic.partition_data:
@@ -144,6 +148,23 @@ class ProduceHandler:
             elif error is not None:
                 raise error
         return _answer(request, response)
+
+
+def _refuse_whole(request: ProduceRequest) -> ErrorCode:
+    """Return the error that everything in this request gets, whatever it is."""
+    if any(_is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data):
+        # Without an id nobody may be asked for permission, says Kafka; with one, nobody has begun a transaction here.
+        if request.transactional_id is None:
+            return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        return ErrorCode.INVALID_TXN_STATE
+    if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
+        return ErrorCode.INVALID_REQUIRED_ACKS
+    return ErrorCode.NONE
+
+
+def _is_transactional(records: Any) -> bool:
+    """Look at one bit of a batch that has not been checked yet."""
+    return records is not None and len(records) >= HEADER_SIZE and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
 
 
 def _accept(part: PartitionProduceResponse, info: AppendInfo) -> None:
