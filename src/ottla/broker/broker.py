@@ -49,6 +49,7 @@ from ottla.network.limits import NetworkLimits
 from ottla.network.server import Listener, ListenError, Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
+from ottla.observability.process import cpu_seconds, resident_bytes
 from ottla.protocol.records import kernels
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager, LogManagerSettings
@@ -186,7 +187,13 @@ class Broker:
         is_new_tree = not self.image.topics
         await self.logs.load(lambda topic: self._topic_config(self.image, topic))
         found = self._found_partitions() if is_new_tree and self.logs.logs else None
-        for note in await self.controller.start(self._endpoints(), clean=self.logs.was_clean, found=found):
+        notes = await self.controller.start(
+            self._endpoints(),
+            clean=self.logs.was_clean,
+            found=found,
+            keep_everything=not config.ottla_foreign_confirm,
+        )
+        for note in notes:
             logger.warning("%s", note)
         await self._set_strays_aside()
         self.groups.start()
@@ -219,22 +226,7 @@ class Broker:
             default_config=config.topic_defaults,
             rng=around.random,
             lock_factory=around.lock_factory,
-            settings=LogManagerSettings(
-                retention_check_interval_ms=config.log_retention_check_interval_ms,
-                initial_task_delay_ms=config.log_initial_task_delay_ms,
-                flush_scheduler_interval_ms=config.log_flush_scheduler_interval_ms,
-                flush_offset_checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
-                flush_start_offset_checkpoint_interval_ms=config.log_flush_start_offset_checkpoint_interval_ms,
-                high_watermark_checkpoint_interval_ms=config.replica_high_watermark_checkpoint_interval_ms,
-                cleaner_enable=config.log_cleaner_enable,
-                cleaner_backoff_ms=config.log_cleaner_backoff_ms,
-                cleaner_memory_bytes=config.log_cleaner_dedupe_buffer_size,
-                cleaner_load_factor=config.log_cleaner_io_buffer_load_factor,
-                cleaner_bytes_per_second_max=config.log_cleaner_io_max_bytes_per_second,
-                producer_id_expiration_ms=config.producer_id_expiration_ms,
-                producer_id_expiration_check_interval_ms=config.producer_id_expiration_check_interval_ms,
-                foreign_confirmed=config.ottla_foreign_confirm,
-            ),
+            settings=_log_settings(config),
         )
 
     def _make_groups(self) -> CoordinatorRuntime[GroupCoordinator]:
@@ -318,16 +310,7 @@ class Broker:
         advertised = config.advertised_listeners or ()
         return self._around.make_server(
             self.dispatcher.handle,
-            limits=NetworkLimits(
-                request_bytes_max=config.socket_request_max_bytes,
-                connections_max=config.max_connections,
-                connections_per_ip_max=config.max_connections_per_ip,
-                connections_per_ip_overrides=config.max_connections_per_ip_overrides,
-                connection_creation_rate_max=config.max_connection_creation_rate,
-                idle_ms_max=config.connections_max_idle_ms,
-                queued_request_bytes_max=config.queued_max_request_bytes,
-                backlog=config.socket_listen_backlog_size,
-            ),
+            limits=_network_limits(config),
             http=HttpSite(
                 handler=Pages(LiveFacts(self)).handle,
                 hosts=frozenset(listener.host.lower() for listener in (*config.listeners, *advertised)),
@@ -377,6 +360,10 @@ class Broker:
         return self.config
 
     async def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
+        if any(resource.kind == BROKERS for resource in delta.changed_configs):
+            config = self._with_dynamic(image)
+            self.server.change_limits(_network_limits(config))
+            self.logs.change_settings(_log_settings(config))
         await self.replicas.apply(image, delta)
         if delta.deleted:
             for topic in delta.deleted:
@@ -434,12 +421,17 @@ class Broker:
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         """Name, help text and value of single numbers, for `/metrics`."""
-        yield (
-            "ottla_loop_idle_share",
-            "Share of one processor left unused over the last minute.",
-            self._monitor.idle_share,
-        )
         rates = self._monitor
+        yield (
+            "kafka_server_kafkarequesthandlerpool_requesthandleravgidlepercent_oneminuterate",
+            "Share of one processor left unused over the last minute, 0 to 1.",
+            rates.idle_share,
+        )
+        resident, cpu = resident_bytes(), cpu_seconds()
+        if resident is not None:
+            yield "process_resident_memory_bytes", "Resident memory.", resident
+        if cpu is not None:
+            yield "ottla_process_cpu_seconds", "Processor time used so far, user and system.", cpu
         yield (
             "kafka_server_socketservermetrics_connection_creation_rate",
             "New connections per second over the last minute.",
@@ -450,3 +442,35 @@ class Broker:
             "Ended connections per second over the last minute.",
             rates.connection_close_rate,
         )
+
+
+def _log_settings(config: BrokerConfig) -> LogManagerSettings:
+    return LogManagerSettings(
+        retention_check_interval_ms=config.log_retention_check_interval_ms,
+        initial_task_delay_ms=config.log_initial_task_delay_ms,
+        flush_scheduler_interval_ms=config.log_flush_scheduler_interval_ms,
+        flush_offset_checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
+        flush_start_offset_checkpoint_interval_ms=config.log_flush_start_offset_checkpoint_interval_ms,
+        high_watermark_checkpoint_interval_ms=config.replica_high_watermark_checkpoint_interval_ms,
+        cleaner_enable=config.log_cleaner_enable,
+        cleaner_backoff_ms=config.log_cleaner_backoff_ms,
+        cleaner_memory_bytes=config.log_cleaner_dedupe_buffer_size,
+        cleaner_load_factor=config.log_cleaner_io_buffer_load_factor,
+        cleaner_bytes_per_second_max=config.log_cleaner_io_max_bytes_per_second,
+        producer_id_expiration_ms=config.producer_id_expiration_ms,
+        producer_id_expiration_check_interval_ms=config.producer_id_expiration_check_interval_ms,
+        foreign_confirmed=config.ottla_foreign_confirm,
+    )
+
+
+def _network_limits(config: BrokerConfig) -> NetworkLimits:
+    return NetworkLimits(
+        request_bytes_max=config.socket_request_max_bytes,
+        connections_max=config.max_connections,
+        connections_per_ip_max=config.max_connections_per_ip,
+        connections_per_ip_overrides=config.max_connections_per_ip_overrides,
+        connection_creation_rate_max=config.max_connection_creation_rate,
+        idle_ms_max=config.connections_max_idle_ms,
+        queued_request_bytes_max=config.queued_max_request_bytes,
+        backlog=config.socket_listen_backlog_size,
+    )

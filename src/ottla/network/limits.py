@@ -99,6 +99,10 @@ class ConnectionQuota:
         self._next_s = 0.0
         self.count = 0
 
+    def change_limits(self, limits: NetworkLimits) -> None:
+        """Count on under other limits; nobody who is in has to leave."""
+        self._limits = limits
+
     def delay(self, now_s: float) -> float:
         """Seconds to wait before the next connection may be accepted, which this call counts.
 

@@ -121,6 +121,12 @@ class Server:
         ]
         self._schedule_sweep()
 
+    def change_limits(self, limits: NetworkLimits) -> None:
+        """Put other bounds in force for connections from now on; sizes of frames and idle times hold at once."""
+        self.limits = limits
+        self._quota.change_limits(limits)
+        self._room.set()
+
     def accept(self) -> None:
         """Accept requests, those that have been waiting first."""
         self.serving = True

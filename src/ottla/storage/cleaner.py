@@ -60,6 +60,12 @@ class Cleaner:
         self._bytes_per_second_max = bytes_per_second_max
         self._offsets: dict[str, dict[TopicPartition, int]] = {}
 
+    def change_limits(self, *, memory_bytes: int, load_factor: float, bytes_per_second_max: float) -> None:
+        """Use other limits from the next cleaning on."""
+        self._memory_bytes = memory_bytes
+        self._load_factor = load_factor
+        self._bytes_per_second_max = bytes_per_second_max
+
     def add_directory(self, path: str, offsets: dict[TopicPartition, int]) -> None:
         """Take over a directory's cleaner-offset-checkpoint."""
         self._offsets[path] = offsets

@@ -383,6 +383,17 @@ class LogManager:
         """Return the log directory of a partition."""
         return self.logs[topic_partition].directory.rpartition("/")[0]
 
+    def change_settings(self, settings: LogManagerSettings) -> None:
+        """Put other settings in force: limits of the cleaner and expiry at once, intervals from their next round on."""
+        self.settings = settings
+        self.cleaner.change_limits(
+            memory_bytes=settings.cleaner_memory_bytes,
+            load_factor=settings.cleaner_load_factor,
+            bytes_per_second_max=settings.cleaner_bytes_per_second_max,
+        )
+        for log in list(self.logs.values()):
+            log.producers.set_expiration(settings.producer_id_expiration_ms)
+
     def update_config(self, topic: str, config: LogConfig) -> None:
         """Give all logs of a topic a new configuration; it holds from the next append on."""
         if config.flush_ms < LONG_MAX:
