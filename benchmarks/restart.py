@@ -4,7 +4,8 @@
 
 Half of the partitions are in one topic, the others in topics of five; each holds one batch of ten records. Both brokers do
 the same, one after the other. The clock starts before the process is made. `first ack` ends when a record is acknowledged
-in the topic that existed, `all` when every partition has answered ListOffsets with the right end.
+in the topic that existed, `all` when every partition has answered ListOffsets with the right end. Before each kill every
+partition gets one more batch, so that there is something to recover.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.brokers import ApacheKafka, Ottla, contestants, cpu_seconds, resident_bytes, running
-from benchmarks.support.report import MIB, figures, median, table
+from benchmarks.support.report import MIB, figures, median, table, times_less
 from benchmarks.support.wire import Wire, end_offsets, first_ack, leaders, produce
 
 from ottla.errors import ErrorCode
@@ -34,8 +35,8 @@ def shapes(partitions: int) -> dict[str, int]:
     return {"large": large, **{f"small-{number}": 5 for number in range((partitions - large) // 5)}}
 
 
-def fill(port: int, topics: dict[str, int]) -> float:
-    """Create the topics and a batch in each partition; the seconds until all answered."""
+def create(port: int, topics: dict[str, int]) -> float:
+    """Create the topics; the seconds until all partitions answered."""
     began = time.perf_counter()
     with Wire(port, timeout_s=WAIT_S) as wire:
         wanted = [
@@ -48,14 +49,17 @@ def fill(port: int, topics: dict[str, int]) -> float:
                 if topic.error_code:
                     raise RuntimeError(f"{topic.name}: {ErrorCode(topic.error_code).name} {topic.error_message}")
         wait_for_ends(wire, topics, 0)
-        created = time.perf_counter() - began
+        return time.perf_counter() - began
+
+
+def write(port: int, topics: dict[str, int]) -> None:
+    """Append a batch to each partition."""
+    with Wire(port, timeout_s=WAIT_S) as wire:
         for name, count in topics.items():
             for start in range(0, count, 100):
                 error = produce(wire, name, list(range(start, min(start + 100, count))), records=RECORDS)
                 if error:
                     raise RuntimeError(f"{name}: {error.name}")
-        wait_for_ends(wire, topics, RECORDS)
-    return created
 
 
 def wait_for_ends(wire: Wire, topics: dict[str, int], end: int) -> None:
@@ -75,12 +79,12 @@ def wait_for_ends(wire: Wire, topics: dict[str, int], end: int) -> None:
             raise TimeoutError(f"no answer from {sum(map(len, left.values()))} partitions")
 
 
-def restart(broker: Ottla | ApacheKafka, topics: dict[str, int]) -> dict[str, float]:
-    """Start it again and wait until it serves everything."""
+def restart(broker: Ottla | ApacheKafka, topics: dict[str, int], end: int) -> dict[str, float]:
+    """Start it again and wait until it serves everything, up to offset `end` in each partition."""
     began = broker.spawn()
     ack = first_ack(broker.port, PROBE, create=False, timeout_s=WAIT_S) - began
     with Wire(broker.port, timeout_s=WAIT_S) as wire:
-        wait_for_ends(wire, topics, RECORDS)
+        wait_for_ends(wire, topics, end)
     everything = time.perf_counter() - began
     return {
         "first_ack_s": ack,
@@ -91,7 +95,7 @@ def restart(broker: Ottla | ApacheKafka, topics: dict[str, int]) -> dict[str, fl
 
 
 def measure(kind: type[Ottla] | type[ApacheKafka], partitions: int, runs: int) -> dict[str, list[dict[str, float]]]:
-    """Fill, then stop and start, and kill and start, `runs` times each."""
+    """Create and fill, then stop and start, write, kill and start, `runs` times each."""
     topics = shapes(partitions)
     broker = kind()
     results: dict[str, list[dict[str, float]]] = {"created": [], "clean": [], "killed": []}
@@ -100,13 +104,17 @@ def measure(kind: type[Ottla] | type[ApacheKafka], partitions: int, runs: int) -
         first_ack(broker.port, PROBE, create=True)
         with Wire(broker.port) as wire:
             assert leaders(wire, PROBE)
-        results["created"].append({"all_s": fill(broker.port, topics)})
+        results["created"].append({"all_s": create(broker.port, topics)})
+        write(broker.port, topics)
+        end = RECORDS
         for _ in range(runs):
             stopped = broker.stop()
-            results["clean"].append({"stop_s": stopped, **restart(broker, topics)})
+            results["clean"].append({"stop_s": stopped, **restart(broker, topics, end)})
         for _ in range(runs):
+            write(broker.port, topics)
+            end += RECORDS
             broker.kill()
-            results["killed"].append({"stop_s": 0.0, **restart(broker, topics)})
+            results["killed"].append({"stop_s": 0.0, **restart(broker, topics, end)})
     return results
 
 
@@ -129,9 +137,7 @@ def main() -> None:
         rows += [[kind.version(), how, *medians[kind.name]] for kind in kinds]
         if len(kinds) == 2:
             ours, theirs = (medians[kind.name] for kind in kinds)
-            rows.append(
-                ["times less", how, *(their / our if our else 0.0 for our, their in zip(ours, theirs, strict=True))]
-            )
+            rows.append(["times less", how, *map(times_less, ours, theirs)])
     table(
         f"Restart with {options.partitions} partitions, median of {options.runs}", ["broker", "after", *columns], rows
     )

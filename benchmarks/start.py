@@ -4,8 +4,9 @@
 
 Both brokers in turn, run by run, so that whatever else the machine does meets both. The clock starts before the
 process is made and stops when a Produce with acks=all into a topic made on the way is answered, by a client that dials
-every 2 ms. ottla starts in a directory that does not exist; Apache Kafka in one that was formatted and started once
-before (formatting, another JVM, is left out, and its jars are in the page cache). Restarted: the same directory again.
+every 2 ms. ottla starts in a directory that does not exist, its modules compiled as pip leaves them; Apache Kafka in one
+that was formatted and started once before (formatting, another JVM, is left out). The files of both programs are in
+the page cache. Restarted: the same directory again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.brokers import ApacheKafka, Ottla, contestants, cpu_seconds, resident_bytes, running, threads
-from benchmarks.support.report import MIB, figures, median, table
+from benchmarks.support.report import MIB, figures, median, table, times_less
 from benchmarks.support.wire import first_ack
 
 
@@ -68,17 +69,8 @@ def main() -> None:
         for label, pick in (("lowest", min), ("highest", max)):
             rows.append(["", label, *(pick(run[name] for run in runs) for name in columns)])
     if len(kinds) == 2:
-        ours, theirs = (results[kind.name] for kind in kinds)
-        rows.append(
-            [
-                "times less",
-                "",
-                *(
-                    median([run[name] for run in theirs]) / max(median([run[name] for run in ours]), 1e-9)
-                    for name in columns
-                ),
-            ]
-        )
+        ours, theirs = ([median([run[name] for run in results[kind.name]]) for name in columns] for kind in kinds)
+        rows.append(["times less", "", *map(times_less, ours, theirs)])
     table(f"Start to first acknowledged record, {options.runs} runs", ["broker", "", *columns], rows)
     figures("start", {"runs": results})
 

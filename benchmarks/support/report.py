@@ -37,6 +37,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def times_less(ours: float, theirs: float) -> float | str:
+    """Return how many times smaller our figure is; "-" where it is too small to be measured."""
+    return theirs / ours if ours > 0 else "-"
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that `share` of all do not exceed."""
     ordered = sorted(values)
