@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import confluent_kafka.admin
 import pytest
 from confluent_kafka import (
     OFFSET_END,
@@ -15,12 +16,11 @@ from confluent_kafka import (
     ElectionType,
     KafkaError,
     KafkaException,
-    Message,
     Producer,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -28,10 +28,12 @@ from confluent_kafka.admin import (
     ConfigSource,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 from tests.support.broker_process import RunningBroker
+
+#: Its factories carry no types.
+OffsetSpec: Any = confluent_kafka.admin.OffsetSpec  # type: ignore[attr-defined]
 
 PATIENCE_S = 60.0
 COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -69,12 +71,12 @@ def consumer_of(broker: RunningBroker, group: str, **config: Any) -> Consumer:
     )
 
 
-def send(producer: Producer, topic: str, values: list[str], **kwargs: Any) -> list[Message]:
+def send(producer: Producer, topic: str, values: list[str], **kwargs: Any) -> list[Any]:
     """Produce `values` and wait for every acknowledgement."""
-    delivered: list[Message] = []
+    delivered: list[Any] = []
     failed: list[KafkaError] = []
 
-    def on_delivery(error: KafkaError | None, message: Message) -> None:
+    def on_delivery(error: KafkaError | None, message: Any) -> None:
         if error is None:
             delivered.append(message)
         else:
@@ -87,9 +89,9 @@ def send(producer: Producer, topic: str, values: list[str], **kwargs: Any) -> li
     return delivered
 
 
-def read(consumers: list[Consumer], count: int, seconds: float = PATIENCE_S) -> list[list[Message]]:
+def read(consumers: list[Consumer], count: int, seconds: float = PATIENCE_S) -> list[list[Any]]:
     """Poll the consumers in turn until they have `count` messages together."""
-    received: list[list[Message]] = [[] for _ in consumers]
+    received: list[list[Any]] = [[] for _ in consumers]
     deadline = time.monotonic() + seconds
     while sum(map(len, received)) < count:
         assert time.monotonic() < deadline, f"{list(map(len, received))} of {count} messages after {seconds} s"
@@ -100,11 +102,11 @@ def read(consumers: list[Consumer], count: int, seconds: float = PATIENCE_S) -> 
     return received
 
 
-def values_of(messages: list[Message]) -> list[str]:
+def values_of(messages: list[Any]) -> list[str]:
     return [message.value().decode() for message in messages]
 
 
-def read_assigned(broker: RunningBroker, topic: str, count: int, partition: int = 0, offset: int = 0) -> list[Message]:
+def read_assigned(broker: RunningBroker, topic: str, count: int, partition: int = 0, offset: int = 0) -> list[Any]:
     """Read `count` messages from one partition, without a group's help."""
     consumer = consumer_of(broker, f"assigned-{topic}")
     try:
@@ -287,7 +289,9 @@ def test_offset_out_of_range_is_reset(broker: RunningBroker) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while (message := strict.poll(0.1)) is None:
         assert time.monotonic() < deadline
-    assert message.error().code() == KafkaError._AUTO_OFFSET_RESET
+    error = message.error()
+    assert error is not None
+    assert error.code() == KafkaError._AUTO_OFFSET_RESET
     strict.close()
 
 
@@ -356,7 +360,7 @@ def test_admin_changes_and_describes_configs(broker: RunningBroker) -> None:
     assert described["group.initial.rebalance.delay.ms"].source == ConfigSource.STATIC_BROKER_CONFIG.value
 
 
-def wait_for_config(admin: AdminClient, resource: ConfigResource, name: str, value: str) -> dict[str, ConfigEntry]:
+def wait_for_config(admin: AdminClient, resource: ConfigResource, name: str, value: str) -> dict[str, Any]:
     """Describe until a change is visible (Kafka's broker learns of it a moment after the answer); all entries."""
     deadline = time.monotonic() + PATIENCE_S
     while (config := admin.describe_configs([resource])[resource].result(PATIENCE_S))[name].value != value:
@@ -450,7 +454,9 @@ def test_messages_too_large_are_refused_and_smaller_ones_go_on(broker: RunningBr
     create_topic(broker, "confluent-large", max_message_bytes="2000")
     producer = producer_of(broker)
     outcomes: list[int] = []
-    producer.produce("confluent-large", b"x" * 5_000, on_delivery=lambda error, _: outcomes.append(error.code()))
+    producer.produce(
+        "confluent-large", b"x" * 5_000, on_delivery=lambda error, _: outcomes.append(error.code() if error else 0)
+    )
     assert producer.flush(PATIENCE_S) == 0
     assert outcomes == [KafkaError.MSG_SIZE_TOO_LARGE]
     send(producer, "confluent-large", ["small"])

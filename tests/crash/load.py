@@ -30,7 +30,7 @@ def main() -> int:
     address, path = sys.argv[1:]
     with Path(path).open("a", buffering=1) as journal:
         stop = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+        threading.Thread(target=stop_at_end_of_input, args=(stop,), daemon=True).start()
         threads = [threading.Thread(target=load, args=(address, number, journal, stop)) for number in range(PRODUCERS)]
         for thread in threads:
             thread.start()
@@ -38,6 +38,11 @@ def main() -> int:
             thread.join()
         journal.write("done\n")
     return 0
+
+
+def stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
 
 
 def load(address: str, number: int, journal: Any, stop: threading.Event) -> None:

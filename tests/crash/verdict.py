@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -60,7 +61,8 @@ def read_topic(address: str, topic: str, partitions: int) -> dict[Key, list[tupl
     deadline = time.monotonic() + READ_TIMEOUT_S
     while len(ended) < partitions:
         assert time.monotonic() < deadline, f"{topic} could not be read within {READ_TIMEOUT_S} s"
-        for message in consumer.consume(1_000, 0.5):
+        messages: list[Any] = consumer.consume(1_000, 0.5)
+        for message in messages:
             if (error := message.error()) is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
                 ended.add(message.partition())

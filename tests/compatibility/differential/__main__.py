@@ -1,6 +1,8 @@
-"""`python -m tests.compatibility.differential REFERENCE_PORT CANDIDATE_PORT [SCENARIO]`: the report for two running brokers.
+"""The report for two running brokers.
 
-Both must be fresh and started with `SETTINGS` of test_differential.py.
+    python -m tests.compatibility.differential REFERENCE_PORT CANDIDATE_PORT [SCENARIO ...]
+
+Both must be fresh and started with `SETTINGS` of conftest.py.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ from tests.compatibility.differential.compare import compare, missing_versions, 
 
 
 def main() -> int:
-    reference, candidate, *rest = sys.argv[1:]
-    only = rest[0] if rest else ""
+    reference, candidate, *only = sys.argv[1:]
     result = compare(run_script("reference", int(reference), only), run_script("candidate", int(candidate), only))
     print(report(result))
     if not only and (missing := missing_versions(result)):

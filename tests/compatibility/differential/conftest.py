@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,17 +23,12 @@ SETTINGS = {
 }
 
 
-def transcript_of(name: str, broker: RunningBroker) -> Transcript:
+def transcript_of(name: str, broker: RunningBroker, only: Collection[str] = ()) -> Transcript:
     try:
         broker.start()
-        return run_script(name, broker.port)
+        return run_script(name, broker.port, only)
     finally:
         broker.close()
-
-
-@pytest.fixture(scope="session")
-def ottla_transcript() -> Transcript:
-    return transcript_of("ottla", BrokerProcess(SETTINGS))
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,7 @@ def _unserved_apis(exchange: Exchange, tree: Any, side: Side) -> bool:
 
 
 def _newer_versions(exchange: Exchange, tree: Any, side: Side) -> bool:
-    if exchange.key != ApiKey.API_VERSIONS or side.is_reference:
+    if exchange.key != ApiKey.API_VERSIONS:
         return False
     changed = False
     for row in tree.get("api_keys", []):

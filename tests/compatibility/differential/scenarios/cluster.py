@@ -36,7 +36,7 @@ def describe_log_dirs(wire: Wire) -> None:
     topic_id = create_topic(wire, "cluster-dirs", 2)
     fill(wire, "cluster-dirs", topic_id, batch())
     for version in versions(ApiKey.DESCRIBE_LOG_DIRS):
-        cases = {
+        cases: dict[str, list[tuple[str, list[int]]]] = {
             "one partition": [("cluster-dirs", [0])],
             "two partitions": [("cluster-dirs", [0, 1])],
             "unknown topic": [("nowhere", [0])],
@@ -54,7 +54,7 @@ def elections(wire: Wire) -> None:
     create_topic(wire, "cluster-elections", 2)
     for version in versions(ApiKey.ELECT_LEADERS):
         for kind in (0, 1, 7) if version >= 1 else (0,):
-            cases = {
+            cases: dict[str, list[tuple[str, list[int]]]] = {
                 "two partitions": [("cluster-elections", [0, 1])],
                 "unknown topic": [("nowhere", [0])],
                 "partition 9": [("cluster-elections", [9])],

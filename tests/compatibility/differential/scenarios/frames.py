@@ -49,9 +49,9 @@ def versions_at_the_edges(wire: Wire) -> None:
         name = APIS[key].name
         for version in {low - 1, -1, high + 1, 99, 32_767}:
             wire.ask_bytes(f"{name} version {version}", key, version, b"\0" * 40, flexible=version > low)
-    for key in (-1, 4, 5, 6, 7, 95, 999, 32_767):
-        wire.ask_bytes(f"key {key}", key, 0, b"", flexible=False)
-        wire.ask_bytes(f"key {key}, some bytes", key, 0, b"\0" * 40, flexible=False)
+    for number in (-1, 4, 5, 6, 7, 95, 999, 32_767):
+        wire.ask_bytes(f"key {number}", number, 0, b"", flexible=False)
+        wire.ask_bytes(f"key {number}, some bytes", number, 0, b"\0" * 40, flexible=False)
 
 
 def bodies_cut_and_padded(wire: Wire) -> None:

@@ -76,7 +76,7 @@ def flipped(data: bytes, position: int) -> bytes:
     return bytes(changed)
 
 
-def patched(data: bytes, position: int, layout: str, value: int) -> bytes:
+def patched(data: bytes | bytearray, position: int, layout: str, value: int) -> bytes:
     """The batch with one header field changed, and a CRC that fits again."""
     changed = bytearray(data)
     struct.pack_into(layout, changed, position, value)

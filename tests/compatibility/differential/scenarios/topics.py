@@ -139,7 +139,8 @@ def delete(wire: Wire) -> None:
         }.items():
             wire.ask(label, DeleteTopicsRequest(topics=[state], timeout_ms=10_000), version)
         await_topic_gone(wire, other)
-        wire.ask("by an id of the past", DeleteTopicsRequest(topics=[DeleteTopicState(topic_id=topic_id)]), version)
+        gone = DeleteTopicsRequest(topics=[DeleteTopicState(topic_id=topic_id)], timeout_ms=10_000)
+        wire.ask("by an id of the past", gone, version)
         mixed = [create_topic(wire, f"deleted-mixed-{index}") for index in range(2)]
         states = [
             DeleteTopicState(topic_id=mixed[0]),
