@@ -214,7 +214,7 @@ def _check_client_header(header: BatchHeader) -> None:
         raise InvalidRecordError(f"producer {header.producer_id} sent the sequence {header.base_sequence}")
 
 
-def _decompress(codec: CompressionType, body: Buffer) -> bytes:
+def _decompress(codec: CompressionType, body: Buffer) -> Buffer:
     try:
         return decompress(codec, body, MAX_BODY_SIZE)
     except DecompressedTooLargeError as error:

@@ -144,6 +144,8 @@ class Partition:
     def _append_later(self, append: Callable[[], AppendInfo]) -> asyncio.Future[AppendInfo]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
+        # Whoever asked may be gone by then (a request that timed out at once, a connection that ended).
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._queue.append((append, future))
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())

@@ -17,10 +17,13 @@ from typing import Any
 from ottla.protocol.records.checksum import Buffer
 from ottla.types import CompressionType
 
-#: The most we make of one compressed batch. Apache Kafka reads a stream and has no such bound (its
-#: max.decompressed.message.bytes is for one record); a producer that fills max.message.bytes a hundredfold stays below
-#: it.
-MAX_BODY_SIZE = 256 << 20
+#: The most we make of one compressed batch: as much as a request may be (socket.request.max.bytes). Apache Kafka reads a
+#: stream and has no such bound (its max.decompressed.message.bytes is for one record); a producer that fills
+#: max.message.bytes a hundredfold stays below it.
+MAX_BODY_SIZE = 100 << 20
+
+#: From this size on what is unpacked is not copied once more.
+_LARGE = 1 << 20
 
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
@@ -71,8 +74,8 @@ def compress(codec: CompressionType, data: Buffer, level: int | None = None) -> 
     return bytes(library.zstd.compress(data, chosen))
 
 
-def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE) -> bytes:
-    """Return what was compressed.
+def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE) -> bytes | memoryview:
+    """Return what was compressed; a view of a buffer nobody else has where it is large.
 
     Raises:
         DecompressedTooLargeError: it is more than `limit` bytes; no more than about that much was ever in memory.
@@ -96,18 +99,19 @@ def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE)
         raise DecompressionError(f"{codec.name.lower()}: {error}") from None
 
 
-def _unpack(module: Any, data: Buffer, bound: int, limit: int) -> bytes:
-    if bound <= limit:
+def _unpack(module: Any, data: Buffer, bound: int, limit: int) -> bytes | memoryview:
+    if bound <= min(limit, _LARGE):
         return bytes(module.decompress(data))
-    # The frame may grow beyond the limit, or may not: give it exactly so much room. Pages never written cost nothing.
-    room = bytearray(limit)
+    # The frame may grow to its bound or beyond the limit, or may not: give it exactly so much room. Pages never written
+    # cost nothing, and the library's own buffer, which grows by doubling and would be copied at the end, is not needed.
+    room = bytearray(min(bound, limit))
     try:
         size = module.decompress_into(data, room)
     except Exception as error:
         if "whole buffer" in str(error):
             raise DecompressedTooLargeError(f"more than {limit} bytes after decompression") from None
         raise
-    return bytes(memoryview(room)[:size])
+    return memoryview(room)[:size]
 
 
 def _gunzip(data: Buffer, limit: int) -> bytes:

@@ -84,7 +84,8 @@ class Offsets:
         self, group_id: str, commits: Sequence[PartitionCommit], retention_ms: int, now_ms: int
     ) -> tuple[list[CoordinatorRecord], list[ErrorCode]]:
         """Return the records of a commit, and an error code per partition of it."""
-        expires_ms = NO_TIMESTAMP if retention_ms == DEFAULT_RETENTION_MS else now_ms + retention_ms
+        # A time the record can hold: Kafka's sum overflows, and what was to be kept forever is expired at once.
+        expires_ms = NO_TIMESTAMP if retention_ms == DEFAULT_RETENTION_MS else min(now_ms + retention_ms, 2**63 - 1)
         limit = self._config.offset_metadata_size_max
         written: list[CoordinatorRecord] = []
         codes: list[ErrorCode] = []
