@@ -101,5 +101,10 @@ def java_hash(text: str) -> int:
 
 
 def coordinator_partition(key: str, partition_count: int) -> int:
-    """Return the partition of a coordinator's topic that holds `key` (Kafka's `Utils.abs(hashCode) % n`)."""
-    return (java_hash(key) & 0x7FFFFFFF) % partition_count
+    """Return the partition of a coordinator's topic that holds `key` (Kafka's `Utils.abs(hashCode) % n`).
+
+    The absolute value, not the lower 31 bits that Kafka's partitioner for keys takes: a data directory written by
+    Kafka has a group's offsets where the former says. Java has no positive counterpart of -2^31 and makes it 0.
+    """
+    value = java_hash(key)
+    return (0 if value == -(1 << 31) else abs(value)) % partition_count

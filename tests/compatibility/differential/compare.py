@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.compatibility.differential.rules import RULES, Side
+from tests.compatibility.differential.rules import ANYTHING, RULES, Side, is_fault
 from tests.compatibility.differential.scenarios import cluster, configs, fetch, frames, groups, offsets, produce, topics
 from tests.compatibility.differential.script import ONLY_IN_4_4, Scenario, versions
 from tests.compatibility.differential.wire import Exchange, Transcript, Wire
@@ -83,11 +83,14 @@ def normalised(transcript: Transcript, *, is_reference: bool, uses: Counter[str]
     return rows
 
 
-def compare(reference: Transcript, candidate: Transcript) -> Comparison:
-    """Every difference between two transcripts that no rule explains."""
+def compare(reference: Transcript, candidate: Transcript, *, same_broker: bool = False) -> Comparison:
+    """Every difference between two transcripts that no rule explains.
+
+    With `same_broker` the candidate is another run of the reference: that shows whether the script repeats itself.
+    """
     result = Comparison()
     left = _by_label(normalised(reference, is_reference=True, uses=result.uses))
-    right = _by_label(normalised(candidate, is_reference=False, uses=result.uses))
+    right = _by_label(normalised(candidate, is_reference=same_broker, uses=result.uses))
     for label in [*left, *(label for label in right if label not in left)]:
         ours, theirs = right.get(label), left.get(label)
         if ours is None or theirs is None:
@@ -98,6 +101,8 @@ def compare(reference: Transcript, candidate: Transcript) -> Comparison:
             continue
         result.compared += 1
         result.asked.add((theirs[0].key, theirs[0].version))
+        if is_fault(theirs[0]):
+            continue
         if theirs[0].outcome != ours[0].outcome:
             shown = [
                 pair[0].outcome if not pair[1] else f"{pair[0].outcome} {_short(pair[1])}" for pair in (theirs, ours)
@@ -120,6 +125,8 @@ def _by_label(rows: list[tuple[Exchange, Any]]) -> dict[str, tuple[Exchange, Any
 
 def tree_differences(left: Any, right: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Paths where two trees differ, with both values."""
+    if left is ANYTHING:
+        return []
     if isinstance(left, dict) and isinstance(right, dict):
         rows = []
         for name in [*left, *(name for name in right if name not in left)]:
