@@ -141,6 +141,14 @@ def test_a_sealed_segment_has_its_largest_timestamp_in_the_index_and_a_snapshot_
     assert files.exists(f"{DIRECTORY}/{3:020d}.snapshot")
 
 
+def test_index_entries_come_with_the_first_batch_after_more_than_the_interval() -> None:
+    size = batch_size()
+    for interval, indexed in ((0, [1, 2, 3]), (size - 1, [1, 2, 3]), (size, [2]), (2 * size - 1, [2]), (2 * size, [3])):
+        log = open_log(config=LogConfig(index_interval_bytes=interval))
+        append_many(log, 4)
+        assert log.active_segment.offset_index.entries() == [(offset, offset * size) for offset in indexed]
+
+
 # ------------------------------------------------------------------------------------------------ read
 
 

@@ -194,6 +194,7 @@ class LogMachine(RuleBasedStateMachine):
             # All of it reached the file before the process died.
             assert self.log.log_end_offset == first + count
             self.expect(first, values, NOW)
+            self.written()
         else:
             self.see_end()
 

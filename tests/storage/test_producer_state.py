@@ -163,6 +163,7 @@ def test_the_first_unstable_offset_is_that_of_the_oldest_undecided_transaction()
     assert partition.state.first_unstable_offset == 1
     partition.end_transaction(COMMIT, 0, producer=8)
     # Decided, but its marker is not replicated yet.
+    partition.state.on_high_watermark(partition.end - 1)
     assert partition.state.first_unstable_offset == 1
     partition.state.on_high_watermark(partition.end)
     assert partition.state.first_unstable_offset == 2

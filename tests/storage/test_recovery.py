@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 
@@ -13,12 +14,14 @@ from tests.storage.log_support import (
     append_many,
     batch,
     idempotent,
+    marker,
     open_log,
     read_all,
     value_of,
 )
 
 from ottla.errors import StorageError
+from ottla.protocol.records.control import ControlType
 from ottla.storage.config import LogConfig
 from ottla.storage.log import PartitionLog
 from ottla.testing.memory_files import MemoryFiles
@@ -275,3 +278,53 @@ def test_messages_of_before_0_11_are_refused_not_cut_off(magic: int) -> None:
     with pytest.raises(StorageError, match=r"before 0\.11"):
         open_log(files)
     assert files.size(f"{DIRECTORY}/{0:020d}.log") == len(message) * 5
+
+
+def durable_disk() -> MemoryFiles:
+    files = MemoryFiles(lambda: NOW)
+    files.mkdir("data")
+    files.sync_dir("")
+    return files
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_recovery_cut_off_does_not_come_back_with_a_second_crash(seed: int) -> None:
+    files = durable_disk()
+    log = open_log(files, SMALL)
+    append_many(log, 20)
+    log.flush()
+    overwrite(files, log.segments[1].path(".log"), 300, b"X")
+    files.kill()
+    end = open_log(files, SMALL).log_end_offset
+    assert end < 10
+    files.power_cut(random.Random(seed))
+    assert open_log(files, SMALL).log_end_offset == end
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_truncated_and_flushed_does_not_come_back(seed: int) -> None:
+    files = durable_disk()
+    log = open_log(files, SMALL)
+    append_many(log, 8)
+    log.flush()
+    log.truncate_to(6, now_ms=NOW)
+    log.flush()
+    files.power_cut(random.Random(seed))
+    assert open_log(files, SMALL).log_end_offset == 6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_segment_that_ends_at_the_recovery_point_is_read_again(seed: int) -> None:
+    """1. Its batches are synced. 2. It is sealed: last index entries, aborted transactions. 3. The power goes."""
+    files = durable_disk()
+    log = open_log(files, SMALL)
+    append(log, idempotent(7, 0, 0, transactional=True))
+    marker(log, ControlType.ABORT, 7, 0)
+    append(log, batch([b"x"], timestamp=NOW + 9))
+    recovery_point = log.flush()
+    log.roll(NOW)
+    files.power_cut(random.Random(seed))
+    log = open_log(files, SMALL, recovery_point=recovery_point)
+    assert log.log_end_offset == 3
+    assert log.aborted_transactions(0, 3) == [(7, 0)]
+    assert log.offset_of_max_timestamp() == (2, NOW + 9, 0)
