@@ -1,9 +1,9 @@
 """Clients of a simulated broker, the one who kills it, and what must be true at the end.
 
-Producers are idempotent and retry with the same sequence until they get an answer; a consumer reads everything in order; members of
-a group rebalance and commit. What a client was told is kept in a `Ledger` and compared with what the broker serves after everything
-is over: acknowledged records are there once, at the offset that was told, in the order they were sent (I1, I3, I4 of
-the reliability plan); committed offsets do not go back (I8).
+Producers are idempotent and retry with the same sequence until they get an answer; a consumer reads everything in order;
+members of a group rebalance and commit. What a client was told is kept in a `Ledger` and compared with what the broker
+serves in the end: acknowledged records are there once, at the offset that was told, in the order they were sent (I1, I3, I4
+of the reliability plan); committed offsets do not go back (I8).
 """
 
 from __future__ import annotations
