@@ -110,7 +110,7 @@ def test_what_cannot_be_is_said_in_one_sentence(setting: str, sentence: str) -> 
 
 
 def test_mistakes_name_the_place_they_are_in() -> None:
-    with pytest.raises(ConfigError, match="in /etc/my.properties"):
+    with pytest.raises(ConfigError, match=r"in /etc/my\.properties"):
         BrokerConfig.from_sources(properties="num.partition=3", properties_name="/etc/my.properties")
     with pytest.raises(ConfigError, match="set in the environment"):
         BrokerConfig.from_sources(environment={"KAFKA_NUM_PARTITIONS": "x"})
@@ -169,5 +169,5 @@ def test_dynamic_settings_count_but_move_nothing() -> None:
     assert (config.node_id, config.listeners, config.log_dirs) == (9, static.listeners, static.log_dirs)
     assert config.levels.broker["nokey"] == "1"
     assert config.with_dynamic({}, {}) == static
-    with pytest.raises(ConfigError, match="log.roll.ms must be"):
+    with pytest.raises(ConfigError, match=r"log\.roll\.ms must be"):
         static.with_dynamic({"log.roll.ms": "0"}, {})

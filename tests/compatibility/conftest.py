@@ -6,9 +6,7 @@ Kafka does not do, they may not ask of ottla.
 
 from __future__ import annotations
 
-import gc
 import os
-import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -26,15 +24,6 @@ def make_broker(settings: dict[str, str] | None = None) -> RunningBroker:
         kafka_anchor.require()
         return kafka_anchor.KafkaProcess(merged)
     return BrokerProcess(merged)
-
-
-@pytest.fixture(autouse=True)
-def collect_what_clients_leave_behind() -> Iterator[None]:
-    """Other people's clients drop sockets without closing them; their warnings must not fail a later test of ours."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import logging
 from collections import Counter
 
 import pytest
+from tests.simulation.workload import run
 
 from ottla.testing.virtual_loop import run_virtual
-from tests.simulation.workload import run
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
