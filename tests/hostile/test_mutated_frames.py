@@ -1,6 +1,6 @@
 """Mutated frames by the ten thousand: the broker lives, holds little, says little, and others notice nothing.
 
-The default run is a sample of the long one (`make test-soak`: 10^6 frames; OTTLA_HOSTILE_FRAMES and OTTLA_HOSTILE_SEED
+The default run is a sample of the long one (`make test-soak`: 10^6 frames; OTTLA_HOSTILE_FRAMES, _SEED and _START
 change it). `python -m tests.hostile.storm --seed S --start I --frames N` repeats a part of a run.
 """
 
@@ -46,12 +46,13 @@ def test_twenty_thousand_mutated_frames_disturb_nobody() -> None:
 def test_a_million_mutated_frames(capsys: pytest.CaptureFixture[str]) -> None:
     frames = int(os.environ.get("OTTLA_HOSTILE_FRAMES", "1000000"))
     seed = int(os.environ.get("OTTLA_HOSTILE_SEED", "2"))
+    start = int(os.environ.get("OTTLA_HOSTILE_START", "0"))
     resident: list[int] = []
     with Trial(seed=seed) as trial:
         parts = 20
         for part in range(parts):
             first, end = frames * part // parts, frames * (part + 1) // parts
-            trial.send(first, end - first)
+            trial.send(start + first, end - first)
             resident.append(trial.resident_bytes())
         report = trial.finish()
     with capsys.disabled():

@@ -36,6 +36,7 @@ SETTINGS = {
     "log.retention.check.interval.ms": "5000",
     "offsets.topic.num.partitions": "4",
 }
+_BAD_WORDS = ("Traceback", "RuntimeWarning", "Uncaught", " ERROR ", " CRITICAL ")
 _COUNTED = re.compile(r'^kafka_network_requestmetrics_requestspersec\{request="(\w+)"\} (\d+)', re.MULTILINE)
 _NAMES = {spec.name: key for key, spec in APIS.items()}
 
@@ -55,7 +56,7 @@ class WatchedBroker(BrokerProcess):
             line = line.rstrip("\n")
             self.lines += 1
             self._lines.append(line)
-            if "Traceback" in line or " ERROR " in line or " CRITICAL " in line or "Uncaught" in line:
+            if any(word in line for word in _BAD_WORDS):
                 self._following = 40
             if self._following and len(self.bad_lines) < 400:
                 self._following -= 1
@@ -137,7 +138,9 @@ class Trial:
         except subprocess.TimeoutExpired:
             self.calm.kill()
             out, errors = self.calm.communicate()
-        assert self.calm.returncode == 0, f"the calm client was disturbed:\n{errors}"
+        if self.calm.returncode:
+            last = "\n".join(self.broker.bad_lines[-40:])
+            raise AssertionError(f"the calm client was disturbed:\n{errors}\nbroker:\n{last}")
         calm: dict[str, float] = json.loads(out.splitlines()[-1])
         code = self.broker.terminate()
         tally = self.tally

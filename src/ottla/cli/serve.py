@@ -160,7 +160,7 @@ def run(config: BrokerConfig) -> int:
     import asyncio
 
     from ottla.broker.broker import START_ERRORS, Broker
-    from ottla.broker.machine import machine
+    from ottla.broker.machine import bound_allocator, machine
     from ottla.clock import SystemClock
 
     clock = SystemClock()
@@ -174,6 +174,7 @@ def run(config: BrokerConfig) -> int:
             # What is here now stays: full collections need not walk over it again.
             gc.collect()
             gc.freeze()
+            bound_allocator()
 
         return asyncio.run(serve(broker, announce))
     except (OSError, *START_ERRORS) as error:

@@ -61,7 +61,7 @@ class ProduceHandler:
 
     def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
         response = ProduceResponse()
-        waiting: list[tuple[PartitionProduceResponse, Awaitable[Any]]] = []
+        waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
         refusal = _refuse_whole(request)
         for topic in request.topic_data:
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
@@ -90,7 +90,10 @@ class ProduceHandler:
                 elif part.base_offset >= 0:
                     counts.messages_in += partition.log.log_end_offset - part.base_offset
                 if wait is not None:
-                    waiting.append((part, wait))
+                    future = asyncio.ensure_future(wait)
+                    # The connection may end before anybody waits for it.
+                    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                    waiting.append((part, future))
         if waiting:
             return self._finish(request, response, waiting)
         return _answer(request, response)
@@ -129,12 +132,11 @@ class ProduceHandler:
         self,
         request: ProduceRequest,
         response: ProduceResponse,
-        waiting: list[tuple[PartitionProduceResponse, Awaitable[Any]]],
+        waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]],
     ) -> ProduceResponse | None:
         """Wait for all partitions, at most `timeout_ms`; one that fails or is late is answered with its error."""
-        futures = [asyncio.ensure_future(wait) for _, wait in waiting]
-        await asyncio.wait(futures, timeout=request.timeout_ms / 1000)
-        for (part, _), future in zip(waiting, futures, strict=True):
+        await asyncio.wait([future for _, future in waiting], timeout=request.timeout_ms / 1000)
+        for part, future in waiting:
             error: BaseException | None = None
             if not future.done():
                 # The records stay appended: the client must treat this as "unknown", as with any time-out.
