@@ -77,6 +77,7 @@ class Dispatcher:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._metrics = metrics
+        self._unfinished: set[asyncio.Task[list[Buffer] | None]] = set()
         self._now = asyncio.get_running_loop().time
 
     def warm(self) -> None:
@@ -133,8 +134,14 @@ class Dispatcher:
             task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer, started))
             if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
                 task.add_done_callback(lambda _task: answer.close())
+            if route.api_key is ApiKey.FETCH:
+                return PendingReply(task)
+            # A client that goes away takes nothing back: what was begun (a topic, a commit) is finished. Only a fetch
+            # that nobody waits for any more is of no use.
+            self._unfinished.add(task)
+            task.add_done_callback(self._unfinished.discard)
             # A produce that waits for its commit has been appended: the next one may be appended behind it.
-            return PendingReply(task, blocks_next=route.api_key is not ApiKey.PRODUCE)
+            return PendingReply(asyncio.shield(task), blocks_next=route.api_key is not ApiKey.PRODUCE)
         route.metrics.observe((self._now() - started) * 1000)
         return None if answer is None else _frame(route, header.correlation_id, answer)
 

@@ -90,6 +90,10 @@ _CODECS = {
 }
 
 
+class NotOneBatchError(InvalidRecordError):
+    """The bytes are not one whole batch of magic 2: refused before any log is looked at."""
+
+
 class ValidatedBatch(NamedTuple):
     """A batch ready for offsets. `records` is the caller's buffer, changed in place, or a new one."""
 
@@ -174,13 +178,13 @@ def _one_batch(records: Buffer, api_version: int | None) -> tuple[int, int]:
     """Return (position, size) of the only batch."""
     size = _next_size(records, 0)
     if size is None:
-        raise InvalidRecordError("no whole batch for the partition")
+        raise NotOneBatchError("no whole batch for the partition")
     if records[MAGIC_POSITION] != MAGIC:
-        raise InvalidRecordError(f"magic {records[MAGIC_POSITION]}; only batches of magic 2 can be produced")
+        raise NotOneBatchError(f"magic {records[MAGIC_POSITION]}; only batches of magic 2 can be produced")
     if api_version is not None and api_version < 7 and records[22] & 7 == CompressionType.ZSTD:
         raise UnsupportedCompressionTypeError(f"Produce version {api_version} does not know zstd")
     if _next_size(records, size) is not None:
-        raise InvalidRecordError("more than one batch for the partition")
+        raise NotOneBatchError("more than one batch for the partition")
     return 0, size
 
 

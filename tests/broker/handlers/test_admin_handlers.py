@@ -502,7 +502,13 @@ async def test_elect_leaders() -> None:
         ]
         everything = await a.ask(ElectLeadersRequest(topic_partitions=None))
         assert [(r.topic, r.partition_result) for r in everything.replica_election_results] == [("t", [])]
-        assert (await a.ask(ElectLeadersRequest(election_type=7))).error_code == ErrorCode.INVALID_REQUEST
+        unknown = await a.ask(ElectLeadersRequest(election_type=7, topic_partitions=one.topic_partitions))
+        assert unknown.error_code == ErrorCode.INVALID_REQUEST
+        (result,) = unknown.replica_election_results
+        assert {p.error_code for p in result.partition_result} == {ErrorCode.INVALID_REQUEST}
+        assert (await a.ask(ElectLeadersRequest(election_type=7, topic_partitions=[]))).error_code == ErrorCode.NONE
+        everything = await a.ask(ElectLeadersRequest(election_type=7, topic_partitions=None))
+        assert everything.error_code == ErrorCode.INVALID_REQUEST
 
 
 async def test_nothing_is_being_reassigned() -> None:

@@ -117,18 +117,19 @@ def test_find_coordinator_without_topic_or_broker_is_not_available() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "key_type", "expected"),
+    ("version", "key_type", "key", "expected"),
     [
-        (6, 1, ErrorCode.COORDINATOR_NOT_AVAILABLE),
-        (6, 2, ErrorCode.COORDINATOR_NOT_AVAILABLE),
-        (5, 2, ErrorCode.INVALID_REQUEST),
-        (6, 3, ErrorCode.INVALID_REQUEST),
-        (4, -1, ErrorCode.INVALID_REQUEST),
+        (6, 1, "k", ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        (6, 2, "k:AAAAAAAAAAAAAAAAAAAAAQ:0", ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        (6, 2, "k", ErrorCode.INVALID_REQUEST),
+        (5, 2, "k", ErrorCode.INVALID_REQUEST),
+        (6, 3, "k", ErrorCode.INVALID_REQUEST),
+        (4, -1, "k", ErrorCode.INVALID_REQUEST),
     ],
 )
-def test_find_coordinator_of_other_kinds(version: int, key_type: int, expected: ErrorCode) -> None:
+def test_find_coordinator_of_other_kinds(version: int, key_type: int, key: str, expected: ErrorCode) -> None:
     async def main(world: GroupWorld) -> None:
-        response = await ask(world, version, FindCoordinatorRequest(coordinator_keys=["k"], key_type=key_type))
+        response = await ask(world, version, FindCoordinatorRequest(coordinator_keys=[key], key_type=key_type))
         assert response.coordinators[0].error_code == expected
 
     in_group_world(main)

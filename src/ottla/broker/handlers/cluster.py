@@ -144,8 +144,7 @@ class ClusterHandlers:
     ) -> elect_leaders.ElectLeadersResponse:
         response = elect_leaders.ElectLeadersResponse()
         if request.election_type not in (PREFERRED, UNCLEAN):
-            response.error_code = ErrorCode.INVALID_REQUEST
-            return response
+            return _refuse_election(request)
         everything = request.topic_partitions is None
         if request.topic_partitions is None:
             asked = [(t.name, list(range(len(t.partitions)))) for t in self._image().topics.values()]
@@ -237,7 +236,8 @@ class ClusterHandlers:
         ]
         return quorum.DescribeQuorumResponse(
             topics=[quorum.DescribeQuorumResponseTopicData(topic_name=CLUSTER_METADATA_TOPIC, partitions=[partition])],
-            nodes=[quorum.Node(node_id=image.controller_id, listeners=listeners)],
+            # The response has had nodes since v2, and they must not be given to it before.
+            nodes=[quorum.Node(node_id=image.controller_id, listeners=listeners)] if context.version >= 2 else [],
         )
 
     def handle_describe_topic_partitions(
@@ -339,4 +339,25 @@ def _described(
             for index, partition in enumerate(topic.partitions[start:end], start=start)
         ],
         topic_authorized_operations=TOPIC_OPERATIONS,
+    )
+
+
+def _refuse_election(request: elect_leaders.ElectLeadersRequest) -> elect_leaders.ElectLeadersResponse:
+    """An election of an unknown type: an error for every partition asked about, none if there is none."""
+    message = f"Unknown election type {request.election_type}"
+    results = [
+        elect_leaders.ReplicaElectionResult(
+            topic=topic.topic,
+            partition_result=[
+                elect_leaders.PartitionResult(
+                    partition_id=index, error_code=ErrorCode.INVALID_REQUEST, error_message=message
+                )
+                for index in topic.partitions
+            ],
+        )
+        for topic in request.topic_partitions or ()
+    ]
+    nothing = request.topic_partitions is not None and not results
+    return elect_leaders.ElectLeadersResponse(
+        error_code=ErrorCode.NONE if nothing else ErrorCode.INVALID_REQUEST, replica_election_results=results
     )

@@ -5,7 +5,7 @@ v11: rack (KIP-392). v12: flexible, diverging epoch (KIP-595). v13: topic ids (K
 v16: node endpoints (KIP-951). v17: directory id. v18: the follower's high watermark.
 
 Where we differ from Apache Kafka: a partition's records end at a batch border, where Kafka may cut inside the last batch
-(clients drop such a tail anyway). Followers' requests are not served until partitions are replicated.
+(clients drop such a tail anyway). Followers are refused until partitions are replicated.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.errors import ErrorCode, KafkaError, StorageError
+from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError, StorageError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import (
     AbortedTransaction,
+    EpochEndOffset,
     FetchableTopicResponse,
     FetchRequest,
     FetchResponse,
+    LeaderIdAndEpoch,
     PartitionData,
 )
 from ottla.types import ZERO_UUID, IsolationLevel
@@ -35,11 +37,14 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.offload import Offload
+    from ottla.storage.log import PartitionLog
     from ottla.storage.slices import LogSlice
 
 logger = logging.getLogger(__name__)
 
 INVALID_HIGH_WATERMARK = -1
+TOPIC_IDS_SINCE = 13
+LEADER_TOLD_SINCE = 16
 
 
 class _Round:
@@ -84,6 +89,10 @@ class FetchHandler:
         )
         if asked.error:
             return FetchResponse(error_code=asked.error)
+        if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
+            return _refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
+        if _replica_id(request) >= 0:
+            return self._refuse_follower(asked, context.version)
         found = self._look(request, asked)
         if found.byte_count >= request.min_bytes or found.has_error or request.max_wait_ms <= 0 or not asked.partitions:
             return self._answer(asked, found)
@@ -115,6 +124,9 @@ class FetchHandler:
             found.watched.append(partition)
             log = partition.log
             try:
+                if want.last_fetched_epoch >= 0 and _diverges(want, log, data):
+                    found.has_error = True  # answered at once, like an error
+                    continue
                 # The first partition with anything to give may exceed every limit by one batch, or a consumer whose
                 # limit is below its largest batch would never get on (KIP-74).
                 part = partition.read(
@@ -146,15 +158,34 @@ class FetchHandler:
     def _find(self, want: FetchPartition, data: PartitionData) -> Partition | None:
         if want.topic_id != ZERO_UUID and not want.topic:
             data.error_code = ErrorCode.UNKNOWN_TOPIC_ID
+            data.aborted_transactions = []
             return None
         partition = self._replicas.partition(want.topic, want.partition)
         if partition is None:
             data.error_code = self._replicas.error(want.topic, want.partition)
+            data.aborted_transactions = []  # not null, as in Kafka's answer about a partition it does not know
         elif want.topic_id not in (ZERO_UUID, partition.topic_id):
             data.error_code = ErrorCode.INCONSISTENT_TOPIC_ID
         else:
             data.error_code = partition.check_epoch(want.current_leader_epoch)
         return None if data.error_code else partition
+
+    def _refuse_follower(self, asked: FetchContext, version: int) -> FetchResponse:
+        """A broker that is no replica of these partitions: there are none but ours."""
+        found = _Round()
+        for want in asked.partitions:
+            data = PartitionData(
+                partition_index=want.partition, high_watermark=-1, records=b"", aborted_transactions=None
+            )
+            partition = self._find(want, data)
+            if partition is not None:
+                data.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+                if version >= LEADER_TOLD_SINCE:
+                    data.current_leader = LeaderIdAndEpoch(
+                        leader_id=self._replicas.node_id, leader_epoch=partition.leader_epoch
+                    )
+            found.answers.append((want, data))
+        return _shape(asked, found)
 
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
         cold: list[tuple[PartitionData, LogSlice]] = []
@@ -180,6 +211,43 @@ class FetchHandler:
             except (OSError, StorageError) as error:
                 _fail(data, error)
         return _shape(asked, found)
+
+
+def _replica_id(request: FetchRequest) -> int:
+    """The follower that asks; below 0 for consumers."""
+    return request.replica_id if request.replica_id != -1 else request.replica_state.replica_id
+
+
+def _diverges(want: FetchPartition, log: PartitionLog, data: PartitionData) -> bool:
+    """Whether this log never had the records the reader says it read last; `data` then tells where they parted (KIP-595).
+
+    Raises:
+        OffsetOutOfRangeError: the reader's epoch is not known here, or its offset is below the log start.
+    """
+    epoch, end_offset = log.end_offset_for_epoch(want.last_fetched_epoch)
+    if epoch < 0 or end_offset < 0 or want.fetch_offset < log.log_start_offset:
+        raise OffsetOutOfRangeError(
+            f"{log.topic_partition}: offset {want.fetch_offset} of epoch {want.last_fetched_epoch} is not known here"
+        )
+    if epoch == want.last_fetched_epoch and end_offset >= want.fetch_offset:
+        return False
+    data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end_offset)
+    data.high_watermark = log.high_watermark
+    data.last_stable_offset = log.last_stable_offset
+    data.log_start_offset = log.log_start_offset
+    return True
+
+
+def _refuse_whole(asked: FetchContext, version: int, code: ErrorCode) -> FetchResponse:
+    """One error for everything: up to v12 also for every partition, from v13 on (topic ids) only at the top."""
+    found = _Round()
+    if version < TOPIC_IDS_SINCE:
+        for want in asked.partitions:
+            data = PartitionData(partition_index=want.partition, error_code=code, high_watermark=-1, records=b"")
+            found.answers.append((want, data))
+    response = _shape(FetchContext(ErrorCode.NONE, asked.partitions), found)
+    response.error_code = code
+    return response
 
 
 def _fail(data: PartitionData, error: Exception) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
@@ -57,6 +58,8 @@ T = TypeVar("T")
 
 #: Key types of FindCoordinator.
 GROUP_KEY, TRANSACTION_KEY, SHARE_KEY = 0, 1, 2
+#: A share coordinator is asked for by group, topic id and partition (KIP-932).
+_SHARE_KEY: Final = re.compile(r".+:[A-Za-z0-9_-]{22}:\d+")
 _KEY_TYPES: Final = (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY)
 _NO_NODE: Final = (-1, "", -1)
 
@@ -140,7 +143,7 @@ class GroupsHandler:
     async def _find(self, context: RequestContext, key_type: int, key: str) -> tuple[ErrorCode, tuple[int, str, int]]:
         if key_type not in _KEY_TYPES:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
-        if key_type == SHARE_KEY and context.version < _SHARE_FIND_COORDINATOR:
+        if key_type == SHARE_KEY and (context.version < _SHARE_FIND_COORDINATOR or not _SHARE_KEY.fullmatch(key)):
             return ErrorCode.INVALID_REQUEST, _NO_NODE
         if key_type != GROUP_KEY:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE

@@ -73,15 +73,21 @@ class LogOffsetHandlers:
         for topic in request.topics:
             for p in topic.partitions:
                 seen[topic.name, p.partition_index] = seen.get((topic.name, p.partition_index), 0) + 1
+        known_isolation = request.isolation_level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
         isolation = IsolationLevel(request.isolation_level & 1)
         for topic in request.topics:
             answer = ListOffsetsTopicResponse(name=topic.name)
             response.topics.append(answer)
             for p in topic.partitions:
                 part = ListOffsetsPartitionResponse(partition_index=p.partition_index)
+                repeated = seen[topic.name, p.partition_index] > 1
+                if repeated and any(other.partition_index == p.partition_index for other in answer.partitions):
+                    continue  # refused once, however often it is there
                 answer.partitions.append(part)
                 partition = self._replicas.partition(topic.name, p.partition_index)
-                if seen[topic.name, p.partition_index] > 1:
+                if not known_isolation:
+                    part.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
+                elif repeated:
                     part.error_code = ErrorCode.INVALID_REQUEST
                 elif p.timestamp < EARLIEST_PENDING_UPLOAD or context.version < PLACE_SINCE.get(p.timestamp, 0):
                     part.error_code = ErrorCode.UNSUPPORTED_VERSION

@@ -19,12 +19,15 @@ from ottla.observability.metrics import TopicMetrics
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
+    PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
+    TopicProduceData,
     TopicProduceResponse,
 )
 from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT
+from ottla.storage.validation import NotOneBatchError
 from ottla.types import INTERNAL_TOPICS, AppendOrigin
 
 if TYPE_CHECKING:
@@ -40,6 +43,18 @@ logger = logging.getLogger(__name__)
 ADMIN_CLIENT_ID = "__admin_client"
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+
+#: Refusals that come, in Kafka, before the partition's log is looked at: they do not tell where it starts.
+_BEFORE_THE_LOG = frozenset(
+    {
+        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.MESSAGE_TOO_LARGE,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.RECORD_LIST_TOO_LARGE,
+        ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
+    }
+)
 
 #: Where the low byte of a batch's attributes is.
 ATTRIBUTES_END = 22
@@ -63,7 +78,7 @@ class ProduceHandler:
         response = ProduceResponse()
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
         refusal = _refuse_whole(request)
-        for topic in request.topic_data:
+        for topic in _without_repetitions(request.topic_data):
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
             answer = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
             response.responses.append(answer)
@@ -164,6 +179,20 @@ def _refuse_whole(request: ProduceRequest) -> ErrorCode:
     return ErrorCode.NONE
 
 
+def _without_repetitions(topics: list[TopicProduceData]) -> list[TopicProduceData]:
+    """Return the topics with every partition once; of a partition that is there twice the last one counts, as in Kafka."""
+    keys = [(topic.name, topic.topic_id, data.index) for topic in topics for data in topic.partition_data]
+    if len(keys) == 1 or len(set(keys)) == len(keys):
+        return topics
+    merged: dict[tuple[str, bytes], dict[int, PartitionProduceData]] = {}
+    for topic in topics:
+        merged.setdefault((topic.name, topic.topic_id), {}).update({data.index: data for data in topic.partition_data})
+    return [
+        TopicProduceData(name=name, topic_id=topic_id, partition_data=list(partitions.values()))
+        for (name, topic_id), partitions in merged.items()
+    ]
+
+
 def _is_transactional(records: Any) -> bool:
     """Look at one bit of a batch that has not been checked yet."""
     return records is not None and len(records) >= HEADER_SIZE and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
@@ -178,13 +207,12 @@ def _accept(part: PartitionProduceResponse, info: AppendInfo) -> None:
 def _refuse(part: PartitionProduceResponse, error: KafkaError, partition: Partition) -> None:
     part.error_code = error.code
     part.error_message = error.message
-    record_errors = getattr(error, "record_errors", None)
-    if record_errors is not None:
+    if error.code not in _BEFORE_THE_LOG and not isinstance(error, NotOneBatchError):
         part.log_start_offset = partition.log.log_start_offset
-        part.record_errors = [
-            BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
-            for index, message in record_errors
-        ]
+    part.record_errors = [
+        BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
+        for index, message in error.record_errors
+    ]
 
 
 def _answer(request: ProduceRequest, response: ProduceResponse) -> ProduceResponse | None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.errors import ErrorCode
+from ottla.cluster.decisions.topic_names import why_invalid
+from ottla.errors import ErrorCode, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.describe_producers import (
     DescribeProducersRequest,
@@ -72,12 +73,18 @@ class ProducerHandlers:
         for topic in request.topics:
             answer = TopicResponse(name=topic.name)
             response.topics.append(answer)
+            invalid = why_invalid(topic.name)
             for index in topic.partition_indexes:
                 part = PartitionResponse(partition_index=index)
                 answer.partitions.append(part)
+                if invalid is not None:
+                    part.error_code = ErrorCode.INVALID_TOPIC_EXCEPTION
+                    part.error_message = invalid
+                    continue
                 partition = self._replicas.partition(topic.name, index)
                 if partition is None:
-                    part.error_code = self._replicas.error(topic.name, index)
+                    code = self._replicas.error(topic.name, index)
+                    part.error_code, part.error_message = code, error_for(code).message
                     continue
                 part.active_producers = [
                     ProducerState(

@@ -134,7 +134,7 @@ class FetchSessionCache:
         return self._continue(session, request, topic_names, now_ms)
 
     def _create(self, asked: dict[Key, FetchPartition], uses_ids: bool, now_ms: int) -> FetchSession | None:
-        if not asked or not self._make_room(now_ms):
+        if not self._make_room(now_ms):
             return None
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
