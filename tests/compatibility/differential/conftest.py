@@ -11,10 +11,13 @@ from tests.compatibility.differential.wire import Transcript
 from tests.support.broker_process import BrokerProcess, RunningBroker
 from tests.support.kafka_anchor import KafkaProcess, require
 
-#: The start script of the anchor sets the five factors; both brokers must show the same static configuration.
+#: For both: groups that do not wait for more members, and no retention, which would take the records of 2023.
+COMMON_SETTINGS = {"group.initial.rebalance.delay.ms": "0", "log.initial.task.delay.ms": "3600000"}
+
+#: For ottla alone: what the anchor's start script sets, so that both show the same static configuration.
 SETTINGS = {
+    **COMMON_SETTINGS,
     "node.id": "1",
-    "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
@@ -36,6 +39,6 @@ def both_transcripts() -> tuple[Transcript, Transcript]:
     """(Apache Kafka's, ottla's), asked at the same time."""
     require()
     with ThreadPoolExecutor(2) as pool:
-        reference = pool.submit(transcript_of, "Apache Kafka", KafkaProcess({"group.initial.rebalance.delay.ms": "0"}))
+        reference = pool.submit(transcript_of, "Apache Kafka", KafkaProcess(COMMON_SETTINGS))
         candidate = pool.submit(transcript_of, "ottla", BrokerProcess(SETTINGS))
         return reference.result(), candidate.result()

@@ -10,6 +10,7 @@ from tests.compatibility.differential.wire import Wire, framed, request_header
 from ottla.protocol.api import APIS, SERVED, ApiKey
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.api_versions import ApiVersionsRequest
+from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 
 API_VERSIONS = ApiKey.API_VERSIONS
 
@@ -55,6 +56,8 @@ def versions_at_the_edges(wire: Wire) -> None:
 
 
 def bodies_cut_and_padded(wire: Wire) -> None:
+    producer = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1_000)
+    wire.settle("producer ids", lambda: wire.ask(None, producer, 4, on="aside").error_code == "NONE")
     for key in SERVED:
         name = APIS[key].name
         for version in {versions(key)[0], newest(key)}:

@@ -18,6 +18,7 @@ from tests.compatibility.differential.script import (
 from tests.compatibility.differential.wire import Wire
 
 from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from ottla.protocol.records import kernels
@@ -68,6 +69,10 @@ def repeated_names(wire: Wire) -> None:
             TopicProduceData(name="produce-repeated", topic_id=topic_id, partition_data=[data]) for data in (row, again)
         ]
         wire.ask("topic twice", ProduceRequest(acks=-1, timeout_ms=5_000, topic_data=topics), version)
+    row = FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)
+    topic = FetchTopic(topic="produce-repeated", topic_id=topic_id, partitions=[row])
+    fetch = FetchRequest(max_wait_ms=0, min_bytes=0, max_bytes=1 << 20, session_epoch=-1, topics=[topic])
+    wire.ask("which of the two was taken", fetch, newest(ApiKey.FETCH))
 
 
 def flipped(data: bytes, position: int) -> bytes:
