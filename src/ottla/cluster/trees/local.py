@@ -104,9 +104,16 @@ class LocalTree:
         return await self._run(_subtree, self._live(), path)
 
     async def multi(self, operations: Sequence[Operation]) -> MultiResult:
-        result, changed = await self._run(_multi, self._live(), tuple(operations), self._session_id)
-        self._notify(changed)
-        return result
+        connection = self._live()
+
+        def apply() -> MultiResult:
+            result, changed = _multi(connection, tuple(operations), self._session_id)
+            # From here and not after the wait: whoever waits may be gone by then, and the change is made all the same.
+            loop.call_soon_threadsafe(self._notify, changed)
+            return result
+
+        loop = asyncio.get_running_loop()
+        return await self._run(apply)
 
     def watch_children(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
         callbacks = self._watches.setdefault(path, [])
@@ -126,10 +133,9 @@ class LocalTree:
         return self._connection
 
     def _notify(self, changed: Iterable[str]) -> None:
-        loop = asyncio.get_running_loop()
         for path in changed:
-            for callback in self._watches.get(path, ()):
-                loop.call_soon(callback)
+            for callback in list(self._watches.get(path, ())):
+                callback()
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one call off the loop, after the calls before it.
