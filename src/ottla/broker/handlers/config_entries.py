@@ -61,9 +61,7 @@ def group_entries(
 
 
 def client_metrics_entries(overrides: Mapping[str, str], names: Iterable[str] | None = None) -> list[ConfigEntry]:
-    """Return the entries of a subscription of client metrics; none if there is no such subscription."""
-    if not overrides:
-        return []
+    """Return the entries of a subscription of client metrics; its defaults if there is no such subscription."""
     entries: list[ConfigEntry] = []
     for name, key in _chosen(CLIENT_METRICS, names):
         if name in overrides:

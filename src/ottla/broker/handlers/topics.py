@@ -94,7 +94,7 @@ class TopicHandlers:
             configs=[
                 CreatableTopicConfigs(
                     name=entry.name,
-                    value=entry.value,
+                    value=result.configs.get(entry.name, entry.value),  # as it was given, blanks and all
                     read_only=entry.read_only,
                     config_source=entry.source,
                     is_sensitive=entry.is_sensitive,
