@@ -20,6 +20,7 @@ class FakeBroker:
 
     def __init__(self, error: Exception | None = None, *, endless: bool = False) -> None:
         self.log: list[str] = []
+        self.failure: asyncio.Future[str] = asyncio.get_event_loop().create_future()
         self._error = error
         self._endless = endless
 

@@ -107,6 +107,8 @@ class Broker:
         self._started_at = 0.0
         self._parts_running: list[Callable[[], Any]] = []
         self.is_ready = False
+        #: Resolves with one sentence when the broker can go on no longer; whoever runs it should stop it then.
+        self.failure: asyncio.Future[str]
         self.logs: LogManager
         self.follower: MetadataFollower
         self.controller: Controller
@@ -140,6 +142,7 @@ class Broker:
 
     async def _start(self) -> None:
         around, config = self._around, self.config
+        self.failure = asyncio.get_running_loop().create_future()
         self.logs = self._make_logs()
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
@@ -177,7 +180,7 @@ class Broker:
             clock=around.clock,
         )
         self.replicas.on_leader, self.replicas.on_resigned = self._on_leader, self._on_resigned
-        self.logs.on_directory_offline = self.replicas.on_directory_offline
+        self.logs.on_directory_offline = self._on_directory_offline
         self.groups = self._make_groups()
         self.dispatcher = self._make_dispatcher()
         self.server = self._make_server()
@@ -369,6 +372,13 @@ class Broker:
             for topic in delta.deleted:
                 self.metrics.topics.pop(topic.name, None)
             self.groups.on_topics_deleted([DeletedTopic(t.name, t.topic_id) for t in delta.deleted])
+
+    def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
+        self.replicas.on_directory_offline(directory, topic_partitions)
+        if not self.logs.online_dirs and not self.failure.done():
+            # Kafka halts: a broker without a disk can only lie. Whoever runs this one is told.
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in self.logs.offline_dirs.items())
+            self.failure.set_result(f"no log directory is left: {reasons}")
 
     def _on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
         if topic_partition.topic == GROUP_METADATA_TOPIC:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -150,6 +150,8 @@ def _import_asyncio(*, tls: bool) -> None:
 class RunningBroker(Protocol):
     """What `serve` needs of `broker.Broker`."""
 
+    failure: asyncio.Future[str]
+
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -182,7 +184,7 @@ def run(config: BrokerConfig) -> int:
 
 
 async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
-    """Start, announce, wait for a signal, stop. A signal during the start ends it."""
+    """Start, announce, wait for a signal or a failure, stop. A signal during the start ends it."""
     import asyncio
 
     told = asyncio.Event()
@@ -194,7 +196,10 @@ async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
         if starting.done():
             starting.result()
             announce()
-            await waiting
+            ends: set[asyncio.Future[Any]] = {waiting, broker.failure}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if broker.failure.done():
+                return complain(broker.failure.result(), 1)
         else:
             starting.cancel()
             await asyncio.wait({starting})

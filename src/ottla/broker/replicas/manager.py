@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ottla.broker.replicas.disk_pace import DiskPace
 from ottla.broker.replicas.partition import Partition
 from ottla.cluster.image import TOPICS
-from ottla.errors import ErrorCode, StorageError
+from ottla.errors import ErrorCode, KafkaStorageError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
@@ -167,8 +167,9 @@ class ReplicaManager:
     def on_directory_offline(self, directory: str, topic_partitions: Iterable[TopicPartition]) -> None:
         """A log directory has failed: its partitions answer KAFKA_STORAGE_ERROR from now on."""
         for topic_partition in topic_partitions:
-            self._failed[topic_partition] = f"log directory {directory} is offline"
+            reason = f"log directory {directory} is offline"
+            self._failed[topic_partition] = reason
             partition = self._partitions.pop(topic_partition, None)
             if partition is not None:
-                partition.resign()
+                partition.resign(KafkaStorageError(reason))
                 self.on_resigned(topic_partition)
