@@ -170,8 +170,9 @@ def _order(exchange: Exchange, tree: Any, side: Side) -> bool:
 
 
 #: APIs that Kafka answers in the order of the question (or, a fetch session, by turns): the order is compared.
+#: Produce is none of them: Kafka collects its partitions in a map whose hash takes in the random topic id.
 _ORDERED = {
-    ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.LIST_OFFSETS, ApiKey.FIND_COORDINATOR, ApiKey.LEAVE_GROUP, ApiKey.API_VERSIONS,
+    ApiKey.FETCH, ApiKey.LIST_OFFSETS, ApiKey.FIND_COORDINATOR, ApiKey.LEAVE_GROUP, ApiKey.API_VERSIONS,
     ApiKey.CREATE_TOPICS, ApiKey.DELETE_RECORDS, ApiKey.OFFSET_FOR_LEADER_EPOCH, ApiKey.ALTER_CONFIGS,
     ApiKey.INCREMENTAL_ALTER_CONFIGS, ApiKey.DELETE_GROUPS, ApiKey.OFFSET_DELETE, ApiKey.DESCRIBE_PRODUCERS,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS,
