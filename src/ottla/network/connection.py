@@ -441,6 +441,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
             owed = self._owed = deque()
         if isinstance(reply, list):
             owed.append(reply)
+            if len(owed) >= PENDING_MAX or sum(map(len, reply)) > JOIN_MAX:
+                self._blocked |= _OWED  # an answer that has to wait is held here: no further ones until it has gone
             return
         future, blocks = reply if isinstance(reply, PendingReply) else (reply, True)
         owed.append(future)

@@ -532,17 +532,20 @@ class PartitionLog:
 
     # -- flush
 
-    def flush(self, *, with_indexes: bool = False, now_ms: int | None = None) -> int:
+    def flush(self, *, now_ms: int | None = None) -> int:
         """Make everything appended so far durable and return the new recovery point. May take long: off the loop.
 
-        Appends go on meanwhile. `with_indexes` is for closing: else recovery rebuilds those of the active segment.
+        Appends go on meanwhile. Recovery rebuilds the indexes of the active segment.
 
         Raises:
             StorageError: an fsync failed, now or before. What is on the disk is unknown; it is never tried again.
         """
+        if self._failure is not None:
+            raise StorageError(self._failure)
+        return self._flush(now_ms=now_ms)
+
+    def _flush(self, *, with_indexes: bool = False, now_ms: int | None = None) -> int:
         with self._lock:
-            if self._failure is not None:
-                raise StorageError(self._failure)
             if now_ms is not None:
                 self.last_flush_ms = now_ms
             target, generation = self.log_end_offset, self._generation
@@ -789,6 +792,7 @@ class PartitionLog:
                 self.files.sync_dir(self.directory)
                 removed = []
                 for segment in old:
+                    segment.pin()
                     segment.rename(DELETED_SUFFIX)
                     removed += [path for path in segment.paths() if self.files.exists(path)]
                 failpoints.hit("log.swap.rename")
@@ -912,11 +916,12 @@ class PartitionLog:
                     self.leader_epochs.is_dirty = False
             except OSError as error:
                 raise self._fail(error) from error
-        self.flush(with_indexes=True)
+            # From here on: a batch behind the snapshot would be overwritten after a "clean" start.
+            self._failure = f"{self.topic_partition}: the log is closed"
+        self._flush(with_indexes=True)
         with self._lock:
             for segment in self.segments:
                 segment.close()
-            self._failure = f"{self.topic_partition}: the log is closed"
 
     def abandon(self, reason: str) -> None:
         """Let go of all files without writing: after a failure, or before the directory is deleted.

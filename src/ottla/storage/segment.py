@@ -55,6 +55,7 @@ class Segment:
         "_index_entries",
         "_max_timestamp",
         "_offset_index",
+        "_pinned",
         "_size",
         "_time_index",
         "_transaction_index",
@@ -76,6 +77,7 @@ class Segment:
         self.max_timestamp_offset = base_offset
         self._size = -1
         self._file: File | None = None
+        self._pinned = False
         self._first_timestamp: int | None = None
         self._max_timestamp: int | None = None
         self._bytes_since_index = 0
@@ -229,16 +231,28 @@ class Segment:
         for path in self.paths():
             self.open_files.forget(path)
 
+    def pin(self) -> None:
+        """Keep all files open for readers that hold this segment still, before its files get other names."""
+        self._file = self.file
+        self.offset_index.pin()
+        self.time_index.pin()
+        self.transaction_index.entries()
+        self._pinned = True
+
     def rename(self, suffix: str) -> None:
         """Give all files another suffix, the .log first as Kafka does: `recovery` relies on the order."""
         files = self.open_files.files
-        old = self.paths()
+        old, file = self.paths(), self._file
         self.forget()
+        if self._pinned:
+            self._file = file
         self.suffix = suffix
         for source, target in zip(old, self.paths(), strict=True):
             if files.exists(source):
                 files.rename(source, target)
-        self._offset_index = self._time_index = self._transaction_index = None
+            self.open_files.forget(target)
+        if not self._pinned:
+            self._offset_index = self._time_index = self._transaction_index = None
 
     def remove(self) -> None:
         """Delete the files."""

@@ -50,12 +50,13 @@ LEADER_TOLD_SINCE = 16
 class _Round:
     """One look at all partitions of a request: slices to read, and whether it may be answered at once."""
 
-    __slots__ = ("answers", "byte_count", "has_error", "slices", "watched")
+    __slots__ = ("answers", "byte_count", "has_error", "marks", "slices", "watched")
 
     def __init__(self) -> None:
         self.answers: list[tuple[FetchPartition, PartitionData]] = []
         self.slices: list[tuple[PartitionData, LogSlice]] = []
         self.watched: list[Partition] = []
+        self.marks: list[int] = []
         self.byte_count = 0
         self.has_error = False
 
@@ -100,6 +101,11 @@ class FetchHandler:
 
     async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
         waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count)
+        # This task begins a turn of the loop after the look: what came meanwhile called nobody.
+        if [partition.log.high_watermark for partition in found.watched] != found.marks:
+            waiter.bytes_wanted = request.min_bytes - self._look(request, asked).byte_count
+            if waiter.bytes_wanted <= 0:
+                waiter.wake()
         await waiter.wait(request.max_wait_ms)
         answer = self._answer(asked, self._look(request, asked))
         return answer if isinstance(answer, FetchResponse) else await answer
@@ -121,8 +127,9 @@ class FetchHandler:
             if partition is None:
                 found.has_error = True
                 continue
-            found.watched.append(partition)
             log = partition.log
+            found.watched.append(partition)
+            found.marks.append(log.high_watermark)
             try:
                 if want.last_fetched_epoch >= 0 and _diverges(want, log, data):
                     found.has_error = True  # answered at once, like an error

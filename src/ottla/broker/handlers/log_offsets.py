@@ -78,11 +78,13 @@ class LogOffsetHandlers:
         for topic in request.topics:
             answer = ListOffsetsTopicResponse(name=topic.name)
             response.topics.append(answer)
+            told: set[int] = set()
             for p in topic.partitions:
                 part = ListOffsetsPartitionResponse(partition_index=p.partition_index)
                 repeated = seen[topic.name, p.partition_index] > 1
-                if repeated and any(other.partition_index == p.partition_index for other in answer.partitions):
+                if repeated and p.partition_index in told:
                     continue  # refused once, however often it is there
+                told.add(p.partition_index)
                 answer.partitions.append(part)
                 partition = self._replicas.partition(topic.name, p.partition_index)
                 if not known_isolation:

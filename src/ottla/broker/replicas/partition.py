@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ottla.errors import (
     ErrorCode,
@@ -51,6 +51,15 @@ class Commits(Protocol):
         ...
 
 
+class _Queued(NamedTuple):
+    """An append that waits for its turn off the loop. `heavy`: it unpacks to much."""
+
+    append: Callable[[], AppendInfo]
+    size: int
+    heavy: bool
+    future: asyncio.Future[AppendInfo]
+
+
 class Partition:
     """One partition this broker leads.
 
@@ -72,6 +81,7 @@ class Partition:
         "_queue",
         "_queue_task",
         "_unpacking",
+        "_unsynced_bytes",
         "fetch_waiters",
         "leader_epoch",
         "log",
@@ -98,11 +108,12 @@ class Partition:
         self._high_watermark_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._commits = commits
         self._committing = False
+        self._unsynced_bytes = 0
         self._pace = pace
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
-        self._queue: deque[tuple[Callable[[], AppendInfo], bool, asyncio.Future[AppendInfo]]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._queue_task: asyncio.Task[None] | None = None
 
     # -- role
@@ -145,7 +156,7 @@ class Partition:
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
         if heavy or self._queue_task is not None or self._pace.is_slow(now_ms):
             copy = bytearray(records)
-            return self._append_later(lambda: self._append_now(copy, origin, api_version), heavy)
+            return self._append_later(lambda: self._append_now(copy, origin, api_version), len(copy), heavy)
         info = self._append_now(records, origin, api_version)
         ended_ms = self._clock.monotonic_ms()
         self._pace.on_write(ended_ms - now_ms, ended_ms)
@@ -164,12 +175,12 @@ class Partition:
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
 
-    def _append_later(self, append: Callable[[], AppendInfo], heavy: bool) -> asyncio.Future[AppendInfo]:
+    def _append_later(self, append: Callable[[], AppendInfo], size: int, heavy: bool) -> asyncio.Future[AppendInfo]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
         # Whoever asked may be gone by then (a request that timed out at once, a connection that ended).
         future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        self._queue.append((append, heavy, future))
+        self._queue.append(_Queued(append, size, heavy, future))
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
         return future
@@ -177,9 +188,8 @@ class Partition:
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
-                append, heavy, future = self._queue.popleft()
+                append, size, heavy, future = self._queue.popleft()
                 started_ms = self._clock.monotonic_ms()
-                size_before = self.log.size
                 try:
                     if heavy:
                         async with self._unpacking:
@@ -195,12 +205,13 @@ class Partition:
                 if not heavy:
                     ended_ms = self._clock.monotonic_ms()
                     self._pace.on_write(ended_ms - started_ms, ended_ms)
-                self._on_appended(max(self.log.size - size_before, 0))
+                self._on_appended(size)
         finally:
             self._queue_task = None
 
     def _on_appended(self, byte_count: int) -> None:
         if self._must_sync_first:
+            self._unsynced_bytes += byte_count
             self._start_commit()
         else:
             self._advance(byte_count)
@@ -224,7 +235,8 @@ class Partition:
         if error is not None:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
-        self._advance(1)
+        byte_count, self._unsynced_bytes = self._unsynced_bytes, 0
+        self._advance(byte_count)
         if self.log.recovery_point < self.log.log_end_offset:
             self._start_commit()
 
