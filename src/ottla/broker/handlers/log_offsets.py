@@ -8,7 +8,7 @@ OffsetForLeaderEpoch. v3: replica id. v4: flexible. DeleteRecords. v2: flexible.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ottla.errors import ErrorCode, KafkaError, StorageError
 from ottla.protocol.api import ApiKey
@@ -98,7 +98,10 @@ class LogOffsetHandlers:
                 else:
                     part.error_code = partition.check_epoch(p.current_leader_epoch)
                     if not part.error_code:
-                        await self._find_offset(partition, p, isolation, part)
+                        try:
+                            await self._find_offset(partition, p, isolation, part)
+                        except KafkaError as error:  # this response has no place for an error of its own
+                            part.error_code = error.code
                         if context.version < 4:
                             part.leader_epoch = -1  # not known yet to the response, and not ignorable there
         return response
@@ -122,16 +125,11 @@ class LogOffsetHandlers:
             case place if place in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
                 part.offset = -1
             case place if place == MAX_TIMESTAMP:
-                found = await self._search(log.offset_of_max_timestamp)
+                found = await partition.search(log.offset_of_max_timestamp)
             case _:
-                found = await self._search(log.offset_for_timestamp, asked.timestamp)
+                found = await partition.search(log.offset_for_timestamp, asked.timestamp)
         if found is not None and found[0] < partition.upper_offset(isolation):
             part.offset, part.timestamp, part.leader_epoch = found
-
-    async def _search(self, search: Any, *arguments: int) -> tuple[int, int, int] | None:
-        """Searching by time reads indexes and one batch: off the loop."""
-        found: tuple[int, int, int] | None = await self._offload.run(search, *arguments)
-        return found
 
     def handle_offset_for_leader_epoch(
         self, context: RequestContext, request: OffsetForLeaderEpochRequest
@@ -177,6 +175,6 @@ class LogOffsetHandlers:
                 else:
                     try:
                         part.low_watermark = await partition.delete_records(before)
-                    except (KafkaError, StorageError) as error:
+                    except (KafkaError, StorageError, OSError) as error:
                         part.error_code = getattr(error, "code", ErrorCode.KAFKA_STORAGE_ERROR)
         return response

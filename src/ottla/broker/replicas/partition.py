@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ottla.errors import (
+    CorruptMessageError,
     ErrorCode,
     KafkaStorageError,
     NotLeaderOrFollowerError,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ottla.storage.slices import LogSlice
 
 Records = bytearray | memoryview
+
+T = TypeVar("T")
 
 #: Where the low byte of a batch's attributes is, and the codec in it.
 ATTRIBUTES_END = 22
@@ -296,16 +299,46 @@ class Partition:
             return self.log.last_stable_offset
         return self.log.high_watermark
 
-    def read(self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool) -> LogSlice | None:
-        """Return whole batches from `offset` on, or None at the end.
+    def read(
+        self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool, nowait: bool = False
+    ) -> LogSlice | None:
+        """Return whole batches from `offset` on, or None at the end. May wait for the disk, unless `nowait`.
 
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            KafkaStorageError: the disk failed.
+            WouldBlockError: with `nowait`, an index is not in memory: call again off the loop.
         """
         upper = self.upper_offset(isolation)
         if upper <= offset <= self.log.log_end_offset and offset >= self.log.log_start_offset:
             return None
-        return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one)
+        try:
+            return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one, nowait=nowait)
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+
+    async def search(self, find: Callable[..., T], *arguments: int) -> T:
+        """Run one of the log's searches off the loop: they read indexes and records.
+
+        Raises:
+            KafkaError: the disk failed, or what it holds is no batch.
+        """
+        try:
+            try:
+                return await self._offload.run(find, *arguments)
+            except FileNotFoundError:  # retention or compaction took a segment away meanwhile
+                return await self._offload.run(find, *arguments)
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+        except OSError as error:
+            raise self.on_io_error(error) from error
+        except ValueError as error:
+            raise CorruptMessageError(f"{self.topic_partition}: {error}") from error
+
+    def on_io_error(self, error: OSError) -> KafkaStorageError:
+        """A reader of this log met `error`: have the log's directory taken offline, return what the client is told."""
+        self.log.on_io_error(error)
+        return KafkaStorageError(f"{self.topic_partition}: {error}")
 
     async def delete_records(self, before_offset: int) -> int:
         """Move the log start to `before_offset`, which is at most the high watermark; return the new log start."""
