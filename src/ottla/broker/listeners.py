@@ -129,7 +129,7 @@ def apply_flags(
 
 #: HOST, HOST:PORT, [V6] or [V6]:PORT; a bare IPv6 address is taken as a host.
 _ADVERTISE = re.compile(
-    r"(?:[A-Za-z0-9._-]+(?::(?P<port>\d+))?|\[[0-9A-Fa-f:.%]+\](?::(?P<port6>\d+))?|[0-9A-Fa-f:.]+)"
+    r"(?:[A-Za-z0-9._-]+(?::(?P<port>\d+))?|\[[0-9A-Fa-f:.%]+\](?::(?P<port6>\d+))?|(?=[^:]*:[^:]*:)[0-9A-Fa-f:.]+)"
 )
 
 
