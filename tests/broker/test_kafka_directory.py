@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from tests.broker.test_failing_disk import produce, readable, started
+from tests.broker.story import produce, readable, started
 
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
