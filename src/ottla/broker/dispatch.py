@@ -141,7 +141,7 @@ class Dispatcher:
             self._unfinished.add(task)
             task.add_done_callback(self._unfinished.discard)
             # A produce that waits for its commit has been appended: the next one may be appended behind it.
-            return PendingReply(asyncio.shield(task), blocks_next=route.api_key is not ApiKey.PRODUCE)
+            return PendingReply(asyncio.shield(task), blocks_next=route.api_key is not ApiKey.PRODUCE, work=task)
         route.metrics.observe((self._now() - started) * 1000)
         return None if answer is None else _frame(route, header.correlation_id, answer)
 

@@ -161,7 +161,8 @@ class ProduceHandler:
         for part, future in waiting:
             error: BaseException | None = None
             if not future.done():
-                # The records stay appended: the client must treat this as "unknown", as with any time-out.
+                # What was appended stays; what still waits for a slow disk is dropped, or a client that repeats could
+                # fill the memory. The client must treat this as "unknown", as with any time-out.
                 future.cancel()
                 error = RequestTimedOutError()
             else:

@@ -19,6 +19,7 @@ from ottla.errors import (
     ErrorCode,
     KafkaStorageError,
     NotLeaderOrFollowerError,
+    RequestTimedOutError,
     StorageError,
 )
 from ottla.protocol.records.batch import HEADER_SIZE
@@ -60,7 +61,6 @@ class _Queued(NamedTuple):
     append: Callable[[], AppendInfo]
     size: int
     heavy: bool
-    future: asyncio.Future[AppendInfo]
 
 
 class Partition:
@@ -116,7 +116,7 @@ class Partition:
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
-        self._queue: deque[_Queued] = deque()
+        self._queue: dict[asyncio.Future[AppendInfo], _Queued] = {}
         self._queue_task: asyncio.Task[None] | None = None
 
     # -- role
@@ -150,7 +150,7 @@ class Partition:
 
         Returns at once while the disk is quick, and something to await while it is slow; in both cases batches get
         their offsets in the order of the calls. `records` is patched in place when it is appended at once and
-        copied otherwise.
+        copied otherwise. Cancelling what is awaited drops the batch if its turn has not come.
 
         Raises:
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
@@ -179,19 +179,35 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
 
     def _append_later(self, append: Callable[[], AppendInfo], size: int, heavy: bool) -> asyncio.Future[AppendInfo]:
+        if not self._pace.has_room(size):
+            raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
-        # Whoever asked may be gone by then (a request that timed out at once, a connection that ended).
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        self._queue.append(_Queued(append, size, heavy, future))
+        future.add_done_callback(self._on_append_ended)
+        self._queue[future] = _Queued(append, size, heavy)
+        self._pace.queued_bytes += size
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
         return future
 
+    def _on_append_ended(self, future: asyncio.Future[AppendInfo]) -> None:
+        """Whoever asked may be gone by then (a request that timed out, a connection that ended)."""
+        if not future.cancelled():
+            future.exception()
+            return
+        dropped = self._queue.pop(future, None)
+        if dropped is not None:
+            self._pace.queued_bytes -= dropped.size
+
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
-                append, size, heavy, future = self._queue.popleft()
+                future = next(iter(self._queue))
+                append, size, heavy = self._queue[future]
+                if future.cancelled():  # `_on_append_ended` takes it out, a turn later
+                    await asyncio.sleep(0)
+                    continue
+                del self._queue[future]
                 started_ms = self._clock.monotonic_ms()
                 try:
                     if heavy:
@@ -205,10 +221,12 @@ class Partition:
                 else:
                     if not future.done():
                         future.set_result(info)
+                    self._on_appended(size)
+                finally:
+                    self._pace.queued_bytes -= size
                 if not heavy:
                     ended_ms = self._clock.monotonic_ms()
                     self._pace.on_write(ended_ms - started_ms, ended_ms)
-                self._on_appended(size)
         finally:
             self._queue_task = None
 
