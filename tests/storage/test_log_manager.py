@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.storage.log_support import NOW, append, append_many, batch, idempotent, read_all
 
+from ottla.broker.facts import LogDirFacts
 from ottla.errors import KafkaStorageError, StorageError
 from ottla.offload import InlineOffload
 from ottla.storage.config import LogConfig
@@ -530,7 +531,7 @@ async def test_directories_are_described() -> None:
     bench.fail("listdir", "two")
     manager = await bench.start()
     append_many(manager.create(A, TOPIC_ID, LogConfig()), 3)
-    one, two = await manager.describe()
+    one, two = await LogDirFacts(manager, InlineOffload()).describe()
     assert (one.path, one.online, len(one.replicas)) == ("one", True, 1)
     assert one.replicas[0] == ("a", 0, manager.logs[A].size, 0, False)
-    assert (two.path, two.online, two.replicas) == ("two", False, [])
+    assert (two.path, two.online, two.replicas) == ("two", False, ())

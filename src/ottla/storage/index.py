@@ -163,7 +163,11 @@ class _SortedFile:
         """Make the entries in the file durable."""
         if self.is_unsynced:
             self.is_unsynced = False
-            self.open_files.files.sync_file(self.path)
+            try:
+                self.open_files.files.sync_file(self.path)
+            except OSError:
+                self.is_unsynced = True
+                raise
 
     def _keep(self, count: int) -> None:
         """Drop all entries from number `count` on."""
