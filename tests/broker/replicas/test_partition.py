@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -61,14 +63,16 @@ class HandCommits:
 class Bench:
     """A partition with everything around it in the test's hands."""
 
-    def __init__(self, flush_messages: int = LogConfig().flush_messages) -> None:
+    def __init__(
+        self, flush_messages: int = LogConfig().flush_messages, lock: AbstractContextManager[object] | None = None
+    ) -> None:
         self.clock = HandClock()
         self.commits = HandCommits()
         self.pace = DiskPace()
         self.files = MemoryFiles()
         tp = TopicPartition("orders", 0)
         self.log = PartitionLog.open(
-            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now
+            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now, lock=lock
         )
         self.partition = Partition(
             self.log,
@@ -251,6 +255,32 @@ async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_gi
     assert (await last).last_offset == 1
     await asyncio.sleep(0)
     assert bench.pace.queued_bytes == 0
+
+
+async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_log() -> None:
+    lock = threading.RLock()
+    bench = Bench(lock=lock)
+    bench.partition._offload = offload = HandOffload()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    first, second = bench.partition.append(batch()), bench.partition.append(batch())
+    release.set()
+    thread.join()
+    third = bench.partition.append(batch())
+    offload.go.set()
+    for offset, info in enumerate((first, second, third)):
+        assert isinstance(info, asyncio.Future)
+        assert (await info).last_offset == offset
+    await asyncio.sleep(0)
+    assert bench.append().last_offset == 3
 
 
 async def test_progress_is_counted_in_bytes_of_the_batches_a_commit_covers() -> None:

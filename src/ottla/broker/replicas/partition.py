@@ -148,7 +148,8 @@ class Partition:
     ) -> AppendInfo | Awaitable[AppendInfo]:
         """Append one batch as the leader.
 
-        Returns at once while the disk is quick, and something to await while it is slow; in both cases batches get
+        Returns at once while the disk is quick, and something to await while it is slow or another thread changes the
+        log (compaction, retention); in both cases batches get
         their offsets in the order of the calls. `records` is patched in place when it is appended at once and
         copied otherwise. Cancelling what is awaited drops the batch if its turn has not come.
 
@@ -157,7 +158,7 @@ class Partition:
         """
         now_ms = self._clock.monotonic_ms()
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
-        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms):
+        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms) or self.log.append_would_wait():
             copy = bytearray(records)
             return self._append_later(lambda: self._append_now(copy, origin, api_version), len(copy), heavy)
         info = self._append_now(records, origin, api_version)
