@@ -11,7 +11,6 @@ from tests.broker.story import fetch, log_of, produce, readable, started
 
 from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
 from ottla.errors import ErrorCode, KafkaStorageError
-from ottla.offload import InlineOffload
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsRequest,
@@ -146,7 +145,7 @@ def test_a_coordinator_whose_commit_fails_is_told_once() -> None:
         node, _ = await started(loop, **{"log.flush.interval.messages": 1})
         loop.set_exception_handler(lambda _loop, context: complaints.append(context))
         assert node.broker is not None
-        log = ReplicatedCoordinatorLog(node.broker.replicas, InlineOffload())
+        log = ReplicatedCoordinatorLog(node.broker.replicas)
         node.files.fail = failing("sync")
         with pytest.raises(KafkaStorageError):
             await log.append("orders", 0, build_batch([Record(0, 1, b"k", b"v")]))

@@ -253,7 +253,7 @@ class Broker:
         group_config = GroupConfig.from_broker(config)
         return CoordinatorRuntime(
             topic=GROUP_METADATA_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas, around.offload),
+            log=ReplicatedCoordinatorLog(self.replicas),
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
                 partition, timeline, timers, config=group_config, dice=around.random
             ),
@@ -293,7 +293,7 @@ class Broker:
                 offload=around.offload,
                 clock=around.clock,
             ),
-            LogOffsetHandlers(replicas, around.offload),
+            LogOffsetHandlers(replicas),
             ProducerHandlers(replicas, controller.allocate_producer_ids),
             MetadataHandler(
                 image,

@@ -16,15 +16,13 @@ from ottla.types import AppendOrigin, IsolationLevel
 if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
-    from ottla.offload import Offload
 
 
 class ReplicatedCoordinatorLog:
     """The partitions of internal topics that this broker leads."""
 
-    def __init__(self, replicas: ReplicaManager, offload: Offload) -> None:
+    def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
-        self._offload = offload
 
     def _partition(self, topic: str, index: int) -> Partition:
         partition = self._replicas.partition(topic, index)

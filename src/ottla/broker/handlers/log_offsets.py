@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
-    from ottla.offload import Offload
 
 #: The version that taught ListOffsets a place.
 PLACE_SINCE = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
@@ -56,9 +55,8 @@ HIGH_WATERMARK = -1
 class LogOffsetHandlers:
     """Finds offsets by time, by place and by epoch; moves log starts."""
 
-    def __init__(self, replicas: ReplicaManager, offload: Offload) -> None:
+    def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
-        self._offload = offload
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
