@@ -73,8 +73,10 @@ class _SortedFile:
     def _load(self) -> tuple[int, bytearray]:
         state = self._state
         if state[0] < 0:
-            files = self.open_files.files
-            size = files.size(self.path) if files.exists(self.path) else 0
+            try:
+                size = self.open_files.files.size(self.path)
+            except FileNotFoundError:
+                size = 0
             state = self._state = (size // self.entry.size, state[1])
         return state
 
@@ -186,9 +188,14 @@ class _SortedFile:
 
     def is_whole(self) -> bool:
         """Whether the file can be an index at all: whole entries, none of them the zeros Kafka preallocates."""
-        files = self.open_files.files
-        if not files.exists(self.path) or files.size(self.path) % self.entry.size:
+        try:
+            size = self.open_files.files.size(self.path)
+        except FileNotFoundError:
             return False
+        if size % self.entry.size:
+            return False
+        if self._state[0] < 0:
+            self._state = (size // self.entry.size, self._state[1])
         count = self.count
         return count < 2 or self.get(count - 1) > self.get(count - 2)
 

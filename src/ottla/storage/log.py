@@ -410,6 +410,8 @@ class PartitionLog:
     def _write(self, data: Buffer) -> int:
         active = self._active
         try:
+            if not active.is_warm:
+                active.warm_up()
             active.open_for_append()
             before = active.size
         except OSError as error:
@@ -498,15 +500,18 @@ class PartitionLog:
     # -- roll
 
     def _should_roll(self, size: int, last: int, max_timestamp: int, now_ms: int) -> bool:
-        return should_roll(
-            self._active,
-            self.config,
-            self.topic_partition,
-            size=size,
-            last_offset=last,
-            max_timestamp=max_timestamp,
-            now_ms=now_ms,
-        )
+        try:
+            return should_roll(
+                self._active,
+                self.config,
+                self.topic_partition,
+                size=size,
+                last_offset=last,
+                max_timestamp=max_timestamp,
+                now_ms=now_ms,
+            )
+        except OSError as error:  # the time of its first batch is not known yet
+            raise self._refuse(error) from error
 
     def roll(self, now_ms: int) -> Segment:
         """Seal the active segment and begin a new one at the log end.

@@ -62,6 +62,7 @@ class Segment:
         "base_offset",
         "created_ms",
         "directory",
+        "is_warm",
         "max_timestamp_offset",
         "open_files",
         "suffix",
@@ -74,6 +75,8 @@ class Segment:
         #: "" or, while compaction writes it, ".cleaned" or ".swap".
         self.suffix = suffix
         self.created_ms = 0
+        #: Whether `warm_up` has nothing to do.
+        self.is_warm = False
         self.max_timestamp_offset = base_offset
         self._size = -1
         self._file: File | None = None
@@ -116,6 +119,18 @@ class Segment:
         self.time_index.start_empty()
         self.transaction_index.start_empty()
         self._max_timestamp = -1
+        self.is_warm = True
+
+    def warm_up(self) -> None:
+        """Open and read what `note_batch` needs: after the write it is too late for an error.
+
+        Raises:
+            OSError: nothing has changed.
+        """
+        self.open_for_append()
+        _ = self.max_timestamp_ms, self.offset_index.count, self.time_index.count
+        self.time_index.maybe_add(-1, self.base_offset)  # adds nothing, learns what is there
+        self.is_warm = True
 
     def open_for_append(self) -> File:
         """Return the writable file of an active segment, opened now if it was not."""
