@@ -44,7 +44,7 @@ class Histogram:
         low = 0.0
         for bound, count in zip(self.bounds, self.counts, strict=False):
             if count and below + count >= wanted:
-                return min(low + (bound - low) * max(wanted - below, 0) / count, self.largest)
+                return min(low + (bound - low) * max(wanted - below, 0) / count, bound, self.largest)
             below += count
             low = bound
         return self.largest
