@@ -352,7 +352,7 @@ class Broker:
         logger.warning("the coordination tree is new, but there is data: topics are rebuilt from their directories")
         return [
             FoundPartition(tp.topic, tp.partition, log.topic_id, log.leader_epochs.latest)
-            for tp, log in self.logs.logs.items()
+            for tp, log in list(self.logs.logs.items())
         ]
 
     async def _set_strays_aside(self) -> None:

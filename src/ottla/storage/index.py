@@ -110,11 +110,21 @@ class _SortedFile:
         return first, second
 
     def _read(self, size: int, position: int, nowait: bool) -> bytes | bytearray | memoryview:
-        file = self._pinned or self.open_files.get(self.path)
+        file = self._pinned or self._open()
         data = file.pread_nowait(size, position) if nowait else file.pread(size, position)
         if data is None:
             raise WouldBlockError(self.path)
         return data
+
+    def _open(self) -> File:
+        """Open the file by its name; if a swap has given that to another file meanwhile, the pinned one counts."""
+        try:
+            file = self.open_files.get(self.path)
+        except FileNotFoundError:
+            if self._pinned is None:
+                raise
+            return self._pinned
+        return self._pinned or file
 
     def _count_up_to(self, field: struct.Struct, field_at: int, target: int, nowait: bool) -> int:
         """Return how many entries have the field `<= target`."""

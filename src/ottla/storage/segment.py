@@ -143,7 +143,16 @@ class Segment:
     @property
     def file(self) -> File:
         """The log file, open for reading at least."""
-        return self._file or self.open_files.get(self.path(LOG_SUFFIX))
+        if self._file is not None:
+            return self._file
+        try:
+            file = self.open_files.get(self.path(LOG_SUFFIX))
+        except FileNotFoundError:
+            if self._file is None:
+                raise
+            return self._file
+        # A swap may have given the name to another file since we looked; then this segment was pinned before.
+        return self._file or file
 
     @property
     def offset_index(self) -> OffsetIndex:
