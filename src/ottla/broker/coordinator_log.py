@@ -32,10 +32,10 @@ class ReplicatedCoordinatorLog:
             raise NotCoordinatorError(f"{topic}-{index} is not led here")
         return partition
 
-    def append(self, topic: str, partition: int, batch: bytearray) -> Awaitable[int]:
+    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> Awaitable[int]:
         """Append one batch; what is returned resolves with its last offset when that is below the high watermark."""
         held = self._partition(topic, partition)
-        info = held.append(batch, AppendOrigin.COORDINATOR)
+        info = held.append(batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version)
         if isinstance(info, AppendInfo) and held.committed(info.last_offset) is None:
             # Done already, as nearly always: no task, no turn of the loop.
             done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
