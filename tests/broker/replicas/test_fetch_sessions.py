@@ -27,7 +27,9 @@ def ask(
     request = FetchRequest(session_id=session_id, session_epoch=epoch)
     if partitions:
         request.topics = [
-            FetchTopic(topic=topic, partitions=[FetchPartition(partition=p, partition_max_bytes=100) for p in partitions])
+            FetchTopic(
+                topic=topic, partitions=[FetchPartition(partition=p, partition_max_bytes=100) for p in partitions]
+            )
         ]
     if forget:
         request.forgotten_topics_data = [ForgottenTopic(topic=topic, partitions=list(forget))]

@@ -16,9 +16,9 @@ failed append did reach the log (the end offset moved), memory and log may disag
 
 Operations that write nothing (heartbeats above all) never wait for the disk.
 
-What is written in a transaction is a batch of its own, with the producer's id and epoch, and so is the marker that ends it; both
-go through the same queue, so that log and memory agree about their order. If the log fences such a batch, those behind it
-are told to ask again: it was not their fault.
+What is written in a transaction is a batch of its own, with the producer's id and epoch, and so is the marker that ends
+it; both go through the same queue, so that log and memory agree about their order. If the log fences such a batch, those
+behind it are told to ask again: it was not their fault.
 
 Invariants: a batch is appended only after the batch before it is committed; a response is given only after every record it
 depends on is committed; a shard is used only between `on_loaded` and `on_unloaded`.

@@ -5,13 +5,13 @@ partition that this broker leads, driven by `coordinators.runtime`. What it cann
 `send_markers`, once the decision is committed and again after every load that finds one; whoever writes them calls
 `complete`. Producer ids come from `take_producer_id`, which has none at times.
 
-The rules are KIP-98, KIP-360 (resuming an epoch), KIP-447, KIP-890 (version 2: the epoch rises with every transaction) and
-the answers are those of Apache Kafka 4.3, with these differences:
+The rules are KIP-98, KIP-360 (resuming an epoch), KIP-447, KIP-890 (version 2: the epoch rises with every transaction)
+and the answers are those of Apache Kafka 4.3, with these differences:
 * A transition that is not committed yet is not in the way of the next one: the next one is decided on top of it, and fails
   with it. Kafka answers CONCURRENT_TRANSACTIONS. While markers are being written the answer is the same as Kafka's.
 * An exhausted epoch resumed with an epoch that is neither the current nor the last one is fenced; Kafka fails on it.
-* Markers that a partition refuses because it knows a newer epoch count as written (somebody decided that transaction by hand);
-  Kafka leaves the transactional id hanging until the coordinator moves.
+* Markers that a partition refuses because it knows a newer epoch count as written (somebody decided that transaction by
+  hand); Kafka leaves the transactional id hanging until the coordinator moves.
 
 Invariants: markers are asked for only after Prepare* is committed, and what they say never changes; a transaction whose
 markers may not all be written stays in Prepare*, and while it is there no other may begin.

@@ -83,11 +83,13 @@ def to_transaction(transactional_id: str, value: TransactionLogValue) -> Transac
 
 def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
     """Return key and value as bytes."""
+    assert isinstance(record.key, TransactionLogKey)
     parts: list[Buffer] = [_INT16.pack(_KEY_TYPE)]
     encoder(TransactionLogKey, 0)(record.key, parts.append)
     key = b"".join(parts)
     if record.value is None:
         return key, None
+    assert isinstance(record.value, TransactionLogValue)
     parts = [_INT16.pack(record.value_version)]
     encoder(TransactionLogValue, record.value_version)(record.value, parts.append)
     return key, b"".join(parts)
