@@ -42,13 +42,13 @@ lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/lint-imports
 
 test-kafka: $(VENV)/.built ## against Apache Kafka and with its tools (needs a JDK; see CONTRIBUTING.md)
-	$(BIN)/python -m pytest -q -m kafka
+	$(BIN)/python -m pytest -q -s -m kafka
 
 test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
-	$(BIN)/python -m pytest -q -m crash
+	$(BIN)/python -m pytest -q -s -m crash
 
 test-soak: $(VENV)/.built ## long simulations and fuzzing
-	$(BIN)/python -m pytest -q -m soak
+	$(BIN)/python -m pytest -q -s -m soak
 
 bench: $(VENV)/.built ## figures of the kernels, the codec and the network layer on this machine
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

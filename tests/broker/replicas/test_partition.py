@@ -15,7 +15,7 @@ from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
 from ottla.storage.log import AppendInfo, PartitionLog
 from ottla.testing.memory_files import MemoryFiles
-from ottla.types import IsolationLevel, TopicPartition
+from ottla.types import CompressionType, IsolationLevel, TopicPartition
 
 UNCOMMITTED = IsolationLevel.READ_UNCOMMITTED
 
@@ -69,7 +69,13 @@ class Bench:
             self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now
         )
         self.partition = Partition(
-            self.log, bytes(16), commits=self.commits, pace=self.pace, offload=InlineOffload(), clock=self.clock
+            self.log,
+            bytes(16),
+            commits=self.commits,
+            pace=self.pace,
+            unpacking=asyncio.Lock(),
+            offload=InlineOffload(),
+            clock=self.clock,
         )
         self.partition.become_leader(3)
 
@@ -173,6 +179,18 @@ async def test_slow_write_sends_the_next_ones_off_the_loop_in_order() -> None:
     assert bench.log.high_watermark == 7
     bench.clock.now += CALM_MS
     assert isinstance(bench.partition.append(batch()), AppendInfo)
+
+
+@pytest.mark.parametrize("codec", [CompressionType.GZIP, CompressionType.LZ4, CompressionType.ZSTD])
+async def test_batch_that_unpacks_to_much_is_checked_off_the_loop_and_keeps_its_place(codec: CompressionType) -> None:
+    bench = Bench()
+    large = build_batch([Record(0, 1_000, None, bytes(20 << 20))], compression=codec)
+    appends = [bench.partition.append(b) for b in (batch(2), large, batch(3))]
+    assert [isinstance(info, AppendInfo) for info in appends] == [True, False, False]
+    infos = [info if isinstance(info, AppendInfo) else await info for info in appends]
+    assert [info.last_offset for info in infos] == [1, 2, 5]
+    small = build_batch([Record(0, 1_000, None, b"x" * 1_000)], compression=codec)
+    assert isinstance(bench.partition.append(small), AppendInfo)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,8 @@ class FetchHandler:
                             want.fetch_offset, log.last_stable_offset
                         )
                     ]
+        if found.has_error:
+            found.answers.sort(key=_is_unknown)
         return found
 
     def _find(self, want: FetchPartition, data: PartitionData) -> Partition | None:
@@ -211,6 +213,11 @@ class FetchHandler:
             except (OSError, StorageError) as error:
                 _fail(data, error)
         return _shape(asked, found)
+
+
+def _is_unknown(answer: tuple[FetchPartition, PartitionData]) -> bool:
+    """Kafka tells of what it does not know last."""
+    return answer[1].error_code in (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 
 
 def _replica_id(request: FetchRequest) -> int:

@@ -189,11 +189,7 @@ class ProduceHandler:
                     counts.failed_produce_requests += 1
                     continue
                 counts.bytes_in += len(data.records or b"")
-                wait = self._append(context, request.acks, partition, data.records, part)
-                if part.error_code:
-                    counts.failed_produce_requests += 1
-                elif part.base_offset >= 0:
-                    counts.messages_in += partition.log.log_end_offset - part.base_offset
+                wait = self._append(context, request.acks, partition, data.records, part, counts)
                 if wait is not None:
                     future = asyncio.ensure_future(wait)
                     # The connection may end before anybody waits for it.
@@ -204,7 +200,13 @@ class ProduceHandler:
         return _answer(request, response)
 
     def _append(
-        self, context: RequestContext, acks: int, partition: Partition, records: Any, part: PartitionProduceResponse
+        self,
+        context: RequestContext,
+        acks: int,
+        partition: Partition,
+        records: Any,
+        part: PartitionProduceResponse,
+        counts: TopicMetrics,
     ) -> Awaitable[Any] | None:
         """Append to one partition and fill `part`; return what has to happen first, if anything."""
         try:
@@ -214,26 +216,31 @@ class ProduceHandler:
                 records if records is not None else bytearray(), AppendOrigin.CLIENT, context.version
             )
         except KafkaError as error:
-            _refuse(part, error, partition)
+            _refuse(part, error, partition, counts)
             return None
         if isinstance(info, Awaitable):
-            return self._append_later(info, acks, partition, part)
-        _accept(part, info)
+            return self._append_later(info, acks, partition, part, counts)
+        _accept(part, info, counts)
         return partition.committed(info.last_offset) if acks == ACKS_ALL else None
 
     async def _append_later(
-        self, append: Awaitable[AppendInfo], acks: int, partition: Partition, part: PartitionProduceResponse
+        self,
+        append: Awaitable[AppendInfo],
+        acks: int,
+        partition: Partition,
+        part: PartitionProduceResponse,
+        counts: TopicMetrics,
     ) -> None:
         try:
             info = await append
         except KafkaError as error:
-            _refuse(part, error, partition)
+            _refuse(part, error, partition, counts)
             return
         if acks == ACKS_ALL:
             commit = partition.committed(info.last_offset)
             if commit is not None:
                 await commit
-        _accept(part, info)
+        _accept(part, info, counts)
 
     async def _finish(
         self,
@@ -304,13 +311,16 @@ def _check_first_sequence(partition: Partition, records: Any) -> None:
         )
 
 
-def _accept(part: PartitionProduceResponse, info: AppendInfo) -> None:
+def _accept(part: PartitionProduceResponse, info: AppendInfo, counts: TopicMetrics) -> None:
+    if not info.duplicate:
+        counts.messages_in += info.last_offset - info.first_offset + 1
     part.base_offset = info.first_offset
     part.log_append_time_ms = info.log_append_time_ms
     part.log_start_offset = info.log_start_offset
 
 
-def _refuse(part: PartitionProduceResponse, error: KafkaError, partition: Partition) -> None:
+def _refuse(part: PartitionProduceResponse, error: KafkaError, partition: Partition, counts: TopicMetrics) -> None:
+    counts.failed_produce_requests += 1
     part.error_code = error.code
     part.error_message = error.message
     if error.code not in _BEFORE_THE_LOG and not isinstance(error, NotOneBatchError):

@@ -6,6 +6,7 @@ here, and gets the partition or the error code a client is to see.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ class ReplicaManager:
         self._offload = offload
         self._clock = clock
         self._paces: dict[str, DiskPace] = {}
+        self._unpacking = asyncio.Lock()
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._failed: dict[tuple[str, int], str] = {}
 
@@ -139,6 +141,7 @@ class ReplicaManager:
                 log,
                 topic_id,
                 commits=self._logs,
+                unpacking=self._unpacking,
                 pace=self._paces.setdefault(self._logs.directory_of(topic_partition), DiskPace()),
                 offload=self._offload,
                 clock=self._clock,

@@ -20,7 +20,9 @@ from ottla.errors import (
     NotLeaderOrFollowerError,
     StorageError,
 )
-from ottla.types import AppendOrigin, IsolationLevel, TopicPartition
+from ottla.protocol.records.batch import HEADER_SIZE
+from ottla.protocol.records.compression import unpacked_size_max
+from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
 
 Records = bytearray | memoryview
 
+#: Where the low byte of a batch's attributes is, and the codec in it.
+ATTRIBUTES_END = 22
+COMPRESSION_MASK = 7
+#: A batch that may unpack to more than this is checked off the loop (some 40 ms), one such batch at a time.
+UNPACKED_ON_LOOP_MAX = 16 << 20
+
 
 class Commits(Protocol):
     """What a partition needs of the log manager: one fsync for everybody who waits for it."""
@@ -45,6 +53,10 @@ class Commits(Protocol):
 
 class Partition:
     """One partition this broker leads.
+
+    Args:
+        unpacking: held while a batch that grows large is unpacked off the loop; shared by all partitions, so that
+            no more than one of them is in memory.
 
     Attributes:
         fetch_waiters: who waits for something to read; a dict because its order is the order of arrival.
@@ -59,6 +71,7 @@ class Partition:
         "_pace",
         "_queue",
         "_queue_task",
+        "_unpacking",
         "fetch_waiters",
         "leader_epoch",
         "log",
@@ -67,7 +80,15 @@ class Partition:
     )
 
     def __init__(
-        self, log: PartitionLog, topic_id: bytes, *, commits: Commits, pace: DiskPace, offload: Offload, clock: Clock
+        self,
+        log: PartitionLog,
+        topic_id: bytes,
+        *,
+        commits: Commits,
+        pace: DiskPace,
+        unpacking: asyncio.Lock,
+        offload: Offload,
+        clock: Clock,
     ) -> None:
         self.log = log
         self.topic_partition: TopicPartition = log.topic_partition
@@ -80,7 +101,8 @@ class Partition:
         self._pace = pace
         self._offload = offload
         self._clock = clock
-        self._queue: deque[tuple[Callable[[], AppendInfo], asyncio.Future[AppendInfo]]] = deque()
+        self._unpacking = unpacking
+        self._queue: deque[tuple[Callable[[], AppendInfo], bool, asyncio.Future[AppendInfo]]] = deque()
         self._queue_task: asyncio.Task[None] | None = None
 
     # -- role
@@ -124,9 +146,10 @@ class Partition:
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
         """
         now_ms = self._clock.monotonic_ms()
-        if self._queue_task is not None or self._pace.is_slow(now_ms):
+        heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
+        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms):
             copy = bytearray(records)
-            return self._append_later(lambda: self._append_now(copy, origin, api_version, transaction_version))
+            return self._append_later(lambda: self._append_now(copy, origin, api_version, transaction_version), heavy)
         info = self._append_now(records, origin, api_version, transaction_version)
         ended_ms = self._clock.monotonic_ms()
         self._pace.on_write(ended_ms - now_ms, ended_ms)
@@ -148,12 +171,12 @@ class Partition:
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
 
-    def _append_later(self, append: Callable[[], AppendInfo]) -> asyncio.Future[AppendInfo]:
+    def _append_later(self, append: Callable[[], AppendInfo], heavy: bool) -> asyncio.Future[AppendInfo]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
         # Whoever asked may be gone by then (a request that timed out at once, a connection that ended).
         future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        self._queue.append((append, future))
+        self._queue.append((append, heavy, future))
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
         return future
@@ -161,19 +184,24 @@ class Partition:
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
-                append, future = self._queue.popleft()
+                append, heavy, future = self._queue.popleft()
                 started_ms = self._clock.monotonic_ms()
                 size_before = self.log.size
                 try:
-                    info = await self._offload.run(append)
+                    if heavy:
+                        async with self._unpacking:
+                            info = await self._offload.run(append)
+                    else:
+                        info = await self._offload.run(append)
                 except Exception as error:
                     if not future.done():
                         future.set_exception(error)
                 else:
                     if not future.done():
                         future.set_result(info)
-                ended_ms = self._clock.monotonic_ms()
-                self._pace.on_write(ended_ms - started_ms, ended_ms)
+                if not heavy:
+                    ended_ms = self._clock.monotonic_ms()
+                    self._pace.on_write(ended_ms - started_ms, ended_ms)
                 self._on_appended(max(self.log.size - size_before, 0))
         finally:
             self._queue_task = None
@@ -279,3 +307,11 @@ class Partition:
         await self._offload.run(self.log.advance_log_start, before_offset)
         self.wake_fetches()
         return self.log.log_start_offset
+
+
+def _is_heavy(records: Records) -> bool:
+    """Whether checking this compressed batch would hold up the loop."""
+    codec = records[ATTRIBUTES_END] & COMPRESSION_MASK
+    if codec > max(CompressionType):
+        return False
+    return unpacked_size_max(CompressionType(codec), memoryview(records)[HEADER_SIZE:]) > UNPACKED_ON_LOOP_MAX

@@ -99,6 +99,28 @@ def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE)
         raise DecompressionError(f"{codec.name.lower()}: {error}") from None
 
 
+def unpacked_size_max(codec: CompressionType, data: Buffer) -> int:
+    """Return what `data` may grow to, without unpacking it: an upper bound, rough for gzip and snappy.
+
+    Meant for deciding where to unpack. Damaged data is small: it is refused before much of it is made.
+    """
+    size = len(data)
+    try:
+        match codec:
+            case CompressionType.NONE:
+                return size
+            case CompressionType.GZIP:
+                return size * 1032  # the best that deflate can do; what the trailer says need not be true
+            case CompressionType.SNAPPY:
+                return size * 22  # 64 bytes for a copy of 3
+            case CompressionType.LZ4:
+                return _lz4_bound(memoryview(data))
+            case CompressionType.ZSTD:
+                return _zstd_bound(memoryview(data))
+    except DecompressionError:
+        return size
+
+
 def _unpack(module: Any, data: Buffer, bound: int, limit: int) -> bytes | memoryview:
     if bound <= min(limit, _LARGE):
         return bytes(module.decompress(data))

@@ -69,8 +69,8 @@ def repeated_names(wire: Wire) -> None:
             TopicProduceData(name="produce-repeated", topic_id=topic_id, partition_data=[data]) for data in (row, again)
         ]
         wire.ask("topic twice", ProduceRequest(acks=-1, timeout_ms=5_000, topic_data=topics), version)
-    row = FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)
-    topic = FetchTopic(topic="produce-repeated", topic_id=topic_id, partitions=[row])
+    wanted = FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)
+    topic = FetchTopic(topic="produce-repeated", topic_id=topic_id, partitions=[wanted])
     fetch = FetchRequest(max_wait_ms=0, min_bytes=0, max_bytes=1 << 20, session_epoch=-1, topics=[topic])
     wire.ask("which of the two was taken", fetch, newest(ApiKey.FETCH))
 
