@@ -103,6 +103,10 @@ class ProduceHandler:
         if request.transactional_id is not None and not refusal:
             refusal, asked = self._begins_transaction(context, request)
             if asked:
+                for topic in request.topic_data:
+                    for data in topic.partition_data:
+                        # A view of the connection's buffer, which is used for the next request while this one waits.
+                        data.records = None if data.records is None else bytearray(data.records)
                 return self._produce_admitted(context, request, asked)
         return self._produce(context, request, refusal, {})
 
