@@ -24,7 +24,7 @@ EXPECTED = (
     "fell silent",
     "fenced",
     "kill",
-    "kill in a write",
+    "kill in a marker",
     "left while committing",
     "offset in a transaction",
     "outcome unknown: aborted",

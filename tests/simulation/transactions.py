@@ -18,7 +18,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.simulation.workload import connect, nemesis
+from tests.simulation.workload import connect
 
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
@@ -65,6 +65,8 @@ Place = tuple[str, int]
 TOPICS = {"plain": {"segment.bytes": str(1 << 20)}, "small": {"internal.segment.bytes": "2000"}}
 PARTITIONS = 2
 PLACES = [(topic, index) for topic in TOPICS for index in range(PARTITIONS)]
+#: Bytes of a batch that ends a transaction.
+MARKER_SIZE = 78
 WORKERS = 4
 TRANSACTIONAL_IDS = 3
 TIMEOUT_MS = 1_500
@@ -360,6 +362,53 @@ async def worker(node: SimulatedBroker, ledger: Ledger, number: int, dice: rando
         await asyncio.sleep(dice.expovariate(10))
 
 
+async def nemesis(
+    node: SimulatedBroker, ledger: Ledger, dice: random.Random, until: float, *, cuts_power: bool
+) -> None:
+    """Kill the broker, cut its power or stop it, at random moments and in the middle of markers; start it again."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(dice.expovariate(0.7))
+        if loop.time() >= until:
+            return
+        kind = dice.choice(
+            ("kill", "kill in a marker", "kill in a marker", "stop", "power cut" if cuts_power else "kill")
+        )
+        if kind == "kill in a marker":
+            await _tear_a_write(node, dice)
+        if kind == "stop":
+            await node.stop()
+        elif kind == "power cut" or (cuts_power and dice.random() < 0.5):
+            node.power_cut()
+        else:
+            node.kill()
+        ledger.happened[kind] += 1
+        await asyncio.sleep(dice.random())
+        await node.start()
+
+
+async def _tear_a_write(node: SimulatedBroker, dice: random.Random) -> None:
+    """Let the process die in the middle of a marker, or of one of the writes after it."""
+    countdown = dice.randint(0, 3)
+    marker_seen = False
+
+    def torn(size: int) -> int | None:
+        nonlocal countdown, marker_seen
+        marker_seen |= size == MARKER_SIZE
+        if not marker_seen:
+            return None
+        countdown -= 1
+        return dice.randint(0, size - 1) if countdown == -1 and size else None
+
+    life = node.files.life
+    node.files.torn_append = torn
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if node.files.life != life:
+            break
+    node.files.torn_append = lambda _size: None
+
+
 async def consumer(node: SimulatedBroker, ledger: Ledger, until: float | None) -> None:
     """Read what is committed; `until` None: to the end of every partition, which must be reached."""
     loop = asyncio.get_running_loop()
@@ -535,9 +584,7 @@ def reckon(ledger: Ledger, offsets: dict[str, int]) -> None:
     read = {place: Counter(values.values()) for place, values in ledger.seen.items()}
     last: dict[str, set[int]] = {}
     for transaction in ledger.transactions:
-        counts = [
-            read.get(place, Counter())[value] for place, values in transaction.values.items() for value in values
-        ]
+        counts = [read.get(place, Counter())[value] for place, values in transaction.values.items() for value in values]
         if transaction.outcome is True:
             assert set(counts) <= {1}, f"committed, but not there once: {transaction}"
         elif transaction.outcome is False:

@@ -380,6 +380,7 @@ def test_every_group_api_has_a_handler() -> None:
             ApiKey.OFFSET_COMMIT,
             ApiKey.OFFSET_FETCH,
             ApiKey.OFFSET_DELETE,
+            ApiKey.TXN_OFFSET_COMMIT,
         }
 
     in_group_world(main)
