@@ -1,7 +1,7 @@
 """Transactional clients of a simulated broker that is killed, and what must be true at the end.
 
-Producers of both transaction versions write to several partitions and commit offsets in one transaction, commit or abort, fall
-silent until they time out, vanish, and share transactional ids, so that some become zombies. A consumer reads with
+Producers of both transaction versions write to several partitions and commit offsets in one transaction, commit or abort,
+fall silent until they time out, vanish, and share transactional ids, so that some become zombies. A consumer reads with
 `read_committed` all the time. What clients were told is kept in a `Ledger`, and in the end (I5, I6 of the reliability plan):
 
 * a transaction whose commit was acknowledged is there, whole, every record once;
