@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ottla.broker.broker import Broker
 from ottla.broker.coordinators.transactions import records
+from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.add_partitions_to_txn import (
@@ -23,6 +24,7 @@ from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest, Fin
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from ottla.protocol.messages.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from ottla.protocol.messages.transaction_records import TransactionLogValue
 from ottla.protocol.messages.write_txn_markers import (
     WritableTxnMarker,
     WritableTxnMarkerTopic,
@@ -309,23 +311,28 @@ def test_list_transactions_filters() -> None:
 
 
 def test_the_records_are_kafkas() -> None:
-    """Key: type 0, the id. Value: version 1, flexible; bytes as Apache Kafka 4.3.1 writes them for the same state."""
-
-    async def ask(client: WireClient, broker: Broker) -> list[tuple[bytes, bytes | None]]:
-        producer_id = (await init(client)).producer_id
-        assert producer_id == 0
-        partition = broker.transactions.partition_for("x")
-        found = broker.transactions.read(partition, lambda shard: shard.describe("x"))
-        assert found is not None
-        assert found.updated_ms > 0
-        return [records.encode(records.transaction(found)), records.encode(records.tombstone("x"))]
-
-    (key, value), (tombstone_key, nothing) = with_broker({}, ask)
-    assert key == tombstone_key == b"\0\0" + b"\0\1x"
-    assert nothing is None
-    assert value is not None
-    # version, producer id, epoch, timeout, state Empty, no partitions, ...
-    assert value[:26] == bytes.fromhex("0001 0000000000000000 0000 0000ea60 00 00")[:17] + value[17:26]
+    """Bytes that Apache Kafka 4.3.1 wrote for an ongoing transaction of the id `c`."""
+    key = bytes.fromhex("0000000163")
+    value = bytes.fromhex(
+        "0001000000000000002100010000ea6001020274020000000000000001a1fdb4559d000001a1fdb4559d0100080000000000000021"
+    )
+    decoded = records.decode(key, value)
+    assert decoded is not None
+    assert isinstance(decoded.value, TransactionLogValue)
+    found = records.to_transaction("c", decoded.value)
+    assert found == Transaction(
+        transactional_id="c",
+        producer_id=33,
+        producer_epoch=1,
+        previous_producer_id=33,
+        timeout_ms=60_000,
+        state=TransactionState.ONGOING,
+        partitions=frozenset({TopicPartition("t", 0)}),
+        started_ms=1_795_257_816_477,
+        updated_ms=1_795_257_816_477,
+    )
+    assert records.encode(records.transaction(found)) == (key, value)
+    assert records.encode(records.tombstone("c")) == (key, None)
 
 
 def test_every_transaction_api_is_served() -> None:

@@ -60,9 +60,14 @@ _EXPIRATION_TIMER = ("expire-transactional-ids",)
 
 
 class Markers(NamedTuple):
-    """A decided transaction: what is to be written into its partitions."""
+    """A decided transaction: what is to be written into its partitions.
+
+    `decided_at` is the offset of the decision. Without it the markers of one transaction could be taken for those of the
+    next one, which before version 2 has the same producer id and epoch.
+    """
 
     transactional_id: str
+    decided_at: int
     producer_id: int
     producer_epoch: int
     commit: bool
@@ -287,14 +292,21 @@ class TransactionCoordinator:
     def _prepare(self, prepared: Transaction, answer: Identity) -> Result[Identity]:
         def on_appended(error: KafkaError | None) -> None:
             if error is None:
-                self._send_markers(self.partition, _markers(prepared))
+                self._send_decided(prepared.transactional_id)
 
         return Result(answer, [records.transaction(prepared)], on_appended=on_appended)
+
+    def _send_decided(self, transactional_id: str) -> None:
+        known = self.transactions.get(transactional_id)
+        # Committed now; until its markers are written nothing can have followed.
+        assert known is not None
+        assert known.state.is_preparing
+        self._send_markers(self.partition, _markers(known))
 
     def is_pending(self, markers: Markers) -> bool:
         """Return whether these markers still have to be written."""
         known = self.transactions.get(markers.transactional_id)
-        return known is not None and known.state.is_preparing and _markers(known)[:4] == markers[:4]
+        return known is not None and known.state.is_preparing and known.record_offset == markers.decided_at
 
     def complete(self, markers: Markers, now_ms: int) -> Result[None]:
         """All these markers are written: the next transaction may begin."""
@@ -340,7 +352,7 @@ class TransactionCoordinator:
         def on_appended(error: KafkaError | None) -> None:
             if error is None:
                 for each in aborted:
-                    self._send_markers(self.partition, _markers(each))
+                    self._send_decided(each.transactional_id)
 
         written = [records.transaction(each) for each in aborted]
         return Result(None, written, on_appended=on_appended, atomic=False)
@@ -378,7 +390,7 @@ class TransactionCoordinator:
             self.transactions.pop(key.transactional_id)
         else:
             assert isinstance(value, TransactionLogValue)
-            self.transactions[key.transactional_id] = records.to_transaction(key.transactional_id, value)
+            self.transactions[key.transactional_id] = records.to_transaction(key.transactional_id, value, offset)
 
     def replay_end_transaction(self, producer_id: int, committed: bool) -> None:
         """Nobody writes to this topic in a transaction."""
@@ -421,6 +433,7 @@ def _may_resume(known: Transaction, producer_id: int, producer_epoch: int) -> bo
 def _markers(prepared: Transaction) -> Markers:
     return Markers(
         transactional_id=prepared.transactional_id,
+        decided_at=prepared.record_offset,
         producer_id=prepared.producer_id,
         producer_epoch=prepared.producer_epoch,
         commit=prepared.state is TransactionState.PREPARE_COMMIT,

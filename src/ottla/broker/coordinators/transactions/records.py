@@ -59,7 +59,7 @@ def tombstone(transactional_id: str) -> CoordinatorRecord:
     return CoordinatorRecord(TransactionLogKey(transactional_id=transactional_id), None)
 
 
-def to_transaction(transactional_id: str, value: TransactionLogValue) -> Transaction:
+def to_transaction(transactional_id: str, value: TransactionLogValue, record_offset: int = -1) -> Transaction:
     """Return the state that a record describes."""
     return Transaction(
         transactional_id=transactional_id,
@@ -78,6 +78,7 @@ def to_transaction(transactional_id: str, value: TransactionLogValue) -> Transac
         started_ms=value.transaction_start_timestamp_ms,
         updated_ms=value.transaction_last_update_timestamp_ms,
         client_version=value.client_transaction_version,
+        record_offset=record_offset,
     )
 
 

@@ -71,6 +71,7 @@ class Transaction:
             Kafka: after a reload it is -1.
         started_ms: when the first partition was added, -1 if there is no transaction.
         client_version: 2 if the epoch rises with the end of the transaction, else 0.
+        record_offset: where its record lies in the log: no two states have the same.
     """
 
     transactional_id: str
@@ -85,6 +86,7 @@ class Transaction:
     started_ms: int = -1
     updated_ms: int
     client_version: int = 0
+    record_offset: int = -1
 
     @property
     def is_exhausted(self) -> bool:
