@@ -215,7 +215,7 @@ def test_a_partition_is_tried_again_while_the_transaction_before_is_being_ended(
     async def ask(client: WireClient, broker: Broker) -> tuple[int, float]:
         producer_id = (await init(client)).producer_id
         await produce(client, producer_id)
-        broker.markers.send = lambda partition, markers: None  # type: ignore[method-assign]
+        broker.markers.send = lambda coordinator_partition, markers: None  # type: ignore[method-assign]
         for partition in broker.transactions.loaded_partitions:
             broker.transactions.read(partition, lambda shard: setattr(shard, "_send_markers", broker.markers.send))
         await end(client, producer_id)
