@@ -99,27 +99,29 @@ class TransactionMarkers:
 
     def __init__(self, log: MarkerLog) -> None:
         self._log = log
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[int, Markers], asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         """How many transactions are being ended."""
         return len(self._tasks)
 
     def send(self, coordinator_partition: int, markers: Markers) -> None:
-        """Begin to write these markers."""
-        task = asyncio.get_running_loop().create_task(self._end(coordinator_partition, markers))
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
+        """Begin to write these markers, unless that has begun."""
+        key = (coordinator_partition, markers)
+        if key not in self._tasks:
+            task = asyncio.get_running_loop().create_task(self._end(coordinator_partition, markers))
+            self._tasks[key] = task
+            task.add_done_callback(lambda ended: self._on_done(key, ended))
 
     async def stop(self) -> None:
         """Leave the rest to the next start."""
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _on_done(self, key: tuple[int, Markers], task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("markers of a transaction could not be written", exc_info=error)
 

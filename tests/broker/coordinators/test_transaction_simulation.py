@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import NamedTuple, cast
 
 import pytest
@@ -394,8 +394,13 @@ def simulate(seed: int, coverage: Counter[str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("ottla").setLevel(logging.CRITICAL)
+def quiet() -> Iterator[None]:
+    """Failing appends are what these tests are made of."""
+    logger = logging.getLogger("ottla")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
 
 
 def test_random_transactions_keep_their_promises(capsys: pytest.CaptureFixture[str]) -> None:

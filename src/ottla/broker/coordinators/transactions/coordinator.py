@@ -87,7 +87,8 @@ class TransactionCoordinator:
     """The transactional ids of one partition.
 
     Args:
-        send_markers: called with the partition and what is to be written; must not call back at once.
+        send_markers: called with the partition and what is to be written, more than once if in doubt; must not call back at
+            once.
         take_producer_id: returns a producer id nobody has, or None if there is none at hand.
     """
 
@@ -336,10 +337,18 @@ class TransactionCoordinator:
     # ----------------------------------------------------------------- timers
 
     def abort_timed_out(self, now_ms: int) -> Result[None]:
-        """Abort the transactions that have been open for longer than their timeout."""
+        """Abort the transactions that have been open for longer than their timeout.
+
+        Also ask again for the markers of what was decided some time ago: a decision whose append took longer than the
+        operation waited for it, or whose completion could not be written, has nobody else who would.
+        """
         self._schedule_abort()
         aborted: list[Transaction] = []
         for known in self.transactions.values():
+            if known.state.is_preparing and known.updated_ms + self._config.abort_check_interval_ms <= now_ms:
+                if self.transactions.get_committed(known.transactional_id) is known:
+                    self._send_markers(self.partition, _markers(known))
+                continue
             if known.state is TransactionState.ONGOING and known.started_ms + known.timeout_ms < now_ms:
                 try:
                     aborted.append(self._fenced(known, now_ms))
