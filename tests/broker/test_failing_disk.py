@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import errno
+import gc
+from collections.abc import Callable
 
-from ottla.errors import ErrorCode
-from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
-from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
-from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+import pytest
+from tests.broker.story import fetch, log_of, produce, readable, started
+
+from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
+from ottla.errors import ErrorCode, KafkaStorageError
+from ottla.protocol.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+)
 from ottla.protocol.records.builder import Record, build_batch
-from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
-from ottla.testing.wire import WireClient
 
 
-async def produce(node: SimulatedBroker, client: WireClient, size: int = 10) -> ErrorCode:
-    batch = build_batch([Record(0, node.clock.wall_ms(), None, b"x" * size)])
-    request = ProduceRequest(
-        acks=-1,
-        timeout_ms=1_000,
-        topic_data=[
-            TopicProduceData(name="orders", partition_data=[PartitionProduceData(index=0, records=bytes(batch))])
-        ],
-    )
-    answer = await client.ask(request, 9, ProduceResponse)
-    return ErrorCode(answer.responses[0].partition_responses[0].error_code)
+def failing(*operations: str) -> Callable[[str, str], None]:
+    """A disk on which these operations on logs fail."""
 
+    def fail(operation: str, path: str) -> None:
+        if operation in operations and path.endswith(".log"):
+            raise OSError(errno.EIO, "the disk is gone", path)
 
-async def readable(client: WireClient) -> int:
-    """Return how many bytes of records a consumer gets from the start."""
-    request = FetchRequest(
-        topics=[FetchTopic(topic="orders", partitions=[FetchPartition(partition=0, partition_max_bytes=1 << 20)])]
-    )
-    answer = await client.ask(request, 11, FetchResponse)
-    return len(answer.responses[0].partitions[0].records or b"")
-
-
-async def started(loop: VirtualLoop, **settings: object) -> tuple[SimulatedBroker, WireClient]:
-    node = SimulatedBroker(loop, **settings)
-    await node.start()
-    client = await node.connect()
-    await client.ask(MetadataRequest(topics=[MetadataRequestTopic(name="orders")]), 12, MetadataResponse)
-    return node, client
+    return fail
 
 
 def test_full_disk_refuses_appends_serves_reads_and_recovers_by_itself() -> None:
@@ -82,3 +69,89 @@ def test_failed_fsync_is_never_acknowledged_and_ends_a_broker_without_another_di
         await node.stop()
 
     run_virtual(1, story)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_a_read_that_fails_is_told_for_its_partition_and_takes_the_directory_offline(cold: bool) -> None:
+    async def story(loop: VirtualLoop) -> None:
+        node, client = await started(loop)
+        assert await produce(node, client) == ErrorCode.NONE
+        node.files.is_cold = lambda _path: cold
+        node.files.fail = failing("pread")
+        part = await fetch(client)
+        assert (part.error_code, part.high_watermark) == (ErrorCode.KAFKA_STORAGE_ERROR, -1)
+        assert (await fetch(client)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        assert node.broker is not None
+        assert "no log directory is left" in await node.broker.failure
+        assert not client.closed.done()
+        node.files.fail = None
+        await node.stop()
+
+    run_virtual(1, story)
+
+
+def test_a_search_by_time_that_fails_is_told_for_its_partition_and_takes_the_directory_offline() -> None:
+    request = ListOffsetsRequest(
+        replica_id=-1,
+        topics=[ListOffsetsTopic(name="orders", partitions=[ListOffsetsPartition(partition_index=0, timestamp=1)])],
+    )
+
+    async def story(loop: VirtualLoop) -> None:
+        node, client = await started(loop)
+        assert await produce(node, client) == ErrorCode.NONE
+        node.files.fail = failing("pread")
+        for _ in range(2):
+            answer = await client.ask(request, 7, ListOffsetsResponse)
+            assert answer.topics[0].partitions[0].error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        assert node.broker is not None
+        assert "no log directory is left" in await node.broker.failure
+        node.files.fail = None
+        await node.stop()
+
+    run_virtual(1, story)
+
+
+def test_a_segment_that_retention_takes_during_a_search_by_time_is_no_failure() -> None:
+    request = ListOffsetsRequest(
+        replica_id=-1,
+        topics=[ListOffsetsTopic(name="orders", partitions=[ListOffsetsPartition(partition_index=0, timestamp=1)])],
+    )
+
+    async def story(loop: VirtualLoop) -> None:
+        node, client = await started(loop)
+        assert await produce(node, client) == ErrorCode.NONE
+        gone = 1
+
+        def fail(operation: str, path: str) -> None:
+            nonlocal gone
+            if operation == "pread" and path.endswith(".log") and gone:
+                gone -= 1
+                raise FileNotFoundError(errno.ENOENT, "no such file", path)
+
+        node.files.fail = fail
+        answer = await client.ask(request, 7, ListOffsetsResponse)
+        assert (gone, answer.topics[0].partitions[0].error_code) == (0, ErrorCode.NONE)
+        assert log_of(node).failure is None
+        await node.stop()
+
+    run_virtual(1, story)
+
+
+def test_a_coordinator_whose_commit_fails_is_told_once() -> None:
+    """A second future for the same commit was nobody's: "exception was never retrieved"."""
+    complaints: list[object] = []
+
+    async def story(loop: VirtualLoop) -> None:
+        node, _ = await started(loop, **{"log.flush.interval.messages": 1})
+        loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+        assert node.broker is not None
+        log = ReplicatedCoordinatorLog(node.broker.replicas)
+        node.files.fail = failing("sync")
+        with pytest.raises(KafkaStorageError):
+            await log.append("orders", 0, build_batch([Record(0, 1, b"k", b"v")]))
+        gc.collect()
+        node.files.fail = None
+        await node.stop()
+
+    run_virtual(1, story)
+    assert complaints == []

@@ -13,6 +13,7 @@ from tests.network.fakes import FakeHost, frame, turn
 from ottla.errors import RemoteProtocolError
 from ottla.network.connection import (
     FRAMES_PER_TURN,
+    PENDING_BYTES_MAX,
     PENDING_MAX,
     READ_AHEAD,
     BrokerConnection,
@@ -21,10 +22,14 @@ from ottla.network.connection import (
     feed,
 )
 from ottla.network.limits import NetworkLimits
+from ottla.network.output import JOIN_MAX
 
 
 def echo(connection: BrokerConnection, body: memoryview) -> Reply:
     return [frame(bytes(body))]
+
+
+LARGE = JOIN_MAX + 1
 
 
 class Recorder:
@@ -112,6 +117,57 @@ async def test_a_connection_is_owed_a_bounded_number_of_answers() -> None:
     recorder.futures[0].set_result(None)
     await turn(2)
     assert len(recorder.seen) == PENDING_MAX + 1
+
+
+async def test_requests_whose_answers_are_owed_are_counted_until_their_work_is_done() -> None:
+    recorder = Recorder(blocks_next=False)
+    works: list[asyncio.Future[None]] = []
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        reply = recorder(connection, body)
+        assert isinstance(reply, PendingReply)
+        works.append(asyncio.get_running_loop().create_future())
+        return reply._replace(work=works[-1])
+
+    host = FakeHost(handle, NetworkLimits(queued_request_bytes_max=10_000_000))
+    connection, transport = host.connect()
+    size = PENDING_BYTES_MAX // 4
+    for _ in range(6):
+        feed(connection, frame(bytes(size)))
+    await turn(5)
+    assert len(recorder.seen) == 4
+    assert PENDING_BYTES_MAX <= host.budget.used <= PENDING_BYTES_MAX + size + 4
+    works[0].set_result(None)
+    recorder.futures[0].set_result([frame(b"A")])
+    await turn(3)
+    assert len(recorder.seen) == 5
+    assert transport.sent == frame(b"A")
+    transport.abort()
+    await turn(3)
+    assert host.budget.used == PENDING_BYTES_MAX  # the peer is gone, its requests are still worked on
+    for work in works[1:]:
+        work.set_result(None)
+    await turn()
+    assert host.budget.used == 0
+
+
+async def test_large_answers_behind_an_owed_one_are_not_piled_up() -> None:
+    recorder = Recorder(blocks_next=False)
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        return [bytes(LARGE)] if recorder.seen else recorder(connection, body)
+
+    host = FakeHost(handle)
+    connection, transport = host.connect()
+    feed(connection, frame(b"produce"))
+    for _ in range(20):
+        feed(connection, frame(b"fetch") * 25)
+    await turn(100)
+    assert host.metrics.requests == 2
+    recorder.futures[0].set_result([frame(b"A")])
+    await turn(100)
+    assert host.metrics.requests == 501
+    assert len(transport.sent) == 5 + 500 * LARGE
 
 
 async def test_one_turn_of_the_loop_handles_a_bounded_number_of_frames() -> None:

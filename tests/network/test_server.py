@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from tests.network.fakes import frame
@@ -198,6 +198,30 @@ async def test_at_max_connections_a_new_one_waits_until_another_ends() -> None:
         await first.close()
         assert await waiting == b"me too"
         await second.close()
+
+
+async def test_a_connection_that_cannot_be_served_does_not_end_the_listener(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as server:
+        failures = 1
+
+        def make(*arguments: Any) -> BrokerConnection:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise RuntimeError("a fault of ours")
+            return BrokerConnection(*arguments)
+
+        monkeypatch.setattr("ottla.network.server.BrokerConnection", make)
+        first = await Client.to(server)
+        assert await first.ended() == b""
+        await first.close()
+        second = await Client.to(server)
+        assert await second.ask(b"still here") == b"still here"
+        await second.close()
+        assert "A connection could not be served" in caplog.text
+        assert server._quota.count <= 1  # the second one, which may not have been seen to leave
 
 
 async def test_http_and_kafka_share_the_port() -> None:

@@ -27,6 +27,7 @@ EXPECTED = (
     "offset committed",
     "power cut",
     "produce repeated after a lost connection",
+    "slow disk",
     "stop",
 )
 

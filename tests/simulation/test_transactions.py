@@ -33,6 +33,7 @@ EXPECTED = (
     "records acknowledged",
     "records read",
     "repeated after a lost connection",
+    "slow disk",
     "stop",
     "vanished",
 )

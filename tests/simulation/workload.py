@@ -448,6 +448,11 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float) -> Ledger:
     if cuts_power:
         settings["log.flush.interval.messages"] = 1
     node = SimulatedBroker(loop, **settings)
+    node.slow_disk = loop.random.random() < 0.5
+    if node.slow_disk:
+        ledger.happened["slow disk"] += 1
+        disk_dice = random.Random(loop.random.random())
+        node.files.is_cold = lambda _path: disk_dice.random() < 0.2
     await node.start()
     await create_topics(node)
     until = loop.time() + seconds

@@ -14,6 +14,7 @@ from ottla.storage.checkpoints import (
     encode_offsets,
     encode_partition_metadata,
 )
+from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.types import TopicPartition
 
 
@@ -26,12 +27,16 @@ def test_an_offset_checkpoint() -> None:
     assert encode_offsets({}) == b"0\n0\n"
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"0\n", b"9\n0\n", b"0\n1\n", b"0\n1\nt 0\n", b"0\n1\nt 0 -\n", b"0\n0\nt 0 1\n"]
-)
+@pytest.mark.parametrize("data", [b"9\n", b"9\n0\n", b"0\n1\n", b"0\n1\nt 0\n", b"0\n1\nt 0 -\n", b"0\n0\nt 0 1\n"])
 def test_a_broken_offset_checkpoint_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptCheckpointError):
         decode_offsets(data, "x")
+
+
+@pytest.mark.parametrize("data", [b"", b"0\n"])
+def test_a_file_that_ends_early_has_no_entries_as_in_kafka(data: bytes) -> None:
+    assert decode_offsets(data, "x") == {}
+    assert LeaderEpochs.decode(data, "x").entries == []
 
 
 def test_partition_metadata() -> None:

@@ -81,7 +81,9 @@ def test_the_file_has_kafkas_bytes() -> None:
     assert LeaderEpochs.decode(data, "x").entries == [(2, 5), (4, 10)]
 
 
-@pytest.mark.parametrize("data", [b"", b"1\n0\n", b"0\n2\n2 5\n", b"0\n1\n2 x\n", b"0\nx\n", b"0\n1\n2 5 6\n", b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"1\n", b"1\n0\n", b"0\n2\n2 5\n", b"0\n1\n2 x\n", b"0\nx\n", b"0\n1\n2 5 6\n", b"\xff"]
+)
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptCheckpointError):
         LeaderEpochs.decode(data, "x")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 from tests.storage.log_support import NOW, append, append_many, batch, idempotent, read_all
 
+from ottla.broker.facts import LogDirFacts
 from ottla.errors import KafkaStorageError, StorageError
 from ottla.offload import InlineOffload
 from ottla.storage.config import LogConfig
 from ottla.storage.log_directory import parse_partition_name, renamed
-from ottla.storage.log_manager import LogManager, LogManagerSettings
+from ottla.storage.log_manager import SLICE, LogManager, LogManagerSettings
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import TopicPartition
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CLUSTER = "cluster-of-the-tests-1"
 TOPIC_ID = bytes(range(16))
@@ -42,6 +47,7 @@ class Bench:
         self.clock = FixedClock()
         self.files = MemoryFiles(self.clock.wall_ms)
         self.dirs = dirs
+        self.offload = InlineOffload()
         self.offline: list[tuple[str, list[TopicPartition]]] = []
 
     def manager(self, *, cluster_id: str | None = CLUSTER, node_id: int = 1, **settings: Any) -> LogManager:
@@ -51,7 +57,7 @@ class Bench:
             cluster_id=cluster_id,
             node_id=node_id,
             clock=self.clock,
-            offload=InlineOffload(),
+            offload=self.offload,
             default_config=LogConfig(),
             rng=random.Random(1),
             lock_factory=nullcontext,
@@ -530,7 +536,110 @@ async def test_directories_are_described() -> None:
     bench.fail("listdir", "two")
     manager = await bench.start()
     append_many(manager.create(A, TOPIC_ID, LogConfig()), 3)
-    one, two = await manager.describe()
+    one, two = await LogDirFacts(manager, InlineOffload()).describe()
     assert (one.path, one.online, len(one.replicas)) == ("one", True, 1)
     assert one.replicas[0] == ("a", 0, manager.logs[A].size, 0, False)
-    assert (two.path, two.online, two.replicas) == ("two", False, [])
+    assert (two.path, two.online, two.replicas) == ("two", False, ())
+
+
+# ------------------------------------------------------------------------------------------------ who waits for whom
+
+
+class HeldOffload(InlineOffload):
+    """Runs at once, but what flushes logs in `held` waits for `let_go`; notes what was run."""
+
+    def __init__(self) -> None:
+        self.held = ""
+        self.let_go = asyncio.Event()
+        self.ran: list[str] = []
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.ran.append(function.__name__)
+        logs = args[0] if args else None
+        if self.held and isinstance(logs, list) and any(log.directory.startswith(self.held) for log in logs):
+            await self.let_go.wait()
+        return function(*args, **kwargs)
+
+
+async def test_a_directory_that_hangs_holds_up_no_commit_of_another() -> None:
+    bench, offload = Bench(("one", "two")), HeldOffload()
+    bench.offload = offload
+    manager = await bench.start()
+    logs = [manager.create(tp, TOPIC_ID, LogConfig()) for tp in (A, B)]
+    assert [log.directory.partition("/")[0] for log in logs] == ["one", "two"]
+    for log in logs:
+        append_many(log, 1)
+    offload.held = "one"
+    hung = manager.commit(logs[0])
+    await settle()
+    await asyncio.wait_for(manager.commit(logs[1]), 5)
+    assert logs[1].recovery_point == 1
+    assert not hung.done()
+    offload.let_go.set()
+    await manager.close()
+    assert hung.done()
+
+
+async def test_producers_are_expired_off_the_loop_in_slices() -> None:
+    bench, offload = Bench(), HeldOffload()
+    bench.offload = offload
+    manager = await bench.start(producer_id_expiration_ms=1000)
+    for partition in range(SLICE + 1):
+        log = manager.create(TopicPartition("many", partition), TOPIC_ID, LogConfig())
+        append(log, idempotent(partition, 0, 0))
+    bench.clock.now_ms += 1000
+    offload.ran.clear()
+    assert await manager.expire_producers() == SLICE + 1
+    assert len(offload.ran) == 2
+    await manager.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
+async def test_a_delete_that_fails_for_now_is_done_later(code: int) -> None:
+    bench = Bench()
+    manager = await bench.start()
+    append_many(manager.create(A, TOPIC_ID, LogConfig(file_delete_delay_ms=0)), 3)
+    bench.fail("rename", "a-0", code)
+    with pytest.raises(KafkaStorageError):
+        manager.delete(A)
+    with pytest.raises(KafkaStorageError):  # never the old topic's records in the new one
+        manager.create(A, bytes(16), LogConfig())
+    assert await manager.remove_deleted_files() == 0
+    await settle()
+    assert A not in manager.logs
+    assert not manager.offline_dirs
+    assert bench.files.exists("data/a-0")
+    bench.files.fail = None
+    assert await manager.remove_deleted_files() == 1
+    assert not bench.files.exists("data/a-0")
+    assert manager.create(A, bytes(15) + b"2", LogConfig()).log_end_offset == 0
+    await manager.close()
+
+
+async def test_without_a_descriptor_no_directory_is_given_up_at_the_start() -> None:
+    bench = Bench()
+    manager = await bench.start()
+    append_many(manager.create(A, TOPIC_ID, LogConfig()), 3)
+    bench.files.kill()
+    bench.fail("open", ".log", errno.EMFILE)
+    with pytest.raises(StorageError, match="limit of open files"):
+        await bench.start()
+    assert not bench.offline
+
+
+async def test_an_error_while_retention_reads_takes_the_directory_offline_unless_it_passes() -> None:
+    bench = Bench()
+    manager = await bench.start(LogConfig(segment_bytes=900, retention_ms=1000))
+    log = manager.create(A, TOPIC_ID, LogConfig(segment_bytes=900, retention_ms=1000))
+    append_many(log, 20)
+    log.advance_high_watermark(20)
+    await manager.close()
+    manager = await bench.start(LogConfig(segment_bytes=900, retention_ms=1000))
+    bench.clock.now_ms += 10_000
+    for code, is_offline in ((errno.EMFILE, False), (errno.EIO, True)):
+        bench.fail("open", code=code)
+        await manager.apply_retention()
+        await settle()
+        assert bool(manager.offline_dirs) == is_offline
+    bench.files.fail = None
+    await manager.close()

@@ -94,6 +94,7 @@ class Surroundings:
     Attributes:
         lock_factory: makes a log's lock: `threading.RLock` where `offload` has threads, `nullcontext` where not.
         open_tree: opens the coordination tree, given the path of its file.
+        host_names: what this machine calls itself; HTTP requests may name it.
         make_server: makes the listener.
     """
 
@@ -103,6 +104,7 @@ class Surroundings:
     random: random.Random
     lock_factory: Callable[[], AbstractContextManager[object]]
     open_tree: Callable[[str], Any]
+    host_names: tuple[str, ...] = ()
     make_server: Callable[..., Server] = Server
 
 
@@ -158,6 +160,8 @@ class Broker:
     async def _start(self) -> None:
         around, config = self._around, self.config
         self.failure = asyncio.get_running_loop().create_future()
+        for note in config.notes:
+            logger.log(logging.WARNING if "environment variable" in note else logging.INFO, "%s", note)
         self.logs = self._make_logs()
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
@@ -212,6 +216,12 @@ class Broker:
 
         is_new_tree = not self.image.topics
         await self.logs.load(lambda topic: self._topic_config(self.image, topic))
+        if self.logs.recovered_logs:
+            logger.info(
+                "recovered %d logs after an unclean stop: %d bytes read again",
+                self.logs.recovered_logs,
+                self.logs.recovered_bytes,
+            )
         found = self._found_partitions() if is_new_tree and self.logs.logs else None
         notes = await self.controller.start(
             self._endpoints(),
@@ -244,6 +254,12 @@ class Broker:
         for path in config.log_dirs:
             known = read_meta_properties(around.files, path)
             cluster_id = cluster_id or (known.cluster_id if known is not None else None)
+        first = config.log_dirs[0]
+        if cluster_id is None and around.files.exists(f"{first}/{TREE_FILE}"):
+            raise StorageError(
+                f"{first}/meta.properties is missing or names no cluster, though {TREE_FILE} is there: put it back, or "
+                "say which cluster this is with --cluster-id"
+            )
         return LogManager(
             around.files,
             config.log_dirs,
@@ -262,7 +278,7 @@ class Broker:
         group_config = GroupConfig.from_broker(config)
         return CoordinatorRuntime(
             topic=GROUP_METADATA_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas, around.offload),
+            log=ReplicatedCoordinatorLog(self.replicas),
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
                 partition, timeline, timers, config=group_config, dice=around.random
             ),
@@ -285,7 +301,7 @@ class Broker:
         transaction_config = TransactionConfig.from_broker(config)
         return CoordinatorRuntime(
             topic=TRANSACTION_STATE_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas, around.offload),
+            log=ReplicatedCoordinatorLog(self.replicas),
             shard_factory=lambda partition, timeline, timers: TransactionCoordinator(
                 partition,
                 timeline,
@@ -335,7 +351,7 @@ class Broker:
                 offload=around.offload,
                 clock=around.clock,
             ),
-            LogOffsetHandlers(replicas, around.offload),
+            LogOffsetHandlers(replicas),
             ProducerHandlers(replicas, self.producer_ids, self.transactions),
             MetadataHandler(
                 image,
@@ -377,7 +393,11 @@ class Broker:
             limits=_network_limits(config),
             http=HttpSite(
                 handler=Pages(LiveFacts(self)).handle,
-                hosts=frozenset(listener.host.lower() for listener in (*config.listeners, *advertised)),
+                hosts=frozenset(
+                    name.lower()
+                    for name in (*(li.host for li in (*config.listeners, *advertised)), *self._around.host_names)
+                    if name
+                ),
             ),
             metrics=self.metrics.network,
         )
@@ -429,7 +449,11 @@ class Broker:
             self.server.change_limits(_network_limits(config))
             self.logs.change_settings(_log_settings(config))
         await self.replicas.apply(image, delta)
+        if self.is_ready:
+            for name in delta.created:
+                logger.info("topic %s was created with %d partitions", name, len(image.topics[name].partitions))
         if delta.deleted:
+            logger.info("deleted: %s", ", ".join(f"topic {topic.name}" for topic in delta.deleted))
             for topic in delta.deleted:
                 self.metrics.topics.pop(topic.name, None)
             deleted = [DeletedTopic(t.name, t.topic_id) for t in delta.deleted]
@@ -459,6 +483,8 @@ class Broker:
 
     async def stop(self) -> None:
         """Stop everything, in the reverse order; safe to call after a failed start. Data is complete on the disk after."""
+        if self.is_ready:
+            logger.info("stopping")
         self.is_ready = False
         self._monitor.stop()
         for stop in reversed(self._parts_running):

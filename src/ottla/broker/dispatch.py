@@ -159,7 +159,7 @@ class Dispatcher:
             # A produce that waits for its commit has been appended: the next one may be appended behind it. One of a
             # transaction may wait for the coordinator's leave before it is appended.
             is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
-            return PendingReply(asyncio.shield(task), blocks_next=not is_appended)
+            return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
         route.metrics.observe((self._now() - started) * 1000)
         return None if answer is None else _frame(route, header.correlation_id, answer)
 

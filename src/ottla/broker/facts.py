@@ -140,8 +140,8 @@ class LogDirFacts:
                 total = usable = -1
             replicas = [
                 ReplicaInfo(tp.topic, tp.partition, log.size)
-                for tp, log in self._logs.logs.items()
-                if self._logs.directory_of(tp) == path
+                for tp, log in list(self._logs.logs.items())  # topics come and go on other threads
+                if log.directory.rpartition("/")[0] == path
             ]
             found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -120,9 +121,25 @@ def apply_flags(
     if advertise == ADVERTISE_AUTO:
         changed["advertised.listeners"] = ADVERTISE_AUTO
     elif advertise is not None:
+        _check_advertise(advertise)
         shown = advertise if _has_port(advertise) else f"{_bracketed(advertise)}:{first.port}"
         changed["advertised.listeners"] = f"{first.name}://{shown}"
     return changed
+
+
+#: HOST, HOST:PORT, [V6] or [V6]:PORT; a bare IPv6 address is taken as a host.
+_ADVERTISE = re.compile(
+    r"(?:[A-Za-z0-9._-]+(?::(?P<port>\d+))?|\[[0-9A-Fa-f:.%]+\](?::(?P<port6>\d+))?|(?=[^:]*:[^:]*:)[0-9A-Fa-f:.]+)"
+)
+
+
+def _check_advertise(text: str) -> None:
+    match = _ADVERTISE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"--advertise must be HOST or HOST:PORT, but it is {text!r}")
+    port = match["port"] or match["port6"]
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ConfigError(f"--advertise: the port must be 1 to 65535, but it is {port}")
 
 
 def _explicit(settings: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 
 from ottla.broker.broker import Surroundings
@@ -31,6 +32,7 @@ def machine(offload: Offload | None = None) -> Surroundings:
         random=random.Random(),
         lock_factory=threading.RLock,
         open_tree=open_tree,
+        host_names=(socket.gethostname(),),
     )
 
 

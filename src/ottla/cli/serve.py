@@ -89,8 +89,8 @@ def main(arguments: Sequence[str]) -> int:
         config = read_config(given, os.environ)
     except ConfigError as error:
         return complain(str(error), 2)
-    except (OSError, UnicodeError) as error:
-        return complain(f"cannot read {given.properties}: {getattr(error, 'strerror', None) or error}", 2)
+    except OSError as error:
+        return complain(f"cannot read {given.properties}: {error.strerror or error}", 2)
     _import_asyncio(tls=any(listener.security_protocol.endswith("SSL") for listener in config.listeners))
     from ottla.observability.logs import configure
 
@@ -103,14 +103,16 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
 
     Raises:
         ConfigError: something in it is wrong; the text is for people.
-        OSError, UnicodeError: the file cannot be read.
+        OSError: the file cannot be read.
     """
     from ottla.broker.config import BrokerConfig, Flags
+    from ottla.config import ConfigError
 
-    text = None
-    if given.properties is not None:
-        with open(given.properties, encoding="utf-8") as file:
-            text = file.read()
+    text = None if given.properties is None else read_properties(given.properties)
+    if given.data_dir is not None:
+        if not given.data_dir.strip():
+            raise ConfigError("--data-dir is empty; name a directory, or leave the option out")
+        given.data_dir = os.path.abspath(given.data_dir)
 
     def read(data_dir: str | None) -> BrokerConfig:
         return BrokerConfig.from_sources(
@@ -131,6 +133,16 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
     if not {"log.dirs", "log.dir"} & config.levels.static.keys():
         config = read(default_data_dir(environment))
     return config
+
+
+def read_properties(path: str) -> str:
+    """The text of a properties file: UTF-8, or else Latin-1, which Java's format was for a long time."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _import_asyncio(*, tls: bool) -> None:
@@ -210,7 +222,7 @@ async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
 
 
 def on_signals(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
-    """SIGTERM and SIGINT set `told`; a second SIGINT ends the process at once."""
+    """SIGTERM, SIGHUP and SIGINT set `told`; a second SIGINT ends the process at once."""
 
     def stop() -> None:
         told.set()
@@ -223,6 +235,7 @@ def on_signals(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
 
     try:
         loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGHUP, stop)  # its terminal was closed: that is no reason for an unclean stop
         loop.add_signal_handler(signal.SIGINT, interrupt)
     except NotImplementedError:  # Windows' loops have none
         signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(stop))

@@ -43,7 +43,7 @@ ROWS = (
     row("max.connection.creation.rate", INT, str(INT_MAX), at_least(0), MEDIUM,
         "Connections accepted per second; more wait in the backlog.", update=CLUSTER_WIDE),
     row("max.connections", INT, str(INT_MAX), at_least(0), MEDIUM,
-        "Connections open at once on the broker; more are closed at once.", update=CLUSTER_WIDE),
+        "Connections open at once on the broker; more wait in the backlog until one ends.", update=CLUSTER_WIDE),
     row("max.connections.per.ip", INT, str(INT_MAX), at_least(0), MEDIUM,
         "Connections open at once from one address.", update=CLUSTER_WIDE),
     row("max.connections.per.ip.overrides", STRING, "", ANYTHING, MEDIUM,

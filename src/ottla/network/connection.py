@@ -10,8 +10,10 @@ Invariants:
   * No frame is handled while an answer is owed that blocks the next one (Kafka mutes the channel), or while earlier
     output has not gone to the kernel: a peer that does not read costs one answer, not many.
   * One turn of the loop handles a bounded number of frames of one connection.
-  * Memory held for a peer is its bytes that came (see `FrameBuffer`), READ_AHEAD bytes of waiting requests, and the
-    answers it asked for.
+  * Memory held for a peer is its bytes that came (see `FrameBuffer`), READ_AHEAD bytes of waiting requests, the requests
+    whose answers it does not wait for (PENDING_BYTES_MAX and one more), and its answers: one that is being sent, and
+    behind an owed one up to PENDING_MAX small ones or one that is large.
+  * Requests in memory, half-read or being worked on, count against `queued.max.request.bytes` until they are done.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from ottla.errors import RemoteProtocolError
 from ottla.network.frame_buffer import FrameBuffer
@@ -43,11 +45,14 @@ class PendingReply(NamedTuple):
     Attributes:
         future: the buffers of the answer, or None for no answer. It is cancelled if the connection ends first.
         blocks_next: whether the next request of this connection waits for it. False for a produce that waits for its
-            commit: it has been appended already, so order is kept and pipelined produces share one commit.
+            commit: it has been appended or has its place in the queue, so order is kept and pipelined produces share
+            one commit. Their requests are counted while they wait.
+        work: what holds the request in memory, where that may outlast `future` (and the connection).
     """
 
     future: asyncio.Future[list[Buffer] | None]
     blocks_next: bool = True
+    work: asyncio.Future[Any] | None = None
 
 
 Reply = None | list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None]
@@ -62,6 +67,8 @@ READ_AHEAD = 64 * 1024
 """Bytes of requests read while their turn has not come. Reading on this far notices a peer that goes away."""
 PENDING_MAX = 256
 """Answers one connection may be owed; clients pipeline five (`max.in.flight.requests.per.connection`)."""
+PENDING_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of requests whose answers are owed while the next ones are handled: four of a producer's largest, by default."""
 ADMIT_MIN = 64 * 1024
 """Half-read frames up to this size are not counted against `queued.max.request.bytes`."""
 RECEIVE_SIZE = 256 * 1024
@@ -69,7 +76,8 @@ RECEIVE_SIZE = 256 * 1024
 _SIZE = Struct(">i")
 _OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING = 1, 2, 4, 8, 16
 """Why the next frame is not handled: a blocking answer is owed; output waits for the peer to read; this loop turn's
-share is used up; PENDING_MAX answers are owed; the broker is still starting (HTTP is answered all the same)."""
+share is used up; PENDING_MAX answers are owed, or answers to PENDING_BYTES_MAX of requests; the broker is still starting
+(HTTP is answered all the same)."""
 
 
 class ConnectionHost(Protocol):
@@ -117,6 +125,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_out",
         "_owed",
         "_paused",
+        "_pending_bytes",
         "_progress",
         "_transport",
         "_unsent",
@@ -140,6 +149,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._out: list[Buffer] = []
         self._unsent: deque[Buffer] | None = None
         self._admitted = 0
+        self._pending_bytes = 0
         self._blocked = 0 if host.serving else _STARTING
         self._paused = False
         self._fresh = True
@@ -351,7 +361,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
                             self._flush()
                             unsent = 0
                     else:
-                        self._owe(reply)
+                        self._owe(reply, size)
                 if self._closing is not None:
                     return end
         except RemoteProtocolError as error:
@@ -434,21 +444,40 @@ class BrokerConnection(asyncio.BufferedProtocol):
 
     # -- answering --------------------------------------------------------------------------------------------------
 
-    def _owe(self, reply: list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None]) -> None:
-        """Queue an answer behind those still owed."""
+    def _owe(self, reply: list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None], size: int) -> None:
+        """Queue an answer behind those still owed; `size` is its request's."""
         owed = self._owed
         if owed is None:
             owed = self._owed = deque()
         if isinstance(reply, list):
             owed.append(reply)
+            if len(owed) >= PENDING_MAX or sum(map(len, reply)) > JOIN_MAX:
+                self._blocked |= _OWED  # an answer that has to wait is held here: no further ones until it has gone
             return
-        future, blocks = reply if isinstance(reply, PendingReply) else (reply, True)
+        future, blocks, work = reply if isinstance(reply, PendingReply) else (reply, True, None)
         owed.append(future)
         if blocks:
             self._blocked |= _OWED
-        elif len(owed) >= PENDING_MAX:
-            self._blocked |= _CROWDED
+        else:
+            self._pending_bytes += size
+            self._host.budget.hold(size)
+            if len(owed) >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
+                self._blocked |= _CROWDED
+            (work or future).add_done_callback(lambda _done: self._on_work_done(size))
         future.add_done_callback(self._on_reply)
+
+    def _on_work_done(self, size: int) -> None:
+        """A request that others did not wait for is out of memory; its answer is sent by `_on_reply`."""
+        self._pending_bytes -= size
+        self._host.budget.give_back(size)
+        if self._owed is not None and self._blocked & _CROWDED:
+            self._uncrowd(len(self._owed))
+
+    def _uncrowd(self, owed_count: int) -> None:
+        if owed_count < PENDING_MAX and self._pending_bytes < PENDING_BYTES_MAX:
+            self._blocked &= ~_CROWDED
+            if not self._blocked:
+                self._loop.call_soon(self._advance)
 
     def _on_reply(self, answered: asyncio.Future[list[Buffer] | None]) -> None:
         """An owed answer is ready: send it and all ready ones behind it, unless earlier ones are still owed."""
@@ -479,7 +508,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
             elif (buffers := reply.result()) is not None:
                 out += buffers
             owed.popleft()
-        if len(owed) < PENDING_MAX:
+        if len(owed) < PENDING_MAX and self._pending_bytes < PENDING_BYTES_MAX:
             self._blocked &= ~_CROWDED
         if not owed:
             self._blocked &= ~_OWED

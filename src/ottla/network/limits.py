@@ -27,7 +27,8 @@ class NetworkLimits:
         idle_ms_max: `connections.max.idle.ms`. Also bounds how long a peer may leave an answer unread, and how long
             a frame may take to arrive beyond what its bytes need (see `BrokerConnection.sweep`).
         queued_request_bytes_max: `queued.max.request.bytes`, -1 for no bound: bytes of half-read and waiting
-            requests over all connections. Like Kafka's pool it may be exceeded by one request.
+            requests over all connections. Large requests are not read on above it (see `ADMIT_MIN`). Like Kafka's pool it
+            may be exceeded by one request, here also by those up to that size.
         send_buffer_bytes, receive_buffer_bytes: `socket.send.buffer.bytes`, `socket.receive.buffer.bytes`;
             -1 leaves it to the operating system. Kafka's default of 102,400 fixes the size where Linux would adapt
             it, and costs 2-3 times the CPU on receiving (0.44 instead of 0.15 CPU s/GB for 1 MB requests on
@@ -51,8 +52,9 @@ class ByteBudget:
     """Bytes of requests held in memory over all connections (`queued.max.request.bytes`).
 
     A request is admitted whole, by its announced size, while the budget is not yet used up: admitting part by part
-    could leave every connection with half a request and nobody able to finish. So usage stays below
-    limit + one request. Who is refused is called back, first come first served, when bytes are given back.
+    could leave every connection with half a request and nobody able to finish. So what is admitted stays below limit +
+    one request; `hold` counts requests too small to ask. Who is refused is called back, first come first served, when
+    bytes are given back.
     """
 
     __slots__ = ("_waiting", "limit", "used")
@@ -68,6 +70,10 @@ class ByteBudget:
             return False
         self.used += size
         return True
+
+    def hold(self, size: int) -> None:
+        """Count a request that is in memory already; `give_back` when it is not any more."""
+        self.used += size
 
     def wait(self, retry: Callable[[], None]) -> None:
         """Call `retry` once when there may be room; it takes again or waits again."""

@@ -166,6 +166,7 @@ class Server:
             if (delay := self._quota.delay(loop.time())) > 0:
                 await asyncio.sleep(delay)
             arrived: list[tuple[socket.socket, str]] = []
+            failure: Exception | None = None
             try:
                 accepted, address = await loop.sock_accept(listening)
                 arrived.append((accepted, address[0]))
@@ -173,18 +174,22 @@ class Server:
                 while len(arrived) < self._quota.burst(ACCEPTS_PER_TURN):
                     accepted, address = listening.accept()
                     arrived.append((accepted, address[0]))
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionError):
                 pass
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    logger.error("Cannot accept a connection: %s; trying again in %g s", error, ACCEPT_RETRY_SECONDS)
-                    await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-            outcomes = await asyncio.gather(*(self._adopt(*one, listener) for one in arrived), return_exceptions=True)
-            for outcome in outcomes:
+            except Exception as error:  # too many open files, mostly; whatever it is, a listener does not just stop
+                failure = error
+            for outcome in await asyncio.gather(
+                *(self._adopt(*one, listener) for one in arrived), return_exceptions=True
+            ):
                 if isinstance(outcome, OSError):  # it went away before we could serve it
                     logger.debug("A connection ended at once: %s", outcome)
+                elif isinstance(outcome, Exception):
+                    logger.error("A connection could not be served", exc_info=outcome)
                 elif isinstance(outcome, BaseException):
                     raise outcome
+            if failure is not None:
+                logger.error("Cannot accept a connection: %s; trying again in %g s", failure, ACCEPT_RETRY_SECONDS)
+                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
 
     async def _adopt(self, accepted: socket.socket, ip: str, listener: str) -> None:
         accepted.setblocking(False)
@@ -194,20 +199,19 @@ class Server:
             self._log.tell(ip, "Refused a connection from %s: %s", ip, refusal)
             accepted.close()
             return
-        connection = BrokerConnection(self, listener, ip)
         loop = asyncio.get_running_loop()
+        connection: BrokerConnection | None = None
         try:
+            made = connection = BrokerConnection(self, listener, ip)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self.limits.send_buffer_bytes > 0:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
             if self.limits.receive_buffer_bytes > 0:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.limits.receive_buffer_bytes)
             shares_buffer = isinstance(loop, asyncio.SelectorEventLoop)
-            await loop.connect_accepted_socket(
-                lambda: connection if shares_buffer else StreamConnection(connection), accepted
-            )
+            await loop.connect_accepted_socket(lambda: made if shares_buffer else StreamConnection(made), accepted)
         except BaseException:
-            if connection not in self._connections:
+            if connection is None or (connection not in self._connections and not connection.closing):
                 self._quota.leave(ip)
                 accepted.close()
             raise

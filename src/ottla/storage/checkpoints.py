@@ -40,7 +40,9 @@ def encode_rows(rows: Iterable[str]) -> bytes:
 
 
 def decode_rows(data: bytes, columns: int, where: str) -> list[list[str]]:
-    """Return the rows of a version 0 checkpoint file, split.
+    """Return the rows of a version 0 checkpoint file, split; none if the file ends before it tells how many.
+
+    Kafka leaves `cleaner-offset-checkpoint` empty until something was cleaned.
 
     Raises:
         CorruptCheckpointError: another version, a wrong count, a row of another shape.
@@ -49,9 +51,13 @@ def decode_rows(data: bytes, columns: int, where: str) -> list[list[str]]:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
         raise CorruptCheckpointError(f"{where}: {error}") from None
-    if not lines or lines[0].strip() != "0":
-        raise CorruptCheckpointError(f"{where}: version {lines[0] if lines else ''!r}, this release reads version 0")
-    if len(lines) < 2 or not lines[1].strip().isdigit() or int(lines[1]) != len(lines) - 2:
+    if not lines:
+        return []
+    if lines[0].strip() != "0":
+        raise CorruptCheckpointError(f"{where}: version {lines[0]!r}, this release reads version 0")
+    if len(lines) == 1:
+        return []
+    if not lines[1].strip().isdigit() or int(lines[1]) != len(lines) - 2:
         raise CorruptCheckpointError(f"{where}: {len(lines) - 2} rows, the second line says otherwise")
     rows = [line.split() for line in lines[2:]]
     for number, row in enumerate(rows):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ottla.errors import StorageError
+from ottla.errors import KafkaStorageError, StorageError
 from ottla.storage.checkpoints import CLEANER_FILE
 from ottla.storage.compaction import (
     DEFAULT_LOAD_FACTOR,
@@ -97,7 +97,7 @@ class Cleaner:
             logger.error("%s cannot be cleaned and is left alone: %s", log.topic_partition, error)
             self.uncleanable[log.topic_partition] = str(error)
             return None
-        except StorageError as error:
+        except (StorageError, KafkaStorageError) as error:
             logger.warning("cleaning of %s failed: %s", log.topic_partition, error)
             return None
         except OSError as error:

@@ -26,6 +26,10 @@ _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 #: errno values that mean "no space here": the write is undone and may be tried again later.
 NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
+#: "This process, or this machine, has no descriptor left": says nothing about a disk.
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+#: Passes by itself or with an operator's help; no reason to give a disk up.
+PASSING = NO_SPACE | NO_DESCRIPTOR
 
 
 class File(Protocol):

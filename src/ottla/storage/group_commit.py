@@ -1,4 +1,4 @@
-"""Group commit: one fsync per log and round for everybody who waits for one.
+"""Group commit: one fsync per log and round for everybody who waits for one, in one log directory.
 
 Requests that come in the same turn of the loop, and all that come while a round's fsyncs run, share the next round. A round
 syncs its logs in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's waiters
@@ -32,7 +32,8 @@ class GroupCommit:
     def commit(self, log: PartitionLog) -> asyncio.Future[None]:
         """Return what resolves when everything appended to `log` before this call is on the disk.
 
-        It fails with `StorageError` if the fsync fails: the directory goes offline and there is no second try.
+        It fails with `StorageError` if the fsync fails: the directory goes offline and there is no second try; and with
+        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class LogHooks(Protocol):
-    """Called on the thread of the change, with the log's lock held: only take note."""
+    """Called on the thread of the change, mostly with the log's lock held: only take note."""
 
     def on_flush_due(self, log: PartitionLog) -> None:
         """`flush.messages` was reached, or a segment was rolled: flush soon, off the loop."""

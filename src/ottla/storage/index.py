@@ -19,6 +19,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from ottla.storage.files import File
     from ottla.storage.open_files import OpenFiles
 
 _OFFSET_ENTRY = struct.Struct(">ii")
@@ -55,7 +56,7 @@ class AbortedTransaction(NamedTuple):
 class _SortedFile:
     """Entries of one size, on disk and then in memory, sorted by each of their fields."""
 
-    __slots__ = ("_state", "base_offset", "entry", "is_unsynced", "open_files", "path")
+    __slots__ = ("_pinned", "_state", "base_offset", "entry", "is_unsynced", "open_files", "path")
 
     def __init__(self, open_files: OpenFiles, path: str, base_offset: int, entry: struct.Struct) -> None:
         self.open_files = open_files
@@ -67,14 +68,22 @@ class _SortedFile:
         # (entries in the file, entries after them): replaced as one, so that readers on other threads never see an
         # entry twice or not at all. -1: the file was not looked at yet.
         self._state: tuple[int, bytearray] = (-1, bytearray())
+        self._pinned: File | None = None
 
     def _load(self) -> tuple[int, bytearray]:
         state = self._state
         if state[0] < 0:
-            files = self.open_files.files
-            size = files.size(self.path) if files.exists(self.path) else 0
+            try:
+                size = self.open_files.files.size(self.path)
+            except FileNotFoundError:
+                size = 0
             state = self._state = (size // self.entry.size, state[1])
         return state
+
+    def pin(self) -> None:
+        """Keep the file open for those who still read it: it is about to lose its name."""
+        if self._load()[0]:
+            self._pinned = self.open_files.get(self.path)
 
     @property
     def count(self) -> int:
@@ -101,7 +110,7 @@ class _SortedFile:
         return first, second
 
     def _read(self, size: int, position: int, nowait: bool) -> bytes | bytearray | memoryview:
-        file = self.open_files.get(self.path)
+        file = self._pinned or self.open_files.get(self.path)
         data = file.pread_nowait(size, position) if nowait else file.pread(size, position)
         if data is None:
             raise WouldBlockError(self.path)
@@ -156,7 +165,11 @@ class _SortedFile:
         """Make the entries in the file durable."""
         if self.is_unsynced:
             self.is_unsynced = False
-            self.open_files.files.sync_file(self.path)
+            try:
+                self.open_files.files.sync_file(self.path)
+            except OSError:
+                self.is_unsynced = True
+                raise
 
     def _keep(self, count: int) -> None:
         """Drop all entries from number `count` on."""
@@ -175,9 +188,14 @@ class _SortedFile:
 
     def is_whole(self) -> bool:
         """Whether the file can be an index at all: whole entries, none of them the zeros Kafka preallocates."""
-        files = self.open_files.files
-        if not files.exists(self.path) or files.size(self.path) % self.entry.size:
+        try:
+            size = self.open_files.files.size(self.path)
+        except FileNotFoundError:
             return False
+        if size % self.entry.size:
+            return False
+        if self._state[0] < 0:
+            self._state = (size // self.entry.size, self._state[1])
         count = self.count
         return count < 2 or self.get(count - 1) > self.get(count - 2)
 

@@ -4,12 +4,16 @@ Batches stay bytes: one header is read, 12 bytes are patched, one write. What ma
 and `producer_state`, what is deleted by `retention`, what a directory holds after a crash by `recovery`. Nothing here
 waits for a loop or starts a thread; the caller decides where a call runs.
 
-Threads: changes hold `lock` (given by the caller; without one everything must run on one thread); `flush` holds it
-only before and after the fsyncs. Reads take no lock: what they need is published by single assignments, the end last.
+Threads: changes hold `lock` (given by the caller; without one everything must run on one thread); `flush` and
+`replace_segments` let go of it for their fsyncs. Reads take no lock: what they need is published by single assignments,
+the end last.
 
 Invariants: log_start_offset <= high_watermark <= log_end_offset; recovery_point <= log_end_offset, and everything below
 the recovery point is on the disk, names of files included. After a failed write or fsync the log is failed for good:
-`StorageError`. A full disk is no failure: the partial write is cut off and KAFKA_STORAGE_ERROR answered.
+`StorageError`. A full disk, or no descriptor left, is no failure where the step can be taken back: a partial write is cut
+off, a flush or a close is left for the next one, and KAFKA_STORAGE_ERROR answered. Where it cannot (in the middle of a
+truncation, of a swap, behind an abort marker) this log is failed, but not its directory. An fsync that finds the disk
+full is a failed fsync.
 
 Sources: Kafka's UnifiedLog, LocalLog; kafka-features.md §6.
 """
@@ -31,14 +35,14 @@ from ottla.protocol.records.batch import (
 )
 from ottla.protocol.records.control import read_marker
 from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
-from ottla.storage.files import NO_SPACE
+from ottla.storage.files import NO_DESCRIPTOR, PASSING
 from ottla.storage.hooks import NoHooks
 from ottla.storage.open_files import OpenFiles
 from ottla.storage.reading import LogReader, base_offset_of, first_at_or_before
 from ottla.storage.recovery import LogLoader, replay_producers
 from ottla.storage.retention import expired_segments
 from ottla.storage.rolling import should_roll
-from ottla.storage.segment import DELETED_SUFFIX, SNAPSHOT_SUFFIX, Segment, file_name
+from ottla.storage.segment import CLEANED_SUFFIX, DELETED_SUFFIX, SNAPSHOT_SUFFIX, SWAP_SUFFIX, Segment, file_name
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
 from ottla.storage.validation import validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
@@ -90,6 +94,7 @@ class PartitionLog:
         "_open_files",
         "_reader",
         "_snapshots",
+        "_swapping",
         "_unflushed",
         "_unsynced_snapshots",
         "config",
@@ -149,6 +154,8 @@ class PartitionLog:
         self._is_new = False
         self._failure: str | None = None
         self._generation = 0
+        #: Compacted segments that are about to take the place of others.
+        self._swapping: list[Segment] = []
         self._reader = LogReader(self.log_end_offset, self._active)
 
     @classmethod
@@ -277,15 +284,21 @@ class PartitionLog:
         return self.config.flush_messages == 1
 
     @property
-    def unflushed_messages(self) -> int:
-        return self.log_end_offset - self.recovery_point
-
-    @property
     def failure(self) -> str | None:
         """Why the log is of no use any more, or None."""
         return self._failure
 
     # -- append
+
+    def append_would_wait(self) -> bool:
+        """Whether another thread changes the log right now, so that an append would wait for it."""
+        acquire = getattr(self._lock, "acquire", None)
+        if acquire is None:
+            return False
+        if not acquire(False):
+            return True
+        self._lock.release()  # type: ignore[attr-defined]
+        return False
 
     def append_as_leader(
         self,
@@ -308,7 +321,7 @@ class PartitionLog:
             transaction_version: of the WriteTxnMarkers request.
 
         Raises:
-            KafkaError: the batch is refused and nothing was appended. KafkaStorageError: the disk is full.
+            KafkaError: the batch is refused and nothing was appended. KafkaStorageError: no space or no descriptor is left.
             StorageError: the disk failed, now or before.
         """
         batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
@@ -396,7 +409,13 @@ class PartitionLog:
 
     def _write(self, data: Buffer) -> int:
         active = self._active
-        before = active.size
+        try:
+            if not active.is_warm:
+                active.warm_up()
+            active.open_for_append()
+            before = active.size
+        except OSError as error:
+            raise self._refuse(error) from error
         try:
             if failpoints.ENABLED:
                 self._write_with_failpoints(data)
@@ -419,19 +438,27 @@ class PartitionLog:
             active.undo_append(before)
         except OSError as second:
             return self._fail(second)
-        if error.errno in NO_SPACE:
-            return KafkaStorageError(f"{self.topic_partition}: no space left on the disk of {self.directory}")
+        return self._refuse(error)
+
+    def _refuse(self, error: OSError) -> Exception:
+        """Return what to raise when nothing has changed: the log fails unless the error passes."""
+        if error.errno in PASSING:
+            return KafkaStorageError(f"{self.topic_partition}: {self.directory}: {error}")
         return self._fail(error)
 
-    def _fail(self, error: OSError) -> StorageError:
+    def _fail(self, error: OSError, *, is_lost: bool = False) -> StorageError:
+        """The log is of no use any more; and its directory neither, unless the error passes and no data `is_lost`."""
         if self._failure is None:
             self._failure = f"{self.topic_partition}: the disk of {self.directory} failed: {error}"
-            self._hooks.on_failed(self, error)
+            if error.errno in PASSING and not is_lost:
+                logger.error("%s; the partition is out of use until the next start", self._failure)
+            else:
+                self._hooks.on_failed(self, error)
         return StorageError(self._failure)
 
     def on_io_error(self, error: OSError) -> None:
-        """Whoever worked on this log's files met an error: unless the disk is only full, the log fails."""
-        if error.errno not in NO_SPACE:
+        """Whoever worked on this log's files met an error: the log and its directory fail, unless it passes."""
+        if error.errno not in PASSING:
             self._fail(error)
 
     def fail(self, reason: str) -> None:
@@ -473,15 +500,18 @@ class PartitionLog:
     # -- roll
 
     def _should_roll(self, size: int, last: int, max_timestamp: int, now_ms: int) -> bool:
-        return should_roll(
-            self._active,
-            self.config,
-            self.topic_partition,
-            size=size,
-            last_offset=last,
-            max_timestamp=max_timestamp,
-            now_ms=now_ms,
-        )
+        try:
+            return should_roll(
+                self._active,
+                self.config,
+                self.topic_partition,
+                size=size,
+                last_offset=last,
+                max_timestamp=max_timestamp,
+                now_ms=now_ms,
+            )
+        except OSError as error:  # the time of its first batch is not known yet
+            raise self._refuse(error) from error
 
     def roll(self, now_ms: int) -> Segment:
         """Seal the active segment and begin a new one at the log end.
@@ -506,13 +536,12 @@ class PartitionLog:
             self._write_snapshot(base_offset)
             segment.create(now_ms)
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise self._fail(error) from error
-            try:
-                segment.remove()  # the sealed one goes on: no file may claim its offsets
-            except OSError as second:
-                raise self._fail(second) from second
-            raise KafkaStorageError(f"{self.topic_partition}: no space for a new segment") from error
+            if error.errno in PASSING:
+                try:
+                    segment.remove()  # the sealed one goes on: no file may claim its offsets
+                except OSError as second:
+                    raise self._fail(second) from second
+            raise self._refuse(error) from error
         self._directory_dirty = True
         self._unflushed.append(sealed)
         self.segments = [*self.segments, segment]
@@ -532,17 +561,21 @@ class PartitionLog:
 
     # -- flush
 
-    def flush(self, *, with_indexes: bool = False, now_ms: int | None = None) -> int:
+    def flush(self, *, now_ms: int | None = None) -> int:
         """Make everything appended so far durable and return the new recovery point. May take long: off the loop.
 
-        Appends go on meanwhile. `with_indexes` is for closing: else recovery rebuilds those of the active segment.
+        Appends go on meanwhile. Recovery rebuilds the indexes of the active segment.
 
         Raises:
+            KafkaStorageError: no space or no descriptor is left; the recovery point stays and the next flush does it all.
             StorageError: an fsync failed, now or before. What is on the disk is unknown; it is never tried again.
         """
+        if self._failure is not None:
+            raise StorageError(self._failure)
+        return self._flush(now_ms=now_ms)
+
+    def _flush(self, *, with_indexes: bool = False, now_ms: int | None = None) -> int:
         with self._lock:
-            if self._failure is not None:
-                raise StorageError(self._failure)
             if now_ms is not None:
                 self.last_flush_ms = now_ms
             target, generation = self.log_end_offset, self._generation
@@ -560,11 +593,21 @@ class PartitionLog:
             ):
                 self._is_new = is_new  # nothing that would be missed
                 return target
+
+            def put_back() -> None:
+                self._unsynced_snapshots = [*snapshots, *self._unsynced_snapshots]
+                self.leader_epochs.is_dirty |= epochs is not None
+                self._directory_dirty |= directory_dirty
+                self._is_new |= is_new
+                self._active_was_cut |= was_cut
+
             try:
                 is_dirty = was_cut or (target > self.recovery_point and active.size > 0)
                 file = active.open_for_append() if is_dirty else None
             except OSError as error:
-                raise self._fail(error) from error
+                put_back()
+                raise self._refuse(error) from error
+        passing = NO_DESCRIPTOR
         try:
             failpoints.hit("log.flush")
             for segment in sealed:
@@ -576,16 +619,22 @@ class PartitionLog:
             for path in snapshots:
                 self._sync_path(path)
             if epochs is not None:
+                # A new file each time: it can be tried again even if it was its fsync that found no space.
+                passing = PASSING
                 self.files.write_atomic(f"{self.directory}/{LEADER_EPOCH_FILE}", epochs)
-                directory_dirty = is_new
+                passing = NO_DESCRIPTOR
             if is_new and self.topic_id != ZERO_UUID:
                 self._sync_path(f"{self.directory}/{PARTITION_METADATA_FILE}")
-            if directory_dirty or is_new:
+            if is_new or (directory_dirty and epochs is None):
                 self.files.sync_dir(self.directory)
             if is_new:
                 self.files.sync_dir(self.directory.rpartition("/")[0] or ".")
         except OSError as error:
-            raise self._fail(error) from error
+            if error.errno not in passing:
+                raise self._fail(error, is_lost=True) from error
+            with self._lock:
+                put_back()
+            raise self._refuse(error) from error
         with self._lock:
             if generation == self._generation:
                 self.recovery_point = max(self.recovery_point, target)
@@ -625,6 +674,7 @@ class PartitionLog:
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
             WouldBlockError: with `nowait`: call again off the loop.
+            KafkaStorageError: no descriptor is left.
             StorageError: the disk failed.
         """
         end = self._reader.end[0]
@@ -639,7 +689,7 @@ class PartitionLog:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and offset < self.log_start_offset:
                 raise OffsetOutOfRangeError(f"{self.topic_partition}: offset {offset} was deleted") from error
-            raise self._fail(error) from error
+            raise self._refuse(error) from error
 
     def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
         """Return (offset, timestamp, leader epoch) of the first record at or after a time; may wait for the disk."""
@@ -709,16 +759,21 @@ class PartitionLog:
     # -- delete
 
     def delete_old_segments(self, now_ms: int) -> int:
-        """Delete what retention lets go; return how many segments.
+        """Delete what retention lets go; return how many segments. While compacted ones are swapped in, that is none.
 
         Raises:
+            OSError: a segment's time cannot be read: `on_io_error`.
+            KafkaStorageError: no space for a new active segment.
             StorageError: the disk failed.
         """
         total = 0
+        self._learn_times(now_ms)
         while True:
             with self._lock:
                 if self._failure is not None:
                     raise StorageError(self._failure)
+                if self._swapping:
+                    return total
                 expired = expired_segments(
                     self.segments,
                     self.config,
@@ -742,6 +797,16 @@ class PartitionLog:
                 )
                 self._remove_segments(doomed)
                 total += expired.segment_count
+
+    def _learn_times(self, now_ms: int) -> None:
+        """Read what time retention goes by while nobody waits for the lock: segments remember it."""
+        if self.config.cleanup_delete and self.config.retention_ms >= 0:
+            for segment in self.segments[:-1]:
+                try:
+                    if now_ms - segment.largest_timestamp_ms <= self.config.retention_ms:
+                        return
+                except FileNotFoundError:
+                    return  # removed or replaced meanwhile
 
     def _remove_segments(self, doomed: list[Segment]) -> None:
         """Take segments out of the log; their files are renamed now and unlinked later."""
@@ -769,32 +834,61 @@ class PartitionLog:
         return path + DELETED_SUFFIX
 
     def replace_segments(self, new: list[Segment], old: list[Segment]) -> None:
-        """Put compacted segments in the place of the ones they were made from.
+        """Put compacted segments in the place of the ones they were made from. May take long: off the loop.
 
         The new ones have the suffix `.cleaned`, are synced, and cover the offsets of the old ones, which are sealed.
         A crash at any point leaves either all old or all new segments (see `recovery`).
 
+        The lock is let go for both fsyncs of the directory. That is safe: until the first one is through, the old
+        segments are untouched and readers use them, appends and rolls only add names, retention waits for its next
+        round, and a truncation takes the new segments back (`_withdraw`). Once it is through, the disk holds old and
+        new ones whatever happens, and recovery finishes the swap from any of the renames that follow; the second one
+        merely has to come before the old files are unlinked.
+
         Raises:
+            ValueError: an old segment is not sealed, or went away meanwhile; the new ones are `.cleaned` again.
+            KafkaStorageError: no descriptor is left; as above.
             StorageError: the disk failed.
         """
         with self._lock:
             if self._failure is not None:
                 raise StorageError(self._failure)
-            if any(segment not in self.segments[:-1] for segment in old):
-                raise ValueError(f"{self.topic_partition}: a segment to replace is not sealed or no longer there")
+            self._check_replaceable(old)
             try:
                 for segment in sorted(new, key=base_offset_of, reverse=True):
-                    segment.rename(".swap")
+                    segment.rename(SWAP_SUFFIX)
                     failpoints.hit("log.swap")
-                self.files.sync_dir(self.directory)
-                removed = []
+            except OSError as error:
+                raise self._fail(error) from error
+            self._swapping = new
+        try:
+            self.files.sync_dir(self.directory)
+        except OSError as error:
+            with self._lock:
+                if error.errno in NO_DESCRIPTOR:
+                    self._withdraw()
+                    raise self._refuse(error) from error
+                raise self._fail(error, is_lost=True) from error
+        with self._lock:
+            if self._failure is not None:
+                raise StorageError(self._failure)
+            if self._swapping is not new:
+                raise ValueError(f"{self.topic_partition}: a segment to replace was cut off meanwhile")
+            try:
+                for segment in old:
+                    segment.pin()
+            except OSError as error:
+                if error.errno in PASSING:
+                    self._withdraw()
+                raise self._refuse(error) from error
+            removed: list[str] = []
+            try:
                 for segment in old:
                     segment.rename(DELETED_SUFFIX)
                     removed += [path for path in segment.paths() if self.files.exists(path)]
                 failpoints.hit("log.swap.rename")
                 for segment in new:
                     segment.rename("")
-                self.files.sync_dir(self.directory)
             except OSError as error:
                 raise self._fail(error) from error
             gone = set(map(id, old))
@@ -802,12 +896,33 @@ class PartitionLog:
             self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
             self._reader.forget_places()
             self.segments = sorted([*kept, *new], key=base_offset_of)
+            self._swapping = []
             for segment in old:
                 self._aborted_bases.discard(segment.base_offset)
             for segment in new:
                 if segment.transaction_index.entries():
                     self._aborted_bases.add(segment.base_offset)
-            self._hooks.on_files_removed(self, removed)
+        try:
+            self.files.sync_dir(self.directory)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR:
+                raise self._fail(error, is_lost=True) from error
+            self._directory_dirty = True  # the next flush does it; the old files stay until the next start
+            return
+        self._hooks.on_files_removed(self, removed)
+
+    def _check_replaceable(self, old: list[Segment]) -> None:
+        if any(segment not in self.segments[:-1] for segment in old):
+            raise ValueError(f"{self.topic_partition}: a segment to replace is not sealed or no longer there")
+
+    def _withdraw(self) -> None:
+        """Take back segments that were about to replace others: `.cleaned` again, which recovery removes."""
+        swapping, self._swapping = self._swapping, []
+        try:
+            for segment in sorted(swapping, key=base_offset_of):
+                segment.rename(CLEANED_SUFFIX)
+        except OSError as error:
+            raise self._fail(error) from error
 
     # -- truncate
 
@@ -826,6 +941,7 @@ class PartitionLog:
             if offset <= self.segments[0].base_offset:
                 self._start_over(offset, now_ms)
                 return
+            self._withdraw()
             try:
                 self._truncate(offset, now_ms)
             except OSError as error:
@@ -871,6 +987,7 @@ class PartitionLog:
             self._start_over(offset, now_ms)
 
     def _start_over(self, offset: int, now_ms: int) -> None:
+        self._withdraw()
         self._generation += 1
         old = self.segments
         segment = Segment(self._open_files, self.directory, offset)
@@ -898,6 +1015,7 @@ class PartitionLog:
         """Flush, write the final index entries and a producer snapshot, close the files.
 
         Raises:
+            KafkaStorageError: no space or no descriptor is left; it may be tried again.
             StorageError: the disk failed: the stop is not clean.
         """
         with self._lock:
@@ -911,12 +1029,17 @@ class PartitionLog:
                     # Not worth an fsync in each of thousands of empty logs: the next leader notes its epoch again.
                     self.leader_epochs.is_dirty = False
             except OSError as error:
-                raise self._fail(error) from error
-        self.flush(with_indexes=True)
+                raise self._refuse(error) from error
+            # From here on: a batch behind the snapshot would be overwritten after a "clean" start.
+            self._failure = f"{self.topic_partition}: the log is closed"
+        try:
+            self._flush(with_indexes=True)
+        except KafkaStorageError:
+            self._failure = None  # as it was: not closed
+            raise
         with self._lock:
             for segment in self.segments:
                 segment.close()
-            self._failure = f"{self.topic_partition}: the log is closed"
 
     def abandon(self, reason: str) -> None:
         """Let go of all files without writing: after a failure, or before the directory is deleted.
@@ -926,3 +1049,8 @@ class PartitionLog:
         self.fail(reason)
         for segment in self.segments:
             segment.forget()
+
+    def retire(self, reason: str) -> None:
+        """`abandon`, but after the change that is under way: waits for the lock, so off the loop."""
+        with self._lock:
+            self.abandon(reason)

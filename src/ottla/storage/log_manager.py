@@ -2,11 +2,12 @@
 
 Opens and recovers the logs at start, makes and deletes them, notes offsets in checkpoints, closes everything so that the
 next start need not read. Runs in the background: retention, checkpoints, timed flushes, expiry of producers, compaction,
-unlinking of deleted files. All of it leaves the loop in small slices (`Offload`): no request waits for it.
+unlinking of deleted files. All of it leaves the loop in small slices (`Offload`); where it changes a log it holds that
+log's lock, never for an fsync, so that an append may wait for it shortly (`PartitionLog.append_would_wait`).
 
-A directory whose disk fails (any `OSError` but "no space") goes offline: its logs refuse everything, the owner is told,
-and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is decided in
-`retention`, `compaction`, `recovery`; it is the one place of the storage that knows a loop.
+A directory whose disk fails (any `OSError` but "no space" and "no descriptor") goes offline: its logs refuse everything,
+the owner is told, and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is
+decided in `retention`, `compaction`, `recovery`; it is the one place of the storage that knows a loop.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ottla import failpoints
-from ottla.errors import StorageError
+from ottla.errors import KafkaStorageError, StorageError
 from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
 from ottla.storage.cleaner import Cleaner
 from ottla.storage.compaction import DEFAULT_LOAD_FACTOR, DEFAULT_MEMORY_BYTES, CleaningResult
 from ottla.storage.config import LONG_MAX, LogConfig
-from ottla.storage.files import NO_SPACE
+from ottla.storage.files import NO_DESCRIPTOR, PASSING
 from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
 from ottla.storage.log_directory import DELETE_SUFFIX, STRAY_SUFFIX, Checkpoints, LogDirectory, renamed
@@ -73,30 +74,12 @@ class LogManagerSettings:
     open_files_max: int = DEFAULT_CAPACITY
 
 
-class ReplicaInfo(NamedTuple):
-    """One log in a directory."""
-
-    topic: str
-    partition: int
-    size: int
-    #: How far it is behind the high watermark.
-    offset_lag: int = 0
-    #: Whether it is being moved here.
-    is_future: bool = False
-
-
-class LogDirInfo(NamedTuple):
-    """One log directory. Bytes are -1 if unknown; an offline one has no replicas."""
-
-    path: str
-    online: bool
-    total_bytes: int
-    usable_bytes: int
-    replicas: list[ReplicaInfo]
-
-
 class LogManager:
-    """The logs of this broker. All coroutines, and all methods but `create` and `delete`, belong to the loop's thread.
+    """The logs of this broker.
+
+    All coroutines belong to the loop's thread, and so do the other methods, but for: `create`, `delete` and `set_aside`,
+    which wait for the disk and change `logs`, so that whoever walks over `logs` takes a copy first; and what logs tell
+    (`on_flush_due`, `on_files_removed`, `on_failed`), which comes on the thread of the change.
 
     Attributes:
         logs: every log that can be used.
@@ -161,8 +144,12 @@ class LogManager:
         self._offload = offload
         self._rng = rng
         self._lock_factory = lock_factory
-        self._commits = GroupCommit(offload, clock.wall_ms)
+        #: One for each directory: a disk that hangs does not hold up the others.
+        self._commits: dict[str, GroupCommit] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._renaming = lock_factory()
+        #: Deleted logs whose directories could not be renamed yet.
+        self._undeleted: dict[TopicPartition, PartitionLog] = {}
         self._removals: deque[tuple[int, str, bool]] = deque()
         self._flush_due: dict[PartitionLog, None] = {}
         self._loaded = False
@@ -290,7 +277,9 @@ class LogManager:
                     hooks=self,
                     lock=self._lock_factory(),
                 )
-            except (OSError, StorageError) as error:
+            except (OSError, StorageError, KafkaStorageError) as error:
+                if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+                    raise StorageError(f"{topic_partition}: {error}: raise the limit of open files") from error
                 failed.append((directory.path, f"{topic_partition}: {error}"))
                 continue
             if log.recovered_bytes:
@@ -306,12 +295,14 @@ class LogManager:
 
         Raises:
             StorageError: no directory is usable.
+            KafkaStorageError: a deleted log of this name is still in the way.
             OSError: the disk failed or is full.
         """
         known = self.logs.get(topic_partition)
         if known is not None:
             known.set_topic_id(topic_id)
             return known
+        self._rename_deleted(topic_partition)
         path = self._roomiest()
         if config.flush_ms < LONG_MAX:
             self._any_flush_ms = True
@@ -329,7 +320,7 @@ class LogManager:
                 lock=self._lock_factory(),
             )
         except OSError as error:
-            if error.errno not in NO_SPACE:
+            if error.errno not in PASSING:
                 self._take_offline_soon(path, f"{topic_partition}: {error}")
             raise
         self.logs[topic_partition] = log
@@ -347,23 +338,40 @@ class LogManager:
         return min(paths, key=counts.__getitem__)
 
     def delete(self, topic_partition: TopicPartition) -> None:
-        """Take a log away: renamed now, unlinked after file.delete.delay.ms; may be called off the loop.
+        """Take a log away: renamed now, unlinked after file.delete.delay.ms. Waits for the log's lock: off the loop.
 
         Raises:
+            KafkaStorageError: no space or no descriptor is left; the log is gone, its directory is renamed later.
             OSError: the disk failed.
         """
         log = self.logs.pop(topic_partition)
-        log.abandon(f"{topic_partition} was deleted")
-        parent = log.directory.rpartition("/")[0]
-        self.cleaner.forget(parent, topic_partition)
-        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
-        try:
-            self.files.rename(log.directory, target)
-            self.files.sync_dir(parent)
-        except OSError as error:
-            self._take_offline_soon(parent, f"{topic_partition}: {error}")
-            raise
-        self._removals.append((self._clock.wall_ms() + log.config.file_delete_delay_ms, target, True))
+        log.retire(f"{topic_partition} was deleted")
+        self.cleaner.forget(log.directory.rpartition("/")[0], topic_partition)
+        self._undeleted[topic_partition] = log
+        self._rename_deleted(topic_partition)
+
+    def _rename_deleted(self, topic_partition: TopicPartition) -> None:
+        """Give a deleted log's directory the name under which it waits; what passes is tried again later."""
+        with self._renaming:
+            log = self._undeleted.pop(topic_partition, None)
+            if log is None:
+                return
+            parent = log.directory.rpartition("/")[0]
+            target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
+            try:
+                try:
+                    self.files.rename(log.directory, target)
+                except OSError as error:
+                    if error.errno in PASSING:
+                        self._undeleted[topic_partition] = log
+                    raise
+                self._removals.append((self._clock.wall_ms() + log.config.file_delete_delay_ms, target, True))
+                self.files.sync_dir(parent)
+            except OSError as error:
+                if error.errno in PASSING:
+                    raise KafkaStorageError(f"{topic_partition} is deleted later: {error}") from error
+                self._take_offline_soon(parent, f"{topic_partition}: {error}")
+                raise
 
     def set_aside(self, topic_partition: TopicPartition) -> str:
         """Take a log away that belongs to no topic any more, and keep it; return where. May be called off the loop.
@@ -372,7 +380,7 @@ class LogManager:
             OSError: the disk failed.
         """
         log = self.logs.pop(topic_partition)
-        log.abandon(f"{topic_partition} belongs to no topic")
+        log.retire(f"{topic_partition} belongs to no topic")
         parent = log.directory.rpartition("/")[0]
         target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), STRAY_SUFFIX)}"
         self.files.rename(log.directory, target)
@@ -434,16 +442,22 @@ class LogManager:
             return
         self.offline_dirs[path] = reason
         logger.error("log directory %s is offline: %s", path, reason)
-        gone = [key for key, log in self.logs.items() if log.directory.rpartition("/")[0] == path]
+        gone = [key for key, log in list(self.logs.items()) if log.directory.rpartition("/")[0] == path]
         for topic_partition in gone:
-            self.logs.pop(topic_partition).abandon(f"log directory {path} is offline: {reason}")
+            log = self.logs.pop(topic_partition, None)  # or just deleted, on another thread
+            if log is not None:
+                log.abandon(f"log directory {path} is offline: {reason}")
         self.on_directory_offline(path, gone)
 
     # -- flush
 
     def commit(self, log: PartitionLog) -> asyncio.Future[None]:
         """Return what resolves when everything appended to `log` so far is on the disk; one fsync for all who wait."""
-        return self._commits.commit(log)
+        path = log.directory.rpartition("/")[0]
+        commits = self._commits.get(path)
+        if commits is None:
+            commits = self._commits[path] = GroupCommit(self._offload, self._clock.wall_ms)
+        return commits.commit(log)
 
     async def flush_by_time(self) -> None:
         """Flush the logs whose oldest unflushed record is older than flush.ms."""
@@ -455,26 +469,6 @@ class LogManager:
         ]
         if due:
             await asyncio.wait(due)
-
-    # -- facts
-
-    async def describe(self) -> list[LogDirInfo]:
-        """Return the state of every configured directory, in the order of the configuration (DescribeLogDirs)."""
-        return [await self._offload.run(self._describe, path) for path in self._paths]
-
-    def _describe(self, path: str) -> LogDirInfo:
-        if path in self.offline_dirs or path not in self.directories:
-            return LogDirInfo(path, False, -1, -1, [])
-        try:
-            total, usable = self.files.disk_usage(path)
-        except OSError:
-            total = usable = -1
-        replicas = [
-            ReplicaInfo(log.topic_partition.topic, log.topic_partition.partition, log.size)
-            for log in list(self.logs.values())
-            if log.directory.rpartition("/")[0] == path
-        ]
-        return LogDirInfo(path, True, total, usable, replicas)
 
     # -- checkpoints
 
@@ -498,7 +492,7 @@ class LogManager:
     async def _write_checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
         failed: set[str] = set()
         by_path: dict[str, dict[TopicPartition, int]] = {path: {} for path in self.directories}
-        for topic_partition, log in self.logs.items():
+        for topic_partition, log in list(self.logs.items()):
             offset = offset_of(log)
             if offset is not None:
                 by_path[log.directory.rpartition("/")[0]][topic_partition] = offset
@@ -508,7 +502,7 @@ class LogManager:
                     await self._offload.run(self.directories[path].write_offsets, name, offsets)
                 except OSError as error:
                     failed.add(path)
-                    if error.errno in NO_SPACE:
+                    if error.errno in PASSING:
                         logger.warning("%s could not be written to %s: %s", name, path, error)
                     else:
                         self._take_offline(path, f"{name}: {error}")
@@ -580,7 +574,7 @@ class LogManager:
         foreign = {path for path, directory in self.directories.items() if directory.is_foreign}
         if not foreign:
             return list(self.logs.values())
-        return [log for log in self.logs.values() if log.directory.rpartition("/")[0] not in foreign]
+        return [log for log in list(self.logs.values()) if log.directory.rpartition("/")[0] not in foreign]
 
     def _retain(self, logs: list[PartitionLog]) -> int:
         total = 0
@@ -589,6 +583,9 @@ class LogManager:
                 total += log.delete_old_segments(self._clock.wall_ms())
             except StorageError:
                 continue  # its directory is on its way offline, or the log was deleted meanwhile
+            except OSError as error:
+                log.on_io_error(error)
+                logger.warning("retention of %s failed: %s", log.topic_partition, error)
             except Exception as error:
                 logger.warning("retention of %s failed and is tried again: %s", log.topic_partition, error)
         return total
@@ -599,10 +596,15 @@ class LogManager:
 
     async def expire_producers(self) -> int:
         """Forget silent producers; return how many."""
-        return sum(log.expire_producers(self._clock.wall_ms()) for log in list(self.logs.values()))
+        total = 0
+        for logs in self._sliced(list(self.logs.values())):
+            total += await self._offload.run(_expire_all, logs, self._clock.wall_ms())
+        return total
 
     async def remove_deleted_files(self, *, all_of_them: bool = False) -> int:
         """Unlink what was deleted and whose delay is over; return how many files and directories."""
+        for topic_partition in list(self._undeleted):
+            await self._offload.run(self._try_rename_deleted, topic_partition)
         now_ms = self._clock.wall_ms()
         due: list[tuple[str, bool]] = []
         # Delays differ by topic, so that the queue is not quite in order.
@@ -615,6 +617,12 @@ class LogManager:
         for start in range(0, len(due), SLICE):
             await self._offload.run(self._remove, due[start : start + SLICE])
         return len(due)
+
+    def _try_rename_deleted(self, topic_partition: TopicPartition) -> None:
+        try:
+            self._rename_deleted(topic_partition)
+        except (OSError, KafkaStorageError) as error:
+            logger.warning("%s", error)
 
     def _remove(self, due: list[tuple[str, bool]]) -> None:
         for path, is_directory in due:
@@ -637,7 +645,8 @@ class LogManager:
 
     async def close(self, *, broker_epoch: int = -1) -> None:
         """Flush and close all logs, write the checkpoints, and last the clean marker. `run` must have ended."""
-        await self._commits.drain()
+        for commits in list(self._commits.values()):
+            await commits.drain()
         unclean: dict[str, None] = {}
         slices = deque(self._sliced(list(self.logs.values())))
 
@@ -662,6 +671,10 @@ class LogManager:
 def _checkpointed_log_start(log: PartitionLog) -> int | None:
     """Only what the name of the first segment does not say."""
     return log.log_start_offset if log.log_start_offset > log.segments[0].base_offset else None
+
+
+def _expire_all(logs: list[PartitionLog], now_ms: int) -> int:
+    return sum(log.expire_producers(now_ms) for log in logs)
 
 
 def _close_all(logs: list[PartitionLog]) -> list[str]:

@@ -24,6 +24,7 @@ class OpenFiles:
         self.files = files
         self.capacity = max(1, capacity)
         self._open: OrderedDict[str, File] = OrderedDict()
+        self._forgotten = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -41,7 +42,10 @@ class OpenFiles:
             except KeyError:  # evicted by another thread in between; our reference still holds
                 pass
             return file
+        forgotten = self._forgotten
         file = self.files.open(path, write=False)
+        if forgotten != self._forgotten:
+            return file  # perhaps the file that had this name before: good for this reader, for nobody else
         self._open[path] = file
         while len(self._open) > self.capacity:
             try:
@@ -61,6 +65,7 @@ class OpenFiles:
 
     def forget(self, path: str) -> None:
         """Drop a file that was renamed, replaced, truncated or deleted."""
+        self._forgotten += 1
         self._open.pop(path, None)
 
     def close(self) -> None:

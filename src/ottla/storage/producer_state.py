@@ -322,13 +322,6 @@ class ProducerState:
         self._unreplicated.clear()
         self.end_offset = end_offset
 
-    def last_offsets(self) -> dict[int, tuple[int, int]]:
-        """Return producer id -> (last data offset, epoch): batches that compaction keeps, if only their headers."""
-        return {
-            producer_id: (entry.batches[-1].last_offset if entry.batches else -1, entry.producer_epoch)
-            for producer_id, entry in self.entries.items()
-        }
-
     # Snapshots
 
     def snapshot(self) -> bytes:

@@ -55,12 +55,14 @@ class Segment:
         "_index_entries",
         "_max_timestamp",
         "_offset_index",
+        "_pinned",
         "_size",
         "_time_index",
         "_transaction_index",
         "base_offset",
         "created_ms",
         "directory",
+        "is_warm",
         "max_timestamp_offset",
         "open_files",
         "suffix",
@@ -73,9 +75,12 @@ class Segment:
         #: "" or, while compaction writes it, ".cleaned" or ".swap".
         self.suffix = suffix
         self.created_ms = 0
+        #: Whether `warm_up` has nothing to do.
+        self.is_warm = False
         self.max_timestamp_offset = base_offset
         self._size = -1
         self._file: File | None = None
+        self._pinned = False
         self._first_timestamp: int | None = None
         self._max_timestamp: int | None = None
         self._bytes_since_index = 0
@@ -114,6 +119,18 @@ class Segment:
         self.time_index.start_empty()
         self.transaction_index.start_empty()
         self._max_timestamp = -1
+        self.is_warm = True
+
+    def warm_up(self) -> None:
+        """Open and read what `note_batch` needs: after the write it is too late for an error.
+
+        Raises:
+            OSError: nothing has changed.
+        """
+        self.open_for_append()
+        _ = self.max_timestamp_ms, self.offset_index.count, self.time_index.count
+        self.time_index.maybe_add(-1, self.base_offset)  # adds nothing, learns what is there
+        self.is_warm = True
 
     def open_for_append(self) -> File:
         """Return the writable file of an active segment, opened now if it was not."""
@@ -229,16 +246,28 @@ class Segment:
         for path in self.paths():
             self.open_files.forget(path)
 
+    def pin(self) -> None:
+        """Keep all files open for readers that hold this segment still, before its files get other names."""
+        self._file = self.file
+        self.offset_index.pin()
+        self.time_index.pin()
+        self.transaction_index.entries()
+        self._pinned = True
+
     def rename(self, suffix: str) -> None:
         """Give all files another suffix, the .log first as Kafka does: `recovery` relies on the order."""
         files = self.open_files.files
-        old = self.paths()
+        old, file = self.paths(), self._file
         self.forget()
+        if self._pinned:
+            self._file = file
         self.suffix = suffix
         for source, target in zip(old, self.paths(), strict=True):
             if files.exists(source):
                 files.rename(source, target)
-        self._offset_index = self._time_index = self._transaction_index = None
+            self.open_files.forget(target)
+        if not self._pinned:
+            self._offset_index = self._time_index = self._transaction_index = None
 
     def remove(self) -> None:
         """Delete the files."""

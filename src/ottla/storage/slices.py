@@ -7,7 +7,7 @@ the newest batches of the active segment start: consumers at the end of the log 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,9 +102,3 @@ class Tail:
         if stop <= start:
             return start, 0, offset
         return start, stop - start, next_offset
-
-    def position_of(self, base_offset: int) -> int | None:
-        """Return where the batch that begins at `base_offset` starts, if it is remembered."""
-        offsets, positions = self._arrays
-        index = bisect_left(offsets, base_offset)
-        return positions[index] if index < len(offsets) and offsets[index] == base_offset else None

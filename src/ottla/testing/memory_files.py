@@ -120,7 +120,7 @@ class MemoryFile:
         return bytes(self._node.data[position : position + size])
 
     def pread_nowait(self, size: int, position: int) -> bytes | None:
-        return self.pread(size, position)
+        return None if self._disk.is_cold(self._path) else self.pread(size, position)
 
     def size(self) -> int:
         return len(self._node.data)
@@ -161,6 +161,7 @@ class MemoryFiles:
     Attributes:
         capacity: bytes of file content that fit; beyond, an append writes what fits and raises ENOSPC.
         fail: called as `fail(operation, path)` before each operation; raise OSError to make it fail.
+        is_cold: whether a file's content must be waited for; then `pread_nowait` gives nothing.
         torn_append: called with the size of each append; a number makes the process die after that many bytes.
         life: grows with each crash; files opened in an earlier life are dead.
     """
@@ -171,6 +172,7 @@ class MemoryFiles:
         self.used = 0
         self.life = 0
         self.fail: Fail | None = None
+        self.is_cold: Callable[[str], bool] = lambda _path: False
         self.torn_append: Callable[[int], int | None] = lambda _size: None
         self.locks: set[str] = set()
         self._root = _DirectoryNode()

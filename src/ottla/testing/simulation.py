@@ -25,6 +25,7 @@ from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.offload import InlineOffload
 from ottla.testing.memory_files import MemoryFiles
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop
+from ottla.testing.virtual_offload import VirtualOffload
 from ottla.testing.virtual_server import VirtualServer
 from ottla.testing.wire import WireClient
 
@@ -37,6 +38,10 @@ class SimulatedBroker:
     Args:
         loop: the virtual loop; its seed decides everything.
         settings: broker configuration in Kafka's spelling.
+
+    Attributes:
+        slow_disk: whether from the next start on what leaves the loop (fsyncs, retention, compaction, reads of what is
+            not in memory) takes virtual time, so that others run in between.
     """
 
     def __init__(self, loop: VirtualLoop, **settings: object) -> None:
@@ -48,6 +53,7 @@ class SimulatedBroker:
         self._store = MemoryStore()
         self._tree: MemoryTree | None = None
         self._life = 0
+        self.slow_disk = False
 
     async def start(self) -> Broker:
         """Start a process on this machine; what the last one left on the disk is what it finds."""
@@ -62,7 +68,7 @@ class SimulatedBroker:
             BrokerConfig.from_sources(overrides=overrides),
             Surroundings(
                 clock=self.clock,
-                offload=InlineOffload(),
+                offload=VirtualOffload(random.Random(self.loop.random.random())) if self.slow_disk else InlineOffload(),
                 files=self.files,
                 random=random.Random(self.loop.random.random()),
                 lock_factory=nullcontext,

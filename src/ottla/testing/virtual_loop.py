@@ -25,6 +25,8 @@ T = TypeVar("T")
 #: 2026-01-01 UTC: where the wall clock of a simulation starts.
 EPOCH_MS = 1_767_225_600_000
 
+#: What several connections send may arrive together at multiples of this.
+MEETING_SECONDS = 1e-4
 
 #: Which simulated process the running code belongs to; None for the test itself.
 _life: contextvars.ContextVar[int | None] = contextvars.ContextVar("life", default=None)
@@ -95,8 +97,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return None
 
     def delay(self) -> float:
-        """Return how long the next delivery takes: mostly a loopback's tens of microseconds, at times 20 ms."""
-        return self.random.expovariate(20_000) if self.random.random() < 0.98 else self.random.random() * 0.02
+        """Return how long the next delivery takes: mostly a loopback's tens of microseconds, at times 20 ms.
+
+        One in three takes no time or ends on a whole 100 us, so that what several connections send meets in one turn.
+        """
+        kind = self.random.random()
+        if kind < 0.15:
+            return 0.0
+        if kind < 0.33:
+            return MEETING_SECONDS - self._now % MEETING_SECONDS
+        return self.random.expovariate(20_000) if kind < 0.98 else self.random.random() * 0.02
 
     def free_port(self) -> int:
         self._next_port += 1

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ottla.broker.replicas.fetch_sessions import FetchContext, FetchSessionCache
+from ottla.broker.replicas.fetch_sessions import SESSION_PARTITIONS_MAX, FetchContext, FetchSessionCache
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.fetch import (
     FetchPartition,
@@ -131,3 +131,15 @@ def test_topic_id_that_becomes_known_is_resolved(cache: FetchSessionCache) -> No
     assert first.partitions[0].topic == ""
     second = cache.open_context(ask(session_id=first.session_id, epoch=1), BY_ID, NAMES, 0)
     assert second.partitions[0].topic == "orders"
+
+
+def test_more_partitions_than_a_session_holds_are_served_without_one(cache: FetchSessionCache) -> None:
+    most = SESSION_PARTITIONS_MAX
+    context = cache.open_context(ask(*range(most + 1)), BY_NAME, NAMES, 0)
+    assert (context.error, context.session_id, len(context.partitions)) == (ErrorCode.NONE, 0, most + 1)
+    assert len(cache) == 0
+    opened = cache.open_context(ask(*range(most)), BY_NAME, NAMES, 0)
+    assert opened.session_id
+    grown = cache.open_context(ask(most, session_id=opened.session_id, epoch=1), BY_NAME, NAMES, 0)
+    assert (grown.error, grown.session_id, len(grown.partitions)) == (ErrorCode.NONE, 0, most + 1)
+    assert len(cache) == 0

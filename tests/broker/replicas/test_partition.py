@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
-from ottla.broker.replicas.disk_pace import CALM_MS, SLOW_MS, DiskPace
+from ottla.broker.replicas.disk_pace import CALM_MS, QUEUED_BYTES_MAX, SLOW_MS, DiskPace
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError
+from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
 from ottla.offload import InlineOffload
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
@@ -59,14 +63,16 @@ class HandCommits:
 class Bench:
     """A partition with everything around it in the test's hands."""
 
-    def __init__(self, flush_messages: int = LogConfig().flush_messages) -> None:
+    def __init__(
+        self, flush_messages: int = LogConfig().flush_messages, lock: AbstractContextManager[object] | None = None
+    ) -> None:
         self.clock = HandClock()
         self.commits = HandCommits()
         self.pace = DiskPace()
         self.files = MemoryFiles()
         tp = TopicPartition("orders", 0)
         self.log = PartitionLog.open(
-            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now
+            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now, lock=lock
         )
         self.partition = Partition(
             self.log,
@@ -213,3 +219,78 @@ async def test_epoch_start_is_noted_before_the_first_append() -> None:
     bench.append(1)
     assert bench.log.end_offset_for_epoch(3) == (3, 2)
     assert bench.log.end_offset_for_epoch(5) == (5, 3)
+
+
+class HandOffload(InlineOffload):
+    """Runs when the test says so."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        await self.go.wait()
+        return function(*args, **kwargs)
+
+
+async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_give_up() -> None:
+    bench = Bench()
+    bench.partition._offload = offload = HandOffload()
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    size = len(batch())
+    begun, given_up, last = (bench.partition.append(batch()) for _ in range(3))
+    await asyncio.sleep(0)
+    assert isinstance(begun, asyncio.Future)
+    assert isinstance(given_up, asyncio.Future)
+    assert isinstance(last, asyncio.Future)
+    assert bench.pace.queued_bytes == 3 * size
+    given_up.cancel()
+    await asyncio.sleep(0)
+    assert bench.pace.queued_bytes == 2 * size
+    bench.pace.queued_bytes += QUEUED_BYTES_MAX
+    with pytest.raises(RequestTimedOutError):
+        bench.partition.append(batch())
+    bench.pace.queued_bytes -= QUEUED_BYTES_MAX
+    offload.go.set()
+    assert (await begun).last_offset == 0
+    assert (await last).last_offset == 1
+    await asyncio.sleep(0)
+    assert bench.pace.queued_bytes == 0
+
+
+async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_log() -> None:
+    lock = threading.RLock()
+    bench = Bench(lock=lock)
+    bench.partition._offload = offload = HandOffload()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    first, second = bench.partition.append(batch()), bench.partition.append(batch())
+    release.set()
+    thread.join()
+    third = bench.partition.append(batch())
+    offload.go.set()
+    for offset, info in enumerate((first, second, third)):
+        assert isinstance(info, asyncio.Future)
+        assert (await info).last_offset == offset
+    await asyncio.sleep(0)
+    assert bench.append().last_offset == 3
+
+
+async def test_progress_is_counted_in_bytes_of_the_batches_a_commit_covers() -> None:
+    bench = Bench(flush_messages=1)
+    size = len(batch())
+    waiter = FetchWaiter([bench.partition], 2 * size + 1)
+    bench.append()
+    bench.append()
+    await bench.commits.finish()
+    assert (waiter.bytes_wanted, waiter.done.done()) == (1, False)
+    bench.append()
+    await bench.commits.finish()
+    assert waiter.done.done()

@@ -10,12 +10,12 @@ Where we differ from Apache Kafka: a partition's records end at a batch border, 
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError, StorageError
+from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import (
     AbortedTransaction,
@@ -26,10 +26,11 @@ from ottla.protocol.messages.fetch import (
     LeaderIdAndEpoch,
     PartitionData,
 )
+from ottla.storage.index import WouldBlockError
 from ottla.types import ZERO_UUID, IsolationLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterator
 
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.replicas.manager import ReplicaManager
@@ -37,27 +38,62 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.offload import Offload
+    from ottla.storage.files import Buffer
     from ottla.storage.log import PartitionLog
     from ottla.storage.slices import LogSlice
-
-logger = logging.getLogger(__name__)
 
 INVALID_HIGH_WATERMARK = -1
 TOPIC_IDS_SINCE = 13
 LEADER_TOLD_SINCE = 16
 
 
+class _Found(NamedTuple):
+    """One partition of a round."""
+
+    want: FetchPartition
+    data: PartitionData
+    partition: Partition
+
+
 class _Round:
-    """One look at all partitions of a request: slices to read, and whether it may be answered at once."""
+    """One look at all partitions of a request: slices to read, and whether it may be answered at once.
 
-    __slots__ = ("answers", "byte_count", "has_error", "slices", "watched")
+    Attributes:
+        rest: partitions not looked at yet; some are left only while `blocked` is set.
+        blocked: the partition whose place must be looked up on the disk, off the loop, before the look goes on.
+        marks: what each of `watched` was like when it was looked at.
+        room: bytes that may still be added.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "answers",
+        "blocked",
+        "byte_count",
+        "has_error",
+        "isolation",
+        "marks",
+        "rest",
+        "room",
+        "slices",
+        "watched",
+    )
+
+    def __init__(self, asked: FetchContext, isolation: IsolationLevel, room: int) -> None:
+        self.rest: Iterator[FetchPartition] = iter(asked.partitions)
+        self.isolation = isolation
+        self.room = room
         self.answers: list[tuple[FetchPartition, PartitionData]] = []
-        self.slices: list[tuple[PartitionData, LogSlice]] = []
+        self.slices: list[tuple[_Found, LogSlice]] = []
         self.watched: list[Partition] = []
+        self.marks: list[tuple[int, int]] = []
+        self.blocked: _Found | None = None
         self.byte_count = 0
         self.has_error = False
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether one of the partitions has changed since it was looked at."""
+        return [_mark(partition) for partition in self.watched] != self.marks
 
 
 class FetchHandler:
@@ -94,22 +130,60 @@ class FetchHandler:
         if _replica_id(request) >= 0:
             return self._refuse_follower(asked, context.version)
         found = self._look(request, asked)
+        if found.blocked is not None:
+            return self._serve_cold(request, asked, found)
+        return self._serve(request, asked, found)
+
+    def _serve(
+        self, request: FetchRequest, asked: FetchContext, found: _Round
+    ) -> FetchResponse | Awaitable[FetchResponse]:
         if found.byte_count >= request.min_bytes or found.has_error or request.max_wait_ms <= 0 or not asked.partitions:
             return self._answer(asked, found)
         return self._wait(request, asked, found)
 
+    async def _serve_cold(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
+        await self._look_cold(found)
+        answer = self._serve(request, asked, found)
+        return answer if isinstance(answer, FetchResponse) else await answer
+
     async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
         waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count)
+        # This task begins a turn of the loop after the look, or later: what came meanwhile called nobody.
+        if found.has_moved:
+            again = self._look(request, asked)
+            waiter.bytes_wanted = request.min_bytes - again.byte_count
+            if waiter.bytes_wanted <= 0 or again.has_error or again.blocked is not None:
+                waiter.wake()
         await waiter.wait(request.max_wait_ms)
-        answer = self._answer(asked, self._look(request, asked))
+        found = self._look(request, asked)
+        if found.blocked is not None:
+            await self._look_cold(found)
+        answer = self._answer(asked, found)
         return answer if isinstance(answer, FetchResponse) else await answer
 
     def _look(self, request: FetchRequest, asked: FetchContext) -> _Round:
-        """Find what every partition has to offer, without reading any of it."""
-        found = _Round()
-        isolation = IsolationLevel(request.isolation_level & 1)
-        room = min(request.max_bytes, self._fetch_max_bytes)
-        for want in asked.partitions:
+        """Find what every partition has to offer, without reading any of it or waiting for the disk."""
+        found = _Round(
+            asked, IsolationLevel(request.isolation_level & 1), min(request.max_bytes, self._fetch_max_bytes)
+        )
+        self._go_on(found)
+        return found
+
+    async def _look_cold(self, found: _Round) -> None:
+        """Finish a look that met indexes which are not in memory."""
+        while found.blocked is not None:
+            one, found.blocked = found.blocked, None
+            try:
+                part = await self._offload.run(partial(_read, one, found))
+            except KafkaError as error:
+                _refuse(one, found, error)
+            else:
+                self._offer(one, part, found)
+            self._go_on(found)
+
+    def _go_on(self, found: _Round) -> None:
+        """Look at the rest, up to where the disk would have to be waited for."""
+        for want in found.rest:
             data = PartitionData(
                 partition_index=want.partition,
                 high_watermark=INVALID_HIGH_WATERMARK,
@@ -122,40 +196,48 @@ class FetchHandler:
                 found.has_error = True
                 continue
             found.watched.append(partition)
-            log = partition.log
+            found.marks.append(_mark(partition))
+            one = _Found(want, data, partition)
             try:
-                if want.last_fetched_epoch >= 0 and _diverges(want, log, data):
+                if want.last_fetched_epoch >= 0 and _diverges(want, partition.log, data):
                     found.has_error = True  # answered at once, like an error
                     continue
-                # The first partition with anything to give may exceed every limit by one batch, or a consumer whose
-                # limit is below its largest batch would never get on (KIP-74).
-                part = partition.read(
-                    want.fetch_offset, min(room, want.max_bytes), isolation, min_one=found.byte_count == 0
-                )
+                part = _read(one, found, nowait=True)
+            except WouldBlockError:
+                found.blocked = one
+                return
             except KafkaError as error:
-                data.error_code = error.code
-                found.has_error = True
+                _refuse(one, found, error)
                 continue
-            data.high_watermark = log.high_watermark
-            data.last_stable_offset = log.last_stable_offset
-            data.log_start_offset = log.log_start_offset
-            if isolation == IsolationLevel.READ_COMMITTED:
-                data.aborted_transactions = []
-            if part is not None and part.size:
-                found.slices.append((data, part))
-                found.byte_count += part.size
-                self._metrics.topic(want.topic).bytes_out += part.size
-                room = max(room - part.size, 0)
-                if isolation == IsolationLevel.READ_COMMITTED:
-                    data.aborted_transactions = [
-                        AbortedTransaction(producer_id=producer_id, first_offset=first_offset)
-                        for producer_id, first_offset in log.aborted_transactions(
-                            want.fetch_offset, log.last_stable_offset
-                        )
-                    ]
+            self._offer(one, part, found)
         if found.has_error:
             found.answers.sort(key=_is_unknown)
-        return found
+
+    def _offer(self, one: _Found, part: LogSlice | None, found: _Round) -> None:
+        """Note what a partition has to give."""
+        want, data, partition = one
+        log = partition.log
+        data.high_watermark = log.high_watermark
+        data.last_stable_offset = log.last_stable_offset
+        data.log_start_offset = log.log_start_offset
+        committed_only = found.isolation == IsolationLevel.READ_COMMITTED
+        if committed_only:
+            data.aborted_transactions = []
+        if part is None or not part.size:
+            return
+        if committed_only:
+            try:
+                aborted = log.aborted_transactions(want.fetch_offset, log.last_stable_offset)
+            except OSError as error:
+                _refuse(one, found, partition.on_io_error(error))
+                return
+            data.aborted_transactions = [
+                AbortedTransaction(producer_id=producer_id, first_offset=first_offset)
+                for producer_id, first_offset in aborted
+            ]
+        found.slices.append((one, part))
+        found.byte_count += part.size
+        found.room = max(found.room - part.size, 0)
 
     def _find(self, want: FetchPartition, data: PartitionData) -> Partition | None:
         if want.topic_id != ZERO_UUID and not want.topic:
@@ -174,7 +256,7 @@ class FetchHandler:
 
     def _refuse_follower(self, asked: FetchContext, version: int) -> FetchResponse:
         """A broker that is no replica of these partitions: there are none but ours."""
-        found = _Round()
+        answers: list[tuple[FetchPartition, PartitionData]] = []
         for want in asked.partitions:
             data = PartitionData(
                 partition_index=want.partition, high_watermark=-1, records=b"", aborted_transactions=None
@@ -186,33 +268,63 @@ class FetchHandler:
                     data.current_leader = LeaderIdAndEpoch(
                         leader_id=self._replicas.node_id, leader_epoch=partition.leader_epoch
                     )
-            found.answers.append((want, data))
-        return _shape(asked, found)
+            answers.append((want, data))
+        return _shape(asked, answers)
 
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
-        cold: list[tuple[PartitionData, LogSlice]] = []
-        for data, part in found.slices:
+        cold: list[tuple[_Found, LogSlice]] = []
+        for one, part in found.slices:
             try:
                 records = part.read_nowait()
-            except (OSError, StorageError) as error:
-                _fail(data, error)
+            except OSError as error:
+                _refuse(one, found, one.partition.on_io_error(error))
                 continue
             if records is None:
-                cold.append((data, part))
+                cold.append((one, part))
             else:
-                data.records = records
-        return self._answer_cold(asked, found, cold) if cold else _shape(asked, found)
+                self._give(one, records)
+        return self._answer_cold(asked, found, cold) if cold else _shape(asked, found.answers)
 
     async def _answer_cold(
-        self, asked: FetchContext, found: _Round, cold: list[tuple[PartitionData, LogSlice]]
+        self, asked: FetchContext, found: _Round, cold: list[tuple[_Found, LogSlice]]
     ) -> FetchResponse:
         """Some bytes are not in the page cache: read them off the loop."""
-        for data, part in cold:
+        for one, part in cold:
             try:
-                data.records = await self._offload.run(part.read)
-            except (OSError, StorageError) as error:
-                _fail(data, error)
-        return _shape(asked, found)
+                self._give(one, await self._offload.run(part.read))
+            except OSError as error:
+                _refuse(one, found, one.partition.on_io_error(error))
+        return _shape(asked, found.answers)
+
+    def _give(self, one: _Found, records: Buffer) -> None:
+        one.data.records = records
+        self._metrics.topic(one.want.topic).bytes_out += len(records)
+
+
+def _read(one: _Found, found: _Round, *, nowait: bool = False) -> LogSlice | None:
+    # The first partition with anything to give may exceed every limit by one batch, or a consumer whose limit is below
+    # its largest batch would never get on (KIP-74).
+    return one.partition.read(
+        one.want.fetch_offset,
+        min(found.room, one.want.max_bytes),
+        found.isolation,
+        min_one=found.byte_count == 0,
+        nowait=nowait,
+    )
+
+
+def _refuse(one: _Found, found: _Round, error: KafkaError) -> None:
+    """Answer one partition with an error."""
+    data = one.data
+    data.error_code = error.code
+    data.high_watermark = data.last_stable_offset = data.log_start_offset = INVALID_HIGH_WATERMARK
+    data.aborted_transactions = None
+    found.has_error = True
+
+
+def _mark(partition: Partition) -> tuple[int, int]:
+    """What changes when a fetch that waits for this partition must look again."""
+    return partition.log.high_watermark, partition.leader_epoch
 
 
 def _is_unknown(answer: tuple[FetchPartition, PartitionData]) -> bool:
@@ -247,25 +359,20 @@ def _diverges(want: FetchPartition, log: PartitionLog, data: PartitionData) -> b
 
 def _refuse_whole(asked: FetchContext, version: int, code: ErrorCode) -> FetchResponse:
     """One error for everything: up to v12 also for every partition, from v13 on (topic ids) only at the top."""
-    found = _Round()
+    answers: list[tuple[FetchPartition, PartitionData]] = []
     if version < TOPIC_IDS_SINCE:
         for want in asked.partitions:
             data = PartitionData(partition_index=want.partition, error_code=code, high_watermark=-1, records=b"")
-            found.answers.append((want, data))
-    response = _shape(FetchContext(ErrorCode.NONE, asked.partitions), found)
+            answers.append((want, data))
+    response = _shape(FetchContext(ErrorCode.NONE, asked.partitions), answers)
     response.error_code = code
     return response
 
 
-def _fail(data: PartitionData, error: Exception) -> None:
-    logger.error("fetch of partition %d failed: %s", data.partition_index, error)
-    data.error_code = ErrorCode.KAFKA_STORAGE_ERROR
-
-
-def _shape(asked: FetchContext, found: _Round) -> FetchResponse:
+def _shape(asked: FetchContext, answers: list[tuple[FetchPartition, PartitionData]]) -> FetchResponse:
     response = FetchResponse(session_id=asked.session_id)
     topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
-    for want, data in asked.shape(found.answers):
+    for want, data in asked.shape(answers):
         key = (want.topic if want.topic_id == ZERO_UUID else "", want.topic_id)
         topic = topics.get(key)
         if topic is None:

@@ -8,7 +8,7 @@ OffsetForLeaderEpoch. v3: replica id. v4: flexible. DeleteRecords. v2: flexible.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ottla.errors import ErrorCode, KafkaError, StorageError
 from ottla.protocol.api import ApiKey
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
-    from ottla.offload import Offload
 
 #: The version that taught ListOffsets a place.
 PLACE_SINCE = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
@@ -56,9 +55,8 @@ HIGH_WATERMARK = -1
 class LogOffsetHandlers:
     """Finds offsets by time, by place and by epoch; moves log starts."""
 
-    def __init__(self, replicas: ReplicaManager, offload: Offload) -> None:
+    def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
-        self._offload = offload
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -78,11 +76,13 @@ class LogOffsetHandlers:
         for topic in request.topics:
             answer = ListOffsetsTopicResponse(name=topic.name)
             response.topics.append(answer)
+            told: set[int] = set()
             for p in topic.partitions:
                 part = ListOffsetsPartitionResponse(partition_index=p.partition_index)
                 repeated = seen[topic.name, p.partition_index] > 1
-                if repeated and any(other.partition_index == p.partition_index for other in answer.partitions):
+                if repeated and p.partition_index in told:
                     continue  # refused once, however often it is there
+                told.add(p.partition_index)
                 answer.partitions.append(part)
                 partition = self._replicas.partition(topic.name, p.partition_index)
                 if not known_isolation:
@@ -96,7 +96,10 @@ class LogOffsetHandlers:
                 else:
                     part.error_code = partition.check_epoch(p.current_leader_epoch)
                     if not part.error_code:
-                        await self._find_offset(partition, p, isolation, part)
+                        try:
+                            await self._find_offset(partition, p, isolation, part)
+                        except KafkaError as error:  # this response has no place for an error of its own
+                            part.error_code = error.code
                         if context.version < 4:
                             part.leader_epoch = -1  # not known yet to the response, and not ignorable there
         return response
@@ -120,16 +123,11 @@ class LogOffsetHandlers:
             case place if place in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
                 part.offset = -1
             case place if place == MAX_TIMESTAMP:
-                found = await self._search(log.offset_of_max_timestamp)
+                found = await partition.search(log.offset_of_max_timestamp)
             case _:
-                found = await self._search(log.offset_for_timestamp, asked.timestamp)
+                found = await partition.search(log.offset_for_timestamp, asked.timestamp)
         if found is not None and found[0] < partition.upper_offset(isolation):
             part.offset, part.timestamp, part.leader_epoch = found
-
-    async def _search(self, search: Any, *arguments: int) -> tuple[int, int, int] | None:
-        """Searching by time reads indexes and one batch: off the loop."""
-        found: tuple[int, int, int] | None = await self._offload.run(search, *arguments)
-        return found
 
     def handle_offset_for_leader_epoch(
         self, context: RequestContext, request: OffsetForLeaderEpochRequest
@@ -175,6 +173,6 @@ class LogOffsetHandlers:
                 else:
                     try:
                         part.low_watermark = await partition.delete_records(before)
-                    except (KafkaError, StorageError) as error:
+                    except (KafkaError, StorageError, OSError) as error:
                         part.error_code = getattr(error, "code", ErrorCode.KAFKA_STORAGE_ERROR)
         return response

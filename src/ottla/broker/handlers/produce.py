@@ -225,7 +225,7 @@ class ProduceHandler:
         if isinstance(info, Awaitable):
             return self._append_later(info, acks, partition, part, counts)
         _accept(part, info, counts)
-        return partition.committed(info.last_offset) if acks == ACKS_ALL else None
+        return partition.committed(info.last_offset) if _waits(acks, partition) else None
 
     async def _append_later(
         self,
@@ -240,7 +240,7 @@ class ProduceHandler:
         except KafkaError as error:
             _refuse(part, error, partition, counts)
             return
-        if acks == ACKS_ALL:
+        if _waits(acks, partition):
             commit = partition.committed(info.last_offset)
             if commit is not None:
                 await commit
@@ -257,7 +257,8 @@ class ProduceHandler:
         for part, future in waiting:
             error: BaseException | None = None
             if not future.done():
-                # The records stay appended: the client must treat this as "unknown", as with any time-out.
+                # What was appended stays; what still waits for a slow disk is dropped, or a client that repeats could
+                # fill the memory. The client must treat this as "unknown", as with any time-out.
                 future.cancel()
                 error = RequestTimedOutError()
             else:
@@ -268,6 +269,11 @@ class ProduceHandler:
             elif error is not None:
                 raise error
         return _answer(request, response)
+
+
+def _waits(acks: int, partition: Partition) -> bool:
+    """Whether the answer waits for the high watermark. With flush.messages=1 no acknowledgement comes before the fsync."""
+    return acks == ACKS_ALL or (acks == ACKS_LEADER and partition.log.flush_needed_before_ack)
 
 
 def _refuse_whole(request: ProduceRequest) -> ErrorCode:

@@ -13,16 +13,23 @@ from __future__ import annotations
 SLOW_MS = 20
 #: The disk counts as quick again when no write was slow for this long.
 CALM_MS = 5_000
+#: Bytes of batches that may wait for a slow directory. One batch may always wait.
+QUEUED_BYTES_MAX = 128 << 20
 
 
 class DiskPace:
-    """The pace of one log directory."""
+    """The pace of one log directory.
 
-    __slots__ = ("_slow_until_ms", "slow_writes")
+    Attributes:
+        queued_bytes: batches that wait for the directory, over all its partitions; those who queue them count.
+    """
+
+    __slots__ = ("_slow_until_ms", "queued_bytes", "slow_writes")
 
     def __init__(self) -> None:
         self._slow_until_ms = 0
         self.slow_writes = 0
+        self.queued_bytes = 0
 
     def on_write(self, took_ms: int, now_ms: int) -> None:
         """Take note of a write that ended now."""
@@ -33,3 +40,7 @@ class DiskPace:
     def is_slow(self, now_ms: int) -> bool:
         """Return whether writes must leave the loop."""
         return now_ms < self._slow_until_ms
+
+    def has_room(self, size: int) -> bool:
+        """Return whether another batch of `size` bytes may wait."""
+        return not self.queued_bytes or self.queued_bytes + size <= QUEUED_BYTES_MAX

@@ -28,6 +28,9 @@ FINAL_EPOCH = -1
 #: A session that has been quiet for this long may be evicted for a new one (Kafka's `minIncrementalFetchSessionEvictionMs`).
 EVICTION_AGE_MS = 120_000
 
+#: A session remembers every partition it was ever told of: more than this are served, but not remembered.
+SESSION_PARTITIONS_MAX = 10_000
+
 Key = tuple[bytes, str, int]
 
 
@@ -134,7 +137,7 @@ class FetchSessionCache:
         return self._continue(session, request, topic_names, now_ms)
 
     def _create(self, asked: dict[Key, FetchPartition], uses_ids: bool, now_ms: int) -> FetchSession | None:
-        if not self._make_room(now_ms):
+        if len(asked) > SESSION_PARTITIONS_MAX or not self._make_room(now_ms):
             return None
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
@@ -172,6 +175,9 @@ class FetchSessionCache:
             # A topic may have been unknown when the session began, or deleted since.
             if session.uses_topic_ids and not asked.topic:
                 asked.topic = topic_names.get(asked.topic_id, "")
+        if len(session.partitions) > SESSION_PARTITIONS_MAX:
+            del self._sessions[session.session_id]  # answered in full, without an id: the client begins anew
+            return FetchContext(ErrorCode.NONE, list(session.partitions.values()))
         session.epoch = session.epoch + 1 if session.epoch < 0x7FFFFFFF else 1
         session.last_used_ms = now_ms
         # The dict is ordered by last use: the first one is the oldest.

@@ -111,6 +111,9 @@ class ReplicaManager:
             config = self._topic_config(image, name)
             for index, state in enumerate(known.partitions):
                 partition = self._partitions.get((name, index))
+                if partition is not None and partition.topic_id != known.topic_id:
+                    await self._remove(partition.topic_partition)  # a topic of the same name that is gone
+                    partition = None
                 if partition is not None:
                     self._follow_role(partition, state)
                 elif state.leader == self.node_id:
@@ -125,7 +128,7 @@ class ReplicaManager:
                 if topic_partition not in self._logs.logs:
                     try:
                         self._logs.create(topic_partition, topic_id, config)
-                    except (OSError, StorageError) as error:
+                    except (OSError, StorageError, KafkaStorageError) as error:
                         self._failed[topic_partition] = str(error)
                         logger.error("no log for %s: %s", topic_partition, error)
 
@@ -135,6 +138,10 @@ class ReplicaManager:
             log = self._logs.logs.get(topic_partition)
             if log is None:
                 self._failed.setdefault(topic_partition, "its log directory is offline")
+                continue
+            if log.topic_id not in (topic_id, ZERO_UUID):
+                self._failed[topic_partition] = f"{log.directory} belongs to another topic of this name"
+                logger.error("no log for %s: %s", topic_partition, self._failed[topic_partition])
                 continue
             self._failed.pop(topic_partition, None)
             partition = Partition(
@@ -165,7 +172,11 @@ class ReplicaManager:
             partition.resign()
             self.on_resigned(topic_partition)
         if topic_partition in self._logs.logs:
-            await self._offload.run(self._logs.delete, topic_partition)
+            try:
+                await self._offload.run(self._logs.delete, topic_partition)
+            except (OSError, StorageError, KafkaStorageError) as error:
+                # It is out of reach already, and the rest of the change must not wait for this disk.
+                logger.error("the log of %s is not deleted: %s", topic_partition, error)
 
     def on_directory_offline(self, directory: str, topic_partitions: Iterable[TopicPartition]) -> None:
         """A log directory has failed: its partitions answer KAFKA_STORAGE_ERROR from now on."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ottla.errors import (
+    CorruptMessageError,
     ErrorCode,
     KafkaStorageError,
     NotLeaderOrFollowerError,
+    RequestTimedOutError,
     StorageError,
 )
 from ottla.protocol.records.batch import HEADER_SIZE
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 Records = bytearray | memoryview
 
+T = TypeVar("T")
+
 #: Where the low byte of a batch's attributes is, and the codec in it.
 ATTRIBUTES_END = 22
 COMPRESSION_MASK = 7
@@ -49,6 +53,14 @@ class Commits(Protocol):
     def commit(self, log: PartitionLog) -> asyncio.Future[None]:
         """Sync the log; resolves when everything appended before this call is on the disk."""
         ...
+
+
+class _Queued(NamedTuple):
+    """An append that waits for its turn off the loop. `heavy`: it unpacks to much."""
+
+    append: Callable[[], AppendInfo]
+    size: int
+    heavy: bool
 
 
 class Partition:
@@ -72,6 +84,7 @@ class Partition:
         "_queue",
         "_queue_task",
         "_unpacking",
+        "_unsynced_bytes",
         "fetch_waiters",
         "leader_epoch",
         "log",
@@ -98,11 +111,12 @@ class Partition:
         self._high_watermark_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._commits = commits
         self._committing = False
+        self._unsynced_bytes = 0
         self._pace = pace
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
-        self._queue: deque[tuple[Callable[[], AppendInfo], bool, asyncio.Future[AppendInfo]]] = deque()
+        self._queue: dict[asyncio.Future[AppendInfo], _Queued] = {}
         self._queue_task: asyncio.Task[None] | None = None
 
     # -- role
@@ -138,18 +152,21 @@ class Partition:
     ) -> AppendInfo | Awaitable[AppendInfo]:
         """Append one batch as the leader.
 
-        Returns at once while the disk is quick, and something to await while it is slow; in both cases batches get
+        Returns at once while the disk is quick, and something to await while it is slow or another thread changes the
+        log (compaction, retention); in both cases batches get
         their offsets in the order of the calls. `records` is patched in place when it is appended at once and
-        copied otherwise.
+        copied otherwise. Cancelling what is awaited drops the batch if its turn has not come.
 
         Raises:
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
         """
         now_ms = self._clock.monotonic_ms()
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
-        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms):
+        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms) or self.log.append_would_wait():
             copy = bytearray(records)
-            return self._append_later(lambda: self._append_now(copy, origin, api_version, transaction_version), heavy)
+            return self._append_later(
+                lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
+            )
         info = self._append_now(records, origin, api_version, transaction_version)
         ended_ms = self._clock.monotonic_ms()
         self._pace.on_write(ended_ms - now_ms, ended_ms)
@@ -171,22 +188,37 @@ class Partition:
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
 
-    def _append_later(self, append: Callable[[], AppendInfo], heavy: bool) -> asyncio.Future[AppendInfo]:
+    def _append_later(self, append: Callable[[], AppendInfo], size: int, heavy: bool) -> asyncio.Future[AppendInfo]:
+        if not self._pace.has_room(size):
+            raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
-        # Whoever asked may be gone by then (a request that timed out at once, a connection that ended).
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        self._queue.append((append, heavy, future))
+        future.add_done_callback(self._on_append_ended)
+        self._queue[future] = _Queued(append, size, heavy)
+        self._pace.queued_bytes += size
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
         return future
 
+    def _on_append_ended(self, future: asyncio.Future[AppendInfo]) -> None:
+        """Whoever asked may be gone by then (a request that timed out, a connection that ended)."""
+        if not future.cancelled():
+            future.exception()
+            return
+        dropped = self._queue.pop(future, None)
+        if dropped is not None:
+            self._pace.queued_bytes -= dropped.size
+
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
-                append, heavy, future = self._queue.popleft()
+                future = next(iter(self._queue))
+                append, size, heavy = self._queue[future]
+                if future.cancelled():  # `_on_append_ended` takes it out, a turn later
+                    await asyncio.sleep(0)
+                    continue
+                del self._queue[future]
                 started_ms = self._clock.monotonic_ms()
-                size_before = self.log.size
                 try:
                     if heavy:
                         async with self._unpacking:
@@ -199,15 +231,18 @@ class Partition:
                 else:
                     if not future.done():
                         future.set_result(info)
+                    self._on_appended(size)
+                finally:
+                    self._pace.queued_bytes -= size
                 if not heavy:
                     ended_ms = self._clock.monotonic_ms()
                     self._pace.on_write(ended_ms - started_ms, ended_ms)
-                self._on_appended(max(self.log.size - size_before, 0))
         finally:
             self._queue_task = None
 
     def _on_appended(self, byte_count: int) -> None:
         if self._must_sync_first:
+            self._unsynced_bytes += byte_count
             self._start_commit()
         else:
             self._advance(byte_count)
@@ -231,7 +266,8 @@ class Partition:
         if error is not None:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
-        self._advance(1)
+        byte_count, self._unsynced_bytes = self._unsynced_bytes, 0
+        self._advance(byte_count)
         if self.log.recovery_point < self.log.log_end_offset:
             self._start_commit()
 
@@ -291,16 +327,46 @@ class Partition:
             return self.log.last_stable_offset
         return self.log.high_watermark
 
-    def read(self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool) -> LogSlice | None:
-        """Return whole batches from `offset` on, or None at the end.
+    def read(
+        self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool, nowait: bool = False
+    ) -> LogSlice | None:
+        """Return whole batches from `offset` on, or None at the end. May wait for the disk, unless `nowait`.
 
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            KafkaStorageError: the disk failed.
+            WouldBlockError: with `nowait`, an index is not in memory: call again off the loop.
         """
         upper = self.upper_offset(isolation)
         if upper <= offset <= self.log.log_end_offset and offset >= self.log.log_start_offset:
             return None
-        return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one)
+        try:
+            return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one, nowait=nowait)
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+
+    async def search(self, find: Callable[..., T], *arguments: int) -> T:
+        """Run one of the log's searches off the loop: they read indexes and records.
+
+        Raises:
+            KafkaError: the disk failed, or what it holds is no batch.
+        """
+        try:
+            try:
+                return await self._offload.run(find, *arguments)
+            except FileNotFoundError:  # retention or compaction took a segment away meanwhile
+                return await self._offload.run(find, *arguments)
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+        except OSError as error:
+            raise self.on_io_error(error) from error
+        except ValueError as error:
+            raise CorruptMessageError(f"{self.topic_partition}: {error}") from error
+
+    def on_io_error(self, error: OSError) -> KafkaStorageError:
+        """A reader of this log met `error`: have the log's directory taken offline, return what the client is told."""
+        self.log.on_io_error(error)
+        return KafkaStorageError(f"{self.topic_partition}: {error}")
 
     async def delete_records(self, before_offset: int) -> int:
         """Move the log start to `before_offset`, which is at most the high watermark; return the new log start."""

@@ -1,4 +1,4 @@
-"""Answers that wait: a fetch for bytes, an append for the high watermark.
+"""Fetches that wait for bytes. (Appends that wait for the high watermark do so in `Partition.committed`.)
 
 Nothing here polls: a partition that makes progress calls those who wait for it. A waiter belongs to several partitions
 (a fetch asks for many) and leaves all of them when it is done, so an abandoned one cannot pile up.

@@ -86,7 +86,13 @@ class LocalTree:
         Raises:
             TreeUnavailableError: the file cannot be opened, is damaged, or was written by a newer release.
         """
-        self._connection, self._session_id = await self._run(_open, self._path)
+        try:
+            self._connection, self._session_id = await self._run(_open, self._path)
+        except TreeUnavailableError as error:
+            raise TreeUnavailableError(
+                f"{self._path}, which holds the topics and their settings, cannot be opened ({error}); if it "
+                "is lost, move it away: topics are then rebuilt from the data directories, without their settings"
+            ) from error
 
     async def get(self, path: str) -> Node:
         node = (await self._run(_read, self._live(), (path,)))[0]
@@ -253,7 +259,8 @@ def _multi(
                 results.append(_change(connection, operation, zxid, changed))
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
         raise
     return MultiResult(zxid, tuple(results)), list(changed)
 

@@ -246,7 +246,7 @@ class Membership:
         # It has no generation yet and sends no heartbeats. If its client goes away and comes back it joins as another,
         # so what is left of it has to go some time.
         self._schedule_heartbeat(group, member_id, self._config.new_member_join_timeout_ms)
-        return self._rebalance_or_complete(group, f"member {member_id} joins: {request.reason}", now_ms)
+        return self._rebalance_or_complete(group, f"member {member_id} joins{_because(request.reason)}", now_ms)
 
     def _update(
         self, group: ClassicGroup, member: Member, request: Join, respond: RespondJoin, now_ms: int
@@ -258,7 +258,9 @@ class Membership:
             session_timeout_ms=request.session_timeout_ms,
             respond_join=respond,
         )
-        return self._rebalance_or_complete(group, f"member {member.member_id} joins again: {request.reason}", now_ms)
+        return self._rebalance_or_complete(
+            group, f"member {member.member_id} joins again{_because(request.reason)}", now_ms
+        )
 
     def _replace_static(
         self,
@@ -283,7 +285,7 @@ class Membership:
             session_timeout_ms=request.session_timeout_ms,
             respond_join=respond,
         )
-        reason = f"static member {request.group_instance_id} comes back as {new_member_id}: {request.reason}"
+        reason = f"static member {request.group_instance_id} comes back as {new_member_id}{_because(request.reason)}"
         if group.state is GroupState.COMPLETING_REBALANCE:
             # The leader may be assigning to the old member id already.
             return self._prepare_rebalance(group, reason, now_ms)
@@ -705,3 +707,8 @@ class Membership:
 
 def _differs(told: str | None, known: str | None) -> bool:
     return told is not None and known is not None and told != known
+
+
+def _because(reason: str | None) -> str:
+    """The reason a member gives (KIP-800), for the log; most give none."""
+    return f": {reason}" if reason else ""
