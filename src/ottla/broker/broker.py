@@ -20,6 +20,8 @@ from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.coordinators.transactions.config import TransactionConfig
+from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.facts import LiveFacts, LogDirFacts
 from ottla.broker.handlers.cluster import ClusterHandlers
@@ -33,9 +35,13 @@ from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
 from ottla.broker.handlers.topics import TopicHandlers
+from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http_pages import BrokerFacts, Pages
+from ottla.broker.producer_id_block import ProducerIdBlock
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.replicas.manager import ReplicaManager
+from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
 from ottla.cluster.controller import Controller, ControllerSettings, InconsistentClusterIdError, prepare_tree
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -53,7 +59,13 @@ from ottla.observability.process import cpu_seconds, resident_bytes
 from ottla.protocol.records import kernels
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager, LogManagerSettings
-from ottla.types import GROUP_METADATA_TOPIC, CompressionType, TopicPartition, uuid_to_text
+from ottla.types import (
+    GROUP_METADATA_TOPIC,
+    TRANSACTION_STATE_TOPIC,
+    CompressionType,
+    TopicPartition,
+    uuid_to_text,
+)
 
 if TYPE_CHECKING:
     import random
@@ -116,6 +128,9 @@ class Broker:
         self.controller: Controller
         self.replicas: ReplicaManager
         self.groups: CoordinatorRuntime[GroupCoordinator]
+        self.transactions: CoordinatorRuntime[TransactionCoordinator]
+        self.markers: TransactionMarkers
+        self.producer_ids: ProducerIdBlock
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -169,6 +184,10 @@ class Broker:
                 offsets_topic_num_partitions=config.offsets_topic_num_partitions,
                 offsets_topic_replication_factor=config.offsets_topic_replication_factor,
                 offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,
+                transaction_topic_num_partitions=config.transaction_state_log_num_partitions,
+                transaction_topic_replication_factor=config.transaction_state_log_replication_factor,
+                transaction_topic_min_isr=config.transaction_state_log_min_isr,
+                transaction_topic_segment_bytes=config.transaction_state_log_segment_bytes,
                 static=config.levels.static,
             ),
             random=around.random,
@@ -186,7 +205,11 @@ class Broker:
         self.replicas.on_leader, self.replicas.on_resigned = self._on_leader, self._on_resigned
         self.logs.on_directory_offline = self._on_directory_offline
         self.groups = self._make_groups()
-        self.dispatcher = self._make_dispatcher()
+        self.producer_ids = ProducerIdBlock(self.controller.allocate_producer_ids)
+        marker_log = MarkerLog(self.replicas, self.groups, around.clock)
+        self.markers = TransactionMarkers(marker_log)
+        self.transactions = self.markers.transactions = self._make_transactions()
+        self.dispatcher = self._make_dispatcher(marker_log)
         self.server = self._make_server()
         await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
         self._parts_running.append(self.server.stop)
@@ -211,6 +234,8 @@ class Broker:
         await self._set_strays_aside()
         self.groups.start()
         self._parts_running.append(self.groups.stop)
+        self.transactions.start()
+        self._parts_running += [self.producer_ids.stop, self.transactions.stop, self.markers.stop]
         await self._on_image(self.image, delta_between(ClusterImage(), self.image))
         self.follower.subscribe(self._on_image)
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
@@ -271,7 +296,33 @@ class Broker:
         topic = self.image.topics.get(GROUP_METADATA_TOPIC)
         return self.config.offsets_topic_num_partitions if topic is None else len(topic.partitions)
 
-    def _make_dispatcher(self) -> Dispatcher:
+    def _make_transactions(self) -> CoordinatorRuntime[TransactionCoordinator]:
+        around, config = self._around, self.config
+        transaction_config = TransactionConfig.from_broker(config)
+        return CoordinatorRuntime(
+            topic=TRANSACTION_STATE_TOPIC,
+            log=ReplicatedCoordinatorLog(self.replicas),
+            shard_factory=lambda partition, timeline, timers: TransactionCoordinator(
+                partition,
+                timeline,
+                timers,
+                config=transaction_config,
+                send_markers=self.markers.send,
+                take_producer_id=self.producer_ids.take,
+            ),
+            partition_count=self._transaction_partition_count,
+            clock=around.clock,
+            config=RuntimeConfig(
+                batch_bytes_max=config.topic_defaults.max_message_bytes,
+                load_bytes_max=config.transaction_state_log_load_buffer_size,
+            ),
+        )
+
+    def _transaction_partition_count(self) -> int:
+        topic = self.image.topics.get(TRANSACTION_STATE_TOPIC)
+        return self.config.transaction_state_log_num_partitions if topic is None else len(topic.partitions)
+
+    def _make_dispatcher(self, marker_log: MarkerLog) -> Dispatcher:
         around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
         addresses = Addresses(lambda: self.image, config.node_id, auto=config.advertised_listeners is None)
 
@@ -281,10 +332,17 @@ class Broker:
         def image() -> ClusterImage:
             return self.image
 
+        gate = TransactionGate(
+            self.transactions,
+            verifies=lambda: self.config.transaction_partition_verification_enable,
+            retry_backoff_ms=config.add_partitions_to_txn_retry_backoff_ms,
+            retry_ms_max=config.add_partitions_to_txn_retry_backoff_max_ms,
+            clock=around.clock,
+        )
         sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
         routes: dict[Any, Any] = {}
         for handlers in (
-            ProduceHandler(replicas, self.metrics),
+            ProduceHandler(replicas, self.metrics, gate),
             FetchHandler(
                 replicas,
                 sessions,
@@ -294,7 +352,7 @@ class Broker:
                 clock=around.clock,
             ),
             LogOffsetHandlers(replicas),
-            ProducerHandlers(replicas, controller.allocate_producer_ids),
+            ProducerHandlers(replicas, self.producer_ids, self.transactions),
             MetadataHandler(
                 image,
                 addresses,
@@ -309,7 +367,10 @@ class Broker:
                 addresses=addresses,
                 ensure_topic=controller.ensure_topic,
             ),
-            OffsetsHandler(self.groups, image=image),
+            OffsetsHandler(self.groups, image=image, gate=gate),
+            TransactionsHandler(
+                self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock
+            ),
             TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
             ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
             ClusterHandlers(
@@ -395,7 +456,9 @@ class Broker:
             logger.info("deleted: %s", ", ".join(f"topic {topic.name}" for topic in delta.deleted))
             for topic in delta.deleted:
                 self.metrics.topics.pop(topic.name, None)
-            self.groups.on_topics_deleted([DeletedTopic(t.name, t.topic_id) for t in delta.deleted])
+            deleted = [DeletedTopic(t.name, t.topic_id) for t in delta.deleted]
+            self.groups.on_topics_deleted(deleted)
+            self.transactions.on_topics_deleted(deleted)
 
     def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
         self.replicas.on_directory_offline(directory, topic_partitions)
@@ -407,10 +470,14 @@ class Broker:
     def _on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
         if topic_partition.topic == GROUP_METADATA_TOPIC:
             self.groups.on_leader(topic_partition.partition, leader_epoch)
+        elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
+            self.transactions.on_leader(topic_partition.partition, leader_epoch)
 
     def _on_resigned(self, topic_partition: TopicPartition) -> None:
         if topic_partition.topic == GROUP_METADATA_TOPIC:
             self.groups.on_resign(topic_partition.partition)
+        elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
+            self.transactions.on_resign(topic_partition.partition)
 
     # -- stop
 

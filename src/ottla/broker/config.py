@@ -118,6 +118,20 @@ class BrokerConfig:
     offsets_topic_segment_bytes: int = 104_857_600
     offsets_topic_compression_codec: int = 0
 
+    # transactions
+    add_partitions_to_txn_retry_backoff_max_ms: int = 100
+    add_partitions_to_txn_retry_backoff_ms: int = 20
+    transaction_abort_timed_out_transaction_cleanup_interval_ms: int = 10_000
+    transaction_max_timeout_ms: int = 900_000
+    transaction_partition_verification_enable: bool = True
+    transaction_remove_expired_transaction_cleanup_interval_ms: int = 3_600_000
+    transaction_state_log_load_buffer_size: int = 5_242_880
+    transaction_state_log_min_isr: int = 2
+    transaction_state_log_num_partitions: int = 50
+    transaction_state_log_replication_factor: int = 3
+    transaction_state_log_segment_bytes: int = 104_857_600
+    transactional_id_expiration_ms: int = 604_800_000
+
     #: What a topic without overrides gets (log.* keys after synonyms).
     topic_defaults: LogConfig = field(default_factory=LogConfig)
     #: The settings as text, by level (static, dynamic for all, dynamic for this broker).

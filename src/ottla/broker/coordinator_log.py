@@ -30,10 +30,10 @@ class ReplicatedCoordinatorLog:
             raise NotCoordinatorError(f"{topic}-{index} is not led here")
         return partition
 
-    def append(self, topic: str, partition: int, batch: bytearray) -> Awaitable[int]:
+    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> Awaitable[int]:
         """Append one batch; what is returned resolves with its last offset when that is below the high watermark."""
         held = self._partition(topic, partition)
-        info = held.append(batch, AppendOrigin.COORDINATOR)
+        info = held.append(batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version)
         if not isinstance(info, AppendInfo):
             return _append_later(held, info)
         commit = held.committed(info.last_offset)

@@ -19,10 +19,26 @@ from typing import TYPE_CHECKING, Any
 from ottla.broker.context import Handler, RequestContext
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
-from ottla.protocol.api import ADVERTISED, APIS, SERVED, ApiKey, request_header_version, response_header_version
+from ottla.protocol.api import (
+    ADVERTISED,
+    APIS,
+    FEATURES,
+    SERVED,
+    ApiKey,
+    request_header_version,
+    response_header_version,
+    visible_features,
+)
 from ottla.protocol.codec import CHUNK_SIZE_MIN, decoder, encode_chunks, encoder
-from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
+from ottla.protocol.messages.api_versions import (
+    ApiVersion,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    FinalizedFeatureKey,
+    SupportedFeatureKey,
+)
 from ottla.protocol.messages.headers import RequestHeader
+from ottla.protocol.messages.produce import ProduceRequest
 from ottla.protocol.schema import Struct as MessagePart
 
 if TYPE_CHECKING:
@@ -140,8 +156,10 @@ class Dispatcher:
             # that nobody waits for any more is of no use.
             self._unfinished.add(task)
             task.add_done_callback(self._unfinished.discard)
-            # A produce that waits for its commit has been appended: the next one may be appended behind it.
-            return PendingReply(asyncio.shield(task), blocks_next=route.api_key is not ApiKey.PRODUCE, work=task)
+            # A produce that waits for its commit has been appended: the next one may be appended behind it. One of a
+            # transaction may wait for the coordinator's leave before it is appended.
+            is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
+            return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
         route.metrics.observe((self._now() - started) * 1000)
         return None if answer is None else _frame(route, header.correlation_id, answer)
 
@@ -174,7 +192,7 @@ class Dispatcher:
     # -- ApiVersions (key 18, versions 0-5)
 
     def handle_api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
-        """v3: software name and version (KIP-511). v5: the cluster and node the client thinks it talks to (KIP-1242)."""
+        """v3: software name and version (KIP-511); features. v5: the cluster and node it believes to ask (KIP-1242)."""
         if context.version >= 3 and not (
             _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
         ):
@@ -187,7 +205,17 @@ class Dispatcher:
             api_keys=[
                 ApiVersion(api_key=key, min_version=versions[0], max_version=versions[1])
                 for key, versions in ADVERTISED.items()
-            ]
+            ],
+            supported_features=[
+                SupportedFeatureKey(name=name, min_version=low, max_version=high)
+                for name, low, high in visible_features(context.version, FEATURES)
+            ],
+            # Clients believe features only if they have an epoch. Ours never change.
+            finalized_features_epoch=0,
+            finalized_features=[
+                FinalizedFeatureKey(name=name, min_version_level=high, max_version_level=high)
+                for name, _, high in FEATURES
+            ],
         )
 
     def _refuse_api_versions(self, frame: memoryview) -> Reply:

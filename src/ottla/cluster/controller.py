@@ -79,7 +79,7 @@ from ottla.config import BROKER, GROUP, TOPIC, ConfigError
 from ottla.config import CLIENT_METRICS as CLIENT_METRICS_KEYS
 from ottla.config.effective import Levels
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
-from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
+from ottla.types import GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -116,6 +116,10 @@ class ControllerSettings:
     offsets_topic_num_partitions: int = 50
     offsets_topic_replication_factor: int = 3
     offsets_topic_segment_bytes: int = 104_857_600
+    transaction_topic_num_partitions: int = 50
+    transaction_topic_replication_factor: int = 3
+    transaction_topic_min_isr: int = 2
+    transaction_topic_segment_bytes: int = 104_857_600
     #: The broker's static settings as text; defaults of topics come from here.
     static: Mapping[str, str] = field(default_factory=dict)
 
@@ -262,7 +266,10 @@ class Controller:
                     node_id,
                     self._random,
                     settings=None if keep_everything else {},
-                    internal_settings={GROUP_METADATA_TOPIC: self._offsets_topic_settings()},
+                    internal_settings={
+                        GROUP_METADATA_TOPIC: self._offsets_topic_settings(),
+                        TRANSACTION_STATE_TOPIC: self._transaction_topic_settings(),
+                    },
                 )
                 notes = rebuilt.notes
                 await self._create(rebuilt.plans)
@@ -335,15 +342,23 @@ class Controller:
         )
 
     def _default_topic(self, name: str) -> NewTopic:
-        if name != GROUP_METADATA_TOPIC:
-            return NewTopic(name=name)
         settings = self._settings
-        return NewTopic(
-            name=name,
-            num_partitions=settings.offsets_topic_num_partitions,
-            replication_factor=min(settings.offsets_topic_replication_factor, max(len(self.image.brokers), 1)),
-            configs=self._offsets_topic_settings(),
-        )
+        broker_count = max(len(self.image.brokers), 1)
+        if name == GROUP_METADATA_TOPIC:
+            return NewTopic(
+                name=name,
+                num_partitions=settings.offsets_topic_num_partitions,
+                replication_factor=min(settings.offsets_topic_replication_factor, broker_count),
+                configs=self._offsets_topic_settings(),
+            )
+        if name == TRANSACTION_STATE_TOPIC:
+            return NewTopic(
+                name=name,
+                num_partitions=settings.transaction_topic_num_partitions,
+                replication_factor=min(settings.transaction_topic_replication_factor, broker_count),
+                configs=self._transaction_topic_settings(),
+            )
+        return NewTopic(name=name)
 
     def _offsets_topic_settings(self) -> dict[str, str]:
         """Return what Kafka gives __consumer_offsets. A segment size below the minimum of topics is raised to it."""
@@ -351,6 +366,18 @@ class Controller:
             "cleanup.policy": "compact",
             "compression.type": "producer",
             "segment.bytes": str(max(self._settings.offsets_topic_segment_bytes, 1 << 20)),
+        }
+
+    def _transaction_topic_settings(self) -> dict[str, str]:
+        """Return what Kafka gives __transaction_state; of in-sync replicas, not more than there are replicas."""
+        settings = self._settings
+        replicas = min(settings.transaction_topic_replication_factor, max(len(self.image.brokers), 1))
+        return {
+            "cleanup.policy": "compact",
+            "compression.type": "uncompressed",
+            "min.insync.replicas": str(min(settings.transaction_topic_min_isr, replicas)),
+            "segment.bytes": str(max(settings.transaction_topic_segment_bytes, 1 << 20)),
+            "unclean.leader.election.enable": "false",
         }
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:

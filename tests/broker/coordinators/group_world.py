@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 
@@ -18,6 +18,7 @@ from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, PartitionImage, TopicImage
 from ottla.protocol.api import ApiKey
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
@@ -32,6 +33,13 @@ def topic_image(name: str, number: int, partition_count: int) -> TopicImage:
     """Return a topic whose id is `number`."""
     partition = PartitionImage(replicas=(ME,), isr=(ME,), leader=ME, leader_epoch=0, partition_epoch=0)
     return TopicImage(name, number.to_bytes(16, "big"), (partition,) * partition_count)
+
+
+class OpenGate:
+    """Takes every transaction for a valid one."""
+
+    def is_open(self, *, adds: bool) -> bool:
+        return True
 
 
 class GroupWorld:
@@ -74,7 +82,7 @@ class GroupWorld:
             addresses=Addresses(lambda: self.image, ME, auto=False),
             ensure_topic=self.ensure_topic,
         )
-        self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image)
+        self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
         self.routes = {**self.groups.routes(), **self.offsets.routes()}
 
     async def ensure_topic(self, name: str) -> None:

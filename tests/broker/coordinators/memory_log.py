@@ -29,7 +29,7 @@ class MemoryCoordinatorLog:
         self._committed: dict[int, int] = {}
         self._waiting: list[tuple[int, int, asyncio.Future[int]]] = []
 
-    def append(self, topic: str, partition: int, batch: bytearray) -> asyncio.Future[int]:
+    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> asyncio.Future[int]:
         failure = self.failures.popleft() if self.failures else None
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if failure is not None and not failure[1]:

@@ -119,7 +119,7 @@ def test_find_coordinator_without_topic_or_broker_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("version", "key_type", "key", "expected"),
     [
-        (6, 1, "k", ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        (6, 1, "k", ErrorCode.NONE),
         (6, 2, "k:AAAAAAAAAAAAAAAAAAAAAQ:0", ErrorCode.COORDINATOR_NOT_AVAILABLE),
         (6, 2, "k", ErrorCode.INVALID_REQUEST),
         (5, 2, "k", ErrorCode.INVALID_REQUEST),
@@ -380,6 +380,7 @@ def test_every_group_api_has_a_handler() -> None:
             ApiKey.OFFSET_COMMIT,
             ApiKey.OFFSET_FETCH,
             ApiKey.OFFSET_DELETE,
+            ApiKey.TXN_OFFSET_COMMIT,
         }
 
     in_group_world(main)

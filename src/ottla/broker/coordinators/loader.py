@@ -29,8 +29,10 @@ _UNCOMMITTED_WAITS_MAX: Final = 250
 class CoordinatorLog(Protocol):
     """What the runtime needs of the logs of an internal topic."""
 
-    def append(self, topic: str, partition: int, batch: bytearray) -> Awaitable[int]:
+    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> Awaitable[int]:
         """Append one batch as the leader; resolves with its last offset when it is committed.
+
+        `transaction_version` is that of a marker.
 
         An already completed `asyncio.Future` saves a turn of the loop. Appends of one partition are never in flight
         together. Raises KafkaError, directly or through the awaitable; if `end_offset` has not moved then, nothing was

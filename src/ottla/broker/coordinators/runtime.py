@@ -16,6 +16,10 @@ failed append did reach the log (the end offset moved), memory and log may disag
 
 Operations that write nothing (heartbeats above all) never wait for the disk.
 
+What is written in a transaction is a batch of its own, with the producer's id and epoch, and so is the marker that ends
+it; both go through the same queue, so that log and memory agree about their order. If the log fences such a batch, those
+behind it are told to ask again: it was not their fault.
+
 Invariants: a batch is appended only after the batch before it is committed; a response is given only after every record it
 depends on is committed; a shard is used only between `on_loaded` and `on_unloaded`.
 """
@@ -53,6 +57,7 @@ from ottla.errors import (
     UnknownServerError,
 )
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.control import ControlType, EndTransactionMarker, end_transaction_marker
 from ottla.types import CompressionType, coordinator_partition
 
 if TYPE_CHECKING:
@@ -70,6 +75,11 @@ _RECORD_OVERHEAD: Final = 32
 _BATCH_OVERHEAD: Final = 61
 #: Batches that may wait behind a stalled disk before further writes are refused (clients look the coordinator up again).
 _QUEUED_BATCHES_MAX: Final = 8
+#: Transactions have batches of their own, which may be many and small.
+_QUEUED_TRANSACTIONAL_BATCHES_MAX: Final = 1_000
+
+#: Producer id and epoch of a transaction.
+Producer = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +137,14 @@ class _Waiter:
 class _Batch:
     """Records that will be appended together, and the operations that wait for them."""
 
-    __slots__ = ("_deadline", "epoch", "records", "size", "waiters")
+    __slots__ = ("_deadline", "epoch", "marker", "producer", "records", "size", "transaction_version", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, producer: Producer | None = None) -> None:
+        #: Whose transaction the records belong to.
+        self.producer = producer
+        #: The end of the producer's transaction, instead of records.
+        self.marker: EndTransactionMarker | None = None
+        self.transaction_version = 0
         self.records: list[Record] = []
         self.size = _BATCH_OVERHEAD
         self.waiters: list[_Waiter] = []
@@ -272,6 +287,14 @@ class CoordinatorRuntime(Generic[S]):
         """Return the partition whose coordinator is responsible for a group id (or transactional id)."""
         return coordinator_partition(key, self._partition_count())
 
+    def leader_epoch(self, partition: int) -> int:
+        """Return the leader epoch of a partition that answers: the epoch of its coordinator.
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
+        """
+        return self._active(partition).leader_epoch
+
     @property
     def loaded_partitions(self) -> list[int]:
         """Partitions that answer."""
@@ -311,10 +334,15 @@ class CoordinatorRuntime(Generic[S]):
             if held.state is _State.ACTIVE and held.shard is not None:
                 yield query(held.shard)
 
-    def write(self, partition: int, operation: Callable[[S, int], Result[R]]) -> asyncio.Future[R]:
+    def write(
+        self, partition: int, operation: Callable[[S, int], Result[R]], *, producer: Producer | None = None
+    ) -> asyncio.Future[R]:
         """Run an operation; the future resolves with its response when its records are committed.
 
         The decision is taken before this returns, so operations take effect in the order of the calls.
+
+        Args:
+            producer: write the records in the open transaction of this producer id and epoch.
 
         Raises:
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; also through the future, when the
@@ -322,8 +350,31 @@ class CoordinatorRuntime(Generic[S]):
         """
         held = self._active(partition)
         if len(held.queue) > _QUEUED_BATCHES_MAX:
-            raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
-        return self._submit(held, operation)
+            mixed = [batch for batch in held.queue if batch.producer is None]
+            if len(mixed) > _QUEUED_BATCHES_MAX or len(held.queue) > _QUEUED_TRANSACTIONAL_BATCHES_MAX:
+                raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
+        return self._submit(held, operation, producer)
+
+    def end_transaction(
+        self, partition: int, producer: Producer, marker: EndTransactionMarker, transaction_version: int = 0
+    ) -> asyncio.Future[None]:
+        """Write the marker that ends a transaction; the future resolves when it is committed.
+
+        Its place in the log, and its effect on the shard, are decided before this returns.
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; through the future, what the log refuses.
+        """
+        held = self._active(partition)
+        assert held.shard is not None
+        future: asyncio.Future[None] = self._running_loop().create_future()
+        batch = self._open_batch(held, producer, is_marker=True)
+        batch.marker = marker
+        batch.transaction_version = transaction_version
+        held.shard.replay_end_transaction(producer[0], marker.kind is ControlType.COMMIT)
+        held.next_offset += 1
+        self._wait_for(batch, _Waiter(future, None, None))
+        return future
 
     # -------------------------------------------------------------- internal
 
@@ -340,12 +391,14 @@ class CoordinatorRuntime(Generic[S]):
             raise CoordinatorLoadInProgressError()
         return held
 
-    def _submit(self, held: _Held[S], operation: Callable[[S, int], Result[R]]) -> asyncio.Future[R]:
+    def _submit(
+        self, held: _Held[S], operation: Callable[[S, int], Result[R]], producer: Producer | None = None
+    ) -> asyncio.Future[R]:
         assert held.shard is not None
         result = operation(held.shard, self._clock.wall_ms())
         future: asyncio.Future[R] = self._running_loop().create_future()
         if result.records:
-            self._gather(held, result, future)
+            self._gather(held, result, future, producer)
         else:
             last = held.queue[-1] if held.queue else held.in_flight
             if result.barrier and last is not None:
@@ -354,7 +407,9 @@ class CoordinatorRuntime(Generic[S]):
                 _Waiter(future, result.response, result.on_appended).complete(None)
         return future
 
-    def _gather(self, held: _Held[S], result: Result[R], future: asyncio.Future[R] | None) -> None:
+    def _gather(
+        self, held: _Held[S], result: Result[R], future: asyncio.Future[R] | None, producer: Producer | None = None
+    ) -> None:
         shard = held.shard
         assert shard is not None
         timestamp = self._clock.wall_ms()
@@ -367,28 +422,31 @@ class CoordinatorRuntime(Generic[S]):
                 RecordListTooLargeError(f"{total} bytes of records do not fit into a batch of {limit} bytes")
             )
             return
-        batch = self._open_batch(held)
+        batch = self._open_batch(held, producer)
         if batch.records and batch.size + total > limit:
-            batch = self._seal(held)
+            batch = self._seal(held, producer)
         for record, key, value in encoded:
             size = len(key) + (len(value) if value else 0) + _RECORD_OVERHEAD
             if batch.records and batch.size + size > limit:
-                batch = self._seal(held)
+                batch = self._seal(held, producer)
             batch.records.append(Record(len(batch.records), timestamp, key, value))
             batch.size += size
             if result.replay:
-                shard.replay(held.next_offset, NO_PRODUCER_ID, record)
+                shard.replay(held.next_offset, NO_PRODUCER_ID if producer is None else producer[0], record)
             held.next_offset += 1
         self._wait_for(batch, waiter)
 
     def _wait_for(self, batch: _Batch, waiter: _Waiter) -> None:
         batch.add_waiter(waiter, self._running_loop(), self._config.append_timeout_ms)
 
-    def _open_batch(self, held: _Held[S]) -> _Batch:
-        """Return the batch that is gathering; make one, and see to its append, if there is none."""
+    def _open_batch(self, held: _Held[S], producer: Producer | None = None, *, is_marker: bool = False) -> _Batch:
+        """Return the batch that is gathering for this producer; make one, and see to its append, if there is none."""
         if held.queue:
-            return held.queue[-1]
-        batch = self._new_batch(held)
+            last = held.queue[-1]
+            if last.producer == producer and last.marker is None and not is_marker:
+                return last
+            return self._seal(held, producer)
+        batch = self._new_batch(held, producer)
         if held.in_flight is None and not held.flush_scheduled:
             held.flush_scheduled = True
             linger_ms = self._config.append_linger_ms
@@ -398,15 +456,15 @@ class CoordinatorRuntime(Generic[S]):
                 self._running_loop().call_soon(self._flush, held)
         return batch
 
-    def _new_batch(self, held: _Held[S]) -> _Batch:
-        batch = _Batch()
+    def _new_batch(self, held: _Held[S], producer: Producer | None) -> _Batch:
+        batch = _Batch(producer)
         held.queue.append(batch)
         return batch
 
-    def _seal(self, held: _Held[S]) -> _Batch:
+    def _seal(self, held: _Held[S], producer: Producer | None = None) -> _Batch:
         """Close the batch that is gathering and start the next one."""
         held.queue[-1].epoch = held.timeline.advance()
-        return self._new_batch(held)
+        return self._new_batch(held, producer)
 
     def _flush(self, held: _Held[S]) -> None:
         held.flush_scheduled = False
@@ -418,13 +476,10 @@ class CoordinatorRuntime(Generic[S]):
         held.in_flight = batch
         end_offset = self._log.end_offset(self.topic, held.partition)
         try:
-            data = build_batch(
-                batch.records,
-                base_offset=0,
-                leader_epoch=held.leader_epoch,
-                compression=self._config.compression,
+            data = self._encode(held, batch)
+            appended = asyncio.ensure_future(
+                self._log.append(self.topic, held.partition, data, batch.transaction_version)
             )
-            appended = asyncio.ensure_future(self._log.append(self.topic, held.partition, data))
         except Exception as error:
             self._on_failed(held, batch, end_offset, error)
             return
@@ -434,6 +489,34 @@ class CoordinatorRuntime(Generic[S]):
             self._on_appended(held, batch, end_offset, appended)
         else:
             appended.add_done_callback(lambda future: self._on_appended(held, batch, end_offset, future))
+
+    def _encode(self, held: _Held[S], batch: _Batch) -> bytearray:
+        if batch.producer is None:
+            return build_batch(
+                batch.records,
+                base_offset=0,
+                leader_epoch=held.leader_epoch,
+                compression=self._config.compression,
+            )
+        producer_id, producer_epoch = batch.producer
+        if batch.marker is not None:
+            return end_transaction_marker(
+                batch.marker.kind,
+                batch.marker.coordinator_epoch,
+                timestamp_ms=self._clock.wall_ms(),
+                producer_id=producer_id,
+                producer_epoch=producer_epoch,
+                leader_epoch=held.leader_epoch,
+            )
+        return build_batch(
+            batch.records,
+            base_offset=0,
+            leader_epoch=held.leader_epoch,
+            compression=self._config.compression,
+            producer_id=producer_id,
+            producer_epoch=producer_epoch,
+            transactional=True,
+        )
 
     def _on_appended(self, held: _Held[S], batch: _Batch, end_offset: int, appended: asyncio.Future[int]) -> None:
         error = asyncio.CancelledError() if appended.cancelled() else appended.exception()
@@ -464,7 +547,7 @@ class CoordinatorRuntime(Generic[S]):
         written = self._log.end_offset(self.topic, held.partition) != end_offset
         held.next_offset = end_offset
         for each in failed:
-            each.complete(error)
+            each.complete(error if each is batch or batch.producer is None else CoordinatorNotAvailableError())
         if held.shard is not None:
             held.shard.on_rolled_back(discarded, error)
         if written and self._held.get(held.partition) is held:

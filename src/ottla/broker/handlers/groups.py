@@ -1,9 +1,9 @@
 """Groups: FindCoordinator 0-6, JoinGroup 0-9, Heartbeat 0-4, LeaveGroup 0-5, SyncGroup 0-5, DescribeGroups 0-6,
 ListGroups 0-5, DeleteGroups 0-3.
 
-FindCoordinator: v1 key types, v4 several keys (KIP-699), v6 share groups. The topic of the offsets is made on the first
+FindCoordinator: v1 key types, v4 several keys (KIP-699), v6 share groups. The internal topic is made on the first
 question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first. Coordinators of
-transactions and share groups do not exist yet: COORDINATOR_NOT_AVAILABLE.
+share groups do not exist yet: COORDINATOR_NOT_AVAILABLE.
 JoinGroup: v0 has no rebalance timeout (the session timeout counts); v4 members get their id first (KIP-394); v5 static
 members (KIP-345); v7 protocol type and nullable protocol name; v8 reason; v9 skip_assignment (KIP-814).
 Heartbeat: answered NONE while the coordinator loads. LeaveGroup: v3 several members, by instance id too.
@@ -39,7 +39,7 @@ from ottla.protocol.messages.leave_group import (
 )
 from ottla.protocol.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-from ottla.types import GROUP_METADATA_TOPIC
+from ottla.types import GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, coordinator_partition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -145,17 +145,18 @@ class GroupsHandler:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
         if key_type == SHARE_KEY and (context.version < _SHARE_FIND_COORDINATOR or not _SHARE_KEY.fullmatch(key)):
             return ErrorCode.INVALID_REQUEST, _NO_NODE
-        if key_type != GROUP_KEY:
+        if key_type == SHARE_KEY:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
-        if GROUP_METADATA_TOPIC not in self._image().topics:
+        name = GROUP_METADATA_TOPIC if key_type == GROUP_KEY else TRANSACTION_STATE_TOPIC
+        if name not in self._image().topics:
             try:
-                await self._ensure_topic(GROUP_METADATA_TOPIC)
+                await self._ensure_topic(name)
             except KafkaError as error:
-                logger.warning("%s could not be made: %s", GROUP_METADATA_TOPIC, error)
-        topic = self._image().topics.get(GROUP_METADATA_TOPIC)
+                logger.warning("%s could not be made: %s", name, error)
+        topic = self._image().topics.get(name)
         if topic is None:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
-        leader = topic.partitions[self._runtime.partition_for(key)].leader
+        leader = topic.partitions[coordinator_partition(key, len(topic.partitions))].leader
         address = self._addresses.of_broker(leader, context)
         if address is None:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE

@@ -1,4 +1,4 @@
-"""Committed offsets: OffsetCommit 2-10, OffsetFetch 1-10, OffsetDelete 0.
+"""Committed offsets: OffsetCommit 2-10, OffsetFetch 1-10, OffsetDelete 0, TxnOffsetCommit 0-6.
 
 OffsetCommit: v2-4 a retention time of the offset's own; v6 leader epochs; v7 static members; v9 GROUP_ID_NOT_FOUND for a
 group that does not exist; v10 topic ids instead of names (KIP-848). The topic's id is kept with the offset in every version.
@@ -6,6 +6,9 @@ OffsetFetch: v2 null means all topics, and errors of the group have a place of t
 several groups (KIP-709); v9 member id and epoch, which mean nothing to classic groups; v10 topic ids. A partition without a
 committed offset is no error: offset -1.
 OffsetDelete: topics that members subscribe to are refused (KIP-496).
+TxnOffsetCommit: offsets that take effect with a transaction (KIP-98). v2 COORDINATOR_LOAD_IN_PROGRESS is known; v3 member and
+generation (KIP-447); v4 TRANSACTION_ABORTABLE is known; v5 the group's partition is added to the transaction here (KIP-890
+part 2); v6 topic ids. The coordinator is asked each time, where Kafka takes an open transaction in the log for an answer.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
 from ottla.broker.coordinators.shard import Result
+from ottla.broker.handlers.transaction_gate import data_error_code
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.offset_commit import (
@@ -42,6 +46,13 @@ from ottla.protocol.messages.offset_fetch import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
+from ottla.protocol.messages.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
+from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +60,7 @@ if TYPE_CHECKING:
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.cluster.image import ClusterImage, TopicImage
 
 T = TypeVar("T")
@@ -57,20 +69,32 @@ _TOPIC_IDS: Final = 10
 _TELLS_UNKNOWN_GROUP: Final = 9
 _FETCH_BATCHED: Final = 8
 _FETCH_GROUP_ERROR: Final = 2
+_TXN_LOADING_KNOWN: Final = 2
+_TXN_ABORTABLE_KNOWN: Final = 4
+_TXN_ADDS_PARTITION: Final = 5
+_TXN_TOPIC_IDS: Final = 6
 
 
 class OffsetsHandler:
     """Offsets that groups commit."""
 
-    def __init__(self, runtime: CoordinatorRuntime[GroupCoordinator], *, image: Callable[[], ClusterImage]) -> None:
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[GroupCoordinator],
+        *,
+        image: Callable[[], ClusterImage],
+        gate: TransactionGate,
+    ) -> None:
         self._runtime = runtime
         self._image = image
+        self._gate = gate
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
             ApiKey.OFFSET_COMMIT: self.handle_offset_commit,
             ApiKey.OFFSET_FETCH: self.handle_offset_fetch,
             ApiKey.OFFSET_DELETE: self.handle_offset_delete,
+            ApiKey.TXN_OFFSET_COMMIT: self.handle_txn_offset_commit,
         }
 
     # ----------------------------------------------------------------- commit
@@ -130,6 +154,80 @@ class OffsetsHandler:
             for row, code in zip(answers, codes, strict=True):
                 row.error_code = code
         return OffsetCommitResponse(topics=topics)
+
+    async def handle_txn_offset_commit(
+        self, context: RequestContext, request: TxnOffsetCommitRequest
+    ) -> TxnOffsetCommitResponse:
+        image = self._image()
+        uses_ids = context.version >= _TXN_TOPIC_IDS
+        commits: list[PartitionCommit] = []
+        answers: list[TxnOffsetCommitResponsePartition] = []
+        topics: list[TxnOffsetCommitResponseTopic] = []
+        for topic in request.topics:
+            found = image.topic_by_id(topic.topic_id) if uses_ids else image.topics.get(topic.name)
+            refused = ErrorCode.UNKNOWN_TOPIC_ID if uses_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            rows: list[TxnOffsetCommitResponsePartition] = []
+            for partition in topic.partitions:
+                index = partition.partition_index
+                row = TxnOffsetCommitResponsePartition(partition_index=index)
+                rows.append(row)
+                if found is None:
+                    row.error_code = refused
+                elif not 0 <= index < len(found.partitions):
+                    row.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                else:
+                    answers.append(row)
+                    commits.append(
+                        PartitionCommit(
+                            found.name,
+                            found.topic_id,
+                            index,
+                            partition.committed_offset,
+                            partition.committed_leader_epoch,
+                            partition.committed_metadata,
+                        )
+                    )
+            name = topic.name if found is None else found.name
+            topics.append(TxnOffsetCommitResponseTopic(name=name, topic_id=topic.topic_id, partitions=rows))
+        if commits:
+            codes = await self._commit_in_transaction(context.version, request, commits)
+            for row, code in zip(answers, codes, strict=True):
+                if code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS and context.version < _TXN_LOADING_KNOWN:
+                    code = ErrorCode.COORDINATOR_NOT_AVAILABLE  # producers before 2.0 crash (KAFKA-7296)
+                row.error_code = code
+        return TxnOffsetCommitResponse(topics=topics)
+
+    async def _commit_in_transaction(
+        self, version: int, request: TxnOffsetCommitRequest, commits: list[PartitionCommit]
+    ) -> list[ErrorCode]:
+        if not request.group_id:
+            return [ErrorCode.INVALID_GROUP_ID] * len(commits)
+        partition = self._runtime.partition_for(request.group_id)
+        adds = version >= _TXN_ADDS_PARTITION
+        if not self._gate.is_open(adds=adds):
+            place = TopicPartition(GROUP_METADATA_TOPIC, partition)
+            said = await self._gate.admit(
+                request.transactional_id, request.producer_id, request.producer_epoch, [place], adds=adds
+            )
+            code = data_error_code(said[place], is_abortable_known=version >= _TXN_ABORTABLE_KNOWN)
+            if code:
+                return [code] * len(commits)
+        commit = Commit(
+            group_id=request.group_id,
+            generation_id=request.generation_id_or_member_epoch,
+            member_id=request.member_id,
+            group_instance_id=request.group_instance_id,
+            retention_ms=-1,
+            partitions=commits,
+        )
+        try:
+            return await self._runtime.write(
+                partition,
+                lambda shard, now_ms: shard.commit_offsets_in_transaction(commit, now_ms),
+                producer=(request.producer_id, request.producer_epoch),
+            )
+        except KafkaError as error:
+            return [client_error_code(error)] * len(commits)
 
     # ------------------------------------------------------------------ fetch
 

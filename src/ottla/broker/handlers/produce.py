@@ -1,10 +1,9 @@
 """Produce (key 0, versions 3-13).
 
 v3: one batch of magic 2 per partition. v5: log start offset. v7: zstd. v8: record errors and a message (KIP-467).
-v9: flexible. v10: current leader (KIP-951). v11: no change on the wire. v12: implicit transactions (KIP-890).
+v9: flexible. v10: current leader (KIP-951). v11: TRANSACTION_ABORTABLE is known. v12: the partitions of a transaction are
+added by the broker that gets the data (KIP-890 part 2); before, it is checked that the client has added them (part 1).
 v13: topic ids (KIP-516).
-
-Where we differ from Apache Kafka: transactional batches are refused until there is a transaction coordinator.
 """
 
 from __future__ import annotations
@@ -14,7 +13,14 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError, RequestTimedOutError
+from ottla.broker.handlers.transaction_gate import data_error_code
+from ottla.errors import (
+    ErrorCode,
+    KafkaError,
+    OutOfOrderSequenceNumberError,
+    RemoteProtocolError,
+    RequestTimedOutError,
+)
 from ottla.observability.metrics import TopicMetrics
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.produce import (
@@ -26,12 +32,15 @@ from ottla.protocol.messages.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
-from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT
+from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT, read_header
 from ottla.storage.validation import NotOneBatchError
-from ottla.types import INTERNAL_TOPICS, AppendOrigin
+from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.observability.metrics import BrokerMetrics
@@ -43,6 +52,20 @@ logger = logging.getLogger(__name__)
 ADMIN_CLIENT_ID = "__admin_client"
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+
+_ABORTABLE_KNOWN = 11
+_ADDS_PARTITIONS = 12
+
+#: What the transaction coordinator may say that older clients do not expect here. NOT_ENOUGH_REPLICAS makes them try again
+#: without asking for metadata.
+_TRY_AGAIN = frozenset(
+    {
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.NOT_COORDINATOR,
+    }
+)
 
 #: Refusals that come, in Kafka, before the partition's log is looked at: they do not tell where it starts.
 _BEFORE_THE_LOG = frozenset(
@@ -67,17 +90,84 @@ class CloseConnection(RemoteProtocolError):
 class ProduceHandler:
     """Appends batches and answers when they are as safe as the client asked."""
 
-    def __init__(self, replicas: ReplicaManager, metrics: BrokerMetrics) -> None:
+    def __init__(self, replicas: ReplicaManager, metrics: BrokerMetrics, gate: TransactionGate) -> None:
         self._replicas = replicas
         self._metrics = metrics
+        self._gate = gate
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.PRODUCE: self.handle_produce}
 
     def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
+        refusal = _refuse_whole(request)
+        if request.transactional_id is not None and not refusal:
+            refusal, asked = self._begins_transaction(context, request)
+            if asked:
+                for topic in request.topic_data:
+                    for data in topic.partition_data:
+                        # A view of the connection's buffer, which is used for the next request while this one waits.
+                        data.records = None if data.records is None else bytearray(data.records)
+                return self._produce_admitted(context, request, asked)
+        return self._produce(context, request, refusal, {})
+
+    def _begins_transaction(
+        self, context: RequestContext, request: ProduceRequest
+    ) -> tuple[ErrorCode, dict[TopicPartition, tuple[int, int]]]:
+        """Return the partitions in which this request is the first of its transaction, with producer id and epoch."""
+        asked: dict[TopicPartition, tuple[int, int]] = {}
+        producers: set[tuple[int, int]] = set()
+        for topic in request.topic_data:
+            name, _ = self._replicas.topic_name(topic.name, topic.topic_id)
+            for data in topic.partition_data:
+                if not _is_transactional(data.records):
+                    continue
+                header = read_header(data.records)  # type: ignore[arg-type]  # it has one
+                producer = (header.producer_id, header.producer_epoch)
+                producers.add(producer)
+                partition = self._replicas.partition(name, data.index)
+                if partition is None or (name in INTERNAL_TOPICS and context.client_id != ADMIN_CLIENT_ID):
+                    continue
+                known = partition.log.producers.entries.get(header.producer_id)
+                if known is None or known.current_txn_first_offset < 0 or known.producer_epoch != header.producer_epoch:
+                    asked[TopicPartition(name, data.index)] = producer
+        if len(producers) > 1:
+            return ErrorCode.INVALID_PRODUCER_ID_MAPPING, {}
+        if self._gate.is_open(adds=context.version >= _ADDS_PARTITIONS):
+            return ErrorCode.NONE, {}
+        return ErrorCode.NONE, asked
+
+    async def _produce_admitted(
+        self, context: RequestContext, request: ProduceRequest, asked: dict[TopicPartition, tuple[int, int]]
+    ) -> Any:
+        """Ask the coordinator, then append what it admits: between its last word and the append nothing else runs."""
+        assert request.transactional_id is not None
+        adds = context.version >= _ADDS_PARTITIONS
+        producer_id, producer_epoch = next(iter(asked.values()))
+        codes = await self._gate.admit(request.transactional_id, producer_id, producer_epoch, list(asked), adds=adds)
+        refused: dict[TopicPartition, tuple[ErrorCode, str | None]] = {}
+        for place, said in codes.items():
+            code = data_error_code(said, is_abortable_known=context.version >= _ABORTABLE_KNOWN)
+            if code in _TRY_AGAIN or (code == ErrorCode.CONCURRENT_TRANSACTIONS and not adds):
+                text = (
+                    f"Unable to verify the partition has been added to the transaction. Underlying error: {code.name}"
+                )
+                refused[place] = (ErrorCode.NOT_ENOUGH_REPLICAS, text)
+            elif code == ErrorCode.INVALID_TXN_STATE:
+                refused[place] = (code, "Partition was not added to the transaction")
+            elif code:
+                refused[place] = (code, None)
+        answer = self._produce(context, request, ErrorCode.NONE, refused)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _produce(
+        self,
+        context: RequestContext,
+        request: ProduceRequest,
+        refusal: ErrorCode,
+        refused: Mapping[TopicPartition, tuple[ErrorCode, str | None]],
+    ) -> Any | Awaitable[Any]:
         response = ProduceResponse()
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
-        refusal = _refuse_whole(request)
         for topic in _without_repetitions(request.topic_data):
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
             answer = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
@@ -97,6 +187,10 @@ class ProduceHandler:
                 partition = self._replicas.partition(name, data.index)
                 if partition is None:
                     part.error_code = self._replicas.error(name, data.index)
+                    continue
+                if refused and (name, data.index) in refused:
+                    part.error_code, part.error_message = refused[TopicPartition(name, data.index)]
+                    counts.failed_produce_requests += 1
                     continue
                 counts.bytes_in += len(data.records or b"")
                 wait = self._append(context, request.acks, partition, data.records, part, counts)
@@ -120,6 +214,8 @@ class ProduceHandler:
     ) -> Awaitable[Any] | None:
         """Append to one partition and fill `part`; return what has to happen first, if anything."""
         try:
+            if context.version >= _ADDS_PARTITIONS and _is_transactional(records):
+                _check_first_sequence(partition, records)
             info = partition.append(
                 records if records is not None else bytearray(), AppendOrigin.CLIENT, context.version
             )
@@ -182,11 +278,11 @@ def _waits(acks: int, partition: Partition) -> bool:
 
 def _refuse_whole(request: ProduceRequest) -> ErrorCode:
     """Return the error that everything in this request gets, whatever it is."""
-    if any(_is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data):
-        # Without an id nobody may be asked for permission, says Kafka; with one, nobody has begun a transaction here.
-        if request.transactional_id is None:
-            return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        return ErrorCode.INVALID_TXN_STATE
+    if request.transactional_id is None and any(
+        _is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data
+    ):
+        # Without an id nobody may be asked for permission, says Kafka.
+        return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
         return ErrorCode.INVALID_REQUIRED_ACKS
     return ErrorCode.NONE
@@ -209,6 +305,20 @@ def _without_repetitions(topics: list[TopicProduceData]) -> list[TopicProduceDat
 def _is_transactional(records: Any) -> bool:
     """Look at one bit of a batch that has not been checked yet."""
     return records is not None and len(records) >= HEADER_SIZE and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
+
+
+def _check_first_sequence(partition: Partition, records: Any) -> None:
+    """With transaction version 2 the first batch of a producer that is not known here has sequence 0 (KIP-890).
+
+    Raises:
+        OutOfOrderSequenceNumberError: it has another one.
+    """
+    header = read_header(records)
+    if header.base_sequence != 0 and header.producer_id not in partition.log.producers.entries:
+        raise OutOfOrderSequenceNumberError(
+            f"{partition.topic_partition}: the first batch of producer {header.producer_id} has sequence "
+            f"{header.base_sequence}, not 0"
+        )
 
 
 def _accept(part: PartitionProduceResponse, info: AppendInfo, counts: TopicMetrics) -> None:

@@ -1,18 +1,17 @@
 """Producers as the broker knows them: InitProducerId (key 22, versions 0-5), DescribeProducers (61, version 0).
 
 InitProducerId. v2: flexible. v3: resume an epoch (KIP-360). v4: PRODUCER_FENCED instead of INVALID_PRODUCER_EPOCH.
-v5: abortable errors (KIP-890). v6 (two-phase commit, KIP-939) is unstable in Kafka 4.4 and not announced.
-
-Where we differ from Apache Kafka: a transactional id is answered with COORDINATOR_NOT_AVAILABLE until there is a
-transaction coordinator; idempotent producers need none.
+v5: abortable errors (KIP-890). v6 (two-phase commit, KIP-939) is unstable in Kafka 4.4 and not announced. With a
+transactional id it is a matter of the transaction coordinator; without one any broker answers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ottla.broker.coordinators.errors import client_error_code
 from ottla.cluster.decisions.topic_names import why_invalid
-from ottla.errors import ErrorCode, error_for
+from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.describe_producers import (
     DescribeProducersRequest,
@@ -24,19 +23,28 @@ from ottla.protocol.messages.describe_producers import (
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
+    from ottla.broker.producer_id_block import ProducerIdBlock
     from ottla.broker.replicas.manager import ReplicaManager
 
 
-class ProducerHandlers:
-    """Hands out producer ids from blocks of 1,000 that the tree guards, and lists who produces."""
+_PRODUCER_FENCED: Final = 4
 
-    def __init__(self, replicas: ReplicaManager, allocate_block: Callable[[], Awaitable[range]]) -> None:
+
+class ProducerHandlers:
+    """Hands out producer ids, and lists who produces."""
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        producer_ids: ProducerIdBlock,
+        transactions: CoordinatorRuntime[TransactionCoordinator],
+    ) -> None:
         self._replicas = replicas
-        self._allocate_block = allocate_block
-        self._block = iter(range(0))
+        self._producer_ids = producer_ids
+        self._transactions = transactions
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -48,23 +56,29 @@ class ProducerHandlers:
         self, context: RequestContext, request: InitProducerIdRequest
     ) -> InitProducerIdResponse:
         refused = InitProducerIdResponse(producer_id=-1, producer_epoch=-1)
-        if request.transactional_id == "":
-            refused.error_code = ErrorCode.INVALID_REQUEST
-            return refused
-        if request.transactional_id is not None:
-            refused.error_code = ErrorCode.COORDINATOR_NOT_AVAILABLE
-            return refused
         if (request.producer_id == -1) != (request.producer_epoch == -1):
             refused.error_code = ErrorCode.INVALID_REQUEST
             return refused
-        return InitProducerIdResponse(producer_id=await self._next_id(), producer_epoch=0)
-
-    async def _next_id(self) -> int:
-        while True:
-            for producer_id in self._block:
-                return producer_id
-            # Two requests may both find the block used up; each then takes one, and at worst 1,000 ids are skipped.
-            self._block = iter(await self._allocate_block())
+        transactional_id = request.transactional_id
+        if transactional_id is None:
+            return InitProducerIdResponse(producer_id=await self._producer_ids.next(), producer_epoch=0)
+        expected = None if request.producer_id == -1 else (request.producer_id, request.producer_epoch)
+        try:
+            await self._producer_ids.reserve()
+            found = await self._transactions.write(
+                self._transactions.partition_for(transactional_id),
+                lambda shard, now_ms: shard.init_producer_id(
+                    transactional_id, request.transaction_timeout_ms, expected, now_ms
+                ),
+            )
+        except KafkaError as error:
+            refused.error_code = client_error_code(error)
+            if refused.error_code == ErrorCode.PRODUCER_FENCED and context.version < _PRODUCER_FENCED:
+                refused.error_code = ErrorCode.INVALID_PRODUCER_EPOCH
+            return refused
+        return InitProducerIdResponse(
+            error_code=found.error_code, producer_id=found.producer_id, producer_epoch=found.producer_epoch
+        )
 
     def handle_describe_producers(
         self, context: RequestContext, request: DescribeProducersRequest

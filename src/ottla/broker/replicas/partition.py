@@ -144,7 +144,11 @@ class Partition:
     # -- append
 
     def append(
-        self, records: Records, origin: AppendOrigin = AppendOrigin.CLIENT, api_version: int | None = None
+        self,
+        records: Records,
+        origin: AppendOrigin = AppendOrigin.CLIENT,
+        api_version: int | None = None,
+        transaction_version: int = 0,
     ) -> AppendInfo | Awaitable[AppendInfo]:
         """Append one batch as the leader.
 
@@ -160,14 +164,18 @@ class Partition:
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
         if heavy or self._queue_task is not None or self._pace.is_slow(now_ms) or self.log.append_would_wait():
             copy = bytearray(records)
-            return self._append_later(lambda: self._append_now(copy, origin, api_version), len(copy), heavy)
-        info = self._append_now(records, origin, api_version)
+            return self._append_later(
+                lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
+            )
+        info = self._append_now(records, origin, api_version, transaction_version)
         ended_ms = self._clock.monotonic_ms()
         self._pace.on_write(ended_ms - now_ms, ended_ms)
         self._on_appended(len(records))
         return info
 
-    def _append_now(self, records: Records, origin: AppendOrigin, api_version: int | None) -> AppendInfo:
+    def _append_now(
+        self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
+    ) -> AppendInfo:
         try:
             return self.log.append_as_leader(
                 records,
@@ -175,6 +183,7 @@ class Partition:
                 origin=origin,
                 now_ms=self._clock.wall_ms(),
                 api_version=api_version,
+                transaction_version=transaction_version,
             )
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error

@@ -121,6 +121,24 @@ class GroupCoordinator:
         written, codes = self.offsets.commit(request.group_id, request.partitions, request.retention_ms, now_ms)
         return Result(codes, written)
 
+    def commit_offsets_in_transaction(self, request: Commit, now_ms: int) -> Result[list[ErrorCode]]:
+        """Handle a TxnOffsetCommit; answers an error code per partition. The offsets wait for the transaction's marker.
+
+        A producer that does not say on whose behalf it commits (before KIP-447) is not checked.
+
+        Raises:
+            KafkaError: the membership is not valid; for a group that does not exist ILLEGAL_GENERATION.
+        """
+        group = self.groups.get(request.group_id)
+        if group is not None:
+            group.validate_offset_commit(
+                request.member_id, request.group_instance_id, request.generation_id, transactional=True
+            )
+        elif request.generation_id >= 0:
+            raise IllegalGenerationError()
+        written, codes = self.offsets.commit(request.group_id, request.partitions, request.retention_ms, now_ms)
+        return Result(codes, written)
+
     def fetch_offsets(
         self, group_id: str, topics: Sequence[tuple[str, bytes, Sequence[int]]], *, stable: bool
     ) -> list[list[FetchedOffset]]:

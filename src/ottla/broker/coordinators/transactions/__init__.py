@@ -1,0 +1,1 @@
+"""Transactions: state machines without I/O."""

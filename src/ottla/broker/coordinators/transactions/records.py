@@ -1,0 +1,115 @@
+"""Records of `__transaction_state`: built, encoded, decoded.
+
+Key: int16 record type 0 and the transactional id. Value: int16 version and the state; no value is a tombstone. Version 1
+(flexible) is written, as Kafka does from transaction version 1 on; version 0 is read too. Kafka's kafka-dump-log reads
+them with `--transaction-log-decoder`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from ottla.broker.coordinators.shard import CoordinatorRecord
+from ottla.broker.coordinators.transactions.state import NO_EPOCH, Transaction, TransactionState
+from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.messages.transaction_records import PartitionsSchema, TransactionLogKey, TransactionLogValue
+from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from ottla.protocol.primitives import Buffer
+
+_INT16 = struct.Struct(">h")
+_KEY_TYPE: Final = 0
+VALUE_VERSION: Final = 1
+
+
+class LiveTransactionLogValue(TransactionLogValue):
+    """A value that was decided here, with what the record has no room for."""
+
+    __slots__ = ("last_producer_epoch",)
+    last_producer_epoch: int
+
+
+def transaction(state: Transaction) -> CoordinatorRecord:
+    """Return the record of a transactional id."""
+    by_topic: dict[str, list[int]] = {}
+    for topic, partition in sorted(state.partitions):
+        by_topic.setdefault(topic, []).append(partition)
+    value = LiveTransactionLogValue(
+        producer_id=state.producer_id,
+        previous_producer_id=state.previous_producer_id,
+        next_producer_id=state.next_producer_id,
+        producer_epoch=state.producer_epoch,
+        transaction_timeout_ms=state.timeout_ms,
+        transaction_status=state.state,
+        transaction_partitions=None
+        if state.state is TransactionState.EMPTY
+        else [PartitionsSchema(topic=topic, partition_ids=ids) for topic, ids in by_topic.items()],
+        transaction_last_update_timestamp_ms=state.updated_ms,
+        transaction_start_timestamp_ms=state.started_ms,
+        client_transaction_version=state.client_version,
+    )
+    value.last_producer_epoch = state.last_producer_epoch
+    return CoordinatorRecord(TransactionLogKey(transactional_id=state.transactional_id), value, VALUE_VERSION)
+
+
+def tombstone(transactional_id: str) -> CoordinatorRecord:
+    """Return the record that takes a transactional id away."""
+    return CoordinatorRecord(TransactionLogKey(transactional_id=transactional_id), None)
+
+
+def to_transaction(transactional_id: str, value: TransactionLogValue, record_offset: int = -1) -> Transaction:
+    """Return the state that a record describes."""
+    return Transaction(
+        transactional_id=transactional_id,
+        producer_id=value.producer_id,
+        producer_epoch=value.producer_epoch,
+        previous_producer_id=value.previous_producer_id,
+        next_producer_id=value.next_producer_id,
+        last_producer_epoch=value.last_producer_epoch if isinstance(value, LiveTransactionLogValue) else NO_EPOCH,
+        timeout_ms=value.transaction_timeout_ms,
+        state=TransactionState(value.transaction_status),
+        partitions=frozenset(
+            TopicPartition(part.topic, index)
+            for part in value.transaction_partitions or ()
+            for index in part.partition_ids
+        ),
+        started_ms=value.transaction_start_timestamp_ms,
+        updated_ms=value.transaction_last_update_timestamp_ms,
+        client_version=value.client_transaction_version,
+        record_offset=record_offset,
+    )
+
+
+def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
+    """Return key and value as bytes."""
+    assert isinstance(record.key, TransactionLogKey)
+    parts: list[Buffer] = [_INT16.pack(_KEY_TYPE)]
+    encoder(TransactionLogKey, 0)(record.key, parts.append)
+    key = b"".join(parts)
+    if record.value is None:
+        return key, None
+    assert isinstance(record.value, TransactionLogValue)
+    parts = [_INT16.pack(record.value_version)]
+    encoder(TransactionLogValue, record.value_version)(record.value, parts.append)
+    return key, b"".join(parts)
+
+
+def decode(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
+    """Return the record, or None if its type or version is not known.
+
+    Raises:
+        RemoteProtocolError: the bytes do not fit the type.
+    """
+    if len(key) < 2 or _INT16.unpack_from(key)[0] != _KEY_TYPE:
+        return None
+    decoded_key, _ = decoder(TransactionLogKey, 0)(key, 2)
+    if value is None or len(value) < 2:
+        return CoordinatorRecord(decoded_key, None)
+    (version,) = _INT16.unpack_from(value)
+    lowest, highest = TransactionLogValue.VERSIONS
+    if not lowest <= version <= highest:
+        return None
+    decoded_value, _ = decoder(TransactionLogValue, version)(value, 2)
+    return CoordinatorRecord(decoded_key, decoded_value, version)

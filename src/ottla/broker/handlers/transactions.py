@@ -1,0 +1,304 @@
+"""Transactions: AddPartitionsToTxn 0-5, AddOffsetsToTxn 0-4, EndTxn 0-5, WriteTxnMarkers 1-2, DescribeTransactions 0,
+ListTransactions 0-2.
+
+AddPartitionsToTxn: v2 PRODUCER_FENCED instead of INVALID_PRODUCER_EPOCH (also AddOffsetsToTxn and EndTxn); v4 for brokers:
+several transactions, and `verify_only` (KIP-890). If one partition does not exist none is added, and the others say
+OPERATION_NOT_ATTEMPTED. EndTxn v5: the epoch rises and is returned (KIP-890 part 2). WriteTxnMarkers v2 says which
+transaction version a marker belongs to (KIP-1228); here it comes from `kafka-transactions abort` only. ListTransactions
+v1: by duration; v2: by a pattern of the transactional id (KIP-1152), RE2's syntax as far as Python's parser shares it.
+
+The rules are in `coordinators.transactions`; here requests become values, errors become codes, and answers get their shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
+from ottla.broker.handlers.patterns import Pattern, PatternError
+from ottla.broker.transaction_markers import marker_error_code
+from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages import describe_transactions, list_transactions
+from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
+from ottla.protocol.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnPartitionResult,
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnResponse,
+    AddPartitionsToTxnResult,
+    AddPartitionsToTxnTopicResult,
+    AddPartitionsToTxnTransaction,
+)
+from ottla.protocol.messages.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
+from ottla.protocol.messages.end_txn import EndTxnRequest, EndTxnResponse
+from ottla.protocol.messages.list_transactions import ListTransactionsRequest, ListTransactionsResponse
+from ottla.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerResult,
+    WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+)
+from ottla.protocol.records.control import ControlType, EndTransactionMarker
+from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
+    from ottla.broker.producer_id_block import ProducerIdBlock
+    from ottla.broker.transaction_markers import MarkerLog
+    from ottla.clock import Clock
+    from ottla.cluster.image import ClusterImage
+
+_PRODUCER_FENCED: Final = 2
+_BATCHED_ADD: Final = 4
+_EPOCH_BUMP: Final = 5
+
+_STATES: Final = {state.text: state for state in TransactionState}
+
+
+class TransactionsHandler:
+    """Transactions as clients and administrators see them."""
+
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[TransactionCoordinator],
+        groups: CoordinatorRuntime[GroupCoordinator],
+        marker_log: MarkerLog,
+        producer_ids: ProducerIdBlock,
+        *,
+        image: Callable[[], ClusterImage],
+        clock: Clock,
+    ) -> None:
+        self._runtime = runtime
+        self._groups = groups
+        self._marker_log = marker_log
+        self._producer_ids = producer_ids
+        self._image = image
+        self._clock = clock
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.ADD_PARTITIONS_TO_TXN: self.handle_add_partitions_to_txn,
+            ApiKey.ADD_OFFSETS_TO_TXN: self.handle_add_offsets_to_txn,
+            ApiKey.END_TXN: self.handle_end_txn,
+            ApiKey.WRITE_TXN_MARKERS: self.handle_write_txn_markers,
+            ApiKey.DESCRIBE_TRANSACTIONS: self.handle_describe_transactions,
+            ApiKey.LIST_TRANSACTIONS: self.handle_list_transactions,
+        }
+
+    # ------------------------------------------------------------- partitions
+
+    async def handle_add_partitions_to_txn(
+        self, context: RequestContext, request: AddPartitionsToTxnRequest
+    ) -> AddPartitionsToTxnResponse:
+        if context.version >= _BATCHED_ADD:
+            results = await asyncio.gather(*(self._add(context.version, each) for each in request.transactions))
+            return AddPartitionsToTxnResponse(results_by_transaction=list(results))
+        only = AddPartitionsToTxnTransaction(
+            transactional_id=request.v3_and_below_transactional_id,
+            producer_id=request.v3_and_below_producer_id,
+            producer_epoch=request.v3_and_below_producer_epoch,
+            topics=request.v3_and_below_topics,
+        )
+        result = await self._add(context.version, only)
+        return AddPartitionsToTxnResponse(results_by_topic_v3_and_below=result.topic_results)
+
+    async def _add(self, version: int, request: AddPartitionsToTxnTransaction) -> AddPartitionsToTxnResult:
+        places = [TopicPartition(topic.name, index) for topic in request.topics for index in topic.partitions]
+        known = self._image().topics
+        missing = {
+            place
+            for place in places
+            if place.topic not in known or not 0 <= place.partition < len(known[place.topic].partitions)
+        }
+        if missing:
+            codes = [
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if place in missing else ErrorCode.OPERATION_NOT_ATTEMPTED
+                for place in places
+            ]
+        else:
+            codes = await self._add_or_verify(version, request, places)
+        found = iter(codes)
+        return AddPartitionsToTxnResult(
+            transactional_id=request.transactional_id,
+            topic_results=[
+                AddPartitionsToTxnTopicResult(
+                    name=topic.name,
+                    results_by_partition=[
+                        AddPartitionsToTxnPartitionResult(partition_index=index, partition_error_code=next(found))
+                        for index in topic.partitions
+                    ],
+                )
+                for topic in request.topics
+            ],
+        )
+
+    async def _add_or_verify(
+        self, version: int, request: AddPartitionsToTxnTransaction, places: list[TopicPartition]
+    ) -> list[ErrorCode]:
+        transactional_id, producer_id, epoch = request.transactional_id, request.producer_id, request.producer_epoch
+        partition = self._runtime.partition_for(transactional_id)
+        # Those who use version 2 add partitions by sending data; this request comes from older clients, or from a broker.
+        client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
+        try:
+            if request.verify_only:
+                return self._runtime.run(
+                    partition,
+                    lambda shard, _now_ms: shard.verify_partitions(transactional_id, producer_id, epoch, places),
+                )
+            await self._runtime.write(
+                partition,
+                lambda shard, now_ms: shard.add_partitions(
+                    transactional_id, producer_id, epoch, places, client_version, now_ms
+                ),
+            )
+        except KafkaError as error:
+            return [_client_code(error, version)] * len(places)
+        return [ErrorCode.NONE] * len(places)
+
+    async def handle_add_offsets_to_txn(
+        self, context: RequestContext, request: AddOffsetsToTxnRequest
+    ) -> AddOffsetsToTxnResponse:
+        place = TopicPartition(GROUP_METADATA_TOPIC, self._groups.partition_for(request.group_id))
+        try:
+            await self._runtime.write(
+                self._runtime.partition_for(request.transactional_id),
+                lambda shard, now_ms: shard.add_partitions(
+                    request.transactional_id, request.producer_id, request.producer_epoch, [place], 0, now_ms
+                ),
+            )
+        except KafkaError as error:
+            return AddOffsetsToTxnResponse(error_code=_client_code(error, context.version))
+        return AddOffsetsToTxnResponse()
+
+    # --------------------------------------------------------------------- end
+
+    async def handle_end_txn(self, context: RequestContext, request: EndTxnRequest) -> EndTxnResponse:
+        client_version = EPOCH_BUMP_VERSION if context.version >= _EPOCH_BUMP else 0
+        try:
+            if client_version:
+                await self._producer_ids.reserve()
+            ended = await self._runtime.write(
+                self._runtime.partition_for(request.transactional_id),
+                lambda shard, now_ms: shard.end_transaction(
+                    request.transactional_id,
+                    request.producer_id,
+                    request.producer_epoch,
+                    request.committed,
+                    client_version,
+                    now_ms,
+                ),
+            )
+        except KafkaError as error:
+            return EndTxnResponse(error_code=_client_code(error, context.version), producer_id=-1, producer_epoch=-1)
+        return EndTxnResponse(
+            error_code=ended.error_code, producer_id=ended.producer_id, producer_epoch=ended.producer_epoch
+        )
+
+    async def handle_write_txn_markers(
+        self, context: RequestContext, request: WriteTxnMarkersRequest
+    ) -> WriteTxnMarkersResponse:
+        return WriteTxnMarkersResponse(markers=[await self._write_markers(marker) for marker in request.markers])
+
+    async def _write_markers(self, request: WritableTxnMarker) -> WritableTxnMarkerResult:
+        marker = EndTransactionMarker(
+            ControlType.COMMIT if request.transaction_result else ControlType.ABORT, request.coordinator_epoch
+        )
+        result = WritableTxnMarkerResult(producer_id=request.producer_id)
+        for topic in request.topics:
+            rows: list[WritableTxnMarkerPartitionResult] = []
+            result.topics.append(WritableTxnMarkerTopicResult(name=topic.name, partitions=rows))
+            for index in topic.partition_indexes:
+                code = ErrorCode.NONE
+                try:
+                    await self._marker_log.append(
+                        TopicPartition(topic.name, index),
+                        (request.producer_id, request.producer_epoch),
+                        marker,
+                        request.transaction_version,
+                    )
+                except KafkaError as error:
+                    code = marker_error_code(error)
+                rows.append(WritableTxnMarkerPartitionResult(partition_index=index, error_code=code))
+        return result
+
+    # ----------------------------------------------------------- administration
+
+    def handle_describe_transactions(
+        self, context: RequestContext, request: DescribeTransactionsRequest
+    ) -> DescribeTransactionsResponse:
+        return DescribeTransactionsResponse(
+            transaction_states=[self._describe(transactional_id) for transactional_id in request.transactional_ids]
+        )
+
+    def _describe(self, transactional_id: str) -> describe_transactions.TransactionState:
+        row = describe_transactions.TransactionState(transactional_id=transactional_id)
+        if not transactional_id:
+            row.error_code = ErrorCode.INVALID_REQUEST
+            return row
+        try:
+            found = self._runtime.read(
+                self._runtime.partition_for(transactional_id), lambda shard: shard.describe(transactional_id)
+            )
+        except KafkaError as error:
+            row.error_code = client_error_code(error)
+            return row
+        if found is None:
+            row.error_code = ErrorCode.TRANSACTIONAL_ID_NOT_FOUND
+            return row
+        row.transaction_state = found.state.text
+        row.transaction_timeout_ms = found.timeout_ms
+        row.transaction_start_time_ms = found.started_ms
+        row.producer_id, row.producer_epoch = found.producer_id, found.producer_epoch
+        by_topic: dict[str, list[int]] = {}
+        for topic, index in sorted(found.partitions):
+            by_topic.setdefault(topic, []).append(index)
+        row.topics = [describe_transactions.TopicData(topic=name, partitions=ids) for name, ids in by_topic.items()]
+        return row
+
+    def handle_list_transactions(
+        self, context: RequestContext, request: ListTransactionsRequest
+    ) -> ListTransactionsResponse:
+        try:
+            pattern = Pattern(request.transactional_id_pattern) if request.transactional_id_pattern else None
+        except PatternError:
+            return ListTransactionsResponse(error_code=ErrorCode.INVALID_REGULAR_EXPRESSION)
+        states = {_STATES[name] for name in request.state_filters if name in _STATES}
+        producer_ids = set(request.producer_id_filters)
+        now_ms = self._clock.wall_ms()
+        rows: list[list_transactions.TransactionState] = []
+        try:
+            for shard in self._runtime.read_all(lambda shard: shard.list_committed()):
+                rows += (
+                    list_transactions.TransactionState(
+                        transactional_id=found.transactional_id,
+                        producer_id=found.producer_id,
+                        transaction_state=found.state.text,
+                    )
+                    for found in shard
+                    if (not producer_ids or found.producer_id in producer_ids)
+                    and (not request.state_filters or found.state in states)
+                    and (request.duration_filter < 0 or now_ms - found.started_ms > request.duration_filter)
+                    and (pattern is None or pattern.matches(found.transactional_id))
+                )
+        except KafkaError as error:
+            return ListTransactionsResponse(error_code=client_error_code(error))
+        return ListTransactionsResponse(
+            unknown_state_filters=[name for name in request.state_filters if name not in _STATES],
+            transaction_states=rows,
+        )
+
+
+def _client_code(error: KafkaError, version: int) -> ErrorCode:
+    code = client_error_code(error)
+    if code == ErrorCode.PRODUCER_FENCED and version < _PRODUCER_FENCED:
+        return ErrorCode.INVALID_PRODUCER_EPOCH
+    return code

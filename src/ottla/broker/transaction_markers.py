@@ -1,0 +1,196 @@
+"""Writes the markers that end transactions, and tells the coordinator when all are written.
+
+The shell around `TransactionCoordinator.send_markers`: tasks, retries, appends. All partitions are led by this broker;
+markers for `__consumer_offsets` go through the group coordinator, which applies them to its pending offsets.
+
+Invariant: right before each append the coordinator is asked whether the markers are still due, with nothing between. So a
+marker is never behind the first record of the next transaction, however late or often this task runs: a late commit
+that ended the next transaction is the fault found in KAFKA-17754.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ottla.errors import ErrorCode, KafkaError, NotLeaderOrFollowerError, UnknownTopicOrPartitionError, error_for
+from ottla.protocol.records.control import ControlType, EndTransactionMarker, end_transaction_marker
+from ottla.storage.log import AppendInfo
+from ottla.types import GROUP_METADATA_TOPIC, AppendOrigin, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime, Producer
+    from ottla.broker.coordinators.transactions.coordinator import Markers, TransactionCoordinator
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS_MIN: Final = 0.02
+_RETRY_SECONDS_MAX: Final = 1.0
+
+#: The partition is gone, or knows a newer epoch: there is nothing left to end.
+_NOTHING_TO_END: Final = frozenset(
+    {
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        ErrorCode.TRANSACTION_COORDINATOR_FENCED,
+    }
+)
+
+
+class MarkerLog:
+    """Appends markers to any partition of this broker."""
+
+    def __init__(self, replicas: ReplicaManager, groups: CoordinatorRuntime[GroupCoordinator], clock: Clock) -> None:
+        self._replicas = replicas
+        self._groups = groups
+        self._clock = clock
+
+    def append(
+        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+    ) -> Awaitable[None]:
+        """Append a marker; its place in the log is decided now, what is returned resolves when it is committed.
+
+        Raises:
+            KafkaError: directly or through the awaitable.
+        """
+        if self._replicas.partition(*place) is None:
+            raise error_for(self._replicas.error(*place))
+        if place.topic == GROUP_METADATA_TOPIC:
+            return self._groups.end_transaction(place.partition, producer, marker, transaction_version)
+        return self._append(place, producer, marker, transaction_version)
+
+    def _append(
+        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+    ) -> Awaitable[None]:
+        partition = self._replicas.partition(*place)
+        if partition is None:
+            raise UnknownTopicOrPartitionError()
+        batch = end_transaction_marker(
+            marker.kind,
+            marker.coordinator_epoch,
+            timestamp_ms=self._clock.wall_ms(),
+            producer_id=producer[0],
+            producer_epoch=producer[1],
+        )
+        info = partition.append(batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version)
+
+        async def committed() -> None:
+            appended = info if isinstance(info, AppendInfo) else await info
+            commit = partition.committed(appended.last_offset)
+            if commit is not None:
+                await commit
+
+        return committed()
+
+
+class TransactionMarkers:
+    """One task per transaction that is being ended.
+
+    `transactions` is set before the first use: the coordinator and this know each other.
+    """
+
+    transactions: CoordinatorRuntime[TransactionCoordinator]
+
+    def __init__(self, log: MarkerLog) -> None:
+        self._log = log
+        self._tasks: dict[tuple[int, Markers], asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        """How many transactions are being ended."""
+        return len(self._tasks)
+
+    def send(self, coordinator_partition: int, markers: Markers) -> None:
+        """Begin to write these markers, unless that has begun."""
+        key = (coordinator_partition, markers)
+        if key not in self._tasks:
+            task = asyncio.get_running_loop().create_task(self._end(coordinator_partition, markers))
+            self._tasks[key] = task
+            task.add_done_callback(lambda ended: self._on_done(key, ended))
+
+    async def stop(self) -> None:
+        """Leave the rest to the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, key: tuple[int, Markers], task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("markers of a transaction could not be written", exc_info=error)
+
+    async def _end(self, coordinator_partition: int, markers: Markers) -> None:
+        left = list(markers.partitions)
+        pause = _RETRY_SECONDS_MIN
+        while True:
+            try:
+                left = await self._write(coordinator_partition, markers, left)
+                if not left:
+                    await self.transactions.write(
+                        coordinator_partition, lambda shard, now_ms: shard.complete(markers, now_ms)
+                    )
+                    return
+            except KafkaError as error:
+                if error.code in (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS):
+                    return  # whoever loads the partition begins again
+                logger.warning("%s: the transaction cannot be completed yet: %s", markers.transactional_id, error)
+            except _NoLongerDueError:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_SECONDS_MAX)
+
+    async def _write(
+        self, coordinator_partition: int, markers: Markers, places: list[TopicPartition]
+    ) -> list[TopicPartition]:
+        """Write the markers; return those that have to be tried again."""
+        kind = ControlType.COMMIT if markers.commit else ControlType.ABORT
+        producer = (markers.producer_id, markers.producer_epoch)
+        again: list[TopicPartition] = []
+        written: list[tuple[TopicPartition, asyncio.Future[None]]] = []
+        try:
+            for place in places:
+                if not self.transactions.read(coordinator_partition, lambda shard: shard.is_pending(markers)):
+                    raise _NoLongerDueError
+                marker = EndTransactionMarker(kind, self.transactions.leader_epoch(coordinator_partition))
+                try:
+                    appended = self._log.append(place, producer, marker, markers.transaction_version)
+                except KafkaError as error:
+                    if not self._is_over(place, markers, error):
+                        again.append(place)
+                else:
+                    written.append((place, asyncio.ensure_future(appended)))
+        finally:
+            results = await asyncio.gather(*(future for _, future in written), return_exceptions=True)
+        for (place, _), result in zip(written, results, strict=True):
+            if isinstance(result, KafkaError):
+                if not self._is_over(place, markers, result):
+                    again.append(place)
+            elif result is not None:
+                raise result
+        return again
+
+    def _is_over(self, place: TopicPartition, markers: Markers, error: KafkaError) -> bool:
+        if error.code in _NOTHING_TO_END:
+            logger.warning("%s: no marker in %s: %s", markers.transactional_id, place, error)
+            return True
+        logger.debug("%s: a marker in %s has to wait: %s", markers.transactional_id, place, error)
+        return False
+
+
+class _NoLongerDueError(Exception):
+    """Somebody else has completed the transaction, or another coordinator has taken over."""
+
+
+def marker_error_code(error: KafkaError) -> ErrorCode:
+    """Return the code for the answer to a WriteTxnMarkers: a group coordinator that is not ready is no leader yet."""
+    match error.code:
+        case ErrorCode.COORDINATOR_NOT_AVAILABLE | ErrorCode.COORDINATOR_LOAD_IN_PROGRESS | ErrorCode.NOT_COORDINATOR:
+            return NotLeaderOrFollowerError.code
+        case code:
+            return code

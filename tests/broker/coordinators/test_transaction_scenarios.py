@@ -1,0 +1,24 @@
+"""Transcripts of transactions, reviewed by eye. OTTLA_REWRITE=1 writes down what happens now: read the difference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.broker.coordinators.transaction_scenario import play
+
+SCENARIOS = sorted((Path(__file__).parents[2] / "scenarios" / "transactions").glob("*.txt"))
+
+
+def test_there_are_scenarios() -> None:
+    assert len(SCENARIOS) >= 6
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path: Path) -> None:
+    text = path.read_text()
+    result = play(text)
+    if os.environ.get("OTTLA_REWRITE"):
+        path.write_text(result)
+    assert result == text

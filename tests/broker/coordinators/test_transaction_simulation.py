@@ -1,0 +1,423 @@
+"""Random transactional producers against one coordinator, over a log that fails, stalls and is replayed, and partitions
+that take their time for markers or refuse them for a while. Everything comes from the seed.
+
+Producers of both transaction versions share transactional ids. What they write into the (modelled) partitions is admitted
+by the real gate; markers are written by the real `TransactionMarkers`. Invariants, checked at the end:
+* all records of a transaction have the same end, and it is the one its producer was told;
+* what nobody decided to commit is not committed;
+* nothing hangs: every transactional id comes to rest, and every record has its marker;
+and as it happens:
+* an epoch is given to one producer only;
+* after a reload the state is what the log's last records say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from typing import NamedTuple, cast
+
+import pytest
+from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
+
+from ottla.broker.coordinators.runtime import CoordinatorRuntime, Producer
+from ottla.broker.coordinators.shard import Result
+from ottla.broker.coordinators.transactions import records
+from ottla.broker.coordinators.transactions.config import TransactionConfig
+from ottla.broker.coordinators.transactions.coordinator import Identity, TransactionCoordinator
+from ottla.broker.coordinators.transactions.state import Transaction
+from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
+from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotLeaderOrFollowerError, error_for
+from ottla.protocol.messages.transaction_records import TransactionLogKey, TransactionLogValue
+from ottla.protocol.records.control import ControlType, EndTransactionMarker
+from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
+from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
+
+SEEDS = 200
+VIRTUAL_SECONDS = 4
+PLACES = [TopicPartition("t", index) for index in range(4)]
+IDS = ("alpha", "beta", "gamma")
+TIMEOUT_MS = 1_000
+
+#: What 200 seeds must have met, each at least once.
+COVERAGE = (
+    "aborted",
+    "append failed",
+    "commit of unknown outcome",
+    "committed",
+    "end answered CONCURRENT_TRANSACTIONS",
+    "end answered PRODUCER_FENCED",
+    "epoch resumed",
+    "epochs used up",
+    "expired",
+    "init answered CONCURRENT_TRANSACTIONS",
+    "init answered NOT_COORDINATOR",
+    "marker delayed",
+    "marker refused for a while",
+    "records written",
+    "refused by the gate",
+    "reload",
+    "reload while markers are written",
+    "seen aborted",
+    "vanished",
+)
+
+
+class Entry(NamedTuple):
+    """What lies in a partition: a record of a transaction, or (`commit` not None) a marker."""
+
+    producer: Producer
+    transaction: int
+    commit: bool | None = None
+
+
+class Partitions:
+    """Partitions that fence as a log does; stands in for `MarkerLog`."""
+
+    def __init__(self, dice: random.Random, coverage: Counter[str]) -> None:
+        self.entries: dict[TopicPartition, list[Entry]] = {place: [] for place in PLACES}
+        self.epochs: dict[tuple[TopicPartition, int], int] = {}
+        self._dice = dice
+        self._coverage = coverage
+
+    def write(self, place: TopicPartition, producer: Producer, transaction: int) -> None:
+        if producer[1] >= self.epochs.get((place, producer[0]), -1):
+            self.epochs[place, producer[0]] = producer[1]
+            self.entries[place].append(Entry(producer, transaction))
+
+    def append(
+        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+    ) -> Awaitable[None]:
+        if self._dice.random() < 0.1:
+            self._coverage["marker refused for a while"] += 1
+            raise NotLeaderOrFollowerError()
+        assert producer[1] >= self.epochs.get((place, producer[0]), -1), "a marker comes too late"
+        self.epochs[place, producer[0]] = producer[1]
+        self.entries[place].append(Entry(producer, -1, marker.kind is ControlType.COMMIT))
+        fails = self._dice.random() < 0.05
+        delay = self._dice.choice((0, 0, 0.01, 0.3))
+
+        async def committed() -> None:
+            if delay:
+                self._coverage["marker delayed"] += 1
+                await asyncio.sleep(delay)
+            if fails:
+                raise KafkaStorageError("the answer was lost")
+
+        return committed()
+
+
+class Told(NamedTuple):
+    """What a producer knows of the end of its transaction: True, False, or None if it was not told."""
+
+    commit: bool | None
+
+
+class Simulation:
+    def __init__(self, loop: VirtualLoop, seed: int, coverage: Counter[str]) -> None:
+        self.dice = random.Random(seed)
+        self.coverage = coverage
+        self.log = MemoryCoordinatorLog()
+        clock = VirtualClock(loop)
+        self.partitions = Partitions(self.dice, coverage)
+        self.markers = TransactionMarkers(cast(MarkerLog, self.partitions))
+        self.next_id = 0
+        self.told: dict[int, Told] = {}
+        self.identities: dict[Producer, object] = {}
+        self.runtime: CoordinatorRuntime[TransactionCoordinator] = CoordinatorRuntime(
+            topic=TRANSACTION_STATE_TOPIC,
+            log=self.log,
+            shard_factory=lambda partition, timeline, timers: TransactionCoordinator(
+                partition,
+                timeline,
+                timers,
+                config=TransactionConfig(
+                    abort_check_interval_ms=200, id_expiration_ms=3_000, id_expiration_check_interval_ms=500
+                ),
+                send_markers=self.markers.send,
+                take_producer_id=self.take_producer_id,
+            ),
+            partition_count=lambda: 1,
+            clock=clock,
+        )
+        self.markers.transactions = self.runtime
+        self.gate = TransactionGate(
+            self.runtime, verifies=lambda: True, retry_backoff_ms=20, retry_ms_max=100, clock=clock
+        )
+        self.wall_ms = clock.wall_ms
+
+    def take_producer_id(self) -> int | None:
+        if self.dice.random() < 0.02:
+            return None
+        self.next_id += 1
+        return self.next_id
+
+    async def producer(self) -> None:
+        """Be one producer after another."""
+        producer: Producer | None = None
+        transactional_id = ""
+        while True:
+            await asyncio.sleep(self.dice.uniform(0, 0.5))
+            resumes = producer is not None and self.dice.random() < 0.5
+            if not resumes:
+                transactional_id = self.dice.choice(IDS)
+            producer = await self.init(transactional_id, producer if resumes else None)
+            if producer is None:
+                continue
+            for _ in range(self.dice.randint(1, 4)):
+                producer = await self.transaction(transactional_id, producer)
+                if producer is None:
+                    break
+
+    async def init(self, transactional_id: str, expected: Producer | None) -> Producer | None:
+        while True:
+            try:
+                found = await self.runtime.write(
+                    0,
+                    lambda shard, now_ms: shard.init_producer_id(transactional_id, TIMEOUT_MS, expected, now_ms),
+                )
+                code = found.error_code
+            except KafkaError as error:
+                found, code = Identity(), error.code
+            if code == ErrorCode.NONE:
+                if expected is not None:
+                    self.coverage["epoch resumed"] += 1
+                identity = (found.producer_id, found.producer_epoch)
+                # The repetition of a request whose answer was lost gets the same answer; nobody else may.
+                assert expected is not None or identity not in self.identities, "one epoch for two producers"
+                self.identities[identity] = self
+                return identity
+            self.coverage[f"init answered {code.name}"] += 1
+            if code in (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_ID_MAPPING):
+                return None
+            await asyncio.sleep(self.dice.uniform(0.01, 0.1))
+
+    async def transaction(self, transactional_id: str, producer: Producer) -> Producer | None:
+        number = len(self.told)
+        self.told[number] = Told(False)
+        adds = self.dice.random() < 0.6
+        for place in self.dice.sample(PLACES, self.dice.randint(1, 3)):
+            if not adds and not await self.add(transactional_id, producer, place):
+                return None
+            for _ in range(20):
+                codes = await self.gate.admit(transactional_id, *producer, [place], adds=adds)
+                if codes[place] == ErrorCode.NONE:
+                    self.partitions.write(place, producer, number)
+                    self.coverage["records written"] += 1
+                    break
+                self.coverage["refused by the gate"] += 1
+                if codes[place] not in (
+                    ErrorCode.CONCURRENT_TRANSACTIONS,
+                    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+                    ErrorCode.COORDINATOR_NOT_AVAILABLE,
+                    ErrorCode.NOT_COORDINATOR,
+                ):
+                    return None
+                await asyncio.sleep(self.dice.uniform(0, 0.05))
+            else:
+                return None
+        if self.dice.random() < 0.1:
+            self.coverage["vanished"] += 1
+            return None
+        if self.dice.random() < 0.05:
+            await asyncio.sleep(2)
+        return await self.end(transactional_id, producer, number, commit=self.dice.random() < 0.7, bumps=adds)
+
+    async def add(self, transactional_id: str, producer: Producer, place: TopicPartition) -> bool:
+        for _ in range(20):
+            try:
+                await self.runtime.write(
+                    0, lambda shard, now_ms: shard.add_partitions(transactional_id, *producer, [place], 0, now_ms)
+                )
+            except KafkaError as error:
+                if error.code in (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_ID_MAPPING):
+                    return False
+                await asyncio.sleep(self.dice.uniform(0, 0.05))
+            else:
+                return True
+        return False
+
+    async def end(
+        self, transactional_id: str, producer: Producer, number: int, *, commit: bool, bumps: bool
+    ) -> Producer | None:
+        if commit:
+            self.told[number] = Told(None)
+        is_repetition = False
+        while True:
+            try:
+                found = await self.runtime.write(
+                    0,
+                    lambda shard, now_ms: shard.end_transaction(
+                        transactional_id, *producer, commit, 2 if bumps else 0, now_ms
+                    ),
+                )
+            except KafkaError as error:
+                self.coverage[f"end answered {error.code.name}"] += 1
+                if error.code in (
+                    ErrorCode.PRODUCER_FENCED,
+                    ErrorCode.INVALID_PRODUCER_ID_MAPPING,
+                    ErrorCode.INVALID_TXN_STATE,
+                ):
+                    if commit:
+                        self.coverage["commit of unknown outcome"] += 1
+                    return None
+                is_repetition = True
+                await asyncio.sleep(self.dice.uniform(0, 0.1))
+                continue
+            self.told[number] = Told(commit)
+            self.coverage["committed" if commit else "aborted"] += 1
+            if not bumps:
+                return producer
+            identity = (found.producer_id, found.producer_epoch)
+            assert is_repetition or identity not in self.identities or not commit, "one epoch for two producers"
+            self.identities[identity] = self
+            return identity
+
+    async def trouble(self) -> None:
+        """Stall the log, let it fail, lose the partition, use up epochs."""
+        while True:
+            await asyncio.sleep(self.dice.expovariate(1.5))
+            match self.dice.randrange(5):
+                case 0:
+                    self.log.hold = True
+                    await asyncio.sleep(self.dice.uniform(0, 0.5))
+                    self.log.hold = False
+                    self.log.release()
+                case 1:
+                    code = self.dice.choice((ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.KAFKA_STORAGE_ERROR))
+                    self.log.failures.append((error_for(code), self.dice.random() < 0.3))
+                    self.coverage["append failed"] += 1
+                case 2 | 3:
+                    await self.reload()
+                case 4:
+                    self.use_up_epochs()
+
+    async def reload(self) -> None:
+        if len(self.markers):
+            self.coverage["reload while markers are written"] += 1
+        self.coverage["reload"] += 1
+        self.log.hold = False
+        self.log.release()
+        self.runtime.on_resign(0)
+        await asyncio.sleep(self.dice.choice((0, 0.05)))
+        self.runtime.on_leader(0, 1)
+        for _ in range(50):
+            await asyncio.sleep(0)
+            if self.runtime.loaded_partitions:
+                break
+        if self.runtime.loaded_partitions:
+            expected: dict[str, Transaction] = {}
+            for record in self.log.records(0):
+                assert record.key is not None
+                decoded = records.decode(record.key, record.value)
+                assert decoded is not None
+                assert isinstance(decoded.key, TransactionLogKey)
+                expected.pop(decoded.key.transactional_id, None)
+                if isinstance(decoded.value, TransactionLogValue):
+                    expected[decoded.key.transactional_id] = records.to_transaction(
+                        decoded.key.transactional_id, decoded.value
+                    )
+            found = self.runtime.read(0, lambda shard: shard.list_committed())
+            for each in found:
+                if not each.state.is_idle or each.transactional_id in expected:
+                    assert each.producer_id == expected[each.transactional_id].producer_id
+
+    def use_up_epochs(self) -> None:
+        """Write a state with one of the last epochs, as years of transactions would."""
+        for transactional_id in IDS:
+            try:
+                known = self.runtime.read(0, lambda shard, name=transactional_id: shard.transactions.get(name))  # type: ignore[misc]
+            except KafkaError:
+                return
+            if known is not None and known.state.is_idle and known.producer_epoch < 32_000:
+                aged = known.with_epoch(32_765 - self.dice.randint(0, 1), -1, TIMEOUT_MS, self.wall_ms())
+                future = self.runtime.write(0, lambda _s, _n, state=aged: Result(None, [records.transaction(state)]))  # type: ignore[misc]
+                future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                self.coverage["epochs used up"] += 1
+                return
+
+    async def run(self) -> None:
+        self.runtime.start()
+        self.runtime.on_leader(0, 0)
+        tasks = [asyncio.ensure_future(self.producer()) for _ in range(5)]
+        tasks.append(asyncio.ensure_future(self.trouble()))
+        done, _ = await asyncio.wait(tasks, timeout=VIRTUAL_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        self.log.failures.clear()
+        await self.reload()
+        await asyncio.sleep(TIMEOUT_MS / 1000 + 3)
+        left = self.runtime.read(0, lambda shard: shard.list_committed())
+        assert all(each.state.is_idle for each in left), left
+        self.reckon()
+        await asyncio.sleep(10)
+        if not self.runtime.read(0, lambda shard: shard.list_committed()):
+            self.coverage["expired"] += 1
+        assert len(self.markers) == 0
+        await self.runtime.stop()
+
+    def reckon(self) -> None:
+        """Find the end of every record and compare it with what its producer was told."""
+        ends: dict[int, set[bool]] = {}
+        for entries in self.partitions.entries.values():
+            open_records: dict[int, list[int]] = {}
+            for entry in entries:
+                if entry.commit is None:
+                    open_records.setdefault(entry.producer[0], []).append(entry.transaction)
+                else:
+                    for number in open_records.pop(entry.producer[0], ()):
+                        ends.setdefault(number, set()).add(entry.commit)
+            assert not any(open_records.values()), "a record without a marker"
+        for number, found in ends.items():
+            told = self.told[number].commit
+            assert len(found) == 1, f"transaction {number} is torn"
+            assert told is None or found == {told}, f"transaction {number}: told {told}, is {found}"
+            if told is False and found == {False}:
+                self.coverage["seen aborted"] += 1
+
+
+def simulate(seed: int, coverage: Counter[str]) -> str:
+    try:
+        _, trace = run_virtual(seed, lambda loop: Simulation(loop, seed, coverage).run())
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    return trace
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Failing appends are what these tests are made of."""
+    logger = logging.getLogger("ottla")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+def test_random_transactions_keep_their_promises(capsys: pytest.CaptureFixture[str]) -> None:
+    coverage: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        simulate(seed, coverage)
+    with capsys.disabled():
+        print(f"\n{SEEDS} seeds: " + ", ".join(f"{name} {count}" for name, count in sorted(coverage.items())))
+    assert [name for name in COVERAGE if not coverage[name]] == []
+
+
+def test_same_seed_same_trace() -> None:
+    assert simulate(3, Counter()) == simulate(3, Counter())
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1_000, 11_000, 500))
+def test_many_more_seeds(first: int) -> None:
+    for seed in range(first, first + 500):
+        simulate(seed, Counter())

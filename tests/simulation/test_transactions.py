@@ -1,0 +1,84 @@
+"""Whole-broker simulation of transactions: all of each is shown, or nothing, whoever is killed.
+
+A failure names its seed: `run_virtual(seed, lambda loop: run(loop, ...))` repeats it exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+from tests.simulation.transactions import run
+
+from ottla.testing.virtual_loop import run_virtual
+
+SEEDS = 60
+SEEDS_PER_TEST = 20
+SECONDS = 4.0
+
+#: What must have happened at least once in the seeds of the default run, or they show nothing.
+EXPECTED = (
+    "aborted",
+    "committed",
+    "fell silent",
+    "fenced",
+    "kill",
+    "kill in a marker",
+    "left while committing",
+    "offset in a transaction",
+    "outcome unknown: aborted",
+    "outcome unknown: committed",
+    "power cut",
+    "records acknowledged",
+    "records read",
+    "repeated after a lost connection",
+    "slow disk",
+    "stop",
+    "vanished",
+)
+
+happened: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Brokers that are killed complain; that is not what these tests are about."""
+    logging.getLogger("ottla").setLevel(logging.CRITICAL)
+
+
+def story(seed: int, seconds: float = SECONDS) -> tuple[Counter[str], str]:
+    """Run one seed; odd ones lose power as well as processes."""
+    try:
+        ledger, trace = run_virtual(seed, lambda loop: run(loop, cuts_power=seed % 2 == 1, seconds=seconds))
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    return ledger.happened, trace
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_all_of_a_transaction_is_shown_or_nothing(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        happened.update(story(seed)[0])
+
+
+def test_everything_that_should_happen_did(capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs after the seeds: counters that stayed zero would mean that they test nothing."""
+    if not happened:
+        happened.update(story(1)[0])
+    with capsys.disabled():
+        print("\ntransactions:", ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
+    if sum(happened.values()) > 20_000:
+        assert [name for name in EXPECTED if not happened[name]] == []
+
+
+def test_same_seed_same_trace() -> None:
+    assert story(11, 2.0) == story(11, 2.0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1_000, 11_000, 500))
+def test_many_more_seeds(first: int) -> None:
+    for seed in range(first, first + 500):
+        story(seed)
