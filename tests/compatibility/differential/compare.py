@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.compatibility.differential.rules import ANYTHING, RULES, Side, is_fault
 from tests.compatibility.differential.scenarios import cluster, configs, fetch, frames, groups, offsets, produce, topics
-from tests.compatibility.differential.script import ONLY_IN_4_4, Scenario, versions
+from tests.compatibility.differential.script import NOT_SCRIPTED, ONLY_IN_4_4, Scenario, versions
 from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
@@ -160,7 +160,7 @@ def _short(tree: Any) -> str:
 
 def missing_versions(result: Comparison) -> list[str]:
     """Served versions that the script did not ask about although both brokers have them."""
-    wanted = {(key, version) for key in SERVED for version in versions(key)}
+    wanted = {(key, version) for key in SERVED if key not in NOT_SCRIPTED for version in versions(key)}
     return [f"{APIS[ApiKey(key)].name} v{version}" for key, version in sorted(wanted - result.asked)]
 
 
@@ -171,6 +171,7 @@ def report(result: Comparison) -> str:
     lines = [
         f"{result.compared} answers compared, {len(asked)} versions of {len({key for key, _ in asked})} APIs",
         f"not comparable, only in Kafka 4.4: {', '.join(only)}",
+        f"served, but not asked by any scenario: {', '.join(APIS[key].name for key in sorted(NOT_SCRIPTED))}",
         f"{len(RULES)} rules:",
         *(f"  {result.uses[rule.name]:>6} x {rule.name}: {rule.reason}" for rule in RULES),
         f"{len(result.differences)} unexplained differences",

@@ -60,6 +60,9 @@ class ProducerHandlers:
             refused.error_code = ErrorCode.INVALID_REQUEST
             return refused
         transactional_id = request.transactional_id
+        if transactional_id == "":
+            refused.error_code = ErrorCode.INVALID_REQUEST
+            return refused
         if transactional_id is None:
             return InitProducerIdResponse(producer_id=await self._producer_ids.next(), producer_epoch=0)
         expected = None if request.producer_id == -1 else (request.producer_id, request.producer_epoch)
