@@ -138,11 +138,13 @@ async def test_everything_is_found_again_after_a_restart(private_broker: Running
     broker = private_broker
     await create_topic(broker, "kept")
     place = TopicPartition("kept", 0)
-    async with producer_of(broker, acks="all") as producer, consumer_of(broker, "kept-group", "kept") as consumer:
-        for number in range(100):
-            await producer.send_and_wait("kept", b"%d" % number)
-        await read([consumer], 100)
-        await consumer.commit({place: (40, "note")})
+    async with producer_of(broker, acks="all") as producer:
+        # The consumer leaves before the restart: aiokafka's may raise CancelledError when it is stopped in its retries.
+        async with consumer_of(broker, "kept-group", "kept") as consumer:
+            for number in range(100):
+                await producer.send_and_wait("kept", b"%d" % number)
+            await read([consumer], 100)
+            await consumer.commit({place: (40, "note")})
         await asyncio.to_thread(broker.kill if how == "kill" else broker.terminate)
         await asyncio.to_thread(broker.start)
         await producer.send_and_wait("kept", b"after")
