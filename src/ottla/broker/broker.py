@@ -280,7 +280,13 @@ class Broker:
             topic=GROUP_METADATA_TOPIC,
             log=ReplicatedCoordinatorLog(self.replicas),
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition, timeline, timers, config=group_config, dice=around.random
+                partition,
+                timeline,
+                timers,
+                config=group_config,
+                dice=around.random,
+                image=lambda: self.image,
+                run_background=around.offload.run,
             ),
             partition_count=self._offsets_partition_count,
             clock=around.clock,
@@ -459,6 +465,8 @@ class Broker:
             deleted = [DeletedTopic(t.name, t.topic_id) for t in delta.deleted]
             self.groups.on_topics_deleted(deleted)
             self.transactions.on_topics_deleted(deleted)
+        if delta.created or delta.deleted or delta.changed or delta.changed_configs:
+            self.groups.on_image(image, delta)
 
     def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
         self.replicas.on_directory_offline(directory, topic_partitions)

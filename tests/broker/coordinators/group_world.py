@@ -12,6 +12,7 @@ from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 
 from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
@@ -19,7 +20,7 @@ from ottla.broker.coordinators.shard import DeletedTopic
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.transaction_gate import TransactionGate
-from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, PartitionImage, TopicImage
+from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, ImageDelta, PartitionImage, TopicImage
 from ottla.protocol.api import ApiKey
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import GROUP_METADATA_TOPIC
@@ -64,7 +65,7 @@ class GroupWorld:
             topic=GROUP_METADATA_TOPIC,
             log=self.log,
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition, timeline, timers, config=self.config, dice=self.dice
+                partition, timeline, timers, config=self.config, dice=self.dice, image=lambda: self.image
             ),
             partition_count=lambda: partition_count,
             clock=self.clock,
@@ -90,12 +91,15 @@ class GroupWorld:
         self.add_topic(name, 1000, self.partition_count)
 
     def add_topic(self, name: str, number: int, partition_count: int) -> None:
+        """Make a topic, or let one grow."""
         topic = topic_image(name, number, partition_count)
+        is_new = name not in self.image.topics
         self.image = replace(
             self.image,
             topics={**self.image.topics, name: topic},
             topic_names={**self.image.topic_names, topic.topic_id: name},
         )
+        self.runtime.on_image(self.image, ImageDelta(created=(name,)) if is_new else ImageDelta(changed=(name,)))
 
     def delete_topic(self, name: str) -> None:
         topic = self.image.topics[name]
@@ -105,6 +109,7 @@ class GroupWorld:
             topic_names={key: value for key, value in self.image.topic_names.items() if value != name},
         )
         self.runtime.on_topics_deleted([DeletedTopic(name, topic.topic_id)])
+        self.runtime.on_image(self.image, ImageDelta(deleted=(topic,)))
 
     async def start(self) -> None:
         self.runtime.start()
@@ -143,6 +148,14 @@ class GroupWorld:
         api_key = ApiKey(request.API_KEY)
         answer = self.routes[api_key](self.context(api_key, version, client_id), request)
         return await answer if asyncio.iscoroutine(answer) or isinstance(answer, asyncio.Future) else answer
+
+    def classic_group(self, group_id: str) -> ClassicGroup | None:
+        """Return the group as it is in memory, if it is one of the classic protocol."""
+        group = self.shard().groups.get(group_id)
+        return group if isinstance(group, ClassicGroup) else None
+
+    def classic_groups(self) -> list[ClassicGroup]:
+        return [group for group in self.shard().groups.values() if isinstance(group, ClassicGroup)]
 
     def shard(self, partition: int = 0) -> GroupCoordinator:
         return self.runtime.read(partition, lambda shard: shard)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.broker.coordinators.groups.classic import ClassicGroup, GroupState, Member, Protocols
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, Member, Protocols
 from ottla.errors import (
     CoordinatorNotAvailableError,
     ErrorCode,

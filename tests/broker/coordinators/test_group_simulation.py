@@ -23,9 +23,10 @@ from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.scenario import subscription
 
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic import ClassicGroup, GroupState
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
+from ottla.broker.coordinators.groups.classic.membership import Membership
 from ottla.broker.coordinators.groups.config import GroupConfig
-from ottla.broker.coordinators.groups.membership import Membership
+from ottla.broker.coordinators.groups.group import Group
 from ottla.errors import ErrorCode, error_for
 from ottla.protocol.messages.delete_groups import DeleteGroupsRequest
 from ottla.protocol.messages.group_records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey
@@ -251,7 +252,7 @@ class Simulation:
     def generation_in_memory(self, group_id: str) -> int:
         if 0 not in self.world.runtime.loaded_partitions:
             return 0
-        group = self.world.shard().groups.get(group_id)
+        group = self.world.classic_group(group_id)
         return 0 if group is None else group.generation_id
 
     async def check_acknowledged(self) -> None:
@@ -284,9 +285,9 @@ class Simulation:
         if 0 not in world.runtime.loaded_partitions:
             return
         shard = world.shard()
-        before = {group_id: durable(group) for group_id, group in shard.groups.items()}
-        settled = [g.group_id for g in shard.groups.values() if g.state in (GroupState.STABLE, GroupState.EMPTY)]
-        for group in shard.groups.values():
+        before = {group.group_id: durable(group) for group in world.classic_groups()}
+        settled = [g.group_id for g in world.classic_groups() if g.state in (GroupState.STABLE, GroupState.EMPTY)]
+        for group in world.classic_groups():
             if group.state is GroupState.STABLE:
                 self.count("reload of a stable group")
             elif group.state is not GroupState.EMPTY:
@@ -303,7 +304,7 @@ class Simulation:
         # What clients did in the turns of the reload itself may have been written already.
         if world.log.end_offset("", 0) != written or not is_quiet:
             return
-        after = {group_id: durable(group) for group_id, group in after_shard.groups.items()}
+        after = {group.group_id: durable(group) for group in world.classic_groups()}
         groups, offsets = self.replay_independently()
         assert after == groups
         assert {key: value.offset for key, value in after_shard.offsets.snapshot().items()} == offsets
@@ -381,7 +382,7 @@ class Consumer:
     async def join(self) -> bool:
         """Join and sync once; True if there is an assignment to work on."""
         simulation = self.simulation
-        group_before = self.world.shard().groups.get(self.group) if 0 in self.world.runtime.loaded_partitions else None
+        group_before = self.world.classic_group(self.group) if 0 in self.world.runtime.loaded_partitions else None
         generation_before = group_before.generation_id if group_before else -1
         request = JoinGroupRequest(
             group_id=self.group,
@@ -560,7 +561,7 @@ def watch(world: GroupWorld, simulation: Simulation) -> None:
         shard = shard_factory(partition, timeline, timers)
         expire = shard.offsets.expire
 
-        def watched(group: ClassicGroup, now_ms: int) -> Any:
+        def watched(group: Group, now_ms: int) -> Any:
             expired, nothing_left = expire(group, now_ms)
             for record in expired:
                 simulation.count("offsets expired")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ottla.broker.coordinators.groups.classic import ClassicGroup, GroupState, Member
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, Member
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit
 from ottla.broker.coordinators.shard import DeletedTopic

@@ -197,7 +197,8 @@ def test_a_refused_join_has_a_protocol_name_that_its_version_allows(version: int
 def test_join_v0_uses_the_session_timeout_for_rebalances() -> None:
     async def main(world: GroupWorld) -> None:
         joined = await ask(world, 0, join_request(rebalance_timeout_ms=-1, session_timeout_ms=7_000))
-        group = world.shard().groups["g"]
+        group = world.classic_group("g")
+        assert group is not None
         assert group.members[joined.member_id].rebalance_timeout_ms == 7_000
 
     in_group_world(main, config=NO_DELAY)

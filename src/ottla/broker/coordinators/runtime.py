@@ -62,6 +62,7 @@ from ottla.types import CompressionType, coordinator_partition
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
+    from ottla.cluster.image import ClusterImage, ImageDelta
 
 __all__ = ["CoordinatorLog", "CoordinatorRuntime", "RuntimeConfig"]
 
@@ -280,6 +281,13 @@ class CoordinatorRuntime(Generic[S]):
                 held.deleted_topics += topics
             elif held.state is _State.ACTIVE:
                 self._forget_topics(held, topics)
+
+    def on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
+        """The cluster has changed: every loaded shard is told (one that loads looks at the image itself)."""
+        for held in list(self._held.values()):
+            if held.state is _State.ACTIVE:
+                future = self._submit(held, lambda shard, now_ms: shard.on_image(image, delta, now_ms))
+                future.add_done_callback(_log_failed_refresh)
 
     # ------------------------------------------------------------ operations
 
@@ -638,3 +646,8 @@ class CoordinatorRuntime(Generic[S]):
 def _log_failed_deletion(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         logger.error("offsets of deleted topics stay until they expire: %s", error)
+
+
+def _log_failed_refresh(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logger.error("a change of the cluster could not be followed: %s", error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ottla.broker.coordinators.timeline import Timeline
+    from ottla.cluster.image import ClusterImage, ImageDelta
     from ottla.errors import KafkaError
     from ottla.protocol.schema import Message
 
@@ -119,6 +120,10 @@ class Shard(Protocol):
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
         """Topics are gone: forget what belongs to them."""
+        ...
+
+    def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
+        """The cluster is not what it was (only told once loaded: on loading, look at the whole image)."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Dictionaries with two views: what has been decided, and what is committed.
+"""Dictionaries and values with two views: what has been decided, and what is committed.
 
 A coordinator applies its own records at once, so that the next decision sees them, while they are still on their way into
 the log. Until they are committed no client may learn of them, and if the append fails they have to be undone. A `Timeline`
@@ -148,6 +148,19 @@ class TimelineDict(Generic[K, V]):
         before = images[0][1]
         return None if before is _ABSENT else before
 
+    @property
+    def count_committed(self) -> int:
+        """The number of committed items."""
+        if not self._images:
+            return len(self._values)
+        added = removed = 0
+        for key, images in self._images.items():
+            if key in self._values:
+                added += images[0][1] is _ABSENT
+            else:
+                removed += images[0][1] is not _ABSENT
+        return len(self._values) - added + removed
+
     def items_committed(self) -> list[tuple[K, V]]:
         """Return the committed items: those that stayed in their order, those removed since at the end."""
         if not self._images:
@@ -165,3 +178,28 @@ class TimelineDict(Generic[K, V]):
             if key not in self._values and images[0][1] is not _ABSENT
         ]
         return items
+
+
+class TimelineValue(Generic[V]):
+    """One value on a timeline. Put what belongs together into one immutable value: each of these costs two dictionaries."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, timeline: Timeline, value: V) -> None:
+        self._table: TimelineDict[None, V] = TimelineDict(timeline)
+        self._table._values[None] = value
+
+    @property
+    def value(self) -> V:
+        """The newest value."""
+        return self._table._values[None]
+
+    @value.setter
+    def value(self, value: V) -> None:
+        self._table[None] = value
+
+    @property
+    def committed(self) -> V:
+        """The committed value."""
+        images = self._table._images.get(None)
+        return self._table._values[None] if images is None else images[0][1]

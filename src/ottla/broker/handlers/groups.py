@@ -22,9 +22,9 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
-from ottla.broker.coordinators.groups.classic import GroupState
-from ottla.broker.coordinators.groups.membership import Join, Sync
-from ottla.errors import ErrorCode, KafkaError, error_for
+from ottla.broker.coordinators.groups.classic.group import GroupState
+from ottla.broker.coordinators.groups.classic.membership import Join, Sync
+from ottla.errors import ErrorCode, GroupIdNotFoundError, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
@@ -280,21 +280,20 @@ class GroupsHandler:
 
     def _describe(self, version: int, group_id: str) -> DescribedGroup:
         try:
-            found = self._runtime.read(
+            return self._runtime.read(
                 self._runtime.partition_for(group_id), lambda shard: shard.describe_group(group_id)
+            )
+        except GroupIdNotFoundError as error:
+            if version < _GROUP_ID_NOT_FOUND:
+                return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD.value)
+            return DescribedGroup(
+                group_id=group_id,
+                group_state=GroupState.DEAD.value,
+                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+                error_message=error.message,
             )
         except KafkaError as error:
             return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
-        if found is not None:
-            return found
-        if version < _GROUP_ID_NOT_FOUND:
-            return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD.value)
-        return DescribedGroup(
-            group_id=group_id,
-            group_state=GroupState.DEAD.value,
-            error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-            error_message=f"Group {group_id} not found.",
-        )
 
     def handle_list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
         groups: list[ListedGroup] = []

@@ -3,7 +3,8 @@
 OffsetCommit: v2-4 a retention time of the offset's own; v6 leader epochs; v7 static members; v9 GROUP_ID_NOT_FOUND for a
 group that does not exist; v10 topic ids instead of names (KIP-848). The topic's id is kept with the offset in every version.
 OffsetFetch: v2 null means all topics, and errors of the group have a place of their own; v7 `require_stable` (KIP-447); v8
-several groups (KIP-709); v9 member id and epoch, which mean nothing to classic groups; v10 topic ids. A partition without a
+several groups (KIP-709); v9 member id and epoch, which groups of the
+consumer protocol check; v10 topic ids. A partition without a
 committed offset is no error: offset -1.
 OffsetDelete: topics that members subscribe to are refused (KIP-496).
 TxnOffsetCommit: offsets that take effect with a transaction (KIP-98). v2 COORDINATOR_LOAD_IN_PROGRESS is known; v3 member and
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TOPIC_IDS: Final = 10
-_TELLS_UNKNOWN_GROUP: Final = 9
 _FETCH_BATCHED: Final = 8
 _FETCH_GROUP_ERROR: Final = 2
 _TXN_LOADING_KNOWN: Final = 2
@@ -142,7 +142,7 @@ class OffsetsHandler:
                 group_instance_id=request.group_instance_id,
                 retention_ms=request.retention_time_ms,
                 partitions=commits,
-                tells_unknown_group=context.version >= _TELLS_UNKNOWN_GROUP,
+                version=context.version,
             )
             try:
                 codes = await self._runtime.write(
@@ -219,6 +219,7 @@ class OffsetsHandler:
             group_instance_id=request.group_instance_id,
             retention_ms=-1,
             partitions=commits,
+            version=version,
         )
         try:
             return await self._runtime.write(
@@ -291,9 +292,9 @@ class OffsetsHandler:
     ) -> OffsetFetchResponseGroup:
         try:
             if request.topics is None:
-                topics = await self._fetch_all(version, request.group_id, stable)
+                topics = await self._fetch_all(version, request, stable)
             else:
-                topics = await self._fetch_some(version, request.group_id, request.topics, stable)
+                topics = await self._fetch_some(version, request, request.topics, stable)
         except KafkaError as error:
             code = client_error_code(error)
             # Consumers before 3.9 do not ask again after COORDINATOR_NOT_AVAILABLE here.
@@ -302,8 +303,12 @@ class OffsetsHandler:
             return OffsetFetchResponseGroup(group_id=request.group_id, error_code=code)
         return OffsetFetchResponseGroup(group_id=request.group_id, topics=topics)
 
-    async def _fetch_all(self, version: int, group_id: str, stable: bool) -> list[OffsetFetchResponseTopics]:
-        found = await self._query(group_id, stable, lambda shard: shard.fetch_all_offsets(group_id, stable=stable))
+    async def _fetch_all(
+        self, version: int, request: OffsetFetchRequestGroup, stable: bool
+    ) -> list[OffsetFetchResponseTopics]:
+        found = await self._query(
+            request, stable, lambda shard: shard.fetch_all_offsets(request.group_id, stable=stable)
+        )
         known = self._image().topics
         return [
             OffsetFetchResponseTopics(
@@ -317,7 +322,7 @@ class OffsetsHandler:
         ]
 
     async def _fetch_some(
-        self, version: int, group_id: str, topics: list[OffsetFetchRequestTopics], stable: bool
+        self, version: int, request: OffsetFetchRequestGroup, topics: list[OffsetFetchRequestTopics], stable: bool
     ) -> list[OffsetFetchResponseTopics]:
         image = self._image()
         asked: list[tuple[OffsetFetchRequestTopics, str, bytes]] = []
@@ -332,7 +337,9 @@ class OffsetsHandler:
                 else:
                     asked.append((topic, known.name, topic.topic_id))
         wanted = [(name, topic_id, topic.partition_indexes) for topic, name, topic_id in asked]
-        found = await self._query(group_id, stable, lambda shard: shard.fetch_offsets(group_id, wanted, stable=stable))
+        found = await self._query(
+            request, stable, lambda shard: shard.fetch_offsets(request.group_id, wanted, stable=stable)
+        )
         answers = [
             OffsetFetchResponseTopics(
                 name=name,
@@ -350,12 +357,17 @@ class OffsetsHandler:
         ]
         return answers
 
-    async def _query(self, group_id: str, stable: bool, query: Callable[[GroupCoordinator], T]) -> T:
+    async def _query(self, request: OffsetFetchRequestGroup, stable: bool, query: Callable[[GroupCoordinator], T]) -> T:
         """Run a query: on what is committed or, if stability is asked for, on everything, once that is committed."""
-        partition = self._runtime.partition_for(group_id)
+        partition = self._runtime.partition_for(request.group_id)
+
+        def checked(shard: GroupCoordinator) -> T:
+            shard.validate_offset_fetch(request.group_id, request.member_id, request.member_epoch, stable=stable)
+            return query(shard)
+
         if not stable:
-            return self._runtime.read(partition, query)
-        return await self._runtime.write(partition, lambda shard, now_ms: Result(query(shard), barrier=True))
+            return self._runtime.read(partition, checked)
+        return await self._runtime.write(partition, lambda shard, now_ms: Result(checked(shard), barrier=True))
 
     # ----------------------------------------------------------------- delete
 

@@ -1,34 +1,43 @@
 """GroupCoordinator: the state machine of one partition of `__consumer_offsets`.
 
-Puts membership and offsets together: requests in, records and responses out, `replay` back. Knows no log, no loop, no
-socket; one instance exists per partition that this broker leads, driven by `coordinators.runtime`.
+Puts groups of all types and offsets together: requests in, records and responses out, `replay` back. What is special about
+one type of groups is in its family (`group.GroupFamily`): `classic`, `consumer` and so on; here is what concerns groups of
+every type. Knows no log, no loop, no socket; one instance exists per partition that this broker leads, driven by
+`coordinators.runtime`.
 
 Invariants: an offset is committed only for a group that exists (a simple group is made if need be); a group is deleted only
-together with its offsets, in one append.
+together with its offsets, in one append; a group id names one group, whatever its type.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic import CLASSIC_TYPE, ClassicGroup, GroupState, RespondJoin, RespondSync
-from ottla.broker.coordinators.groups.membership import Join, Membership, Sync
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, RespondJoin, RespondSync
+from ottla.broker.coordinators.groups.classic.membership import Join, Membership, Sync
+from ottla.broker.coordinators.groups.group import Group, GroupFamily, GroupType, Replay, RunBackground, ShardParts
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit, PartitionKey
 from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
 from ottla.broker.coordinators.timeline import TimelineDict
-from ottla.errors import ErrorCode, GroupIdNotFoundError, IllegalGenerationError, KafkaError
+from ottla.cluster.image import ClusterImage
+from ottla.errors import (
+    ErrorCode,
+    GroupIdNotFoundError,
+    IllegalGenerationError,
+    KafkaError,
+    StaleMemberEpochError,
+)
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribedGroupMember
 from ottla.protocol.messages.group_records import (
-    GroupMetadataKey,
-    GroupMetadataValue,
     LegacyOffsetCommitKey,
     LegacyOffsetCommitValue,
     OffsetCommitKey,
     OffsetCommitValue,
 )
+from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.list_groups import ListedGroup
 
 if TYPE_CHECKING:
@@ -37,15 +46,18 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.shard import Timers
     from ottla.broker.coordinators.timeline import Timeline
+    from ottla.cluster.image import ImageDelta
     from ottla.protocol.messages.leave_group import MemberIdentity, MemberResponse
+    from ottla.protocol.schema import Message
 
 logger = logging.getLogger(__name__)
 
 _EXPIRATION_TIMER = ("expire-group-metadata",)
+_NO_IMAGE = ClusterImage()
 
 
 class Commit(NamedTuple):
-    """An OffsetCommit request, for partitions that exist."""
+    """An OffsetCommit request, for partitions that exist. `generation_id` is the member epoch in groups that have those."""
 
     group_id: str
     generation_id: int
@@ -53,8 +65,17 @@ class Commit(NamedTuple):
     group_instance_id: str | None
     retention_ms: int
     partitions: Sequence[PartitionCommit]
-    #: v9+: a group that does not exist is GROUP_ID_NOT_FOUND, not ILLEGAL_GENERATION.
-    tells_unknown_group: bool = True
+    version: int = 10
+
+    @property
+    def tells_unknown_group(self) -> bool:
+        """v9+: a group that does not exist is GROUP_ID_NOT_FOUND, not ILLEGAL_GENERATION."""
+        return self.version >= 9
+
+
+async def run_inline(function: Callable[[], Any]) -> Any:
+    """Return what the function returns: for coordinators without threads."""
+    return function()
 
 
 class GroupCoordinator:
@@ -68,18 +89,42 @@ class GroupCoordinator:
         *,
         config: GroupConfig,
         dice: random.Random,
+        image: Callable[[], ClusterImage] = lambda: _NO_IMAGE,
+        run_background: RunBackground = run_inline,
     ) -> None:
         self.partition = partition
         self._timers = timers
         self._config = config
-        self.groups: TimelineDict[str, ClassicGroup] = TimelineDict(timeline)
+        self.groups: TimelineDict[str, Group] = TimelineDict(timeline)
         self.offsets = Offsets(timeline, config)
+        self.parts = ShardParts(
+            partition=partition,
+            groups=self.groups,
+            offsets=self.offsets,
+            timeline=timeline,
+            timers=timers,
+            config=config,
+            dice=dice,
+            image=image,
+            run_background=run_background,
+        )
         self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
+        self._families: dict[GroupType, GroupFamily] = {GroupType.CLASSIC: self.membership}
+        self._replays: dict[type[Message], Replay] = {}
+        for family in self._families.values():
+            self._replays.update(family.replays())
 
-    # ------------------------------------------------------------- membership
+    # ----------------------------------------------------- the classic protocol
 
     def join(self, request: Join, respond: RespondJoin, now_ms: int) -> Result[None]:
         """Handle a JoinGroup; see `Membership.join`."""
+        group = self.groups.get(request.group_id)
+        if group is not None and group.group_type is not GroupType.CLASSIC:
+            gives_way = group.is_empty and group.group_type in (GroupType.CONSUMER, GroupType.STREAMS)
+            if not gives_way:
+                respond(JoinGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
+                return Result(None)
+            self._families[group.group_type].on_deleted(group)
         return self.membership.join(request, respond, now_ms)
 
     def sync(self, request: Sync, respond: RespondSync, now_ms: int) -> Result[None]:
@@ -105,7 +150,7 @@ class GroupCoordinator:
         that assigns partitions itself; it makes the group if need be. A commit of a member counts as a sign of life.
 
         Raises:
-            KafkaError: the membership is not valid (see `ClassicGroup.validate_offset_commit`); for a group that does
+            KafkaError: the membership is not valid (see `Group.validate_offset_commit`); for a group that does
                 not exist GROUP_ID_NOT_FOUND or, before v9, ILLEGAL_GENERATION.
         """
         group = self.groups.get(request.group_id)
@@ -115,8 +160,8 @@ class GroupCoordinator:
                     raise GroupIdNotFoundError(f"Group {request.group_id} not found.")
                 raise IllegalGenerationError()
         else:
-            group.validate_offset_commit(request.member_id, request.group_instance_id, request.generation_id)
-            if group.state in (GroupState.STABLE, GroupState.PREPARING_REBALANCE):
+            self._validate_commit(group, request, transactional=False)
+            if isinstance(group, ClassicGroup) and group.state in (GroupState.STABLE, GroupState.PREPARING_REBALANCE):
                 self.membership.keep_alive(group, request.member_id)
         written, codes = self.offsets.commit(request.group_id, request.partitions, request.retention_ms, now_ms)
         return Result(codes, written)
@@ -131,13 +176,27 @@ class GroupCoordinator:
         """
         group = self.groups.get(request.group_id)
         if group is not None:
-            group.validate_offset_commit(
-                request.member_id, request.group_instance_id, request.generation_id, transactional=True
-            )
+            try:
+                self._validate_commit(group, request, transactional=True)
+            except StaleMemberEpochError:
+                # What producers know.
+                raise IllegalGenerationError() from None
         elif request.generation_id >= 0:
             raise IllegalGenerationError()
         written, codes = self.offsets.commit(request.group_id, request.partitions, request.retention_ms, now_ms)
         return Result(codes, written)
+
+    def _validate_commit(self, group: Group, request: Commit, *, transactional: bool) -> None:
+        check = group.validate_offset_commit(
+            request.member_id,
+            request.group_instance_id,
+            request.generation_id,
+            transactional=transactional,
+            version=request.version,
+        )
+        if check is not None:
+            for commit in request.partitions:
+                check(commit.topic_id, commit.partition)
 
     def fetch_offsets(
         self, group_id: str, topics: Sequence[tuple[str, bytes, Sequence[int]]], *, stable: bool
@@ -148,6 +207,16 @@ class GroupCoordinator:
     def fetch_all_offsets(self, group_id: str, *, stable: bool) -> dict[str, dict[int, FetchedOffset]]:
         """Handle an OffsetFetch of all partitions."""
         return self.offsets.fetch_all(group_id, stable=stable)
+
+    def validate_offset_fetch(self, group_id: str, member_id: str | None, member_epoch: int, *, stable: bool) -> None:
+        """Check who fetches offsets: asked for v9+, where the request says so. A group that is unknown has none.
+
+        Raises:
+            KafkaError: UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, ILLEGAL_GENERATION or GROUP_ID_NOT_FOUND.
+        """
+        group = self.groups.get(group_id) if stable else self.groups.get_committed(group_id)
+        if group is not None:
+            group.validate_offset_fetch(member_id, member_epoch, committed=not stable)
 
     def delete_offsets(self, group_id: str, topics: Sequence[tuple[str, Sequence[int]]]) -> Result[list[ErrorCode]]:
         """Handle an OffsetDelete; answers an error code per topic: topics with subscribers are refused (KIP-496).
@@ -167,9 +236,18 @@ class GroupCoordinator:
                 keys += ((topic, partition) for partition in partitions)
         return Result(codes, self.offsets.delete(group_id, keys))
 
+    # ------------------------------------------------------ the cluster changes
+
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
         """Forget the offsets of topics that are gone."""
         return Result(None, self.offsets.on_topics_deleted(topics), atomic=False)
+
+    def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
+        """Tell every type of groups what has changed."""
+        written: list[CoordinatorRecord] = []
+        for family in self._families.values():
+            written += family.on_image(image, delta, now_ms)
+        return Result(None, written, atomic=False)
 
     # ----------------------------------------------------------------- groups
 
@@ -179,23 +257,29 @@ class GroupCoordinator:
         written: list[CoordinatorRecord] = []
         for group_id in group_ids:
             try:
-                self._group(group_id).validate_delete()
+                group = self._group(group_id)
+                group.validate_delete()
             except KafkaError as error:
                 codes.append(error.code)
                 continue
             written += self.offsets.delete_all(group_id)
-            written.append(records.group_metadata_tombstone(group_id))
+            written += self._tombstones(group)
             codes.append(ErrorCode.NONE)
         return Result(codes, written)
 
-    def describe_group(self, group_id: str) -> DescribedGroup | None:
-        """Return what DescribeGroups says of a committed group; None if there is none.
+    def describe_group(self, group_id: str) -> DescribedGroup:
+        """Return what DescribeGroups says of a committed group.
 
         Protocol and members' metadata are told only of a Stable group.
+
+        Raises:
+            GroupIdNotFoundError: there is no such group, or it is no classic one.
         """
         group = self.groups.get_committed(group_id)
         if group is None:
-            return None
+            raise GroupIdNotFoundError(f"Group {group_id} not found.")
+        if not isinstance(group, ClassicGroup):
+            raise GroupIdNotFoundError(f"Group {group_id} is not a classic group.")
         protocol_name = group.protocol_name if group.state is GroupState.STABLE else None
         return DescribedGroup(
             group_id=group_id,
@@ -218,35 +302,39 @@ class GroupCoordinator:
     def list_groups(self, states: Sequence[str], types: Sequence[str]) -> list[ListedGroup]:
         """Return the committed groups in these states and of these types; no filter lets everything pass."""
         wanted = {state.strip().lower() for state in states}
-        if types and CLASSIC_TYPE not in {name.strip().lower() for name in types}:
-            return []
+        wanted_types = {name.strip().lower() for name in types}
         return [
             ListedGroup(
                 group_id=group_id,
                 protocol_type=group.protocol_type or "",
-                group_state=group.state.value,
-                group_type=CLASSIC_TYPE,
+                group_state=state,
+                group_type=group.group_type.value,
             )
             for group_id, group in self.groups.items_committed()
-            if not wanted or group.state.value.lower() in wanted
+            if not wanted_types or group.group_type.value in wanted_types
+            if (state := group.state_name()).lower() in wanted or not wanted
         ]
 
-    def _group(self, group_id: str) -> ClassicGroup:
+    def _group(self, group_id: str) -> Group:
         group = self.groups.get(group_id)
         if group is None:
             raise GroupIdNotFoundError(f"Group {group_id} not found.")
         return group
+
+    def _tombstones(self, group: Group) -> list[CoordinatorRecord]:
+        self._families[group.group_type].on_deleted(group)
+        return group.tombstones()
 
     # ----------------------------------------------------------------- expiry
 
     def expire(self, now_ms: int) -> Result[None]:
         """Let expired offsets go, and groups that have neither members nor offsets."""
         written: list[CoordinatorRecord] = []
-        for group_id, group in self.groups.items():
+        for group in self.groups.values():
             expired, nothing_left = self.offsets.expire(group, now_ms)
             written += expired
-            if nothing_left and group.is_empty and not group.pending_joins:
-                written.append(records.group_metadata_tombstone(group_id))
+            if nothing_left and group.may_expire:
+                written += self._tombstones(group)
         self.offsets.forget_all_unused()
         if written:
             logger.info("partition %d: %d tombstones for expired offsets and groups", self.partition, len(written))
@@ -265,7 +353,7 @@ class GroupCoordinator:
         return records.decode(key, value)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
-        """Apply a record to the durable state."""
+        """Apply a record to the durable state. Types that no family knows yet are left alone."""
         key, value, _ = record
         if isinstance(key, OffsetCommitKey):
             assert value is None or isinstance(value, OffsetCommitValue)
@@ -282,12 +370,10 @@ class GroupCoordinator:
                     offset=value.offset, metadata=value.metadata, commit_timestamp=value.commit_timestamp
                 ),
             )
-        elif isinstance(key, GroupMetadataKey):
-            if value is None:
-                self.groups.pop(key.group)
-            else:
-                assert isinstance(value, GroupMetadataValue)
-                self.groups[key.group] = ClassicGroup.from_record(key.group, value)
+        else:
+            replay = self._replays.get(type(key))
+            if replay is not None:
+                replay(key, value)
 
     def _replay_offset(
         self, offset: int, producer_id: int, key: OffsetCommitKey, value: OffsetCommitValue | None
@@ -303,15 +389,16 @@ class GroupCoordinator:
 
     def on_loaded(self, now_ms: int) -> None:
         """Set the timers: sessions of loaded members, expiry."""
-        self.membership.on_loaded(now_ms)
+        for family in self._families.values():
+            family.on_loaded(now_ms)
         self._schedule_expiration()
 
     def on_unloaded(self, now_ms: int) -> None:
         """Answer everybody who waits."""
-        self.membership.on_unloaded(now_ms)
+        for family in self._families.values():
+            family.on_unloaded(now_ms)
 
     def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
-        """Groups whose first record could not be written never were."""
-        for value in discarded:
-            if isinstance(value, ClassicGroup):
-                self.membership.on_rolled_back(value, error)
+        """Records could not be written: every type of groups looks at what was undone."""
+        for family in self._families.values():
+            family.on_rolled_back(discarded, error)

@@ -6,7 +6,8 @@ an offset was committed outside the transaction after it, that one stays, in the
 
 Expiry (KIP-211): while a group of members is Empty, its offsets go `offsets.retention.minutes` after it became so; while
 it is Stable, those of topics nobody subscribes to, that long after their commit; offsets of a simple group, that long after
-their commit. An offset with its own expiry (OffsetCommit v2-4) goes then. A group left without offsets and members goes too.
+their commit. Other types of groups say themselves what holds (`Group.offset_expiry`). An offset with its own expiry
+(OffsetCommit v2-4) goes then. A group left without offsets and members goes too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic import NO_TIMESTAMP, ClassicGroup, GroupState
-from ottla.broker.coordinators.groups.records import CommittedOffset
+from ottla.broker.coordinators.groups.group import Group, OffsetExpiry
+from ottla.broker.coordinators.groups.records import NO_TIMESTAMP, CommittedOffset
 from ottla.broker.coordinators.shard import NO_PRODUCER_ID, CoordinatorRecord, DeletedTopic
 from ottla.broker.coordinators.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
@@ -184,22 +185,15 @@ class Offsets:
 
     # ----------------------------------------------------------------- expiry
 
-    def expire(self, group: ClassicGroup, now_ms: int) -> tuple[list[CoordinatorRecord], bool]:
+    def expire(self, group: Group, now_ms: int) -> tuple[list[CoordinatorRecord], bool]:
         """Return the tombstones of what has expired, and whether the group then has no offsets at all."""
         offsets = self._by_group.get(group.group_id)
         has_pending = bool(self._pending_partitions(group.group_id))
         if offsets is None or not len(offsets):
             return [], not has_pending
-        since_empty = False
-        if group.protocol_type is not None:
-            if group.is_empty:
-                since_empty = group.state_timestamp_ms != NO_TIMESTAMP
-            elif not (
-                group.uses_consumer_protocol
-                and group.subscribed_topics is not None
-                and group.state is GroupState.STABLE
-            ):
-                return [], False
+        expiry = group.offset_expiry
+        if expiry is OffsetExpiry.NEVER:
+            return [], False
         retention_ms = self._config.offsets_retention_ms
         pending = self._pending_partitions(group.group_id)
         expired: list[CoordinatorRecord] = []
@@ -209,7 +203,8 @@ class Offsets:
             if committed.expire_timestamp_ms != NO_TIMESTAMP:
                 is_expired = now_ms >= committed.expire_timestamp_ms
             else:
-                since_ms = group.state_timestamp_ms if since_empty else committed.commit_timestamp_ms
+                is_since_empty = expiry is OffsetExpiry.SINCE_EMPTY
+                since_ms = group.empty_since_ms if is_since_empty else committed.commit_timestamp_ms
                 is_expired = now_ms - since_ms >= retention_ms
             if is_expired:
                 expired.append(records.offset_commit_tombstone(group.group_id, *key))

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.shard import Timers
     from ottla.broker.coordinators.timeline import Timeline
     from ottla.broker.coordinators.transactions.config import TransactionConfig
+    from ottla.cluster.image import ClusterImage, ImageDelta
     from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -420,6 +421,10 @@ class TransactionCoordinator:
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
         """A partition that is gone needs no marker; whoever writes them finds out."""
+        return Result(None)
+
+    def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
+        """Transactions do not depend on what the cluster looks like."""
         return Result(None)
 
 

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from ottla.broker.coordinators.groups import records
+from ottla.broker.coordinators.groups.group import GroupType, OffsetExpiry
 from ottla.errors import (
     CoordinatorNotAvailableError,
     ErrorCode,
@@ -36,10 +38,11 @@ from ottla.protocol.messages.group_records import GroupMetadataValue, MemberMeta
 from ottla.protocol.messages.join_group import JoinGroupResponse, JoinGroupResponseMember
 from ottla.protocol.messages.sync_group import SyncGroupResponse
 
+if TYPE_CHECKING:
+    from ottla.broker.coordinators.shard import CoordinatorRecord
+
 #: The protocol type of consumers: the only one whose metadata the broker looks into.
 CONSUMER_PROTOCOL_TYPE: Final = "consumer"
-#: Group type as ListGroups spells it.
-CLASSIC_TYPE: Final = "classic"
 NO_TIMESTAMP: Final = -1
 
 #: A protocol and the member's metadata for it; the order is the member's preference.
@@ -182,8 +185,34 @@ class ClassicGroup:
     # ------------------------------------------------------------------ facts
 
     @property
+    def group_type(self) -> GroupType:
+        return GroupType.CLASSIC
+
+    @property
     def is_empty(self) -> bool:
         return self.state is GroupState.EMPTY
+
+    @property
+    def empty_since_ms(self) -> int:
+        return self.state_timestamp_ms
+
+    @property
+    def offset_expiry(self) -> OffsetExpiry:
+        """KIP-211: of a group with members only what nobody subscribes to may expire, if that can be known."""
+        if self.protocol_type is None:
+            return OffsetExpiry.SINCE_COMMIT
+        if self.is_empty:
+            return OffsetExpiry.SINCE_COMMIT if self.state_timestamp_ms == NO_TIMESTAMP else OffsetExpiry.SINCE_EMPTY
+        if self.uses_consumer_protocol and self.subscribed_topics is not None and self.state is GroupState.STABLE:
+            return OffsetExpiry.SINCE_COMMIT
+        return OffsetExpiry.NEVER
+
+    @property
+    def may_expire(self) -> bool:
+        return self.is_empty and not self.pending_joins
+
+    def state_name(self) -> str:
+        return self.state.value
 
     @property
     def is_simple(self) -> bool:
@@ -270,9 +299,15 @@ class ClassicGroup:
             raise UnknownMemberIdError()
 
     def validate_offset_commit(
-        self, member_id: str, group_instance_id: str | None, generation_id: int, *, transactional: bool = False
+        self,
+        member_id: str,
+        group_instance_id: str | None,
+        member_epoch: int,
+        *,
+        transactional: bool = False,
+        version: int = 0,
     ) -> None:
-        """Check that offsets may be committed with this membership.
+        """Check that offsets may be committed with this membership; `member_epoch` is the generation.
 
         Members of the generation before may still commit while the next one is being prepared.
 
@@ -282,16 +317,19 @@ class ClassicGroup:
         """
         if self.state is GroupState.DEAD:
             raise CoordinatorNotAvailableError()
-        if generation_id < 0 and self.is_empty:
+        if member_epoch < 0 and self.is_empty:
             return  # an admin client, or a consumer that assigns partitions itself
-        if generation_id >= 0 or member_id or group_instance_id is not None:
+        if member_epoch >= 0 or member_id or group_instance_id is not None:
             self.validate_member(member_id, group_instance_id)
-            if generation_id != self.generation_id:
+            if member_epoch != self.generation_id:
                 raise IllegalGenerationError()
         elif not transactional:
             raise UnknownMemberIdError()
         if not transactional and self.state is GroupState.COMPLETING_REBALANCE:
             raise RebalanceInProgressError()
+
+    def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, committed: bool) -> None:
+        """Let everybody fetch: member id and epoch mean nothing here."""
 
     def validate_offset_delete(self) -> None:
         """Check that offsets may be deleted: always while empty; with members, only if subscriptions are known to us.
@@ -495,6 +533,10 @@ class ClassicGroup:
         return True
 
     # ---------------------------------------------------------------- records
+
+    def tombstones(self) -> list[CoordinatorRecord]:
+        """Return the record that deletes the group."""
+        return [records.group_metadata_tombstone(self.group_id)]
 
     def to_record(self, assignments: dict[str, bytes]) -> GroupMetadataValue:
         """Return the group as it is written to the log, with these assignments."""

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic import (
+from ottla.broker.coordinators.groups.classic.group import (
     ClassicGroup,
     GroupState,
     Member,
@@ -30,7 +30,8 @@ from ottla.broker.coordinators.groups.classic import (
     RespondJoin,
     RespondSync,
 )
-from ottla.broker.coordinators.shard import Result
+from ottla.broker.coordinators.groups.group import Group, GroupType, Replay
+from ottla.broker.coordinators.shard import CoordinatorRecord, Result
 from ottla.errors import (
     CoordinatorNotAvailableError,
     ErrorCode,
@@ -38,6 +39,7 @@ from ottla.errors import (
     KafkaError,
     UnknownMemberIdError,
 )
+from ottla.protocol.messages.group_records import GroupMetadataKey, GroupMetadataValue
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.leave_group import MemberResponse
 from ottla.protocol.messages.sync_group import SyncGroupResponse
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.shard import Timers
     from ottla.broker.coordinators.timeline import TimelineDict
+    from ottla.cluster.image import ClusterImage, ImageDelta
     from ottla.protocol.messages.leave_group import MemberIdentity
+    from ottla.protocol.schema import Message
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class Membership:
 
     def __init__(
         self,
-        groups: TimelineDict[str, ClassicGroup],
+        groups: TimelineDict[str, Group],
         *,
         timers: Timers,
         config: GroupConfig,
@@ -112,12 +116,34 @@ class Membership:
         #: Rebalances that reached Stable since the start.
         self.completed_rebalances = 0
 
+    def _group(self, group_id: str) -> ClassicGroup | None:
+        """Return the group, if it is a classic one."""
+        group = self._groups.get(group_id)
+        return group if isinstance(group, ClassicGroup) else None
+
+    def _classic_groups(self) -> list[ClassicGroup]:
+        return [group for group in self._groups.values() if isinstance(group, ClassicGroup)]
+
+    # ----------------------------------------------------------------- replay
+
+    def replays(self) -> Mapping[type[Message], Replay]:
+        """Return how a group's record is applied."""
+        return {GroupMetadataKey: self._replay}
+
+    def _replay(self, key: GroupMetadataKey, value: GroupMetadataValue | None) -> None:
+        if value is not None:
+            self._groups[key.group] = ClassicGroup.from_record(key.group, value)
+        elif self._group(key.group) is not None:
+            # The tombstone of a group that has become one of another type may come after that one's records.
+            self._groups.pop(key.group)
+
     # ------------------------------------------------------------------- join
 
     def join(self, request: Join, respond: RespondJoin, now_ms: int) -> Result[None]:
         """Handle a JoinGroup; `respond` is called once, now or at the end of the join phase."""
         is_unknown = request.member_id == UNKNOWN_MEMBER_ID
-        group = self._groups.get(request.group_id)
+        tombstones = self._replaced(request.group_id)
+        group = None if tombstones else self._group(request.group_id)
         is_new_group = group is None
         if group is None:
             if not is_unknown:
@@ -135,8 +161,18 @@ class Membership:
             result = self._join_existing(group, request, respond, now_ms)
         if is_new_group and not result.records:
             # The group exists for others once a record of it is committed. If that fails: `on_rolled_back`.
-            return Result(None, [records.group_metadata(group.group_id, group.to_empty_record())], replay=False)
+            record = records.group_metadata(group.group_id, group.to_empty_record())
+            return Result(None, [*tombstones, record], replay=False)
+        if tombstones:
+            return Result(None, [*tombstones, *result.records], on_appended=result.on_appended, replay=False)
         return result
+
+    def _replaced(self, group_id: str) -> list[CoordinatorRecord]:
+        """Return the tombstones of an empty group of another type, which gives way to a classic one (KIP-848)."""
+        other = self._groups.get(group_id)
+        if other is None or other.group_type not in (GroupType.CONSUMER, GroupType.STREAMS) or not other.is_empty:
+            return []
+        return other.tombstones()
 
     def _accepts(self, group: ClassicGroup, member_id: str) -> bool:
         """Whether there is room. In the join phase those who wait count, so that the last to come is left out."""
@@ -474,7 +510,7 @@ class Membership:
             respond(SyncGroupResponse(error_code=code))
             return _nothing()
 
-        group = self._groups.get(request.group_id)
+        group = self._group(request.group_id)
         if group is None or group.is_empty:
             return refuse(ErrorCode.UNKNOWN_MEMBER_ID)
         if group.state is GroupState.DEAD:
@@ -562,7 +598,7 @@ class Membership:
         Raises:
             KafkaError: UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, COORDINATOR_NOT_AVAILABLE.
         """
-        group = self._groups.get(group_id)
+        group = self._group(group_id)
         if group is None:
             raise UnknownMemberIdError(f"Group {group_id} not found.")
         if group.state is GroupState.DEAD:
@@ -585,7 +621,7 @@ class Membership:
         Raises:
             KafkaError: UNKNOWN_MEMBER_ID (no such group) or COORDINATOR_NOT_AVAILABLE.
         """
-        group = self._groups.get(group_id)
+        group = self._group(group_id)
         if group is None:
             raise UnknownMemberIdError(f"Group {group_id} not found.")
         if group.state is GroupState.DEAD:
@@ -651,7 +687,7 @@ class Membership:
 
     def on_loaded(self, now_ms: int) -> None:
         """Give every loaded member a fresh session."""
-        for group in self._groups.values():
+        for group in self._classic_groups():
             for member in group.members.values():
                 self._schedule_heartbeat(group, member.member_id, member.session_timeout_ms)
             if len(group.members) > self._config.size_max:
@@ -659,7 +695,7 @@ class Membership:
 
     def on_unloaded(self, now_ms: int) -> None:
         """Another broker coordinates now: send everybody who waits there."""
-        for group in self._groups.values():
+        for group in self._classic_groups():
             group.transition_to(GroupState.DEAD, now_ms)
             for member in list(group.members.values()):
                 group.respond_join(
@@ -667,7 +703,20 @@ class Membership:
                 )
                 group.respond_sync(member, SyncGroupResponse(error_code=ErrorCode.NOT_COORDINATOR))
 
-    def on_rolled_back(self, discarded: ClassicGroup, error: KafkaError) -> None:
+    def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
+        """Groups whose first record could not be written never were."""
+        for value in discarded:
+            if isinstance(value, ClassicGroup):
+                self._on_rolled_back(value, error)
+
+    def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Sequence[CoordinatorRecord]:
+        """Members look at the topics themselves."""
+        return ()
+
+    def on_deleted(self, group: Group) -> None:
+        """A group that goes is empty and has no timers that matter."""
+
+    def _on_rolled_back(self, discarded: ClassicGroup, error: KafkaError) -> None:
         """The record that made this group could not be written, so there is no such group: answer who waits in it."""
         if self._groups.get(discarded.group_id) is discarded:
             return
@@ -686,7 +735,7 @@ class Membership:
         """Bind a timer to a group by name: the object may have been replaced when it fires."""
 
         def run(now_ms: int) -> Result[None]:
-            group = self._groups.get(group_id)
+            group = self._group(group_id)
             return _nothing() if group is None else operation(group, now_ms)
 
         return run

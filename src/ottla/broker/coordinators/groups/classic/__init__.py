@@ -1,0 +1,1 @@
+"""Groups of the classic protocol (JoinGroup, SyncGroup): the members agree among themselves."""
