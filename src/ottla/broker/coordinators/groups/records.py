@@ -3,7 +3,7 @@
 Key: int16 record type and the key's body. Value: int16 version and the value's body; no value is a tombstone. Types 0 and 1
 are committed offsets (0 from before Kafka 0.9), 2 is a classic group, 3-8 and 16 belong to consumer groups (4 is read and
 deleted, but no longer written), 10-15 to share groups, 17-23 to streams groups; 9 and 18 were never in a release.
-Versions written are those of Kafka 4.4: OffsetCommitValue 4 (1 if the offset has its own expiry), GroupMetadataValue 3, others 0.
+Versions written are those of Kafka 4.4: OffsetCommitValue 4 (1 if the offset has its own expiry), GroupMetadataValue 3.
 Kafka's kafka-dump-log reads them with `--offsets-decoder`. KIP-915: readers ignore tagged fields they do not know.
 """
 
