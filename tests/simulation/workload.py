@@ -374,11 +374,16 @@ async def nemesis(
 ) -> None:
     """Kill the broker, cut its power or stop it, at random moments, in the middle of a write too; start it again."""
     loop = asyncio.get_running_loop()
+    # The first is a crash, and comes while there is work: a seed without one shows little.
+    pause = dice.uniform(0, 0.8) * (until - loop.time())
     while True:
-        await asyncio.sleep(dice.expovariate(0.5))
+        await asyncio.sleep(pause)
         if loop.time() >= until:
             return
+        pause = dice.expovariate(0.5)
         kind = dice.choice(("kill", "kill in a write", "stop", "power cut" if cuts_power else "kill"))
+        if kind == "stop" and not ledger.happened["crashes"]:
+            kind = "kill"
         if kind == "kill in a write":
             await _tear_a_write(node, dice)
         if kind == "stop":
@@ -388,6 +393,7 @@ async def nemesis(
         else:
             node.kill()
         ledger.happened[kind] += 1
+        ledger.happened["crashes"] += kind != "stop"
         await asyncio.sleep(dice.random())
         await node.start()
 
@@ -474,6 +480,7 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float) -> Ledger:
     await consumer(node, ledger, dice(), None)
     reckon(ledger)
     await node.stop()
+    ledger.happened["events"] = loop.deliveries
     return ledger
 
 

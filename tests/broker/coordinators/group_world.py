@@ -117,12 +117,18 @@ class GroupWorld:
             self.runtime.on_leader(partition, 1)
         await self.settle()
 
-    async def reload(self) -> None:
-        """Lose leadership and get it back: everything that was only in memory is gone."""
+    async def reload(self, *, loses: bool = False) -> bool:
+        """Lose leadership and get it back: everything that was only in memory is gone.
+
+        With `loses` so is what the log had not committed; returns whether that was something.
+        """
         for partition in range(self.partition_count):
             self.runtime.on_resign(partition)
+        lost = loses and self.log.lose_uncommitted()
+        for partition in range(self.partition_count):
             self.runtime.on_leader(partition, 1)
         await self.settle()
+        return lost
 
     async def settle(self) -> None:
         """Let everything happen that needs no time."""

@@ -59,6 +59,16 @@ class MemoryCoordinatorLog:
             if not future.done():
                 future.set_result(end - 1)
 
+    def lose_uncommitted(self) -> bool:
+        """Forget what was written but not committed, as a power cut does; return whether there was something."""
+        lost, self._waiting = bool(self._waiting), []
+        for partition, batches in self._batches.items():
+            committed = self._committed.get(partition, 0)
+            while batches and read_header(batches[-1]).last_offset >= committed:
+                batches.pop()
+            self._ends[partition] = committed
+        return lost
+
     async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
         found = b""
         for batch in self._batches.get(partition, ()):

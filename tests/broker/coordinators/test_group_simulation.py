@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.scenario import subscription
+from tests.support.seeds import count_events, run_seeds
 
 from ottla.broker.coordinators.groups import records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
@@ -43,7 +46,9 @@ from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupReques
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
 SEEDS = 200
+#: How long consumers live on, at least; they go on until there were EVENTS_MIN events and a crash.
 VIRTUAL_SECONDS = 50
+EVENTS_MIN = 1_000
 PARTITIONS = 6
 GROUPS = ("alpha", "beta")
 
@@ -86,6 +91,7 @@ COVERAGE = (
     "reload of a rebalancing group",
     "reload of a stable group",
     "compaction",
+    "crash before the commit",
     "session expired",
     "pending member expired",
     "sync timeout",
@@ -130,7 +136,13 @@ class Simulation:
         tasks = [asyncio.ensure_future(self.consumer(number)) for number in range(7)]
         tasks.append(asyncio.ensure_future(self.trouble()))
         tasks.append(asyncio.ensure_future(self.simple_commits()))
-        done, _ = await asyncio.wait(tasks, timeout=VIRTUAL_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        done: set[asyncio.Task[None]] = set()
+        while not done and (
+            self.world.loop.time() < VIRTUAL_SECONDS
+            or self.coverage["events"] < EVENTS_MIN
+            or not self.coverage["crashes"]
+        ):
+            done, _ = await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -221,6 +233,8 @@ class Simulation:
                     log.hold = True
                     await self.pause(0, 7)
                     log.hold = False
+                    if self.random.random() < 0.4:
+                        await self.reload()
                     log.release()
                 case 5:
                     if not log.hold:
@@ -296,7 +310,8 @@ class Simulation:
         held = world.runtime._held[0]
         is_quiet = held.in_flight is None and not held.queue
         written = world.log.end_offset("", 0)
-        await world.reload()
+        self.count("crashes")
+        self.coverage["crash before the commit"] += await world.reload(loses=True)
         if 0 not in world.runtime.loaded_partitions or world.log.hold:
             return
         self.count("reload")
@@ -542,6 +557,7 @@ def simulate(seed: int, coverage: Counter[str]) -> str:
         world.add_topic("payments", 2, PARTITIONS)
         simulation = Simulation(world, seed, coverage)
         watch(world, simulation)
+        count_events(world.runtime, coverage)
         await world.start()
         await simulation.run()
         await world.runtime.stop()
@@ -598,10 +614,9 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.fixture
-def coverage(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what happens inside, too."""
-    counter: Counter[str] = Counter()
+@contextmanager
+def counting(counter: Counter[str]) -> Iterator[None]:
+    """Count what happens inside, too."""
     end_of_sync, expire_heartbeat, complete_join = (
         Membership._end_of_sync,
         Membership._expire_heartbeat,
@@ -625,24 +640,26 @@ def coverage(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counter["rebalance timeout"] += bool(late)
         return complete_join(self, group, now_ms)
 
-    monkeypatch.setattr(Membership, "_end_of_sync", counted_sync)
-    monkeypatch.setattr(Membership, "_expire_heartbeat", counted_expiry)
-    monkeypatch.setattr(Membership, "_complete_join", counted_join)
-    return counter
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Membership, "_end_of_sync", counted_sync)
+        patch.setattr(Membership, "_expire_heartbeat", counted_expiry)
+        patch.setattr(Membership, "_complete_join", counted_join)
+        yield
 
 
-def test_many_seeds_keep_the_invariants(coverage: Counter[str], capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in range(SEEDS):
-        try:
-            simulate(seed, coverage)
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+def run_seed(seed: int) -> Counter[str]:
+    """Run one seed; what `tests.soak.seeds` calls."""
+    coverage: Counter[str] = Counter()
+    with counting(coverage):
+        simulate(seed, coverage)
+    return coverage
+
+
+def test_many_seeds_keep_the_invariants(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f"\n{SEEDS} seeds: " + ", ".join(f"{what} {count}" for what, count in sorted(coverage.items())))
-    missing = [what for what in COVERAGE if not coverage[what]]
-    assert not missing, f"never happened in {SEEDS} seeds: {missing}"
+        run_seeds(sys.modules[__name__], SEEDS)
 
 
-def test_a_seed_determines_everything(coverage: Counter[str]) -> None:
-    assert simulate(4, coverage) == simulate(4, coverage)
-    assert simulate(4, coverage) != simulate(5, coverage)
+def test_a_seed_determines_everything() -> None:
+    assert simulate(4, Counter()) == simulate(4, Counter())
+    assert simulate(4, Counter()) != simulate(5, Counter())

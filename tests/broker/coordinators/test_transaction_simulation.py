@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from typing import NamedTuple, cast
 
 import pytest
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
+from tests.support.seeds import count_events, run_seeds
 
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, Producer
 from ottla.broker.coordinators.shard import Result
@@ -38,7 +40,9 @@ from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 SEEDS = 200
+#: How long producers are at work, at least; they go on until there were EVENTS_MIN events and a crash.
 VIRTUAL_SECONDS = 4
+EVENTS_MIN = 1_000
 PLACES = [TopicPartition("t", index) for index in range(4)]
 IDS = ("alpha", "beta", "gamma")
 TIMEOUT_MS = 1_000
@@ -49,6 +53,7 @@ COVERAGE = (
     "append failed",
     "commit of unknown outcome",
     "committed",
+    "crash before the commit",
     "end answered CONCURRENT_TRANSACTIONS",
     "end answered PRODUCER_FENCED",
     "epoch resumed",
@@ -119,6 +124,7 @@ class Told(NamedTuple):
 
 class Simulation:
     def __init__(self, loop: VirtualLoop, seed: int, coverage: Counter[str]) -> None:
+        self.loop = loop
         self.dice = random.Random(seed)
         self.coverage = coverage
         self.log = MemoryCoordinatorLog()
@@ -145,6 +151,7 @@ class Simulation:
             clock=clock,
         )
         self.markers.transactions = self.runtime
+        count_events(self.runtime, coverage)
         self.gate = TransactionGate(
             self.runtime, verifies=lambda: True, retry_backoff_ms=20, retry_ms_max=100, clock=clock
         )
@@ -285,6 +292,8 @@ class Simulation:
                 case 0:
                     self.log.hold = True
                     await asyncio.sleep(self.dice.uniform(0, 0.5))
+                    if self.dice.random() < 0.4:
+                        await self.reload()
                     self.log.hold = False
                     self.log.release()
                 case 1:
@@ -300,9 +309,12 @@ class Simulation:
         if len(self.markers):
             self.coverage["reload while markers are written"] += 1
         self.coverage["reload"] += 1
+        self.coverage["crashes"] += 1
         self.log.hold = False
-        self.log.release()
+        if self.dice.random() < 0.5:
+            self.log.release()
         self.runtime.on_resign(0)
+        self.coverage["crash before the commit"] += self.log.lose_uncommitted()
         await asyncio.sleep(self.dice.choice((0, 0.05)))
         self.runtime.on_leader(0, 1)
         for _ in range(50):
@@ -345,7 +357,11 @@ class Simulation:
         self.runtime.on_leader(0, 0)
         tasks = [asyncio.ensure_future(self.producer()) for _ in range(5)]
         tasks.append(asyncio.ensure_future(self.trouble()))
-        done, _ = await asyncio.wait(tasks, timeout=VIRTUAL_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        done: set[asyncio.Task[None]] = set()
+        while not done and (
+            self.loop.time() < VIRTUAL_SECONDS or self.coverage["events"] < EVENTS_MIN or not self.coverage["crashes"]
+        ):
+            done, _ = await asyncio.wait(tasks, timeout=0.5, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -384,13 +400,16 @@ class Simulation:
                 self.coverage["seen aborted"] += 1
 
 
-def simulate(seed: int, coverage: Counter[str]) -> str:
-    try:
-        _, trace = run_virtual(seed, lambda loop: Simulation(loop, seed, coverage).run())
-    except BaseException as error:
-        error.add_note(f"seed {seed}")
-        raise
-    return trace
+def simulate(seed: int) -> tuple[Counter[str], str]:
+    """Run one seed; return what happened in it, and its trace."""
+    coverage: Counter[str] = Counter()
+    _, trace = run_virtual(seed, lambda loop: Simulation(loop, seed, coverage).run())
+    return coverage, trace
+
+
+def run_seed(seed: int) -> Counter[str]:
+    """Run one seed; what `tests.soak.seeds` calls."""
+    return simulate(seed)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -404,20 +423,9 @@ def quiet() -> Iterator[None]:
 
 
 def test_random_transactions_keep_their_promises(capsys: pytest.CaptureFixture[str]) -> None:
-    coverage: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        simulate(seed, coverage)
     with capsys.disabled():
-        print(f"\n{SEEDS} seeds: " + ", ".join(f"{name} {count}" for name, count in sorted(coverage.items())))
-    assert [name for name in COVERAGE if not coverage[name]] == []
+        run_seeds(sys.modules[__name__], SEEDS)
 
 
 def test_same_seed_same_trace() -> None:
-    assert simulate(3, Counter()) == simulate(3, Counter())
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("first", range(1_000, 11_000, 500))
-def test_many_more_seeds(first: int) -> None:
-    for seed in range(first, first + 500):
-        simulate(seed, Counter())
+    assert simulate(3) == simulate(3)

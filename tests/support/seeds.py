@@ -1,0 +1,74 @@
+"""What simulations by seed share: what counts as an event, and what a seed must have met to count itself.
+
+A simulation is a module with `run_seed(seed) -> Counter[str]`, whose counters include `events` and `crashes`, and with
+`COVERAGE`, the counters that may not stay zero over many seeds. One of a coordinator has at least a thousand events a seed;
+one of a whole broker, whose events are deliveries of the network, may say in `EVENTS_MIN` that it has fewer.
+`tests.soak.seeds` runs thousands of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Protocol
+
+from ottla.broker.coordinators.runtime import CoordinatorRuntime
+
+EVENTS_MIN = 1_000
+
+
+class Simulation(Protocol):
+    """What a module offers."""
+
+    COVERAGE: tuple[str, ...]
+
+    def run_seed(self, seed: int, /) -> Counter[str]: ...
+
+
+def count_events(runtime: CoordinatorRuntime[Any], counter: Counter[str]) -> None:
+    """Count what reaches a coordinator: operations (of clients, of markers), timers, ends of appends, lost partitions.
+
+    What a test only reads is no event, nor is an answer.
+    """
+
+    def counted(inner: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(inner)
+        def outer(*arguments: Any, **options: Any) -> Any:
+            counter["events"] += 1
+            return inner(*arguments, **options)
+
+        return outer
+
+    for name in ("write", "run", "on_resign", "_on_timer", "_on_appended"):
+        setattr(runtime, name, counted(getattr(runtime, name)))
+
+
+def run_checked(simulation: Simulation, seed: int) -> Counter[str]:
+    """Run one seed and insist that enough happened; a failure names the seed."""
+    try:
+        counters = simulation.run_seed(seed)
+        assert counters["events"] >= getattr(simulation, "EVENTS_MIN", EVENTS_MIN), f"only {counters['events']} events"
+        assert counters["crashes"] >= 1, "no crash"
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    return counters
+
+
+def run_seeds(simulation: Any, count: int) -> None:
+    """Run the first `count` seeds, print what happened and insist that everything of `COVERAGE` did."""
+    counters: Counter[str] = Counter()
+    for seed in range(count):
+        counters.update(run_checked(simulation, seed))
+    print(f"\n{count} seeds: {summary(counters)}")
+    assert missing(simulation, counters) == []
+
+
+def summary(counters: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counters.items()) if count)
+
+
+def missing(simulation: Simulation, counters: Counter[str]) -> Iterable[str]:
+    """Return what never happened."""
+    return [name for name in simulation.COVERAGE if not counters[name]]
