@@ -55,6 +55,12 @@ class SampleFacts:
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
 
+    def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
+        return [("kafka_server_client_metrics_instance_count", "gauge", "Clients.", 3)]
+
+    def client_metrics(self) -> Iterable[bytes]:
+        return [b"# HELP kafka_client_x X.\n# TYPE kafka_client_x gauge\nkafka_client_x 1\n"]
+
     def brokers(self) -> Sequence[tuple[int, str]]:
         return [(1, "localhost:9092")]
 

@@ -34,6 +34,7 @@ from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.telemetry import TelemetryHandlers
 from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.handlers.transactions import TransactionsHandler
@@ -46,7 +47,15 @@ from ottla.cluster.controller import Controller, ControllerSettings, Inconsisten
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.cluster.follow import MetadataFollower
-from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, ClusterImage, Endpoint, ImageDelta, delta_between
+from ottla.cluster.image import (
+    BROKERS,
+    CLIENT_METRICS,
+    DEFAULT_ENTITY,
+    ClusterImage,
+    Endpoint,
+    ImageDelta,
+    delta_between,
+)
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.errors import ErrorCode, StorageError
@@ -131,6 +140,7 @@ class Broker:
         self.transactions: CoordinatorRuntime[TransactionCoordinator]
         self.markers: TransactionMarkers
         self.producer_ids: ProducerIdBlock
+        self.telemetry: TelemetryHandlers
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -346,6 +356,13 @@ class Broker:
             clock=around.clock,
         )
         sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
+        self.telemetry = TelemetryHandlers(
+            around.clock,
+            around.random,
+            around.offload,
+            telemetry_max_bytes=config.telemetry_max_bytes,
+            always=config.ottla_client_telemetry_enable,
+        )
         routes: dict[Any, Any] = {}
         for handlers in (
             ProduceHandler(replicas, self.metrics, gate),
@@ -387,9 +404,16 @@ class Broker:
                 around.clock,
                 max_request_partition_size_limit=config.max_request_partition_size_limit,
             ),
+            self.telemetry,
         ):
             routes.update(handlers.routes())
-        return Dispatcher(routes, lambda: self.image.cluster_id, config.node_id, self.metrics)
+        return Dispatcher(
+            routes,
+            lambda: self.image.cluster_id,
+            config.node_id,
+            self.metrics,
+            takes_telemetry=self.telemetry.is_wanted,
+        )
 
     def _make_server(self) -> Server:
         config = self.config
@@ -454,6 +478,8 @@ class Broker:
             config = self._with_dynamic(image)
             self.server.change_limits(_network_limits(config))
             self.logs.change_settings(_log_settings(config))
+        if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
+            self.telemetry.on_configs(image)
         await self.replicas.apply(image, delta)
         if self.is_ready:
             for name in delta.created:

@@ -81,6 +81,7 @@ class BrokerConfig:
     max_connection_creation_rate: int = INT_MAX
     connections_max_idle_ms: int = 600_000
     socket_listen_backlog_size: int = 50
+    telemetry_max_bytes: int = 1_048_576
     socket_request_max_bytes: int = 104_857_600
     queued_max_request_bytes: int = -1
     fetch_max_bytes: int = 57_671_680
@@ -102,6 +103,7 @@ class BrokerConfig:
     producer_id_expiration_check_interval_ms: int = 600_000
     #: Extension: retention and cleaning in a directory written by Apache Kafka.
     ottla_foreign_confirm: bool = False
+    ottla_client_telemetry_enable: bool = False
 
     # groups and committed offsets
     group_initial_rebalance_delay_ms: int = 3_000
@@ -272,6 +274,9 @@ _PLAIN_FIELDS = tuple(
     and name != "inter_broker_listener_name"
 )
 
+#: ottla's own keys.
+_OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable")
+
 
 def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) -> BrokerConfig:
     """Make the typed configuration and check what only several values together can tell."""
@@ -281,7 +286,7 @@ def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) ->
         log_fields.update(_log_fields(name, topic_setting(name, {}, levels)))
     text = {name: found[0] for name in BROKER if (found := levels.find(name)) is not None}
     listeners = resolve_listeners(text)
-    confirm = EXTRA["ottla.foreign.confirm"].parse(levels.static.get("ottla.foreign.confirm", "false"))
+    own = {name: EXTRA[name].parse(levels.static.get(name, EXTRA[name].default)) for name in _OWN_KEYS}
     config = BrokerConfig(
         **fields,
         node_id=_node_id(text),
@@ -291,7 +296,8 @@ def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) ->
         advertised_listeners=resolve_advertised(text, listeners),
         inter_broker_listener_name=resolve_inter_broker(text, listeners),
         max_connections_per_ip_overrides=parse_ip_overrides(text.get("max.connections.per.ip.overrides", "")),
-        ottla_foreign_confirm=bool(confirm),
+        ottla_foreign_confirm=bool(own["ottla.foreign.confirm"]),
+        ottla_client_telemetry_enable=bool(own["ottla.client.telemetry.enable"]),
         topic_defaults=LogConfig(**log_fields),
         levels=levels,
         notes=notes,

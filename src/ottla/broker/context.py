@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ottla.protocol.api import ApiKey
+
+
+class ClientSoftware(NamedTuple):
+    """What a client called itself in ApiVersions (KIP-511)."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,17 @@ class RequestContext:
     local_host: str
     local_port: int
     connection: object
+
+    @property
+    def client_port(self) -> int:
+        """The port the client comes from; 0 if nobody knows."""
+        return getattr(self.connection, "peer_port", 0)
+
+    @property
+    def client_software(self) -> ClientSoftware | None:
+        """What the client called itself on this connection, if it did."""
+        known = getattr(self.connection, "session", None)
+        return known if isinstance(known, ClientSoftware) else None
 
 
 #: Answers one request with a message, with something to await, or with None where the protocol has no answer (acks=0).

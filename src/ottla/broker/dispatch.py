@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from ottla.broker.context import Handler, RequestContext
+from ottla.broker.context import ClientSoftware, Handler, RequestContext
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import (
@@ -24,6 +24,7 @@ from ottla.protocol.api import (
     APIS,
     FEATURES,
     SERVED,
+    TELEMETRY,
     ApiKey,
     request_header_version,
     response_header_version,
@@ -84,7 +85,13 @@ class Dispatcher:
     """Knows which handler answers what. `handle` is what connections call with each frame."""
 
     def __init__(
-        self, routes: Mapping[ApiKey, Handler], cluster_id: Callable[[], str], node_id: int, metrics: BrokerMetrics
+        self,
+        routes: Mapping[ApiKey, Handler],
+        cluster_id: Callable[[], str],
+        node_id: int,
+        metrics: BrokerMetrics,
+        *,
+        takes_telemetry: Callable[[], bool] = lambda: True,
     ) -> None:
         self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
         missing = SERVED.keys() - self._handlers.keys()
@@ -93,6 +100,7 @@ class Dispatcher:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._metrics = metrics
+        self._takes_telemetry = takes_telemetry
         self._unfinished: set[asyncio.Task[list[Buffer] | None]] = set()
         self._now = asyncio.get_running_loop().time
 
@@ -197,14 +205,18 @@ class Dispatcher:
             _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
         ):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+        if context.version >= 3:
+            context.connection.session = ClientSoftware(request.client_software_name, request.client_software_version)  # type: ignore[attr-defined]
         if context.version >= 5 and (
             request.cluster_id not in (None, self._cluster_id()) or request.node_id not in (-1, self._node_id)
         ):
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
+        hidden = () if self._takes_telemetry() else TELEMETRY
         return ApiVersionsResponse(
             api_keys=[
                 ApiVersion(api_key=key, min_version=versions[0], max_version=versions[1])
                 for key, versions in ADVERTISED.items()
+                if key not in hidden
             ],
             supported_features=[
                 SupportedFeatureKey(name=name, min_version=low, max_version=high)

@@ -47,6 +47,12 @@ class LiveFacts:
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from self._broker.gauges()
 
+    def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
+        return self._broker.telemetry.counters()
+
+    def client_metrics(self) -> Iterable[bytes]:
+        return self._broker.telemetry.client_metrics()
+
     def brokers(self) -> Sequence[tuple[int, str]]:
         own = self.broker
         return [

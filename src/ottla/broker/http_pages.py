@@ -102,6 +102,14 @@ class Facts(Protocol):
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
         ...
 
+    def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
+        """Name, kind, help text and value of what is counted about pushes of clients (KIP-714)."""
+        ...
+
+    def client_metrics(self) -> Iterable[bytes]:
+        """What clients have pushed, as it stands on /metrics, in steps."""
+        ...
+
     def brokers(self) -> Sequence[tuple[int, str]]:
         """Id and host:port of every live broker."""
         ...

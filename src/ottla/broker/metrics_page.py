@@ -27,6 +27,9 @@ def metrics_page(facts: Facts) -> Iterator[bytes]:
     yield from _topic_counters(facts)
     yield from _requests(facts)
     yield from _network(facts)
+    for name, kind, text, value in facts.telemetry():
+        yield _single(name, kind, text, value)
+    yield from facts.client_metrics()
 
 
 def _single(name: str, kind: str, text: str, value: float) -> bytes:

@@ -76,7 +76,6 @@ from ottla.cluster.tree import (
     TreeUnavailableError,
 )
 from ottla.config import BROKER, GROUP, TOPIC, ConfigError
-from ottla.config import CLIENT_METRICS as CLIENT_METRICS_KEYS
 from ottla.config.effective import Levels
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
 from ottla.types import GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, TopicPartition
@@ -656,4 +655,5 @@ def _result_of(plan: TopicPlan) -> TopicResult:
 
 
 def _keys_of(resource: ConfigResource) -> Mapping[str, ConfigKey]:
-    return {TOPICS: TOPIC, GROUPS: GROUP, BROKERS: BROKER, CLIENT_METRICS: CLIENT_METRICS_KEYS}[resource.kind]
+    """Return the keys whose types are known where lists grow and shrink; Kafka knows none of client metrics there."""
+    return {TOPICS: TOPIC, GROUPS: GROUP, BROKERS: BROKER}.get(resource.kind, {})

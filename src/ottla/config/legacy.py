@@ -26,6 +26,16 @@ EXTENSIONS = (
         "A data directory written by Apache Kafka is opened without retention and cleaning, because Kafka keeps "
         "the topics' settings elsewhere and defaults could delete data. `true` says that the settings here are right.",
     ),
+    row(
+        "ottla.client.telemetry.enable",
+        ConfigType.BOOLEAN,
+        "false",
+        ANYTHING,
+        "LOW",
+        "Clients decide when they connect whether they will ever push metrics (KIP-714). With `false` they are told that "
+        "it is possible once there is a client-metrics configuration; those that run already must be restarted then. With "
+        "`true` they are always told, and ask every five minutes whether there is one.",
+    ),
 )
 
 AUTHORIZER = tuple(

@@ -248,7 +248,7 @@ VERSIONS: Final[Mapping[ApiKey, tuple[int, int]]] = {spec.key: (spec.min_version
 # fmt: off
 _SERVED_KEYS: Final = (
     0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 32, 33, 35, 37,
-    42, 43, 44, 46, 47, 55, 60, 61, 65, 66, 74, 75,
+    42, 43, 44, 46, 47, 55, 60, 61, 65, 66, 71, 72, 74, 75,
 )
 # fmt: on
 
@@ -263,6 +263,9 @@ FEATURES: Final = (("transaction.version", 0, 2),)
 
 #: What the ApiVersions response says. Differs from `SERVED` in Produce only, see above.
 ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {**SERVED, ApiKey.PRODUCE: (0, SERVED[ApiKey.PRODUCE][1])}
+
+#: Advertised only while somebody wants client metrics; clients that do not see them push nothing (KIP-714).
+TELEMETRY: Final = frozenset({ApiKey.GET_TELEMETRY_SUBSCRIPTIONS, ApiKey.PUSH_TELEMETRY})
 
 
 def is_served(key: int, version: int) -> bool:

@@ -264,6 +264,12 @@ def test_durations_are_read_strictly(value: str) -> None:
             "Invalid value 5 for interval.ms, interval must be between 100 and 3600000 (1 hour)",
         ),
         ("m", {"match": "zz"}, "INVALID_CONFIG", "Illegal client matching pattern: zz"),
+        ("m", {"match": "client_id="}, "INVALID_CONFIG", "Illegal client matching pattern: client_id="),
+        ("m", {"match": "client_id=a=b"}, "INVALID_CONFIG", "Illegal client matching pattern: client_id=a=b"),
+        ("m", {"match": "client_id=("}, "INVALID_CONFIG", "Illegal client matching pattern: client_id=("),
+        ("m", {"match": "CLIENT_ID=a"}, "INVALID_CONFIG", "Illegal client matching pattern: CLIENT_ID=a"),
+        ("m", {"match": "client_id=a,,"}, "INVALID_CONFIG", "Configuration 'match' values must not be empty."),
+        ("m", {"metrics": "a,,b"}, "INVALID_CONFIG", "Configuration 'metrics' values must not be empty."),
     ],
 )
 def test_bad_client_metrics_are_refused_as_in_kafka(name: str, overrides: dict[str, str], error: str, why: str) -> None:
@@ -271,5 +277,5 @@ def test_bad_client_metrics_are_refused_as_in_kafka(name: str, overrides: dict[s
 
 
 def test_good_client_metrics_are_taken() -> None:
-    overrides = {"interval.ms": "100", "metrics": "a.b,c", "match": "client_id=x.*,client_source_port=1"}
+    overrides = {"interval.ms": "100", "metrics": "a.b,c,c", "match": "client_id=x.*, client_source_port = 1="}
     assert validate_client_metrics_config("m", overrides) is None

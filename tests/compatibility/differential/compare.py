@@ -9,13 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.compatibility.differential.rules import ANYTHING, RULES, Side, is_fault
-from tests.compatibility.differential.scenarios import cluster, configs, fetch, frames, groups, offsets, produce, topics
+from tests.compatibility.differential.scenarios import (
+    cluster,
+    configs,
+    fetch,
+    frames,
+    groups,
+    offsets,
+    produce,
+    telemetry,
+    topics,
+)
 from tests.compatibility.differential.script import NOT_SCRIPTED, ONLY_IN_4_4, Scenario, versions
 from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
 
-MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster)
+MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry)
 
 
 def all_scenarios() -> list[tuple[str, Scenario]]:

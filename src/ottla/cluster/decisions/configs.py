@@ -141,14 +141,14 @@ def validate_client_metrics_config(name: str, overrides: Mapping[str, str]) -> R
     low, high = client_metrics.INTERVAL_MS_MIN, client_metrics.INTERVAL_MS_MAX
     try:
         for key, text in overrides.items():
-            if key == "interval.ms" and text.strip().lstrip("+-").isdecimal() and not low <= int(text) <= high:
+            value = CLIENT_METRICS[key].parse(text)
+            if key == "interval.ms" and isinstance(value, int) and not low <= value <= high:
                 return Refusal(
                     ErrorCode.INVALID_REQUEST,
-                    f"Invalid value {text} for interval.ms, interval must be between {low} and {high} (1 hour)",
+                    f"Invalid value {value} for interval.ms, interval must be between {low} and {high} (1 hour)",
                 )
-            value = CLIENT_METRICS[key].parse(text)
             if key == "match" and isinstance(value, list):
-                client_metrics.check_match(value)
+                client_metrics.parse_match(value)
     except ConfigError as error:
         return Refusal(ErrorCode.INVALID_CONFIG, str(error))
     return None
