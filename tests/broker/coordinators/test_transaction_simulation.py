@@ -61,6 +61,8 @@ COVERAGE = (
     "expired",
     "init answered CONCURRENT_TRANSACTIONS",
     "init answered NOT_COORDINATOR",
+    "late record refused",
+    "late record written",
     "marker delayed",
     "marker refused for a while",
     "records written",
@@ -133,6 +135,7 @@ class Simulation:
         self.markers = TransactionMarkers(cast(MarkerLog, self.partitions))
         self.next_id = 0
         self.told: dict[int, Told] = {}
+        self.late: list[asyncio.Future[None]] = []
         self.identities: dict[Producer, object] = {}
         self.runtime: CoordinatorRuntime[TransactionCoordinator] = CoordinatorRuntime(
             topic=TRANSACTION_STATE_TOPIC,
@@ -210,6 +213,8 @@ class Simulation:
         for place in self.dice.sample(PLACES, self.dice.randint(1, 3)):
             if not adds and not await self.add(transactional_id, producer, place):
                 return None
+            if not adds and self.dice.random() < 0.15:
+                self.late.append(asyncio.ensure_future(self.write_late(transactional_id, producer, place)))
             for _ in range(20):
                 codes = await self.gate.admit(transactional_id, *producer, [place], adds=adds)
                 if codes[place] == ErrorCode.NONE:
@@ -233,6 +238,18 @@ class Simulation:
         if self.dice.random() < 0.05:
             await asyncio.sleep(2)
         return await self.end(transactional_id, producer, number, commit=self.dice.random() < 0.7, bumps=adds)
+
+    async def write_late(self, transactional_id: str, producer: Producer, place: TopicPartition) -> None:
+        """Be a request that its producer has given up, and that arrives when its transaction may be over (KIP-890)."""
+        number = len(self.told)
+        self.told[number] = Told(None)
+        await asyncio.sleep(self.dice.uniform(0, 0.5))
+        codes = await self.gate.admit(transactional_id, *producer, [place], adds=False)
+        if codes[place] == ErrorCode.NONE:
+            self.partitions.write(place, producer, number)
+            self.coverage["late record written"] += 1
+        else:
+            self.coverage["late record refused"] += 1
 
     async def add(self, transactional_id: str, producer: Producer, place: TopicPartition) -> bool:
         for _ in range(20):
@@ -362,9 +379,9 @@ class Simulation:
             self.loop.time() < VIRTUAL_SECONDS or self.coverage["events"] < EVENTS_MIN or not self.coverage["crashes"]
         ):
             done, _ = await asyncio.wait(tasks, timeout=0.5, return_when=asyncio.FIRST_EXCEPTION)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for future in (*tasks, *self.late):
+            future.cancel()
+        await asyncio.gather(*tasks, *self.late, return_exceptions=True)
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
