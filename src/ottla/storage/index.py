@@ -231,7 +231,11 @@ class OffsetIndex(_SortedFile):
 
     def add(self, last_offset: int, position: int) -> None:
         """Note the batch that ends with `last_offset` and starts at `position`; both must be larger than before."""
-        self._add(last_offset - self.base_offset, position)
+        pending = self._state[1]
+        if self._state[0] < 0 or len(pending) >= _PENDING_BYTES_MAX - 8:
+            self._add(last_offset - self.base_offset, position)
+        else:
+            pending += _OFFSET_ENTRY.pack(last_offset - self.base_offset, position)
 
     def lookup(self, offset: int, *, nowait: bool = False) -> int:
         """Return the largest indexed position whose batch ends at or before `offset`; 0 if there is none."""

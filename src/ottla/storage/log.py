@@ -48,12 +48,15 @@ from ottla.storage.validation import validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ottla.protocol.records.control import EndTransactionMarker
     from ottla.storage.config import LogConfig
     from ottla.storage.files import Buffer, Files
     from ottla.storage.hooks import LogHooks
     from ottla.storage.producer_state import CompletedTransaction
     from ottla.storage.slices import LogSlice
+    from ottla.storage.validation import ValidatedBatch
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class PartitionLog:
 
     __slots__ = (
         "_aborted_bases",
+        "_acquire",
         "_active",
         "_active_was_cut",
         "_directory_dirty",
@@ -143,6 +147,7 @@ class PartitionLog:
         self._open_files = open_files
         self._hooks = hooks
         self._lock = lock
+        self._acquire: Callable[[bool], bool] | None = getattr(lock, "acquire", None)
         self._active = loaded.segments[-1]
         #: Its file became shorter since the last fsync.
         self._active_was_cut = False
@@ -292,10 +297,9 @@ class PartitionLog:
 
     def append_would_wait(self) -> bool:
         """Whether another thread changes the log right now, so that an append would wait for it."""
-        acquire = getattr(self._lock, "acquire", None)
-        if acquire is None:
+        if self._acquire is None:
             return False
-        if not acquire(False):
+        if not self._acquire(False):
             return True
         self._lock.release()  # type: ignore[attr-defined]
         return False
@@ -325,35 +329,63 @@ class PartitionLog:
             StorageError: the disk failed, now or before.
         """
         batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
-        header = batch.header
-        data = batch.records
         with self._lock:
-            if self._failure is not None:
-                raise StorageError(self._failure)
-            marker: EndTransactionMarker | None = None
-            if header.producer_id >= 0:
-                if header.attributes & CONTROL_BIT:
-                    marker = read_marker(data)
-                    if marker is not None:
-                        self.producers.check_marker(header, marker, origin, transaction_version)
-                else:
-                    known = self.producers.check_batch(header, origin)
-                    if known is not None:
-                        return AppendInfo(
-                            known.first_offset, known.last_offset, known.timestamp, self.log_start_offset, True
-                        )
-            first = self.log_end_offset
-            last = first + header.last_offset_delta
-            set_offset_and_epoch(data, 0, first, leader_epoch)
-            size = len(data)
-            if self._should_roll(size, last, header.max_timestamp, now_ms):
-                self._roll(first, now_ms)
-            if leader_epoch > self.leader_epochs.latest:
-                self.leader_epochs.assign(leader_epoch, first)
-            position = self._write(data)
-            self._note(header, first, position, marker, now_ms)
-            self._publish(last + 1)
-        return AppendInfo(first, last, batch.log_append_time_ms, self.log_start_offset)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+
+    def append_as_leader_nowait(
+        self,
+        records: bytearray | memoryview,
+        leader_epoch: int,
+        origin: AppendOrigin,
+        now_ms: int,
+        api_version: int | None,
+        transaction_version: int,
+    ) -> AppendInfo | None:
+        """Do as `append_as_leader`; or nothing, and return None, if another thread changes the log right now."""
+        acquire = self._acquire
+        if acquire is None:
+            batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+        if not acquire(False):
+            return None
+        try:
+            batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+        finally:
+            self._lock.release()  # type: ignore[attr-defined]
+
+    def _append_validated(
+        self, batch: ValidatedBatch, leader_epoch: int, origin: AppendOrigin, now_ms: int, transaction_version: int
+    ) -> AppendInfo:
+        if self._failure is not None:
+            raise StorageError(self._failure)
+        data, header, _, _, log_append_time_ms = batch
+        marker: EndTransactionMarker | None = None
+        if header.producer_id >= 0:
+            if header.attributes & CONTROL_BIT:
+                marker = read_marker(data)
+                if marker is not None:
+                    self.producers.check_marker(header, marker, origin, transaction_version)
+            else:
+                known = self.producers.check_batch(header, origin)
+                if known is not None:
+                    return AppendInfo(
+                        known.first_offset, known.last_offset, known.timestamp, self.log_start_offset, True
+                    )
+        first = self.log_end_offset
+        last = first + header.last_offset_delta
+        set_offset_and_epoch(data, 0, first, leader_epoch)
+        size = len(data)
+        if not self._active.surely_fits(size, last, header.max_timestamp, self.config) and self._should_roll(
+            size, last, header.max_timestamp, now_ms
+        ):
+            self._roll(first, now_ms)
+        if leader_epoch > self.leader_epochs.latest:
+            self.leader_epochs.assign(leader_epoch, first)
+        position = self._write(data)
+        self._note(header, first, position, marker, now_ms)
+        self._publish(last + 1)
+        return AppendInfo(first, last, log_append_time_ms, self.log_start_offset)
 
     def append_as_follower(self, records: bytearray | memoryview, *, now_ms: int = -1) -> AppendInfo:
         """Append whole batches from a leader as they are; they were checked there and have their offsets.
@@ -412,10 +444,9 @@ class PartitionLog:
         try:
             if not active.is_warm:
                 active.warm_up()
-            active.open_for_append()
-            before = active.size
         except OSError as error:
             raise self._refuse(error) from error
+        before = active.size
         try:
             if failpoints.ENABLED:
                 self._write_with_failpoints(data)

@@ -75,7 +75,7 @@ class Segment:
         #: "" or, while compaction writes it, ".cleaned" or ".swap".
         self.suffix = suffix
         self.created_ms = 0
-        #: Whether `warm_up` has nothing to do.
+        #: Whether `warm_up` has nothing to do, the file being open.
         self.is_warm = False
         self.max_timestamp_offset = base_offset
         self._size = -1
@@ -203,10 +203,11 @@ class Segment:
         if position == 0:
             self._first_timestamp = max_timestamp
         if self._bytes_since_index > index_interval_bytes:
-            self.offset_index.add(last_offset, position)
-            self.time_index.maybe_add(self._max_timestamp or 0, self.max_timestamp_offset)
+            (self._offset_index or self.offset_index).add(last_offset, position)
+            (self._time_index or self.time_index).maybe_add(self._max_timestamp or 0, self.max_timestamp_offset)
             self._bytes_since_index = 0
-            self._index_entries = self.offset_index.count
+            # Too high after a truncation, which is harmless: then `is_index_full` looks closer.
+            self._index_entries = self._index_entries + 1 if self._index_entries else self.offset_index.count
         self._bytes_since_index += size
 
     def finish(self) -> None:
@@ -238,6 +239,7 @@ class Segment:
 
     def release(self) -> None:
         """Hand the descriptor of a sealed segment to the bounded cache."""
+        self.is_warm = False
         file, self._file = self._file, None
         if file is not None:
             self.open_files.adopt(self.path(LOG_SUFFIX), file)
@@ -251,6 +253,7 @@ class Segment:
 
     def forget(self) -> None:
         """Drop cached descriptors: before a rename or a removal."""
+        self.is_warm = False
         self._file = None
         for path in self.paths():
             self.open_files.forget(path)
@@ -309,6 +312,19 @@ class Segment:
         """What time retention goes by: the largest timestamp, or the file's time if the batches have none."""
         timestamp = self.max_timestamp_ms
         return timestamp if timestamp >= 0 else self.open_files.files.mtime_ms(self.path(LOG_SUFFIX))
+
+    def surely_fits(self, size: int, last_offset: int, max_timestamp: int, config: LogConfig) -> bool:
+        """Whether one look tells that a batch belongs into this segment; if not, `rolling.should_roll` decides."""
+        first_timestamp = self._first_timestamp
+        return (
+            0 < self._size <= config.segment_bytes - size
+            and first_timestamp is not None
+            and 0 <= first_timestamp
+            and max_timestamp - first_timestamp <= config.segment_ms
+            and not config.segment_jitter_ms
+            and last_offset - self.base_offset <= RELATIVE_OFFSET_MAX
+            and self._index_entries < config.segment_index_bytes // 12 - 2
+        )
 
     def is_index_full(self, config: LogConfig) -> bool:
         """Whether an index has no room for another entry (the time index: for two, one is kept for the roll)."""

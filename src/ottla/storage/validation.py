@@ -65,7 +65,7 @@ from ottla.protocol.records.batch import (
     set_timestamp_type,
 )
 from ottla.protocol.records.builder import wrap_body
-from ottla.protocol.records.checksum import Buffer
+from ottla.protocol.records.checksum import Buffer, crc32c
 from ottla.protocol.records.compression import (
     MAX_BODY_SIZE,
     DecompressedTooLargeError,
@@ -126,6 +126,12 @@ def validate_batch(
     Raises:
         KafkaError: one of the table above. Nothing was changed.
     """
+    if not isinstance(records, bytes):
+        seen = kernels.check_batch(records, crc32c)
+        if seen is not None:
+            ordinary = _as_it_is(records, *seen, config, now_ms)
+            if ordinary is not None:
+                return ordinary
     position, size = _one_batch(records, api_version)
     if size < HEADER_SIZE:
         raise CorruptMessageError(f"a batch of {size} bytes is shorter than its header")
@@ -172,6 +178,34 @@ def validate_batch(
     return ValidatedBatch(
         batch, header, max_timestamp, header.last_offset_delta, now_ms if append_time else NO_TIMESTAMP
     )
+
+
+def _as_it_is(
+    records: bytearray | memoryview,
+    fields: tuple[int, ...],
+    null_keys: int,
+    smallest: int,
+    config: LogConfig,
+    now_ms: int,
+) -> ValidatedBatch | None:
+    """Return a batch that the kernel found ordinary, if this topic takes it as it is: nearly every batch there is.
+
+    None says nothing about the batch: then it goes the long way, which knows what is wrong or what must change.
+    """
+    size = LOG_OVERHEAD + fields[1]
+    max_timestamp = fields[8]
+    if (
+        size > config.max_message_bytes
+        or size > config.segment_bytes
+        or config.message_timestamp_type != "CreateTime"
+        or (config.compression_type != "producer" and config.compression_type != "uncompressed")
+        or (null_keys and config.cleanup_compact)
+        or now_ms - smallest > config.message_timestamp_before_max_ms
+        or max_timestamp - now_ms > config.message_timestamp_after_max_ms
+        or (type(records) is memoryview and records.readonly)
+    ):
+        return None
+    return ValidatedBatch(records, BatchHeader._make(fields), max_timestamp, fields[6], NO_TIMESTAMP)
 
 
 def _one_batch(records: Buffer, api_version: int | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ the comparison cannot be made, and pytest says so.
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from array import array
@@ -20,7 +21,9 @@ from tests.protocol.records.strategies import record_lists
 
 from ottla.protocol.records import _records_plain as plain
 from ottla.protocol.records import kernels
-from ottla.protocol.records.builder import Record
+from ottla.protocol.records.batch import HEADER_SIZE, read_header
+from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.checksum import crc32c
 
 SOURCE = Path(kernels.__file__).with_name("_records_cy.py")
 BUILD = """
@@ -95,6 +98,53 @@ def test_check_agrees_and_counts(extension: ModuleType, records: list[Record]) -
     assert largest == max(stamps)
     assert smallest == min((stamp for stamp in stamps if stamp != -1), default=2**63 - 1)
     assert 6 <= longest <= len(body)
+
+
+@settings(deadline=None)
+@given(
+    records=record_lists(max_size=6, gaps=False),
+    producer=st.sampled_from([(-1, -1, -1), (5, 0, 0), (5, 1, -1)]),
+    changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2),
+    cut=st.integers(-2, 3),
+    is_crc_right=st.booleans(),
+    flags=st.sampled_from([0, 0, 0x10, 0x08, 0x20, 0x01, 0x80]),
+)
+def test_a_look_at_a_batch_agrees_and_tells_only_of_ordinary_ones(
+    extension: ModuleType,
+    records: list[Record],
+    producer: tuple[int, int, int],
+    changes: list[tuple[int, int]],
+    cut: int,
+    is_crc_right: bool,
+    flags: int,
+) -> None:
+    producer_id, epoch, sequence = producer
+    whole = build_batch(
+        records, base_offset=records[0].offset, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence
+    )
+    struct.pack_into(">q", whole, 0, 0)
+    whole[22] |= flags
+    for position, value in changes:
+        whole[position % len(whole)] = value
+    if is_crc_right:
+        struct.pack_into(">I", whole, 17, crc32c(memoryview(whole)[21:]))
+    damaged = bytes(whole[: len(whole) - cut]) if cut >= 0 else bytes(whole) + b"??"
+    seen = plain.check_batch(damaged, crc32c)
+    assert extension.check_batch(damaged, crc32c) == seen
+    assert extension.check_batch(memoryview(damaged), crc32c) == seen
+    if not changes and not cut and is_crc_right and flags in (0, 0x10) and producer != (5, 1, -1):
+        assert (seen is not None) == (max(record.timestamp for record in records) >= -1)
+    if seen is not None:
+        fields, null_keys, smallest = seen
+        header = read_header(damaged)
+        assert fields == header
+        body = damaged[HEADER_SIZE:]
+        assert plain.check_records(body, header.record_count, header.base_timestamp)[:4] == (
+            null_keys,
+            True,
+            smallest,
+            header.max_timestamp,
+        )
 
 
 @settings(deadline=None)

@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import (
     CorruptMessageError,
     ErrorCode,
@@ -161,17 +162,25 @@ class Partition:
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
         """
         now_ms = self._clock.monotonic_ms()
+        pace = self._pace
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
-        if heavy or self._queue_task is not None or self._pace.is_slow(now_ms) or self.log.append_would_wait():
-            copy = bytearray(records)
-            return self._append_later(
-                lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
-            )
-        info = self._append_now(records, origin, api_version, transaction_version)
-        ended_ms = self._clock.monotonic_ms()
-        self._pace.on_write(ended_ms - now_ms, ended_ms)
-        self._on_appended(len(records))
-        return info
+        if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
+            try:
+                info = self.log.append_as_leader_nowait(
+                    records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
+                )
+            except StorageError as error:
+                raise KafkaStorageError(str(error)) from error
+            if info is not None:
+                ended_ms = self._clock.monotonic_ms()
+                if ended_ms - now_ms >= SLOW_MS:
+                    pace.on_write(ended_ms - now_ms, ended_ms)
+                self._on_appended(len(records))
+                return info
+        copy = bytearray(records)
+        return self._append_later(
+            lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
+        )
 
     def _append_now(
         self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
@@ -241,17 +250,13 @@ class Partition:
             self._queue_task = None
 
     def _on_appended(self, byte_count: int) -> None:
-        if self._must_sync_first:
+        if self.log.config.flush_messages == 1:
             self._unsynced_bytes += byte_count
             self._start_commit()
         else:
             self._advance(byte_count)
 
     # -- high watermark
-
-    @property
-    def _must_sync_first(self) -> bool:
-        return self.log.flush_needed_before_ack
 
     def _start_commit(self) -> None:
         if not self._committing:
@@ -274,7 +279,9 @@ class Partition:
     def _advance(self, byte_count: int = 0) -> None:
         """Move the high watermark as far as it may go and wake those who waited for that."""
         log = self.log
-        safe = min(log.recovery_point, log.log_end_offset) if self._must_sync_first else log.log_end_offset
+        safe = log.log_end_offset
+        if log.config.flush_messages == 1:  # `flush_needed_before_ack`, without the call
+            safe = min(log.recovery_point, safe)
         if safe <= log.high_watermark:
             return
         log.advance_high_watermark(safe)
@@ -283,7 +290,8 @@ class Partition:
             _, future = waiters.popleft()
             if not future.done():
                 future.set_result(None)
-        self.on_progress(byte_count)
+        if self.fetch_waiters:
+            self.on_progress(byte_count)
 
     def on_progress(self, byte_count: int) -> None:
         """More can be read, or the log start has moved."""

@@ -363,11 +363,22 @@ def _skip_headers(
     return position
 
 
-def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython.longlong) -> tuple:
-    """See `_records_plain.check_records`. Runs without the GIL."""
-    view: Py_buffer
-    data: cython.p_uchar
-    limit: cython.Py_ssize_t
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _check(
+    data: cython.p_uchar, limit: cython.Py_ssize_t, count: cython.Py_ssize_t, base_timestamp: cython.longlong
+) -> tuple[
+    cython.int,
+    cython.Py_ssize_t,
+    cython.Py_ssize_t,
+    cython.Py_ssize_t,
+    cython.bint,
+    cython.longlong,
+    cython.longlong,
+    cython.longlong,
+]:
+    """(0, or 1 malformed, or 2 a length of more than five bytes; index; position; what `check_records` returns)."""
     position: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t
     index: cython.Py_ssize_t = 0
@@ -381,68 +392,166 @@ def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython
     smallest: cython.longlong = 9223372036854775807
     largest: cython.longlong = -1
     longest: cython.longlong = 0
-    bad: cython.bint = False
-    overflow: cython.bint = False
+    state: cython.int = 0
+    if count < 0 or count > limit:
+        return 1, 0, 0, 0, False, 0, 0, 0
+    while index < count:
+        end = position
+        length, position = _varint(data, position, limit)
+        if position < 0 or length < 6 or length > limit - position:
+            state = 2 if position < 0 and limit - end >= 5 else 1
+            break
+        end = position + length
+        if length > longest:
+            longest = length
+        delta, position = _varlong(data, position + 1, end)
+        if position < 0:
+            state = 1
+            break
+        offset_delta, position = _varint(data, position, end)
+        if position < 0:
+            state = 1
+            break
+        length, position = _varint(data, position, end)
+        if position < 0 or length > end - position:
+            state = 1
+            break
+        if length < 0:
+            null_keys += 1
+        else:
+            position += length
+        length, position = _varint(data, position, end)
+        if position < 0 or length > end - position:
+            state = 1
+            break
+        if length > 0:
+            position += length
+        header_count, position = _varint(data, position, end)
+        if position >= 0 and header_count != 0:
+            position = _skip_headers(data, position, end, header_count)
+        if position != end:
+            state = 1
+            break
+        if offset_delta != index:
+            contiguous = False
+        timestamp = _add(base_timestamp, delta)
+        if timestamp > largest:
+            largest = timestamp
+        if timestamp < smallest and timestamp != -1:
+            smallest = timestamp
+        index += 1
+    return state, index, position, null_keys, contiguous, smallest, largest, longest
+
+
+def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython.longlong) -> tuple:
+    """See `_records_plain.check_records`. Runs without the GIL."""
+    view: Py_buffer
+    limit: cython.Py_ssize_t
+    state: cython.int
+    index: cython.Py_ssize_t
+    position: cython.Py_ssize_t
+    null_keys: cython.Py_ssize_t
+    contiguous: cython.bint
+    smallest: cython.longlong
+    largest: cython.longlong
+    longest: cython.longlong
     PyObject_GetBuffer(body, cython.address(view), PyBUF_SIMPLE)
-    data = cython.cast(cython.p_uchar, view.buf)
     limit = view.len
-    bad = count < 0 or count > limit
     with cython.nogil:
-        while index < count and not bad:
-            end = position
-            length, position = _varint(data, position, limit)
-            if position < 0:
-                overflow = limit - end >= 5
-            if position < 0 or length < 6 or length > limit - position:
-                bad = True
-                break
-            end = position + length
-            if length > longest:
-                longest = length
-            delta, position = _varlong(data, position + 1, end)
-            if position < 0:
-                bad = True
-                break
-            offset_delta, position = _varint(data, position, end)
-            if position < 0:
-                bad = True
-                break
-            length, position = _varint(data, position, end)
-            if position < 0 or length > end - position:
-                bad = True
-                break
-            if length < 0:
-                null_keys += 1
-            else:
-                position += length
-            length, position = _varint(data, position, end)
-            if position < 0 or length > end - position:
-                bad = True
-                break
-            if length > 0:
-                position += length
-            header_count, position = _varint(data, position, end)
-            if position >= 0 and header_count != 0:
-                position = _skip_headers(data, position, end, header_count)
-            if position != end:
-                bad = True
-                break
-            if offset_delta != index:
-                contiguous = False
-            timestamp = _add(base_timestamp, delta)
-            if timestamp > largest:
-                largest = timestamp
-            if timestamp < smallest and timestamp != -1:
-                smallest = timestamp
-            index += 1
+        state, index, position, null_keys, contiguous, smallest, largest, longest = _check(
+            cython.cast(cython.p_uchar, view.buf), limit, count, base_timestamp
+        )
     PyBuffer_Release(cython.address(view))
-    if overflow:
+    if state == 2:
         raise OverflowError(f"record {index}: the length is no varint of 32 bits")
-    if bad:
+    if state:
         raise _malformed(index)
     if position != limit:
         raise ValueError(f"{limit - position} bytes after the last record")
     return null_keys, contiguous, smallest, largest, longest
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _big_endian(data: cython.p_uchar, size: cython.int) -> cython.longlong:
+    """A signed number of `size` bytes."""
+    value: cython.ulonglong = 0
+    at: cython.int
+    for at in range(size):
+        value = (value << 8) | data[at]
+    if size < 8 and data[0] & 0x80:
+        value -= cython.cast(cython.ulonglong, 1) << (8 * size)
+    return cython.cast(cython.longlong, value)
+
+
+def check_batch(batch: object, crc32c: object) -> object:
+    """See `_records_plain.check_batch`."""
+    view: Py_buffer
+    data: cython.p_uchar
+    size: cython.Py_ssize_t
+    attributes: cython.longlong
+    last_offset_delta: cython.longlong
+    base_timestamp: cython.longlong
+    max_timestamp: cython.longlong
+    producer_id: cython.longlong
+    base_sequence: cython.longlong
+    count: cython.longlong
+    crc: cython.uint
+    state: cython.int
+    index: cython.Py_ssize_t
+    position: cython.Py_ssize_t
+    null_keys: cython.Py_ssize_t
+    contiguous: cython.bint
+    smallest: cython.longlong
+    largest: cython.longlong
+    longest: cython.longlong
+    PyObject_GetBuffer(batch, cython.address(view), PyBUF_SIMPLE)
+    try:
+        data = cython.cast(cython.p_uchar, view.buf)
+        size = view.len
+        if size <= 61 or data[16] != 2 or _big_endian(data, 8) != 0 or _big_endian(data + 8, 4) != size - 12:
+            return None
+        attributes = _big_endian(data + 21, 2)
+        last_offset_delta = _big_endian(data + 23, 4)
+        base_timestamp = _big_endian(data + 27, 8)
+        max_timestamp = _big_endian(data + 35, 8)
+        producer_id = _big_endian(data + 43, 8)
+        base_sequence = _big_endian(data + 53, 4)
+        count = _big_endian(data + 57, 4)
+        if attributes != 0 and attributes != 0x10:
+            return None
+        if last_offset_delta < 0 or count != last_offset_delta + 1 or (producer_id > -1 and base_sequence < 0):
+            return None
+        crc = cython.cast(cython.uint, _big_endian(data + 17, 4))
+        if cython.cast(cython.uint, crc32c(memoryview(batch)[21:])) != crc:
+            return None
+        state, index, position, null_keys, contiguous, smallest, largest, longest = _check(
+            data + 61, size - 61, count, base_timestamp
+        )
+        if state or position != size - 61 or not contiguous or largest != max_timestamp:
+            return None
+        return (
+            (
+                0,
+                size - 12,
+                _big_endian(data + 12, 4),
+                2,
+                crc,
+                attributes,
+                last_offset_delta,
+                base_timestamp,
+                max_timestamp,
+                producer_id,
+                _big_endian(data + 51, 2),
+                base_sequence,
+                count,
+            ),
+            null_keys,
+            smallest,
+        )
+    finally:
+        PyBuffer_Release(cython.address(view))
 
 
 # ------------------------------------------------------------------------------------------------ compaction

@@ -15,7 +15,8 @@ in 32 bits, varlongs in 64.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from struct import Struct
 
 Buffer = bytes | bytearray | memoryview
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -280,6 +281,48 @@ def check_records(body: Buffer, count: int, base_timestamp: int) -> tuple[int, b
     if position != limit:
         raise ValueError(f"{limit - position} bytes after the last record")
     return null_keys, contiguous, smallest, largest, longest
+
+
+#: As `batch.HEADER`: base offset, length, leader epoch, magic, CRC, attributes, last offset delta, base and max timestamp,
+#: producer id and epoch, base sequence, count.
+_HEADER = Struct(">qiibIhiqqqhii")
+_HEADER_SIZE = 61
+_TRANSACTIONAL = 0x10
+
+
+def check_batch(
+    batch: Buffer, crc32c: Callable[[Buffer], int]
+) -> tuple[tuple[int, ...], int, int] | None:
+    """Look at a batch as producers send them and see that nothing about it needs a second look.
+
+    That is: exactly one whole batch of magic 2 with base offset 0, not compressed, of client's time, no control batch; the
+    CRC is right; as many records as offsets, whose deltas are 0 to n-1, and the max timestamp is theirs; with a producer
+    id there is a sequence. It may belong to a transaction.
+
+    Returns:
+        (the 13 fields of the header, records with a null key, smallest timestamp as in `check_records`), or None for any
+        other bytes, right or wrong: then somebody has to look at each point.
+    """
+    size = len(batch)
+    if size <= _HEADER_SIZE:
+        return None
+    fields = _HEADER.unpack_from(batch)
+    base_offset, length, _, magic, crc, attributes, last_delta, base_timestamp, max_timestamp, producer_id = fields[:10]
+    sequence, count = fields[11:]
+    if base_offset or length != size - 12 or magic != 2 or attributes & ~_TRANSACTIONAL:
+        return None
+    if last_delta < 0 or count != last_delta + 1 or (producer_id > -1 and sequence < 0):
+        return None
+    view = memoryview(batch)
+    if crc32c(view[21:]) != crc:
+        return None
+    try:
+        null_keys, contiguous, smallest, largest, _ = check_records(view[_HEADER_SIZE:], count, base_timestamp)
+    except (ValueError, OverflowError):
+        return None
+    if not contiguous or largest != max_timestamp:
+        return None
+    return fields, null_keys, smallest
 
 
 def hash_key(key: bytes) -> tuple[int, int]:

@@ -50,6 +50,7 @@ def _load_own() -> tuple[ModuleType | None, str]:
 _extension, STATUS = _load_own()
 COMPILED = _extension is not None
 
+check_batch = _records_plain.check_batch
 check_records = _records_plain.check_records
 decode_records = _records_plain.decode_records
 encode_records = _records_plain.encode_records
@@ -58,6 +59,7 @@ index_keys = _records_plain.index_keys
 rehash = _records_plain.rehash
 if _extension is not None:
     # Assigned above for their types, replaced here.
+    check_batch = _extension.check_batch
     check_records = _extension.check_records
     decode_records = _extension.decode_records
     encode_records = _extension.encode_records
