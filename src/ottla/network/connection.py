@@ -22,6 +22,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from socket import SO_RCVLOWAT, SOL_SOCKET
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -72,6 +73,9 @@ PENDING_BYTES_MAX = 4 * 1024 * 1024
 ADMIT_MIN = 64 * 1024
 """Half-read frames up to this size are not counted against `queued.max.request.bytes`."""
 RECEIVE_SIZE = 256 * 1024
+WAIT_MIN = 64 * 1024
+WAIT_MAX = 512 * 1024
+"""With so many bytes of a request still to come, the system is asked to report up to so many at a time."""
 
 _SIZE = Struct(">i")
 _OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING = 1, 2, 4, 8, 16
@@ -122,11 +126,13 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_host",
         "_http",
         "_loop",
+        "_low_water",
         "_out",
         "_owed",
         "_paused",
         "_pending_bytes",
         "_progress",
+        "_socket",
         "_transport",
         "_unsent",
         "last_active",
@@ -149,6 +155,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._out: list[Buffer] = []
         self._unsent: deque[Buffer] | None = None
         self._admitted = 0
+        self._low_water = 1
+        self._socket: Any = None
         self._pending_bytes = 0
         self._blocked = 0 if host.serving else _STARTING
         self._paused = False
@@ -169,6 +177,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn both addresses and register with the server."""
         self._transport = transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
         self.peer_host, self.peer_port = _address(transport.get_extra_info("peername")) or (self.peer_host, 0)
         self.local_host, self.local_port = _address(transport.get_extra_info("sockname")) or ("", 0)
         # 0: pause_writing means "the kernel did not take all of it", resume_writing "it has now".
@@ -291,6 +300,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if self._owed or self._blocked & _STARTING:  # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active
+        if self._low_water > 1 and idle >= interval:
+            self._wait_for(1)  # a peer that sends slowly is not an idle one: see what it has sent
         limit = self._host.limits.idle_ms_max / 1000
         if self._closing is not None:
             if idle > interval:
@@ -405,10 +416,25 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 return
             self._admitted = need
         buffer.make_room(need)
+        self._wait_for(need - waiting if need - waiting > WAIT_MIN else 1)
         if self._paused:
             self._paused = False
             if self._transport is not None:
                 self._transport.resume_reading()
+
+    def _wait_for(self, size: int) -> None:
+        """Have the system report bytes when there are `size` of them, or as many as it can hold, or the end.
+
+        A request of a megabyte arrives in a dozen pieces, and each would cost a turn of the loop. Measured with four
+        batches of 256 KB a request: 0.75-0.83 instead of 0.9 CPU s/GB; with four of 16 KB: 1.9 instead of 2.1.
+        """
+        size = min(size, WAIT_MAX)
+        if size != self._low_water and self._socket is not None:
+            try:
+                self._socket.setsockopt(SOL_SOCKET, SO_RCVLOWAT, size)
+            except OSError:  # not on this system: pieces come as they come
+                self._socket = None
+            self._low_water = size
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

@@ -180,6 +180,8 @@ class OsFile:
         try:
             got = os.preadv(self._fd, [buffer], position, _RWF_NOWAIT)
         except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and _is_in_memory(os.fstat(self._fd).st_dev):
+                return self.pread(size, position)
             if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                 return None
             raise
@@ -209,6 +211,28 @@ class OsFile:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+
+_in_memory: dict[int, bool] = {}
+
+
+def _is_in_memory(device: int) -> bool:
+    """Whether a file system is nothing but memory (tmpfs), where a read waits for no disk. Looked up once for each."""
+    known = _in_memory.get(device)
+    if known is None:
+        number = f"{os.major(device)}:{os.minor(device)}"
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+                rows = [line.partition(" - ") for line in mounts]
+        except OSError:
+            rows = []
+        known = any(
+            place.split()[2] == number and source.split()[0] in ("tmpfs", "ramfs")
+            for place, _, source in rows
+            if source
+        )
+        _in_memory[device] = known
+    return known
 
 
 def _sync(fd: int) -> None:

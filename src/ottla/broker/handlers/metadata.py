@@ -24,7 +24,7 @@ from ottla.protocol.messages.metadata import (
 from ottla.types import INTERNAL_TOPICS, ZERO_UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ottla.broker.addresses import Addresses
     from ottla.broker.context import Handler, RequestContext
@@ -59,7 +59,9 @@ class MetadataHandler:
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.METADATA: self.handle_metadata}
 
-    async def handle_metadata(self, context: RequestContext, request: MetadataRequest) -> MetadataResponse:
+    def handle_metadata(
+        self, context: RequestContext, request: MetadataRequest
+    ) -> MetadataResponse | Awaitable[MetadataResponse]:
         version = context.version
         topics = request.topics
         if version < LOOKUP_BY_ID and any(t.name is None or t.topic_id != ZERO_UUID for t in topics or ()):
@@ -77,7 +79,21 @@ class MetadataHandler:
             described = [self._by_id(t.topic_id, request) for t in topics if t.topic_id != ZERO_UUID]
         else:
             names = dict.fromkeys(t.name for t in topics if t.name is not None)
-            described = [await self._by_name(name, request) for name in names]
+            known = self._image().topics
+            if any(name not in known for name in names):
+                return self._describe_named(context, request, names)
+            described = [self._describe(known[name], request) for name in names]
+        return self._answer(context, request, described)
+
+    async def _describe_named(
+        self, context: RequestContext, request: MetadataRequest, names: Iterable[str]
+    ) -> MetadataResponse:
+        """Some of the topics are not there: they may have to be made."""
+        return self._answer(context, request, [await self._by_name(name, request) for name in names])
+
+    def _answer(
+        self, context: RequestContext, request: MetadataRequest, described: list[MetadataResponseTopic]
+    ) -> MetadataResponse:
         response = MetadataResponse(
             brokers=[
                 MetadataResponseBroker(node_id=node_id, host=host, port=port, rack=rack)

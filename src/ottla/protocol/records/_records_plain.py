@@ -290,9 +290,7 @@ _HEADER_SIZE = 61
 _TRANSACTIONAL = 0x10
 
 
-def check_batch(
-    batch: Buffer, crc32c: Callable[[Buffer], int]
-) -> tuple[tuple[int, ...], int, int] | None:
+def check_batch(batch: Buffer, crc32c: Callable[[Buffer], int]) -> tuple[tuple[int, ...], int, int] | None:
     """Look at a batch as producers send them and see that nothing about it needs a second look.
 
     That is: exactly one whole batch of magic 2 with base offset 0, not compressed, of client's time, no control batch; the
