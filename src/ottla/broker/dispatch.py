@@ -155,7 +155,7 @@ class Dispatcher:
         except KafkaError as error:
             answer = self._error_response(route, error)
         if isinstance(answer, Awaitable):
-            task = asyncio.ensure_future(self._answer_later(route, header.correlation_id, answer, started))
+            task = asyncio.ensure_future(self._answer_later(connection, route, header.correlation_id, answer, started))
             if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
                 task.add_done_callback(lambda _task: answer.close())
             if route.api_key is ApiKey.FETCH:
@@ -172,13 +172,17 @@ class Dispatcher:
         return None if answer is None else _frame(route, header.correlation_id, answer)
 
     async def _answer_later(
-        self, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float
+        self, connection: BrokerConnection, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float
     ) -> list[Buffer] | None:
         begun = self._now()
         try:
             message = await answer
         except KafkaError as error:
             message = self._error_response(route, error)
+        except RemoteProtocolError:
+            if connection.closing:
+                return None  # it is closed already, and nobody would take the error from this task
+            raise
         route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
         return None if message is None else _frame(route, correlation_id, message)
 

@@ -319,7 +319,7 @@ class Segment:
         return (
             0 < self._size <= config.segment_bytes - size
             and first_timestamp is not None
-            and 0 <= first_timestamp
+            and first_timestamp >= 0
             and max_timestamp - first_timestamp <= config.segment_ms
             and not config.segment_jitter_ms
             and last_offset - self.base_offset <= RELATIVE_OFFSET_MAX

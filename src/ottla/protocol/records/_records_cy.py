@@ -499,13 +499,13 @@ def check_batch(batch: object, crc32c: object) -> object:
     count: cython.longlong
     crc: cython.uint
     state: cython.int
-    index: cython.Py_ssize_t
+    _index: cython.Py_ssize_t
     position: cython.Py_ssize_t
     null_keys: cython.Py_ssize_t
     contiguous: cython.bint
     smallest: cython.longlong
     largest: cython.longlong
-    longest: cython.longlong
+    _longest: cython.longlong
     PyObject_GetBuffer(batch, cython.address(view), PyBUF_SIMPLE)
     try:
         data = cython.cast(cython.p_uchar, view.buf)
@@ -526,7 +526,7 @@ def check_batch(batch: object, crc32c: object) -> object:
         crc = cython.cast(cython.uint, _big_endian(data + 17, 4))
         if cython.cast(cython.uint, crc32c(memoryview(batch)[21:])) != crc:
             return None
-        state, index, position, null_keys, contiguous, smallest, largest, longest = _check(
+        state, _index, position, null_keys, contiguous, smallest, largest, _longest = _check(
             data + 61, size - 61, count, base_timestamp
         )
         if state or position != size - 61 or not contiguous or largest != max_timestamp:
