@@ -25,8 +25,10 @@ EARLIEST_PENDING_UPLOAD = -6
 GROUP_METADATA_TOPIC = "__consumer_offsets"
 #: The topic of transactional ids.
 TRANSACTION_STATE_TOPIC = "__transaction_state"
+#: The topic of what share groups have delivered.
+SHARE_GROUP_STATE_TOPIC = "__share_group_state"
 #: Topics that clients may read but neither write nor delete by accident.
-INTERNAL_TOPICS = frozenset({GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC})
+INTERNAL_TOPICS = frozenset({GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, SHARE_GROUP_STATE_TOPIC})
 
 
 class TopicPartition(NamedTuple):

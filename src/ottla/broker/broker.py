@@ -20,6 +20,8 @@ from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
+from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
 from ottla.broker.dispatch import Dispatcher
@@ -34,6 +36,8 @@ from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.share_fetch import ShareFetchHandler
+from ottla.broker.handlers.share_state import ShareStateHandlers
 from ottla.broker.handlers.telemetry import TelemetryHandlers
 from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transaction_gate import TransactionGate
@@ -42,6 +46,10 @@ from ottla.broker.http_pages import BrokerFacts, Pages
 from ottla.broker.producer_id_block import ProducerIdBlock
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.replicas.manager import ReplicaManager
+from ottla.broker.share.config import ShareConfig
+from ottla.broker.share.manager import SharePartitionManager
+from ottla.broker.share.persister import LocalPersister
+from ottla.broker.share_state_pruning import ShareStatePruning
 from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
 from ottla.cluster.controller import Controller, ControllerSettings, InconsistentClusterIdError, prepare_tree
 from ottla.cluster.decisions.recovery import FoundPartition
@@ -51,6 +59,7 @@ from ottla.cluster.image import (
     BROKERS,
     CLIENT_METRICS,
     DEFAULT_ENTITY,
+    GROUPS,
     ClusterImage,
     Endpoint,
     ImageDelta,
@@ -70,6 +79,7 @@ from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager, LogManagerSettings
 from ottla.types import (
     GROUP_METADATA_TOPIC,
+    SHARE_GROUP_STATE_TOPIC,
     TRANSACTION_STATE_TOPIC,
     CompressionType,
     TopicPartition,
@@ -138,6 +148,9 @@ class Broker:
         self.replicas: ReplicaManager
         self.groups: CoordinatorRuntime[GroupCoordinator]
         self.transactions: CoordinatorRuntime[TransactionCoordinator]
+        self.share_states: CoordinatorRuntime[ShareCoordinator]
+        self.share_persister: LocalPersister
+        self.shares: SharePartitionManager
         self.markers: TransactionMarkers
         self.producer_ids: ProducerIdBlock
         self.telemetry: TelemetryHandlers
@@ -198,6 +211,10 @@ class Broker:
                 transaction_topic_replication_factor=config.transaction_state_log_replication_factor,
                 transaction_topic_min_isr=config.transaction_state_log_min_isr,
                 transaction_topic_segment_bytes=config.transaction_state_log_segment_bytes,
+                share_topic_num_partitions=config.share_coordinator_state_topic_num_partitions,
+                share_topic_replication_factor=config.share_coordinator_state_topic_replication_factor,
+                share_topic_min_isr=config.share_coordinator_state_topic_min_isr,
+                share_topic_segment_bytes=config.share_coordinator_state_topic_segment_bytes,
                 static=config.levels.static,
             ),
             random=around.random,
@@ -219,6 +236,16 @@ class Broker:
         marker_log = MarkerLog(self.replicas, self.groups, around.clock)
         self.markers = TransactionMarkers(marker_log)
         self.transactions = self.markers.transactions = self._make_transactions()
+        pruning = ShareStatePruning(self.replicas)
+        self.share_states = self._make_share_states(pruning)
+        self.share_persister = LocalPersister(self.share_states, self.controller.ensure_topic)
+        self.shares = SharePartitionManager(
+            self.replicas,
+            self.share_persister,
+            config_of=lambda group_id: ShareConfig.for_group(self.config, self.image.config(GROUPS, group_id)),
+            sessions_max=config.group_share_max_share_sessions,
+            clock=around.clock,
+        )
         self.dispatcher = self._make_dispatcher(marker_log)
         self.server = self._make_server()
         await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
@@ -246,6 +273,8 @@ class Broker:
         self._parts_running.append(self.groups.stop)
         self.transactions.start()
         self._parts_running += [self.producer_ids.stop, self.transactions.stop, self.markers.stop]
+        self.share_states.start()
+        self._parts_running += [pruning.stop, self.share_states.stop, self.shares.stop]
         await self._on_image(self.image, delta_between(ClusterImage(), self.image))
         self.follower.subscribe(self._on_image)
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
@@ -338,6 +367,40 @@ class Broker:
         topic = self.image.topics.get(TRANSACTION_STATE_TOPIC)
         return self.config.transaction_state_log_num_partitions if topic is None else len(topic.partitions)
 
+    def _make_share_states(self, pruning: ShareStatePruning) -> CoordinatorRuntime[ShareCoordinator]:
+        around, config = self._around, self.config
+        share_config = ShareCoordinatorConfig.from_broker(config)
+
+        def partition_count_of(topic_id: bytes) -> int:
+            topic = self.image.topic_by_id(topic_id)
+            return 0 if topic is None else len(topic.partitions)
+
+        return CoordinatorRuntime(
+            topic=SHARE_GROUP_STATE_TOPIC,
+            log=ReplicatedCoordinatorLog(self.replicas),
+            shard_factory=lambda partition, timeline, timers: ShareCoordinator(
+                partition,
+                timeline,
+                timers,
+                config=share_config,
+                partition_count_of=partition_count_of,
+                prune=pruning.prune,
+            ),
+            partition_count=self._share_state_partition_count,
+            clock=around.clock,
+            config=RuntimeConfig(
+                append_timeout_ms=config.share_coordinator_write_timeout_ms,
+                append_linger_ms=config.share_coordinator_append_linger_ms,
+                batch_bytes_max=config.topic_defaults.max_message_bytes,
+                compression=CompressionType(config.share_coordinator_state_topic_compression_codec),
+                load_bytes_max=config.share_coordinator_load_buffer_size,
+            ),
+        )
+
+    def _share_state_partition_count(self) -> int:
+        topic = self.image.topics.get(SHARE_GROUP_STATE_TOPIC)
+        return self.config.share_coordinator_state_topic_num_partitions if topic is None else len(topic.partitions)
+
     def _make_dispatcher(self, marker_log: MarkerLog) -> Dispatcher:
         around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
         addresses = Addresses(lambda: self.image, config.node_id, auto=config.advertised_listeners is None)
@@ -394,6 +457,16 @@ class Broker:
             TransactionsHandler(
                 self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock
             ),
+            ShareFetchHandler(
+                self.shares,
+                self.metrics,
+                image=image,
+                addresses=addresses,
+                fetch_max_bytes=config.fetch_max_bytes,
+                offload=around.offload,
+                clock=around.clock,
+            ),
+            ShareStateHandlers(self.share_states),
             TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
             ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
             ClusterHandlers(
@@ -491,6 +564,7 @@ class Broker:
             deleted = [DeletedTopic(t.name, t.topic_id) for t in delta.deleted]
             self.groups.on_topics_deleted(deleted)
             self.transactions.on_topics_deleted(deleted)
+            self.share_states.on_topics_deleted(deleted)
         if delta.created or delta.deleted or delta.changed or delta.changed_configs:
             self.groups.on_image(image, delta)
 
@@ -506,12 +580,18 @@ class Broker:
             self.groups.on_leader(topic_partition.partition, leader_epoch)
         elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
             self.transactions.on_leader(topic_partition.partition, leader_epoch)
+        elif topic_partition.topic == SHARE_GROUP_STATE_TOPIC:
+            self.share_states.on_leader(topic_partition.partition, leader_epoch)
 
     def _on_resigned(self, topic_partition: TopicPartition) -> None:
         if topic_partition.topic == GROUP_METADATA_TOPIC:
             self.groups.on_resign(topic_partition.partition)
         elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
             self.transactions.on_resign(topic_partition.partition)
+        elif topic_partition.topic == SHARE_GROUP_STATE_TOPIC:
+            self.share_states.on_resign(topic_partition.partition)
+        else:
+            self.shares.on_resigned(topic_partition)
 
     # -- stop
 

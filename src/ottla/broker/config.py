@@ -134,6 +134,29 @@ class BrokerConfig:
     transaction_state_log_segment_bytes: int = 104_857_600
     transactional_id_expiration_ms: int = 604_800_000
 
+    # share groups
+    group_share_delivery_count_limit: int = 5
+    group_share_max_delivery_count_limit: int = 10
+    group_share_max_partition_max_record_locks: int = 4_000
+    group_share_max_record_lock_duration_ms: int = 60_000
+    group_share_max_share_sessions: int = 2_000
+    group_share_min_delivery_count_limit: int = 2
+    group_share_min_partition_max_record_locks: int = 100
+    group_share_min_record_lock_duration_ms: int = 15_000
+    group_share_partition_max_record_locks: int = 2_000
+    group_share_record_lock_duration_ms: int = 30_000
+    share_coordinator_append_linger_ms: int = -1
+    share_coordinator_cold_partition_snapshot_interval_ms: int = 300_000
+    share_coordinator_load_buffer_size: int = 5_242_880
+    share_coordinator_snapshot_update_records_per_snapshot: int = 500
+    share_coordinator_state_topic_compression_codec: int = 0
+    share_coordinator_state_topic_min_isr: int = 2
+    share_coordinator_state_topic_num_partitions: int = 50
+    share_coordinator_state_topic_prune_interval_ms: int = 300_000
+    share_coordinator_state_topic_replication_factor: int = 3
+    share_coordinator_state_topic_segment_bytes: int = 104_857_600
+    share_coordinator_write_timeout_ms: int = 5_000
+
     #: What a topic without overrides gets (log.* keys after synonyms).
     topic_defaults: LogConfig = field(default_factory=LogConfig)
     #: The settings as text, by level (static, dynamic for all, dynamic for this broker).

@@ -158,7 +158,7 @@ class Dispatcher:
             task = asyncio.ensure_future(self._answer_later(connection, route, header.correlation_id, answer, started))
             if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
                 task.add_done_callback(lambda _task: answer.close())
-            if route.api_key is ApiKey.FETCH:
+            if route.api_key is ApiKey.FETCH or route.api_key is ApiKey.SHARE_FETCH:
                 return PendingReply(task)
             # A client that goes away takes nothing back: what was begun (a topic, a commit) is finished. Only a fetch
             # that nobody waits for any more is of no use.

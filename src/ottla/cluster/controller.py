@@ -78,7 +78,7 @@ from ottla.cluster.tree import (
 from ottla.config import BROKER, GROUP, TOPIC, ConfigError
 from ottla.config.effective import Levels
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
-from ottla.types import GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, TopicPartition
+from ottla.types import GROUP_METADATA_TOPIC, SHARE_GROUP_STATE_TOPIC, TRANSACTION_STATE_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -119,6 +119,10 @@ class ControllerSettings:
     transaction_topic_replication_factor: int = 3
     transaction_topic_min_isr: int = 2
     transaction_topic_segment_bytes: int = 104_857_600
+    share_topic_num_partitions: int = 50
+    share_topic_replication_factor: int = 3
+    share_topic_min_isr: int = 2
+    share_topic_segment_bytes: int = 104_857_600
     #: The broker's static settings as text; defaults of topics come from here.
     static: Mapping[str, str] = field(default_factory=dict)
 
@@ -268,6 +272,7 @@ class Controller:
                     internal_settings={
                         GROUP_METADATA_TOPIC: self._offsets_topic_settings(),
                         TRANSACTION_STATE_TOPIC: self._transaction_topic_settings(),
+                        SHARE_GROUP_STATE_TOPIC: self._share_topic_settings(),
                     },
                 )
                 notes = rebuilt.notes
@@ -357,6 +362,13 @@ class Controller:
                 replication_factor=min(settings.transaction_topic_replication_factor, broker_count),
                 configs=self._transaction_topic_settings(),
             )
+        if name == SHARE_GROUP_STATE_TOPIC:
+            return NewTopic(
+                name=name,
+                num_partitions=settings.share_topic_num_partitions,
+                replication_factor=min(settings.share_topic_replication_factor, broker_count),
+                configs=self._share_topic_settings(),
+            )
         return NewTopic(name=name)
 
     def _offsets_topic_settings(self) -> dict[str, str]:
@@ -377,6 +389,18 @@ class Controller:
             "min.insync.replicas": str(min(settings.transaction_topic_min_isr, replicas)),
             "segment.bytes": str(max(settings.transaction_topic_segment_bytes, 1 << 20)),
             "unclean.leader.election.enable": "false",
+        }
+
+    def _share_topic_settings(self) -> dict[str, str]:
+        """Return what Kafka gives __share_group_state: its coordinator deletes what is of no use any more, nobody else."""
+        settings = self._settings
+        replicas = min(settings.share_topic_replication_factor, max(len(self.image.brokers), 1))
+        return {
+            "cleanup.policy": "delete",
+            "compression.type": "producer",
+            "min.insync.replicas": str(min(settings.share_topic_min_isr, replicas)),
+            "retention.ms": "-1",
+            "segment.bytes": str(max(settings.share_topic_segment_bytes, 1 << 20)),
         }
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, OFFSET_RESET, ConfigType, at_least, one_of, row
-from ottla.config.reasons import CONSUMER_PROTOCOL, SHARE_GROUPS, STREAMS_GROUPS
+from ottla.config.reasons import CONSUMER_PROTOCOL, DEAD_LETTERS, SHARE_GROUPS, STREAMS_GROUPS
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -24,27 +24,27 @@ ROWS = (
     row("consumer.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
         "Session timeout of members of the consumer protocol.", inert=CONSUMER_PROTOCOL),
     row("errors.deadletterqueue.copy.record.enable", BOOLEAN, "false", ANYTHING, MEDIUM,
-        "Copies the whole record to the dead-letter topic.", inert=SHARE_GROUPS),
+        "Copies the whole record to the dead-letter topic.", refused=DEAD_LETTERS),
     row("errors.deadletterqueue.topic.name", STRING, "", ANYTHING, MEDIUM,
-        "The dead-letter topic of a share group.", inert=SHARE_GROUPS),
+        "The dead-letter topic of a share group.", refused=DEAD_LETTERS),
     row("share.assignment.interval.ms", INT, "1000", at_least(0), MEDIUM,
         "Shortest time between two assignments of a share group.", inert=SHARE_GROUPS),
     row("share.assignor.offload.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
         "Computes assignments beside the coordinator.", inert=SHARE_GROUPS, internal=True),
     row("share.auto.offset.reset", STRING, "latest", OFFSET_RESET, MEDIUM,
-        "Where a share group begins to read.", inert=SHARE_GROUPS),
+        "Where a share group begins to read."),
     row("share.delivery.count.limit", INT, "5", at_least(2), MEDIUM,
-        "How often a record is delivered before it is given up.", inert=SHARE_GROUPS),
+        "How often a record is delivered before it is given up."),
     row("share.heartbeat.interval.ms", INT, "5000", at_least(1), MEDIUM,
         "Heartbeat interval of share group members.", inert=SHARE_GROUPS),
     row("share.isolation.level", STRING, "read_uncommitted", one_of("read_committed", "read_uncommitted"), MEDIUM,
-        "Whether a share group sees records of open transactions.", inert=SHARE_GROUPS),
+        "Whether a share group sees records of open transactions."),
     row("share.partition.max.record.locks", INT, "2000", at_least(100), MEDIUM,
-        "Records of one partition a share group may have in flight.", inert=SHARE_GROUPS),
+        "Records of one partition a share group may have in flight."),
     row("share.record.lock.duration.ms", INT, "30000", at_least(1000), MEDIUM,
-        "How long a delivered record stays reserved for its receiver.", inert=SHARE_GROUPS),
+        "How long a delivered record stays reserved for its receiver."),
     row("share.renew.acknowledge.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
-        "Lets a receiver prolong its reservation.", inert=SHARE_GROUPS),
+        "Lets a receiver prolong its reservation."),
     row("share.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
         "Session timeout of share group members.", inert=SHARE_GROUPS),
     row("streams.acceptable.recovery.lag", LONG, "10000", at_least(0), MEDIUM,

@@ -23,3 +23,5 @@ SOCKET_BUFFERS = (
     "The operating system adapts the buffers of each connection; a fixed size of Kafka's default costs two to three times "
     "the CPU for receiving large requests."
 )
+DEAD_LETTERS = "Dead-letter queues of share groups (KIP-1191) are not served yet."
+NO_BUFFER = "Batches are built where they are needed; there is no buffer to keep."

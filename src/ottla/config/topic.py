@@ -13,7 +13,7 @@ from ottla.config.keys import (
     one_of,
     row,
 )
-from ottla.config.reasons import ONE_BROKER, PREALLOCATE, SHARE_GROUPS, TESTS_ONLY, TIERED_STORAGE
+from ottla.config.reasons import DEAD_LETTERS, ONE_BROKER, PREALLOCATE, TESTS_ONLY, TIERED_STORAGE
 
 BOOLEAN = ConfigType.BOOLEAN
 DOUBLE = ConfigType.DOUBLE
@@ -42,7 +42,7 @@ ROWS = (
         "How long a tombstone stays visible in a compacted topic, so that a slow reader still learns of the "
         "deletion."),
     row("errors.deadletterqueue.group.enable", BOOLEAN, "false", ANYTHING, MEDIUM,
-        "Lets share groups write records they gave up on to this topic.", inert=SHARE_GROUPS),
+        "Lets share groups write records they gave up on to this topic.", refused=DEAD_LETTERS),
     row("file.delete.delay.ms", LONG, "60000", at_least(0), MEDIUM,
         "How long a segment that was deleted stays on disk under its `.deleted` name, for readers that still "
         "hold it."),

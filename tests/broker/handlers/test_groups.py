@@ -120,7 +120,7 @@ def test_find_coordinator_without_topic_or_broker_is_not_available() -> None:
     ("version", "key_type", "key", "expected"),
     [
         (6, 1, "k", ErrorCode.NONE),
-        (6, 2, "k:AAAAAAAAAAAAAAAAAAAAAQ:0", ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        (6, 2, "k:AAAAAAAAAAAAAAAAAAAAAQ:0", ErrorCode.NONE),
         (6, 2, "k", ErrorCode.INVALID_REQUEST),
         (5, 2, "k", ErrorCode.INVALID_REQUEST),
         (6, 3, "k", ErrorCode.INVALID_REQUEST),

@@ -39,7 +39,12 @@ from ottla.protocol.messages.leave_group import (
 )
 from ottla.protocol.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-from ottla.types import GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, coordinator_partition
+from ottla.types import (
+    GROUP_METADATA_TOPIC,
+    SHARE_GROUP_STATE_TOPIC,
+    TRANSACTION_STATE_TOPIC,
+    coordinator_partition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,6 +66,7 @@ GROUP_KEY, TRANSACTION_KEY, SHARE_KEY = 0, 1, 2
 #: A share coordinator is asked for by group, topic id and partition (KIP-932).
 _SHARE_KEY: Final = re.compile(r".+:[A-Za-z0-9_-]{22}:\d+")
 _KEY_TYPES: Final = (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY)
+_COORDINATOR_TOPICS: Final = (GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, SHARE_GROUP_STATE_TOPIC)
 _NO_NODE: Final = (-1, "", -1)
 
 #: Operations an unguarded group allows (KIP-430): READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
@@ -145,9 +151,7 @@ class GroupsHandler:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
         if key_type == SHARE_KEY and (context.version < _SHARE_FIND_COORDINATOR or not _SHARE_KEY.fullmatch(key)):
             return ErrorCode.INVALID_REQUEST, _NO_NODE
-        if key_type == SHARE_KEY:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
-        name = GROUP_METADATA_TOPIC if key_type == GROUP_KEY else TRANSACTION_STATE_TOPIC
+        name = _COORDINATOR_TOPICS[key_type]
         if name not in self._image().topics:
             try:
                 await self._ensure_topic(name)

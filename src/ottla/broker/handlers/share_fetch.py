@@ -1,0 +1,332 @@
+"""ShareFetch (key 78, versions 1-2) and ShareAcknowledge (key 79, versions 1-2).
+
+v1: max records and batch size (KIP-932 as released). v2: acquire mode (KIP-1206), renewed locks (KIP-1222), the lock's
+duration in the answer of ShareAcknowledge. A request that renews locks fetches nothing.
+
+Membership is not looked at, as in Kafka: whoever names a group and a member id has a session. What is acknowledged with a
+fetch is decided before anything is fetched, and its outcome stands beside the partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from ottla.broker.share.fetch import Limits, ShareFetch, refusal
+from ottla.broker.share.persister import SharePlace
+from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
+from ottla.broker.share.share_partition import RENEW, Acknowledgement, Wish
+from ottla.errors import (
+    ErrorCode,
+    InvalidRequestError,
+    KafkaError,
+    ShareSessionLimitReachedError,
+    UnknownServerError,
+    UnknownTopicIdError,
+    UnknownTopicOrPartitionError,
+)
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages import share_acknowledge, share_fetch
+from ottla.protocol.messages.share_acknowledge import ShareAcknowledgeRequest, ShareAcknowledgeResponse
+from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ottla.broker.addresses import Addresses
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.share.manager import SharePartitionManager
+    from ottla.broker.share.sessions import ShareSession
+    from ottla.clock import Clock
+    from ottla.cluster.image import ClusterImage
+    from ottla.observability.metrics import BrokerMetrics
+    from ottla.offload import Offload
+
+_RENEWING: Final = 2
+_MEMBER_ID_MAX: Final = 36
+#: share_acquire_mode: whole batches, or exactly as many records as asked for.
+_BATCH_OPTIMIZED, _RECORD_LIMIT = 0, 1
+
+#: What went wrong with the acknowledgements of each partition, None where nothing did.
+Outcomes = dict[SharePlace, KafkaError | None]
+
+
+class ShareFetchHandler:
+    """Delivers records to members of share groups, and takes their word for what became of them."""
+
+    def __init__(
+        self,
+        manager: SharePartitionManager,
+        metrics: BrokerMetrics,
+        *,
+        image: Callable[[], ClusterImage],
+        addresses: Addresses,
+        fetch_max_bytes: int,
+        offload: Offload,
+        clock: Clock,
+    ) -> None:
+        self._manager = manager
+        self._metrics = metrics
+        self._image = image
+        self._addresses = addresses
+        self._fetch_max_bytes = fetch_max_bytes
+        self._offload = offload
+        self._clock = clock
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.SHARE_FETCH: self.handle_share_fetch,
+            ApiKey.SHARE_ACKNOWLEDGE: self.handle_share_acknowledge,
+        }
+
+    # ------------------------------------------------------------------ fetch
+
+    async def handle_share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
+        try:
+            return await self._fetch(context, request)
+        except ShareSessionLimitReachedError as error:
+            # Asked again at once it would be no better: Kafka lets the client wait as if there were nothing to fetch.
+            await asyncio.sleep(max(request.max_wait_ms, 0) / 1000)
+            return ShareFetchResponse(error_code=error.code)
+        except KafkaError as error:
+            return ShareFetchResponse(error_code=error.code)
+
+    async def _fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
+        group_id, member_id = _identity(request.group_id, request.member_id)
+        is_renewal = context.version >= _RENEWING and request.is_renew_ack
+        if is_renewal and (request.max_bytes or request.min_bytes or request.max_records or request.max_wait_ms):
+            raise InvalidRequestError()
+        acknowledgements = {
+            SharePlace(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
+            for topic in request.topics
+            for p in topic.partitions
+        }
+        has_acks = any(acknowledgements.values())
+        session = self._session(context, request, (group_id, member_id), acknowledgements, has_acks)
+        acks: asyncio.Task[Outcomes] | None = None
+        if has_acks:
+            # A client that goes away takes no acknowledgement back.
+            acks = self._manager.spawn(
+                self._acknowledge(context.version, group_id, member_id, acknowledgements, is_renewal)
+            )
+            await asyncio.sleep(0)  # decided before anything is fetched
+        answers: dict[SharePlace, share_fetch.PartitionData] = {}
+        if session is not None and not is_renewal:
+            answers = await self._deliver(request, session, group_id, member_id)
+        if session is not None and session.epoch != next_epoch(max(request.share_session_epoch, 0)):
+            return ShareFetchResponse(error_code=ErrorCode.INVALID_SHARE_SESSION_EPOCH)
+        outcomes = {} if acks is None else await asyncio.shield(acks)
+        if request.share_session_epoch == FINAL_EPOCH:
+            self._manager.release_session((group_id, member_id))
+        elif session is not None and request.share_session_epoch != INITIAL_EPOCH:
+            answers = _news(session, answers)
+        return self._response(context, group_id, answers, outcomes)
+
+    def _session(
+        self,
+        context: RequestContext,
+        request: ShareFetchRequest,
+        key: tuple[str, str],
+        wanted: Mapping[SharePlace, Any],
+        has_acks: bool,
+    ) -> ShareSession | None:
+        """Return the session a request belongs to; None if it is the last one, which fetches nothing."""
+        sessions = self._manager.sessions
+        if request.share_session_epoch == FINAL_EPOCH:
+            sessions.check_exists(key)
+            return None
+        if request.share_session_epoch == INITIAL_EPOCH:
+            session = sessions.open(key, list(wanted), has_acks=has_acks, connection=context.connection)
+            self._manager.bind(session)
+            return session
+        forgotten = (
+            SharePlace(topic.topic_id, index) for topic in request.forgotten_topics_data for index in topic.partitions
+        )
+        return sessions.go_on(key, request.share_session_epoch, wanted, forgotten)
+
+    async def _deliver(
+        self, request: ShareFetchRequest, session: ShareSession, group_id: str, member_id: str
+    ) -> dict[SharePlace, share_fetch.PartitionData]:
+        if request.share_acquire_mode not in (_BATCH_OPTIMIZED, _RECORD_LIMIT):
+            raise UnknownServerError()
+        image = self._image()
+        answers: dict[SharePlace, share_fetch.PartitionData] = {}
+        places: list[SharePlace] = []
+        for place in session.partitions:
+            topic = image.topic_by_id(place.topic_id)
+            if topic is None:
+                answers[place] = refusal(place, ErrorCode.UNKNOWN_TOPIC_ID)
+            elif not 0 <= place.partition < len(topic.partitions):
+                answers[place] = refusal(place, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            else:
+                places.append(place)
+        if places:
+            # Everybody begins with another partition, and with every request with another one.
+            turn = max(request.share_session_epoch, 0) % len(places)
+            bytes_max = max(min(request.max_bytes, self._fetch_max_bytes), 0)
+            fetch = ShareFetch(
+                self._manager,
+                group_id,
+                Wish(member_id, request.max_records, request.batch_size, request.share_acquire_mode == _RECORD_LIMIT),
+                Limits(min(request.min_bytes, bytes_max), bytes_max, request.max_wait_ms),
+                [*places[turn:], *places[:turn]],
+                offload=self._offload,
+                clock=self._clock,
+            )
+            answers = {**await fetch.run(), **answers}
+        for place, data in answers.items():
+            if data.records:
+                self._metrics.topic(image.topic_names.get(place.topic_id, "")).bytes_out += len(data.records)
+        return answers
+
+    def _response(
+        self,
+        context: RequestContext,
+        group_id: str,
+        answers: dict[SharePlace, share_fetch.PartitionData],
+        outcomes: Outcomes,
+    ) -> ShareFetchResponse:
+        response = ShareFetchResponse(
+            acquisition_lock_timeout_ms=self._manager.config_of(group_id).record_lock_duration_ms
+        )
+        for place, error in outcomes.items():
+            data = answers.get(place)
+            if data is None:
+                data = answers[place] = share_fetch.PartitionData(partition_index=place.partition, records=b"")
+            if error is not None:
+                data.acknowledge_error_code = error.code
+                data.acknowledge_error_message = error.message
+        topics: dict[bytes, share_fetch.ShareFetchableTopicResponse] = {}
+        nodes: dict[int, share_fetch.NodeEndpoint] = {}
+        for place, data in answers.items():
+            topic = topics.get(place.topic_id)
+            if topic is None:
+                topic = topics[place.topic_id] = share_fetch.ShareFetchableTopicResponse(topic_id=place.topic_id)
+                response.responses.append(topic)
+            topic.partitions.append(data)
+            leader = self._leader(context, place, data.error_code)
+            if leader is not None:
+                data.current_leader = share_fetch.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
+                nodes[leader[0]] = share_fetch.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
+        response.node_endpoints = list(nodes.values())
+        return response
+
+    def _leader(self, context: RequestContext, place: SharePlace, code: int) -> tuple[int, int, str, int] | None:
+        """Return who leads a partition, for a client that asked the wrong broker."""
+        if code not in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
+            return None
+        topic = self._image().topic_by_id(place.topic_id)
+        if topic is None or place.partition >= len(topic.partitions):
+            return None
+        state = topic.partitions[place.partition]
+        address = self._addresses.of_broker(state.leader, context)
+        return None if address is None else (state.leader, state.leader_epoch, address.host, address.port)
+
+    # ------------------------------------------------------------ acknowledge
+
+    async def handle_share_acknowledge(
+        self, context: RequestContext, request: ShareAcknowledgeRequest
+    ) -> ShareAcknowledgeResponse:
+        try:
+            group_id, member_id = _identity(request.group_id, request.member_id)
+            self._manager.sessions.acknowledge((group_id, member_id), request.share_session_epoch)
+        except KafkaError as error:
+            return ShareAcknowledgeResponse(error_code=error.code)
+        acknowledgements = {
+            SharePlace(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
+            for topic in request.topics
+            for p in topic.partitions
+        }
+        is_renewal = context.version >= _RENEWING and request.is_renew_ack
+        outcomes = await self._acknowledge(context.version, group_id, member_id, acknowledgements, is_renewal)
+        if request.share_session_epoch == FINAL_EPOCH:
+            self._manager.release_session((group_id, member_id))
+        response = ShareAcknowledgeResponse(
+            acquisition_lock_timeout_ms=self._manager.config_of(group_id).record_lock_duration_ms
+        )
+        topics: dict[bytes, share_acknowledge.ShareAcknowledgeTopicResponse] = {}
+        nodes: dict[int, share_acknowledge.NodeEndpoint] = {}
+        for place, problem in outcomes.items():
+            topic = topics.get(place.topic_id)
+            if topic is None:
+                topic = topics[place.topic_id] = share_acknowledge.ShareAcknowledgeTopicResponse(
+                    topic_id=place.topic_id
+                )
+                response.responses.append(topic)
+            row = share_acknowledge.PartitionData(partition_index=place.partition)
+            if problem is not None:
+                row.error_code, row.error_message = problem.code, problem.message
+                leader = self._leader(context, place, problem.code)
+                if leader is not None:
+                    row.current_leader = share_acknowledge.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
+                    nodes[leader[0]] = share_acknowledge.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
+            topic.partitions.append(row)
+        response.node_endpoints = list(nodes.values())
+        return response
+
+    async def _acknowledge(
+        self,
+        version: int,
+        group_id: str,
+        member_id: str,
+        wanted: Mapping[SharePlace, Sequence[Acknowledgement]],
+        is_renewal: bool,
+    ) -> Outcomes:
+        outcomes: Outcomes = {}
+        accepted: dict[SharePlace, Sequence[Acknowledgement]] = {}
+        image = self._image()
+        for place, acknowledgements in wanted.items():
+            topic = image.topic_by_id(place.topic_id)
+            if topic is None:
+                outcomes[place] = UnknownTopicIdError()
+            elif not _is_valid(acknowledgements, RENEW if version >= _RENEWING else RENEW - 1, is_renewal):
+                outcomes[place] = InvalidRequestError()
+            elif not 0 <= place.partition < len(topic.partitions):
+                outcomes[place] = UnknownTopicOrPartitionError()
+            elif acknowledgements:
+                accepted[place] = acknowledgements
+        if accepted:
+            # Kafka answers about partitions without acknowledgements only beside others.
+            outcomes.update({place: None for place in wanted if place not in outcomes and place not in accepted})
+            outcomes.update(await self._manager.acknowledge(group_id, member_id, accepted))
+        return outcomes
+
+
+def _identity(group_id: str | None, member_id: str | None) -> tuple[str, str]:
+    if group_id is None or not member_id or len(member_id) > _MEMBER_ID_MAX:
+        raise InvalidRequestError()
+    return group_id, member_id
+
+
+def _acknowledgements(batches: Iterable[Any]) -> list[Acknowledgement]:
+    return [Acknowledgement(batch.first_offset, batch.last_offset, batch.acknowledge_types) for batch in batches]
+
+
+def _is_valid(acknowledgements: Sequence[Acknowledgement], kind_max: int, is_renewal: bool) -> bool:
+    """Whether the batches are in order and each has one type, or one for each of its offsets."""
+    end = -1
+    for first, last, types in acknowledgements:
+        if first > last or first < end or not types:
+            return False
+        if len(types) > 1 and last - first != len(types) - 1:
+            return False
+        if min(types) < 0 or max(types) > kind_max or (RENEW in types and not is_renewal):
+            return False
+        end = last
+    return True
+
+
+def _news(
+    session: ShareSession, answers: dict[SharePlace, share_fetch.PartitionData]
+) -> dict[SharePlace, share_fetch.PartitionData]:
+    """Return what a later request of a session is told: records, errors, and once what was added or has recovered."""
+    news: dict[SharePlace, share_fetch.PartitionData] = {}
+    for place, data in answers.items():
+        is_due = session.partitions.get(place, False)
+        if data.records or data.error_code or is_due:
+            news[place] = data
+        if place in session.partitions:
+            if data.records:
+                del session.partitions[place]
+            session.partitions[place] = bool(data.error_code)
+    return news

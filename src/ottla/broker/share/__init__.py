@@ -1,0 +1,1 @@
+"""Share groups: share partitions, share sessions, and what keeps their state."""

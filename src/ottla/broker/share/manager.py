@@ -1,0 +1,380 @@
+"""SharePartitionManager: the share partitions this broker leads, and the sessions of their members.
+
+Decides nothing about records. Loads share partitions when they are first fetched, persists what their state machines decide
+and tells them how that went, runs their lock timers, wakes fetches that wait. Kafka's SharePartitionManager.
+
+Invariants: a change that a client asked for is answered after it is persisted; a share partition that was fenced (another
+leader, state that was initialised anew, a topic that is gone) is forgotten, and loaded when it is fetched again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ottla.broker.coordinators.share.records import ShareKey
+from ottla.broker.share.config import ShareConfig, duration_ms
+from ottla.broker.share.persister import SharePlace
+from ottla.broker.share.sessions import SessionKey, ShareSession, ShareSessionCache
+from ottla.broker.share.share_partition import Acknowledgement, SharePartition
+from ottla.errors import (
+    CoordinatorNotAvailableError,
+    ErrorCode,
+    InvalidRecordStateError,
+    KafkaError,
+    NotLeaderOrFollowerError,
+    OffsetNotAvailableError,
+    UnknownServerError,
+    UnknownTopicOrPartitionError,
+    error_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from typing import Any
+
+    from ottla.broker.coordinators.share.batches import StateBatch
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.replicas.partition import Partition
+    from ottla.broker.replicas.purgatory import FetchWaiter
+    from ottla.broker.share.persister import ShareStatePersister
+    from ottla.broker.share.window import Transition
+    from ottla.clock import Clock
+    from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+#: After these a share partition is of no use any more.
+_FENCING: Final = (
+    ErrorCode.NOT_LEADER_OR_FOLLOWER,
+    ErrorCode.FENCED_STATE_EPOCH,
+    ErrorCode.GROUP_ID_NOT_FOUND,
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+)
+
+
+class LedSharePartition:
+    """A share partition in use.
+
+    Attributes:
+        state: None until it is loaded.
+        error: why it could not be loaded, or must not be used any more.
+        is_read: a fetch is reading it off the loop: others wait.
+        waiters: fetches that wait for it; a dict because its order is the order of arrival.
+    """
+
+    __slots__ = ("error", "is_read", "key", "loading", "partition", "state", "timer", "timer_at", "waiters")
+
+    def __init__(self, key: ShareKey, partition: Partition) -> None:
+        self.key = key
+        self.partition = partition
+        self.state: SharePartition | None = None
+        self.error: KafkaError | None = None
+        self.loading: asyncio.Task[None] | None = None
+        self.is_read = False
+        self.waiters: dict[FetchWaiter, None] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0
+
+    @property
+    def place(self) -> SharePlace:
+        return SharePlace(self.key.topic_id, self.key.partition)
+
+    def wake(self) -> None:
+        """Whatever fetches wait for may have changed."""
+        for waiter in tuple(self.waiters):
+            waiter.wake()
+
+
+class SharePartitionManager:
+    """All share partitions of this broker.
+
+    Args:
+        config_of: what holds for a share group now.
+    """
+
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        persister: ShareStatePersister,
+        *,
+        config_of: Callable[[str], ShareConfig],
+        sessions_max: int,
+        clock: Clock,
+    ) -> None:
+        self.sessions = ShareSessionCache(sessions_max)
+        self.config_of = config_of
+        self._replicas = replicas
+        self._persister = persister
+        self._clock = clock
+        self._led: dict[ShareKey, LedSharePartition] = {}
+        #: Sessions by the connection that opened them.
+        self._by_connection: dict[object, set[SessionKey]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._led)
+
+    async def stop(self) -> None:
+        """Forget everything; the persister has it."""
+        for led in list(self._led.values()):
+            self.fence(led, NotLeaderOrFollowerError())
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -------------------------------------------------------- share partitions
+
+    def get_or_load(self, group_id: str, place: SharePlace) -> LedSharePartition:
+        """Return a share partition, which may still be loading.
+
+        Raises:
+            KafkaError: its topic partition is not led here.
+        """
+        key = ShareKey(group_id, *place)
+        led = self._led.get(key)
+        if led is None:
+            topic = self._replicas.image.topic_names.get(place.topic_id, "")
+            partition = self._replicas.partition(topic, place.partition)
+            if partition is None or partition.topic_id != place.topic_id:
+                raise error_for(self._replicas.error(topic, place.partition))
+            led = self._led[key] = LedSharePartition(key, partition)
+            led.loading = self.spawn(self._load(led))
+        return led
+
+    async def _load(self, led: LedSharePartition) -> None:
+        leader_epoch = led.partition.leader_epoch
+        try:
+            loaded = await self._persister.read(led.key.group_id, led.place, leader_epoch)
+            if loaded.error_code:
+                raise _share_error(loaded.error_code, loaded.error_message)
+            start_offset = loaded.start_offset
+            if start_offset < 0:
+                start_offset = await self._reset_offset(led)
+            if led.error is None:
+                led.state = SharePartition(
+                    state_epoch=loaded.state_epoch,
+                    leader_epoch=leader_epoch,
+                    start_offset=start_offset,
+                    batches=loaded.batches,
+                )
+                led.wake()
+        except KafkaError as error:
+            self.fence(led, error)
+        except Exception:
+            logger.exception("share partition %s could not be loaded", led.key.coordinator_key)
+            self.fence(led, UnknownServerError())
+        finally:
+            led.loading = None
+
+    async def _reset_offset(self, led: LedSharePartition) -> int:
+        """Return where a share partition begins that nobody has fetched before (KIP-932, `share.auto.offset.reset`)."""
+        reset = self.config_of(led.key.group_id).auto_offset_reset
+        log = led.partition.log
+        if reset == "earliest":
+            return log.log_start_offset
+        if reset == "latest":
+            return log.high_watermark
+        found = await led.partition.search(log.offset_for_timestamp, self._clock.wall_ms() - duration_ms(reset))
+        if found is None or found[0] > log.high_watermark:
+            raise OffsetNotAvailableError()
+        return found[0]
+
+    def fence(self, led: LedSharePartition, error: KafkaError) -> None:
+        """Use a share partition no more."""
+        if self._led.get(led.key) is led:
+            del self._led[led.key]
+        led.error = error
+        led.state = None
+        if led.timer is not None:
+            led.timer.cancel()
+            led.timer = None
+        led.wake()
+
+    def on_resigned(self, topic_partition: TopicPartition) -> None:
+        """This broker leads the partition no more, or the topic is gone."""
+        for led in [led for led in self._led.values() if led.partition.topic_partition == topic_partition]:
+            self.fence(led, NotLeaderOrFollowerError())
+
+    def on_group_deleted(self, group_id: str) -> None:
+        """The state of a group's share partitions is gone, or begins anew: forget what is remembered of it."""
+        for led in [led for key, led in self._led.items() if key.group_id == group_id]:
+            self.fence(led, NotLeaderOrFollowerError())
+
+    # ---------------------------------------------------------------- sessions
+
+    def bind(self, session: ShareSession) -> None:
+        """End a session with the connection that opened it."""
+        connection = session.connection
+        keys = self._by_connection.get(connection)
+        if keys is None:
+            keys = self._by_connection[connection] = set()
+            earlier = getattr(connection, "on_closed", None)
+
+            def on_closed() -> None:
+                if earlier is not None:
+                    earlier()
+                self.on_disconnect(connection)
+
+            if hasattr(connection, "on_closed"):
+                connection.on_closed = on_closed
+        keys.add(session.key)
+
+    def on_disconnect(self, connection: object) -> None:
+        """A connection has ended: so have the sessions that it opened."""
+        for key in self._by_connection.pop(connection, ()):
+            session = self.sessions.get(key)
+            if session is not None and session.connection is connection:
+                self.release_session(key)
+            if not self.sessions.has_members(key[0]):
+                # Kafka forgets the group's share partitions; here what is being persisted is awaited first.
+                self.spawn(self._forget_idle(key[0]))
+
+    async def _forget_idle(self, group_id: str) -> None:
+        await asyncio.sleep(0)
+        while True:
+            busy = [
+                led
+                for key, led in self._led.items()
+                if key.group_id == group_id and led.state is not None and led.state.has_pending
+            ]
+            if not busy or self.sessions.has_members(group_id):
+                break
+            await asyncio.sleep(_IDLE_CHECK_SECONDS)
+        if not self.sessions.has_members(group_id):
+            self.on_group_deleted(group_id)
+
+    def on_member_left(self, group_id: str, member_id: str) -> None:
+        """A member has left its group: its session ends, and what it had acquired is given back."""
+        self.release_session((group_id, member_id))
+
+    def release_session(self, key: SessionKey) -> None:
+        """End a session and give back what its member has acquired."""
+        session = self.sessions.remove(key)
+        if session is None:
+            return
+        group_id, member_id = key
+        config = self.config_of(group_id)
+        for place in session.partitions:
+            led = self._led.get(ShareKey(group_id, *place))
+            if led is not None and led.state is not None:
+                transition = led.state.release(member_id, config)
+                if transition.updates:
+                    self.spawn(self._persist(led, led.state, transition))
+
+    # ------------------------------------------------------------- acknowledge
+
+    async def acknowledge(
+        self, group_id: str, member_id: str, wanted: Mapping[SharePlace, Sequence[Acknowledgement]]
+    ) -> dict[SharePlace, KafkaError | None]:
+        """Acknowledge records of several partitions; returns what went wrong with each when everything is persisted."""
+        config = self.config_of(group_id)
+        now_ms = self._clock.monotonic_ms()
+        answers: dict[SharePlace, KafkaError | None] = {}
+        persisting: dict[SharePlace, asyncio.Task[KafkaError | None]] = {}
+        for place, acknowledgements in wanted.items():
+            led = self._led.get(ShareKey(group_id, *place))
+            answers[place] = None
+            if led is None:
+                answers[place] = UnknownTopicOrPartitionError()
+            elif led.state is None:
+                answers[place] = InvalidRecordStateError()
+            else:
+                try:
+                    transition = led.state.acknowledge(member_id, acknowledgements, config, now_ms)
+                except KafkaError as error:
+                    answers[place] = error
+                else:
+                    if transition.updates:
+                        persisting[place] = self.spawn(self._persist(led, led.state, transition))
+        for place, task in persisting.items():
+            answers[place] = await asyncio.shield(task)
+        return answers
+
+    async def _persist(
+        self, led: LedSharePartition, state: SharePartition, transition: Transition
+    ) -> KafkaError | None:
+        """Have a change persisted, and the state machine told; returns why it could not be."""
+        error = await self._write(led, state, transition.updates)
+        config = self.config_of(led.key.group_id)
+        state.complete(transition, self._clock.monotonic_ms(), config, commit=error is None)
+        if error is not None and error.code in _FENCING:
+            self.fence(led, error)
+        led.wake()
+        return error
+
+    async def _write(
+        self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
+    ) -> KafkaError | None:
+        try:
+            result = await self._persister.write(led.key.group_id, led.place, state.write_of(updates))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("state of share partition %s could not be written", led.key.coordinator_key)
+            return UnknownServerError()
+        return _share_error(result.error_code, result.error_message) if result.error_code else None
+
+    # ------------------------------------------------------------------- locks
+
+    def on_acquired(self, led: LedSharePartition) -> None:
+        """Records were handed out: see to it that their locks end."""
+        duration = self.config_of(led.key.group_id).record_lock_duration_ms
+        self._schedule(led, self._clock.monotonic_ms() + duration)
+
+    def _schedule(self, led: LedSharePartition, deadline_ms: int) -> None:
+        if led.timer is not None:
+            if led.timer_at <= deadline_ms:
+                return
+            led.timer.cancel()
+        delay_ms = max(deadline_ms - self._clock.monotonic_ms(), 1)
+        led.timer_at = deadline_ms
+        led.timer = asyncio.get_running_loop().call_later(delay_ms / 1000, self._on_timer, led)
+
+    def _on_timer(self, led: LedSharePartition) -> None:
+        led.timer = None
+        state = led.state
+        if state is None:
+            return
+        updates = state.expire(self._clock.monotonic_ms(), self.config_of(led.key.group_id))
+        if updates:
+            self.spawn(self._persist_expired(led, state, updates))
+            led.wake()
+        deadline_ms = state.next_deadline_ms()
+        if deadline_ms is not None:
+            self._schedule(led, deadline_ms)
+
+    async def _persist_expired(
+        self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
+    ) -> None:
+        error = await self._write(led, state, updates)
+        if error is not None:
+            logger.warning("locks of %s that ran out: %s", led.key.coordinator_key, error.code.name)
+        if state.advance():
+            led.wake()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something to its end, whoever waits for it."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+#: How often to look whether the last changes of a group that everybody has left are persisted.
+_IDLE_CHECK_SECONDS: Final = 0.05
+
+
+def _share_error(code: ErrorCode, message: str | None) -> KafkaError:
+    """Return what a client is told when the persister said `code`."""
+    match code:
+        case ErrorCode.NOT_COORDINATOR | ErrorCode.COORDINATOR_NOT_AVAILABLE | ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+            return CoordinatorNotAvailableError(message)
+        case ErrorCode.GROUP_ID_NOT_FOUND | ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            return error_for(code)
+        case ErrorCode.FENCED_LEADER_EPOCH | ErrorCode.FENCED_STATE_EPOCH:
+            return NotLeaderOrFollowerError(message)
+        case _:
+            return UnknownServerError(message)

@@ -1,0 +1,198 @@
+"""What keeps the state of share partitions: a protocol, and its implementation on this broker's share coordinator.
+
+Share partitions read and write it, share groups initialise and delete it. Nothing here raises: every error is a code beside
+the partition it belongs to. What passes by itself (the coordinator is loading, its topic is being made) is asked again for
+a while, as Kafka's PersisterStateManager does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.share.coordinator import Write
+from ottla.broker.coordinators.share.records import ShareKey
+from ottla.errors import ErrorCode, KafkaError
+from ottla.types import SHARE_GROUP_STATE_TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.coordinators.share.batches import StateBatch
+    from ottla.broker.coordinators.share.coordinator import ShareCoordinator
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+#: What passes: asked again, with growing pauses (Kafka: 1 s doubling to 30 s, five times; here nothing crosses a network).
+_PASSING: Final = (
+    ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    ErrorCode.NOT_COORDINATOR,
+)
+_PAUSE_SECONDS: Final = 0.02
+_PAUSE_SECONDS_MAX: Final = 1.0
+_TRIES_MAX: Final = 10
+
+
+class SharePlace(NamedTuple):
+    """One partition of a topic."""
+
+    topic_id: bytes
+    partition: int
+
+
+class InitialState(NamedTuple):
+    """What a share partition begins with; `start_offset` -1: where `share.auto.offset.reset` says, at the first fetch."""
+
+    place: SharePlace
+    state_epoch: int
+    start_offset: int
+
+
+class StateResult(NamedTuple):
+    """How it went for one partition."""
+
+    place: SharePlace
+    error_code: ErrorCode = ErrorCode.NONE
+    error_message: str | None = None
+
+
+class StateSummary(NamedTuple):
+    """What is known of one share partition: -1 as start offset if nobody has fetched, as count if it is not known."""
+
+    place: SharePlace
+    error_code: ErrorCode = ErrorCode.NONE
+    error_message: str | None = None
+    state_epoch: int = 0
+    leader_epoch: int = 0
+    start_offset: int = -1
+    delivery_complete_count: int = -1
+
+
+class LoadedState(NamedTuple):
+    """Everything that is known of one share partition."""
+
+    error_code: ErrorCode = ErrorCode.NONE
+    error_message: str | None = None
+    state_epoch: int = 0
+    start_offset: int = -1
+    batches: tuple[StateBatch, ...] = ()
+
+
+class ShareStatePersister(Protocol):
+    """Keeps the state of share partitions."""
+
+    async def initialize(self, group_id: str, partitions: Sequence[InitialState]) -> list[StateResult]:
+        """Let share partitions begin, or begin anew; results in the order of what was asked."""
+        ...
+
+    async def delete(self, group_id: str, places: Sequence[SharePlace]) -> list[StateResult]:
+        """Forget share partitions."""
+        ...
+
+    async def read_summary(self, group_id: str, places: Sequence[SharePlace]) -> list[StateSummary]:
+        """Tell where share partitions are."""
+        ...
+
+    async def read(self, group_id: str, place: SharePlace, leader_epoch: int) -> LoadedState:
+        """Load a share partition for its leader."""
+        ...
+
+    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
+        """Remember what the leader of a share partition did."""
+        ...
+
+
+class LocalPersister:
+    """Asks the share coordinators of this broker.
+
+    Args:
+        ensure_topic: makes the topic of the share coordinator unless it exists.
+    """
+
+    def __init__(
+        self, runtime: CoordinatorRuntime[ShareCoordinator], ensure_topic: Callable[[str], Awaitable[Any]]
+    ) -> None:
+        self._runtime = runtime
+        self._ensure_topic = ensure_topic
+
+    async def initialize(self, group_id: str, partitions: Sequence[InitialState]) -> list[StateResult]:
+        async def one(state: InitialState) -> StateResult:
+            key = ShareKey(group_id, *state.place)
+            _, code, message = await self._ask(
+                lambda: self._runtime.write(
+                    self._partition(key),
+                    lambda shard, now_ms: shard.initialize(key, state.state_epoch, state.start_offset, now_ms),
+                )
+            )
+            return StateResult(state.place, code, message)
+
+        return list(await asyncio.gather(*(one(state) for state in partitions)))
+
+    async def delete(self, group_id: str, places: Sequence[SharePlace]) -> list[StateResult]:
+        async def one(place: SharePlace) -> StateResult:
+            key = ShareKey(group_id, *place)
+            _, code, message = await self._ask(
+                lambda: self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key))
+            )
+            return StateResult(place, code, message)
+
+        return list(await asyncio.gather(*(one(place) for place in places)))
+
+    async def read_summary(self, group_id: str, places: Sequence[SharePlace]) -> list[StateSummary]:
+        async def one(place: SharePlace) -> StateSummary:
+            key = ShareKey(group_id, *place)
+            found, code, message = await self._ask(
+                lambda: _at_once(self._runtime.read(self._partition(key), lambda shard: shard.summarize(key)))
+            )
+            return StateSummary(place, code, message) if found is None else StateSummary(place, code, message, *found)
+
+        return list(await asyncio.gather(*(one(place) for place in places)))
+
+    async def read(self, group_id: str, place: SharePlace, leader_epoch: int) -> LoadedState:
+        key = ShareKey(group_id, *place)
+        found, code, message = await self._ask(
+            lambda: self._runtime.write(
+                self._partition(key), lambda shard, now_ms: shard.read(key, leader_epoch, now_ms)
+            )
+        )
+        if found is None:
+            return LoadedState(code, message)
+        return LoadedState(code, message, found.state_epoch, found.start_offset, found.batches)
+
+    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
+        key = ShareKey(group_id, *place)
+        _, code, message = await self._ask(
+            lambda: self._runtime.write(self._partition(key), lambda shard, now_ms: shard.write(key, write, now_ms))
+        )
+        return StateResult(place, code, message)
+
+    def _partition(self, key: ShareKey) -> int:
+        return self._runtime.partition_for(key.coordinator_key)
+
+    async def _ask(self, ask: Callable[[], Awaitable[R]]) -> tuple[R | None, ErrorCode, str | None]:
+        pause = _PAUSE_SECONDS
+        for tries_left in reversed(range(_TRIES_MAX)):
+            try:
+                return await ask(), ErrorCode.NONE, None
+            except KafkaError as error:
+                code = client_error_code(error)
+                if code not in _PASSING or not tries_left:
+                    return None, code, error.message
+            if code == ErrorCode.NOT_COORDINATOR:
+                try:
+                    await self._ensure_topic(SHARE_GROUP_STATE_TOPIC)
+                except KafkaError as error:
+                    logger.warning("%s could not be made: %s", SHARE_GROUP_STATE_TOPIC, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+        raise AssertionError("the last try has returned")
+
+
+async def _at_once(value: R) -> R:
+    return value
