@@ -22,22 +22,41 @@ class Offload(Protocol):
         """Return `function(*args, **kwargs)`. Cancelling the caller does not stop a function that has begun."""
         ...
 
+    def share(self, name: str) -> Offload:
+        """Return threads that nobody else uses, the same for the same name; they are closed with these.
+
+        Whoever waits for one disk takes a share of its own, so that a disk that hangs holds up nobody else.
+        """
+        ...
+
     def close(self) -> None:
         """Wait for what runs; accept nothing more."""
         ...
 
 
 class ThreadOffload:
-    """A small pool of threads. `workers` bounds how many blocking calls run at once."""
+    """A small pool of threads. `workers` bounds how many blocking calls run at once, here and in each share."""
 
     def __init__(self, workers: int, name: str = "ottla-offload") -> None:
+        self._workers = workers
+        self._name = name
+        # Threads are made when they are needed.
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._shares: dict[str, ThreadOffload] = {}
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
+    def share(self, name: str) -> ThreadOffload:
+        found = self._shares.get(name)
+        if found is None:
+            found = self._shares[name] = ThreadOffload(self._workers, f"{self._name}-{len(self._shares) + 1}")
+        return found
+
     def close(self) -> None:
+        for share in self._shares.values():
+            share.close()
         self._pool.shutdown(wait=True)
 
 
@@ -46,6 +65,9 @@ class InlineOffload:
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return function(*args, **kwargs)
+
+    def share(self, name: str) -> Offload:
+        return self
 
     def close(self) -> None:
         return None

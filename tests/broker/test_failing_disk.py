@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pytest
 from tests.broker.story import fetch, log_of, produce, readable, started
 
 from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
+from ottla.broker.facts import LiveFacts
+from ottla.broker.http_pages import Pages
 from ottla.errors import ErrorCode, KafkaStorageError
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -18,6 +21,7 @@ from ottla.protocol.messages.list_offsets import (
     ListOffsetsTopic,
 )
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
 
@@ -31,7 +35,15 @@ def failing(*operations: str) -> Callable[[str, str], None]:
     return fail
 
 
-def test_full_disk_refuses_appends_serves_reads_and_recovers_by_itself() -> None:
+def page(node: SimulatedBroker, path: str) -> str:
+    """Status and text of a page."""
+    assert node.broker is not None
+    answer = Pages(LiveFacts(node.broker)).handle(path)
+    body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
+    return f"{answer.status} {body.decode()}"
+
+
+def test_full_disk_refuses_appends_serves_reads_and_recovers_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     async def story(loop: VirtualLoop) -> None:
         node, client = await started(loop)
         assert await produce(node, client) == ErrorCode.NONE
@@ -39,7 +51,18 @@ def test_full_disk_refuses_appends_serves_reads_and_recovers_by_itself() -> None
         node.files.capacity = node.files.used + 50
         assert await produce(node, client, 1_000) == ErrorCode.KAFKA_STORAGE_ERROR
         assert await readable(client) == before
+        assert await produce(node, client, 1_000) == ErrorCode.KAFKA_STORAGE_ERROR
+        assert page(node, "/readyz").startswith("503 log directory data: no space is left")
+        assert page(node, "/healthz").startswith("200")
+        assert 'ottla_log_directory_full{logdirectory="data"} 1' in page(node, "/metrics")
+        await asyncio.sleep(20)
+        assert page(node, "/readyz").startswith("503")
         node.files.capacity = 1 << 62
+        await asyncio.sleep(10)
+        assert page(node, "/readyz") == "200 ready\n"
+        lines = [r.getMessage() for r in caplog.records if "log directory data" in r.getMessage()]
+        assert ["no space is left" in line for line in lines] == [True, False], lines
+        assert "takes appends again" in lines[1]
         assert await produce(node, client) == ErrorCode.NONE
         assert await readable(client) > before
         assert node.broker is not None

@@ -35,6 +35,8 @@ class SampleFacts:
         self.metrics = BrokerMetrics()
         self.ready = True
         self.problem: str | None = None
+        self.shortage: str | None = None
+        self.takes_appends = True
         self.uptime_seconds = 61.0
         self.known: dict[str, list[PartitionFacts]] = {
             "__consumer_offsets": [PartitionFacts(0, 1, (1,), (1,), 0, 3, 3, 300)],
@@ -51,6 +53,9 @@ class SampleFacts:
                 [CommittedOffset("orders", 0, 100, 10, 1.5), CommittedOffset("orders", 1, 5, 0)],
             )
         }
+
+    def directories(self) -> Sequence[tuple[str, bool, bool]]:
+        return [("/data", False, self.shortage is not None)]
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
@@ -266,3 +271,20 @@ def test_words_for_people() -> None:
         "2.5 TB",
     ]
     assert [duration(seconds) for seconds in (5, 61, 7260, 90000)] == ["5 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]
+
+
+def test_a_full_disk_is_seen_everywhere_but_is_no_reason_to_start_again() -> None:
+    facts = SampleFacts()
+    facts.shortage, facts.takes_appends = "log directory /data: no space is left", False
+    pages = Pages(facts)
+    ready = pages.handle("/readyz")
+    assert (ready.status, ready.body) == (503, b"log directory /data: no space is left\n")
+    assert pages.handle("/healthz").status == 200
+    assert "no space is left" in text_of(facts, "/")
+    assert samples(facts)["ottla_log_directory_full", (("logdirectory", "/data"),)] == 1
+    facts.takes_appends = True  # another directory has room
+    ready = pages.handle("/readyz")
+    assert (ready.status, ready.body) == (200, b"ready, but log directory /data: no space is left\n")
+    facts.shortage = None
+    assert pages.handle("/readyz").body == b"ready\n"
+    assert samples(facts)["ottla_log_directory_full", (("logdirectory", "/data"),)] == 0

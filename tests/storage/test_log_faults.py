@@ -23,6 +23,7 @@ class Hooks:
     def __init__(self) -> None:
         self.flush_due = 0
         self.removed: list[str] = []
+        self.refused: list[OSError] = []
         self.failures: list[OSError] = []
 
     def on_flush_due(self, log: PartitionLog) -> None:
@@ -30,6 +31,9 @@ class Hooks:
 
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
         self.removed += paths
+
+    def on_refused(self, log: PartitionLog, error: OSError) -> None:
+        self.refused.append(error)
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
         self.failures.append(error)

@@ -536,7 +536,7 @@ async def test_directories_are_described() -> None:
     bench.fail("listdir", "two")
     manager = await bench.start()
     append_many(manager.create(A, TOPIC_ID, LogConfig()), 3)
-    one, two = await LogDirFacts(manager, InlineOffload()).describe()
+    one, two = await LogDirFacts(manager).describe()
     assert (one.path, one.online, len(one.replicas)) == ("one", True, 1)
     assert one.replicas[0] == ("a", 0, manager.logs[A].size, 0, False)
     assert (two.path, two.online, two.replicas) == ("two", False, ())

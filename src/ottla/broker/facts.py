@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from ottla.broker.broker import Broker
     from ottla.observability.metrics import BrokerMetrics
-    from ottla.offload import Offload
     from ottla.storage.log_manager import LogManager
 
 
@@ -39,6 +38,23 @@ class LiveFacts:
     def problem(self) -> str | None:
         offline = self._broker.logs.offline_dirs
         return "; ".join(f"log directory {path} is offline: {reason}" for path, reason in offline.items()) or None
+
+    @property
+    def shortage(self) -> str | None:
+        short = self._broker.logs.shortages.by_directory
+        return "; ".join(f"log directory {path}: {shortage}" for path, shortage in short.items()) or None
+
+    @property
+    def takes_appends(self) -> bool:
+        logs = self._broker.logs
+        return any(path not in logs.shortages.by_directory for path in logs.online_dirs)
+
+    def directories(self) -> Sequence[tuple[str, bool, bool]]:
+        logs = self._broker.logs
+        return [
+            (path, path in logs.offline_dirs, path in logs.shortages.by_directory)
+            for path in dict.fromkeys([*logs.directories, *logs.offline_dirs])
+        ]
 
     @property
     def uptime_seconds(self) -> float:
@@ -130,9 +146,8 @@ class LiveFacts:
 class LogDirFacts:
     """Answers DescribeLogDirs: sizes of logs, room on the disks, which directories are offline."""
 
-    def __init__(self, logs: LogManager, offload: Offload) -> None:
+    def __init__(self, logs: LogManager) -> None:
         self._logs = logs
-        self._offload = offload
 
     async def describe(self) -> list[LogDirInfo]:
         found = []
@@ -141,7 +156,7 @@ class LogDirFacts:
                 found.append(LogDirInfo(path, False, -1, -1, ()))
                 continue
             try:
-                total, usable = await self._offload.run(self._logs.files.disk_usage, path)
+                total, usable = await self._logs.offload_of(path).run(self._logs.files.disk_usage, path)
             except OSError:
                 total = usable = -1
             replicas = [

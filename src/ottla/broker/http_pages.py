@@ -94,6 +94,20 @@ class Facts(Protocol):
         ...
 
     @property
+    def shortage(self) -> str | None:
+        """What is short (no space on a disk ...) and will pass, in one sentence; None if nothing is."""
+        ...
+
+    @property
+    def takes_appends(self) -> bool:
+        """Whether there is a directory in which there is room."""
+        ...
+
+    def directories(self) -> Sequence[tuple[str, bool, bool]]:
+        """Every log directory: its path, whether it is offline, whether it is full."""
+        ...
+
+    @property
     def uptime_seconds(self) -> float:
         """Since this broker became ready."""
         ...
@@ -148,10 +162,19 @@ class Pages:
                 problem = self._facts.problem
                 return HttpResponse(status=503 if problem else 200, body=f"{problem or 'ok'}\n".encode())
             case "/readyz":
-                ready = self._facts.ready
-                return HttpResponse(status=200 if ready else 503, body=b"ready\n" if ready else b"starting\n")
+                return self._readiness()
             case _:
                 return HttpResponse(status=404, body=b"There are /, /metrics, /healthz and /readyz here.\n")
+
+    def _readiness(self) -> HttpResponse:
+        """A full disk is no reason to be started again (/healthz), but one to be sent no producers."""
+        facts = self._facts
+        if not facts.ready:
+            return HttpResponse(status=503, body=b"starting\n")
+        word = f"ready, but {facts.shortage}" if facts.takes_appends and facts.shortage else facts.shortage or "ready"
+        return HttpResponse(
+            status=503 if facts.shortage and not facts.takes_appends else 200, body=f"{word}\n".encode()
+        )
 
 
 STYLE = """
@@ -176,7 +199,7 @@ def front_page(facts: Facts) -> Iterator[bytes]:
     """The broker, its topics and groups on one page without any other file."""
     broker = facts.broker
     address = broker.addresses[0] if broker.addresses else ""
-    problem = facts.problem
+    problem = "; ".join(filter(None, (facts.problem, facts.shortage)))
     state = f'<span class="bad">{escape(problem)}</span>' if problem else '<span class="good">running</span>'
     if not facts.ready:
         state = "starting"

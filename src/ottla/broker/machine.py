@@ -12,7 +12,8 @@ from ottla.cluster.trees.local import LocalTree
 from ottla.offload import Offload, ThreadOffload
 from ottla.storage.files import OsFiles
 
-#: Threads that wait for disks. A slow one may hold several; heartbeats and requests to other disks need none.
+#: Threads that wait for one disk, for the coordination tree, or do anything else that is long. Each of these has its own:
+#: a disk that hangs holds its own threads and nobody else's.
 WORKERS = 8
 
 
@@ -21,7 +22,7 @@ def machine(offload: Offload | None = None) -> Surroundings:
     off_the_loop = offload or ThreadOffload(WORKERS)
 
     async def open_tree(path: str) -> LocalTree:
-        tree = LocalTree(path, off_the_loop)
+        tree = LocalTree(path, off_the_loop.share("tree"))
         await tree.open()
         return tree
 

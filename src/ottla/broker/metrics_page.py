@@ -54,6 +54,17 @@ def _broker(facts: Facts) -> Iterator[bytes]:
     )
     for name, text, value in facts.gauges():
         yield _single(name, "gauge", text, value)
+    directories = facts.directories()
+    manager = "kafka_log_logmanager_"
+    offline = Family(manager + "logdirectoryoffline", "gauge", "1 if the disk of a log directory has failed.")
+    full = Family("ottla_log_directory_full", "gauge", "1 if appends to a log directory are refused: no space is left.")
+    for path, is_offline, is_full in directories:
+        offline.add(int(is_offline), label_set(("logdirectory", path)))
+        full.add(int(is_full), label_set(("logdirectory", path)))
+    yield offline.render()
+    yield full.render()
+    count = sum(is_offline for _, is_offline, _ in directories)
+    yield _single(manager + "offlinelogdirectorycount", "gauge", "Log directories whose disk has failed.", count)
     lag = Family("ottla_event_loop_lag_seconds", "histogram", "How late the event loop was, sampled once a second.")
     lag.add_histogram(facts.metrics.loop_lag_ms, scale=0.001)
     yield lag.render()

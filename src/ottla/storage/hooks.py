@@ -19,6 +19,10 @@ class LogHooks(Protocol):
         """These files were renamed to `.deleted`: unlink them after `file.delete.delay.ms`."""
         ...
 
+    def on_refused(self, log: PartitionLog, error: OSError) -> None:
+        """Something was not done because no space or no descriptor is left; it may be tried again."""
+        ...
+
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
         """The disk failed: its directory is to go offline."""
         ...
@@ -33,6 +37,9 @@ class NoHooks:
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
         for path in paths:
             log.files.remove(path)
+
+    def on_refused(self, log: PartitionLog, error: OSError) -> None:
+        return None
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
         return None

@@ -474,6 +474,7 @@ class PartitionLog:
     def _refuse(self, error: OSError) -> Exception:
         """Return what to raise when nothing has changed: the log fails unless the error passes."""
         if error.errno in PASSING:
+            self._hooks.on_refused(self, error)
             return KafkaStorageError(f"{self.topic_partition}: {self.directory}: {error}")
         return self._fail(error)
 

@@ -31,6 +31,7 @@ from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
 from ottla.storage.log_directory import DELETE_SUFFIX, STRAY_SUFFIX, Checkpoints, LogDirectory, renamed
 from ottla.storage.open_files import DEFAULT_CAPACITY, OpenFiles
+from ottla.storage.shortages import Shortages
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class LogManager:
 
     All coroutines belong to the loop's thread, and so do the other methods, but for: `create`, `delete` and `set_aside`,
     which wait for the disk and change `logs`, so that whoever walks over `logs` takes a copy first; and what logs tell
-    (`on_flush_due`, `on_files_removed`, `on_failed`), which comes on the thread of the change.
+    (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`), which comes on the thread of the change.
 
     Attributes:
         logs: every log that can be used.
@@ -87,6 +88,7 @@ class LogManager:
         offline_dirs: path -> why it cannot be used.
         on_directory_offline: called with (path, partitions that were in it).
         cleaner: compacts.
+        shortages: which directories are full.
     """
 
     def __init__(
@@ -134,7 +136,9 @@ class LogManager:
             load_factor=self.settings.cleaner_load_factor,
             bytes_per_second_max=self.settings.cleaner_bytes_per_second_max,
         )
-        self._checkpointing = asyncio.Lock()
+        #: One for each directory: two writers of one file would rename each other's temporary file away.
+        self._checkpointing: dict[str, asyncio.Lock] = {}
+        self.shortages = Shortages(files, self.offload_of, clock.wall_ms)
         self.open_files = OpenFiles(files, self.settings.open_files_max)
         self.recovered_logs = 0
         self.recovered_bytes = 0
@@ -150,7 +154,8 @@ class LogManager:
         self._renaming = lock_factory()
         #: Deleted logs whose directories could not be renamed yet.
         self._undeleted: dict[TopicPartition, PartitionLog] = {}
-        self._removals: deque[tuple[int, str, bool]] = deque()
+        #: By directory: (when, path, whether it is a directory).
+        self._removals: dict[str, deque[tuple[int, str, bool]]] = {}
         self._flush_due: dict[PartitionLog, None] = {}
         self._loaded = False
         self._found: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
@@ -244,7 +249,7 @@ class LogManager:
         self.directories[directory.path] = directory
         for name in directory.names:
             if name.endswith(DELETE_SUFFIX):
-                self._removals.append((0, f"{directory.path}/{name}", True))
+                self._remove_later(directory.path, 0, f"{directory.path}/{name}", is_directory=True)
         return [(directory, name, partition, checkpoints) for name, partition in directory.partition_names()]
 
     def _open_logs(
@@ -320,11 +325,17 @@ class LogManager:
                 lock=self._lock_factory(),
             )
         except OSError as error:
-            if error.errno not in PASSING:
+            if error.errno in PASSING:
+                self._note_shortage(path, error)
+            else:
                 self._take_offline_soon(path, f"{topic_partition}: {error}")
             raise
         self.logs[topic_partition] = log
         return log
+
+    def offload_of(self, directory: str) -> Offload:
+        """Return the threads that wait for this directory's disk, and for no other."""
+        return self._offload.share(directory)
 
     def _roomiest(self) -> str:
         paths = self.online_dirs
@@ -365,10 +376,12 @@ class LogManager:
                     if error.errno in PASSING:
                         self._undeleted[topic_partition] = log
                     raise
-                self._removals.append((self._clock.wall_ms() + log.config.file_delete_delay_ms, target, True))
+                due = self._clock.wall_ms() + log.config.file_delete_delay_ms
+                self._remove_later(parent, due, target, is_directory=True)
                 self.files.sync_dir(parent)
             except OSError as error:
                 if error.errno in PASSING:
+                    self._note_shortage(parent, error)
                     raise KafkaStorageError(f"{topic_partition} is deleted later: {error}") from error
                 self._take_offline_soon(parent, f"{topic_partition}: {error}")
                 raise
@@ -419,7 +432,17 @@ class LogManager:
 
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
         due = self._clock.wall_ms() + log.config.file_delete_delay_ms
-        self._removals.extend((due, path, False) for path in paths)
+        for path in paths:
+            self._remove_later(log.directory.rpartition("/")[0], due, path, is_directory=False)
+
+    def _remove_later(self, directory: str, due_ms: int, path: str, *, is_directory: bool) -> None:
+        self._removals.setdefault(directory, deque()).append((due_ms, path, is_directory))
+
+    def on_refused(self, log: PartitionLog, error: OSError) -> None:
+        self._note_shortage(log.directory.rpartition("/")[0], error)
+
+    def _note_shortage(self, path: str, error: OSError) -> None:
+        self._call_soon(self.shortages.note, path, error)
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
         self._take_offline_soon(log.directory.rpartition("/")[0], f"{log.topic_partition}: {error}")
@@ -441,6 +464,7 @@ class LogManager:
         if path in self.offline_dirs:
             return
         self.offline_dirs[path] = reason
+        self.shortages.forget(path)
         logger.error("log directory %s is offline: %s", path, reason)
         gone = [key for key, log in list(self.logs.items()) if log.directory.rpartition("/")[0] == path]
         for topic_partition in gone:
@@ -456,96 +480,108 @@ class LogManager:
         path = log.directory.rpartition("/")[0]
         commits = self._commits.get(path)
         if commits is None:
-            commits = self._commits[path] = GroupCommit(self._offload, self._clock.wall_ms)
+            commits = self._commits[path] = GroupCommit(self.offload_of(path), self._clock.wall_ms)
         return commits.commit(log)
 
-    async def flush_by_time(self) -> None:
+    async def flush_by_time(self, directory: str | None = None) -> None:
         """Flush the logs whose oldest unflushed record is older than flush.ms."""
         now_ms = self._clock.wall_ms()
         due = [
             self.commit(log)
-            for log in list(self.logs.values())
+            for log in self._logs_in(directory)
             if log.log_end_offset > log.recovery_point and now_ms - log.last_flush_ms >= log.config.flush_ms
         ]
         if due:
             await asyncio.wait(due)
 
+    def _logs_in(self, directory: str | None) -> list[PartitionLog]:
+        """The logs of one directory, or all."""
+        logs = list(self.logs.values())
+        if directory is None or len(self.directories) == 1:
+            return logs
+        return [log for log in logs if log.directory.rpartition("/")[0] == directory]
+
     # -- checkpoints
 
-    async def checkpoint(self) -> set[str]:
+    async def checkpoint(self, directory: str | None = None) -> set[str]:
         """Note recovery points, log starts and high watermarks, where they changed; return where that failed."""
-        failed = await self.checkpoint_high_watermarks()
-        failed |= await self._checkpoint(RECOVERY_POINT_FILE, lambda log: log.recovery_point)
-        failed |= await self._checkpoint(LOG_START_FILE, _checkpointed_log_start)
+        failed = await self.checkpoint_high_watermarks(directory)
+        failed |= await self._checkpoint(directory, RECOVERY_POINT_FILE, lambda log: log.recovery_point)
+        failed |= await self._checkpoint(directory, LOG_START_FILE, _checkpointed_log_start)
         return failed
 
-    async def checkpoint_high_watermarks(self) -> set[str]:
+    async def checkpoint_high_watermarks(self, directory: str | None = None) -> set[str]:
         """Note the high watermarks."""
-        return await self._checkpoint(HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
+        return await self._checkpoint(directory, HIGH_WATERMARK_FILE, lambda log: log.high_watermark)
 
-    async def _checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
+    async def _checkpoint(
+        self, directory: str | None, name: str, offset_of: Callable[[PartitionLog], int | None]
+    ) -> set[str]:
+        """Write one kind of checkpoint for one directory or, at the same time, for all."""
+        paths = list(self.directories) if directory is None else [directory]
+        results = await asyncio.gather(*(self._write_checkpoint(path, name, offset_of) for path in paths))
+        return {path for path, is_written in zip(paths, results, strict=True) if not is_written}
+
+    async def _write_checkpoint(self, path: str, name: str, offset_of: Callable[[PartitionLog], int | None]) -> bool:
         # One at a time: the timers of all checkpoints and of the high watermarks' fire together, and two writers of one
-        # file would rename each other's temporary file away, or bring older offsets back.
-        async with self._checkpointing:
-            return await self._write_checkpoint(name, offset_of)
-
-    async def _write_checkpoint(self, name: str, offset_of: Callable[[PartitionLog], int | None]) -> set[str]:
-        failed: set[str] = set()
-        by_path: dict[str, dict[TopicPartition, int]] = {path: {} for path in self.directories}
-        for topic_partition, log in list(self.logs.items()):
-            offset = offset_of(log)
-            if offset is not None:
-                by_path[log.directory.rpartition("/")[0]][topic_partition] = offset
-        for path, offsets in by_path.items():
-            if path not in self.offline_dirs:
-                try:
-                    await self._offload.run(self.directories[path].write_offsets, name, offsets)
-                except OSError as error:
-                    failed.add(path)
-                    if error.errno in PASSING:
-                        logger.warning("%s could not be written to %s: %s", name, path, error)
-                    else:
-                        self._take_offline(path, f"{name}: {error}")
-        return failed
+        # file would bring older offsets back.
+        async with self._checkpointing.setdefault(path, asyncio.Lock()):
+            if path in self.offline_dirs:
+                return True
+            offsets = {
+                log.topic_partition: offset for log in self._logs_in(path) if (offset := offset_of(log)) is not None
+            }
+            try:
+                await self.offload_of(path).run(self.directories[path].write_offsets, name, offsets)
+            except OSError as error:
+                if error.errno in PASSING:
+                    self.shortages.note(path, error)
+                    logger.info("%s could not be written to %s: %s", name, path, error)
+                else:
+                    self._take_offline(path, f"{name}: {error}")
+                return False
+            return True
 
     # -- background
 
     async def run(self) -> None:
-        """Do the background work until cancelled."""
-        settings = self.settings
+        """Do the background work until cancelled. Each directory has its own: a disk that hangs holds up no other's."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(settings.retention_check_interval_ms, self.apply_retention))
-            group.create_task(
-                self._every(settings.high_watermark_checkpoint_interval_ms, self.checkpoint_high_watermarks)
-            )
-            group.create_task(
-                self._every(
-                    min(
-                        settings.flush_offset_checkpoint_interval_ms, settings.flush_start_offset_checkpoint_interval_ms
-                    ),
-                    self.checkpoint,
-                )
-            )
-            group.create_task(self._every(settings.producer_id_expiration_check_interval_ms, self.expire_producers))
-            group.create_task(self._run_flusher())
+            for path in self.directories:
+                self._run_directory(group, path)
             group.create_task(self._run_cleaner())
-            group.create_task(self._run_removals())
+            group.create_task(self.shortages.watch())
 
-    async def _every(self, interval_ms: int, task: Callable[[], Awaitable[object]]) -> None:
+    def _run_directory(self, group: asyncio.TaskGroup, path: str) -> None:
+        settings = self.settings
+        checkpoint_interval_ms = min(
+            settings.flush_offset_checkpoint_interval_ms, settings.flush_start_offset_checkpoint_interval_ms
+        )
+        for interval_ms, task in (
+            (settings.retention_check_interval_ms, self.apply_retention),
+            (settings.high_watermark_checkpoint_interval_ms, self.checkpoint_high_watermarks),
+            (checkpoint_interval_ms, self.checkpoint),
+            (settings.producer_id_expiration_check_interval_ms, self.expire_producers),
+        ):
+            group.create_task(self._every(interval_ms, task, path))
+        group.create_task(self._run_flusher(path))
+        group.create_task(self._run_removals(path))
+
+    async def _every(self, interval_ms: int, task: Callable[[str], Awaitable[object]], path: str) -> None:
         await asyncio.sleep(self.settings.initial_task_delay_ms / 1000)
         while True:
             try:
-                await task()
+                await task(path)
             except Exception:
                 logger.exception("background task %s failed and is tried again", task)
             await asyncio.sleep(interval_ms / 1000)
 
-    async def _run_flusher(self) -> None:
+    async def _run_flusher(self, path: str) -> None:
         tick_ms = min(FLUSH_TICK_MS, self.settings.flush_scheduler_interval_ms)
         while True:
             await asyncio.sleep(tick_ms / 1000)
             if self._any_flush_ms:
-                await self.flush_by_time()
+                await self.flush_by_time(path)
 
     async def _run_cleaner(self) -> None:
         while True:
@@ -557,17 +593,25 @@ class LogManager:
             if not busy:
                 await asyncio.sleep(self.settings.cleaner_backoff_ms / 1000)
 
-    async def _run_removals(self) -> None:
+    async def _run_removals(self, path: str) -> None:
         while True:
-            await self.remove_deleted_files()
+            await self.remove_deleted_files(path)
             await asyncio.sleep(1)
 
-    async def apply_retention(self) -> int:
+    async def apply_retention(self, directory: str | None = None) -> int:
         """Delete the segments that retention lets go; return how many. Foreign directories are left alone."""
         total = 0
-        for logs in self._sliced(self.deletable_logs()):
-            total += await self._offload.run(self._retain, logs)
+        for path in list(self.directories) if directory is None else [directory]:
+            if not self.directories[path].is_foreign:
+                for logs in self._sliced(self._logs_in(path)):
+                    total += await self.offload_of(path).run(self._retain, logs)
         return total
+
+    def is_foreign(self, topic_partition: TopicPartition) -> bool:
+        """Whether this log lies in a directory of Apache Kafka's that nobody has confirmed: nothing in it expires."""
+        log = self.logs.get(topic_partition)
+        directory = None if log is None else self.directories.get(log.directory.rpartition("/")[0])
+        return directory is not None and directory.is_foreign
 
     def deletable_logs(self) -> list[PartitionLog]:
         """Return the logs in which retention and compaction may delete."""
@@ -594,28 +638,38 @@ class LogManager:
         """Compact the log that needs it most; None if none does. Foreign directories are left alone."""
         return await self.cleaner.clean_dirtiest(self.deletable_logs(), self.directories)
 
-    async def expire_producers(self) -> int:
+    async def expire_producers(self, directory: str | None = None) -> int:
         """Forget silent producers; return how many."""
         total = 0
-        for logs in self._sliced(list(self.logs.values())):
-            total += await self._offload.run(_expire_all, logs, self._clock.wall_ms())
+        for path in list(self.directories) if directory is None else [directory]:
+            for logs in self._sliced(self._logs_in(path)):
+                total += await self.offload_of(path).run(_expire_all, logs, self._clock.wall_ms())
         return total
 
-    async def remove_deleted_files(self, *, all_of_them: bool = False) -> int:
+    async def remove_deleted_files(self, directory: str | None = None, *, all_of_them: bool = False) -> int:
         """Unlink what was deleted and whose delay is over; return how many files and directories."""
-        for topic_partition in list(self._undeleted):
-            await self._offload.run(self._try_rename_deleted, topic_partition)
+        total = 0
+        for path in list(self.directories) if directory is None else [directory]:
+            total += await self._remove_due(path, all_of_them=all_of_them)
+        return total
+
+    async def _remove_due(self, directory: str, *, all_of_them: bool) -> int:
+        offload = self.offload_of(directory)
+        for topic_partition, log in list(self._undeleted.items()):
+            if log.directory.rpartition("/")[0] == directory:
+                await offload.run(self._try_rename_deleted, topic_partition)
+        removals = self._removals.setdefault(directory, deque())
         now_ms = self._clock.wall_ms()
         due: list[tuple[str, bool]] = []
         # Delays differ by topic, so that the queue is not quite in order.
-        for _ in range(len(self._removals)):
-            item = self._removals.popleft()
+        for _ in range(len(removals)):
+            item = removals.popleft()
             if all_of_them or item[0] <= now_ms:
                 due.append(item[1:])
             else:
-                self._removals.append(item)
+                removals.append(item)
         for start in range(0, len(due), SLICE):
-            await self._offload.run(self._remove, due[start : start + SLICE])
+            await offload.run(self._remove, due[start : start + SLICE])
         return len(due)
 
     def _try_rename_deleted(self, topic_partition: TopicPartition) -> None:

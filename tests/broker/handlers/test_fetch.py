@@ -11,7 +11,6 @@ from tests.broker.story import fetch_request, log_of, produce, produce_request, 
 
 from ottla.errors import ErrorCode
 from ottla.offload import InlineOffload
-from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import FetchResponse
 from ottla.protocol.records.batch import iter_headers
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
@@ -100,7 +99,9 @@ def test_a_place_that_is_not_in_memory_is_looked_up_and_read_off_the_loop() -> N
         assert await produce(node, client) == ErrorCode.NONE
         assert node.broker is not None
         offload = OffTheLoop()
-        node.broker.dispatcher._handlers[ApiKey.FETCH].__self__._offload = offload  # type: ignore[attr-defined]
+        partition = node.broker.replicas.partition("orders", 0)
+        assert partition is not None
+        partition._offload = offload
         on_the_loop: list[str] = []
 
         def watch(operation: str, path: str) -> None:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
-    from ottla.offload import Offload
     from ottla.storage.files import Buffer
     from ottla.storage.log import PartitionLog
     from ottla.storage.slices import LogSlice
@@ -106,14 +105,12 @@ class FetchHandler:
         metrics: BrokerMetrics,
         *,
         fetch_max_bytes: int,
-        offload: Offload,
         clock: Clock,
     ) -> None:
         self._replicas = replicas
         self._sessions = sessions
         self._metrics = metrics
         self._fetch_max_bytes = fetch_max_bytes
-        self._offload = offload
         self._clock = clock
 
     def routes(self) -> dict[ApiKey, Handler]:
@@ -174,7 +171,7 @@ class FetchHandler:
         while found.blocked is not None:
             one, found.blocked = found.blocked, None
             try:
-                part = await self._offload.run(partial(_read, one, found))
+                part = await one.partition.offload.run(partial(_read, one, found))
             except KafkaError as error:
                 _refuse(one, found, error)
             else:
@@ -291,7 +288,7 @@ class FetchHandler:
         """Some bytes are not in the page cache: read them off the loop."""
         for one, part in cold:
             try:
-                self._give(one, await self._offload.run(part.read))
+                self._give(one, await one.partition.offload.run(part.read))
             except OSError as error:
                 _refuse(one, found, one.partition.on_io_error(error))
         return _shape(asked, found.answers)

@@ -144,13 +144,14 @@ class ReplicaManager:
                 logger.error("no log for %s: %s", topic_partition, self._failed[topic_partition])
                 continue
             self._failed.pop(topic_partition, None)
+            directory = self._logs.directory_of(topic_partition)
             partition = Partition(
                 log,
                 topic_id,
                 commits=self._logs,
                 unpacking=self._unpacking,
-                pace=self._paces.setdefault(self._logs.directory_of(topic_partition), DiskPace()),
-                offload=self._offload,
+                pace=self._paces.setdefault(directory, DiskPace()),
+                offload=self._logs.offload_of(directory),
                 clock=self._clock,
             )
             self._partitions[topic_partition] = partition

@@ -120,6 +120,11 @@ class Partition:
         self._queue: dict[asyncio.Future[AppendInfo], _Queued] = {}
         self._queue_task: asyncio.Task[None] | None = None
 
+    @property
+    def offload(self) -> Offload:
+        """Where whatever may wait for this partition's disk runs."""
+        return self._offload
+
     # -- role
 
     def become_leader(self, leader_epoch: int) -> None:
