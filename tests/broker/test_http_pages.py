@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ottla.broker.coordinator_metrics import CoordinatorFacts
 from ottla.broker.http_pages import (
     BrokerFacts,
     CommittedOffset,
@@ -59,6 +60,17 @@ class SampleFacts:
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
+
+    def coordinators(self) -> CoordinatorFacts:
+        return CoordinatorFacts(
+            groups={("classic", "Stable"): 2, ("consumer", "Reconciling"): 1, ("share", "Empty"): 3},
+            offsets=7,
+            group_partitions={"active": 49, "loading": 1},
+            transactions={"Ongoing": 2, "CompleteCommit": 5},
+            oldest_open_ms=1_500,
+            markers_pending=1,
+            ended={"commit": 9, "abort": 1},
+        )
 
     def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
         return [("kafka_server_client_metrics_instance_count", "gauge", "Clients.", 3)]
@@ -288,3 +300,27 @@ def test_a_full_disk_is_seen_everywhere_but_is_no_reason_to_start_again() -> Non
     facts.shortage = None
     assert pages.handle("/readyz").body == b"ready\n"
     assert samples(facts)["ottla_log_directory_full", (("logdirectory", "/data"),)] == 0
+
+
+def test_metrics_of_the_coordinators() -> None:
+    found = samples(SampleFacts())
+    groups, transactions = "kafka_server_group_coordinator_metrics_", "kafka_server_transaction_coordinator_metrics_"
+    expected = {
+        (groups + "group_count", (("protocol", "classic"),)): 2,
+        (groups + "group_count", (("protocol", "consumer"),)): 1,
+        (groups + "group_count", (("protocol", "streams"),)): 0,
+        (groups + "consumer_group_count", (("state", "Reconciling"),)): 1,
+        (groups + "consumer_group_count", (("state", "Stable"),)): 0,
+        (groups + "share_group_count", (("state", "Empty"),)): 3,
+        ("ottla_classic_group_count", (("state", "Stable"),)): 2,
+        ("kafka_coordinator_group_groupmetadatamanager_numoffsets", ()): 7,
+        (groups + "num_partitions", (("state", "active"),)): 49,
+        (groups + "num_partitions", (("state", "loading"),)): 1,
+        (transactions + "num_partitions", (("state", "active"),)): 0,
+        ("ottla_transactional_ids", (("state", "Ongoing"),)): 2,
+        ("ottla_transactional_ids", (("state", "PrepareAbort"),)): 0,
+        ("ottla_transactions_open_seconds_max", ()): 1.5,
+        ("ottla_transaction_markers_pending", ()): 1,
+        ("ottla_transactions_ended", (("result", "commit"),)): 9,
+    }
+    assert {key: found.get(key) for key in expected} == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -103,5 +104,22 @@ def test_a_directory_of_kafka_is_served_and_nothing_in_it_deleted(caplog: pytest
             after = everything(node, (".log", ".index", ".timeindex", ".snapshot", "partition.metadata"))
             assert {name: after.get(name) for name in before} == before
             assert not any("delete" in name or "cleaned" in name for name in node.files.listdir("data"))
+
+    run_virtual(1, story)
+
+
+def test_committed_offsets_of_kafka_expire_only_when_somebody_says_so() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        files = (await left_by_kafka(loop)).files
+        quick = {"offsets.retention.minutes": 1, "offsets.retention.check.interval.ms": 1_000}
+        for confirmed, expected in ((False, 5), (True, -1)):
+            node = SimulatedBroker(loop, **quick, **{"ottla.foreign.confirm": str(confirmed).lower()})
+            node.files = files
+            await node.start()
+            client = await node.connect()
+            assert await committed(client) in (5, expected)
+            await asyncio.sleep(200)
+            assert await committed(client) == expected
+            await node.stop()
 
     run_virtual(1, story)

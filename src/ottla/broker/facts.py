@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.coordinator_metrics import CoordinatorFacts, coordinator_facts
 from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
 from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts
 from ottla.errors import KafkaError
@@ -62,6 +63,10 @@ class LiveFacts:
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from self._broker.gauges()
+
+    def coordinators(self) -> CoordinatorFacts:
+        broker = self._broker
+        return coordinator_facts(broker.groups, broker.transactions, broker.markers, broker.logs.clock.wall_ms())
 
     def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
         return self._broker.telemetry.counters()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple, Protocol
 
+from ottla.broker.coordinator_metrics import CoordinatorFacts
 from ottla.broker.metrics_page import metrics_page
 from ottla.network.http import HttpResponse
 from ottla.observability.exposition import CONTENT_TYPE
@@ -114,6 +115,10 @@ class Facts(Protocol):
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
+        ...
+
+    def coordinators(self) -> CoordinatorFacts:
+        """What the coordinators hold."""
         ...
 
     def telemetry(self) -> Iterable[tuple[str, str, str, float]]:

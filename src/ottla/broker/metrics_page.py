@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ottla.broker.coordinator_metrics import coordinator_metrics
 from ottla.observability.exposition import Family, label_set
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def metrics_page(facts: Facts) -> Iterator[bytes]:
     yield from _broker(facts)
     yield from _partitions(facts)
     yield from _groups(facts)
+    yield from coordinator_metrics(facts.coordinators())
+    yield b""
     yield from _topic_counters(facts)
     yield from _requests(facts)
     yield from _network(facts)

@@ -100,6 +100,8 @@ class TransactionMarkers:
     def __init__(self, log: MarkerLog) -> None:
         self._log = log
         self._tasks: dict[tuple[int, Markers], asyncio.Task[None]] = {}
+        #: "commit" and "abort" -> transactions ended since the start.
+        self.ended = {"commit": 0, "abort": 0}
 
     def __len__(self) -> int:
         """How many transactions are being ended."""
@@ -135,6 +137,7 @@ class TransactionMarkers:
                     await self.transactions.write(
                         coordinator_partition, lambda shard, now_ms: shard.complete(markers, now_ms)
                     )
+                    self.ended["commit" if markers.commit else "abort"] += 1
                     return
             except KafkaError as error:
                 if error.code in (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS):

@@ -24,7 +24,8 @@ EXTENSIONS = (
         ANYTHING,
         "MEDIUM",
         "A data directory written by Apache Kafka is opened without retention and cleaning, because Kafka keeps "
-        "the topics' settings elsewhere and defaults could delete data. `true` says that the settings here are right.",
+        "the topics' settings elsewhere and defaults could delete data. Committed offsets and transactional ids in it do "
+        "not expire either. `true` says that the settings here are right.",
     ),
     row(
         "ottla.client.telemetry.enable",

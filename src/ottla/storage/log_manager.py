@@ -83,6 +83,7 @@ class LogManager:
     (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`), which comes on the thread of the change.
 
     Attributes:
+        clock: what it takes the time from.
         logs: every log that can be used.
         directories: the usable directories by path.
         offline_dirs: path -> why it cannot be used.
@@ -144,7 +145,7 @@ class LogManager:
         self.recovered_bytes = 0
         self._paths = [path.rstrip("/") or "/" for path in log_dirs]
         self._node_id = node_id
-        self._clock = clock
+        self.clock = clock
         self._offload = offload
         self._rng = rng
         self._lock_factory = lock_factory
@@ -271,7 +272,7 @@ class LogManager:
                     f"{directory.path}/{name}",
                     topic_partition,
                     config,
-                    now_ms=self._clock.wall_ms(),
+                    now_ms=self.clock.wall_ms(),
                     recovery_point=checkpoints.recovery_points.get(topic_partition, 0),
                     log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
                     high_watermark=checkpoints.high_watermarks.get(topic_partition, 0),
@@ -317,7 +318,7 @@ class LogManager:
                 f"{path}/{topic_partition}",
                 topic_partition,
                 config,
-                now_ms=self._clock.wall_ms(),
+                now_ms=self.clock.wall_ms(),
                 topic_id=topic_id,
                 producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                 open_files=self.open_files,
@@ -376,7 +377,7 @@ class LogManager:
                     if error.errno in PASSING:
                         self._undeleted[topic_partition] = log
                     raise
-                due = self._clock.wall_ms() + log.config.file_delete_delay_ms
+                due = self.clock.wall_ms() + log.config.file_delete_delay_ms
                 self._remove_later(parent, due, target, is_directory=True)
                 self.files.sync_dir(parent)
             except OSError as error:
@@ -431,7 +432,7 @@ class LogManager:
             self._call_soon(self._flush_now, log)
 
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
-        due = self._clock.wall_ms() + log.config.file_delete_delay_ms
+        due = self.clock.wall_ms() + log.config.file_delete_delay_ms
         for path in paths:
             self._remove_later(log.directory.rpartition("/")[0], due, path, is_directory=False)
 
@@ -480,12 +481,12 @@ class LogManager:
         path = log.directory.rpartition("/")[0]
         commits = self._commits.get(path)
         if commits is None:
-            commits = self._commits[path] = GroupCommit(self.offload_of(path), self._clock.wall_ms)
+            commits = self._commits[path] = GroupCommit(self.offload_of(path), self.clock.wall_ms)
         return commits.commit(log)
 
     async def flush_by_time(self, directory: str | None = None) -> None:
         """Flush the logs whose oldest unflushed record is older than flush.ms."""
-        now_ms = self._clock.wall_ms()
+        now_ms = self.clock.wall_ms()
         due = [
             self.commit(log)
             for log in self._logs_in(directory)
@@ -624,7 +625,7 @@ class LogManager:
         total = 0
         for log in logs:
             try:
-                total += log.delete_old_segments(self._clock.wall_ms())
+                total += log.delete_old_segments(self.clock.wall_ms())
             except StorageError:
                 continue  # its directory is on its way offline, or the log was deleted meanwhile
             except OSError as error:
@@ -643,7 +644,7 @@ class LogManager:
         total = 0
         for path in list(self.directories) if directory is None else [directory]:
             for logs in self._sliced(self._logs_in(path)):
-                total += await self.offload_of(path).run(_expire_all, logs, self._clock.wall_ms())
+                total += await self.offload_of(path).run(_expire_all, logs, self.clock.wall_ms())
         return total
 
     async def remove_deleted_files(self, directory: str | None = None, *, all_of_them: bool = False) -> int:
@@ -659,7 +660,7 @@ class LogManager:
             if log.directory.rpartition("/")[0] == directory:
                 await offload.run(self._try_rename_deleted, topic_partition)
         removals = self._removals.setdefault(directory, deque())
-        now_ms = self._clock.wall_ms()
+        now_ms = self.clock.wall_ms()
         due: list[tuple[str, bool]] = []
         # Delays differ by topic, so that the queue is not quite in order.
         for _ in range(len(removals)):

@@ -308,6 +308,17 @@ class CoordinatorRuntime(Generic[S]):
         """Partitions that answer."""
         return [partition for partition, held in self._held.items() if held.state is _State.ACTIVE]
 
+    def partition_states(self) -> dict[str, int]:
+        """How many partitions are loading, active or failed."""
+        states: dict[str, int] = {}
+        for held in self._held.values():
+            states[held.state.value] = states.get(held.state.value, 0) + 1
+        return states
+
+    def loaded_shards(self) -> list[S]:
+        """The state machines that answer, for whoever counts: partitions that are being loaded are missing."""
+        return [held.shard for held in self._held.values() if held.state is _State.ACTIVE and held.shard is not None]
+
     def run(self, partition: int, operation: Callable[[S, int], Result[R]]) -> R:
         """Return the response of an operation that writes nothing. Never waits.
 

@@ -91,8 +91,10 @@ class GroupCoordinator:
         dice: random.Random,
         image: Callable[[], ClusterImage] = lambda: _NO_IMAGE,
         run_background: RunBackground = run_inline,
+        may_expire: Callable[[], bool] = lambda: True,
     ) -> None:
         self.partition = partition
+        self._may_expire = may_expire
         self._timers = timers
         self._config = config
         self.groups: TimelineDict[str, Group] = TimelineDict(timeline)
@@ -330,7 +332,8 @@ class GroupCoordinator:
     def expire(self, now_ms: int) -> Result[None]:
         """Let expired offsets go, and groups that have neither members nor offsets."""
         written: list[CoordinatorRecord] = []
-        for group in self.groups.values():
+        # What Apache Kafka wrote is kept until somebody says that our settings are meant for it, too.
+        for group in self.groups.values() if self._may_expire() else ():
             expired, nothing_left = self.offsets.expire(group, now_ms)
             written += expired
             if nothing_left and group.may_expire:

@@ -91,6 +91,7 @@ class TransactionCoordinator:
         send_markers: called with the partition and what is to be written, more than once if in doubt; must not call back at
             once.
         take_producer_id: returns a producer id nobody has, or None if there is none at hand.
+        may_expire: whether ids that nobody uses may be forgotten; not those that Apache Kafka wrote, until confirmed.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class TransactionCoordinator:
         config: TransactionConfig,
         send_markers: Callable[[int, Markers], None],
         take_producer_id: Callable[[], int | None],
+        may_expire: Callable[[], bool] = lambda: True,
     ) -> None:
         self.partition = partition
         self._timers = timers
         self._config = config
         self._send_markers = send_markers
         self._take_producer_id = take_producer_id
+        self._may_expire = may_expire
         self.transactions: TimelineDict[str, Transaction] = TimelineDict(timeline)
 
     # --------------------------------------------------------- InitProducerId
@@ -370,6 +373,8 @@ class TransactionCoordinator:
     def expire(self, now_ms: int) -> Result[None]:
         """Forget the transactional ids that were not used for `transactional.id.expiration.ms`."""
         self._schedule_expiration()
+        if not self._may_expire():
+            return Result(None)
         before_ms = now_ms - self._config.id_expiration_ms
         written = [
             records.tombstone(known.transactional_id)
@@ -403,7 +408,7 @@ class TransactionCoordinator:
             self.transactions[key.transactional_id] = records.to_transaction(key.transactional_id, value, offset)
 
     def replay_end_transaction(self, producer_id: int, committed: bool) -> None:
-        """Nobody writes to this topic in a transaction."""
+        """Nothing: records of this topic are written outside of transactions, so that no marker decides about any."""
 
     def on_loaded(self, now_ms: int) -> None:
         """Resume the markers of what was decided, set the timers."""
@@ -414,10 +419,17 @@ class TransactionCoordinator:
         self._schedule_expiration()
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Nobody is parked here."""
+        """Nothing: nobody is parked here, requests are answered by their commit or by its failure.
+
+        Marker tasks ask before every append whether this partition still coordinates their transaction; whoever loads it
+        next begins with them again.
+        """
 
     def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
-        """All state is on the timeline."""
+        """Nothing: all state is on the timeline, and markers are sent only for decisions that were committed.
+
+        A producer id that was taken for a decision that came to nothing is lost, as ids may be.
+        """
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
         """A partition that is gone needs no marker; whoever writes them finds out."""
