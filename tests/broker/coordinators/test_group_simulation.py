@@ -54,6 +54,7 @@ GROUPS = ("alpha", "beta")
 
 #: What 200 seeds must have met, each at least once.
 COVERAGE = (
+    "append failed",
     "join",
     "join as leader",
     "join MEMBER_ID_REQUIRED",
@@ -114,6 +115,8 @@ class Simulation:
         self.epoch: dict[str, int] = {}
         self.next_offset = 1
         self.instances = 0
+        #: Groups that became Empty while the log failed: as in Kafka they stay so, and a reload brings back who was in them.
+        self.not_written: set[str] = set()
 
     def count(self, what: str, code: int = 0) -> None:
         self.coverage[what if code == 0 else f"{what} {ErrorCode(code).name}"] += 1
@@ -300,7 +303,13 @@ class Simulation:
             return
         shard = world.shard()
         before = {group.group_id: durable(group) for group in world.classic_groups()}
-        settled = [g.group_id for g in world.classic_groups() if g.state in (GroupState.STABLE, GroupState.EMPTY)]
+        settled = [
+            group.group_id
+            for group in world.classic_groups()
+            if group.state is GroupState.STABLE
+            or (group.state is GroupState.EMPTY and group.group_id not in self.not_written)
+        ]
+        self.not_written.clear()
         for group in world.classic_groups():
             if group.state is GroupState.STABLE:
                 self.count("reload of a stable group")
@@ -604,6 +613,14 @@ def watch(world: GroupWorld, simulation: Simulation) -> None:
         return shard
 
     world.runtime._shard_factory = factory
+    on_failed = world.runtime._on_failed
+
+    def failed(held: Any, *arguments: Any) -> None:
+        simulation.count("append failed")
+        simulation.not_written |= {group_id for group_id, group in held.shard.groups.items() if group.is_empty}
+        on_failed(held, *arguments)
+
+    world.runtime._on_failed = failed  # type: ignore[method-assign,assignment]
 
 
 @pytest.fixture(autouse=True)
