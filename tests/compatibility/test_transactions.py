@@ -1,22 +1,14 @@
-"""Transactions with confluent-kafka (librdkafka, transaction version 1), clients and broker killed."""
+"""Transactions with confluent-kafka (librdkafka, transaction version 1). Clients and broker are killed in `copying`."""
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
 import time
-from collections import Counter
-from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
-from tests.compatibility.test_confluent import admin_of, consumer_of, create_topic, producer_of
+from confluent_kafka import KafkaException, Message, TopicPartition
+from tests.compatibility.test_confluent import consumer_of, create_topic, producer_of
 from tests.support.broker_process import RunningBroker
 
-COPY = Path(__file__).parent / "transactional_copy.py"
-PARTITIONS = 2
-RECORDS = 3_000
 LIMIT_S = 90.0
 
 
@@ -101,46 +93,3 @@ def test_offsets_of_a_group_with_members_are_committed_in_a_transaction(broker: 
     producer.abort_transaction(30)
     assert consumer.committed([TopicPartition("grouped", 0)], 30)[0].offset == 7
     consumer.close()
-
-
-def test_a_copy_killed_at_random_is_exact(private_broker: RunningBroker) -> None:
-    """1. Fill the input. 2. Copy; kill the copying program and the broker again and again. 3. Count."""
-    dice = random.Random(7)
-    broker = private_broker
-    create_topic(broker, "input", PARTITIONS)
-    create_topic(broker, "output", PARTITIONS)
-    plain = producer_of(broker)
-    for number in range(RECORDS):
-        plain.produce("input", value=str(number), partition=number % PARTITIONS)
-    assert plain.flush(30) == 0
-    deadline = time.monotonic() + LIMIT_S
-    kills: Counter[str] = Counter()
-    command = [sys.executable, str(COPY), broker.address, "copy-1", str(PARTITIONS), str(RECORDS)]
-    copy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        while kills["client"] < 7 or kills["broker"] < 4:
-            assert time.monotonic() < deadline, kills
-            if copy.poll() == 0:
-                break
-            time.sleep(dice.uniform(0.15, 0.8))
-            if dice.random() < 0.35:
-                broker.kill()
-                broker.start()
-                kills["broker"] += 1
-            else:
-                copy.kill()
-                copy.wait()
-                kills["client"] += 1
-                copy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while copy.wait(LIMIT_S) != 0:
-            assert time.monotonic() < deadline
-            copy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    finally:
-        copy.kill()
-        copy.wait()
-    counts = Counter(int(value) for value in read_committed(broker, "output", PARTITIONS, RECORDS))
-    assert counts == Counter(number * 2 for number in range(RECORDS)), kills
-    admin = admin_of(broker)  # named: a client that is collected drops its requests
-    groups = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("copy")])
-    offsets = groups["copy"].result(30).topic_partitions
-    assert sum(place.offset for place in offsets) == RECORDS
