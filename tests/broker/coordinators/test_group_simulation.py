@@ -115,7 +115,8 @@ class Simulation:
         self.epoch: dict[str, int] = {}
         self.next_offset = 1
         self.instances = 0
-        #: Groups that became Empty while the log failed: as in Kafka they stay so, and a reload brings back who was in them.
+        #: Groups that may be other than the log says, as in Kafka: they became Empty while the log failed, and stay so; or a
+        #: static member's return was refused because its record was late, and the record came after all.
         self.not_written: set[str] = set()
 
     def count(self, what: str, code: int = 0) -> None:
@@ -234,8 +235,11 @@ class Simulation:
                     log.failures.append((error_for(ErrorCode.REQUEST_TIMED_OUT), True))
                 case 4:
                     log.hold = True
+                    held_since = self.world.loop.time()
                     await self.pause(0, 7)
                     log.hold = False
+                    if self.world.loop.time() - held_since >= self.world.runtime._config.append_timeout_ms / 1000:
+                        self.not_written.update(GROUPS)
                     if self.random.random() < 0.4:
                         await self.reload()
                     log.release()
@@ -306,8 +310,7 @@ class Simulation:
         settled = [
             group.group_id
             for group in world.classic_groups()
-            if group.state is GroupState.STABLE
-            or (group.state is GroupState.EMPTY and group.group_id not in self.not_written)
+            if group.state in (GroupState.STABLE, GroupState.EMPTY) and group.group_id not in self.not_written
         ]
         self.not_written.clear()
         for group in world.classic_groups():

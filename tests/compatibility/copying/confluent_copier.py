@@ -46,8 +46,10 @@ def main(bootstrap: str, name: str, options: list[str]) -> None:
         "reconnect.backoff.max.ms": 300,
         "log_level": 0,
     }
-    reading.update(option.split("=", 1) for option in options)  # type: ignore[arg-type]
-    consumer = Consumer(reading)  # type: ignore[arg-type]
+    for option in options:
+        key, _, value = option.partition("=")
+        reading[key] = value
+    consumer = Consumer(reading)
     consumer.subscribe(["input"])
     print("ready", flush=True)
     while True:
