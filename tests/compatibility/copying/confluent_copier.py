@@ -47,13 +47,18 @@ def main(bootstrap: str, name: str, options: list[str]) -> None:
         "log_level": 0,
     }
     for option in options:
-        key, _, value = option.partition("=")
-        reading[key] = value
+        key, _, text = option.partition("=")
+        reading[key] = text
     consumer = Consumer(reading)
     consumer.subscribe(["input"])
     print("ready", flush=True)
     while True:
-        messages = [message for message in consumer.consume(dice.randint(1, 30), 0.1) if message.error() is None]
+        messages = []
+        for message in consumer.consume(dice.randint(1, 30), 0.1):
+            if (failure := message.error()) is None:
+                messages.append(message)
+            elif failure.fatal():  # such as a static member that is fenced since the answer to its join was lost
+                raise KafkaException(failure)
         if not messages:
             continue
         try:

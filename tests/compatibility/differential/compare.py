@@ -19,13 +19,14 @@ from tests.compatibility.differential.scenarios import (
     produce,
     telemetry,
     topics,
+    transactions,
 )
 from tests.compatibility.differential.script import NOT_SCRIPTED, ONLY_IN_4_4, Scenario, versions
 from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
 
-MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry)
+MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry, transactions)
 
 
 def all_scenarios() -> list[tuple[str, Scenario]]:

@@ -111,7 +111,11 @@ def _producer_ids(exchange: Exchange, tree: Any, side: Side) -> bool:
             else value
         )
 
-    return _rewrite(tree, ("producer_id",), name)
+    changed = _rewrite(tree, ("producer_id",), name)
+    for struct in structs(tree):  # the CRC of a batch covers its producer's id
+        if "records_" in struct and isinstance(struct.get("producer_id"), str):
+            struct["crc"] = "<of the producer>"
+    return changed
 
 
 def _session_ids(exchange: Exchange, tree: Any, side: Side) -> bool:
@@ -147,7 +151,17 @@ def _clock(exchange: Exchange, tree: Any, side: Side) -> bool:
     def now(value: Any) -> Any:
         return "<now>" if isinstance(value, int) and low <= value <= high else value
 
-    changed = _rewrite(tree, ("log_append_time_ms", "log_append_time"), now)
+    changed = _rewrite(
+        tree,
+        (
+            "log_append_time_ms",
+            "log_append_time",
+            "transaction_start_time",
+            "transaction_start_time_ms",
+            "last_timestamp",
+        ),
+        now,
+    )
     for struct in structs(tree):  # batches stamped by the broker, with the CRC over the stamp
         if "records_" in struct and struct["attributes"] & 0x08 and now(struct["max_timestamp"]) == "<now>":
             struct["max_timestamp"] = struct["crc"] = "<now>"
@@ -157,12 +171,15 @@ def _clock(exchange: Exchange, tree: Any, side: Side) -> bool:
 
 
 def _order(exchange: Exchange, tree: Any, side: Side) -> bool:
-    if exchange.key in _ORDERED:
-        return False
     changed = False
     for struct in structs(tree):
         for name, value in struct.items():
-            if name in _UNORDERED and isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            if exchange.key in _ORDERED and name != "active_producers":
+                continue
+            if exchange.key == ApiKey.DESCRIBE_TRANSACTIONS and name == "partitions":
+                changed |= sorted(value) != value
+                struct[name] = sorted(value)
+            elif name in _UNORDERED and isinstance(value, list) and all(isinstance(item, dict) for item in value):
                 ordered = sorted(value, key=_sort_key)
                 changed |= ordered != value
                 struct[name] = ordered
@@ -180,11 +197,12 @@ _ORDERED = {
 
 _UNORDERED = {
     "topics", "responses", "results", "configs", "groups", "api_keys", "partitions", "partition_responses",
-    "members", "config_resources", "replica_election_results", "partition_result", "synonyms_",
+    "members", "config_resources", "replica_election_results", "partition_result", "synonyms_", "results_by_transaction",
+    "results_by_topic_v3_and_below", "topic_results", "results_by_partition", "transaction_states", "active_producers",
 }  # fmt: skip
 _SORT_BY = (
     "name", "topic", "group_id", "api_key", "resource_type", "resource_name", "index", "partition_index", "partition",
-    "partition_id", "topic_id", "member_id", "error_code",
+    "partition_id", "topic_id", "member_id", "transactional_id", "producer_id", "error_code",
 )  # fmt: skip
 
 
@@ -351,6 +369,8 @@ FAULTS = {
     "topics.metadata: by nothing": "NullPointerException in Topic.validate, answered as UNKNOWN_SERVER_ERROR",
     "produce.every_version: null records": "NullPointerException in ProduceRequest.partitionSizes, never answered",
     "frames.api_versions: name of bad UTF-8": "reads what is no text as U+FFFD, so that different names become one",
+    "transactions.adding: no transactions": "no answer is ever sent: it waits for transactions that are not there",
+    "transactions.offsets: unknown transactional id": "not asked again while the partition is in a transaction of it",
     "fetch.delete_records: offsets-delete-{}: max timestamp after deletion": "names an offset below the log start",
 }
 

@@ -28,17 +28,7 @@ UNKNOWN_ID = bytes(range(16))
 ONLY_IN_4_4 = {ApiKey.API_VERSIONS: [5], ApiKey.DELETE_GROUPS: [3], ApiKey.TXN_OFFSET_COMMIT: [6]}
 
 #: Served, but no scenario asks them yet; the report says so.
-NOT_SCRIPTED = frozenset(
-    {
-        ApiKey.ADD_PARTITIONS_TO_TXN,
-        ApiKey.ADD_OFFSETS_TO_TXN,
-        ApiKey.END_TXN,
-        ApiKey.WRITE_TXN_MARKERS,
-        ApiKey.TXN_OFFSET_COMMIT,
-        ApiKey.DESCRIBE_TRANSACTIONS,
-        ApiKey.LIST_TRANSACTIONS,
-    }
-)
+NOT_SCRIPTED: frozenset[ApiKey] = frozenset()
 
 
 def versions(key: ApiKey, low: int = 0, high: int = 99) -> list[int]:

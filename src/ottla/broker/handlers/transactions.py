@@ -206,7 +206,14 @@ class TransactionsHandler:
     async def handle_write_txn_markers(
         self, context: RequestContext, request: WriteTxnMarkersRequest
     ) -> WriteTxnMarkersResponse:
-        return WriteTxnMarkersResponse(markers=[await self._write_markers(marker) for marker in request.markers])
+        # Kafka answers by partition: a marker that names none is not in the answer, a topic that names none neither.
+        return WriteTxnMarkersResponse(
+            markers=[
+                await self._write_markers(marker)
+                for marker in request.markers
+                if any(topic.partition_indexes for topic in marker.topics)
+            ]
+        )
 
     async def _write_markers(self, request: WritableTxnMarker) -> WritableTxnMarkerResult:
         marker = EndTransactionMarker(
@@ -214,10 +221,16 @@ class TransactionsHandler:
         )
         result = WritableTxnMarkerResult(producer_id=request.producer_id)
         for topic in request.topics:
+            if not topic.partition_indexes:
+                continue
             rows: list[WritableTxnMarkerPartitionResult] = []
             result.topics.append(WritableTxnMarkerTopicResult(name=topic.name, partitions=rows))
             for index in topic.partition_indexes:
                 code = ErrorCode.NONE
+                if request.producer_id < 0 or request.producer_epoch < 0:
+                    code = ErrorCode.UNKNOWN_SERVER_ERROR  # no batch can carry it; Kafka fails while it builds one
+                    rows.append(WritableTxnMarkerPartitionResult(partition_index=index, error_code=code))
+                    continue
                 try:
                     await self._marker_log.append(
                         TopicPartition(topic.name, index),
