@@ -398,7 +398,7 @@ RULES = [
     Rule("prose", "error messages and documentation are in our own words; where Kafka has any, ours must", _prose),
     Rule("clock", "times a broker takes from its clock", _clock),
     Rule("order", "Kafka's order comes from hash maps where the protocol promises none", _order),
-    Rule("unserved APIs", "keys outside this broker's scope (transactions, ACLs, KIP-848, share groups ...)", _unserved_apis),
+    Rule("unserved APIs", "keys outside this broker's scope (ACLs, KIP-848, share groups ...)", _unserved_apis),
     Rule("newer versions", "the reference is Kafka 4.3.1; versions and configuration keys of 4.4 only", _newer_versions),
     Rule("features", "KRaft's metadata.version and kraft.version, and features of the APIs out of scope", _features),
     Rule("quorum", "DescribeQuorum shows KRaft's metadata log: its epochs, offsets, directories and listeners", _quorum),
