@@ -1,0 +1,153 @@
+"""Cases: does a request cost more when there is more of everything else? CPU us per request at 1x, 10x and 100x, and more.
+
+The requests are the same at every point: one record produced with acks=all, one record fetched at the end, one at random
+offsets, the offset of a time, metadata of one topic, an offset committed for one group. Figures are named request@count.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from benchmarks import idle_connections
+from benchmarks.compare import raw
+from benchmarks.compare.arena import Arena, Broker, Figures, create, metered, written
+from benchmarks.support.wire import LIST_OFFSETS_VERSION, METADATA_VERSION, Wire
+
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
+from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+
+TOPIC = "probe"
+REQUESTS = 1000
+COMMIT_VERSION = 8
+SEED = 4
+
+
+def partitions(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
+    """Other partitions in the broker, in topics of a thousand."""
+
+    def grow(broker: Broker, have: int, want: int) -> None:
+        for first in range(have, want, 1000):
+            create(broker, f"other-{first}", min(1000, want - first))
+
+    return _curve(arena, who, points, grow)
+
+
+def connections(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
+    """Idle connections beside the one that asks."""
+    idle: list[Wire] = []
+
+    def grow(broker: Broker, have: int, want: int) -> None:
+        if not idle:
+            create(broker, idle_connections.TOPIC, 1)
+        idle.extend(idle_connections.open_idle(broker.port, want - have))
+
+    try:
+        return _curve(arena, who, points, grow)
+    finally:
+        for wire in idle:
+            wire.close()
+
+
+def groups(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
+    """Other groups with committed offsets."""
+
+    def grow(broker: Broker, have: int, want: int) -> None:
+        raw.ask_each(broker.port, [_commit(f"other-{number}") for number in range(have, want)])
+
+    return _curve(arena, who, points, grow)
+
+
+def segments(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
+    """Segments of the partition that is asked: 1 MiB each, one batch."""
+    batch = raw.make_batch(250, 4100)
+
+    def grow(broker: Broker, have: int, want: int) -> None:
+        raw.replay_produce(broker.port, [raw.produce_frame(TOPIC, 0, batch)], (want - have) * len(batch))
+
+    return _curve(arena, who, points, grow, {"segment.bytes": str(1 << 20)})
+
+
+def length(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
+    """MB in the partition that is asked, in one segment as far as they fit."""
+    batch = raw.make_batch(100, 1000)
+
+    def grow(broker: Broker, have: int, want: int) -> None:
+        raw.replay_produce(broker.port, [raw.produce_frame(TOPIC, 0, batch)], (want - have) * 1_000_000)
+
+    return _curve(arena, who, points, grow)
+
+
+def _curve(
+    arena: Arena,
+    who: str,
+    points: Sequence[int],
+    grow: Callable[[Broker, int, int], None],
+    configs: dict[str, str] | None = None,
+) -> Figures:
+    """Let it grow from point to point and ask the same at each."""
+    figures: Figures = {}
+    with arena.fresh(who) as broker:
+        create(broker, TOPIC, 1, configs)
+        for _ in range(3):
+            _costs(arena, broker)  # warm: the first requests load modules and fill caches
+        have = 0
+        for point in points:
+            want = arena.scaled(point, least=2)
+            grow(broker, have, want)
+            have = max(have, want)
+            for request, cost in _costs(arena, broker).items():
+                figures[f"{request}@{point}"] = cost
+    return figures
+
+
+def _costs(arena: Arena, broker: Broker) -> Figures:
+    """CPU us of each kind of request."""
+    count = arena.scaled(REQUESTS, least=100)
+    record = raw.produce_frame(TOPIC, 0, raw.make_batch(1, 100))
+    raw.ask_each(broker.port, [record])
+    dice = random.Random(SEED)
+    end = written(broker, TOPIC, 1)
+    kinds = {
+        "produce": [record],
+        "fetch-end": [raw.fetch_frame(TOPIC, 0, end - 1, 1 << 10)],
+        "fetch-anywhere": [raw.fetch_frame(TOPIC, 0, dice.randrange(end), 1 << 10) for _ in range(count)],
+        "offset-for-time": [_offset_for_time()],
+        "metadata": [_metadata()],
+        "commit": [_commit("asked")],
+    }
+    costs: Figures = {}
+    for kind, frames in kinds.items():
+        with metered(broker.pid) as meter:
+            raw.ask_each(broker.port, frames if len(frames) == count else frames * count)
+        costs[kind] = meter.cpu_s / count * 1e6
+    return costs
+
+
+def _offset_for_time() -> bytes:
+    wanted = ListOffsetsPartition(partition_index=0, current_leader_epoch=-1, timestamp=1)
+    topic = ListOffsetsTopic(name=TOPIC, partitions=[wanted])
+    request = ListOffsetsRequest(replica_id=-1, topics=[topic])
+    return raw.frame(ApiKey.LIST_OFFSETS, LIST_OFFSETS_VERSION, request)
+
+
+def _metadata() -> bytes:
+    request = MetadataRequest(topics=[MetadataRequestTopic(name=TOPIC)], allow_auto_topic_creation=False)
+    return raw.frame(ApiKey.METADATA, METADATA_VERSION, request)
+
+
+def _commit(group: str) -> bytes:
+    partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=1, committed_metadata="")
+    request = OffsetCommitRequest(
+        group_id=group,
+        generation_id_or_member_epoch=-1,
+        member_id="",
+        topics=[OffsetCommitRequestTopic(name=TOPIC, partitions=[partition])],
+    )
+    return raw.frame(ApiKey.OFFSET_COMMIT, COMMIT_VERSION, request)
