@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench test-kafka test-crash test-soak kernels lock clean
+.PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,11 @@ test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
 test-soak: $(VENV)/.built ## long simulations and fuzzing
 	$(BIN)/python -m pytest -q -s -m soak
 
-bench: $(VENV)/.built ## figures of the kernels, the codec and the network layer on this machine
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.built ## against Apache Kafka, writes benchmarks/RESULTS.md (ARGS=--help says more)
+	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+bench-kernels: $(VENV)/.built ## figures of the kernels, compiled and plain, the codec and the network layer
+	for name in kernels codec network_echo; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lock: ## write requirements.lock anew from pyproject.toml (needs network)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools

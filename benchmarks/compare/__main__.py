@@ -32,7 +32,7 @@ from benchmarks.compare import java, librdkafka, limit
 from benchmarks.compare.arena import KAFKA, OTTLA, Arena
 from benchmarks.compare.cases import CASES, Case
 from benchmarks.compare.report import render
-from benchmarks.compare.results import REPOSITORY, Pair, Store, commit, done, key
+from benchmarks.compare.results import REPOSITORY, Key, Pair, Store, commit, done, key
 from benchmarks.compare.schedule import WARM_UP_S, Task, estimate, order, plan, within
 from benchmarks.compare.warm_up import warm_up
 from benchmarks.support.brokers import ApacheKafka, Ottla
@@ -107,7 +107,7 @@ def _run(cases: list[Case], store: Store, options: argparse.Namespace) -> int:
     for pair in earlier:
         if pair.scale == options.scale:
             took[pair.case].append(pair.seconds)
-    tasks = [task for task in plan(cases, options.pairs) if _key(task, store, options.scale) not in finished]
+    tasks = [task for task in plan(cases, options.pairs) if _key(task, store, options) not in finished]
     if limit.compiler() is None:
         print("No C compiler: what needs one is left out.")
         tasks = [task for task in tasks if not task.case.needs_compiler]
@@ -127,6 +127,8 @@ def _run(cases: list[Case], store: Store, options: argparse.Namespace) -> int:
     failed: list[Task] = []
     arena = Arena(scale=options.scale, contestants=(OTTLA,) if options.alone else (OTTLA, KAFKA), warm_up=warm_up)
     try:
+        if tasks:
+            arena.touch_memory()
         for task, fits in within(tasks, budget, lambda: time.monotonic() - began, estimated):
             if not fits:
                 left_out.append(task)
@@ -154,8 +156,7 @@ def _run(cases: list[Case], store: Store, options: argparse.Namespace) -> int:
 def _measure(arena: Arena, task: Task, name: str, *, alone: bool) -> Pair:
     """Run one pair."""
     case = task.case
-    contestants = [who for who in case.contestants if not (alone and who.startswith(KAFKA))]
-    turns = order(contestants, task.number)
+    turns = order(_contestants(case, alone=alone), task.number)
     arena.pair.clear()
     before = os.getloadavg()[0]
     began = time.monotonic()
@@ -175,8 +176,13 @@ def _measure(arena: Arena, task: Task, name: str, *, alone: bool) -> Pair:
     )
 
 
-def _key(task: Task, store: Store, scale: float) -> tuple[str, str, str, int, float]:
-    return key(store.commit, task.case.name, task.case.parameters, task.number, scale)
+def _contestants(case: Case, *, alone: bool) -> list[str]:
+    return [who for who in case.contestants if not (alone and who.startswith(KAFKA))]
+
+
+def _key(task: Task, store: Store, options: argparse.Namespace) -> Key:
+    contestants = _contestants(task.case, alone=options.alone)
+    return key(store.commit, task.case.name, task.case.parameters, task.number, options.scale, contestants)
 
 
 def _brief(pair: Pair) -> str:

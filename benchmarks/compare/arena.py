@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.compare.java import JavaLoad
-from benchmarks.support.brokers import ApacheKafka, Ottla, cpu_seconds, resident_bytes, user_system_seconds
+from benchmarks.support.brokers import DATA_DIR, ApacheKafka, Ottla, cpu_seconds, resident_bytes, user_system_seconds
 from benchmarks.support.report import MIB
 from benchmarks.support.wire import Wire, end_offsets, first_ack
 
@@ -35,6 +36,7 @@ CREATE_VERSION, DELETE_VERSION = 5, 5
 PARTITIONS_AT_ONCE = 1000
 WAIT_S = 300.0
 SETTLE_S = 0.3
+TOUCHED = 4e9
 
 Figures = dict[str, float]
 Broker = Ottla | ApacheKafka
@@ -99,7 +101,11 @@ class Arena:
             broker = None
         if broker is None:
             broker = self._standing[name] = self._started(KINDS[name], SETTINGS)
-            self._warm_up(self, name)
+            try:
+                self._warm_up(self, name)
+            except BaseException:
+                self._standing.pop(name).close()  # half warm is not comparable
+                raise
         return broker
 
     @contextmanager
@@ -127,6 +133,17 @@ class Arena:
             broker.close()
             raise
         return broker
+
+    def touch_memory(self) -> None:
+        """Write a file and remove it, once before everything.
+
+        On a virtual machine memory that was never used is given to it page by page, at several us each: the first case
+        would pay for the page cache of all others.
+        """
+        block = bytes(8 << 20)
+        with tempfile.TemporaryFile(dir=DATA_DIR) as file:
+            for _ in range(self.scaled(TOUCHED / len(block))):
+                file.write(block)
 
     def dismiss(self) -> None:
         """End the standing brokers; the next case that needs them gets new ones."""

@@ -85,13 +85,16 @@ def ratio_of(pair: Pair, goal: Goal) -> tuple[float, float] | None:
 
 def outcome(goal: Goal, case: str, pairs: Iterable[Pair]) -> Outcome:
     """Judge one case: the median of the pairs' ratios, not the ratio of medians, for what disturbs a pair disturbs both."""
-    both = [figures for pair in pairs if pair.case == case and (figures := ratio_of(pair, goal)) is not None]
+    mine = [pair for pair in pairs if pair.case == case]
+    both = [figures for pair in mine if (figures := ratio_of(pair, goal)) is not None]
+    # Measured alone there is no ratio, but a figure.
+    over = [pair.figures[goal.over][goal.figure] for pair in mine if goal.figure in pair.figures.get(goal.over, {})]
     return Outcome(
         goal=goal,
         case=case,
         ratios=tuple(over / under for over, under in both),
-        over=statistics.median([over for over, _ in both]) if both else 0.0,
-        under=statistics.median([under for _, under in both]) if both else 0.0,
+        over=statistics.median([over for over, _ in both] or over or [0.0]),
+        under=statistics.median([under for _, under in both] or [0.0]),
     )
 
 

@@ -27,6 +27,7 @@ TOPIC = "probe"
 REQUESTS = 1000
 COMMIT_VERSION = 8
 SEED = 4
+ROUNDS = 3
 
 
 def partitions(arena: Arena, who: str, *, points: Sequence[int]) -> Figures:
@@ -91,19 +92,27 @@ def _curve(
     grow: Callable[[Broker, int, int], None],
     configs: dict[str, str] | None = None,
 ) -> Figures:
-    """Let it grow from point to point and ask the same at each."""
+    """Let it grow from point to point and ask the same at each.
+
+    A second broker that does not grow is asked in turn with it: how fast the machine is changes over the minutes this takes.
+    Its costs are the figures request@point/base. Of three rounds the cheapest counts.
+    """
     figures: Figures = {}
-    with arena.fresh(who) as broker:
-        create(broker, TOPIC, 1, configs)
-        for _ in range(3):
-            _costs(arena, broker)  # warm: the first requests load modules and fill caches
+    with arena.fresh(who) as broker, arena.fresh(who) as base:
+        for one in (broker, base):
+            create(one, TOPIC, 1, configs)
+            _costs(arena, one)  # the first requests load modules and fill caches
         have = 0
         for point in points:
             want = arena.scaled(point, least=2)
-            grow(broker, have, want)
-            have = max(have, want)
-            for request, cost in _costs(arena, broker).items():
-                figures[f"{request}@{point}"] = cost
+            if want > have:
+                grow(broker, have, want)
+                have = want
+            for _ in range(ROUNDS):
+                for one, suffix in ((broker, ""), (base, "/base")):
+                    for request, cost in _costs(arena, one).items():
+                        name = f"{request}@{point}{suffix}"
+                        figures[name] = min(cost, figures.get(name, cost))
     return figures
 
 

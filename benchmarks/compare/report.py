@@ -9,6 +9,8 @@ from benchmarks.compare.cases import CASES
 from benchmarks.compare.goals import MET, NOT_MET, NOT_RUN, ROWS, Outcome, judge
 from benchmarks.compare.results import Pair
 
+#: Ending of the figures of the broker that does not grow.
+BASE = "/base"
 HEAD = """# ottla and Apache Kafka, side by side
 
 Written by `make bench`, by nothing else. Every line compares two figures of one run on one machine: the same client, one
@@ -69,7 +71,8 @@ def _row(title: str, outcomes: Sequence[Outcome], pairs: Sequence[Pair]) -> list
 def _line(outcome: Outcome) -> str:
     goal = outcome.goal
     if not outcome.ratios:
-        return f"| {outcome.case} | {goal.figure} | {goal.text} | | | | | 0 | {NOT_RUN} |"
+        alone = f"{goal.over} {number(outcome.over)} {goal.unit}" if outcome.over else ""
+        return f"| {outcome.case} | {goal.figure} | {goal.text} | | | {alone} | | 0 | {NOT_RUN} |"
     spread = f"{number(min(outcome.ratios))}-{number(max(outcome.ratios))}"
     below = goal.under if goal.over != goal.under else goal.under_figure
     return (
@@ -102,8 +105,16 @@ def _notes(outcomes: Sequence[Outcome], pairs: Sequence[Pair]) -> list[str]:
 
 
 def _growth(pairs: Sequence[Pair]) -> list[str]:
-    """CPU per request along each curve, and the last point over the first."""
-    lines = ["## Growth: CPU us per request of ottla", ""]
+    """CPU per request along each curve, and how much it has grown from the first point to the last.
+
+    Growth is measured against a broker that did not grow and was asked at the same time.
+    """
+    lines = [
+        "## Growth: CPU us per request of ottla",
+        "",
+        "`grown by` compares the last point with the first, each against a broker that stayed small and was asked in turn.",
+        "",
+    ]
     for case in (case for case in CASES if case.name.startswith("growth/")):
         measured = [pair.figures["ottla"] for pair in pairs if pair.case == case.name]
         what = case.name.removeprefix("growth/")
@@ -111,14 +122,17 @@ def _growth(pairs: Sequence[Pair]) -> list[str]:
             lines += [f"{what}: {NOT_RUN}", ""]
             continue
         figures = measured[-1]
-        points = list(dict.fromkeys(int(name.partition("@")[2]) for name in figures))
+        points = list(dict.fromkeys(int(name.partition("@")[2]) for name in figures if not name.endswith(BASE)))
         kinds = list(dict.fromkeys(name.partition("@")[0] for name in figures))
-        lines += [f"| {what} | " + " | ".join(f"{point:,}" for point in points) + " | last / first |"]
+        lines += [f"| {what} | " + " | ".join(f"{point:,}" for point in points) + " | grown by |"]
         lines += ["|" + "---|" * (len(points) + 2)]
         for kind in kinds:
             values = [figures[f"{kind}@{point}"] for point in points]
             cells = " | ".join(number(value) for value in values)
-            lines.append(f"| {kind} | {cells} | {number(values[-1] / values[0])}x |")
+            first, last = (
+                figures[f"{kind}@{point}"] / figures[f"{kind}@{point}{BASE}"] for point in (points[0], points[-1])
+            )
+            lines.append(f"| {kind} | {cells} | {number(last / first)}x |")
         lines.append("")
     return lines
 

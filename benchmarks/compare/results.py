@@ -2,7 +2,7 @@
 
 The commit is the last one that changed what is measured (`MEASURED`), not the one the benchmark was run from: committing
 results, or a test, does not make them stale. Uncommitted changes are part of the name. A pair that is there for the same
-commit, case, parameters and scale is not run again.
+commit, case, parameters, scale and contestants is not run again.
 """
 
 from __future__ import annotations
@@ -38,15 +38,23 @@ class Pair:
     figures: Mapping[str, Mapping[str, float]]
 
     @property
-    def key(self) -> tuple[str, str, str, int, float]:
-        return key(self.commit, self.case, self.parameters, self.number, self.scale)
+    def key(self) -> Key:
+        return key(self.commit, self.case, self.parameters, self.number, self.scale, self.figures)
+
+
+Key = tuple[str, str, str, int, float, tuple[str, ...]]
 
 
 def key(
-    commit: str, case: str, parameters: Mapping[str, object], number: int, scale: float
-) -> tuple[str, str, str, int, float]:
+    commit: str,
+    case: str,
+    parameters: Mapping[str, object],
+    number: int,
+    scale: float,
+    contestants: Iterable[str],
+) -> Key:
     """What makes two pairs the same measurement."""
-    return commit, case, json.dumps(parameters, sort_keys=True), number, scale
+    return commit, case, json.dumps(parameters, sort_keys=True), number, scale, tuple(sorted(contestants))
 
 
 class Store:
@@ -78,7 +86,7 @@ class Store:
             file.write(line + "\n" if whole else "\n" + line + "\n")
 
 
-def done(pairs: Iterable[Pair]) -> set[tuple[str, str, str, int, float]]:
+def done(pairs: Iterable[Pair]) -> set[Key]:
     return {pair.key for pair in pairs}
 
 

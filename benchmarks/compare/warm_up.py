@@ -7,10 +7,9 @@ kind of it: sizes, codecs, batches, both directions, single records.
 from __future__ import annotations
 
 from benchmarks.compare import librdkafka, raw
-from benchmarks.compare.arena import Arena, create, delete
+from benchmarks.compare.arena import Arena
 from benchmarks.compare.traffic import BATCHES, PARTITIONS, drain, fill
 
-TOPIC = "warm-up"
 FLOWS = (
     (1000, "default", "none", 150_000),
     (1000, "tuned", "none", 200_000),
@@ -30,19 +29,16 @@ def warm_up(arena: Arena, who: str) -> None:
     print(f"warming up {who}", flush=True)
     port = broker.port
     for size, batches, codec, count in FLOWS:
-        create(broker, TOPIC, PARTITIONS)
-        records = arena.scaled(count, least=100)
-        settings = {"producer.compression.type": codec, **BATCHES[batches]}
-        arena.java.ask("produce", port, TOPIC, {"records": records, "size": size, **settings})
-        arena.java.ask("consume", port, TOPIC, {"records": records, "partitions": PARTITIONS})
-        if codec == "none":
-            librdkafka.consume(port, TOPIC, PARTITIONS, records)
-        delete(broker, [TOPIC])
-    create(broker, TOPIC, PARTITIONS)
-    raw.one_by_one(port, TOPIC, arena.scaled(10_000), 100)
-    delete(broker, [TOPIC])
-    create(broker, TOPIC, PARTITIONS)
-    volume = arena.scaled(500e6, least=20_000_000)
-    fill(port, TOPIC, PARTITIONS, volume)
-    drain(port, TOPIC, PARTITIONS, volume * 0.9)
-    delete(broker, [TOPIC])
+        with arena.topic(broker, PARTITIONS) as topic:
+            records = arena.scaled(count, least=100)
+            settings = {"producer.compression.type": codec, **BATCHES[batches]}
+            arena.java.ask("produce", port, topic, {"records": records, "size": size, **settings})
+            arena.java.ask("consume", port, topic, {"records": records, "partitions": PARTITIONS})
+            if codec == "none":
+                librdkafka.consume(port, topic, PARTITIONS, records)
+    with arena.topic(broker, PARTITIONS) as topic:
+        raw.one_by_one(port, topic, arena.scaled(10_000), 100)
+    with arena.topic(broker, PARTITIONS) as topic:
+        volume = arena.scaled(500e6, least=20_000_000)
+        fill(port, topic, PARTITIONS, volume)
+        drain(port, topic, PARTITIONS, volume * 0.9)

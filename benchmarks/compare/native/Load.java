@@ -126,7 +126,7 @@ public final class Load {
             }
             consumer.assign(mine);
             consumer.seekToBeginning(mine);
-            long deadline = System.nanoTime() + 300_000_000_000L;
+            long deadline = System.nanoTime() + 180_000_000_000L;
             while (got.get() < wanted) {
                 long size = 0;
                 ConsumerRecords<byte[], byte[]> found = consumer.poll(Duration.ofMillis(100));
