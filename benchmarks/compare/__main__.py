@@ -200,7 +200,7 @@ def _versions(*, alone: bool) -> dict[str, str]:
     if not _VERSIONS:
         _VERSIONS.update(
             {
-                OTTLA: f"{Ottla.version()}, kernels {kernels.__name__}",
+                OTTLA: f"{Ottla.version()}, kernels {kernels.STATUS}",
                 "Apache Kafka": "" if alone else ApacheKafka.version().removeprefix("Apache Kafka "),
                 "Java client": java.version(),
                 "librdkafka": librdkafka.version(),

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 
 def version() -> str:
-    return f"{confluent_kafka.libversion()[0]} (confluent-kafka {confluent_kafka.version()[0]})"
+    return f"{confluent_kafka.libversion()[0]} (confluent-kafka {confluent_kafka.__version__})"
 
 
 def consume(port: int, topic: str, partitions: int, records: int) -> float:
