@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ottla
@@ -24,6 +24,7 @@ from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
 from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
+from ottla.broker.descriptors import cached_files_max, connections_max, shortage
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.facts import LiveFacts, LogDirFacts
 from ottla.broker.handlers.cluster import ClusterHandlers
@@ -73,10 +74,11 @@ from ottla.network.limits import NetworkLimits
 from ottla.network.server import Listener, ListenError, Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
-from ottla.observability.process import cpu_seconds, resident_bytes
+from ottla.observability.process import cpu_seconds, open_descriptors, resident_bytes
 from ottla.protocol.records import kernels
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager, LogManagerSettings
+from ottla.storage.open_files import DEFAULT_CAPACITY
 from ottla.types import (
     GROUP_METADATA_TOPIC,
     SHARE_GROUP_STATE_TOPIC,
@@ -115,6 +117,7 @@ class Surroundings:
         open_tree: opens the coordination tree, given the path of its file.
         host_names: what this machine calls itself; HTTP requests may name it.
         make_server: makes the listener.
+        descriptor_limit: files and sockets this process may have open; None for no limit.
     """
 
     clock: Clock
@@ -125,6 +128,7 @@ class Surroundings:
     open_tree: Callable[[str], Any]
     host_names: tuple[str, ...] = ()
     make_server: Callable[..., Server] = Server
+    descriptor_limit: int | None = None
 
 
 class Broker:
@@ -259,6 +263,10 @@ class Broker:
                 self.logs.recovered_logs,
                 self.logs.recovered_bytes,
             )
+        if around.descriptor_limit is not None:
+            short = shortage(around.descriptor_limit, len(self.logs.logs))
+            if short is not None:
+                logger.warning("%s", short)
         found = self._found_partitions() if is_new_tree and self.logs.logs else None
         notes = await self.controller.start(
             self._endpoints(),
@@ -309,7 +317,7 @@ class Broker:
             default_config=config.topic_defaults,
             rng=around.random,
             lock_factory=around.lock_factory,
-            settings=_log_settings(config),
+            settings=_log_settings(config, around.descriptor_limit),
         )
 
     def _make_groups(self) -> CoordinatorRuntime[GroupCoordinator]:
@@ -494,7 +502,7 @@ class Broker:
         advertised = config.advertised_listeners or ()
         return self._around.make_server(
             self.dispatcher.handle,
-            limits=_network_limits(config),
+            limits=self._network_limits(config),
             http=HttpSite(
                 handler=Pages(LiveFacts(self)).handle,
                 hosts=frozenset(
@@ -505,6 +513,14 @@ class Broker:
             ),
             metrics=self.metrics.network,
         )
+
+    def _network_limits(self, config: BrokerConfig) -> NetworkLimits:
+        limits = _network_limits(config)
+        descriptors = self._around.descriptor_limit
+        if descriptors is None:
+            return limits
+        left = connections_max(descriptors, len(self.logs.logs))
+        return replace(limits, connections_max=min(limits.connections_max, left))
 
     def _endpoints(self) -> list[Endpoint]:
         """Where this broker is reached; with `auto` the host stays empty and each client is told what it used."""
@@ -550,11 +566,13 @@ class Broker:
     async def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
         if any(resource.kind == BROKERS for resource in delta.changed_configs):
             config = self._with_dynamic(image)
-            self.server.change_limits(_network_limits(config))
-            self.logs.change_settings(_log_settings(config))
+            self.server.change_limits(self._network_limits(config))
+            self.logs.change_settings(_log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
         await self.replicas.apply(image, delta)
+        if delta.created or delta.deleted or delta.changed:
+            self.server.change_limits(self._network_limits(self.config))
         if self.is_ready:
             for name in delta.created:
                 logger.info("topic %s was created with %d partitions", name, len(image.topics[name].partitions))
@@ -645,6 +663,11 @@ class Broker:
             "Share of one processor left unused over the last minute, 0 to 1.",
             rates.idle_share,
         )
+        if self._around.descriptor_limit is not None:
+            yield "process_max_fds", "Files and sockets this process may have open.", self._around.descriptor_limit
+        descriptors = open_descriptors()
+        if descriptors is not None:
+            yield "process_open_fds", "Files and sockets that are open.", descriptors
         resident, cpu = resident_bytes(), cpu_seconds()
         if resident is not None:
             yield "process_resident_memory_bytes", "Resident memory.", resident
@@ -662,8 +685,9 @@ class Broker:
         )
 
 
-def _log_settings(config: BrokerConfig) -> LogManagerSettings:
+def _log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManagerSettings:
     return LogManagerSettings(
+        open_files_max=DEFAULT_CAPACITY if descriptor_limit is None else cached_files_max(descriptor_limit),
         retention_check_interval_ms=config.log_retention_check_interval_ms,
         initial_task_delay_ms=config.log_initial_task_delay_ms,
         flush_scheduler_interval_ms=config.log_flush_scheduler_interval_ms,

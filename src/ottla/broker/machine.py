@@ -9,6 +9,7 @@ import threading
 from ottla.broker.broker import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.local import LocalTree
+from ottla.observability.process import raise_descriptor_limit
 from ottla.offload import Offload, ThreadOffload
 from ottla.storage.files import OsFiles
 
@@ -34,6 +35,7 @@ def machine(offload: Offload | None = None) -> Surroundings:
         lock_factory=threading.RLock,
         open_tree=open_tree,
         host_names=(socket.gethostname(),),
+        descriptor_limit=raise_descriptor_limit(),
     )
 
 

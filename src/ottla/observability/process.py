@@ -1,10 +1,11 @@
-"""What the operating system says about this process: memory, age, processor time.
+"""What the operating system says about this process: memory, age, processor time, open files.
 
 Linux tells by /proc; elsewhere the answers are coarser (`resident_bytes` is the peak) or None.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -44,3 +45,27 @@ def cpu_seconds() -> float | None:
         return None
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def raise_descriptor_limit() -> int | None:
+    """Allow as many open files as this process may allow itself, as a JVM does; how many, None for no limit known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):  # macOS: "unlimited" is more than the kernel gives
+            pass
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def open_descriptors() -> int | None:
+    """Open files, sockets and the like; None where it cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return None
