@@ -437,8 +437,9 @@ class Broker:
             always=config.ottla_client_telemetry_enable,
         )
         routes: dict[Any, Any] = {}
+        produce = ProduceHandler(replicas, self.metrics, gate, clock=around.clock)
         for handlers in (
-            ProduceHandler(replicas, self.metrics, gate),
+            produce,
             FetchHandler(
                 replicas,
                 sessions,
@@ -495,6 +496,7 @@ class Broker:
             config.node_id,
             self.metrics,
             takes_telemetry=self.telemetry.is_wanted,
+            produce_frame=produce.handle_frame,
         )
 
     def _make_server(self) -> Server:

@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 PRINCIPAL = "User:ANONYMOUS"
 
 _KEY_AND_VERSION = Struct(">hh")
+_CORRELATION_ID = Struct(">i")
 _SIZE_AND_CORRELATION = Struct(">ii")
 _SIZE_CORRELATION_TAGS = Struct(">iib")
 
@@ -92,6 +93,7 @@ class Dispatcher:
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
+        produce_frame: Callable[[memoryview, int], bytes | None] | None = None,
     ) -> None:
         self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
         missing = SERVED.keys() - self._handlers.keys()
@@ -101,6 +103,8 @@ class Dispatcher:
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
+        #: Answers ordinary Produce requests from their bytes.
+        self._produce_frame = produce_frame
         self._unfinished: set[asyncio.Task[list[Buffer] | None]] = set()
         self._now = asyncio.get_running_loop().time
 
@@ -134,6 +138,15 @@ class Dispatcher:
         if key == ApiKey.API_VERSIONS and not 0 <= version <= SERVED[ApiKey.API_VERSIONS][1]:
             return self._refuse_api_versions(frame)
         route = self._route(key, version)
+        if key == ApiKey.PRODUCE and self._produce_frame is not None:
+            begun = self._now()
+            body = self._produce_frame(frame, version)
+            if body is not None:
+                route.metrics.observe((self._now() - begun) * 1000)
+                (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
+                if route.flexible_header:
+                    return [_SIZE_CORRELATION_TAGS.pack(len(body) + 5, correlation_id, 0) + body]
+                return [_SIZE_AND_CORRELATION.pack(len(body) + 4, correlation_id) + body]
         header, position = route.header_decode(frame, 0)
         # Bytes after the body are ignored, as in Kafka: librdkafka's Metadata v13 has three.
         request, _ = route.decode(frame, position)

@@ -102,6 +102,16 @@ class ProducerEntry:
     def last_sequence(self) -> int:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
 
+    def take_in(self, sequence: int, delta: int, base_offset: int, timestamp: int, now_ms: int) -> None:
+        """Remember a batch of `delta` + 1 records as the newest."""
+        batches = self.batches
+        if len(batches) >= BATCHES_KEPT:
+            del batches[0]
+        last_sequence = (sequence + delta) & MAX_SEQUENCE if sequence >= 0 else NO_SEQUENCE
+        batches.append(BatchMetadata(last_sequence, base_offset + delta, delta, timestamp))
+        self.last_timestamp = timestamp
+        self.last_seen_ms = now_ms
+
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.producer_epoch:
             self.batches.clear()
@@ -211,6 +221,19 @@ class ProducerState:
 
     # Changes, after the write
 
+    def plainly_next(self, producer_id: int, epoch: int, sequence: int) -> ProducerEntry | None:
+        """Return the producer if one look tells that a batch outside of transactions is its next one here.
+
+        If not, `check_batch` says what it is.
+        """
+        entry = self.entries.get(producer_id)
+        if entry is None or entry.producer_epoch != epoch or entry.current_txn_first_offset >= 0:
+            return None
+        batches = entry.batches
+        if not batches or (batches[-1].last_sequence + 1) & MAX_SEQUENCE != sequence:
+            return None
+        return entry
+
     def add_batch(self, header: BatchHeader, base_offset: int, now_ms: int) -> None:
         """Take in a data batch that was written at `base_offset`."""
         producer_id = header.producer_id
@@ -220,20 +243,7 @@ class ProducerState:
         if entry.producer_epoch != header.producer_epoch:
             entry.set_epoch(header.producer_epoch)
         delta = header.last_offset_delta
-        sequence = header.base_sequence
-        batches = entry.batches
-        if len(batches) >= BATCHES_KEPT:
-            del batches[0]
-        batches.append(
-            BatchMetadata(
-                (sequence + delta) & MAX_SEQUENCE if sequence >= 0 else NO_SEQUENCE,
-                base_offset + delta,
-                delta,
-                header.max_timestamp,
-            )
-        )
-        entry.last_timestamp = header.max_timestamp
-        entry.last_seen_ms = now_ms
+        entry.take_in(header.base_sequence, delta, base_offset, header.max_timestamp, now_ms)
         if header.is_transactional and entry.current_txn_first_offset < 0:
             entry.current_txn_first_offset = base_offset
             self._open[base_offset] = producer_id

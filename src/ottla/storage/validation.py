@@ -129,9 +129,9 @@ def validate_batch(
     if not isinstance(records, bytes):
         seen = kernels.check_batch(records, crc32c)
         if seen is not None:
-            ordinary = _as_it_is(records, *seen, config, now_ms)
-            if ordinary is not None:
-                return ordinary
+            fields, null_keys, smallest = seen
+            if is_taken_as_it_is(records, LOG_OVERHEAD + fields[1], null_keys, smallest, fields[8], config, now_ms):
+                return ValidatedBatch(records, BatchHeader._make(fields), fields[8], fields[6], NO_TIMESTAMP)
     position, size = _one_batch(records, api_version)
     if size < HEADER_SIZE:
         raise CorruptMessageError(f"a batch of {size} bytes is shorter than its header")
@@ -180,32 +180,30 @@ def validate_batch(
     )
 
 
-def _as_it_is(
+def is_taken_as_it_is(
     records: bytearray | memoryview,
-    fields: tuple[int, ...],
+    size: int,
     null_keys: int,
     smallest: int,
+    largest: int,
     config: LogConfig,
     now_ms: int,
-) -> ValidatedBatch | None:
-    """Return a batch that the kernel found ordinary, if this topic takes it as it is: nearly every batch there is.
+) -> bool:
+    """Whether a batch that the kernel found ordinary is all right for this topic, and nothing in it has to change.
 
-    None says nothing about the batch: then it goes the long way, which knows what is wrong or what must change.
+    Nearly every batch is. False says nothing about the others: they go the long way, which knows what is wrong with them
+    or what must change.
     """
-    size = LOG_OVERHEAD + fields[1]
-    max_timestamp = fields[8]
-    if (
-        size > config.max_message_bytes
-        or size > config.segment_bytes
-        or config.message_timestamp_type != "CreateTime"
-        or (config.compression_type != "producer" and config.compression_type != "uncompressed")
-        or (null_keys and config.cleanup_compact)
-        or now_ms - smallest > config.message_timestamp_before_max_ms
-        or max_timestamp - now_ms > config.message_timestamp_after_max_ms
-        or (type(records) is memoryview and records.readonly)
-    ):
-        return None
-    return ValidatedBatch(records, BatchHeader._make(fields), max_timestamp, fields[6], NO_TIMESTAMP)
+    return (
+        size <= config.max_message_bytes
+        and size <= config.segment_bytes
+        and config.message_timestamp_type == "CreateTime"
+        and (config.compression_type == "producer" or config.compression_type == "uncompressed")
+        and not (null_keys and config.cleanup_compact)
+        and now_ms - smallest <= config.message_timestamp_before_max_ms
+        and largest - now_ms <= config.message_timestamp_after_max_ms
+        and (type(records) is not memoryview or not records.readonly)
+    )
 
 
 def _one_batch(records: Buffer, api_version: int | None) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from ottla.protocol.messages.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
+from ottla.protocol.produce_frames import BY_ID, FLEXIBLE_SINCE, AcceptedPart, ProducedTopic, encode_accepted, parse
 from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT, read_header
 from ottla.storage.validation import NotOneBatchError
 from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log import AppendInfo
 
@@ -90,13 +92,72 @@ class CloseConnection(RemoteProtocolError):
 class ProduceHandler:
     """Appends batches and answers when they are as safe as the client asked."""
 
-    def __init__(self, replicas: ReplicaManager, metrics: BrokerMetrics, gate: TransactionGate) -> None:
+    def __init__(
+        self, replicas: ReplicaManager, metrics: BrokerMetrics, gate: TransactionGate, *, clock: Clock
+    ) -> None:
         self._replicas = replicas
+        self._clock = clock
+        #: What `handle_frame` has done of the request that it is about to leave to `handle_produce`.
+        self._appended: dict[TopicPartition, AppendInfo | KafkaError] = {}
         self._metrics = metrics
         self._gate = gate
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.PRODUCE: self.handle_produce}
+
+    def handle_frame(self, frame: memoryview, version: int) -> bytes | None:
+        """Answer an ordinary request from its bytes; None: it has to be decoded and given to `handle_produce`, now.
+
+        Should one of its batches turn out to need a second look when others have been appended already, what became of
+        those is kept for `handle_produce`.
+        """
+        request = parse(frame, version)
+        if request is None or request.acks not in (ACKS_LEADER, ACKS_ALL):
+            return None
+        found: list[tuple[str, ProducedTopic, list[tuple[Partition, memoryview]]]] = []
+        replicas = self._replicas
+        for topic in request.topics:
+            name = _name_of(topic.key, version, replicas)
+            if name is None or name in INTERNAL_TOPICS:
+                return None
+            batches: list[tuple[Partition, memoryview]] = []
+            for index, records in topic.partitions:
+                partition = replicas.partition(name, index)
+                if partition is None:
+                    return None
+                batches.append((partition, records))
+            found.append((name, topic, batches))
+        if len(found) > 1 and len({name for name, _, _ in found}) < len(found):
+            return None
+        for _, topic, batches in found:
+            if len(batches) > 1 and len({index for index, _ in topic.partitions}) < len(batches):
+                return None
+        now_ms = self._clock.wall_ms()
+        answers: list[tuple[bytes, list[AcceptedPart]]] = []
+        appended = self._appended
+        for name, topic, batches in found:
+            counts = self._metrics.topic(name)
+            parts: list[AcceptedPart] = []
+            for partition, records in batches:
+                try:
+                    info = partition.append_ordinary(records, now_ms)
+                except KafkaError as error:
+                    appended[partition.topic_partition] = error
+                    return None
+                if info is None:
+                    return None
+                appended[partition.topic_partition] = info
+                size = len(records)
+                counts.bytes_in += size
+                counts.messages_in += info.last_offset - info.first_offset + 1
+                parts.append(
+                    AcceptedPart(partition.topic_partition.partition, info.first_offset, -1, info.log_start_offset)
+                )
+            answers.append((topic.key, parts))
+        appended.clear()
+        for name, _, _ in found:
+            self._metrics.topic(name).produce_requests += 1
+        return encode_accepted(version, answers)
 
     def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
         refusal = _refuse_whole(request)
@@ -167,6 +228,7 @@ class ProduceHandler:
         refused: Mapping[TopicPartition, tuple[ErrorCode, str | None]],
     ) -> Any | Awaitable[Any]:
         response = ProduceResponse()
+        appended, self._appended = self._appended, {}
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
         for topic in _without_repetitions(request.topic_data):
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
@@ -191,6 +253,14 @@ class ProduceHandler:
                 if refused and (name, data.index) in refused:
                     part.error_code, part.error_message = refused[TopicPartition(name, data.index)]
                     counts.failed_produce_requests += 1
+                    continue
+                done = appended.get(TopicPartition(name, data.index)) if appended else None
+                if isinstance(done, KafkaError):
+                    _refuse(part, done, partition, counts)
+                    continue
+                if done is not None:
+                    part.base_offset = done.first_offset
+                    part.log_start_offset = done.log_start_offset
                     continue
                 counts.bytes_in += len(data.records or b"")
                 wait = self._append(context, request.acks, partition, data.records, part, counts)
@@ -269,6 +339,16 @@ class ProduceHandler:
             elif error is not None:
                 raise error
         return _answer(request, response)
+
+
+def _name_of(key: bytes, version: int, replicas: ReplicaManager) -> str | None:
+    if version >= BY_ID:
+        return replicas.image.topic_names.get(key)
+    try:
+        name = key[1 if version >= FLEXIBLE_SINCE else 2 :].decode()
+    except UnicodeDecodeError:
+        return None
+    return name if name in replicas.image.topics else None
 
 
 def _waits(acks: int, partition: Partition) -> bool:

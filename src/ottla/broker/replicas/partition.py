@@ -187,6 +187,27 @@ class Partition:
             lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
         )
 
+    def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
+        """Append and commit a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+
+        Raises:
+            KafkaStorageError: it could not be written.
+        """
+        log = self.log
+        started_ms = self._clock.monotonic_ms()
+        if self._queue_task is not None or self._pace.is_slow(started_ms) or log.config.flush_messages == 1:
+            return None
+        try:
+            info = log.append_ordinary(records, self.leader_epoch, now_ms)
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+        if info is not None:
+            ended_ms = self._clock.monotonic_ms()
+            if ended_ms - started_ms >= SLOW_MS:
+                self._pace.on_write(ended_ms - started_ms, ended_ms)
+            self._advance(len(records))
+        return info
+
     def _append_now(
         self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
     ) -> AppendInfo:

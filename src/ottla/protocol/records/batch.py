@@ -44,6 +44,8 @@ CONTROL_BIT = 0x20
 DELETE_HORIZON_BIT = 0x40
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
+#: The first 16 bytes: what a leader writes, and the length between.
+OFFSET_LENGTH_EPOCH = struct.Struct(">qii")
 _OFFSET = struct.Struct(">q")
 _LENGTH = struct.Struct(">i")
 _EPOCH = struct.Struct(">i")

@@ -1,0 +1,150 @@
+"""A broker that answers ordinary produce requests from their bytes, and one that decodes each: nobody can tell them apart.
+
+Both get the same requests: batches in order, again, out of order, damaged, compressed, of transactions, too large, for
+partitions that are not there or that are named twice, several of them in one request.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+from tests.broker.story import started
+
+from ottla.protocol.codec import encode
+from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from ottla.protocol.records.builder import Record, build_batch
+from ottla.testing.simulation import SimulatedBroker
+from ottla.testing.virtual_loop import VirtualLoop, run_virtual
+from ottla.types import CompressionType, TopicPartition
+
+PARTITIONS = 3
+
+
+def some_batch(dice: random.Random, now_ms: int) -> bytes:
+    """Mostly the next batch of an idempotent producer, or one without."""
+    count = dice.choice([1, 1, 3, 20])
+    producer_id = dice.choice([-1, -1, 4000, 4001])
+    batch = build_batch(
+        [
+            Record(k, now_ms + dice.choice([0, k, -k]), dice.choice([None, b"k"]), b"v" * dice.choice([0, 10, 300]))
+            for k in range(count)
+        ],
+        compression=CompressionType(dice.choice([0, 0, 0, 0, 0, 3])),
+        producer_id=producer_id,
+        producer_epoch=dice.choice([0, 0, 0, 0, 1]) if producer_id >= 0 else -1,
+        base_sequence=dice.choice([0, 0, 1, 2, 3, 4, 5]) if producer_id >= 0 else -1,
+        transactional=producer_id >= 0 and dice.random() < 0.05,
+    )
+    if dice.random() < 0.1:
+        batch[dice.randrange(len(batch))] ^= 1 << dice.randrange(8)
+    if dice.random() < 0.05:
+        batch = batch[: len(batch) - dice.randrange(4)] + bytes(dice.randrange(3))
+    return bytes(batch)
+
+
+def some_request(dice: random.Random, now_ms: int, version: int, topic_id: bytes) -> ProduceRequest:
+    topics = []
+    for _ in range(dice.choice([1, 1, 1, 2])):
+        indexes = dice.choice([[0], [1], [0, 1, 2], [2, 1], [0, 0], [1, PARTITIONS]])
+        known = dice.random() < 0.95
+        topics.append(
+            TopicProduceData(
+                name="" if version >= 13 else "orders" if known else "nowhere",
+                topic_id=(topic_id if known else b"?" * 16) if version >= 13 else bytes(16),
+                partition_data=[PartitionProduceData(index=k, records=some_batch(dice, now_ms)) for k in indexes],
+            )
+        )
+    return ProduceRequest(acks=dice.choice([-1, 1, 1, 7]), timeout_ms=1000, topic_data=topics)
+
+
+def log_bytes(node: SimulatedBroker, index: int) -> list[bytes]:
+    assert node.broker is not None
+    log = node.broker.logs.logs[TopicPartition("orders", index)]
+    return [segment.file.pread(segment.size, 0) for segment in log.segments]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"log.cleanup.policy": "compact", "log.index.interval.bytes": 0}, {"message.max.bytes": 1000}]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -> None:
+    answered_from_bytes = 0
+
+    def play(by_position: bool) -> tuple[list[bytes], list[list[bytes]], dict[str, int], list[bytes]]:
+        answers: list[bytes] = []
+        outcome: tuple[list[list[bytes]], dict[str, int], list[bytes]]
+
+        async def story(loop: VirtualLoop) -> None:
+            nonlocal answered_from_bytes, outcome
+            node, client = await started(loop, **{"num.partitions": PARTITIONS, **settings})
+            assert node.broker is not None
+            topic_id = node.broker.image.topics["orders"].topic_id
+            dispatcher = node.broker.dispatcher
+            handle_frame = dispatcher._produce_frame
+            assert handle_frame is not None
+
+            def counted(frame: memoryview, version: int) -> bytes | None:
+                nonlocal answered_from_bytes
+                body = handle_frame(frame, version) if by_position else None
+                answered_from_bytes += body is not None
+                return body
+
+            dispatcher._produce_frame = counted
+            dice = random.Random(seed)
+            for _ in range(150):
+                version = dice.choice([3, 7, 8, 9, 11, 13])
+                request = some_request(dice, 1_700_000_000_000, version, topic_id)
+                response = await client.ask(request, version, ProduceResponse)
+                for topic in response.responses:
+                    topic.topic_id = bytes(16)  # of chance
+                answers.append(encode(response, version))
+            counts = node.broker.metrics.topic("orders")
+            logs = [log_bytes(node, index) for index in range(PARTITIONS)]
+            snapshots = [
+                node.broker.logs.logs[TopicPartition("orders", index)].producers.snapshot()
+                for index in range(PARTITIONS)
+            ]
+            outcome = (logs, {name: getattr(counts, name) for name in counts.__slots__}, snapshots)
+            await node.stop()
+
+        run_virtual(seed, story)
+        return answers, *outcome
+
+    with_codec = play(by_position=False)
+    assert answered_from_bytes == 0
+    by_position = play(by_position=True)
+    assert answered_from_bytes > 0
+    for left, right in zip(by_position, with_codec, strict=True):
+        assert left == right
+
+
+def test_the_first_batches_are_not_appended_twice_when_a_later_one_needs_a_second_look() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        node, client = await started(loop, **{"num.partitions": 2})
+        good = build_batch([Record(0, node.clock.wall_ms(), None, b"x")])
+        bad = bytearray(good)
+        struct.pack_into(">I", bad, 17, 0)
+        request = ProduceRequest(
+            acks=-1,
+            timeout_ms=1000,
+            topic_data=[
+                TopicProduceData(
+                    name="orders",
+                    partition_data=[
+                        PartitionProduceData(index=0, records=bytes(good)),
+                        PartitionProduceData(index=1, records=bytes(bad)),
+                    ],
+                )
+            ],
+        )
+        response = await client.ask(request, 9, ProduceResponse)
+        parts = response.responses[0].partition_responses
+        assert [(part.error_code, part.base_offset) for part in parts] == [(0, 0), (2, -1)]
+        assert node.broker is not None
+        logs = node.broker.logs.logs
+        assert [logs[TopicPartition("orders", index)].log_end_offset for index in range(2)] == [1, 0]
+        await node.stop()
+
+    run_virtual(1, story)
