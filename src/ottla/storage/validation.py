@@ -70,7 +70,9 @@ from ottla.protocol.records.compression import (
     MAX_BODY_SIZE,
     DecompressedTooLargeError,
     DecompressionError,
-    decompress,
+    decompress_into,
+    give_back,
+    take_room,
 )
 from ottla.storage.config import LogConfig
 from ottla.types import AppendOrigin, CompressionType, TimestampType
@@ -153,8 +155,26 @@ def validate_batch(
         target = source
 
     body: Buffer = memoryview(records)[HEADER_SIZE:size]
-    if source != CompressionType.NONE:
-        body = _decompress(source, body)
+    if source == CompressionType.NONE:
+        return _validate_body(records, size, header, body, target, config, now_ms)
+    room = take_room()
+    try:
+        return _validate_body(records, size, header, _decompress(room, source, body), target, config, now_ms)
+    finally:
+        give_back(room)
+
+
+def _validate_body(
+    records: Buffer,
+    size: int,
+    header: BatchHeader,
+    body: Buffer,
+    target: CompressionType,
+    config: LogConfig,
+    now_ms: int,
+) -> ValidatedBatch:
+    """Check the records and change what must change. `body` is not needed afterwards."""
+    source = header.compression
     contiguous, largest = _check_records(body, header, config, now_ms)
     if not contiguous and source == target and source != CompressionType.NONE:
         raise UnknownServerError("the offset deltas of the compressed records are not 0 to n-1")
@@ -250,9 +270,9 @@ def _check_client_header(header: BatchHeader) -> None:
         raise InvalidRecordError(f"producer {header.producer_id} sent the sequence {header.base_sequence}")
 
 
-def _decompress(codec: CompressionType, body: Buffer) -> Buffer:
+def _decompress(room: bytearray, codec: CompressionType, body: Buffer) -> Buffer:
     try:
-        return decompress(codec, body, MAX_BODY_SIZE)
+        return decompress_into(room, codec, body, MAX_BODY_SIZE)
     except DecompressedTooLargeError as error:
         raise InvalidRecordError(str(error)) from None
     except DecompressionError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
+from collections.abc import Callable
 
 import cramjam
 import pytest
@@ -15,6 +16,7 @@ from ottla.protocol.records.compression import (
     DecompressionError,
     compress,
     decompress,
+    decompress_into,
 )
 from ottla.types import CompressionType
 
@@ -112,3 +114,34 @@ def test_levels_are_passed_on() -> None:
         (CompressionType.ZSTD, 1, 19),
     ):
         assert len(compress(codec, TEXT, high)) < len(compress(codec, TEXT, low))
+
+
+@settings(deadline=None)
+@given(
+    codec=st.sampled_from(list(CompressionType)),
+    data=st.binary(max_size=300)
+    | st.builds(lambda b, k: b * k, st.binary(min_size=1, max_size=9), st.integers(0, 9000)),
+    changes=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=2),
+    cut=st.integers(0, 3),
+    room_size=st.sampled_from([0, 100, 40_000, 200_000]),
+    limit=st.sampled_from([50, 60_000, 1 << 20]),
+)
+def test_unpacking_into_a_room_says_the_same(
+    codec: CompressionType, data: bytes, changes: list[tuple[int, int]], cut: int, room_size: int, limit: int
+) -> None:
+    packed = bytearray(compress(codec, data))
+    for position, value in changes:
+        if position < len(packed):
+            packed[position] = value
+    del packed[len(packed) - min(cut, len(packed)) :]
+
+    def answer(unpack: Callable[[], bytes | memoryview]) -> bytes | type[Exception]:
+        try:
+            return bytes(unpack())
+        except DecompressionError as error:
+            return type(error)
+
+    room = bytearray(b"?") * room_size
+    assert answer(lambda: decompress_into(room, codec, packed, limit)) == answer(
+        lambda: decompress(codec, packed, limit)
+    )
