@@ -14,6 +14,7 @@ from typing import Any
 
 from ottla.protocol.records import _records_plain, kernels
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.checksum import crc32c
 from ottla.storage.config import LogConfig
 from ottla.storage.validation import validate_batch
 from ottla.types import AppendOrigin, CompressionType
@@ -41,10 +42,12 @@ def kernel_rows(module: ModuleType, count: int, value_size: int) -> dict[str, fl
     """Return ns per record of each kernel."""
     records = records_of(count, value_size)
     body = bytes(_records_plain.encode_records(records, 0, NOW))
+    batch = bytes(build_batch(records))
     slots = 4096
     table = array("q", bytes(24 * slots))
     module.index_keys(body, count, 0, 0, table, 0, slots // 2)
     calls: dict[str, Callable[[], Any]] = {
+        "check_batch": lambda: module.check_batch(batch, crc32c),
         "check_records": lambda: module.check_records(body, count, NOW),
         "decode_records": lambda: module.decode_records(body, count, 0, NOW, None),
         "encode_records": lambda: module.encode_records(records, 0, NOW),
