@@ -7,7 +7,8 @@ Record states: available -> acquired -> acknowledged, or archived, or available 
 effect when it is persisted (`Transition`); acquiring is not persisted, and a lock that runs out takes effect at once.
 KIP-932, KIP-1206 (acquire modes), KIP-1222 (renew); Kafka's SharePartition. Where we differ:
 * What is below the log start is forgotten at once; Kafka keeps what is acquired until its lock ends. Nobody can tell.
-* Offsets between the batches that were read have no records (compaction): they are archived, not handed out as gaps.
+* Offsets that were in flight and are in no batch any more (compaction) are archived wherever a read finds that out; Kafka
+  hands out those between two batches once more, and clients answer that they are gaps.
 
 Invariants: an offset is acquired by at most one member; what is acknowledged is never handed out again; the delivery count of
 an offset grows by one with every delivery and does not pass the limit; the start offset only moves forward.
