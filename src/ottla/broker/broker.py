@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ottla
 from ottla.broker.addresses import Addresses
 from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
+from ottla.broker.coordinators.background_runner import BackgroundRunner
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
@@ -29,6 +30,7 @@ from ottla.broker.dispatch import Dispatcher
 from ottla.broker.facts import LiveFacts, LogDirFacts
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
+from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.fetch import FetchHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.log_offsets import LogOffsetHandlers
@@ -323,6 +325,7 @@ class Broker:
     def _make_groups(self) -> CoordinatorRuntime[GroupCoordinator]:
         around, config = self._around, self.config
         group_config = GroupConfig.from_broker(config)
+        background = BackgroundRunner(around.offload)
         return CoordinatorRuntime(
             topic=GROUP_METADATA_TOPIC,
             log=ReplicatedCoordinatorLog(self.replicas),
@@ -333,7 +336,7 @@ class Broker:
                 config=group_config,
                 dice=around.random,
                 image=lambda: self.image,
-                run_background=around.offload.run,
+                run_background=background.run,
                 may_expire=lambda: not self.logs.is_foreign(TopicPartition(GROUP_METADATA_TOPIC, partition)),
             ),
             partition_count=self._offsets_partition_count,
@@ -463,6 +466,7 @@ class Broker:
                 addresses=addresses,
                 ensure_topic=controller.ensure_topic,
             ),
+            ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
             OffsetsHandler(self.groups, image=image, gate=gate),
             TransactionsHandler(
                 self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock

@@ -110,6 +110,20 @@ class BrokerConfig:
     group_min_session_timeout_ms: int = 6_000
     group_max_session_timeout_ms: int = 1_800_000
     group_max_size: int = INT_MAX
+    group_coordinator_rebalance_protocols: tuple[str, ...] = ("classic", "consumer", "streams")
+    group_consumer_assignment_interval_ms: int = 1_000
+    group_consumer_assignors: tuple[str, ...] = ("uniform", "range")
+    group_consumer_heartbeat_interval_ms: int = 5_000
+    group_consumer_max_assignment_interval_ms: int = 15_000
+    group_consumer_max_heartbeat_interval_ms: int = 15_000
+    group_consumer_max_session_timeout_ms: int = 60_000
+    group_consumer_max_size: int = INT_MAX
+    group_consumer_migration_policy: str = "bidirectional"
+    group_consumer_min_assignment_interval_ms: int = 0
+    group_consumer_min_heartbeat_interval_ms: int = 5_000
+    group_consumer_min_session_timeout_ms: int = 45_000
+    group_consumer_regex_refresh_interval_ms: int = 600_000
+    group_consumer_session_timeout_ms: int = 45_000
     offset_metadata_max_bytes: int = 4_096
     offsets_commit_timeout_ms: int = 5_000
     offsets_load_buffer_size: int = 5_242_880
@@ -304,6 +318,8 @@ _OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable")
 def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) -> BrokerConfig:
     """Make the typed configuration and check what only several values together can tell."""
     fields: dict[str, Any] = {name: broker_setting(name.replace("_", "."), levels) for name in _PLAIN_FIELDS}
+    for name in ("group_coordinator_rebalance_protocols", "group_consumer_assignors"):
+        fields[name] = tuple(fields[name] or ())
     log_fields: dict[str, Any] = {}
     for name in ("cleanup.policy", *_LOG_KEYS):
         log_fields.update(_log_fields(name, topic_setting(name, {}, levels)))
@@ -367,6 +383,27 @@ def _check_together(config: BrokerConfig, text: Mapping[str, str]) -> None:
         config.group_min_session_timeout_ms <= config.group_max_session_timeout_ms,
         f"group.min.session.timeout.ms ({config.group_min_session_timeout_ms}) must not be greater than "
         f"group.max.session.timeout.ms ({config.group_max_session_timeout_ms})",
+    )
+    for name in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
+        field = name.replace(".", "_")
+        low, value, high = (getattr(config, f"group_consumer_{bound}{field}") for bound in ("min_", "", "max_"))
+        demand(
+            low <= value <= high,
+            f"group.consumer.{name} ({value}) must be between group.consumer.min.{name} ({low}) and "
+            f"group.consumer.max.{name} ({high})",
+        )
+    demand(
+        config.group_consumer_heartbeat_interval_ms < config.group_consumer_session_timeout_ms,
+        f"group.consumer.heartbeat.interval.ms ({config.group_consumer_heartbeat_interval_ms}) must be less than "
+        f"group.consumer.session.timeout.ms ({config.group_consumer_session_timeout_ms})",
+    )
+    demand(
+        "classic" in config.group_coordinator_rebalance_protocols,
+        "group.coordinator.rebalance.protocols must contain classic: disabling it is not supported",
+    )
+    demand(
+        bool(config.group_consumer_assignors) and set(config.group_consumer_assignors) <= {"uniform", "range"},
+        f"group.consumer.assignors can name uniform and range, but it is {', '.join(config.group_consumer_assignors)}",
     )
     demand(
         config.offsets_topic_compression_codec in range(5),

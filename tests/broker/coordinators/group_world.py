@@ -17,6 +17,7 @@ from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.transaction_gate import TransactionGate
@@ -84,7 +85,8 @@ class GroupWorld:
             ensure_topic=self.ensure_topic,
         )
         self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
-        self.routes = {**self.groups.routes(), **self.offsets.routes()}
+        self.consumers = ConsumerGroupsHandler(self.runtime, self.config, image=lambda: self.image)
+        self.routes = {**self.groups.routes(), **self.consumers.routes(), **self.offsets.routes()}
 
     async def ensure_topic(self, name: str) -> None:
         self.created.append(name)

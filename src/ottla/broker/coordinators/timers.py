@@ -48,6 +48,11 @@ class ShardTimers:
         timer = self._timers[key] = _Timer(deadline, operation)
         timer.handle = self._loop.call_at(deadline, self._fire, key, timer)
 
+    def schedule_if_absent(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
+        """Run `operation` after `delay_ms`, unless something is scheduled under this key already."""
+        if key not in self._timers:
+            self.schedule(key, delay_ms, operation)
+
     def cancel(self, key: TimerKey) -> None:
         """Forget the timer, if there is one."""
         timer = self._timers.pop(key, None)

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
 
 _MS_PER_MINUTE: Final = 60_000
 INT_MAX: Final = 2**31 - 1
+
+
+class Bounded(NamedTuple):
+    """A setting that groups may have of their own: its group key, the broker's value, and the broker's bounds for groups."""
+
+    group_key: str
+    value: int
+    lowest: int
+    highest: int
+
+    def of(self, overrides: Mapping[str, str]) -> int:
+        """Return what holds for a group with these overrides. Bounds may have changed since they were set."""
+        told = overrides.get(self.group_key)
+        return self.value if told is None else min(max(int(told), self.lowest), self.highest)
+
+
+class MigrationPolicy(Enum):
+    """Whether groups may change between the classic and the consumer protocol."""
+
+    BIDIRECTIONAL = "bidirectional"
+    UPGRADE = "upgrade"
+    DOWNGRADE = "downgrade"
+    DISABLED = "disabled"
+
+    @property
+    def can_upgrade(self) -> bool:
+        return self in (MigrationPolicy.BIDIRECTIONAL, MigrationPolicy.UPGRADE)
+
+    @property
+    def can_downgrade(self) -> bool:
+        return self in (MigrationPolicy.BIDIRECTIONAL, MigrationPolicy.DOWNGRADE)
+
+
+_SESSION_TIMEOUT_MS: Final = Bounded("consumer.session.timeout.ms", 45_000, 45_000, 60_000)
+_HEARTBEAT_INTERVAL_MS: Final = Bounded("consumer.heartbeat.interval.ms", 5_000, 5_000, 15_000)
+_ASSIGNMENT_INTERVAL_MS: Final = Bounded("consumer.assignment.interval.ms", 1_000, 0, 15_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +64,13 @@ class GroupConfig:
             the length of the Java string).
         offsets_retention_ms: `offsets.retention.minutes`.
         offsets_retention_check_interval_ms: `offsets.retention.check.interval.ms`.
+        rebalance_protocols: `group.coordinator.rebalance.protocols`.
+        consumer_session_timeout_ms, consumer_heartbeat_interval_ms, consumer_assignment_interval_ms: what a group of the
+            consumer protocol may set for itself within the broker's bounds (`group.consumer.*`).
+        consumer_size_max: `group.consumer.max.size`.
+        consumer_assignors: `group.consumer.assignors`; the first is the default.
+        consumer_migration_policy: `group.consumer.migration.policy`.
+        consumer_regex_refresh_interval_ms: `group.consumer.regex.refresh.interval.ms`.
     """
 
     session_timeout_ms_min: int = 6_000
@@ -36,6 +81,14 @@ class GroupConfig:
     offset_metadata_size_max: int = 4_096
     offsets_retention_ms: int = 7 * 24 * 60 * _MS_PER_MINUTE
     offsets_retention_check_interval_ms: int = 600_000
+    rebalance_protocols: frozenset[str] = frozenset({"classic", "consumer", "streams"})
+    consumer_session_timeout_ms: Bounded = _SESSION_TIMEOUT_MS
+    consumer_heartbeat_interval_ms: Bounded = _HEARTBEAT_INTERVAL_MS
+    consumer_assignment_interval_ms: Bounded = _ASSIGNMENT_INTERVAL_MS
+    consumer_size_max: int = INT_MAX
+    consumer_assignors: tuple[str, ...] = ("uniform", "range")
+    consumer_migration_policy: MigrationPolicy = MigrationPolicy.BIDIRECTIONAL
+    consumer_regex_refresh_interval_ms: int = 600_000
 
     @staticmethod
     def from_broker(config: BrokerConfig) -> GroupConfig:
@@ -48,4 +101,27 @@ class GroupConfig:
             offset_metadata_size_max=config.offset_metadata_max_bytes,
             offsets_retention_ms=config.offsets_retention_minutes * _MS_PER_MINUTE,
             offsets_retention_check_interval_ms=config.offsets_retention_check_interval_ms,
+            rebalance_protocols=frozenset(config.group_coordinator_rebalance_protocols),
+            consumer_session_timeout_ms=Bounded(
+                "consumer.session.timeout.ms",
+                config.group_consumer_session_timeout_ms,
+                config.group_consumer_min_session_timeout_ms,
+                config.group_consumer_max_session_timeout_ms,
+            ),
+            consumer_heartbeat_interval_ms=Bounded(
+                "consumer.heartbeat.interval.ms",
+                config.group_consumer_heartbeat_interval_ms,
+                config.group_consumer_min_heartbeat_interval_ms,
+                config.group_consumer_max_heartbeat_interval_ms,
+            ),
+            consumer_assignment_interval_ms=Bounded(
+                "consumer.assignment.interval.ms",
+                config.group_consumer_assignment_interval_ms,
+                config.group_consumer_min_assignment_interval_ms,
+                config.group_consumer_max_assignment_interval_ms,
+            ),
+            consumer_size_max=config.group_consumer_max_size,
+            consumer_assignors=config.group_consumer_assignors,
+            consumer_migration_policy=MigrationPolicy(config.group_consumer_migration_policy.lower()),
+            consumer_regex_refresh_interval_ms=config.group_consumer_regex_refresh_interval_ms,
         )

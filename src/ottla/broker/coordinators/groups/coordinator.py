@@ -16,8 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.coordinators.groups import records
+from ottla.broker.coordinators.groups.background import Background
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, RespondJoin, RespondSync
 from ottla.broker.coordinators.groups.classic.membership import Join, Membership, Sync
+from ottla.broker.coordinators.groups.consumer.classic_members import ClassicMembers
+from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
+from ottla.broker.coordinators.groups.consumer.heartbeat import ConsumerGroups
 from ottla.broker.coordinators.groups.group import Group, GroupFamily, GroupType, Replay, RunBackground, ShardParts
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit, PartitionKey
 from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
@@ -73,9 +77,14 @@ class Commit(NamedTuple):
         return self.version >= 9
 
 
-async def run_inline(function: Callable[[], Any]) -> Any:
-    """Return what the function returns: for coordinators without threads."""
-    return function()
+def run_inline(task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    """Run the task at once: for coordinators without threads."""
+    try:
+        outcome = task()
+    except Exception as error:
+        done(None, error)
+    else:
+        done(outcome, None)
 
 
 class GroupCoordinator:
@@ -108,10 +117,15 @@ class GroupCoordinator:
             config=config,
             dice=dice,
             image=image,
-            run_background=run_background,
+            background=Background(timers, run_background),
         )
         self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
-        self._families: dict[GroupType, GroupFamily] = {GroupType.CLASSIC: self.membership}
+        self.consumers = ConsumerGroups(self.parts, self.membership)
+        self._classic_members = ClassicMembers(self.consumers)
+        self._families: dict[GroupType, GroupFamily] = {
+            GroupType.CLASSIC: self.membership,
+            GroupType.CONSUMER: self.consumers,
+        }
         self._replays: dict[type[Message], Replay] = {}
         for family in self._families.values():
             self._replays.update(family.replays())
@@ -119,28 +133,46 @@ class GroupCoordinator:
     # ----------------------------------------------------- the classic protocol
 
     def join(self, request: Join, respond: RespondJoin, now_ms: int) -> Result[None]:
-        """Handle a JoinGroup; see `Membership.join`."""
+        """Handle a JoinGroup; see `Membership.join` and `ClassicMembers.join`.
+
+        Raises:
+            KafkaError: refused by a consumer group.
+        """
         group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup) and not group.is_empty:
+            return self._classic_members.join(group, request, respond, now_ms)
         if group is not None and group.group_type is not GroupType.CLASSIC:
-            gives_way = group.is_empty and group.group_type in (GroupType.CONSUMER, GroupType.STREAMS)
-            if not gives_way:
+            if not group.is_empty or group.group_type not in (GroupType.CONSUMER, GroupType.STREAMS):
                 respond(JoinGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
                 return Result(None)
             self._families[group.group_type].on_deleted(group)
         return self.membership.join(request, respond, now_ms)
 
     def sync(self, request: Sync, respond: RespondSync, now_ms: int) -> Result[None]:
-        """Handle a SyncGroup; see `Membership.sync`."""
+        """Handle a SyncGroup; see `Membership.sync` and `ClassicMembers.sync`.
+
+        Raises:
+            KafkaError: refused by a consumer group.
+        """
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup) and not group.is_empty:
+            return self._classic_members.sync(group, request, respond)
         return self.membership.sync(request, respond, now_ms)
 
     def heartbeat(
         self, group_id: str, member_id: str, group_instance_id: str | None, generation_id: int
     ) -> Result[ErrorCode]:
-        """Handle a Heartbeat; see `Membership.heartbeat`."""
+        """Handle a Heartbeat; see `Membership.heartbeat` and `ClassicMembers.heartbeat`."""
+        group = self.groups.get(group_id)
+        if isinstance(group, ConsumerGroup):
+            return Result(self._classic_members.heartbeat(group, member_id, group_instance_id, generation_id))
         return Result(self.membership.heartbeat(group_id, member_id, group_instance_id, generation_id))
 
     def leave(self, group_id: str, leaving: Sequence[MemberIdentity], now_ms: int) -> Result[list[MemberResponse]]:
-        """Handle a LeaveGroup; see `Membership.leave`."""
+        """Handle a LeaveGroup; see `Membership.leave` and `ClassicMembers.leave`."""
+        group = self.groups.get(group_id)
+        if isinstance(group, ConsumerGroup):
+            return self._classic_members.leave(group, leaving, now_ms)
         return self.membership.leave(group_id, leaving, now_ms)
 
     # ---------------------------------------------------------------- offsets

@@ -10,7 +10,7 @@ The names are those of Kafka's `Group` (org.apache.kafka.coordinator.group).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import random
 
+    from ottla.broker.coordinators.groups.background import Background
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.offsets import Offsets
     from ottla.broker.coordinators.shard import CoordinatorRecord, Timers
@@ -131,8 +132,8 @@ class Group(Protocol):
         ...
 
 
-#: Runs a function that takes its time off the loop.
-RunBackground = Callable[[Callable[[], Any]], Awaitable[Any]]
+#: Runs a function that takes its time off the loop, then calls back, on the loop, with what it returned or how it failed.
+RunBackground = Callable[[Callable[[], Any], Callable[[Any, BaseException | None], None]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class ShardParts:
     Attributes:
         groups: every group of the partition, of all types.
         image: the cluster as this broker sees it: topics, and configurations of groups (kind GROUPS).
-        run_background: for what would hold up the loop; the outcome comes back as a timer's operation.
+        background: for what would hold up the loop.
     """
 
     partition: int
@@ -153,7 +154,7 @@ class ShardParts:
     config: GroupConfig
     dice: random.Random
     image: Callable[[], ClusterImage]
-    run_background: RunBackground
+    background: Background
 
 
 #: Applies a record (key, value or None) to a family's groups.

@@ -708,6 +708,35 @@ class Membership:
         for value in discarded:
             if isinstance(value, ClassicGroup):
                 self._on_rolled_back(value, error)
+        # A group whose change to another type was undone is back; its timers may have found it gone.
+        for group in self._classic_groups():
+            if group.state is GroupState.PREPARING_REBALANCE:
+                self._timers.schedule_if_absent(
+                    ("join", group.group_id),
+                    group.rebalance_timeout_ms,
+                    self._for_group(group.group_id, self._complete_join),
+                )
+
+    # ---------------------------------------------------- change of the type
+
+    def send_away(self, group: ClassicGroup) -> None:
+        """The group becomes one of another type: whoever waits in it is to join again."""
+        for member in list(group.members.values()):
+            group.respond_join(
+                member, JoinGroupResponse(member_id=member.member_id, error_code=ErrorCode.REBALANCE_IN_PROGRESS)
+            )
+            group.respond_sync(member, SyncGroupResponse(error_code=ErrorCode.REBALANCE_IN_PROGRESS))
+
+    def take_over(self, group: ClassicGroup, reason: str, now_ms: int, *, rebalance: bool) -> None:
+        """A group that was of another type is a classic one now: watch its members."""
+        # Timers of the classic group that it was before, if it was one.
+        self._timers.cancel(("join", group.group_id))
+        self._timers.cancel(("sync", group.group_id))
+        for member in group.members.values():
+            self.keep_alive(group, member.member_id)
+        if rebalance:
+            result = self._prepare_rebalance(group, reason, now_ms)
+            assert not result.records, "nobody can have joined yet"
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Sequence[CoordinatorRecord]:
         """Members look at the topics themselves."""

@@ -1,0 +1,186 @@
+"""Groups of the consumer protocol (KIP-848): ConsumerGroupHeartbeat 0-1, ConsumerGroupDescribe 0-1.
+
+ConsumerGroupHeartbeat: v1 subscriptions by pattern, and members make their own ids. Steady heartbeats are answered at once.
+ConsumerGroupDescribe: v1 says which protocol a member speaks.
+Where `group.coordinator.rebalance.protocols` does not name consumer: UNSUPPORTED_VERSION, and clients fall back or give up.
+
+The rules are in `coordinators.groups.consumer`; here requests become values and errors codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.groups.consumer.describe import describe
+from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
+from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_TOLD, Heartbeat
+from ottla.broker.coordinators.groups.consumer.member import LEAVE_EPOCH, LEAVE_STATIC_EPOCH
+from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.errors import (
+    ErrorCode,
+    GroupIdNotFoundError,
+    InvalidRequestError,
+    KafkaError,
+    UnsupportedAssignorError,
+    error_for,
+)
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+    DescribedGroup,
+)
+from ottla.protocol.messages.consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+)
+
+if TYPE_CHECKING:
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.config import GroupConfig
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.cluster.image import ClusterImage
+
+_MEMBER_ID_FROM_CLIENT: Final = 1
+
+
+class ConsumerGroupsHandler:
+    """Heartbeats and descriptions of consumer groups."""
+
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[GroupCoordinator],
+        config: GroupConfig,
+        *,
+        image: Callable[[], ClusterImage],
+    ) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._image = image
+        self._is_enabled = "consumer" in config.rebalance_protocols
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.CONSUMER_GROUP_HEARTBEAT: self.handle_consumer_group_heartbeat,
+            ApiKey.CONSUMER_GROUP_DESCRIBE: self.handle_consumer_group_describe,
+        }
+
+    def handle_consumer_group_heartbeat(
+        self, context: RequestContext, request: ConsumerGroupHeartbeatRequest
+    ) -> ConsumerGroupHeartbeatResponse | Awaitable[ConsumerGroupHeartbeatResponse]:
+        if not self._is_enabled:
+            return _refusal(error_for(ErrorCode.UNSUPPORTED_VERSION))
+        try:
+            self._validate(context.version, request)
+            owned = request.topic_partitions
+            heartbeat = Heartbeat(
+                group_id=request.group_id,
+                member_id=request.member_id,
+                member_epoch=request.member_epoch,
+                instance_id=request.instance_id,
+                rack_id=request.rack_id,
+                rebalance_timeout_ms=request.rebalance_timeout_ms,
+                topic_names=request.subscribed_topic_names,
+                topic_regex=request.subscribed_topic_regex,
+                server_assignor=request.server_assignor,
+                owned=None if owned is None else {each.topic_id: frozenset(each.partitions) for each in owned},
+                client_id=context.client_id or "",
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+            )
+            answer = self._runtime.write(
+                self._runtime.partition_for(request.group_id),
+                lambda shard, now_ms: shard.consumers.heartbeat(heartbeat, now_ms),
+            )
+        except KafkaError as error:
+            return _refusal(error)
+        return answer.result() if answer.done() else _answer(answer)
+
+    def _validate(self, version: int, request: ConsumerGroupHeartbeatRequest) -> None:
+        epoch = request.member_epoch
+        if (version >= _MEMBER_ID_FROM_CLIENT or epoch > 0 or epoch == LEAVE_EPOCH) and not request.member_id.strip():
+            raise InvalidRequestError("MemberId can't be empty.")
+        if not request.group_id.strip():
+            raise InvalidRequestError("GroupId can't be empty.")
+        if request.instance_id is not None and not request.instance_id.strip():
+            raise InvalidRequestError("InstanceId can't be empty.")
+        if request.rack_id is not None and not request.rack_id.strip():
+            raise InvalidRequestError("RackId can't be empty.")
+        if epoch == 0:
+            if request.rebalance_timeout_ms == NOT_TOLD:
+                raise InvalidRequestError("RebalanceTimeoutMs must be provided in first request.")
+            if request.topic_partitions is None or request.topic_partitions:
+                raise InvalidRequestError("TopicPartitions must be empty when (re-)joining.")
+            if request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
+                raise InvalidRequestError(
+                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
+                )
+        elif epoch == LEAVE_STATIC_EPOCH:
+            if request.instance_id is None:
+                raise InvalidRequestError("InstanceId can't be null.")
+        elif epoch < LEAVE_STATIC_EPOCH:
+            raise InvalidRequestError("MemberEpoch is invalid.")
+        assignor = request.server_assignor
+        if assignor is not None and assignor not in self._config.consumer_assignors:
+            raise UnsupportedAssignorError(
+                f"ServerAssignor {assignor} is not supported. Supported assignors: "
+                f"{', '.join(self._config.consumer_assignors)}."
+            )
+
+    def handle_consumer_group_describe(
+        self, context: RequestContext, request: ConsumerGroupDescribeRequest
+    ) -> ConsumerGroupDescribeResponse:
+        if not self._is_enabled:
+            return ConsumerGroupDescribeResponse(
+                groups=[
+                    DescribedGroup(group_id=group_id, error_code=ErrorCode.UNSUPPORTED_VERSION)
+                    for group_id in request.group_ids
+                ]
+            )
+        described = [self._describe(group_id) for group_id in request.group_ids]
+        if request.include_authorized_operations:
+            for group in described:
+                if group.error_code == ErrorCode.NONE:
+                    group.authorized_operations = GROUP_OPERATIONS
+        return ConsumerGroupDescribeResponse(groups=described)
+
+    def _describe(self, group_id: str) -> DescribedGroup:
+        if not group_id:
+            return DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
+        image = self._image()
+        try:
+            return self._runtime.read(
+                self._runtime.partition_for(group_id),
+                lambda shard: describe(_committed(shard, group_id), self._config.consumer_assignors[0], image),
+            )
+        except GroupIdNotFoundError as error:
+            return DescribedGroup(group_id=group_id, error_code=error.code, error_message=error.message)
+        except KafkaError as error:
+            return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
+
+
+def _committed(shard: GroupCoordinator, group_id: str) -> ConsumerGroup:
+    group = shard.groups.get_committed(group_id)
+    if group is None:
+        raise GroupIdNotFoundError(f"Group {group_id} not found.")
+    if not isinstance(group, ConsumerGroup):
+        raise GroupIdNotFoundError(f"Group {group_id} is not a consumer group.")
+    return group
+
+
+async def _answer(
+    written: asyncio.Future[ConsumerGroupHeartbeatResponse],
+) -> ConsumerGroupHeartbeatResponse:
+    try:
+        return await written
+    except KafkaError as error:
+        return _refusal(error)
+
+
+def _refusal(error: KafkaError) -> ConsumerGroupHeartbeatResponse:
+    code = client_error_code(error)
+    message = error.message if code == error.code else error_for(code).message
+    return ConsumerGroupHeartbeatResponse(error_code=code, error_message=message)
