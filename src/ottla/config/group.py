@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, OFFSET_RESET, ConfigType, at_least, one_of, row
-from ottla.config.reasons import CONSUMER_PROTOCOL, DEAD_LETTERS, SHARE_GROUPS, STREAMS_GROUPS
+from ottla.config.reasons import DEAD_LETTERS, SHARE_GROUPS, STREAMS_GROUPS
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -16,13 +16,15 @@ LOW = "LOW"
 # fmt: off
 ROWS = (
     row("consumer.assignment.interval.ms", INT, "1000", at_least(0), MEDIUM,
-        "Shortest time between two assignments of a group of the consumer protocol.", inert=CONSUMER_PROTOCOL),
+        "Shortest time between two assignments of a group of the consumer protocol."),
     row("consumer.assignor.offload.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
-        "Computes assignments beside the coordinator.", inert=CONSUMER_PROTOCOL, internal=True),
+        "Computes assignments beside the coordinator.",
+        inert="Assignments are computed where they are needed; groups are assigned once per interval at most.",
+        internal=True),
     row("consumer.heartbeat.interval.ms", INT, "5000", at_least(1), MEDIUM,
-        "Heartbeat interval the coordinator tells members of the consumer protocol.", inert=CONSUMER_PROTOCOL),
+        "Heartbeat interval the coordinator tells members of the consumer protocol."),
     row("consumer.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
-        "Session timeout of members of the consumer protocol.", inert=CONSUMER_PROTOCOL),
+        "Session timeout of members of the consumer protocol."),
     row("errors.deadletterqueue.copy.record.enable", BOOLEAN, "false", ANYTHING, MEDIUM,
         "Copies the whole record to the dead-letter topic.", refused=DEAD_LETTERS),
     row("errors.deadletterqueue.topic.name", STRING, "", ANYTHING, MEDIUM,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 SHARE_GROUPS = "Share groups (KIP-932) are not served yet."
 STREAMS_GROUPS = "Streams groups (KIP-1071) are not served yet."
-CONSUMER_PROTOCOL = "The consumer protocol (KIP-848) is not served yet; groups use the classic one."
 ONE_BROKER = "A single broker has no followers; this is read once there are several."
 TIERED_STORAGE = "Tiered storage is not served yet."
 EVENT_LOOP = "There is no such pool: one event loop does this work, with a few threads for disks."

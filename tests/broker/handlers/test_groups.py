@@ -371,6 +371,8 @@ def test_every_group_api_has_a_handler() -> None:
     async def main(world: GroupWorld) -> None:
         assert set(world.routes) == {
             ApiKey.FIND_COORDINATOR,
+            ApiKey.CONSUMER_GROUP_HEARTBEAT,
+            ApiKey.CONSUMER_GROUP_DESCRIBE,
             ApiKey.JOIN_GROUP,
             ApiKey.HEARTBEAT,
             ApiKey.LEAVE_GROUP,

@@ -5,7 +5,7 @@ becomes that of a consumer group: the generation is the group epoch and everybod
 and owned partitions. Members keep speaking the classic protocol (`classic_members`) until each is restarted.
 
 Down: only members of the classic protocol are left. The group epoch becomes the generation, targets become assignments, and
-a rebalance begins if the target is not what members have.
+a rebalance begins unless everybody has its target.
 
 Both are one append: the tombstones of the group that was, the records of the group that is. `group.consumer.migration.policy`
 says what is allowed. Parked requests are answered with REBALANCE_IN_PROGRESS on the way up: they come again.
@@ -31,6 +31,7 @@ from ottla.broker.coordinators.groups.consumer.member import (
     ClassicMembership,
     ConsumerMember,
     with_epoch,
+    without_epochs,
 )
 from ottla.broker.coordinators.groups.modern.metadata import metadata_hash
 from ottla.broker.coordinators.shard import CoordinatorRecord, Result
@@ -173,7 +174,7 @@ class Conversion:
         gone = {member.member_id for member in leaving}
         stay = [(member, member.member_id) for member in group.members.values() if member.member_id not in gone]
         written = group.tombstones()
-        classic = self._to_classic(group, stay, written, now_ms)
+        classic = self._to_classic(group, stay, written, now_ms, rebalance=True)
         for member_id in gone:
             self._consumers.cancel_timers(group.group_id, member_id)
         self._membership.take_over(
@@ -197,7 +198,7 @@ class Conversion:
         ]
         stay.append((joining, replaced.member_id))
         written += group.tombstones_of([member.member_id for member, _ in stay])
-        classic = self._to_classic(group, stay, written, now_ms)
+        classic = self._to_classic(group, stay, written, now_ms, rebalance=rebalance)
         self._consumers.cancel_timers(group.group_id, replaced.member_id)
         reason = "the group is no longer one of the consumer protocol, and its assignment was not the newest"
         self._membership.take_over(classic, reason, now_ms, rebalance=rebalance)
@@ -208,8 +209,14 @@ class Conversion:
         members: Sequence[tuple[ConsumerMember, str]],
         written: list[CoordinatorRecord],
         now_ms: int,
+        *,
+        rebalance: bool,
     ) -> ClassicGroup:
-        """Put a classic group of these members in the group's place; each gets the target of the member named beside it."""
+        """Put a classic group of these members in the group's place; each gets the target of the member named beside it.
+
+        If a rebalance follows, assignments say what members have, not what they should have (as Apache Kafka does): should
+        the group be converted again before the rebalance ends, nobody is taken to own what another has not given up.
+        """
         image = self._consumers.image()
         classic = ClassicGroup(
             group.group_id,
@@ -237,9 +244,8 @@ class Conversion:
         classic.subscribed_topics = classic.find_subscribed_topics()
         for member, source_id in members:
             own = classic.members[member.member_id]
-            own.assignment = write_assignment(
-                group.target_of(source_id, None), version_of(own.metadata(classic.protocol_name)), image
-            )
+            has = without_epochs(member.assigned) if rebalance else group.target_of(source_id, None)
+            own.assignment = write_assignment(has, version_of(own.metadata(classic.protocol_name)), image)
         assignments = {each.member_id: each.assignment for each in classic.members.values()}
         written.append(classic_records.group_metadata(group.group_id, classic.to_record(assignments)))
         # Not through replay: the group that the log would make is another object than the one that waits for its members.

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
 from ottla.broker.coordinators.groups.consumer import records
 from ottla.broker.coordinators.groups.consumer.assignors import ASSIGNORS
 from ottla.broker.coordinators.groups.consumer.conversion import Conversion
@@ -35,7 +36,7 @@ from ottla.broker.coordinators.groups.modern.assignor import Assignment, GroupSp
 from ottla.broker.coordinators.groups.modern.metadata import metadata_hash, topic_ids
 from ottla.broker.coordinators.shard import CoordinatorRecord, Result
 from ottla.broker.coordinators.timeline import Timeline
-from ottla.cluster.image import GROUPS
+from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS
 from ottla.errors import (
     FencedInstanceIdError,
     FencedMemberEpochError,
@@ -167,7 +168,9 @@ class ConsumerGroups:
         names_changed = self.write_subscription(group, before, after, written)
         regex_update = self.regexes.update(group, before, after, written, now_ms)
         epoch = group.group_epoch
-        bump = names_changed or regex_update is RegexUpdate.RESOLVED
+        is_converted = isinstance(self.parts.groups.get(request.group_id), ClassicGroup) and bool(group.members)
+        # A group that was a classic one is assigned anew in any case: its members may not have seen how topics have grown.
+        bump = names_changed or regex_update is RegexUpdate.RESOLVED or is_converted
         if bump or group.needs_refresh:
             epoch = self.write_epoch(group, before, after, written, bump=bump)
         target_epoch, target = self.update_target(group, epoch, before, after, written, now_ms)
@@ -190,9 +193,7 @@ class ConsumerGroups:
             response.assignment = _answer(after)
         # A large target assignment may need several batches: its epoch comes last, so half of it means nothing. Only a group
         # that changes its type must do so at once.
-        return Result(
-            response, written, atomic=self.parts.groups.get(request.group_id) is not group and bool(group.members)
-        )
+        return Result(response, written, atomic=is_converted)
 
     def _quiet_heartbeat(self, request: Heartbeat, now_ms: int) -> Result[ConsumerGroupHeartbeatResponse] | None:
         """Answer the heartbeat of a member that has nothing to tell, of a group where nothing happens: nearly all are so."""
@@ -349,7 +350,7 @@ class ConsumerGroups:
     ) -> tuple[int, Assignment]:
         """Compute the target assignment of this epoch, if it is time. Returns epoch and target that hold for the member."""
         epochs = group.epochs
-        interval_ms = self._config.consumer_assignment_interval_ms.of(self.overrides(group.group_id))
+        interval_ms = self._assignment_interval_ms(group.group_id)
         is_early = bool(epochs.assignment_timestamp_ms) and now_ms < epochs.assignment_timestamp_ms + interval_ms
         if epochs.assignment_epoch >= epoch or is_early:
             return epochs.assignment_epoch, group.target_of(after.member_id, after.instance_id)
@@ -514,6 +515,14 @@ class ConsumerGroups:
         """Forget all timers of a member."""
         for purpose in ("session", "rebalance", "join", "sync"):
             self._timers.cancel((f"consumer-{purpose}", group_id, member_id))
+
+    def _assignment_interval_ms(self, group_id: str) -> int:
+        """The broker's own value can be changed for all brokers while they run."""
+        image, setting = self.parts.image(), self._config.consumer_assignment_interval_ms
+        told = image.config(BROKERS, DEFAULT_ENTITY).get(f"group.{setting.group_key}")
+        if told is not None:
+            setting = setting._replace(value=int(told))
+        return setting.of(image.config(GROUPS, group_id))
 
     def _heartbeat_interval_ms(self, group_id: str) -> int:
         return self._config.consumer_heartbeat_interval_ms.of(self.overrides(group_id))
