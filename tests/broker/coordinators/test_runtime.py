@@ -373,10 +373,10 @@ def test_a_long_log_gives_the_loop_its_turns() -> None:
 
 def test_unknown_record_types_are_skipped() -> None:
     async def main(world: GroupWorld) -> None:
-        consumer_group = Record(0, 0, b"\x00\x03\x00\x01g", b"\x00\x00\x00\x00\x00\x05\x00")
+        of_another_type = Record(0, 0, b"\x00\x63\x00\x01g", b"\x00\x00\x00\x00\x00\x05\x00")
         from_the_future = Record(1, 0, b"\x00\x02\x00\x01g", b"\x00\x63whatever")
         short = Record(2, 0, b"\x00", None)
-        world.log.inject(0, build_batch([consumer_group, from_the_future, short]))
+        world.log.inject(0, build_batch([of_another_type, from_the_future, short]))
         await world.reload()
         assert world.runtime.loaded_partitions == [0]
         assert len(world.shard().groups) == 0

@@ -16,6 +16,9 @@ class NotedTimers:
     def schedule(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
         self.keys.append(key)
 
+    def schedule_if_absent(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
+        raise AssertionError("nothing is scheduled twice here")
+
     def cancel(self, key: TimerKey) -> None:
         raise AssertionError("nothing is cancelled here")
 

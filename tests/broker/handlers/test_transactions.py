@@ -107,8 +107,11 @@ def test_the_feature_is_announced() -> None:
 
     assert with_broker({}, ask) == [
         ([], []),
-        ([], [("transaction.version", 2)]),
-        ([("transaction.version", 0, 2)], [("transaction.version", 2)]),
+        ([], [("group.version", 1), ("transaction.version", 2)]),
+        (
+            [("group.version", 0, 1), ("transaction.version", 0, 2)],
+            [("group.version", 1), ("transaction.version", 2)],
+        ),
     ]
 
 
