@@ -153,6 +153,8 @@ class Simulation:
         for task in done:
             if not task.cancelled() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
+        if self.world.log.hold:
+            self.not_written.update(GROUPS)
         self.world.log.hold = False
         self.world.log.release()
         await self.world.settle()

@@ -6,9 +6,12 @@ Usage: python confluent_copier.py BOOTSTRAP NAME [key=value of the consumer ...]
 from __future__ import annotations
 
 import random
+import signal
 import sys
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+PATIENCE_S = 15
 
 
 def go_back(consumer: Consumer) -> None:
@@ -53,6 +56,9 @@ def main(bootstrap: str, name: str, options: list[str]) -> None:
     consumer.subscribe(["input"])
     print("ready", flush=True)
     while True:
+        # librdkafka's send_offsets_to_transaction() may wait for ever, whatever timeout it is given, when its coordinator
+        # was restarted (librdkafka#5456). The process ends then, and whoever watches it starts it again.
+        signal.alarm(PATIENCE_S)
         messages = []
         for message in consumer.consume(dice.randint(1, 30), 0.1):
             if (failure := message.error()) is None:

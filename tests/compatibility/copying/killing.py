@@ -103,7 +103,7 @@ class Copier:
         if client == "java":
             self._command = ["java", *JVM, *QUIET, "-cp", f"{compiled()}:{class_path()}", "Copier", *arguments]
         else:
-            self._command = [sys.executable, str(FOLDER / "confluent_copier.py"), *arguments]
+            self._command = [sys.executable, "-X", "faulthandler", str(FOLDER / "confluent_copier.py"), *arguments]
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -120,6 +120,12 @@ class Copier:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(30)
+
+    def say_where_it_is(self) -> None:
+        """Let it write the stacks of its threads into its log."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT if self._command[0] == "java" else signal.SIGABRT)
+            time.sleep(1)
 
     @property
     def aborts(self) -> int:
@@ -262,6 +268,8 @@ def run_round(
             if committed != sent.count:
                 complaints.append(f"the group's offsets add up to {committed} instead of {sent.count}")
             if complaints:
+                for copier in copiers:
+                    copier.say_where_it_is()
                 complaints += [f"\n--- {copier.name}\n{copier.text[-4000:]}" for copier in copiers]
                 complaints.append(f"\n--- broker\n{getattr(broker, 'output', '')[-4000:]}")
             output.close()
