@@ -319,6 +319,47 @@ def test_group_settings_reach_the_coordinator() -> None:
     assert config.offsets_retention_check_interval_ms == chosen["offsets.retention.check.interval.ms"]
 
 
+def test_streams_group_settings_reach_the_coordinator() -> None:
+    from ottla.broker.config import BrokerConfig
+    from ottla.broker.coordinators.groups.config import GroupConfig
+
+    chosen = {
+        "group.streams.session.timeout.ms": 51_000,
+        "group.streams.heartbeat.interval.ms": 7_000,
+        "group.streams.initial.rebalance.delay.ms": 11,
+        "group.streams.assignment.interval.ms": 22,
+        "group.streams.task.offset.interval.ms": 33_000,
+        "group.streams.acceptable.recovery.lag": 44,
+        "group.streams.num.standby.replicas": 2,
+        "group.streams.max.size": 9,
+        "group.streams.rack.aware.assignment.tags": "zone,row",
+        "group.streams.min.session.timeout.ms": 50_000,
+        "group.streams.max.session.timeout.ms": 52_000,
+        "group.streams.min.heartbeat.interval.ms": 6_000,
+        "group.streams.max.heartbeat.interval.ms": 8_000,
+        "group.streams.min.assignment.interval.ms": 20,
+        "group.streams.max.assignment.interval.ms": 30,
+        "group.streams.min.task.offset.interval.ms": 32_000,
+        "group.streams.max.standby.replicas": 3,
+    }
+    overrides = [f"{key}={value}" for key, value in chosen.items()]
+    config = GroupConfig.from_broker(BrokerConfig.from_sources(overrides=overrides)).streams
+    assert (config.session_timeout_ms, config.heartbeat_interval_ms) == (51_000, 7_000)
+    assert (config.initial_rebalance_delay_ms, config.assignment_interval_ms) == (11, 22)
+    assert (config.task_offset_interval_ms, config.acceptable_recovery_lag) == (33_000, 44)
+    assert (config.num_standby_replicas, config.max_size) == (2, 9)
+    assert config.assignment_configs == {"num.standby.replicas": "2", "rack.aware.assignment.tags": "zone,row"}
+    assert config.of_group({}) is config
+    low = dict.fromkeys(("streams.session.timeout.ms", "streams.heartbeat.interval.ms"), "1")
+    low |= dict.fromkeys(("streams.assignment.interval.ms", "streams.task.offset.interval.ms"), "1")
+    own = config.of_group(low)
+    assert (own.session_timeout_ms, own.heartbeat_interval_ms) == (50_000, 6_000)
+    assert (own.assignment_interval_ms, own.task_offset_interval_ms) == (20, 32_000)
+    own = config.of_group(dict.fromkeys(low, "70000") | {"streams.num.standby.replicas": "5"})
+    assert (own.session_timeout_ms, own.heartbeat_interval_ms) == (52_000, 8_000)
+    assert (own.assignment_interval_ms, own.num_standby_replicas) == (30, 3)
+
+
 def test_settings_of_coordinators_reach_the_runtime() -> None:
     async def ask(client: WireClient, broker: Broker) -> Any:
         config = broker.groups._config

@@ -41,6 +41,7 @@ from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
 from ottla.broker.handlers.share_fetch import ShareFetchHandler
 from ottla.broker.handlers.share_state import ShareStateHandlers
+from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.handlers.telemetry import TelemetryHandlers
 from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transaction_gate import TransactionGate
@@ -468,6 +469,7 @@ class Broker:
             ),
             ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
             OffsetsHandler(self.groups, image=image, gate=gate),
+            StreamsGroupsHandler(self.groups, GroupConfig.from_broker(config), create_topics=controller.create_topics),
             TransactionsHandler(
                 self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock
             ),

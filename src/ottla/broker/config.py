@@ -124,6 +124,23 @@ class BrokerConfig:
     group_consumer_min_session_timeout_ms: int = 45_000
     group_consumer_regex_refresh_interval_ms: int = 600_000
     group_consumer_session_timeout_ms: int = 45_000
+    group_streams_acceptable_recovery_lag: int = 10_000
+    group_streams_assignment_interval_ms: int = 1_000
+    group_streams_heartbeat_interval_ms: int = 5_000
+    group_streams_initial_rebalance_delay_ms: int = 3_000
+    group_streams_max_assignment_interval_ms: int = 15_000
+    group_streams_max_heartbeat_interval_ms: int = 15_000
+    group_streams_max_session_timeout_ms: int = 60_000
+    group_streams_max_size: int = INT_MAX
+    group_streams_max_standby_replicas: int = 2
+    group_streams_min_assignment_interval_ms: int = 0
+    group_streams_min_heartbeat_interval_ms: int = 5_000
+    group_streams_min_session_timeout_ms: int = 45_000
+    group_streams_min_task_offset_interval_ms: int = 15_000
+    group_streams_num_standby_replicas: int = 0
+    group_streams_rack_aware_assignment_tags: Sequence[str] = field(default_factory=list)
+    group_streams_session_timeout_ms: int = 45_000
+    group_streams_task_offset_interval_ms: int = 60_000
     offset_metadata_max_bytes: int = 4_096
     offsets_commit_timeout_ms: int = 5_000
     offsets_load_buffer_size: int = 5_242_880

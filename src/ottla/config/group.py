@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, OFFSET_RESET, ConfigType, at_least, one_of, row
-from ottla.config.reasons import DEAD_LETTERS, SHARE_GROUPS, STREAMS_GROUPS
+from ottla.config.reasons import DEAD_LETTERS, SHARE_GROUPS, STREAMS_ASSIGNOR, STREAMS_WARMUP
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -50,25 +50,25 @@ ROWS = (
     row("share.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
         "Session timeout of share group members.", inert=SHARE_GROUPS),
     row("streams.acceptable.recovery.lag", LONG, "10000", at_least(0), MEDIUM,
-        "Lag below which a task counts as caught up.", inert=STREAMS_GROUPS, internal=True),
+        "Lag below which a task counts as caught up.", internal=True),
     row("streams.assignment.interval.ms", INT, "1000", at_least(0), MEDIUM,
-        "Shortest time between two assignments of a streams group.", inert=STREAMS_GROUPS),
+        "Shortest time between two assignments of a streams group."),
     row("streams.assignor.name", STRING, None, ANYTHING, MEDIUM,
-        "The assignor of a streams group.", inert=STREAMS_GROUPS),
+        "The assignor of a streams group.", inert=STREAMS_ASSIGNOR),
     row("streams.assignor.offload.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
-        "Computes assignments beside the coordinator.", inert=STREAMS_GROUPS, internal=True),
+        "Computes assignments beside the coordinator.", inert=STREAMS_ASSIGNOR, internal=True),
     row("streams.heartbeat.interval.ms", INT, "5000", at_least(1), MEDIUM,
-        "Heartbeat interval of streams group members.", inert=STREAMS_GROUPS),
+        "Heartbeat interval of streams group members."),
     row("streams.initial.rebalance.delay.ms", INT, "3000", at_least(0), MEDIUM,
-        "How long the first assignment of a streams group waits for more members.", inert=STREAMS_GROUPS),
+        "How long the first assignment of a streams group waits for more members."),
     row("streams.num.standby.replicas", INT, "0", at_least(0), MEDIUM,
-        "Standby tasks per task.", inert=STREAMS_GROUPS),
+        "Standby tasks per task."),
     row("streams.num.warmup.replicas", INT, "2", at_least(0), MEDIUM,
-        "Tasks warmed up at once.", inert=STREAMS_GROUPS, internal=True),
+        "Tasks warmed up at once.", inert=STREAMS_WARMUP, internal=True),
     row("streams.rack.aware.assignment.tags", LIST, "", ANYTHING, LOW,
-        "Client tags over which standby tasks are spread.", inert=STREAMS_GROUPS),
+        "Client tags over which standby tasks are spread."),
     row("streams.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
-        "Session timeout of streams group members.", inert=STREAMS_GROUPS),
+        "Session timeout of streams group members."),
     row("streams.task.offset.interval.ms", INT, "60000", at_least(1), MEDIUM,
-        "How often members report their tasks' offsets.", inert=STREAMS_GROUPS, internal=True),
+        "How often members report their tasks' offsets.", internal=True),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 SHARE_GROUPS = "Share groups (KIP-932) are not served yet."
-STREAMS_GROUPS = "Streams groups (KIP-1071) are not served yet."
+STREAMS_ASSIGNOR = "There is one assignor of streams tasks, `sticky`, and it runs at once, on the event loop."
+STREAMS_WARMUP = "As in Kafka 4.4, no task is warmed up yet."
 ONE_BROKER = "A single broker has no followers; this is read once there are several."
 TIERED_STORAGE = "Tiered storage is not served yet."
 EVENT_LOOP = "There is no such pool: one event loop does this work, with a few threads for disks."

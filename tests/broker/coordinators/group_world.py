@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -20,8 +20,12 @@ from ottla.broker.coordinators.shard import DeletedTopic
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.cluster.controller import TopicResult
+from ottla.cluster.decisions.topics import NewTopic
 from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, ImageDelta, PartitionImage, TopicImage
+from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import GROUP_METADATA_TOPIC
@@ -86,11 +90,28 @@ class GroupWorld:
         )
         self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
         self.consumers = ConsumerGroupsHandler(self.runtime, self.config, image=lambda: self.image)
-        self.routes = {**self.groups.routes(), **self.consumers.routes(), **self.offsets.routes()}
+        self.streams = StreamsGroupsHandler(self.runtime, self.config, create_topics=self.create_topics)
+        handlers = (self.groups, self.consumers, self.offsets, self.streams)
+        self.routes = {key: handler for each in handlers for key, handler in each.routes().items()}
 
     async def ensure_topic(self, name: str) -> None:
         self.created.append(name)
         self.add_topic(name, 1000, self.partition_count)
+
+    async def create_topics(self, wishes: Sequence[NewTopic]) -> list[TopicResult]:
+        """Make topics as the controller would; a replication factor of 9 is too much for it."""
+        results = []
+        for wish in wishes:
+            error = ErrorCode.NONE
+            if wish.replication_factor == 9:
+                error = ErrorCode.INVALID_REPLICATION_FACTOR
+            elif wish.name in self.image.topics:
+                error = ErrorCode.TOPIC_ALREADY_EXISTS
+            else:
+                self.created.append(f"{wish.name}:{wish.num_partitions}")
+                self.add_topic(wish.name, 2000 + len(self.image.topics), wish.num_partitions)
+            results.append(TopicResult(name=wish.name, error=error))
+        return results
 
     def add_topic(self, name: str, number: int, partition_count: int) -> None:
         """Make a topic, or let one grow."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 from tests.broker.coordinators.group_world import GroupWorld
@@ -473,19 +474,26 @@ def parse(text: str) -> tuple[list[Block], list[str]]:
     return blocks, prose
 
 
-def play(text: str) -> str:
+def group_config(words: list[str]) -> GroupConfig:
+    """Return the configuration that the first line of a transcript may give."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        settings[key] = milliseconds(value) if re.fullmatch(r"-?\d+(ms|s|m|h|d)", value) else int(value)
+    return GroupConfig(**settings)
+
+
+def play(
+    text: str, make: type[Scenario] = Scenario, configure: Callable[[list[str]], GroupConfig] = group_config
+) -> str:
     """Run a transcript; return it with what really came of each command."""
     blocks, epilogue = parse(text)
-    settings: dict[str, Any] = {}
-    if blocks and blocks[0][1].startswith("config "):
-        for word in blocks[0][1].split()[1:]:
-            key, _, value = word.partition("=")
-            settings[key] = milliseconds(value) if re.fullmatch(r"-?\d+(ms|s|m|h|d)", value) else int(value)
+    given = blocks[0][1].split()[1:] if blocks and blocks[0][1].startswith("config ") else []
 
     async def run(loop: VirtualLoop) -> str:
-        world = GroupWorld(loop, config=GroupConfig(**settings))
+        world = GroupWorld(loop, config=configure(given))
         await world.start()
-        scenario = Scenario(world)
+        scenario = make(world)
         lines: list[str] = []
         for prose, command, _ in blocks:
             lines += [*prose, f"> {command}"]

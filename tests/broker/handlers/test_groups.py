@@ -384,6 +384,9 @@ def test_every_group_api_has_a_handler() -> None:
             ApiKey.OFFSET_FETCH,
             ApiKey.OFFSET_DELETE,
             ApiKey.TXN_OFFSET_COMMIT,
+            ApiKey.STREAMS_GROUP_HEARTBEAT,
+            ApiKey.STREAMS_GROUP_DESCRIBE,
+            ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE,
         }
 
     in_group_world(main)

@@ -91,7 +91,7 @@ async def state(client: WireClient) -> str:
     return row.transaction_state or ErrorCode(row.error_code).name
 
 
-def test_the_feature_is_announced() -> None:
+def test_features_are_announced() -> None:
     async def ask(client: WireClient, broker: Broker) -> list[object]:
         found: list[object] = []
         for version in (2, 3, 4):
@@ -107,10 +107,10 @@ def test_the_feature_is_announced() -> None:
 
     assert with_broker({}, ask) == [
         ([], []),
-        ([], [("group.version", 1), ("transaction.version", 2)]),
+        ([], [("group.version", 1), ("streams.version", 1), ("transaction.version", 2)]),
         (
-            [("group.version", 0, 1), ("transaction.version", 0, 2)],
-            [("group.version", 1), ("transaction.version", 2)],
+            [("group.version", 0, 1), ("streams.version", 0, 1), ("transaction.version", 0, 2)],
+            [("group.version", 1), ("streams.version", 1), ("transaction.version", 2)],
         ),
     ]
 

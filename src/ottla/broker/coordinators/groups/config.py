@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ottla.broker.coordinators.groups.streams.config import StreamsConfig
 
 if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
@@ -71,6 +73,7 @@ class GroupConfig:
         consumer_assignors: `group.consumer.assignors`; the first is the default.
         consumer_migration_policy: `group.consumer.migration.policy`.
         consumer_regex_refresh_interval_ms: `group.consumer.regex.refresh.interval.ms`.
+        streams: of streams groups.
     """
 
     session_timeout_ms_min: int = 6_000
@@ -89,6 +92,7 @@ class GroupConfig:
     consumer_assignors: tuple[str, ...] = ("uniform", "range")
     consumer_migration_policy: MigrationPolicy = MigrationPolicy.BIDIRECTIONAL
     consumer_regex_refresh_interval_ms: int = 600_000
+    streams: StreamsConfig = field(default_factory=StreamsConfig)
 
     @staticmethod
     def from_broker(config: BrokerConfig) -> GroupConfig:
@@ -124,4 +128,5 @@ class GroupConfig:
             consumer_assignors=config.group_consumer_assignors,
             consumer_migration_policy=MigrationPolicy(config.group_consumer_migration_policy.lower()),
             consumer_regex_refresh_interval_ms=config.group_consumer_regex_refresh_interval_ms,
+            streams=StreamsConfig.from_broker(config),
         )

@@ -24,6 +24,7 @@ from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import ConsumerGroups
 from ottla.broker.coordinators.groups.group import Group, GroupFamily, GroupType, Replay, RunBackground, ShardParts
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit, PartitionKey
+from ottla.broker.coordinators.groups.streams.family import StreamsGroups
 from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
 from ottla.broker.coordinators.timeline import TimelineDict
 from ottla.cluster.image import ClusterImage
@@ -122,9 +123,11 @@ class GroupCoordinator:
         self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
         self.consumers = ConsumerGroups(self.parts, self.membership)
         self._classic_members = ClassicMembers(self.consumers)
+        self.streams = StreamsGroups(self.parts)
         self._families: dict[GroupType, GroupFamily] = {
             GroupType.CLASSIC: self.membership,
             GroupType.CONSUMER: self.consumers,
+            GroupType.STREAMS: self.streams,
         }
         self._replays: dict[type[Message], Replay] = {}
         for family in self._families.values():
