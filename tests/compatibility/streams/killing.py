@@ -26,6 +26,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from tests.compatibility.streams.application import Application, compile_application
+from tests.support import kafka_anchor
 from tests.support.broker_process import BrokerProcess, RunningBroker
 
 APPLICATION = "killable"
@@ -215,26 +216,11 @@ def run_round(
         topics = [NewTopic(name, PARTITIONS, 1) for name in ("lines", "left", "right", "counts", "pairs")]
         for created in admin.create_topics(topics).values():
             created.result(30)
-        config = {
-            "bootstrap.servers": broker.address,
-            "application.id": APPLICATION,
-            "group.protocol": protocol,
-            "commit.interval.ms": "100",
-            "max.poll.records": "40",
-            "num.stream.threads": "1",
-            "poll.ms": "50",
-            "reconnect.backoff.max.ms": "300",
-            "repartition.purge.interval.ms": "1000",
-            "consumer.auto.offset.reset": "earliest",
-        }
+        config = application_config(broker, protocol)
         if protocol == "classic":
-            config |= {
-                "session.timeout.ms": "4000",
-                "heartbeat.interval.ms": "500",
-                "num.standby.replicas": str(seed % 2),
-                "acceptable.recovery.lag": "0",
-                "probing.rebalance.interval.ms": "60000",
-            }
+            config["num.standby.replicas"] = str(seed % 2)
+        else:
+            set_standbys(broker, seed % 2)
         instances = [Application(classes, directory, f"instance-{number}", config) for number in range(2)]
         sent = Input(dice, broker, int(time.time() * 1000) - 60_000)
         output = CommittedOutput(broker)
@@ -286,6 +272,39 @@ def run_round(
         )
     finally:
         broker.close()
+
+
+def application_config(broker: RunningBroker, protocol: str) -> dict[str, str]:
+    """What the application is started with: small steps, quick to notice that somebody has died."""
+    config = {
+        "bootstrap.servers": broker.address,
+        "application.id": APPLICATION,
+        "group.protocol": protocol,
+        "commit.interval.ms": "100",
+        "max.poll.records": "40",
+        "num.stream.threads": "1",
+        "poll.ms": "50",
+        "reconnect.backoff.max.ms": "300",
+        "repartition.purge.interval.ms": "1000",
+        "consumer.auto.offset.reset": "earliest",
+    }
+    if protocol == "classic":
+        config |= {
+            "session.timeout.ms": "4000",
+            "heartbeat.interval.ms": "500",
+            "acceptable.recovery.lag": "0",
+            "probing.rebalance.interval.ms": "60000",
+        }
+    return config
+
+
+def set_standbys(broker: RunningBroker, number: int) -> None:
+    """Set how many copies of its state the group keeps: with the streams protocol that is the group's setting."""
+    done = kafka_anchor.run_tool(
+        "kafka-configs", "--bootstrap-server", broker.address, "--alter", "--entity-type", "groups",
+        "--entity-name", APPLICATION, "--add-config", f"streams.num.standby.replicas={number}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def committed_offset_complaints(admin: AdminClient, sent: Input) -> Iterator[str]:
