@@ -24,6 +24,7 @@ from ottla.cluster.decisions.configs import (
     validate_group_config,
     validate_topic_config,
 )
+from ottla.cluster.decisions.default_topics import ControllerSettings, default_topic, internal_topic_configs
 from ottla.cluster.decisions.election import elect_on_request, elections_at_start
 from ottla.cluster.decisions.recovery import FoundPartition, rebuild_topics
 from ottla.cluster.decisions.refusal import Refusal
@@ -78,7 +79,7 @@ from ottla.cluster.tree import (
 from ottla.config import BROKER, GROUP, TOPIC, ConfigError
 from ottla.config.effective import Levels
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
-from ottla.types import GROUP_METADATA_TOPIC, SHARE_GROUP_STATE_TOPIC, TRANSACTION_STATE_TOPIC, TopicPartition
+from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -102,29 +103,6 @@ PARTITIONS_PER_MULTI = 10_000
 
 class InconsistentClusterIdError(Exception):
     """The tree belongs to another cluster than the data directories."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControllerSettings:
-    """What the controller takes from the broker's configuration."""
-
-    node_id: int
-    rack: str | None = None
-    num_partitions: int = 1
-    default_replication_factor: int = 1
-    offsets_topic_num_partitions: int = 50
-    offsets_topic_replication_factor: int = 3
-    offsets_topic_segment_bytes: int = 104_857_600
-    transaction_topic_num_partitions: int = 50
-    transaction_topic_replication_factor: int = 3
-    transaction_topic_min_isr: int = 2
-    transaction_topic_segment_bytes: int = 104_857_600
-    share_topic_num_partitions: int = 50
-    share_topic_replication_factor: int = 3
-    share_topic_min_isr: int = 2
-    share_topic_segment_bytes: int = 104_857_600
-    #: The broker's static settings as text; defaults of topics come from here.
-    static: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,11 +247,7 @@ class Controller:
                     node_id,
                     self._random,
                     settings=None if keep_everything else {},
-                    internal_settings={
-                        GROUP_METADATA_TOPIC: self._offsets_topic_settings(),
-                        TRANSACTION_STATE_TOPIC: self._transaction_topic_settings(),
-                        SHARE_GROUP_STATE_TOPIC: self._share_topic_settings(),
-                    },
+                    internal_settings=internal_topic_configs(self._settings, len(self.image.brokers)),
                 )
                 notes = rebuilt.notes
                 await self._create(rebuilt.plans)
@@ -331,7 +305,7 @@ class Controller:
             if name == CLUSTER_METADATA_TOPIC:
                 return TopicResult(name=name, error=ErrorCode.INVALID_TOPIC_EXCEPTION)
             try:
-                result = (await self.create_topics([self._default_topic(name)]))[0]
+                result = (await self.create_topics([default_topic(name, self._settings, len(self.image.brokers))]))[0]
             except KafkaError as error:
                 return TopicResult(name=name, error=error.code, message=error.message)
             # Somebody else may have made it meanwhile: all the better.
@@ -344,64 +318,6 @@ class Controller:
             num_partitions=len(topic.partitions),
             replication_factor=len(topic.partitions[0].replicas),
         )
-
-    def _default_topic(self, name: str) -> NewTopic:
-        settings = self._settings
-        broker_count = max(len(self.image.brokers), 1)
-        if name == GROUP_METADATA_TOPIC:
-            return NewTopic(
-                name=name,
-                num_partitions=settings.offsets_topic_num_partitions,
-                replication_factor=min(settings.offsets_topic_replication_factor, broker_count),
-                configs=self._offsets_topic_settings(),
-            )
-        if name == TRANSACTION_STATE_TOPIC:
-            return NewTopic(
-                name=name,
-                num_partitions=settings.transaction_topic_num_partitions,
-                replication_factor=min(settings.transaction_topic_replication_factor, broker_count),
-                configs=self._transaction_topic_settings(),
-            )
-        if name == SHARE_GROUP_STATE_TOPIC:
-            return NewTopic(
-                name=name,
-                num_partitions=settings.share_topic_num_partitions,
-                replication_factor=min(settings.share_topic_replication_factor, broker_count),
-                configs=self._share_topic_settings(),
-            )
-        return NewTopic(name=name)
-
-    def _offsets_topic_settings(self) -> dict[str, str]:
-        """Return what Kafka gives __consumer_offsets. A segment size below the minimum of topics is raised to it."""
-        return {
-            "cleanup.policy": "compact",
-            "compression.type": "producer",
-            "segment.bytes": str(max(self._settings.offsets_topic_segment_bytes, 1 << 20)),
-        }
-
-    def _transaction_topic_settings(self) -> dict[str, str]:
-        """Return what Kafka gives __transaction_state; of in-sync replicas, not more than there are replicas."""
-        settings = self._settings
-        replicas = min(settings.transaction_topic_replication_factor, max(len(self.image.brokers), 1))
-        return {
-            "cleanup.policy": "compact",
-            "compression.type": "uncompressed",
-            "min.insync.replicas": str(min(settings.transaction_topic_min_isr, replicas)),
-            "segment.bytes": str(max(settings.transaction_topic_segment_bytes, 1 << 20)),
-            "unclean.leader.election.enable": "false",
-        }
-
-    def _share_topic_settings(self) -> dict[str, str]:
-        """Return what Kafka gives __share_group_state: its coordinator deletes what is of no use any more, nobody else."""
-        settings = self._settings
-        replicas = min(settings.share_topic_replication_factor, max(len(self.image.brokers), 1))
-        return {
-            "cleanup.policy": "delete",
-            "compression.type": "producer",
-            "min.insync.replicas": str(min(settings.share_topic_min_isr, replicas)),
-            "retention.ms": "-1",
-            "segment.bytes": str(max(settings.share_topic_segment_bytes, 1 << 20)),
-        }
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:
         """Delete topics and their settings, in one transaction."""

@@ -1,9 +1,10 @@
 """LogManager: all logs of a broker, in one or several directories, and the work behind them.
 
 Opens and recovers the logs at start, makes and deletes them, notes offsets in checkpoints, closes everything so that the
-next start need not read. Runs in the background: retention, checkpoints, timed flushes, expiry of producers, compaction,
-unlinking of deleted files. All of it leaves the loop in small slices (`Offload`); where it changes a log it holds that
-log's lock, never for an fsync, so that an append may wait for it shortly (`PartitionLog.append_would_wait`).
+next start need not read. What `background` runs by the clock is here, too: retention, checkpoints, timed flushes, expiry
+of producers, compaction, unlinking of deleted files. All of it leaves the loop in small slices (`Offload`); where it changes
+a log it holds that log's lock, never for an fsync, so that an append may wait for it shortly
+(`PartitionLog.append_would_wait`).
 
 A directory whose disk fails (any `OSError` but "no space" and "no descriptor") goes offline: its logs refuse everything,
 the owner is told, and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is
@@ -15,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ottla import failpoints
 from ottla.errors import KafkaStorageError, StorageError
+from ottla.storage.background import run_in_background
 from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
 from ottla.storage.cleaner import Cleaner
 from ottla.storage.compaction import DEFAULT_LOAD_FACTOR, DEFAULT_MEMORY_BYTES, CleaningResult
@@ -31,6 +32,7 @@ from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
 from ottla.storage.log_directory import DELETE_SUFFIX, STRAY_SUFFIX, Checkpoints, LogDirectory, renamed
 from ottla.storage.open_files import DEFAULT_CAPACITY, OpenFiles
+from ottla.storage.removals import Removals
 from ottla.storage.shortages import Shortages
 from ottla.types import TopicPartition
 
@@ -49,8 +51,6 @@ SLICE = 64
 OPEN_LANES = 2
 #: Slices at once while closing: fsyncs that wait together are merged by the file system.
 CLOSE_LANES = 8
-#: How often logs with `flush.ms` are looked at.
-FLUSH_TICK_MS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +155,7 @@ class LogManager:
         self._renaming = lock_factory()
         #: Deleted logs whose directories could not be renamed yet.
         self._undeleted: dict[TopicPartition, PartitionLog] = {}
-        #: By directory: (when, path, whether it is a directory).
-        self._removals: dict[str, deque[tuple[int, str, bool]]] = {}
+        self._removals = Removals(files, self.offload_of, clock.wall_ms)
         self._flush_due: dict[PartitionLog, None] = {}
         self._loaded = False
         self._found: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
@@ -250,7 +249,7 @@ class LogManager:
         self.directories[directory.path] = directory
         for name in directory.names:
             if name.endswith(DELETE_SUFFIX):
-                self._remove_later(directory.path, 0, f"{directory.path}/{name}", is_directory=True)
+                self._removals.add(directory.path, 0, f"{directory.path}/{name}", is_directory=True)
         return [(directory, name, partition, checkpoints) for name, partition in directory.partition_names()]
 
     def _open_logs(
@@ -378,7 +377,7 @@ class LogManager:
                         self._undeleted[topic_partition] = log
                     raise
                 due = self.clock.wall_ms() + log.config.file_delete_delay_ms
-                self._remove_later(parent, due, target, is_directory=True)
+                self._removals.add(parent, due, target, is_directory=True)
                 self.files.sync_dir(parent)
             except OSError as error:
                 if error.errno in PASSING:
@@ -434,10 +433,7 @@ class LogManager:
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
         due = self.clock.wall_ms() + log.config.file_delete_delay_ms
         for path in paths:
-            self._remove_later(log.directory.rpartition("/")[0], due, path, is_directory=False)
-
-    def _remove_later(self, directory: str, due_ms: int, path: str, *, is_directory: bool) -> None:
-        self._removals.setdefault(directory, deque()).append((due_ms, path, is_directory))
+            self._removals.add(log.directory.rpartition("/")[0], due, path, is_directory=False)
 
     def on_refused(self, log: PartitionLog, error: OSError) -> None:
         self._note_shortage(log.directory.rpartition("/")[0], error)
@@ -486,6 +482,8 @@ class LogManager:
 
     async def flush_by_time(self, directory: str | None = None) -> None:
         """Flush the logs whose oldest unflushed record is older than flush.ms."""
+        if not self._any_flush_ms:
+            return
         now_ms = self.clock.wall_ms()
         due = [
             self.commit(log)
@@ -546,58 +544,8 @@ class LogManager:
     # -- background
 
     async def run(self) -> None:
-        """Do the background work until cancelled. Each directory has its own: a disk that hangs holds up no other's."""
-        async with asyncio.TaskGroup() as group:
-            for path in self.directories:
-                self._run_directory(group, path)
-            group.create_task(self._run_cleaner())
-            group.create_task(self.shortages.watch())
-
-    def _run_directory(self, group: asyncio.TaskGroup, path: str) -> None:
-        settings = self.settings
-        checkpoint_interval_ms = min(
-            settings.flush_offset_checkpoint_interval_ms, settings.flush_start_offset_checkpoint_interval_ms
-        )
-        for interval_ms, task in (
-            (settings.retention_check_interval_ms, self.apply_retention),
-            (settings.high_watermark_checkpoint_interval_ms, self.checkpoint_high_watermarks),
-            (checkpoint_interval_ms, self.checkpoint),
-            (settings.producer_id_expiration_check_interval_ms, self.expire_producers),
-        ):
-            group.create_task(self._every(interval_ms, task, path))
-        group.create_task(self._run_flusher(path))
-        group.create_task(self._run_removals(path))
-
-    async def _every(self, interval_ms: int, task: Callable[[str], Awaitable[object]], path: str) -> None:
-        await asyncio.sleep(self.settings.initial_task_delay_ms / 1000)
-        while True:
-            try:
-                await task(path)
-            except Exception:
-                logger.exception("background task %s failed and is tried again", task)
-            await asyncio.sleep(interval_ms / 1000)
-
-    async def _run_flusher(self, path: str) -> None:
-        tick_ms = min(FLUSH_TICK_MS, self.settings.flush_scheduler_interval_ms)
-        while True:
-            await asyncio.sleep(tick_ms / 1000)
-            if self._any_flush_ms:
-                await self.flush_by_time(path)
-
-    async def _run_cleaner(self) -> None:
-        while True:
-            try:
-                busy = self.settings.cleaner_enable and await self.clean_dirtiest() is not None
-            except Exception:
-                logger.exception("compaction failed and is tried again")
-                busy = False
-            if not busy:
-                await asyncio.sleep(self.settings.cleaner_backoff_ms / 1000)
-
-    async def _run_removals(self, path: str) -> None:
-        while True:
-            await self.remove_deleted_files(path)
-            await asyncio.sleep(1)
+        """Do the background work until cancelled; see `background`."""
+        await run_in_background(self)
 
     async def apply_retention(self, directory: str | None = None) -> int:
         """Delete the segments that retention lets go; return how many. Foreign directories are left alone."""
@@ -651,46 +599,17 @@ class LogManager:
         """Unlink what was deleted and whose delay is over; return how many files and directories."""
         total = 0
         for path in list(self.directories) if directory is None else [directory]:
-            total += await self._remove_due(path, all_of_them=all_of_them)
+            for topic_partition, log in list(self._undeleted.items()):
+                if log.directory.rpartition("/")[0] == path:
+                    await self.offload_of(path).run(self._try_rename_deleted, topic_partition)
+            total += await self._removals.run(path, all_of_them=all_of_them)
         return total
-
-    async def _remove_due(self, directory: str, *, all_of_them: bool) -> int:
-        offload = self.offload_of(directory)
-        for topic_partition, log in list(self._undeleted.items()):
-            if log.directory.rpartition("/")[0] == directory:
-                await offload.run(self._try_rename_deleted, topic_partition)
-        removals = self._removals.setdefault(directory, deque())
-        now_ms = self.clock.wall_ms()
-        due: list[tuple[str, bool]] = []
-        # Delays differ by topic, so that the queue is not quite in order.
-        for _ in range(len(removals)):
-            item = removals.popleft()
-            if all_of_them or item[0] <= now_ms:
-                due.append(item[1:])
-            else:
-                removals.append(item)
-        for start in range(0, len(due), SLICE):
-            await offload.run(self._remove, due[start : start + SLICE])
-        return len(due)
 
     def _try_rename_deleted(self, topic_partition: TopicPartition) -> None:
         try:
             self._rename_deleted(topic_partition)
         except (OSError, KafkaStorageError) as error:
             logger.warning("%s", error)
-
-    def _remove(self, due: list[tuple[str, bool]]) -> None:
-        for path, is_directory in due:
-            try:
-                failpoints.hit("log.unlink")
-                if is_directory:
-                    self.files.remove_tree(path)
-                else:
-                    self.files.remove(path)
-            except FileNotFoundError:
-                continue  # its partition was deleted meanwhile
-            except OSError as error:
-                logger.warning("%s could not be removed: %s", path, error)
 
     def _sliced(self, logs: list[PartitionLog]) -> Iterable[list[PartitionLog]]:
         for start in range(0, len(logs), SLICE):
