@@ -171,10 +171,10 @@ class FetchSessionCache:
         if not session.partitions:
             del self._sessions[session.session_id]
             return FetchContext(ErrorCode.NONE, [])
-        for asked in session.partitions.values():
-            # A topic may have been unknown when the session began, or deleted since.
-            if session.uses_topic_ids and not asked.topic:
-                asked.topic = topic_names.get(asked.topic_id, "")
+        if session.uses_topic_ids:
+            for asked in session.partitions.values():
+                if not asked.topic:  # unknown when the session began, or deleted since
+                    asked.topic = topic_names.get(asked.topic_id, "")
         if len(session.partitions) > SESSION_PARTITIONS_MAX:
             del self._sessions[session.session_id]  # answered in full, without an id: the client begins anew
             return FetchContext(ErrorCode.NONE, list(session.partitions.values()))
