@@ -49,5 +49,6 @@ class RequestContext:
         return known if isinstance(known, ClientSoftware) else None
 
 
-#: Answers one request with a message, with something to await, or with None where the protocol has no answer (acks=0).
+#: Answers one request with a message or its encoded body, with something to await, or with None where the protocol has no
+#: answer (acks=0).
 Handler = Callable[[RequestContext, Any], Any | Awaitable[Any]]

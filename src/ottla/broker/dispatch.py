@@ -257,15 +257,22 @@ class Dispatcher:
         return _frame(self._route(ApiKey.API_VERSIONS, 0), correlation_id, response)
 
 
-def _frame(route: _Route, correlation_id: int, message: Message) -> list[Buffer]:
-    """Return size, header and body. Large record sets stay buffers of their own: nothing of them is copied here."""
-    try:
-        chunks = encode_chunks(message, route.version)
-    except LocalProtocolError:
-        # A message that quotes a name of 32,767 bytes, legal in a request, has outgrown what a string may be.
-        if not _shorten_error_messages(message):
-            raise
-        chunks = encode_chunks(message, route.version)
+def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list[Buffer]:
+    """Return size, header and body (encoded already, or not).
+
+    Large record sets stay buffers of their own: nothing of them is copied here.
+    """
+    chunks: list[Buffer]
+    if isinstance(message, bytes):
+        chunks = [message]
+    else:
+        try:
+            chunks = encode_chunks(message, route.version)
+        except LocalProtocolError:
+            # A message that quotes a name of 32,767 bytes, legal in a request, has outgrown what a string may be.
+            if not _shorten_error_messages(message):
+                raise
+            chunks = encode_chunks(message, route.version)
     size = sum(map(len, chunks))
     if route.flexible_header:
         head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
+from ottla.protocol.codec import encode
 from ottla.protocol.messages.metadata import (
     MetadataRequest,
     MetadataResponse,
@@ -38,6 +39,10 @@ CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12
 LOOKUP_BY_ID = 12
 
 
+#: Encoded answers kept until the image changes: every client of an application asks for the same topics.
+KEPT_MAX = 32
+
+
 class MetadataHandler:
     """Answers from the image of the moment; creates topics on demand."""
 
@@ -55,11 +60,37 @@ class MetadataHandler:
         self._auto_create = auto_create
         self._create_topic = create_topic
         self._check_name = check_name
+        self._kept_of: ClusterImage | None = None
+        self._kept: dict[object, bytes] = {}
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.METADATA: self.handle_metadata}
 
     def handle_metadata(
+        self, context: RequestContext, request: MetadataRequest
+    ) -> MetadataResponse | bytes | Awaitable[MetadataResponse]:
+        """Answer, encoded where it can be kept: what an image says of the same topics at the same address is the same."""
+        image = self._image()
+        if image is not self._kept_of:
+            self._kept_of = image
+            self._kept = {}
+        key = (
+            context.version,
+            None if request.topics is None else tuple((t.name, t.topic_id) for t in request.topics),
+            request.include_cluster_authorized_operations,
+            request.include_topic_authorized_operations,
+            tuple(self._addresses.of_brokers(context)),
+        )
+        body = self._kept.get(key)
+        if body is not None:
+            return body
+        answer = self._describe_topics(context, request)
+        if isinstance(answer, MetadataResponse) and len(self._kept) < KEPT_MAX:
+            body = self._kept[key] = encode(answer, context.version)
+            return body
+        return answer
+
+    def _describe_topics(
         self, context: RequestContext, request: MetadataRequest
     ) -> MetadataResponse | Awaitable[MetadataResponse]:
         version = context.version
