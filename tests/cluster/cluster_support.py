@@ -27,6 +27,9 @@ class ManualClock:
     def wall_ms(self) -> int:
         return self.now_ms
 
+    def thread_waits(self) -> int:
+        return 0
+
 
 @dataclass
 class Cluster:

@@ -39,6 +39,9 @@ class FixedClock:
     def wall_ms(self) -> int:
         return self.now_ms
 
+    def thread_waits(self) -> int:
+        return 0
+
 
 class Bench:
     """A disk and the brokers that use it one after the other."""

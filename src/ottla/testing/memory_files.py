@@ -99,6 +99,7 @@ class MemoryFile:
 
     def append(self, data: Buffer) -> None:
         self._check("append")
+        self._disk.hesitate()
         room = self._disk.capacity - self._disk.used
         view = memoryview(data)
         if len(view) > room:
@@ -162,6 +163,7 @@ class MemoryFiles:
         capacity: bytes of file content that fit; beyond, an append writes what fits and raises ENOSPC.
         fail: called as `fail(operation, path)` before each operation; raise OSError to make it fail.
         is_cold: whether a file's content must be waited for; then `pread_nowait` gives nothing.
+        hesitate: called before each append; may let virtual time pass, as a slow write does.
         torn_append: called with the size of each append; a number makes the process die after that many bytes.
         life: grows with each crash; files opened in an earlier life are dead.
     """
@@ -173,6 +175,7 @@ class MemoryFiles:
         self.life = 0
         self.fail: Fail | None = None
         self.is_cold: Callable[[str], bool] = lambda _path: False
+        self.hesitate: Callable[[], None] = lambda: None
         self.torn_append: Callable[[int], int | None] = lambda _size: None
         self.locks: set[str] = set()
         self._root = _DirectoryNode()

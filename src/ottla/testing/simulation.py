@@ -30,6 +30,8 @@ from ottla.testing.virtual_server import VirtualServer
 from ottla.testing.wire import WireClient
 
 HOST, PORT = "127.0.0.1", 9092
+#: How often a write to a slow disk takes long, and how long at most.
+HESITATION_CHANCE, HESITATION_SECONDS = 0.003, 0.1
 
 
 class SimulatedBroker:
@@ -41,7 +43,8 @@ class SimulatedBroker:
 
     Attributes:
         slow_disk: whether from the next start on what leaves the loop (fsyncs, retention, compaction, reads of what is
-            not in memory) takes virtual time, so that others run in between.
+            not in memory) takes virtual time, so that others run in between; and now and then a write does, on the
+            loop or off it, so that writes leave the loop for a while.
     """
 
     def __init__(self, loop: VirtualLoop, **settings: object) -> None:
@@ -63,6 +66,7 @@ class SimulatedBroker:
             self._tree = self._store.session()
             return self._tree
 
+        self.files.hesitate = self._hesitate if self.slow_disk else lambda: None
         overrides = [f"{key}={value}" for key, value in self._settings.items()]
         broker = Broker(
             BrokerConfig.from_sources(overrides=overrides),
@@ -83,6 +87,10 @@ class SimulatedBroker:
             self._forget()
             raise
         return broker
+
+    def _hesitate(self) -> None:
+        if self.loop.random.random() < HESITATION_CHANCE:
+            self.loop.advance(self.loop.random.random() * HESITATION_SECONDS)
 
     async def stop(self) -> None:
         """End the process cleanly."""

@@ -173,12 +173,18 @@ class VirtualClock:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
+        self._waits = 0
 
     def monotonic_ms(self) -> int:
         return int(self._loop.time() * 1000)
 
     def wall_ms(self) -> int:
         return EPOCH_MS + int(self._loop.time() * 1000)
+
+    def thread_waits(self) -> int:
+        """Nothing takes time here but waiting."""
+        self._waits += 1
+        return self._waits
 
 
 class _ListeningSocket:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ottla.broker.replicas.disk_pace import CALM_MS, QUEUED_BYTES_MAX, SLOW_MS, DiskPace
+from ottla.broker.replicas.disk_pace import BRIEF_MS, CALM_MS, QUEUED_BYTES_MAX, SLOW_MS, DiskPace
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
@@ -25,11 +25,13 @@ UNCOMMITTED = IsolationLevel.READ_UNCOMMITTED
 
 
 class HandClock:
-    """A clock that the test moves; reading it may cost time, as a slow write does."""
+    """A clock that the test moves; reading it may cost time, as a slow write does, and that time may be spent waiting."""
 
     def __init__(self) -> None:
         self.now = 1_000
         self.cost = 0
+        self.waits = True
+        self._waited = 0
 
     def monotonic_ms(self) -> int:
         self.now += self.cost
@@ -37,6 +39,10 @@ class HandClock:
 
     def wall_ms(self) -> int:
         return self.now
+
+    def thread_waits(self) -> int:
+        self._waited += self.waits
+        return self._waited
 
 
 class HandCommits:
@@ -184,6 +190,29 @@ async def test_slow_write_sends_the_next_ones_off_the_loop_in_order() -> None:
     assert [(info.first_offset, info.last_offset) for info in infos] == [(1, 1), (2, 3), (4, 6)]
     assert bench.log.high_watermark == 7
     bench.clock.now += CALM_MS
+    assert isinstance(bench.partition.append(batch()), AppendInfo)
+
+
+async def test_write_that_only_waited_for_a_processor_leaves_the_next_ones_on_the_loop() -> None:
+    bench = Bench()
+    bench.clock.cost, bench.clock.waits = SLOW_MS, False
+    assert [isinstance(bench.partition.append(batch()), AppendInfo) for _ in range(3)] == [True] * 3
+    ordinary = bench.partition.append_ordinary(memoryview(batch()), bench.clock.now)
+    assert ordinary is not None
+    assert ordinary.first_offset == 3
+
+
+async def test_writes_come_back_to_the_loop_when_threads_found_the_disk_quick() -> None:
+    """However long it took until a thread had its turn."""
+    bench = Bench()
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    bench.partition._offload = offload = HandOffload()
+    later = bench.partition.append(batch())
+    assert isinstance(later, asyncio.Future)
+    bench.clock.now += BRIEF_MS
+    offload.go.set()
+    await later
+    await asyncio.sleep(0)
     assert isinstance(bench.partition.append(batch()), AppendInfo)
 
 

@@ -170,6 +170,7 @@ class Partition:
         pace = self._pace
         heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
         if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
+            waits = self._waits(now_ms)
             try:
                 info = self.log.append_as_leader_nowait(
                     records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
@@ -177,9 +178,7 @@ class Partition:
             except StorageError as error:
                 raise KafkaStorageError(str(error)) from error
             if info is not None:
-                ended_ms = self._clock.monotonic_ms()
-                if ended_ms - now_ms >= SLOW_MS:
-                    pace.on_write(ended_ms - now_ms, ended_ms)
+                self._time_write(now_ms, waits)
                 self._on_appended(len(records))
                 return info
         copy = bytearray(records)
@@ -197,16 +196,29 @@ class Partition:
         started_ms = self._clock.monotonic_ms()
         if self._queue_task is not None or self._pace.is_slow(started_ms) or log.config.flush_messages == 1:
             return None
+        waits = self._waits(started_ms)
         try:
             info = log.append_ordinary(records, self.leader_epoch, now_ms)
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
-            ended_ms = self._clock.monotonic_ms()
-            if ended_ms - started_ms >= SLOW_MS:
-                self._pace.on_write(ended_ms - started_ms, ended_ms)
+            self._time_write(started_ms, waits)
             self._advance(len(records))
         return info
+
+    def _waits(self, now_ms: int) -> int:
+        """Return how often the loop's thread has waited, as of this millisecond: asking costs as much as checking a batch."""
+        pace = self._pace
+        if pace.asked_ms != now_ms:
+            pace.asked_ms = now_ms
+            pace.waits = self._clock.thread_waits()
+        return pace.waits
+
+    def _time_write(self, started_ms: int, waits: int) -> None:
+        """A write of this thread has ended: was it slow, and was that the disk?"""
+        ended_ms = self._clock.monotonic_ms()
+        if ended_ms - started_ms >= SLOW_MS and self._clock.thread_waits() != waits:
+            self._pace.on_write(ended_ms - started_ms, ended_ms)
 
     def _append_now(
         self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
@@ -253,13 +265,12 @@ class Partition:
                     await asyncio.sleep(0)
                     continue
                 del self._queue[future]
-                started_ms = self._clock.monotonic_ms()
                 try:
                     if heavy:
                         async with self._unpacking:
                             info = await self._offload.run(append)
                     else:
-                        info = await self._offload.run(append)
+                        info = await self._offload.run(self._timed, append)
                 except Exception as error:
                     if not future.done():
                         future.set_exception(error)
@@ -269,11 +280,17 @@ class Partition:
                     self._on_appended(size)
                 finally:
                     self._pace.queued_bytes -= size
-                if not heavy:
-                    ended_ms = self._clock.monotonic_ms()
-                    self._pace.on_write(ended_ms - started_ms, ended_ms)
         finally:
             self._queue_task = None
+
+    def _timed(self, append: Callable[[], AppendInfo]) -> AppendInfo:
+        """Append on a thread, and time it there: the loop would count how long the thread waited for its turn, too."""
+        started_ms = self._clock.monotonic_ms()
+        waits = self._clock.thread_waits()
+        try:
+            return append()
+        finally:
+            self._time_write(started_ms, waits)
 
     def _on_appended(self, byte_count: int) -> None:
         if self.log.config.flush_messages == 1:
