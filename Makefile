@@ -33,7 +33,7 @@ serve: $(VENV)/.built ## a broker on localhost:9092 that stays up
 	$(BIN)/ottla serve
 
 test: $(VENV)/.built ## the default tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/ruff check .
