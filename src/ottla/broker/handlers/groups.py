@@ -2,14 +2,14 @@
 ListGroups 0-5, DeleteGroups 0-3.
 
 FindCoordinator: v1 key types, v4 several keys (KIP-699), v6 share groups. The internal topic is made on the first
-question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first. Coordinators of
-share groups do not exist yet: COORDINATOR_NOT_AVAILABLE.
+question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first.
 JoinGroup: v0 has no rebalance timeout (the session timeout counts); v4 members get their id first (KIP-394); v5 static
 members (KIP-345); v7 protocol type and nullable protocol name; v8 reason; v9 skip_assignment (KIP-814).
 Heartbeat: answered NONE while the coordinator loads. LeaveGroup: v3 several members, by instance id too.
 SyncGroup: v5 must name protocol type and protocol, and they must fit (KIP-559).
 DescribeGroups: v3 authorized operations; v6 GROUP_ID_NOT_FOUND instead of a dead group (KIP-1043).
-ListGroups: v4 filter by state (KIP-518), v5 by type (KIP-848). DeleteGroups: v3 error messages (there is nothing to say yet).
+ListGroups: v4 filter by state (KIP-518), v5 by type (KIP-848). DeleteGroups: v3 error messages (there is nothing to say yet);
+of a share group the state of its share partitions goes first, and if that fails the group stays.
 
 The rules are in `coordinators.groups`; here requests become values, errors become codes, and answers get their shape.
 """
@@ -87,6 +87,7 @@ class GroupsHandler:
 
     Args:
         ensure_topic: makes an internal topic unless it exists; returns when it is in the image.
+        delete_share_state: deletes what share groups among these groups have elsewhere; returns which must stay, and why.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class GroupsHandler:
         image: Callable[[], ClusterImage],
         addresses: Addresses,
         ensure_topic: Callable[[str], Awaitable[object]],
+        delete_share_state: Callable[[int, list[str]], Awaitable[dict[str, ErrorCode]]],
     ) -> None:
         self._runtime = runtime
         self._config = config
         self._image = image
         self._addresses = addresses
         self._ensure_topic = ensure_topic
+        self._delete_share_state = delete_share_state
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -317,6 +320,9 @@ class GroupsHandler:
         codes: dict[str, ErrorCode] = {}
         waiting: list[tuple[list[str], asyncio.Future[list[ErrorCode]]]] = []
         for partition, group_ids in by_partition.items():
+            stay = await self._delete_share_state(partition, group_ids)
+            codes.update(stay)
+            group_ids = [group_id for group_id in group_ids if group_id not in stay]
             try:
                 waiting.append((group_ids, self._runtime.write(partition, _delete(group_ids))))
             except KafkaError as error:
