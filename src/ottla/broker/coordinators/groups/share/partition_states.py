@@ -128,21 +128,20 @@ class ShareGroupStates:
 
     def initialized(self, group_id: str, topics: Topics) -> Result[None]:
         """Share partitions have begun: they can be assigned now. What is not wanted any more is left alone."""
-        return self._settle(group_id, topics, begun=True)
-
-    def not_initialized(self, group_id: str, topics: Topics) -> Result[None]:
-        """Share partitions could not begin: the next heartbeat asks for them again."""
-        return self._settle(group_id, topics, begun=False)
-
-    def _settle(self, group_id: str, topics: Topics, *, begun: bool) -> Result[None]:
         wanted = self.still_wanted(group_id, topics)
-        for topic_id in topics:
-            self._attempts.pop((group_id, topic_id), None)
         if not wanted:
             return Result(None)
-        states = self._group(group_id).states.value
-        after = states.with_initialized(wanted) if begun else states.not_initialized(wanted)
-        return Result(None, [records.states(group_id, after)])
+        states = self._group(group_id).states.value.with_initialized(wanted)
+        return Result(None, [records.states(group_id, states)])
+
+    def not_initialized(self, group_id: str, topics: Topics) -> Result[None]:
+        """Share partitions could not begin: the next heartbeat asks for them again.
+
+        They stay written down: their state may be there all the same, and must go with the group.
+        """
+        for topic_id in topics:
+            self._attempts.pop((group_id, topic_id), None)
+        return Result(None)
 
     def forget_attempts(self, group_id: str | None = None) -> None:
         """Ask for what is initializing again with the next heartbeat, of one group or of all."""

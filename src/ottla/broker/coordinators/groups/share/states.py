@@ -53,10 +53,6 @@ class PartitionStates:
             _without(self.initializing, topics), combined(self.initialized, topics), dict(self.deleting)
         )
 
-    def not_initialized(self, topics: Topics) -> PartitionStates:
-        """Return this without partitions that could not begin."""
-        return PartitionStates(_without(self.initializing, topics), self.initialized, dict(self.deleting))
-
     def without_topics(self, topic_ids: Collection[bytes]) -> PartitionStates:
         """Return this without topics that are gone."""
         return PartitionStates(
