@@ -471,7 +471,7 @@ class Broker:
                 image=image,
                 addresses=addresses,
                 ensure_topic=controller.ensure_topic,
-                delete_share_state=self.group_states.delete_of_groups,
+                deleting_shares=self.group_states.deleting_groups,
             ),
             ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
             OffsetsHandler(self.groups, image=image, gate=gate),

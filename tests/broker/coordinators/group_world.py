@@ -97,7 +97,7 @@ class GroupWorld:
             image=lambda: self.image,
             addresses=Addresses(lambda: self.image, ME, auto=False),
             ensure_topic=self.ensure_topic,
-            delete_share_state=self.group_states.delete_of_groups,
+            deleting_shares=self.group_states.deleting_groups,
         )
         self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
         self.consumers = ConsumerGroupsHandler(self.runtime, self.config, image=lambda: self.image)

@@ -166,7 +166,9 @@ class ShareScenario(Scenario):
             topics.setdefault(topic, []).append(row)
         request = AlterShareGroupOffsetsRequest(
             group_id="" if plain[0] == "none" else plain[0],
-            topics=[AlterShareGroupOffsetsRequestTopic(topic_name=name, partitions=rows) for name, rows in topics.items()],
+            topics=[
+                AlterShareGroupOffsetsRequestTopic(topic_name=name, partitions=rows) for name, rows in topics.items()
+            ],
         )
         self.later(self.altered(request))
 
@@ -228,13 +230,12 @@ class ShareScenario(Scenario):
 def share_config(words: list[str]) -> GroupConfig:
     """Return the configuration that the first line of a transcript may give: the broker's own values."""
     config = GroupConfig()
-    config = replace(
-        config, share_assignment_interval_ms=config.share_assignment_interval_ms._replace(value=0)
-    )
+    config = replace(config, share_assignment_interval_ms=config.share_assignment_interval_ms._replace(value=0))
     for word in words:
         key, _, text = word.partition("=")
         number = milliseconds(text) if text[-1] in "smhd" else int(text)
         setting = getattr(config, f"share_{key}")
-        value = number if isinstance(setting, int) else setting._replace(value=number)
-        config = replace(config, **{f"share_{key}": value})
+        value: Any = number if isinstance(setting, int) else setting._replace(value=number)
+        changes: dict[str, Any] = {f"share_{key}": value}
+        config = replace(config, **changes)
     return config

@@ -48,13 +48,13 @@ from ottla.types import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from ottla.broker.addresses import Addresses
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
-    from ottla.broker.coordinators.shard import Result
     from ottla.cluster.image import ClusterImage
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class GroupsHandler:
 
     Args:
         ensure_topic: makes an internal topic unless it exists; returns when it is in the image.
-        delete_share_state: deletes what share groups among these groups have elsewhere; returns which must stay, and why.
+        deleting_shares: deletes what share groups among these groups have elsewhere, and gives which must stay, and why.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class GroupsHandler:
         image: Callable[[], ClusterImage],
         addresses: Addresses,
         ensure_topic: Callable[[str], Awaitable[object]],
-        delete_share_state: Callable[[int, list[str]], Awaitable[dict[str, ErrorCode]]],
+        deleting_shares: Callable[[int, list[str]], AbstractAsyncContextManager[dict[str, ErrorCode]]],
     ) -> None:
         self._runtime = runtime
         self._config = config
         self._image = image
         self._addresses = addresses
         self._ensure_topic = ensure_topic
-        self._delete_share_state = delete_share_state
+        self._deleting_shares = deleting_shares
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -318,27 +318,23 @@ class GroupsHandler:
         for group_id in dict.fromkeys(request.groups_names):
             by_partition.setdefault(self._runtime.partition_for(group_id), []).append(group_id)
         codes: dict[str, ErrorCode] = {}
-        waiting: list[tuple[list[str], asyncio.Future[list[ErrorCode]]]] = []
-        for partition, group_ids in by_partition.items():
-            stay = await self._delete_share_state(partition, group_ids)
-            codes.update(stay)
-            group_ids = [group_id for group_id in group_ids if group_id not in stay]
-            try:
-                waiting.append((group_ids, self._runtime.write(partition, _delete(group_ids))))
-            except KafkaError as error:
-                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
-        for group_ids, deleted in waiting:
-            try:
-                codes.update(zip(group_ids, await deleted, strict=True))
-            except KafkaError as error:
-                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
+        await asyncio.gather(
+            *(self._delete_some(partition, group_ids, codes) for partition, group_ids in by_partition.items())
+        )
         return DeleteGroupsResponse(
             results=[DeletableGroupResult(group_id=group_id, error_code=code) for group_id, code in codes.items()]
         )
 
-
-def _delete(group_ids: list[str]) -> Callable[[GroupCoordinator, int], Result[list[ErrorCode]]]:
-    return lambda shard, now_ms: shard.delete_groups(group_ids)
+    async def _delete_some(self, partition: int, group_ids: list[str], codes: dict[str, ErrorCode]) -> None:
+        """Delete groups of one partition of the topic."""
+        async with self._deleting_shares(partition, group_ids) as refused:
+            codes.update(refused)
+            rest = [group_id for group_id in group_ids if group_id not in refused]
+            try:
+                deleted = await self._runtime.write(partition, lambda shard, _now_ms: shard.delete_groups(rest))
+                codes.update(zip(rest, deleted, strict=True))
+            except KafkaError as error:
+                codes.update(dict.fromkeys(rest, client_error_code(error)))
 
 
 def _resolve(answer: asyncio.Future[T], response: T) -> None:

@@ -144,11 +144,7 @@ class ShareGroupOffsetsHandler:
             for asked in topic.partitions
         ]
         try:
-            beginning, codes = await self._runtime.write(
-                self._runtime.partition_for(group_id),
-                lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, wishes, now_ms),
-            )
-            results = await self._states.alter(beginning) if beginning.topics else []
+            codes, results = await self._states.alter_offsets(group_id, wishes)
         except KafkaError as error:
             code = client_error_code(error)
             return _alter_error(code, error.message if code == error.code else None)
@@ -186,11 +182,7 @@ class ShareGroupOffsetsHandler:
             return _delete_error(ErrorCode.INVALID_GROUP_ID)
         names = [topic.topic_name for topic in request.topics]
         try:
-            deletion = await self._runtime.write(
-                self._runtime.partition_for(group_id),
-                lambda shard, _now_ms: shard.shares.states.begin_deleting_offsets(group_id, names),
-            )
-            codes = await self._states.delete_offsets(group_id, deletion.topics) if deletion.topics else {}
+            deletion, codes = await self._states.delete_offsets(group_id, names)
         except KafkaError as error:
             code = client_error_code(error)
             return _delete_error(code, error.message if code == error.code else None)

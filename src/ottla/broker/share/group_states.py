@@ -3,16 +3,17 @@
 Decides nothing: the group coordinator says what is to be done and is told how it went (`groups/share/partition_states`), the
 persister does it, and the share partitions that are in use here are forgotten, so that they are loaded anew.
 
-Invariant: for one group one thing is done at a time. Otherwise a share partition that is begun for the second time, because
-the first took too long, could lose what was acknowledged in between.
+Invariant: for one group one thing is done at a time, from the first record to the last. Otherwise a share partition that is
+begun for the second time, because the first took too long, could lose what was acknowledged in between, and state that is
+made while a group is being deleted would be left over, and shut out the next group of that name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
@@ -22,7 +23,7 @@ from ottla.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
-    from ottla.broker.coordinators.groups.share.partition_states import Beginning
+    from ottla.broker.coordinators.groups.share.partition_states import Beginning, NewOffset, OffsetDeletion
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.shard import Result
     from ottla.broker.share.persister import ShareStatePersister
@@ -81,12 +82,10 @@ class GroupStates:
         group_id = beginning.group_id
         try:
             async with self._turn(group_id):
-                wanted = self._read(
-                    group_id, lambda shard: shard.shares.states.still_wanted(group_id, beginning.topics)
+                left = self._groups.read(
+                    self._groups.partition_for(group_id), lambda shard: shard.shares.states.resumed(beginning)
                 )
-                if not wanted:
-                    return
-                failed = [result for result in await self._begin(beginning, wanted) if result.error_code]
+                failed = [result for result in await self._begin(left) if result.error_code]
                 if failed:
                     logger.error(
                         "group %s: %d share partitions could not begin: %s",
@@ -97,20 +96,27 @@ class GroupStates:
         except KafkaError as error:
             logger.warning("group %s: share partitions could not begin: %s", group_id, error.message)
 
-    async def alter(self, beginning: Beginning) -> list[StateResult]:
-        """Let share partitions of an empty group begin anew; returns how that went for each.
+    async def alter_offsets(
+        self, group_id: str, wishes: Sequence[NewOffset]
+    ) -> tuple[list[ErrorCode], list[StateResult]]:
+        """Let share partitions of an empty group begin anew; returns a code for every wish, and how it went for partitions.
 
         Raises:
-            KafkaError: it was done, but could not be written down.
+            KafkaError: it is not allowed; or it was done, but could not be written down.
         """
-        async with self._turn(beginning.group_id):
-            self._forget(beginning.group_id)
-            results = await self._begin(beginning, beginning.topics)
-            self._forget(beginning.group_id)
-            return results
+        async with self._turn(group_id):
+            beginning, codes = await self._write(
+                group_id, lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, wishes, now_ms)
+            )
+            self._forget(group_id)
+            results = await self._begin(beginning)
+            self._forget(group_id)
+            return codes, results
 
-    async def _begin(self, beginning: Beginning, topics: Topics) -> list[StateResult]:
-        group_id = beginning.group_id
+    async def _begin(self, beginning: Beginning) -> list[StateResult]:
+        group_id, topics = beginning.group_id, beginning.topics
+        if not topics:
+            return []
         states = [
             InitialState(
                 place, beginning.state_epoch, beginning.offsets.get((place.topic_id, place.partition), _NO_OFFSET)
@@ -127,42 +133,54 @@ class GroupStates:
 
     # -------------------------------------------------------------------- deleting
 
-    async def delete_offsets(self, group_id: str, topics: Topics) -> dict[bytes, ErrorCode]:
-        """Delete the state of topics of an empty group; returns how that went for each.
+    async def delete_offsets(
+        self, group_id: str, names: Sequence[str]
+    ) -> tuple[OffsetDeletion, Mapping[bytes, ErrorCode]]:
+        """Delete the state of topics of an empty group; returns what that came to, and how it went for each topic.
 
         Raises:
-            KafkaError: it was done, but could not be written down.
+            KafkaError: it is not allowed; or it was done, but could not be written down.
         """
         async with self._turn(group_id):
-            codes = await self._delete(group_id, topics)
+            deletion = await self._write(
+                group_id, lambda shard, _now_ms: shard.shares.states.begin_deleting_offsets(group_id, names)
+            )
+            codes = await self._delete(group_id, deletion.topics)
             gone = [topic_id for topic_id, code in codes.items() if code == ErrorCode.NONE]
             if gone:
                 await self._write(group_id, lambda shard, _now_ms: shard.shares.states.offsets_deleted(group_id, gone))
-            return codes
+            return deletion, codes
 
-    async def delete_of_groups(self, partition: int, group_ids: list[str]) -> dict[str, ErrorCode]:
-        """Delete all state of those of these groups that are share groups; returns what could not be deleted and why."""
-        refused: dict[str, ErrorCode] = {}
-        for group_id in group_ids:
-            try:
-                code = await self._delete_of_group(partition, group_id)
-            except KafkaError as error:
-                code = client_error_code(error)
-            if code != ErrorCode.NONE:
-                refused[group_id] = code
-        return refused
+    @asynccontextmanager
+    async def deleting_groups(self, partition: int, group_ids: Iterable[str]) -> AsyncIterator[dict[str, ErrorCode]]:
+        """Delete all state of those of these groups that are share groups; gives what could not be deleted and why.
+
+        Within, the groups are to be deleted themselves: until then nothing of them begins anew.
+        """
+        async with AsyncExitStack() as turns:
+            refused: dict[str, ErrorCode] = {}
+            for group_id in sorted(group_ids):
+                await turns.enter_async_context(self._turn(group_id))
+                try:
+                    code = await self._delete_of_group(partition, group_id)
+                except KafkaError as error:
+                    code = client_error_code(error)
+                if code != ErrorCode.NONE:
+                    refused[group_id] = code
+            yield refused
 
     async def _delete_of_group(self, partition: int, group_id: str) -> ErrorCode:
-        async with self._turn(group_id):
-            topics = await self._groups.write(
-                partition, lambda shard, _now_ms: shard.shares.states.begin_deleting(group_id)
-            )
-            codes = (await self._delete(group_id, topics)).values()
-            return next((code for code in codes if code != ErrorCode.NONE), ErrorCode.NONE)
+        topics = await self._groups.write(
+            partition, lambda shard, _now_ms: shard.shares.states.begin_deleting(group_id)
+        )
+        codes = (await self._delete(group_id, topics)).values()
+        return next((code for code in codes if code != ErrorCode.NONE), ErrorCode.NONE)
 
     async def _delete(self, group_id: str, topics: Topics) -> dict[bytes, ErrorCode]:
-        self._forget(group_id)
         codes: dict[bytes, ErrorCode] = dict.fromkeys(topics, ErrorCode.NONE)
+        if not topics:
+            return codes
+        self._forget(group_id)
         for result in await self._persister.delete(group_id, _places(topics)):
             if result.error_code:
                 codes[result.place.topic_id] = result.error_code
@@ -184,9 +202,6 @@ class GroupStates:
             turn.users -= 1
             if not turn.users:
                 del self._turns[group_id]
-
-    def _read(self, group_id: str, query: Callable[[GroupCoordinator], R]) -> R:
-        return self._groups.read(self._groups.partition_for(group_id), query)
 
     async def _write(self, group_id: str, operation: Callable[[GroupCoordinator, int], Result[R]]) -> R:
         return await self._groups.write(self._groups.partition_for(group_id), operation)

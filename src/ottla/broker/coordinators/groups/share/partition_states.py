@@ -113,8 +113,13 @@ class ShareGroupStates:
             written.append(records.states(group.group_id, after))
         return Beginning(group.group_id, epoch, wanted)
 
-    def still_wanted(self, group_id: str, topics: Topics) -> Topics:
-        """Return which of these partitions still are to begin: a group may have been deleted meanwhile."""
+    def resumed(self, beginning: Beginning) -> Beginning:
+        """Return what is left of it when it is its turn: the group may have been deleted, and made anew, meanwhile."""
+        group = self._parts.groups.get_committed(beginning.group_id)
+        epoch = group.epochs.committed.group_epoch if isinstance(group, ShareGroup) else beginning.state_epoch
+        return beginning._replace(state_epoch=epoch, topics=self._still_wanted(beginning.group_id, beginning.topics))
+
+    def _still_wanted(self, group_id: str, topics: Topics) -> Topics:
         group = self._parts.groups.get(group_id)
         if not isinstance(group, ShareGroup):
             return {}
@@ -128,7 +133,7 @@ class ShareGroupStates:
 
     def initialized(self, group_id: str, topics: Topics) -> Result[None]:
         """Share partitions have begun: they can be assigned now. What is not wanted any more is left alone."""
-        wanted = self.still_wanted(group_id, topics)
+        wanted = self._still_wanted(group_id, topics)
         if not wanted:
             return Result(None)
         states = self._group(group_id).states.value.with_initialized(wanted)
