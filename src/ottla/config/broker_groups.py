@@ -86,7 +86,7 @@ ROWS = (
     row("group.share.assignor.offload.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
         "Computes assignments beside the coordinator.", inert=SHARE_ASSIGNOR, internal=True),
     row("group.share.assignors", LIST, "simple", ANYTHING, MEDIUM,
-        "Server-side assignors of share groups."),
+        "Server-side assignors of share groups.", inert=SHARE_ASSIGNOR),
     row("group.share.delivery.count.limit", INT, "5", between(2, 10), MEDIUM,
         "How often a record is delivered before it is given up."),
     row("group.share.dlq.manager.class.name", STRING,
