@@ -34,6 +34,7 @@ SIMULATIONS = {
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
     "transactions": "tests.broker.coordinators.test_transaction_simulation",
     "share": "tests.broker.share.test_share_simulation",
+    "share-groups": "tests.broker.coordinators.test_share_group_simulation",
 }
 
 #: Seeds that one process runs before it reports.

@@ -40,6 +40,8 @@ from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
 from ottla.broker.handlers.share_fetch import ShareFetchHandler
+from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
+from ottla.broker.handlers.share_groups import ShareGroupsHandler
 from ottla.broker.handlers.share_state import ShareStateHandlers
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.handlers.telemetry import TelemetryHandlers
@@ -51,6 +53,7 @@ from ottla.broker.producer_id_block import ProducerIdBlock
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.config import ShareConfig
+from ottla.broker.share.group_states import GroupStates
 from ottla.broker.share.manager import SharePartitionManager
 from ottla.broker.share.persister import LocalPersister
 from ottla.broker.share_state_pruning import ShareStatePruning
@@ -158,6 +161,7 @@ class Broker:
         self.share_states: CoordinatorRuntime[ShareCoordinator]
         self.share_persister: LocalPersister
         self.shares: SharePartitionManager
+        self.group_states: GroupStates
         self.markers: TransactionMarkers
         self.producer_ids: ProducerIdBlock
         self.telemetry: TelemetryHandlers
@@ -253,6 +257,7 @@ class Broker:
             sessions_max=config.group_share_max_share_sessions,
             clock=around.clock,
         )
+        self.group_states = GroupStates(self.groups, self.share_persister, forget=self.shares.on_group_deleted)
         self.dispatcher = self._make_dispatcher(marker_log)
         self.server = self._make_server()
         await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
@@ -285,7 +290,7 @@ class Broker:
         self.transactions.start()
         self._parts_running += [self.producer_ids.stop, self.transactions.stop, self.markers.stop]
         self.share_states.start()
-        self._parts_running += [pruning.stop, self.share_states.stop, self.shares.stop]
+        self._parts_running += [pruning.stop, self.share_states.stop, self.shares.stop, self.group_states.stop]
         await self._on_image(self.image, delta_between(ClusterImage(), self.image))
         self.follower.subscribe(self._on_image)
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
@@ -466,6 +471,7 @@ class Broker:
                 image=image,
                 addresses=addresses,
                 ensure_topic=controller.ensure_topic,
+                deleting_shares=self.group_states.deleting_groups,
             ),
             ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
             OffsetsHandler(self.groups, image=image, gate=gate),
@@ -483,6 +489,8 @@ class Broker:
                 clock=around.clock,
             ),
             ShareStateHandlers(self.share_states),
+            ShareGroupsHandler(self.groups, self.group_states, image=image),
+            ShareGroupOffsetsHandler(self.groups, self.group_states, self.share_persister, replicas, image=image),
             TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
             ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
             ClusterHandlers(

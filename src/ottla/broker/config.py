@@ -166,16 +166,28 @@ class BrokerConfig:
     transactional_id_expiration_ms: int = 604_800_000
 
     # share groups
+    group_share_assignment_interval_ms: int = 1_000
+    group_share_assignors: tuple[str, ...] = ("simple",)
     group_share_delivery_count_limit: int = 5
+    group_share_heartbeat_interval_ms: int = 5_000
+    group_share_initialize_retry_interval_ms: int = 30_000
+    group_share_max_assignment_interval_ms: int = 15_000
     group_share_max_delivery_count_limit: int = 10
+    group_share_max_heartbeat_interval_ms: int = 15_000
     group_share_max_partition_max_record_locks: int = 4_000
     group_share_max_record_lock_duration_ms: int = 60_000
+    group_share_max_session_timeout_ms: int = 60_000
     group_share_max_share_sessions: int = 2_000
+    group_share_max_size: int = 200
+    group_share_min_assignment_interval_ms: int = 0
     group_share_min_delivery_count_limit: int = 2
+    group_share_min_heartbeat_interval_ms: int = 5_000
     group_share_min_partition_max_record_locks: int = 100
     group_share_min_record_lock_duration_ms: int = 15_000
+    group_share_min_session_timeout_ms: int = 45_000
     group_share_partition_max_record_locks: int = 2_000
     group_share_record_lock_duration_ms: int = 30_000
+    group_share_session_timeout_ms: int = 45_000
     share_coordinator_append_linger_ms: int = -1
     share_coordinator_cold_partition_snapshot_interval_ms: int = 300_000
     share_coordinator_load_buffer_size: int = 5_242_880
@@ -335,7 +347,7 @@ _OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable")
 def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) -> BrokerConfig:
     """Make the typed configuration and check what only several values together can tell."""
     fields: dict[str, Any] = {name: broker_setting(name.replace("_", "."), levels) for name in _PLAIN_FIELDS}
-    for name in ("group_coordinator_rebalance_protocols", "group_consumer_assignors"):
+    for name in ("group_coordinator_rebalance_protocols", "group_consumer_assignors", "group_share_assignors"):
         fields[name] = tuple(fields[name] or ())
     log_fields: dict[str, Any] = {}
     for name in ("cleanup.policy", *_LOG_KEYS):
@@ -401,19 +413,23 @@ def _check_together(config: BrokerConfig, text: Mapping[str, str]) -> None:
         f"group.min.session.timeout.ms ({config.group_min_session_timeout_ms}) must not be greater than "
         f"group.max.session.timeout.ms ({config.group_max_session_timeout_ms})",
     )
-    for name in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
-        field = name.replace(".", "_")
-        low, value, high = (getattr(config, f"group_consumer_{bound}{field}") for bound in ("min_", "", "max_"))
-        demand(
-            low <= value <= high,
-            f"group.consumer.{name} ({value}) must be between group.consumer.min.{name} ({low}) and "
-            f"group.consumer.max.{name} ({high})",
+    for kind in ("consumer", "share"):
+        for name in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
+            field = name.replace(".", "_")
+            low, value, high = (getattr(config, f"group_{kind}_{bound}{field}") for bound in ("min_", "", "max_"))
+            demand(
+                low <= value <= high,
+                f"group.{kind}.{name} ({value}) must be between group.{kind}.min.{name} ({low}) and "
+                f"group.{kind}.max.{name} ({high})",
+            )
+        heartbeat, session = (
+            getattr(config, f"group_{kind}_{name}") for name in ("heartbeat_interval_ms", "session_timeout_ms")
         )
-    demand(
-        config.group_consumer_heartbeat_interval_ms < config.group_consumer_session_timeout_ms,
-        f"group.consumer.heartbeat.interval.ms ({config.group_consumer_heartbeat_interval_ms}) must be less than "
-        f"group.consumer.session.timeout.ms ({config.group_consumer_session_timeout_ms})",
-    )
+        demand(
+            heartbeat < session,
+            f"group.{kind}.heartbeat.interval.ms ({heartbeat}) must be less than group.{kind}.session.timeout.ms "
+            f"({session})",
+        )
     demand(
         "classic" in config.group_coordinator_rebalance_protocols,
         "group.coordinator.rebalance.protocols must contain classic: disabling it is not supported",
@@ -421,6 +437,10 @@ def _check_together(config: BrokerConfig, text: Mapping[str, str]) -> None:
     demand(
         bool(config.group_consumer_assignors) and set(config.group_consumer_assignors) <= {"uniform", "range"},
         f"group.consumer.assignors can name uniform and range, but it is {', '.join(config.group_consumer_assignors)}",
+    )
+    demand(
+        config.group_share_assignors == ("simple",),
+        f"group.share.assignors can only be simple, but it is {', '.join(config.group_share_assignors)}",
     )
     demand(
         config.offsets_topic_compression_codec in range(5),

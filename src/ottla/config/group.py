@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, OFFSET_RESET, ConfigType, at_least, one_of, row
-from ottla.config.reasons import DEAD_LETTERS, SHARE_GROUPS, STREAMS_ASSIGNOR, STREAMS_WARMUP
+from ottla.config.reasons import DEAD_LETTERS, SHARE_ASSIGNOR, STREAMS_ASSIGNOR, STREAMS_WARMUP
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -30,15 +30,15 @@ ROWS = (
     row("errors.deadletterqueue.topic.name", STRING, "", ANYTHING, MEDIUM,
         "The dead-letter topic of a share group.", refused=DEAD_LETTERS),
     row("share.assignment.interval.ms", INT, "1000", at_least(0), MEDIUM,
-        "Shortest time between two assignments of a share group.", inert=SHARE_GROUPS),
+        "Shortest time between two assignments of a share group."),
     row("share.assignor.offload.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
-        "Computes assignments beside the coordinator.", inert=SHARE_GROUPS, internal=True),
+        "Computes assignments beside the coordinator.", inert=SHARE_ASSIGNOR, internal=True),
     row("share.auto.offset.reset", STRING, "latest", OFFSET_RESET, MEDIUM,
         "Where a share group begins to read."),
     row("share.delivery.count.limit", INT, "5", at_least(2), MEDIUM,
         "How often a record is delivered before it is given up."),
     row("share.heartbeat.interval.ms", INT, "5000", at_least(1), MEDIUM,
-        "Heartbeat interval of share group members.", inert=SHARE_GROUPS),
+        "Heartbeat interval of share group members."),
     row("share.isolation.level", STRING, "read_uncommitted", one_of("read_committed", "read_uncommitted"), MEDIUM,
         "Whether a share group sees records of open transactions."),
     row("share.partition.max.record.locks", INT, "2000", at_least(100), MEDIUM,
@@ -48,7 +48,7 @@ ROWS = (
     row("share.renew.acknowledge.enable", BOOLEAN, "true", ANYTHING, MEDIUM,
         "Lets a receiver prolong its reservation."),
     row("share.session.timeout.ms", INT, "45000", at_least(1), MEDIUM,
-        "Session timeout of share group members.", inert=SHARE_GROUPS),
+        "Session timeout of share group members."),
     row("streams.acceptable.recovery.lag", LONG, "10000", at_least(0), MEDIUM,
         "Lag below which a task counts as caught up.", internal=True),
     row("streams.assignment.interval.ms", INT, "1000", at_least(0), MEDIUM,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARE_GROUPS = "Share groups (KIP-932) are not served yet."
+SHARE_ASSIGNOR = "There is one assignor of share groups, `simple`, and it runs at once, on the event loop."
 STREAMS_ASSIGNOR = "There is one assignor of streams tasks, `sticky`, and it runs at once, on the event loop."
 STREAMS_WARMUP = "As in Kafka 4.4, no task is warmed up yet."
 ONE_BROKER = "A single broker has no followers; this is read once there are several."

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
+from tests.broker.coordinators.share_states import ModelPersister, ModelReplicas
 
 from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext
@@ -20,8 +21,12 @@ from ottla.broker.coordinators.shard import DeletedTopic
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
+from ottla.broker.handlers.share_groups import ShareGroupsHandler
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.replicas.manager import ReplicaManager
+from ottla.broker.share.group_states import GroupStates
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.topics import NewTopic
 from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, ImageDelta, PartitionImage, TopicImage
@@ -81,17 +86,31 @@ class GroupWorld:
         )
         self.created: list[str] = []
         self.add_topic(GROUP_METADATA_TOPIC, 1000, partition_count)
+        self.persister = ModelPersister()
+        self.replicas = ModelReplicas()
+        #: Groups whose share partitions had to be forgotten.
+        self.forgotten: list[str] = []
+        self.group_states = GroupStates(self.runtime, self.persister, forget=self.forgotten.append)
         self.groups = GroupsHandler(
             self.runtime,
             self.config,
             image=lambda: self.image,
             addresses=Addresses(lambda: self.image, ME, auto=False),
             ensure_topic=self.ensure_topic,
+            deleting_shares=self.group_states.deleting_groups,
         )
         self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
         self.consumers = ConsumerGroupsHandler(self.runtime, self.config, image=lambda: self.image)
         self.streams = StreamsGroupsHandler(self.runtime, self.config, create_topics=self.create_topics)
-        handlers = (self.groups, self.consumers, self.offsets, self.streams)
+        self.shares = ShareGroupsHandler(self.runtime, self.group_states, image=lambda: self.image)
+        self.share_offsets = ShareGroupOffsetsHandler(
+            self.runtime,
+            self.group_states,
+            self.persister,
+            cast(ReplicaManager, self.replicas),
+            image=lambda: self.image,
+        )
+        handlers = (self.groups, self.consumers, self.offsets, self.streams, self.shares, self.share_offsets)
         self.routes = {key: handler for each in handlers for key, handler in each.routes().items()}
 
     async def ensure_topic(self, name: str) -> None:
@@ -199,6 +218,7 @@ def in_group_world(main: Callable[[GroupWorld], Coroutine[Any, Any, T]], **setti
         try:
             return await main(world)
         finally:
+            await world.group_states.stop()
             await world.runtime.stop()
 
     result, _ = run_virtual(settings.get("seed", 1), run)

@@ -107,10 +107,15 @@ def test_features_are_announced() -> None:
 
     assert with_broker({}, ask) == [
         ([], []),
-        ([], [("group.version", 1), ("streams.version", 1), ("transaction.version", 2)]),
+        ([], [("group.version", 1), ("share.version", 1), ("streams.version", 1), ("transaction.version", 2)]),
         (
-            [("group.version", 0, 1), ("streams.version", 0, 1), ("transaction.version", 0, 2)],
-            [("group.version", 1), ("streams.version", 1), ("transaction.version", 2)],
+            [
+                ("group.version", 0, 1),
+                ("share.version", 0, 1),
+                ("streams.version", 0, 1),
+                ("transaction.version", 0, 2),
+            ],
+            [("group.version", 1), ("share.version", 1), ("streams.version", 1), ("transaction.version", 2)],
         ),
     ]
 

@@ -2,14 +2,14 @@
 ListGroups 0-5, DeleteGroups 0-3.
 
 FindCoordinator: v1 key types, v4 several keys (KIP-699), v6 share groups. The internal topic is made on the first
-question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first. Coordinators of
-share groups do not exist yet: COORDINATOR_NOT_AVAILABLE.
+question and the answer waits for it, where Apache Kafka answers COORDINATOR_NOT_AVAILABLE at first.
 JoinGroup: v0 has no rebalance timeout (the session timeout counts); v4 members get their id first (KIP-394); v5 static
 members (KIP-345); v7 protocol type and nullable protocol name; v8 reason; v9 skip_assignment (KIP-814).
 Heartbeat: answered NONE while the coordinator loads. LeaveGroup: v3 several members, by instance id too.
 SyncGroup: v5 must name protocol type and protocol, and they must fit (KIP-559).
 DescribeGroups: v3 authorized operations; v6 GROUP_ID_NOT_FOUND instead of a dead group (KIP-1043).
-ListGroups: v4 filter by state (KIP-518), v5 by type (KIP-848). DeleteGroups: v3 error messages (there is nothing to say yet).
+ListGroups: v4 filter by state (KIP-518), v5 by type (KIP-848). DeleteGroups: v3 error messages (there is nothing to say yet);
+of a share group the state of its share partitions goes first, and if that fails the group stays.
 
 The rules are in `coordinators.groups`; here requests become values, errors become codes, and answers get their shape.
 """
@@ -48,13 +48,13 @@ from ottla.types import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from ottla.broker.addresses import Addresses
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
-    from ottla.broker.coordinators.shard import Result
     from ottla.cluster.image import ClusterImage
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class GroupsHandler:
 
     Args:
         ensure_topic: makes an internal topic unless it exists; returns when it is in the image.
+        deleting_shares: deletes what share groups among these groups have elsewhere, and gives which must stay, and why.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class GroupsHandler:
         image: Callable[[], ClusterImage],
         addresses: Addresses,
         ensure_topic: Callable[[str], Awaitable[object]],
+        deleting_shares: Callable[[int, list[str]], AbstractAsyncContextManager[dict[str, ErrorCode]]],
     ) -> None:
         self._runtime = runtime
         self._config = config
         self._image = image
         self._addresses = addresses
         self._ensure_topic = ensure_topic
+        self._deleting_shares = deleting_shares
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -315,24 +318,23 @@ class GroupsHandler:
         for group_id in dict.fromkeys(request.groups_names):
             by_partition.setdefault(self._runtime.partition_for(group_id), []).append(group_id)
         codes: dict[str, ErrorCode] = {}
-        waiting: list[tuple[list[str], asyncio.Future[list[ErrorCode]]]] = []
-        for partition, group_ids in by_partition.items():
-            try:
-                waiting.append((group_ids, self._runtime.write(partition, _delete(group_ids))))
-            except KafkaError as error:
-                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
-        for group_ids, deleted in waiting:
-            try:
-                codes.update(zip(group_ids, await deleted, strict=True))
-            except KafkaError as error:
-                codes.update(dict.fromkeys(group_ids, client_error_code(error)))
+        await asyncio.gather(
+            *(self._delete_some(partition, group_ids, codes) for partition, group_ids in by_partition.items())
+        )
         return DeleteGroupsResponse(
             results=[DeletableGroupResult(group_id=group_id, error_code=code) for group_id, code in codes.items()]
         )
 
-
-def _delete(group_ids: list[str]) -> Callable[[GroupCoordinator, int], Result[list[ErrorCode]]]:
-    return lambda shard, now_ms: shard.delete_groups(group_ids)
+    async def _delete_some(self, partition: int, group_ids: list[str], codes: dict[str, ErrorCode]) -> None:
+        """Delete groups of one partition of the topic."""
+        async with self._deleting_shares(partition, group_ids) as refused:
+            codes.update(refused)
+            rest = [group_id for group_id in group_ids if group_id not in refused]
+            try:
+                deleted = await self._runtime.write(partition, lambda shard, _now_ms: shard.delete_groups(rest))
+                codes.update(zip(rest, deleted, strict=True))
+            except KafkaError as error:
+                codes.update(dict.fromkeys(rest, client_error_code(error)))
 
 
 def _resolve(answer: asyncio.Future[T], response: T) -> None:

@@ -50,6 +50,9 @@ class MigrationPolicy(Enum):
 _SESSION_TIMEOUT_MS: Final = Bounded("consumer.session.timeout.ms", 45_000, 45_000, 60_000)
 _HEARTBEAT_INTERVAL_MS: Final = Bounded("consumer.heartbeat.interval.ms", 5_000, 5_000, 15_000)
 _ASSIGNMENT_INTERVAL_MS: Final = Bounded("consumer.assignment.interval.ms", 1_000, 0, 15_000)
+_SHARE_SESSION_TIMEOUT_MS: Final = Bounded("share.session.timeout.ms", 45_000, 45_000, 60_000)
+_SHARE_HEARTBEAT_INTERVAL_MS: Final = Bounded("share.heartbeat.interval.ms", 5_000, 5_000, 15_000)
+_SHARE_ASSIGNMENT_INTERVAL_MS: Final = Bounded("share.assignment.interval.ms", 1_000, 0, 15_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,10 @@ class GroupConfig:
         consumer_assignors: `group.consumer.assignors`; the first is the default.
         consumer_migration_policy: `group.consumer.migration.policy`.
         consumer_regex_refresh_interval_ms: `group.consumer.regex.refresh.interval.ms`.
+        share_session_timeout_ms, share_heartbeat_interval_ms, share_assignment_interval_ms: the same for share groups
+            (`group.share.*`).
+        share_size_max: `group.share.max.size`.
+        share_initialize_retry_interval_ms: `group.share.initialize.retry.interval.ms`.
         streams: of streams groups.
     """
 
@@ -92,6 +99,11 @@ class GroupConfig:
     consumer_assignors: tuple[str, ...] = ("uniform", "range")
     consumer_migration_policy: MigrationPolicy = MigrationPolicy.BIDIRECTIONAL
     consumer_regex_refresh_interval_ms: int = 600_000
+    share_session_timeout_ms: Bounded = _SHARE_SESSION_TIMEOUT_MS
+    share_heartbeat_interval_ms: Bounded = _SHARE_HEARTBEAT_INTERVAL_MS
+    share_assignment_interval_ms: Bounded = _SHARE_ASSIGNMENT_INTERVAL_MS
+    share_size_max: int = 200
+    share_initialize_retry_interval_ms: int = 30_000
     streams: StreamsConfig = field(default_factory=StreamsConfig)
 
     @staticmethod
@@ -128,5 +140,25 @@ class GroupConfig:
             consumer_assignors=config.group_consumer_assignors,
             consumer_migration_policy=MigrationPolicy(config.group_consumer_migration_policy.lower()),
             consumer_regex_refresh_interval_ms=config.group_consumer_regex_refresh_interval_ms,
+            share_session_timeout_ms=Bounded(
+                "share.session.timeout.ms",
+                config.group_share_session_timeout_ms,
+                config.group_share_min_session_timeout_ms,
+                config.group_share_max_session_timeout_ms,
+            ),
+            share_heartbeat_interval_ms=Bounded(
+                "share.heartbeat.interval.ms",
+                config.group_share_heartbeat_interval_ms,
+                config.group_share_min_heartbeat_interval_ms,
+                config.group_share_max_heartbeat_interval_ms,
+            ),
+            share_assignment_interval_ms=Bounded(
+                "share.assignment.interval.ms",
+                config.group_share_assignment_interval_ms,
+                config.group_share_min_assignment_interval_ms,
+                config.group_share_max_assignment_interval_ms,
+            ),
+            share_size_max=config.group_share_max_size,
+            share_initialize_retry_interval_ms=config.group_share_initialize_retry_interval_ms,
             streams=StreamsConfig.from_broker(config),
         )

@@ -24,6 +24,7 @@ from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import ConsumerGroups
 from ottla.broker.coordinators.groups.group import Group, GroupFamily, GroupType, Replay, RunBackground, ShardParts
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit, PartitionKey
+from ottla.broker.coordinators.groups.share.family import ShareGroups
 from ottla.broker.coordinators.groups.streams.family import StreamsGroups
 from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
 from ottla.broker.coordinators.timeline import TimelineDict
@@ -123,10 +124,12 @@ class GroupCoordinator:
         self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
         self.consumers = ConsumerGroups(self.parts, self.membership)
         self._classic_members = ClassicMembers(self.consumers)
+        self.shares = ShareGroups(self.parts)
         self.streams = StreamsGroups(self.parts)
         self._families: dict[GroupType, GroupFamily] = {
             GroupType.CLASSIC: self.membership,
             GroupType.CONSUMER: self.consumers,
+            GroupType.SHARE: self.shares,
             GroupType.STREAMS: self.streams,
         }
         self._replays: dict[type[Message], Replay] = {}
@@ -276,8 +279,9 @@ class GroupCoordinator:
     # ------------------------------------------------------ the cluster changes
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
-        """Forget the offsets of topics that are gone."""
-        return Result(None, self.offsets.on_topics_deleted(topics), atomic=False)
+        """Forget the offsets of topics that are gone, and which share partitions they had."""
+        written = self.offsets.on_topics_deleted(topics) + self.shares.states.on_topics_deleted(topics)
+        return Result(None, written, atomic=False)
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
         """Tell every type of groups what has changed."""

@@ -1,0 +1,215 @@
+"""DescribeShareGroupOffsets (90, versions 0-1), AlterShareGroupOffsets (91, 0), DeleteShareGroupOffsets (92, 0).
+
+What a share group's administrators ask (KIP-932). Describe v1 tells the lag (KIP-1226): records after the start offset that
+will still be delivered. Where nothing is known the start offset is -1, which is no error: so it is for a topic or a group
+that does not exist. Alter and delete want a group without members; altering makes the group if need be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.groups.share.partition_states import NewOffset
+from ottla.broker.share.persister import SharePlace, StateSummary
+from ottla.errors import ErrorCode, KafkaError, error_for
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages import alter_share_group_offsets as alter
+from ottla.protocol.messages import delete_share_group_offsets as delete
+from ottla.protocol.messages import describe_share_group_offsets as describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.share.group_states import GroupStates
+    from ottla.broker.share.persister import ShareStatePersister
+    from ottla.cluster.image import ClusterImage
+
+_UNKNOWN: Final = -1
+_NOTHING_TO_DELETE: Final = "There is no offset information to delete."
+
+
+class ShareGroupOffsetsHandler:
+    """Where share groups are, and how that is changed from outside."""
+
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[GroupCoordinator],
+        states: GroupStates,
+        persister: ShareStatePersister,
+        replicas: ReplicaManager,
+        *,
+        image: Callable[[], ClusterImage],
+    ) -> None:
+        self._runtime = runtime
+        self._states = states
+        self._persister = persister
+        self._replicas = replicas
+        self._image = image
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: self.handle_describe,
+            ApiKey.ALTER_SHARE_GROUP_OFFSETS: self.handle_alter,
+            ApiKey.DELETE_SHARE_GROUP_OFFSETS: self.handle_delete,
+        }
+
+    # -------------------------------------------------------------------- describe
+
+    async def handle_describe(
+        self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
+    ) -> describe.DescribeShareGroupOffsetsResponse:
+        return describe.DescribeShareGroupOffsetsResponse(
+            groups=[await self._describe(group) for group in request.groups]
+        )
+
+    async def _describe(
+        self, asked: describe.DescribeShareGroupOffsetsRequestGroup
+    ) -> describe.DescribeShareGroupOffsetsResponseGroup:
+        group_id = asked.group_id
+        described = describe.DescribeShareGroupOffsetsResponseGroup(group_id=group_id)
+        image = self._image()
+        places: list[SharePlace] = []
+        unknown: list[describe.DescribeShareGroupOffsetsResponseTopic] = []
+        if asked.topics is None:
+            try:
+                initialized = self._runtime.read(
+                    self._runtime.partition_for(group_id),
+                    lambda shard: shard.shares.states.initialized_partitions(group_id),
+                )
+            except KafkaError as error:
+                described.error_code = client_error_code(error)
+                described.error_message = error_for(client_error_code(error)).message
+                return described
+            for topic_id, partitions in initialized.items():
+                if image.topic_by_id(topic_id) is not None:
+                    places += (SharePlace(topic_id, partition) for partition in sorted(partitions))
+        for wanted in asked.topics or ():
+            topic = image.topics.get(wanted.topic_name)
+            if topic is not None:
+                places += (SharePlace(topic.topic_id, partition) for partition in wanted.partitions)
+                continue
+            rows = [
+                describe.DescribeShareGroupOffsetsResponsePartition(partition_index=partition, start_offset=_UNKNOWN)
+                for partition in wanted.partitions
+            ]
+            unknown.append(
+                describe.DescribeShareGroupOffsetsResponseTopic(topic_name=wanted.topic_name, partitions=rows)
+            )
+        topics: dict[bytes, describe.DescribeShareGroupOffsetsResponseTopic] = {}
+        for summary in await self._persister.read_summary(group_id, places):
+            topic_id = summary.place.topic_id
+            name = image.topic_names[topic_id]
+            if topic_id not in topics:
+                topics[topic_id] = describe.DescribeShareGroupOffsetsResponseTopic(topic_name=name, topic_id=topic_id)
+            topics[topic_id].partitions.append(self._row(name, summary))
+        described.topics = [*topics.values(), *unknown]
+        return described
+
+    def _row(self, topic: str, summary: StateSummary) -> describe.DescribeShareGroupOffsetsResponsePartition:
+        row = describe.DescribeShareGroupOffsetsResponsePartition(
+            partition_index=summary.place.partition, start_offset=_UNKNOWN
+        )
+        if summary.error_code:
+            return row
+        row.start_offset, row.leader_epoch = summary.start_offset, summary.leader_epoch
+        if _UNKNOWN in (summary.start_offset, summary.delivery_complete_count):
+            return row
+        partition = self._replicas.partition(topic, summary.place.partition)
+        if partition is None:
+            code = self._replicas.error(topic, summary.place.partition)
+            return describe.DescribeShareGroupOffsetsResponsePartition(
+                partition_index=summary.place.partition, error_code=code, error_message=error_for(code).message
+            )
+        row.lag = partition.log.high_watermark - summary.start_offset - summary.delivery_complete_count
+        return row
+
+    # ----------------------------------------------------------------------- alter
+
+    async def handle_alter(
+        self, context: RequestContext, request: alter.AlterShareGroupOffsetsRequest
+    ) -> alter.AlterShareGroupOffsetsResponse:
+        group_id = request.group_id
+        if not group_id:
+            return _alter_error(ErrorCode.INVALID_GROUP_ID)
+        if not request.topics:
+            return alter.AlterShareGroupOffsetsResponse()
+        wishes = [
+            NewOffset(topic.topic_name, asked.partition_index, asked.start_offset)
+            for topic in request.topics
+            for asked in topic.partitions
+        ]
+        try:
+            codes, results = await self._states.alter_offsets(group_id, wishes)
+        except KafkaError as error:
+            code = client_error_code(error)
+            return _alter_error(code, error.message if code == error.code else None)
+        failed = {(result.place.topic_id, result.place.partition): result for result in results if result.error_code}
+        image = self._image()
+        response = alter.AlterShareGroupOffsetsResponse()
+        outcome = iter(codes)
+        for topic in request.topics:
+            known = image.topics.get(topic.topic_name)
+            answer = alter.AlterShareGroupOffsetsResponseTopic(topic_name=topic.topic_name)
+            if known is not None:
+                answer.topic_id = known.topic_id
+            for asked in topic.partitions:
+                code, message = next(outcome), None
+                result = failed.get((answer.topic_id, asked.partition_index))
+                if code == ErrorCode.NONE and result is not None:
+                    code, message = result.error_code, result.error_message
+                answer.partitions.append(
+                    alter.AlterShareGroupOffsetsResponsePartition(
+                        partition_index=asked.partition_index,
+                        error_code=code,
+                        error_message=None if code == ErrorCode.NONE else message or error_for(code).message,
+                    )
+                )
+            response.responses.append(answer)
+        return response
+
+    # ---------------------------------------------------------------------- delete
+
+    async def handle_delete(
+        self, context: RequestContext, request: delete.DeleteShareGroupOffsetsRequest
+    ) -> delete.DeleteShareGroupOffsetsResponse:
+        group_id = request.group_id
+        if not group_id:
+            return _delete_error(ErrorCode.INVALID_GROUP_ID)
+        names = [topic.topic_name for topic in request.topics]
+        try:
+            deletion, codes = await self._states.delete_offsets(group_id, names)
+        except KafkaError as error:
+            code = client_error_code(error)
+            return _delete_error(code, error.message if code == error.code else None)
+        rows = [
+            delete.DeleteShareGroupOffsetsResponseTopic(
+                topic_name=deletion.topics[topic_id].name,
+                topic_id=topic_id,
+                error_code=code,
+                error_message=None if code == ErrorCode.NONE else error_for(code).message,
+            )
+            for topic_id, code in codes.items()
+        ]
+        known = self._image().topics
+        refused = [
+            delete.DeleteShareGroupOffsetsResponseTopic(
+                topic_name=name,
+                error_code=code,
+                error_message=_NOTHING_TO_DELETE if name in known else error_for(code).message,
+            )
+            for name, code in deletion.refused.items()
+        ]
+        return delete.DeleteShareGroupOffsetsResponse(responses=[*rows, *refused])
+
+
+def _alter_error(code: ErrorCode, message: str | None = None) -> alter.AlterShareGroupOffsetsResponse:
+    return alter.AlterShareGroupOffsetsResponse(error_code=code, error_message=message or error_for(code).message)
+
+
+def _delete_error(code: ErrorCode, message: str | None = None) -> delete.DeleteShareGroupOffsetsResponse:
+    return delete.DeleteShareGroupOffsetsResponse(error_code=code, error_message=message or error_for(code).message)

@@ -1,0 +1,116 @@
+"""Share groups (KIP-932): ShareGroupHeartbeat 1, ShareGroupDescribe 1. (Version 0 was an early one of Kafka 4.0.)
+
+ShareGroupHeartbeat: members make their own ids. Share partitions that have not begun are begun beside the answer, as in
+Apache Kafka: a member is given them with its next heartbeat.
+
+The rules are in `coordinators.groups.share`; here requests become values and errors codes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.broker.coordinators.errors import client_error_code
+from ottla.broker.coordinators.groups.share.describe import describe
+from ottla.broker.coordinators.groups.share.family import Heartbeat
+from ottla.broker.coordinators.groups.share.member import JOIN_EPOCH, LEAVE_EPOCH
+from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.errors import ErrorCode, GroupIdNotFoundError, InvalidRequestError, KafkaError, error_for
+from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.share_group_describe import (
+    DescribedGroup,
+    ShareGroupDescribeRequest,
+    ShareGroupDescribeResponse,
+)
+from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.share.group_states import GroupStates
+    from ottla.cluster.image import ClusterImage
+
+
+class ShareGroupsHandler:
+    """Heartbeats and descriptions of share groups."""
+
+    def __init__(
+        self,
+        runtime: CoordinatorRuntime[GroupCoordinator],
+        states: GroupStates,
+        *,
+        image: Callable[[], ClusterImage],
+    ) -> None:
+        self._runtime = runtime
+        self._states = states
+        self._image = image
+
+    def routes(self) -> dict[ApiKey, Handler]:
+        return {
+            ApiKey.SHARE_GROUP_HEARTBEAT: self.handle_share_group_heartbeat,
+            ApiKey.SHARE_GROUP_DESCRIBE: self.handle_share_group_describe,
+        }
+
+    async def handle_share_group_heartbeat(
+        self, context: RequestContext, request: ShareGroupHeartbeatRequest
+    ) -> ShareGroupHeartbeatResponse:
+        try:
+            _validate(request)
+            heartbeat = Heartbeat(
+                group_id=request.group_id,
+                member_id=request.member_id,
+                member_epoch=request.member_epoch,
+                rack_id=request.rack_id,
+                topic_names=request.subscribed_topic_names,
+                client_id=context.client_id or "",
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+            )
+            result = await self._runtime.write(
+                self._runtime.partition_for(request.group_id),
+                lambda shard, now_ms: shard.shares.heartbeat(heartbeat, now_ms),
+            )
+        except KafkaError as error:
+            code = client_error_code(error)
+            message = error.message if code == error.code else error_for(code).message
+            return ShareGroupHeartbeatResponse(error_code=code, error_message=message)
+        if result.to_initialize is not None:
+            self._states.initialize_soon(result.to_initialize)
+        return result.response
+
+    def handle_share_group_describe(
+        self, context: RequestContext, request: ShareGroupDescribeRequest
+    ) -> ShareGroupDescribeResponse:
+        described = [self._describe(group_id) for group_id in request.group_ids]
+        if request.include_authorized_operations:
+            for group in described:
+                if group.error_code == ErrorCode.NONE:
+                    group.authorized_operations = GROUP_OPERATIONS
+        return ShareGroupDescribeResponse(groups=described)
+
+    def _describe(self, group_id: str) -> DescribedGroup:
+        if not group_id:
+            return DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
+        image = self._image()
+        try:
+            return self._runtime.read(
+                self._runtime.partition_for(group_id),
+                lambda shard: describe(shard.shares.committed_group(group_id), image),
+            )
+        except GroupIdNotFoundError as error:
+            return DescribedGroup(group_id=group_id, error_code=error.code, error_message=error.message)
+        except KafkaError as error:
+            return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
+
+
+def _validate(request: ShareGroupHeartbeatRequest) -> None:
+    for name, text in (("MemberId", request.member_id), ("GroupId", request.group_id), ("RackId", request.rack_id)):
+        if text is not None and not text.strip():
+            raise InvalidRequestError(f"{name} can't be empty.")
+    if request.member_epoch == JOIN_EPOCH:
+        if not request.subscribed_topic_names:
+            raise InvalidRequestError("SubscribedTopicNames must be set in first request.")
+    elif request.member_epoch < LEAVE_EPOCH:
+        raise InvalidRequestError("MemberEpoch is invalid.")
