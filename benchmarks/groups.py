@@ -52,7 +52,12 @@ INTERVAL_S = 5.0
 PARTITIONS_MAX = 1_000
 #: Longer than `group.consumer.assignment.interval.ms`.
 QUIET_S = 1.2
-SETTINGS = {"group.initial.rebalance.delay.ms": "1000"}
+#: Long sessions, so that nobody is fenced where the clients get little of the machine.
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "1000",
+    "group.consumer.max.session.timeout.ms": "600000",
+    "group.consumer.session.timeout.ms": "600000",
+}
 
 Kind = type[Ottla] | type[ApacheKafka]
 

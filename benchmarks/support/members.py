@@ -27,7 +27,7 @@ from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupReques
 from ottla.types import uuid_to_text
 
 JOIN, SYNC, BEAT, CONSUMER_BEAT = 9, 5, 4, 1
-SESSION_TIMEOUT_MS, REBALANCE_TIMEOUT_MS = 45_000, 300_000
+SESSION_TIMEOUT_MS, REBALANCE_TIMEOUT_MS = 300_000, 300_000
 
 _VERSION_3 = b"\x00\x03"
 _LEAVES = -1
