@@ -123,6 +123,7 @@ def classic(kind: Kind, sizes: list[int], repeat: int) -> list[dict[str, float]]
     broker = prepared(kind, {"classic": max(sizes)})
     with running(broker):
         for size in sizes:
+            say(f"{kind.name}: a classic group of {size:,}")
             swarm = Swarm(broker.port)
             group = ClassicSwarm(swarm, f"classic-{size}", "classic", swarm.open(size))
             group.form()
@@ -163,6 +164,7 @@ def exponent(before: dict[str, float], after: dict[str, float], what: str) -> fl
 
 def consumer(kind: Kind, shape: Shape, connections: int, seconds: float) -> dict[str, object]:
     """Join, beat, change."""
+    say(f"{kind.name}: {shape} consumer groups")
     broker = prepared(kind, {"topic": shape.partitions})
     with running(broker):
         swarm = Swarm(broker.port)
@@ -254,6 +256,11 @@ def grow(port: int, topic: str, partitions: int) -> None:
 
 
 # ------------------------------------------------------------------------- main
+
+
+def say(what: str) -> None:
+    """Tell, on standard error, what is being measured."""
+    print(what, file=sys.stderr, flush=True)
 
 
 def show_classic(results: dict[str, list[dict[str, float]]]) -> None:
