@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 #: The uuid that means "not set" on the wire (KIP-516).
@@ -93,6 +94,7 @@ def uuid_from_text(text: str) -> bytes:
     return uuid
 
 
+@lru_cache(maxsize=4096)  # clients name the same groups again and again
 def java_hash(text: str) -> int:
     """Return Java's `String.hashCode`: int32 over UTF-16 code units. Coordinators are found by it."""
     data = text.encode("utf-16-be", "surrogatepass")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +40,14 @@ from ottla.protocol.messages.api_versions import (
 )
 from ottla.protocol.messages.headers import RequestHeader
 from ottla.protocol.messages.produce import ProduceRequest
+from ottla.protocol.schema import Message
 from ottla.protocol.schema import Struct as MessagePart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ottla.network.connection import BrokerConnection, Buffer, Reply
     from ottla.observability.metrics import BrokerMetrics
-    from ottla.protocol.schema import Message
 
 logger = logging.getLogger(__name__)
 
@@ -167,22 +167,57 @@ class Dispatcher:
             answer = route.handler(context, request)
         except KafkaError as error:
             answer = self._error_response(route, error)
-        if isinstance(answer, Awaitable):
-            task = asyncio.ensure_future(self._answer_later(connection, route, header.correlation_id, answer, started))
-            if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
-                task.add_done_callback(lambda _task: answer.close())
-            if route.api_key is ApiKey.FETCH or route.api_key is ApiKey.SHARE_FETCH:
-                return PendingReply(task)
-            # A client that goes away takes nothing back: what was begun (a topic, a commit) is finished. Only a fetch
-            # that nobody waits for any more is of no use.
-            self._unfinished.add(task)
-            task.add_done_callback(self._unfinished.discard)
-            # A produce that waits for its commit has been appended: the next one may be appended behind it. One of a
-            # transaction may wait for the coordinator's leave before it is appended.
-            is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
-            return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
-        route.metrics.observe((self._now() - started) * 1000)
-        return None if answer is None else _frame(route, header.correlation_id, answer)
+        # A message, nearly always: asking that first spares it being asked whether it could be awaited.
+        if answer is None or isinstance(answer, Message | bytes):
+            route.metrics.observe((self._now() - started) * 1000)
+            return None if answer is None else _frame(route, header.correlation_id, answer)
+        if isinstance(answer, asyncio.Future):
+            return self._reply_to_come(route, header.correlation_id, answer, started)
+        task = asyncio.ensure_future(self._answer_later(connection, route, header.correlation_id, answer, started))
+        if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
+            task.add_done_callback(lambda _task: answer.close())
+        if route.api_key is ApiKey.FETCH or route.api_key is ApiKey.SHARE_FETCH:
+            return PendingReply(task)
+        # A client that goes away takes nothing back: what was begun (a topic, a commit) is finished. Only a fetch
+        # that nobody waits for any more is of no use.
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        # A produce that waits for its commit has been appended: the next one may be appended behind it. One of a
+        # transaction may wait for the coordinator's leave before it is appended.
+        is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
+        return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
+
+    def _reply_to_come(
+        self, route: _Route, correlation_id: int, answer: asyncio.Future[Any], started: float
+    ) -> PendingReply:
+        """Return what becomes the answer when `answer` is there; that takes no task.
+
+        If the client goes away the reply is cancelled, and `answer` is not: what was begun is finished.
+        """
+        begun = self._now()
+        reply: asyncio.Future[list[Buffer] | None] = answer.get_loop().create_future()
+
+        def finish(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled():
+                reply.cancel()
+                return
+            try:
+                error = answer.exception()
+                if error is None:
+                    message = answer.result()
+                elif isinstance(error, KafkaError):
+                    message = self._error_response(route, error)
+                else:
+                    raise error
+                route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
+                if not reply.done():
+                    reply.set_result(None if message is None else _frame(route, correlation_id, message))
+            except Exception as failure:
+                if not reply.done():
+                    reply.set_exception(failure)
+
+        answer.add_done_callback(finish)
+        return PendingReply(reply, work=answer)
 
     async def _answer_later(
         self, connection: BrokerConnection, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float

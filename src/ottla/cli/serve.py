@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
     from ottla.broker.http_pages import BrokerFacts
 
+#: Objects made between two looks for garbage. Requests that wait, and members of groups, are many small objects that stay for
+#: a while: with Python's 700 they were walked over again and again, which made the rebalance of a classic group of 3,000
+#: members take twice as long, and a quarter of all time while 10,000 members joined.
+GC_THRESHOLD = 10_000
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 DESCRIPTION = """Start a Kafka broker; any Kafka client connects to localhost:9092, a browser too.
@@ -188,6 +193,7 @@ def run(config: BrokerConfig) -> int:
             # What is here now stays: full collections need not walk over it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GC_THRESHOLD, 10, 10)
             bound_allocator()
 
         return asyncio.run(serve(broker, announce))

@@ -58,6 +58,8 @@ def encode_chunks(message: Message, version: int, head: bytes = b"") -> list[Buf
     """Return `head` and the message as a short list of buffers, large ones (records) uncopied."""
     parts: list[Buffer] = [head]
     encoder(type(message), version)(message, parts.append)
+    if sum(map(len, parts)) < CHUNK_SIZE_MIN:
+        return [b"".join(parts)]
     chunks: list[Buffer] = []
     start = 0
     for index, part in enumerate(parts):

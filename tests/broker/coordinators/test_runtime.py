@@ -236,6 +236,46 @@ def test_writes_are_refused_behind_a_log_that_does_not_keep_up() -> None:
     in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
 
 
+def test_a_log_that_keeps_up_takes_any_number_of_writes_in_one_turn() -> None:
+    """Thousands of members may join at once: what fills a batch is appended without waiting for the end of the turn."""
+
+    async def main(world: GroupWorld) -> None:
+        waiting = [commit(world, offset, metadata="x" * 900) for offset in range(100)]
+        assert len(world.log.sizes(0)) == 99
+        assert [future.done() for future in waiting] == [True] * 99 + [False]
+        await asyncio.gather(*waiting)
+        assert world.log.sizes(0) == [1] * 100
+        assert committed(world) == 99
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_a_full_batch_that_fails_takes_with_it_what_was_decided_on_top_of_it() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        world.log.failures.append((KafkaStorageError("full"), False))
+        failing = [commit(world, offset, metadata="x" * 900) for offset in (2, 3)]
+        results = await asyncio.gather(*failing, return_exceptions=True)
+        assert [type(result) for result in results] == [KafkaStorageError, KafkaStorageError]
+        assert (committed(world), decided(world)) == (1, 1)
+        await commit(world, 4)
+        assert committed(world) == 4
+
+    in_group_world(main, runtime_config=RuntimeConfig(batch_bytes_max=1200))
+
+
+def test_a_refusal_is_answered_in_place_of_the_error() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.failures.append((KafkaStorageError("full"), False))
+        written = [records.offset_commit("s", "orders", 0, CommittedOffset(1))]
+        answer = await world.runtime.write(
+            0, lambda shard, now_ms: Result("done", written), refusal=lambda error: f"no: {error.code.name}"
+        )
+        assert answer == "no: KAFKA_STORAGE_ERROR"
+
+    in_group_world(main)
+
+
 def test_batches_are_compressed_as_configured() -> None:
     async def main(world: GroupWorld) -> None:
         await asyncio.gather(*(commit(world, 1, partition=index) for index in range(20)))

@@ -18,6 +18,8 @@ def played(*steps: tuple[str, str, int]) -> list[tuple[int, str]]:
         for action, key, milliseconds in steps:
             if action == "set":
                 timers.schedule((key,), milliseconds, lambda now_ms, name=f"{key}{milliseconds}": Result(name))  # type: ignore[misc]
+            elif action == "postpone":
+                timers.postpone((key,), milliseconds)
             elif action == "cancel":
                 timers.cancel((key,))
             elif action == "cancel all":
@@ -57,3 +59,11 @@ def test_cancelled_timers_are_silent() -> None:
 
 def test_a_timer_that_has_fired_can_be_set_again() -> None:
     assert played(("set", "a", 10), ("wait", "", 50), ("set", "a", 20)) == [(10, "a10"), (70, "a20")]
+
+
+def test_postponing_moves_what_is_scheduled_and_nothing_else() -> None:
+    assert played(("set", "a", 100), ("postpone", "a", 300)) == [(300, "a100")]
+    assert played(("set", "a", 100), ("postpone", "a", 30)) == [(30, "a100")]
+    assert played(("set", "a", 100), ("postpone", "a", 300), ("postpone", "a", 150)) == [(150, "a100")]
+    assert played(("postpone", "a", 30)) == []
+    assert played(("set", "a", 10), ("wait", "", 50), ("postpone", "a", 20)) == [(10, "a10")]

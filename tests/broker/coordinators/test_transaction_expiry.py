@@ -16,6 +16,9 @@ class NotedTimers:
     def schedule(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
         self.keys.append(key)
 
+    def postpone(self, key: TimerKey, delay_ms: int) -> bool:
+        raise AssertionError("nothing is put off here")
+
     def schedule_if_absent(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
         raise AssertionError("nothing is scheduled twice here")
 

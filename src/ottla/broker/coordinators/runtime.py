@@ -113,17 +113,19 @@ class _State(Enum):
 class _Waiter:
     """An operation that waits for its batch."""
 
-    __slots__ = ("future", "on_appended", "response")
+    __slots__ = ("future", "on_appended", "refusal", "response")
 
     def __init__(
         self,
         future: asyncio.Future[Any] | None,
         response: Any,
         on_appended: Callable[[KafkaError | None], None] | None,
+        refusal: Callable[[KafkaError], Any] | None = None,
     ) -> None:
         self.future = future
         self.response = response
         self.on_appended = on_appended
+        self.refusal = refusal
 
     def complete(self, error: KafkaError | None) -> None:
         if self.on_appended is not None:
@@ -131,6 +133,8 @@ class _Waiter:
         if self.future is not None and not self.future.done():
             if error is None:
                 self.future.set_result(self.response)
+            elif self.refusal is not None:
+                self.future.set_result(self.refusal(error))
             else:
                 self.future.set_exception(error)
 
@@ -354,7 +358,12 @@ class CoordinatorRuntime(Generic[S]):
                 yield query(held.shard)
 
     def write(
-        self, partition: int, operation: Callable[[S, int], Result[R]], *, producer: Producer | None = None
+        self,
+        partition: int,
+        operation: Callable[[S, int], Result[R]],
+        *,
+        producer: Producer | None = None,
+        refusal: Callable[[KafkaError], R] | None = None,
     ) -> asyncio.Future[R]:
         """Run an operation; the future resolves with its response when its records are committed.
 
@@ -362,6 +371,7 @@ class CoordinatorRuntime(Generic[S]):
 
         Args:
             producer: write the records in the open transaction of this producer id and epoch.
+            refusal: what the future resolves with when the append fails; without it, the future has the error.
 
         Raises:
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; also through the future, when the
@@ -372,7 +382,7 @@ class CoordinatorRuntime(Generic[S]):
             mixed = [batch for batch in held.queue if batch.producer is None]
             if len(mixed) > _QUEUED_BATCHES_MAX or len(held.queue) > _QUEUED_TRANSACTIONAL_BATCHES_MAX:
                 raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
-        return self._submit(held, operation, producer)
+        return self._submit(held, operation, producer, refusal)
 
     def end_transaction(
         self, partition: int, producer: Producer, marker: EndTransactionMarker, transaction_version: int = 0
@@ -411,28 +421,30 @@ class CoordinatorRuntime(Generic[S]):
         return held
 
     def _submit(
-        self, held: _Held[S], operation: Callable[[S, int], Result[R]], producer: Producer | None = None
+        self,
+        held: _Held[S],
+        operation: Callable[[S, int], Result[R]],
+        producer: Producer | None = None,
+        refusal: Callable[[KafkaError], R] | None = None,
     ) -> asyncio.Future[R]:
         assert held.shard is not None
         result = operation(held.shard, self._clock.wall_ms())
         future: asyncio.Future[R] = self._running_loop().create_future()
+        last = held.queue[-1] if held.queue else held.in_flight
         if result.records:
-            self._gather(held, result, future, producer)
+            self._gather(held, result, _Waiter(future, result.response, result.on_appended, refusal), producer)
+        elif result.barrier and last is not None:
+            self._wait_for(last, _Waiter(future, result.response, result.on_appended, refusal))
         else:
-            last = held.queue[-1] if held.queue else held.in_flight
-            if result.barrier and last is not None:
-                self._wait_for(last, _Waiter(future, result.response, result.on_appended))
-            else:
-                _Waiter(future, result.response, result.on_appended).complete(None)
+            if result.on_appended is not None:
+                result.on_appended(None)
+            future.set_result(result.response)
         return future
 
-    def _gather(
-        self, held: _Held[S], result: Result[R], future: asyncio.Future[R] | None, producer: Producer | None = None
-    ) -> None:
+    def _gather(self, held: _Held[S], result: Result[Any], waiter: _Waiter, producer: Producer | None = None) -> None:
         shard = held.shard
         assert shard is not None
         timestamp = self._clock.wall_ms()
-        waiter = _Waiter(future, result.response, result.on_appended)
         encoded = [(record, *shard.encode(record)) for record in result.records]
         total = sum(len(key) + (len(value) if value else 0) + _RECORD_OVERHEAD for _, key, value in encoded)
         limit = self._config.batch_bytes_max
@@ -454,6 +466,9 @@ class CoordinatorRuntime(Generic[S]):
                 shard.replay(held.next_offset, NO_PRODUCER_ID if producer is None else producer[0], record)
             held.next_offset += 1
         self._wait_for(batch, waiter)
+        # What is full gains nothing by waiting for the end of the turn, in which thousands of members may join.
+        while len(held.queue) > 1 and held.in_flight is None:
+            self._append_next(held)
 
     def _wait_for(self, batch: _Batch, waiter: _Waiter) -> None:
         batch.add_waiter(waiter, self._running_loop(), self._config.append_timeout_ms)
@@ -487,8 +502,10 @@ class CoordinatorRuntime(Generic[S]):
 
     def _flush(self, held: _Held[S]) -> None:
         held.flush_scheduled = False
-        if held.state is not _State.ACTIVE or held.in_flight is not None or not held.queue:
-            return
+        if held.state is _State.ACTIVE and held.in_flight is None and held.queue:
+            self._append_next(held)
+
+    def _append_next(self, held: _Held[S]) -> None:
         batch = held.queue.popleft()
         if batch.epoch < 0:
             batch.epoch = held.timeline.advance()
@@ -585,7 +602,7 @@ class CoordinatorRuntime(Generic[S]):
         try:
             result = operation(self._clock.wall_ms())
             if result.records:
-                self._gather(held, result, None)
+                self._gather(held, result, _Waiter(None, None, result.on_appended))
         except Exception:
             logger.exception("%s-%d: a timer of the coordinator failed", self.topic, held.partition)
 

@@ -48,6 +48,18 @@ class ShardTimers:
         timer = self._timers[key] = _Timer(deadline, operation)
         timer.handle = self._loop.call_at(deadline, self._fire, key, timer)
 
+    def postpone(self, key: TimerKey, delay_ms: int) -> bool:
+        """Run what is scheduled under this key after `delay_ms`; returns whether there is anything."""
+        timer = self._timers.get(key)
+        if timer is None:
+            return False
+        deadline = self._loop.time() + delay_ms / 1000
+        if timer.fires_at <= deadline:
+            timer.deadline = deadline
+        else:
+            self.schedule(key, delay_ms, timer.operation)
+        return True
+
     def schedule_if_absent(self, key: TimerKey, delay_ms: int, operation: TimerOperation) -> None:
         """Run `operation` after `delay_ms`, unless something is scheduled under this key already."""
         if key not in self._timers:

@@ -9,7 +9,6 @@ The rules are in `coordinators.groups.consumer`; here requests become values and
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -94,10 +93,11 @@ class ConsumerGroupsHandler:
             answer = self._runtime.write(
                 self._runtime.partition_for(request.group_id),
                 lambda shard, now_ms: shard.consumers.heartbeat(heartbeat, now_ms),
+                refusal=_refusal,
             )
         except KafkaError as error:
             return _refusal(error)
-        return answer.result() if answer.done() else _answer(answer)
+        return answer.result() if answer.done() else answer
 
     def _validate(self, version: int, request: ConsumerGroupHeartbeatRequest) -> None:
         epoch = request.member_epoch
@@ -169,15 +169,6 @@ def _committed(shard: GroupCoordinator, group_id: str) -> ConsumerGroup:
     if not isinstance(group, ConsumerGroup):
         raise GroupIdNotFoundError(f"Group {group_id} is not a consumer group.")
     return group
-
-
-async def _answer(
-    written: asyncio.Future[ConsumerGroupHeartbeatResponse],
-) -> ConsumerGroupHeartbeatResponse:
-    try:
-        return await written
-    except KafkaError as error:
-        return _refusal(error)
 
 
 def _refusal(error: KafkaError) -> ConsumerGroupHeartbeatResponse:

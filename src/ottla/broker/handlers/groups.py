@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.broker.coordinators.shard import Result
     from ottla.cluster.image import ClusterImage
 
 logger = logging.getLogger(__name__)
@@ -171,18 +172,22 @@ class GroupsHandler:
 
     # ------------------------------------------------------------- membership
 
-    async def handle_join_group(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
-        response = await self._join(context, request)
-        if not response.protocol_name:
-            response.protocol_name = None if context.version >= _NULLABLE_PROTOCOL_NAME else ""
-        return response
+    def handle_join_group(
+        self, context: RequestContext, request: JoinGroupRequest
+    ) -> JoinGroupResponse | Awaitable[JoinGroupResponse]:
+        no_protocol_name = None if context.version >= _NULLABLE_PROTOCOL_NAME else ""
 
-    async def _join(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+        def finished(response: JoinGroupResponse) -> JoinGroupResponse:
+            response.protocol_name = response.protocol_name or no_protocol_name
+            return response
+
         if not request.group_id:
-            return JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_GROUP_ID)
+            return finished(JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_GROUP_ID))
         session_timeout_ms = request.session_timeout_ms
         if not self._config.session_timeout_ms_min <= session_timeout_ms <= self._config.session_timeout_ms_max:
-            return JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_SESSION_TIMEOUT)
+            return finished(
+                JoinGroupResponse(member_id=request.member_id, error_code=ErrorCode.INVALID_SESSION_TIMEOUT)
+            )
         protocols: dict[str, bytes] = {}
         for protocol in request.protocols:
             protocols.setdefault(protocol.name, protocol.metadata)
@@ -200,18 +205,17 @@ class GroupsHandler:
             can_skip_assignment=context.version >= _SKIP_ASSIGNMENT,
             reason=request.reason,
         )
-        answer: asyncio.Future[JoinGroupResponse] = asyncio.get_running_loop().create_future()
-        try:
-            written = self._runtime.write(
-                self._runtime.partition_for(join.group_id),
-                lambda shard, now_ms: shard.join(join, lambda response: _resolve(answer, response), now_ms),
-            )
-        except KafkaError as error:
-            return JoinGroupResponse(error_code=client_error_code(error))
-        written.add_done_callback(lambda future: _fail(future, answer, lambda code: JoinGroupResponse(error_code=code)))
-        return await answer
+        return self._parked(
+            join.group_id,
+            lambda respond: (
+                lambda shard, now_ms: shard.join(join, lambda response: respond(finished(response)), now_ms)
+            ),
+            lambda code: finished(JoinGroupResponse(error_code=code)),
+        )
 
-    async def handle_sync_group(self, context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+    def handle_sync_group(
+        self, context: RequestContext, request: SyncGroupRequest
+    ) -> SyncGroupResponse | Awaitable[SyncGroupResponse]:
         if context.version >= _PROTOCOL_IN_SYNC and (request.protocol_type is None or request.protocol_name is None):
             return SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         if not request.group_id:
@@ -225,16 +229,38 @@ class GroupsHandler:
             protocol_name=request.protocol_name,
             assignments={each.member_id: each.assignment for each in request.assignments},
         )
-        answer: asyncio.Future[SyncGroupResponse] = asyncio.get_running_loop().create_future()
+        return self._parked(
+            sync.group_id,
+            lambda respond: lambda shard, now_ms: shard.sync(sync, respond, now_ms),
+            lambda code: SyncGroupResponse(error_code=code),
+        )
+
+    def _parked(
+        self,
+        group_id: str,
+        operation: Callable[[Callable[[T], None]], Callable[[GroupCoordinator, int], Result[None]]],
+        refusal: Callable[[ErrorCode], T],
+    ) -> T | asyncio.Future[T]:
+        """Run an operation that answers through a callback, now or long after it is decided.
+
+        Args:
+            operation: makes the operation from the callback.
+            refusal: makes the answer if the operation is refused, or what it writes cannot be written.
+        """
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def respond(response: T) -> None:
+            if not answer.done():
+                answer.set_result(response)
+
+        def fail(error: KafkaError) -> None:
+            respond(refusal(client_error_code(error)))
+
         try:
-            written = self._runtime.write(
-                self._runtime.partition_for(sync.group_id),
-                lambda shard, now_ms: shard.sync(sync, lambda response: _resolve(answer, response), now_ms),
-            )
+            self._runtime.write(self._runtime.partition_for(group_id), operation(respond), refusal=fail)
         except KafkaError as error:
-            return SyncGroupResponse(error_code=client_error_code(error))
-        written.add_done_callback(lambda future: _fail(future, answer, lambda code: SyncGroupResponse(error_code=code)))
-        return await answer
+            fail(error)
+        return answer.result() if answer.done() else answer
 
     def handle_heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
         group_id = request.group_id
@@ -335,18 +361,3 @@ class GroupsHandler:
                 codes.update(zip(rest, deleted, strict=True))
             except KafkaError as error:
                 codes.update(dict.fromkeys(rest, client_error_code(error)))
-
-
-def _resolve(answer: asyncio.Future[T], response: T) -> None:
-    if not answer.done():
-        answer.set_result(response)
-
-
-def _fail(written: asyncio.Future[None], answer: asyncio.Future[T], response: Callable[[ErrorCode], T]) -> None:
-    """Answer for an operation whose record could not be written, unless it has been answered."""
-    if written.cancelled():
-        return
-    error = written.exception()
-    if error is not None and not answer.done():
-        code = client_error_code(error) if isinstance(error, KafkaError) else ErrorCode.UNKNOWN_SERVER_ERROR
-        answer.set_result(response(code))

@@ -770,11 +770,15 @@ class Membership:
         return run
 
     def _schedule_heartbeat(self, group: ClassicGroup, member_id: str, timeout_ms: int) -> None:
-        self._timers.schedule(
-            ("heartbeat", group.group_id, member_id),
-            timeout_ms,
-            self._for_group(group.group_id, lambda current, now_ms: self._expire_heartbeat(current, member_id, now_ms)),
-        )
+        key = ("heartbeat", group.group_id, member_id)
+        if not self._timers.postpone(key, timeout_ms):
+            self._timers.schedule(
+                key,
+                timeout_ms,
+                self._for_group(
+                    group.group_id, lambda current, now_ms: self._expire_heartbeat(current, member_id, now_ms)
+                ),
+            )
 
     def _cancel_heartbeat(self, group: ClassicGroup, member_id: str) -> None:
         self._timers.cancel(("heartbeat", group.group_id, member_id))

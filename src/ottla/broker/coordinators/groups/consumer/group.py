@@ -168,9 +168,9 @@ class ConsumerGroup:
         return self._regex_members.get(pattern) or 0
 
     @property
-    def has_regexes(self) -> bool:
-        """A member subscribes to a pattern."""
-        return bool(len(self._regex_members))
+    def regex_count(self) -> int:
+        """How many patterns members subscribe to."""
+        return len(self._regex_members)
 
     def subscribed_regexes(self, before: ConsumerMember | None = None, after: ConsumerMember | None = None) -> set[str]:
         """Return the patterns that members subscribe to, once `before` has become `after`."""

@@ -183,12 +183,7 @@ class ConsumerGroups:
             changed=names_changed or regex_update is not RegexUpdate.NONE,
             owned=request.owned,
         )
-        self.schedule_session(request.group_id, member_id)
-        response = ConsumerGroupHeartbeatResponse(
-            member_id=member_id,
-            member_epoch=after.member_epoch,
-            heartbeat_interval_ms=self._heartbeat_interval_ms(request.group_id),
-        )
+        response = self._alive(request.group_id, after)
         if joins or request.is_full or has_other_partitions(before, after):
             response.assignment = _answer(after)
         # A large target assignment may need several batches: its epoch comes last, so half of it means nothing. Only a group
@@ -216,13 +211,16 @@ class ConsumerGroups:
             or self.regexes.is_due(group, now_ms)
         ):
             return None
-        self.schedule_session(request.group_id, request.member_id)
-        return Result(
-            ConsumerGroupHeartbeatResponse(
-                member_id=member.member_id,
-                member_epoch=member.member_epoch,
-                heartbeat_interval_ms=self._heartbeat_interval_ms(request.group_id),
-            )
+        return Result(self._alive(request.group_id, member))
+
+    def _alive(self, group_id: str, member: ConsumerMember) -> ConsumerGroupHeartbeatResponse:
+        """Note that the member is there; return what it is told at least."""
+        overrides = self.overrides(group_id)
+        self.schedule_session(group_id, member.member_id, self._config.consumer_session_timeout_ms.of(overrides))
+        return ConsumerGroupHeartbeatResponse(
+            member_id=member.member_id,
+            member_epoch=member.member_epoch,
+            heartbeat_interval_ms=self._config.consumer_heartbeat_interval_ms.of(overrides),
         )
 
     # ----------------------------------------------------------------- groups
@@ -482,7 +480,9 @@ class ConsumerGroups:
         """A member gave a sign of life: its session starts anew."""
         if timeout_ms is None:
             timeout_ms = self._config.consumer_session_timeout_ms.of(self.overrides(group_id))
-        self._timers.schedule(("consumer-session", group_id, member_id), timeout_ms, self.fencing(group_id, member_id))
+        key = ("consumer-session", group_id, member_id)
+        if not self._timers.postpone(key, timeout_ms):
+            self._timers.schedule(key, timeout_ms, self.fencing(group_id, member_id))
 
     def fencing(self, group_id: str, member_id: str) -> Callable[[int], Result[None]]:
         """Return what a timer does that finds the member still there."""
@@ -523,9 +523,6 @@ class ConsumerGroups:
         if told is not None:
             setting = setting._replace(value=int(told))
         return setting.of(image.config(GROUPS, group_id))
-
-    def _heartbeat_interval_ms(self, group_id: str) -> int:
-        return self._config.consumer_heartbeat_interval_ms.of(self.overrides(group_id))
 
     # ---------------------------------------------------------- family's part
 

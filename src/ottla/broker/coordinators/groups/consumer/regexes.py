@@ -46,7 +46,8 @@ class Regexes:
 
     def is_due(self, group: ConsumerGroup, now_ms: int) -> bool:
         """Whether the patterns of a group that changes nothing are to be resolved again."""
-        return group.has_regexes and self._must_resolve(group, group.subscribed_regexes(), now_ms)
+        count = group.regex_count
+        return count > 0 and self._must_resolve(group, count, now_ms)
 
     def update(
         self,
@@ -64,6 +65,8 @@ class Regexes:
         change = RegexUpdate.NONE
         is_new = False
         old, new = before.topic_regex, after.topic_regex
+        if old == new and not self.is_due(group, now_ms):
+            return change
         if old != new:
             change = RegexUpdate.CHANGED
             if old and group.regex_member_count(old) == 1:
@@ -77,15 +80,11 @@ class Regexes:
             elif old:
                 change = RegexUpdate.RESOLVED
         subscribed = group.subscribed_regexes(before, after)
-        if (
-            subscribed
-            and (is_new or group.subscribed_regexes())
-            and self._must_resolve(group, subscribed, now_ms, is_new)
-        ):
+        if subscribed and (is_new or group.regex_count) and self._must_resolve(group, len(subscribed), now_ms, is_new):
             self._resolve(group.group_id, subscribed, now_ms)
         return change
 
-    def _must_resolve(self, group: ConsumerGroup, subscribed: set[str], now_ms: int, is_new: bool = False) -> bool:
+    def _must_resolve(self, group: ConsumerGroup, count: int, now_ms: int, is_new: bool = False) -> bool:
         if self._parts.background.is_running(_key(group.group_id)):
             return False
         last = next(iter(group.regexes.values()), None)
@@ -93,7 +92,7 @@ class Regexes:
             return False
         return (
             is_new
-            or len(subscribed) != len(group.regexes)
+            or count != len(group.regexes)
             or group.needs_regex_refresh
             or last is None
             or now_ms > last.timestamp_ms + self._parts.config.consumer_regex_refresh_interval_ms

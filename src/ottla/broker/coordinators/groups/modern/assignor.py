@@ -7,8 +7,8 @@ assigns every partition of every subscribed topic to one subscriber (share group
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 #: Topic id -> partitions. Never changed in place.
 Assignment = Mapping[bytes, frozenset[int]]
@@ -16,8 +16,7 @@ Assignment = Mapping[bytes, frozenset[int]]
 NO_ASSIGNMENT: Assignment = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberSpec:
+class MemberSpec(NamedTuple):
     """A member as assignors see it.
 
     Attributes:
@@ -26,7 +25,7 @@ class MemberSpec:
     """
 
     topic_ids: frozenset[bytes]
-    target: Assignment = field(default_factory=dict)
+    target: Assignment = NO_ASSIGNMENT
     instance_id: str | None = None
     rack_id: str | None = None
 
