@@ -32,6 +32,7 @@ SIMULATIONS = {
     "broker-transactions": "tests.simulation.test_transactions",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
+    "streams-groups": "tests.broker.coordinators.test_streams_simulation",
     "transactions": "tests.broker.coordinators.test_transaction_simulation",
     "share": "tests.broker.share.test_share_simulation",
 }

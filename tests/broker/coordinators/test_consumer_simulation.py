@@ -6,8 +6,9 @@ Checked after every step, by a model that shares nothing with the coordinator:
 * a partition is held by one member at most, and what a client believes to own is held by it (I7);
 * targets of members do not overlap, and epochs are in order; the group epoch never goes back;
 * every count and index of a group is what its members add up to, and so is its state;
-* a commit is taken only from a member, with its epoch or one at which it had the partition already;
-* after a reload a group is what the last record of each key says, and what it was before if nothing was in flight.
+* a commit is taken only from a member, with its epoch or one at which it had the partition already (I7);
+* no acknowledged commit is lost or goes back, whatever becomes of the group (I8);
+* after a reload a group is what the last record of each key says, and what it was before if nothing was in flight (I9).
 When everything is quiet, every partition subscribed to has one owner, who knows it, and the group is Stable.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.consumer_clients import ClassicClient, ModernClient
 from tests.broker.coordinators.group_world import GroupWorld
-from tests.support.seeds import count_events, run_seeds
+from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
@@ -112,6 +113,9 @@ class Simulation:
         self.is_quiet = False
         self.epoch_seen = 0
         self.seen: ConsumerGroup | None = None
+        #: What has been committed and answered, by topic name and id, and partition.
+        self.acknowledged: dict[tuple[str, bytes, int], int] = {}
+        self.offset = 0
         #: The coordinators there have been, for their counters.
         self.shards: list[GroupCoordinator] = []
 
@@ -160,11 +164,11 @@ class Simulation:
 
     async def step(self) -> None:
         dice = self.random.random()
-        if dice < 0.70 and self.clients:
+        if dice < 0.66 and self.clients:
             await self.random.choice(self.clients).act()
-        elif dice < 0.80:
+        elif dice < 0.76:
             self.arrive()
-        elif dice < 0.85 and self.clients:
+        elif dice < 0.81 and self.clients:
             await self.depart(self.random.choice(self.clients))
         elif dice < 0.89 and self.clients:
             await self.commit(self.random.choice(self.clients))
@@ -244,6 +248,8 @@ class Simulation:
         member_id = client.member_id if self.random.random() < 0.9 else "nobody"
         group = self.group
         known = None if group is None else group.members.get(member_id)
+        self.offset += 1
+        offset = self.offset
         answer = await self.world.handle(
             9,
             OffsetCommitRequest(
@@ -253,13 +259,16 @@ class Simulation:
                 topics=[
                     OffsetCommitRequestTopic(
                         name=topic.name,
-                        partitions=[OffsetCommitRequestPartition(partition_index=partition, committed_offset=1)],
+                        partitions=[OffsetCommitRequestPartition(partition_index=partition, committed_offset=offset)],
                     )
                 ],
             ),
         )
         code = ErrorCode(answer.topics[0].partitions[0].error_code)
         self.count(f"commit {code.name}")
+        if code == ErrorCode.NONE and self.world.image.topic_by_id(topic_id) is not None:
+            place = (topic.name, topic_id, partition)
+            self.acknowledged[place] = max(offset, self.acknowledged.get(place, 0))
         if group is None or code not in (ErrorCode.NONE, ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID):
             return
         if known is None:
@@ -285,6 +294,7 @@ class Simulation:
             self.world.add_topic(name, number, len(topics[name].partitions) + 1)
             self.count("topic grown")
         else:
+            self.acknowledged = {place: offset for place, offset in self.acknowledged.items() if place[0] != name}
             self.world.delete_topic(name)
             self.count("topic deleted")
 
@@ -330,7 +340,17 @@ class Simulation:
 
     # ------------------------------------------------------------- invariants
 
+    def check_offsets(self) -> None:
+        if not self.is_active:
+            return
+        offsets = self.world.shard().offsets._by_group.get("g")
+        for (topic, _, partition), offset in self.acknowledged.items():
+            committed = None if offsets is None else offsets.get((topic, partition))
+            assert committed is not None, f"{topic}-{partition}: {offset} is lost"
+            assert committed.offset >= offset, f"{topic}-{partition}: {offset} went back to {committed.offset}"
+
     def check(self) -> None:
+        self.check_offsets()
         group = self.group
         if group is None:
             self.seen = None
@@ -515,8 +535,11 @@ def run_seed(seed: int) -> Counter[str]:
 
     async def main(loop: VirtualLoop) -> None:
         world = GroupWorld(loop, config=CONFIG, seed=seed)
-        count_events(world.runtime, counters)
         simulation = Simulation(world, seed, counters)
+        with watching(world.runtime, counters, simulation.check_offsets):
+            await play(world, simulation, counters)
+
+    async def play(world: GroupWorld, simulation: Simulation, counters: Counter[str]) -> None:
         make_shard = world.runtime._shard_factory
 
         def kept(partition: int, timeline: Any, timers: Any) -> Any:
