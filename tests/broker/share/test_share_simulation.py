@@ -296,9 +296,17 @@ class Simulation:
         wanted = {SharePlace(TOPIC_ID, index): [Acknowledgement(first, last, types)]}
         before = self.starts[index]
         epoch = self.state_epoch
-        error = (await self.manager.acknowledge(GROUP, member_id, wanted))[SharePlace(TOPIC_ID, index)]
-        for offset in each_type:
-            self.asked[index][offset] -= 1
+        try:
+            error = (await self.manager.acknowledge(GROUP, member_id, wanted))[SharePlace(TOPIC_ID, index)]
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if life == self.life or (task is not None and task.cancelling()):
+                raise
+            self.coverage["asked a broker that died"] += 1
+            return
+        finally:
+            for offset in each_type:
+                self.asked[index][offset] -= 1
         if error is not None:
             known = error.code in (ErrorCode.INVALID_RECORD_STATE, ErrorCode.INVALID_REQUEST)
             self.coverage["acknowledgement refused" if known else "acknowledgement failed"] += 1
