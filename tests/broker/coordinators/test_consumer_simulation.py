@@ -7,6 +7,7 @@ Checked after every step, by a model that shares nothing with the coordinator:
 * targets of members do not overlap, and epochs are in order; the group epoch never goes back;
 * every count and index of a group is what its members add up to, and so is its state;
 * a commit is taken only from a member, with its epoch or one at which it had the partition already (I7);
+* a member that is heard of in time stays in the group, one that does not give up in time what it should does not;
 * no acknowledged commit is lost or goes back, whatever becomes of the group (I8);
 * after a reload a group is what the last record of each key says, and what it was before if nothing was in flight (I9).
 When everything is quiet, every partition subscribed to has one owner, who knows it, and the group is Stable.
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.broker.coordinators.consumer_clients import ClassicClient, ModernClient
+from tests.broker.coordinators.consumer_clients import MODERN_SESSION_MS, REBALANCE_MS, ClassicClient, ModernClient
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.support.seeds import run_seeds, watching
 
@@ -30,7 +31,7 @@ from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
-from ottla.broker.coordinators.groups.consumer.member import MemberState
+from ottla.broker.coordinators.groups.consumer.member import ConsumerMember, MemberState
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.errors import ErrorCode, error_for
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -116,6 +117,9 @@ class Simulation:
         #: What has been committed and answered, by topic name and id, and partition.
         self.acknowledged: dict[tuple[str, bytes, int], int] = {}
         self.offset = 0
+        #: Members that have to give something up, as they are, and until when they may stay so.
+        self.giving_up: dict[str, tuple[ConsumerMember, ConsumerGroup, float]] = {}
+        self.failed_appends = 0
         #: The coordinators there have been, for their counters.
         self.shards: list[GroupCoordinator] = []
 
@@ -185,7 +189,7 @@ class Simulation:
         elif dice < 0.947:
             await self.reload(compact=self.random.random() < 0.7)
         else:
-            await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 7.0]))
+            await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 5.5, 10.0]))
         self.clients = [client for client in self.clients if client.alive]
 
     def arrive(self) -> None:
@@ -357,6 +361,7 @@ class Simulation:
             return
         if self.counters["events"] % 5 == 0 or self.is_quiet:
             self.check_sums(group)
+        self.check_patience(group)
         holders: dict[tuple[bytes, int], str] = {}
         for member in group.members.values():
             for owned in (member.assigned, member.revoking):
@@ -384,6 +389,31 @@ class Simulation:
         if self.seen is group:
             assert group.committed_epochs.group_epoch >= self.epoch_seen
         self.seen, self.epoch_seen = group, group.committed_epochs.group_epoch
+
+    def must_give_up(self, member_id: str) -> bool:
+        """Whether the coordinator waits for this member, as far as can be seen."""
+        group = self.group
+        member = None if group is None else group.members.get(member_id)
+        return member is None or member.state is MemberState.UNREVOKED_PARTITIONS
+
+    def check_patience(self, group: ConsumerGroup) -> None:
+        """Who does not give up in time what is not its own any more is thrown out."""
+        now, patience = self.world.loop.time(), REBALANCE_MS / 1000 + 0.1
+        failed = self.counters["append failed"] + self.counters["append failed after writing"]
+        failed -= len(self.world.log.failures)
+        # An append that failed may have been the one that threw somebody out: that begins anew.
+        more = (failed - self.failed_appends) * patience
+        self.failed_appends = failed
+        waited_for: dict[str, tuple[ConsumerMember, ConsumerGroup, float]] = {}
+        for member in group.members.values():
+            is_away = member.member_epoch < 0  # a static member that left for a while
+            if member.state is not MemberState.UNREVOKED_PARTITIONS or member.uses_classic_protocol or is_away:
+                continue
+            before, seen_in, until = self.giving_up.get(member.member_id, (None, None, 0.0))
+            until = until + more if before == member and seen_in is group else now + patience
+            waited_for[member.member_id] = (member, group, until)
+            assert now <= until, f"{member.member_id} gives nothing up: time was until {until}, now it is {now}"
+        self.giving_up = waited_for
 
     def check_sums(self, group: ConsumerGroup) -> None:
         members = group.members.values()
@@ -420,8 +450,11 @@ class Simulation:
         for decoded in last.values():
             key, value, _ = decoded
             if isinstance(key, ConsumerGroupMetadataKey):
-                assert (value is None) == (group is None)
-                if group is not None and value is not None:
+                if value is None:
+                    # Members who subscribe to nothing yet make a group that has no epoch so far.
+                    assert group is None or not group.group_epoch
+                else:
+                    assert group is not None
                     assert group.group_epoch == value.epoch
             elif isinstance(key, ConsumerGroupMemberMetadataKey):
                 assert (value is None) == (group is None or key.member_id not in group.members)
@@ -521,7 +554,7 @@ def durable(group: ConsumerGroup | None) -> Any:
 CONFIG = GroupConfig(
     session_timeout_ms_min=1_000,
     initial_rebalance_delay_ms=100,
-    consumer_session_timeout_ms=Bounded("consumer.session.timeout.ms", 6_000, 1, 60_000),
+    consumer_session_timeout_ms=Bounded("consumer.session.timeout.ms", MODERN_SESSION_MS, 1, 60_000),
     consumer_heartbeat_interval_ms=Bounded("consumer.heartbeat.interval.ms", 1_000, 1, 60_000),
     consumer_assignment_interval_ms=Bounded("consumer.assignment.interval.ms", 0, 0, 60_000),
     consumer_size_max=CLIENTS_MAX - 1,

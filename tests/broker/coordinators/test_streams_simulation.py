@@ -136,6 +136,8 @@ class Simulation:
         self.standbys = dict.fromkeys(GROUPS_OF, 0)
         self.trace: list[str] = []
         self.is_peace = False
+        #: Of tasks that nobody waits for.
+        self.failures: list[BaseException] = []
         #: What has been committed and answered: group, topic id, partition of `lines`.
         self.acknowledged: dict[tuple[str, bytes, int], int] = {}
         self.offset = 0
@@ -439,8 +441,8 @@ class Simulation:
 
         def over(task: asyncio.Task[Any]) -> None:
             tasks.discard(task)
-            if not task.cancelled():
-                task.result()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.failures.append(error)
 
         def soon(coroutine: Any) -> None:
             task = asyncio.ensure_future(coroutine)
@@ -448,7 +450,9 @@ class Simulation:
             task.add_done_callback(over)
 
         silent: dict[str, float] = {}
-        while self.coverage["events"] < EVENTS_MIN - EVENTS_OF_PEACE or not self.coverage["crashes"]:
+        while not self.failures and (
+            self.coverage["events"] < EVENTS_MIN - EVENTS_OF_PEACE or not self.coverage["crashes"]
+        ):
             await asyncio.sleep(dice.choice((0.05, 0.3, 1.0)) * dice.random())
             member = dice.choice(self.members)
             if silent.get(member.name, 0.0) > world.loop.time():
@@ -481,6 +485,8 @@ class Simulation:
                     member, shutdown=what > 0.995
                 )
         await self.settle_down(tasks)
+        if self.failures:
+            raise self.failures[0]
 
     async def settle_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         """Leave the groups in peace, on topics that fit."""
