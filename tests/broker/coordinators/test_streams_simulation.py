@@ -118,6 +118,8 @@ class Member:
         #: What it has told that it has, if that was answered.
         self.reported: tuple[frozenset[TaskId], frozenset[TaskId]] | None = None
         self.heard_at = -1.0
+        #: A heartbeat is under way: the next one waits for its answer.
+        self.is_asking = False
         self.away = False
 
 
@@ -197,6 +199,8 @@ class Simulation:
     # ----------------------------------------------------------------- members
 
     async def beat(self, member: Member, *, shutdown: bool = False) -> None:
+        if member.is_asking:
+            return
         joins = member.epoch == 0
         owned = member.active | member.closing
         holds = (owned, member.standby)
@@ -223,9 +227,11 @@ class Simulation:
                 for task in sorted(member.active)
             ]
         sent_at, life = self.world.loop.time(), member.lives
+        member.is_asking = True
         response: StreamsGroupHeartbeatResponse = await self.world.handle(1, request)
         if member.lives != life:
             return
+        member.is_asking = False
         code = ErrorCode(response.error_code)
         self.trace.append(f"{sent_at:.3f} {member.member_id} {code.name} {response.member_epoch}")
         if code != ErrorCode.NONE:
