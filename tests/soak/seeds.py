@@ -11,6 +11,7 @@ is new gets a line in `SIMULATIONS`; what it must offer is said in `tests.suppor
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import logging
@@ -32,6 +33,7 @@ SIMULATIONS = {
     "broker-transactions": "tests.simulation.test_transactions",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
+    "streams-groups": "tests.broker.coordinators.test_streams_simulation",
     "transactions": "tests.broker.coordinators.test_transaction_simulation",
     "share": "tests.broker.share.test_share_simulation",
     "share-groups": "tests.broker.coordinators.test_share_group_simulation",
@@ -69,6 +71,8 @@ def run_chunk(module: str, seeds: range) -> ChunkResult:
     logging.disable(logging.CRITICAL)  # failing logs are what the simulations are made of
     simulation = importlib.import_module(module)
     counters: Counter[str] = Counter()
+    gc.collect()
+    gc.freeze()  # modules need not be looked at again and again: a tenth to a fifth of the time
     begun = time.process_time()
     for index, seed in enumerate(seeds):
         try:

@@ -9,7 +9,8 @@ one of a whole broker, whose events are deliveries of the network, may say in `E
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Protocol
 
@@ -26,22 +27,38 @@ class Simulation(Protocol):
     def run_seed(self, seed: int, /) -> Counter[str]: ...
 
 
-def count_events(runtime: CoordinatorRuntime[Any], counter: Counter[str]) -> None:
+@contextmanager
+def watching(
+    runtime: CoordinatorRuntime[Any], counter: Counter[str], check: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Count what reaches a coordinator: operations (of clients, of markers), timers, ends of appends, lost partitions.
 
-    What a test only reads is no event, nor is an answer.
+    What a test only reads is no event, nor is an answer. `check` is called after each event; its first complaint is raised
+    at the end, since whoever caused the event (a timer, a client that takes errors in its stride) may not pass it on.
     """
+    complaints: list[AssertionError] = []
 
     def counted(inner: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(inner)
         def outer(*arguments: Any, **options: Any) -> Any:
             counter["events"] += 1
-            return inner(*arguments, **options)
+            result = inner(*arguments, **options)
+            if check is not None and not complaints:
+                try:
+                    check()
+                except AssertionError as error:
+                    complaints.append(error)
+            return result
 
         return outer
 
     for name in ("write", "run", "on_resign", "_on_timer", "_on_appended"):
         setattr(runtime, name, counted(getattr(runtime, name)))
+    try:
+        yield
+    finally:
+        if complaints:
+            raise complaints[0]
 
 
 def run_checked(simulation: Simulation, seed: int) -> Counter[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Owned = set[tuple[bytes, int]]
 SESSION_MS = 6_000
+MODERN_SESSION_MS = 9_000
 REBALANCE_MS = 5_000
 
 
@@ -60,6 +61,8 @@ class ModernClient:
         self.changed = False
         self.assignor = simulation.random.choice([None, None, "range", "uniform"])
         self.alive = True
+        #: Until then the coordinator has no reason to throw this member out.
+        self.safe_until = 0.0
 
     def reset(self) -> None:
         """Fenced, or new: give up everything."""
@@ -97,8 +100,12 @@ class ModernClient:
         sent = set(self.owned)
         answer = await simulation.ask(1 if self.member_id else 0, request, "heartbeat")
         if answer is None:
+            self.safe_until = 0.0
             return  # lost; the request may have been done or not
         code = ErrorCode(answer.error_code)
+        if code == ErrorCode.UNKNOWN_MEMBER_ID and not joins:
+            now = simulation.world.loop.time()
+            assert now >= self.safe_until, f"{self.member_id} is thrown out at {now}, safe until {self.safe_until}"
         if code in (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.GROUP_ID_NOT_FOUND):
             self.reset()
             return
@@ -119,6 +126,9 @@ class ModernClient:
         self.changed = False
         self.member_id = answer.member_id
         self.epoch = answer.member_epoch
+        # Somebody else may take the place of a static member; who has to give something up must do so in time.
+        is_safe = self.instance is None and not simulation.must_give_up(self.member_id)
+        self.safe_until = simulation.world.loop.time() + MODERN_SESSION_MS / 1000 if is_safe else 0.0
         if answer.assignment is not None:
             self.told = {(each.topic_id, p) for each in answer.assignment.topic_partitions for p in each.partitions}
         # As in the Java client: revoke first, then take what is new.

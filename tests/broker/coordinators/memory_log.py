@@ -27,6 +27,7 @@ class MemoryCoordinatorLog:
         self._batches: dict[int, list[bytes]] = {}
         self._ends: dict[int, int] = {}
         self._committed: dict[int, int] = {}
+        self._starts: dict[int, int] = {}
         self._waiting: list[tuple[int, int, asyncio.Future[int]]] = []
 
     def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> asyncio.Future[int]:
@@ -81,7 +82,7 @@ class MemoryCoordinatorLog:
         return found
 
     def start_offset(self, topic: str, partition: int) -> int:
-        return 0
+        return self._starts.get(partition, 0)
 
     def end_offset(self, topic: str, partition: int) -> int:
         return self._ends.get(partition, 0)
@@ -106,13 +107,30 @@ class MemoryCoordinatorLog:
         """Return how many records each append had."""
         return [read_header(batch).record_count for batch in self._batches.get(partition, ())]
 
+    def delete_before(self, partition: int, offset: int) -> None:
+        """Move the log start, as DeleteRecords does: not past what is committed."""
+        start = min(offset, self._committed.get(partition, 0))
+        self._starts[partition] = max(start, self._starts.get(partition, 0))
+        self._batches[partition] = [
+            batch for batch in self._batches.get(partition, ()) if read_header(batch).last_offset >= start
+        ]
+
     def compact(self, partition: int) -> None:
-        """Keep only the last record of every key, with its offset, as the cleaner does; one batch per record."""
+        """Of what is committed keep only the last record of every key, with its offset, as the cleaner does.
+
+        One batch per record. What is not committed yet stays as it is: it may still be lost.
+        """
         from ottla.protocol.records.builder import build_batch
 
+        committed = self._committed.get(partition, 0)
         last: dict[bytes, Record] = {}
         for record in self.records(partition):
             assert record.key is not None
-            last[record.key] = record
-        kept = sorted(last.values())
-        self._batches[partition] = [bytes(build_batch([record], leader_epoch=1)) for record in kept]
+            if record.offset < committed:
+                last[record.key] = record
+        batches = self._batches.get(partition, [])
+        tail = [batch for batch in batches if read_header(batch).last_offset >= committed]
+        self._batches[partition] = [
+            *(bytes(build_batch([record], leader_epoch=1)) for record in sorted(last.values())),
+            *tail,
+        ]

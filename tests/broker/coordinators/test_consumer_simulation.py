@@ -6,8 +6,10 @@ Checked after every step, by a model that shares nothing with the coordinator:
 * a partition is held by one member at most, and what a client believes to own is held by it (I7);
 * targets of members do not overlap, and epochs are in order; the group epoch never goes back;
 * every count and index of a group is what its members add up to, and so is its state;
-* a commit is taken only from a member, with its epoch or one at which it had the partition already;
-* after a reload a group is what the last record of each key says, and what it was before if nothing was in flight.
+* a commit is taken only from a member, with its epoch or one at which it had the partition already (I7);
+* a member that is heard of in time stays in the group, one that does not give up in time what it should does not;
+* no acknowledged commit is lost or goes back, whatever becomes of the group (I8);
+* after a reload a group is what the last record of each key says, and what it was before if nothing was in flight (I9).
 When everything is quiet, every partition subscribed to has one owner, who knows it, and the group is Stable.
 """
 
@@ -21,15 +23,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.broker.coordinators.consumer_clients import ClassicClient, ModernClient
+from tests.broker.coordinators.consumer_clients import MODERN_SESSION_MS, REBALANCE_MS, ClassicClient, ModernClient
 from tests.broker.coordinators.group_world import GroupWorld
-from tests.support.seeds import count_events, run_seeds
+from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
-from ottla.broker.coordinators.groups.consumer.member import MemberState
+from ottla.broker.coordinators.groups.consumer.member import ConsumerMember, MemberState
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.errors import ErrorCode, error_for
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -112,6 +114,12 @@ class Simulation:
         self.is_quiet = False
         self.epoch_seen = 0
         self.seen: ConsumerGroup | None = None
+        #: What has been committed and answered, by topic name and id, and partition.
+        self.acknowledged: dict[tuple[str, bytes, int], int] = {}
+        self.offset = 0
+        #: Members that have to give something up, as they are, and until when they may stay so.
+        self.giving_up: dict[str, tuple[ConsumerMember, ConsumerGroup, float]] = {}
+        self.failed_appends = 0
         #: The coordinators there have been, for their counters.
         self.shards: list[GroupCoordinator] = []
 
@@ -160,11 +168,11 @@ class Simulation:
 
     async def step(self) -> None:
         dice = self.random.random()
-        if dice < 0.70 and self.clients:
+        if dice < 0.66 and self.clients:
             await self.random.choice(self.clients).act()
-        elif dice < 0.80:
+        elif dice < 0.76:
             self.arrive()
-        elif dice < 0.85 and self.clients:
+        elif dice < 0.81 and self.clients:
             await self.depart(self.random.choice(self.clients))
         elif dice < 0.89 and self.clients:
             await self.commit(self.random.choice(self.clients))
@@ -181,7 +189,7 @@ class Simulation:
         elif dice < 0.947:
             await self.reload(compact=self.random.random() < 0.7)
         else:
-            await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 7.0]))
+            await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 5.5, 10.0]))
         self.clients = [client for client in self.clients if client.alive]
 
     def arrive(self) -> None:
@@ -244,6 +252,8 @@ class Simulation:
         member_id = client.member_id if self.random.random() < 0.9 else "nobody"
         group = self.group
         known = None if group is None else group.members.get(member_id)
+        self.offset += 1
+        offset = self.offset
         answer = await self.world.handle(
             9,
             OffsetCommitRequest(
@@ -253,13 +263,16 @@ class Simulation:
                 topics=[
                     OffsetCommitRequestTopic(
                         name=topic.name,
-                        partitions=[OffsetCommitRequestPartition(partition_index=partition, committed_offset=1)],
+                        partitions=[OffsetCommitRequestPartition(partition_index=partition, committed_offset=offset)],
                     )
                 ],
             ),
         )
         code = ErrorCode(answer.topics[0].partitions[0].error_code)
         self.count(f"commit {code.name}")
+        if code == ErrorCode.NONE and self.world.image.topic_by_id(topic_id) is not None:
+            place = (topic.name, topic_id, partition)
+            self.acknowledged[place] = max(offset, self.acknowledged.get(place, 0))
         if group is None or code not in (ErrorCode.NONE, ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID):
             return
         if known is None:
@@ -285,6 +298,7 @@ class Simulation:
             self.world.add_topic(name, number, len(topics[name].partitions) + 1)
             self.count("topic grown")
         else:
+            self.acknowledged = {place: offset for place, offset in self.acknowledged.items() if place[0] != name}
             self.world.delete_topic(name)
             self.count("topic deleted")
 
@@ -330,13 +344,24 @@ class Simulation:
 
     # ------------------------------------------------------------- invariants
 
+    def check_offsets(self) -> None:
+        if not self.is_active:
+            return
+        offsets = self.world.shard().offsets._by_group.get("g")
+        for (topic, _, partition), offset in self.acknowledged.items():
+            committed = None if offsets is None else offsets.get((topic, partition))
+            assert committed is not None, f"{topic}-{partition}: {offset} is lost"
+            assert committed.offset >= offset, f"{topic}-{partition}: {offset} went back to {committed.offset}"
+
     def check(self) -> None:
+        self.check_offsets()
         group = self.group
         if group is None:
             self.seen = None
             return
         if self.counters["events"] % 5 == 0 or self.is_quiet:
             self.check_sums(group)
+        self.check_patience(group)
         holders: dict[tuple[bytes, int], str] = {}
         for member in group.members.values():
             for owned in (member.assigned, member.revoking):
@@ -364,6 +389,31 @@ class Simulation:
         if self.seen is group:
             assert group.committed_epochs.group_epoch >= self.epoch_seen
         self.seen, self.epoch_seen = group, group.committed_epochs.group_epoch
+
+    def must_give_up(self, member_id: str) -> bool:
+        """Whether the coordinator waits for this member, as far as can be seen."""
+        group = self.group
+        member = None if group is None else group.members.get(member_id)
+        return member is None or member.state is MemberState.UNREVOKED_PARTITIONS
+
+    def check_patience(self, group: ConsumerGroup) -> None:
+        """Who does not give up in time what is not its own any more is thrown out."""
+        now, patience = self.world.loop.time(), REBALANCE_MS / 1000 + 0.1
+        failed = self.counters["append failed"] + self.counters["append failed after writing"]
+        failed -= len(self.world.log.failures)
+        # An append that failed may have been the one that threw somebody out: that begins anew.
+        more = (failed - self.failed_appends) * patience
+        self.failed_appends = failed
+        waited_for: dict[str, tuple[ConsumerMember, ConsumerGroup, float]] = {}
+        for member in group.members.values():
+            is_away = member.member_epoch < 0  # a static member that left for a while
+            if member.state is not MemberState.UNREVOKED_PARTITIONS or member.uses_classic_protocol or is_away:
+                continue
+            before, seen_in, until = self.giving_up.get(member.member_id, (None, None, 0.0))
+            until = until + more if before == member and seen_in is group else now + patience
+            waited_for[member.member_id] = (member, group, until)
+            assert now <= until, f"{member.member_id} gives nothing up: time was until {until}, now it is {now}"
+        self.giving_up = waited_for
 
     def check_sums(self, group: ConsumerGroup) -> None:
         members = group.members.values()
@@ -400,8 +450,11 @@ class Simulation:
         for decoded in last.values():
             key, value, _ = decoded
             if isinstance(key, ConsumerGroupMetadataKey):
-                assert (value is None) == (group is None)
-                if group is not None and value is not None:
+                if value is None:
+                    # Members who subscribe to nothing yet make a group that has no epoch so far.
+                    assert group is None or not group.group_epoch
+                else:
+                    assert group is not None
                     assert group.group_epoch == value.epoch
             elif isinstance(key, ConsumerGroupMemberMetadataKey):
                 assert (value is None) == (group is None or key.member_id not in group.members)
@@ -501,7 +554,7 @@ def durable(group: ConsumerGroup | None) -> Any:
 CONFIG = GroupConfig(
     session_timeout_ms_min=1_000,
     initial_rebalance_delay_ms=100,
-    consumer_session_timeout_ms=Bounded("consumer.session.timeout.ms", 6_000, 1, 60_000),
+    consumer_session_timeout_ms=Bounded("consumer.session.timeout.ms", MODERN_SESSION_MS, 1, 60_000),
     consumer_heartbeat_interval_ms=Bounded("consumer.heartbeat.interval.ms", 1_000, 1, 60_000),
     consumer_assignment_interval_ms=Bounded("consumer.assignment.interval.ms", 0, 0, 60_000),
     consumer_size_max=CLIENTS_MAX - 1,
@@ -515,8 +568,11 @@ def run_seed(seed: int) -> Counter[str]:
 
     async def main(loop: VirtualLoop) -> None:
         world = GroupWorld(loop, config=CONFIG, seed=seed)
-        count_events(world.runtime, counters)
         simulation = Simulation(world, seed, counters)
+        with watching(world.runtime, counters, simulation.check_offsets):
+            await play(world, simulation, counters)
+
+    async def play(world: GroupWorld, simulation: Simulation, counters: Counter[str]) -> None:
         make_shard = world.runtime._shard_factory
 
         def kept(partition: int, timeline: Any, timers: Any) -> Any:

@@ -2,11 +2,13 @@
 that fails, stalls and is replayed. Everything comes from the seed.
 
 Invariants, checked as it happens:
-* no two members of one generation own the same partition;
-* a commit with a generation that has been superseded is refused;
-* an acknowledged commit is never lost: a later fetch shows it, or something committed after it;
+* no two members of one generation own the same partition, by what they were told, and after every step by what the
+  coordinator believes (I7);
+* a commit with a generation that has been superseded is refused (I7);
+* after every step, no acknowledged commit is lost, and a fetch shows it, or something committed after it (I8);
+* after every step, a group's generation has not gone back, and its members, instances and leader fit together;
 * after a reload, groups and offsets are exactly what the log's last records say; and a group that was Stable or Empty with
-  nothing in flight is what it was before.
+  nothing in flight is what it was before (I9).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.scenario import subscription
-from tests.support.seeds import count_events, run_seeds
+from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
@@ -50,6 +52,7 @@ SEEDS = 200
 VIRTUAL_SECONDS = 50
 EVENTS_MIN = 1_000
 PARTITIONS = 6
+SIZE_MAX = 4
 GROUPS = ("alpha", "beta")
 
 #: What 200 seeds must have met, each at least once.
@@ -118,6 +121,49 @@ class Simulation:
         #: Groups that may be other than the log says, as in Kafka: they became Empty while the log failed, and stay so; or a
         #: static member's return was refused because its record was late, and the record came after all.
         self.not_written: set[str] = set()
+        #: The highest generation of each group in this life of the coordinator.
+        self.generation_seen: dict[str, tuple[ClassicGroup, int]] = {}
+
+    # -------------------------------------------------------------- every step
+
+    def check(self) -> None:
+        """What must be true of the coordinator's memory after every step."""
+        if 0 not in self.world.runtime.loaded_partitions:
+            return
+        shard = self.world.shard()
+        by_group = shard.offsets._by_group
+        for (group_id, partition), offset in self.acknowledged.items():
+            offsets = by_group.get(group_id)
+            committed = None if offsets is None else offsets.get(("orders", partition))
+            assert committed is not None, f"{group_id} orders-{partition}: {offset} is lost"
+            assert committed.offset >= offset, (
+                f"{group_id} orders-{partition}: {offset} went back to {committed.offset}"
+            )
+        for group_id in GROUPS:
+            group = shard.groups.get(group_id)
+            if not isinstance(group, ClassicGroup):
+                continue
+            seen, generation = self.generation_seen.get(group_id, (group, 0))
+            assert seen is not group or group.generation_id >= generation, (
+                f"{group_id} goes back to {group.generation_id}"
+            )
+            self.generation_seen[group_id] = (group, group.generation_id)
+            self.check_members(group)
+
+    def check_members(self, group: ClassicGroup) -> None:
+        members = group.members
+        statics = {m.group_instance_id: m.member_id for m in members.values() if m.group_instance_id is not None}
+        assert statics == dict(group.static_members), f"{group.group_id}: {statics}, {group.static_members}"
+        assert members.keys().isdisjoint(group.pending_joins)
+        if group.state is GroupState.EMPTY:
+            assert not members
+        if group.state is not GroupState.STABLE:
+            return
+        # While it rebalances there may be more: those who do not come back make room.
+        assert sum(not member.is_static for member in members.values()) <= SIZE_MAX
+        assert group.leader_id in members, f"{group.group_id} is led by {group.leader_id}"
+        owned = [partition for member in members.values() for partition in member.assignment]
+        assert len(owned) == len(set(owned)), f"{group.group_id}: {sorted(owned)} has two owners"
 
     def count(self, what: str, code: int = 0) -> None:
         self.coverage[what if code == 0 else f"{what} {ErrorCode(code).name}"] += 1
@@ -562,7 +608,7 @@ def simulate(seed: int, coverage: Counter[str]) -> str:
         config = GroupConfig(
             session_timeout_ms_min=1_000,
             initial_rebalance_delay_ms=seed % 3 * 500,
-            size_max=4,
+            size_max=SIZE_MAX,
             offsets_retention_ms=10_000,
             offsets_retention_check_interval_ms=5_000,
         )
@@ -571,10 +617,10 @@ def simulate(seed: int, coverage: Counter[str]) -> str:
         world.add_topic("payments", 2, PARTITIONS)
         simulation = Simulation(world, seed, coverage)
         watch(world, simulation)
-        count_events(world.runtime, coverage)
-        await world.start()
-        await simulation.run()
-        await world.runtime.stop()
+        with watching(world.runtime, coverage, simulation.check):
+            await world.start()
+            await simulation.run()
+            await world.runtime.stop()
         return repr(world.log.records(0))
 
     result, _ = run_virtual(seed, main)

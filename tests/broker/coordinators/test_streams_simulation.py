@@ -2,10 +2,13 @@
 back and leave; topics that come, go and grow; a log that fails, stalls, is compacted and replayed. All from the seed.
 
 Invariants, checked as it happens:
-* no task is run by two members, as far as they still hear from the coordinator in time;
-* a member is never told to run a task that it has been told to give up and has not given up;
-* after a reload, groups are what was committed: the same members, epochs, tasks and targets;
-* a commit with an epoch that the member has never had, or from before it was given the task, is refused;
+* no task is run by two members, as far as they still hear from the coordinator in time (I7);
+* a member is never told to run a task that it has been told to give up and has not given up (I7);
+* after every step of the coordinator, a task is active at one member and in one target at most, who holds what is what the
+  members add up to, epochs are in order, and the group's epoch has not gone back (I7);
+* a commit with an epoch that the member has never had, or from before it was given the task, is refused (I7);
+* after every step no acknowledged commit is lost or has gone back (I8);
+* after a reload, groups are what was committed: the same members, epochs, tasks, targets and offsets (I9);
 * left in peace, a group becomes Stable: every task is run once, copies are on other processes.
 """
 
@@ -23,12 +26,13 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.streams_scenario import topology_of
-from tests.support.seeds import count_events, run_seeds
+from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.streams.config import StreamsConfig
 from ottla.broker.coordinators.groups.streams.group import StreamsGroup
 from ottla.broker.coordinators.groups.streams.internal_topics import StatusCode
+from ottla.broker.coordinators.groups.streams.member import MemberState
 from ottla.broker.coordinators.groups.streams.tasks import TaskId, by_subtopology, task_set
 from ottla.cluster.image import GROUPS, ConfigResource, ImageDelta
 from ottla.errors import ErrorCode, error_for
@@ -47,8 +51,10 @@ from ottla.protocol.messages.streams_group_heartbeat import (
 )
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
-SEEDS = 16
-BEATS = 930
+SEEDS = 200
+EVENTS_MIN = 1_000
+#: What the time at the end takes, when nothing disturbs the groups any more.
+EVENTS_OF_PEACE = 150
 SESSION_MS = 10_000
 GROUPS_OF = ("alpha", "beta")
 TOPOLOGY = topology_of(
@@ -109,7 +115,11 @@ class Member:
         self.closing: frozenset[TaskId] = frozenset()
         #: Epoch in which it was given a task.
         self.given: dict[TaskId, int] = {}
+        #: What it has told that it has, if that was answered.
+        self.reported: tuple[frozenset[TaskId], frozenset[TaskId]] | None = None
         self.heard_at = -1.0
+        #: A heartbeat is under way: the next one waits for its answer.
+        self.is_asking = False
         self.away = False
 
 
@@ -127,13 +137,76 @@ class Simulation:
         ]
         self.standbys = dict.fromkeys(GROUPS_OF, 0)
         self.trace: list[str] = []
+        self.is_peace = False
+        #: Of tasks that nobody waits for.
+        self.failures: list[BaseException] = []
+        #: What has been committed and answered: group, topic id, partition of `lines`.
+        self.acknowledged: dict[tuple[str, bytes, int], int] = {}
+        self.offset = 0
+        #: Where the coordinator was at the last look, and the epoch of every group then.
+        self.looked_at: tuple[object, int, int] = (None, 0, 0)
+        self.epochs: dict[str, int] = {}
+
+    # --------------------------------------------------------------- every step
+
+    def check(self) -> None:
+        """What must be true of the coordinator's memory after every step."""
+        if 0 not in self.world.runtime.loaded_partitions:
+            return
+        shard, timeline = self.world.shard(), self.world.runtime._held[0].timeline
+        now = (shard, timeline.epoch, len(timeline._undo))
+        if now == self.looked_at:
+            return
+        if shard is not self.looked_at[0]:
+            self.epochs.clear()
+        self.looked_at = now
+        for (group_id, _, partition), offset in self.acknowledged.items():
+            offsets = shard.offsets._by_group.get(group_id)
+            committed = None if offsets is None else offsets.get(("lines", partition))
+            assert committed is not None, f"{group_id} lines-{partition}: {offset} is lost"
+            assert committed.offset >= offset, f"{group_id} lines-{partition}: {offset} went back to {committed.offset}"
+        for group in shard.groups.values():
+            if isinstance(group, StreamsGroup):
+                self.check_group(group)
+
+    def check_group(self, group: StreamsGroup) -> None:
+        scalars = group.scalars.value
+        assert scalars.assignment_epoch <= scalars.epoch, scalars
+        committed = group.scalars.committed.epoch
+        assert committed >= self.epochs.get(group.group_id, 0), f"{group.group_id} goes back to epoch {committed}"
+        self.epochs[group.group_id] = committed
+        active: dict[TaskId, str] = {}
+        holders: dict[str, dict[TaskId, set[str]]] = {"standby": {}, "warmup": {}}
+        for member in group.members.values():
+            assert member.member_epoch <= scalars.assignment_epoch, f"{member} in {scalars}"
+            if member.state is MemberState.STABLE:
+                assert not member.revoking, member
+            for held in (member.assigned, member.revoking):
+                for task in held.active:
+                    assert task not in active, f"{task} is active twice: {group.members.values()}"
+                    active[task] = member.process_id
+                for role, tasks in (("standby", held.standby), ("warmup", held.warmup)):
+                    for task in tasks:
+                        holders[role].setdefault(task, set()).add(member.process_id)
+        assert active == group._active._values
+        assert holders["standby"] == group._standby._values
+        assert holders["warmup"] == group._warmup._values
+        targets = [task for target in group.targets.values() for task in target.active]
+        assert len(targets) == len(set(targets)), "targets overlap"
+        statics = {m.instance_id: m.member_id for m in group.members.values() if m.instance_id is not None}
+        assert statics == group.static_members._values
 
     # ----------------------------------------------------------------- members
 
     async def beat(self, member: Member, *, shutdown: bool = False) -> None:
+        if member.is_asking:
+            return
         joins = member.epoch == 0
         owned = member.active | member.closing
-        tells = joins or bool(member.closing) or self.dice.random() < 0.4
+        holds = (owned, member.standby)
+        # In peace as the Java client does: what has changed since it was last told. Before, now and then a beat late.
+        tells = joins or (holds != member.reported and (self.is_peace or self.dice.random() < 0.6))
+        tells = tells or self.dice.random() < 0.1
         request = StreamsGroupHeartbeatRequest(
             group_id=member.group,
             member_id=member.member_id,
@@ -154,9 +227,11 @@ class Simulation:
                 for task in sorted(member.active)
             ]
         sent_at, life = self.world.loop.time(), member.lives
+        member.is_asking = True
         response: StreamsGroupHeartbeatResponse = await self.world.handle(1, request)
         if member.lives != life:
             return
+        member.is_asking = False
         code = ErrorCode(response.error_code)
         self.trace.append(f"{sent_at:.3f} {member.member_id} {code.name} {response.member_epoch}")
         if code != ErrorCode.NONE:
@@ -165,6 +240,8 @@ class Simulation:
             if code in (*fenced, ErrorCode.GROUP_ID_NOT_FOUND):
                 member.reset()
             return
+        if tells:
+            member.reported = holds
         for status in response.status or ():
             self.coverage[f"told {StatusCode(status.status_code).name}"] += 1
         if joins:
@@ -209,7 +286,9 @@ class Simulation:
             return
         task = self.dice.choice(mine)
         epoch = member.epoch if self.dice.random() < 0.6 else self.dice.randint(1, member.epoch + 1)
-        row = OffsetCommitRequestPartition(partition_index=task.partition, committed_offset=1)
+        self.offset += 1
+        offset, topic = self.offset, self.world.image.topics.get("lines")
+        row = OffsetCommitRequestPartition(partition_index=task.partition, committed_offset=offset)
         request = OffsetCommitRequest(
             group_id=member.group,
             generation_id_or_member_epoch=epoch,
@@ -219,7 +298,13 @@ class Simulation:
         )
         given, current, life = member.given[task], member.epoch, member.lives
         response = await self.world.handle(9, request)
-        if not response.topics or not response.topics[0].partitions or member.lives != life:
+        if not response.topics or not response.topics[0].partitions:
+            return
+        is_done = response.topics[0].partitions[0].error_code == ErrorCode.NONE
+        if is_done and topic is not None and self.world.image.topic_by_id(topic.topic_id) is not None:
+            place = (member.group, topic.topic_id, task.partition)
+            self.acknowledged[place] = max(offset, self.acknowledged.get(place, 0))
+        if member.lives != life:
             return
         code = ErrorCode(response.topics[0].partitions[0].error_code)
         self.coverage[f"commit {code.name}"] += 1
@@ -252,20 +337,25 @@ class Simulation:
     def disturb(self) -> None:
         dice, world = self.dice, self.world
         what = dice.random()
-        if what < 0.25:
+        if dice.random() < 0.5 and any(group.configured and group.configured.problem for group in self.groups()):
+            self.mend_topics()  # or nobody would have tasks for most of the time
+        elif what < 0.25:
             code = dice.choice((ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.NOT_ENOUGH_REPLICAS))
             world.log.failures.append((error_for(code), dice.random() < 0.3))
         elif what < 0.4:
             world.log.hold = True
             world.loop.call_later(dice.random(), self.release)
         elif what < 0.5:
-            world.log.compact(0)
-            self.coverage["compaction"] += 1
+            self.compact()
         elif what < 0.75:
             self.change_topics()
         else:
             group = dice.choice(GROUPS_OF)
             self.set_standbys(group, dice.randrange(3))
+
+    def compact(self) -> None:
+        self.world.log.compact(0)
+        self.coverage["compaction"] += 1
 
     def set_standbys(self, group: str, number: int) -> None:
         self.standbys[group] = number
@@ -285,20 +375,26 @@ class Simulation:
         name = dice.choice(("lines", "left", "right", "words", "counts", "joined"))
         topic = world.image.topics.get(name)
         if topic is not None and dice.random() < 0.5:
-            world.delete_topic(name)
+            self.delete_topic(name)
             self.coverage["topic deleted"] += 1
         else:
             count = min(5, len(topic.partitions) + 1) if topic is not None else dice.randint(1, 4)
-            world.add_topic(name, 3_000 + dice.randrange(10**6), count)
+            number = 3_000 + dice.randrange(10**6) if topic is None else int.from_bytes(topic.topic_id, "big")
+            world.add_topic(name, number, count)
             self.coverage["topic grew"] += topic is not None
 
     def mend_topics(self) -> None:
         """Make the sources anew, and let the coordinator make the internal topics."""
         for name in ("words", "counts", "joined", "lines", "left", "right"):
             if name in self.world.image.topics:
-                self.world.delete_topic(name)
+                self.delete_topic(name)
         for name, count in (("lines", 4), ("left", 3), ("right", 3)):
             self.world.add_topic(name, 3_000 + self.dice.randrange(10**6), count)
+
+    def delete_topic(self, name: str) -> None:
+        gone = self.world.image.topics[name].topic_id
+        self.acknowledged = {place: offset for place, offset in self.acknowledged.items() if place[1] != gone}
+        self.world.delete_topic(name)
 
     def release(self) -> None:
         self.world.log.hold = False
@@ -309,6 +405,8 @@ class Simulation:
         if self.dice.random() < 0.5:
             self.release()
             await self.world.settle()
+        if self.dice.random() < 0.4:
+            self.compact()
         before = self.committed()
         stable = any(group.state_name() == "Stable" for group in self.groups())
         if self.world.log.lose_uncommitted():
@@ -321,6 +419,8 @@ class Simulation:
         self.coverage["reload of a stable group"] += stable
 
     def groups(self) -> list[StreamsGroup]:
+        if 0 not in self.world.runtime.loaded_partitions:
+            return []
         found = [group for _, group in self.world.shard().groups.items_committed()]
         return [group for group in found if isinstance(group, StreamsGroup)]
 
@@ -347,8 +447,8 @@ class Simulation:
 
         def over(task: asyncio.Task[Any]) -> None:
             tasks.discard(task)
-            if not task.cancelled():
-                task.result()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.failures.append(error)
 
         def soon(coroutine: Any) -> None:
             task = asyncio.ensure_future(coroutine)
@@ -356,7 +456,9 @@ class Simulation:
             task.add_done_callback(over)
 
         silent: dict[str, float] = {}
-        for _ in range(BEATS):
+        while not self.failures and (
+            self.coverage["events"] < EVENTS_MIN - EVENTS_OF_PEACE or not self.coverage["crashes"]
+        ):
             await asyncio.sleep(dice.choice((0.05, 0.3, 1.0)) * dice.random())
             member = dice.choice(self.members)
             if silent.get(member.name, 0.0) > world.loop.time():
@@ -389,10 +491,13 @@ class Simulation:
                     member, shutdown=what > 0.995
                 )
         await self.settle_down(tasks)
+        if self.failures:
+            raise self.failures[0]
 
     async def settle_down(self, tasks: set[asyncio.Task[Any]]) -> None:
         """Leave the groups in peace, on topics that fit."""
         world = self.world
+        self.is_peace = True
         self.release()
         world.log.failures.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -434,9 +539,12 @@ def simulate(seed: int, coverage: Counter[str]) -> list[str]:
             session_timeout_ms=SESSION_MS, initial_rebalance_delay_ms=1_000, assignment_interval_ms=200
         )
         world = GroupWorld(loop, config=GroupConfig(streams=streams), seed=seed)
-        count_events(world.runtime, coverage)
-        await world.start()
         simulation = Simulation(world, seed, coverage)
+        with watching(world.runtime, coverage, simulation.check):
+            return await play(world, simulation)
+
+    async def play(world: GroupWorld, simulation: Simulation) -> list[str]:
+        await world.start()
         fence = type(world.shard().streams)._fence
 
         def counted(self: Any, group: StreamsGroup, member: Any) -> Any:

@@ -2,13 +2,16 @@
 that take their time for markers or refuse them for a while. Everything comes from the seed.
 
 Producers of both transaction versions share transactional ids. What they write into the (modelled) partitions is admitted
-by the real gate; markers are written by the real `TransactionMarkers`. Invariants, checked at the end:
-* all records of a transaction have the same end, and it is the one its producer was told;
-* what nobody decided to commit is not committed;
-* nothing hangs: every transactional id comes to rest, and every record has its marker;
-and as it happens:
-* an epoch is given to one producer only;
-* after a reload the state is what the log's last records say.
+by the real gate; markers are written by the real `TransactionMarkers`. Invariants, checked with every marker:
+* all records of a transaction have the same end, and it is the one its producer was told (I5);
+* what nobody decided to commit is not committed (I5);
+after every step of the coordinator:
+* an epoch is given to one producer only, and a producer id to one transactional id;
+* states follow each other as they may: what is decided stays decided until it is complete;
+after every reload:
+* the state is, in every field, what the log's last records say (I9);
+and at the end:
+* nothing hangs: every transactional id comes to rest, and every record has its marker.
 """
 
 from __future__ import annotations
@@ -18,19 +21,20 @@ import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import pytest
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
-from tests.support.seeds import count_events, run_seeds
+from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, Producer
 from ottla.broker.coordinators.shard import Result
 from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import Identity, TransactionCoordinator
-from ottla.broker.coordinators.transactions.state import Transaction
+from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
 from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotLeaderOrFollowerError, error_for
@@ -53,6 +57,7 @@ COVERAGE = (
     "append failed",
     "commit of unknown outcome",
     "committed",
+    "compared after a reload",
     "crash before the commit",
     "end answered CONCURRENT_TRANSACTIONS",
     "end answered PRODUCER_FENCED",
@@ -82,19 +87,34 @@ class Entry(NamedTuple):
     commit: bool | None = None
 
 
-class Partitions:
-    """Partitions that fence as a log does; stands in for `MarkerLog`."""
+#: From a state of a transactional id to those that its next records may have. None: there is nothing known of it.
+IDLE = (None, TransactionState.EMPTY, TransactionState.COMPLETE_COMMIT, TransactionState.COMPLETE_ABORT)
+FOLLOWS: dict[TransactionState, tuple[TransactionState | None, ...]] = {
+    TransactionState.EMPTY: IDLE,
+    TransactionState.ONGOING: (*IDLE[1:], TransactionState.ONGOING),
+    TransactionState.PREPARE_COMMIT: (TransactionState.ONGOING,),
+    TransactionState.PREPARE_ABORT: (*IDLE[1:], TransactionState.ONGOING),
+    TransactionState.COMPLETE_COMMIT: (TransactionState.PREPARE_COMMIT,),
+    TransactionState.COMPLETE_ABORT: (TransactionState.PREPARE_ABORT,),
+}
 
-    def __init__(self, dice: random.Random, coverage: Counter[str]) -> None:
+
+class Partitions:
+    """Partitions that fence as a log does; stands in for `MarkerLog`. `on_end` hears how each transaction ended."""
+
+    def __init__(self, dice: random.Random, coverage: Counter[str], on_end: Callable[[int, bool], None]) -> None:
         self.entries: dict[TopicPartition, list[Entry]] = {place: [] for place in PLACES}
+        self.open: dict[tuple[TopicPartition, int], list[int]] = {}
         self.epochs: dict[tuple[TopicPartition, int], int] = {}
         self._dice = dice
         self._coverage = coverage
+        self._on_end = on_end
 
     def write(self, place: TopicPartition, producer: Producer, transaction: int) -> None:
         if producer[1] >= self.epochs.get((place, producer[0]), -1):
             self.epochs[place, producer[0]] = producer[1]
             self.entries[place].append(Entry(producer, transaction))
+            self.open.setdefault((place, producer[0]), []).append(transaction)
 
     def append(
         self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
@@ -105,6 +125,8 @@ class Partitions:
         assert producer[1] >= self.epochs.get((place, producer[0]), -1), "a marker comes too late"
         self.epochs[place, producer[0]] = producer[1]
         self.entries[place].append(Entry(producer, -1, marker.kind is ControlType.COMMIT))
+        for number in self.open.pop((place, producer[0]), ()):
+            self._on_end(number, marker.kind is ControlType.COMMIT)
         fails = self._dice.random() < 0.05
         delay = self._dice.choice((0, 0, 0.01, 0.3))
 
@@ -131,10 +153,16 @@ class Simulation:
         self.coverage = coverage
         self.log = MemoryCoordinatorLog()
         clock = VirtualClock(loop)
-        self.partitions = Partitions(self.dice, coverage)
+        self.partitions = Partitions(self.dice, coverage, self.on_end)
         self.markers = TransactionMarkers(cast(MarkerLog, self.partitions))
         self.next_id = 0
         self.told: dict[int, Told] = {}
+        self.ends: dict[int, bool] = {}
+        #: What is wrong with an end: said at the end, since markers that cannot be written are tried again.
+        self.wrong_ends: list[str] = []
+        #: The newest state of every transactional id, and the coordinator it was seen in.
+        self.seen: dict[str, Transaction] = {}
+        self.seen_in: TransactionCoordinator | None = None
         self.late: list[asyncio.Future[None]] = []
         self.identities: dict[Producer, object] = {}
         self.runtime: CoordinatorRuntime[TransactionCoordinator] = CoordinatorRuntime(
@@ -154,17 +182,55 @@ class Simulation:
             clock=clock,
         )
         self.markers.transactions = self.runtime
-        count_events(self.runtime, coverage)
         self.gate = TransactionGate(
             self.runtime, verifies=lambda: True, retry_backoff_ms=20, retry_ms_max=100, clock=clock
         )
         self.wall_ms = clock.wall_ms
+        self.is_undone = False
+        on_failed = self.runtime._on_failed
+
+        def failed(*arguments: Any) -> None:
+            self.is_undone = True
+            on_failed(*arguments)
+
+        self.runtime._on_failed = failed  # type: ignore[method-assign,assignment]
 
     def take_producer_id(self) -> int | None:
         if self.dice.random() < 0.02:
             return None
         self.next_id += 1
         return self.next_id
+
+    def on_end(self, number: int, commit: bool) -> None:
+        """A marker has ended the records of a transaction in one partition."""
+        if self.ends.setdefault(number, commit) != commit:
+            self.wrong_ends.append(f"transaction {number} is torn")
+        told = self.told[number].commit
+        if told is not None and told != commit:
+            self.wrong_ends.append(f"transaction {number}: told {told}, is {commit}")
+
+    def check(self) -> None:
+        """What must be true of the coordinator's memory after every step."""
+        if not self.runtime.loaded_partitions:
+            return
+        assert not self.wrong_ends, self.wrong_ends
+        shard = self.runtime.read(0, lambda shard: shard)
+        now = dict(shard.transactions.items())
+        if now == self.seen and self.seen_in is shard:
+            return
+        owners: dict[int, str] = {}
+        for transactional_id, known in now.items():
+            owner = owners.setdefault(known.producer_id, transactional_id)
+            assert owner == transactional_id, f"{known.producer_id} belongs to {owner} and {transactional_id}"
+            assert bool(known.partitions) or known.state is not TransactionState.ONGOING, known
+            before = self.seen.get(transactional_id)
+            # A failed append undoes what was decided, and a reload what was not written.
+            if self.seen_in is not shard or self.is_undone or before == known:
+                continue
+            assert (None if before is None else before.state) in FOLLOWS[known.state], f"{before} became {known}"
+            if before is not None and before.producer_id == known.producer_id:
+                assert known.producer_epoch >= before.producer_epoch, f"{before} became {known}"
+        self.seen, self.seen_in, self.is_undone = now, shard, False
 
     async def producer(self) -> None:
         """Be one producer after another."""
@@ -350,10 +416,13 @@ class Simulation:
                     expected[decoded.key.transactional_id] = records.to_transaction(
                         decoded.key.transactional_id, decoded.value
                     )
-            found = self.runtime.read(0, lambda shard: shard.list_committed())
-            for each in found:
-                if not each.state.is_idle or each.transactional_id in expected:
-                    assert each.producer_id == expected[each.transactional_id].producer_id
+            held = self.runtime._held[0]
+            if held.in_flight is None and not held.queue:
+                found = self.runtime.read(0, lambda shard: shard.list_committed())
+                assert {each.transactional_id: in_records(each) for each in found} == {
+                    name: in_records(each) for name, each in expected.items()
+                }
+                self.coverage["compared after a reload"] += 1
 
     def use_up_epochs(self) -> None:
         """Write a state with one of the last epochs, as years of transactions would."""
@@ -395,6 +464,7 @@ class Simulation:
         if not self.runtime.read(0, lambda shard: shard.list_committed()):
             self.coverage["expired"] += 1
         assert len(self.markers) == 0
+        assert not self.wrong_ends, self.wrong_ends
         await self.runtime.stop()
 
     def reckon(self) -> None:
@@ -417,10 +487,21 @@ class Simulation:
                 self.coverage["seen aborted"] += 1
 
 
+def in_records(transaction: Transaction) -> Transaction:
+    """Return the part of a transaction that its record tells."""
+    return replace(transaction, last_producer_epoch=-1, record_offset=-1)
+
+
 def simulate(seed: int) -> tuple[Counter[str], str]:
     """Run one seed; return what happened in it, and its trace."""
     coverage: Counter[str] = Counter()
-    _, trace = run_virtual(seed, lambda loop: Simulation(loop, seed, coverage).run())
+
+    async def main(loop: VirtualLoop) -> None:
+        simulation = Simulation(loop, seed, coverage)
+        with watching(simulation.runtime, coverage, simulation.check):
+            await simulation.run()
+
+    _, trace = run_virtual(seed, main)
     return coverage, trace
 
 

@@ -12,7 +12,7 @@ from tests.broker.coordinators.group_world import GroupWorld, in_group_world
 from ottla.broker.config import BrokerConfig, ConfigError
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, ConfigResource, ImageDelta
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, error_for
 from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescribeRequest
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest, TopicPartitions
 from ottla.protocol.messages.delete_groups import DeleteGroupsRequest
@@ -126,6 +126,23 @@ def test_partitions_change_hands_without_ever_having_two_owners() -> None:
         assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Stable", 2, 2)
         assert described.assignor_name == "uniform"
         assert [each.member_type for each in described.members] == [1, 1]
+
+    in_group_world(main, config=NO_WAIT)
+
+
+def test_a_member_is_not_thrown_out_for_what_it_was_never_told() -> None:
+    """1. a has all, b joins. 2. What would tell a to give up half cannot be written. 3. Its time to do so is nothing to a."""
+
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a", rebalance_timeout_ms=10_000)
+        await join(world, "b")
+        world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), False))
+        assert (await beat(world, "a", 1)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+        await asyncio.sleep(11)
+        assert (await beat(world, "a", 1)).error_code == ErrorCode.NONE
+        await asyncio.sleep(11)
+        assert (await beat(world, "a", 1)).error_code == ErrorCode.UNKNOWN_MEMBER_ID  # now it was told
 
     in_group_world(main, config=NO_WAIT)
 

@@ -506,6 +506,8 @@ class ConsumerGroups:
             current = group.members.get(member_id) if isinstance(group, ConsumerGroup) else None
             if current is None or current.member_epoch != epoch:
                 return Result(None)
+            if current.state is not MemberState.UNREVOKED_PARTITIONS:
+                return Result(None)  # the answer that told it to give something up was undone by a failed append
             logger.info("group %s: member %s did not leave epoch %d in time", group_id, member_id, epoch)
             return self.fencing(group_id, member_id)(now_ms)
 

@@ -124,7 +124,10 @@ class StreamsGroups:
 
         def expire(now_ms: int) -> Result[None]:
             found = self._find_member(group.group_id, member.member_id)
-            if found is None or found[1].member_epoch != member.member_epoch:
+            # A member that need not give up anything any more: the answer that said so was undone by a failed append.
+            if found is None or found[1].state is not MemberState.UNREVOKED_TASKS:
+                return Result(None)
+            if found[1].member_epoch != member.member_epoch:
                 return Result(None)
             logger.info("group %s: member %s did not give up its tasks", group.group_id, member.member_id)
             return Result(None, self._fence(*found))
