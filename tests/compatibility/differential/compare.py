@@ -17,6 +17,7 @@ from tests.compatibility.differential.scenarios import (
     groups,
     offsets,
     produce,
+    share_groups,
     telemetry,
     topics,
     transactions,
@@ -26,7 +27,7 @@ from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
 
-MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry, transactions)
+MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry, transactions, share_groups)
 
 
 def all_scenarios() -> list[tuple[str, Scenario]]:

@@ -51,6 +51,8 @@ class ShareGroup:
         self._topics: TimelineDict[str, int] = TimelineDict(timeline)
         #: The topics of the image are to be compared with the hash: something may have changed. Not durable.
         self.needs_refresh = True
+        #: For these states and epochs nothing was found that is not assigned (`ShareGroupStates.has_news`). Not durable.
+        self.found_quiet: tuple[PartitionStates, Epochs] | None = None
 
     # ------------------------------------------------------ what every group has
 
@@ -96,12 +98,7 @@ class ShareGroup:
         raise self._no_consumer_group()
 
     def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, committed: bool) -> None:
-        """Refuse.
-
-        Raises:
-            GroupIdNotFoundError: always.
-        """
-        raise self._no_consumer_group()
+        """Let everybody ask: there is nothing committed, and Kafka says just that."""
 
     def validate_offset_delete(self) -> None:
         """Refuse.

@@ -69,6 +69,16 @@ class ShareGroupStates:
         """Whether partitions of subscribed topics have begun that are not assigned, or the other way round."""
         if group.is_empty:
             return False
+        now = (group.states.value, group.epochs.value)
+        known = group.found_quiet
+        if known is not None and known[0] is now[0] and known[1] is now[1]:
+            return False  # every change of targets and subscriptions comes with an epoch
+        if self._is_unassigned(group):
+            return True
+        group.found_quiet = now
+        return False
+
+    def _is_unassigned(self, group: ShareGroup) -> bool:
         initialized = group.states.value.initialized
         image = self._parts.image()
         subscribed = {
