@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.share_states import ModelPersister
-from tests.support.seeds import count_events, missing, summary
+from tests.support.seeds import missing, summary, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
@@ -577,7 +577,6 @@ def run_seed(seed: int, events: int = EVENTS_MIN) -> Counter[str]:
 
     async def main(loop: VirtualLoop) -> None:
         world = GroupWorld(loop, config=CONFIG, seed=seed)
-        count_events(world.runtime, counters)
         simulation = Simulation(world, seed, counters)
         make_shard = world.runtime._shard_factory
 
@@ -587,6 +586,10 @@ def run_seed(seed: int, events: int = EVENTS_MIN) -> Counter[str]:
             return shard
 
         world.runtime._shard_factory = kept
+        with watching(world.runtime, counters, simulation.check):
+            await play(world, simulation)
+
+    async def play(world: GroupWorld, simulation: Simulation) -> None:
         await world.start()
         simulation.change_topics()
         while counters["events"] < events or not counters["crashes"]:

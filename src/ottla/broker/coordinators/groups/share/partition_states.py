@@ -118,10 +118,16 @@ class ShareGroupStates:
             return None
         for topic_id in wanted:
             self._attempts[group.group_id, topic_id] = now_ms
-        after = states.to_initialize(wanted)
+        after = self._to_initialize(states, wanted)
         if after != states:
             written.append(records.states(group.group_id, after))
         return Beginning(group.group_id, epoch, wanted)
+
+    def _to_initialize(self, states: PartitionStates, topics: Topics) -> PartitionStates:
+        known = self._parts.image().topics
+        return states.to_initialize(
+            topics, {topic_id: len(known[topic.name].partitions) for topic_id, topic in topics.items()}
+        )
 
     def resumed(self, beginning: Beginning) -> Beginning:
         """Return what is left of it when it is its turn: the group may have been deleted, and made anew, meanwhile."""
@@ -199,7 +205,7 @@ class ShareGroupStates:
             return Result((beginning, codes))
         for topic_id in topics:
             self._attempts[group_id, topic_id] = now_ms
-        return Result((beginning, codes), [records.states(group_id, group.states.value.to_initialize(topics))])
+        return Result((beginning, codes), [records.states(group_id, self._to_initialize(group.states.value, topics))])
 
     def begin_deleting_offsets(self, group_id: str, names: Sequence[str]) -> Result[OffsetDeletion]:
         """Handle a DeleteShareGroupOffsets, first step: topics that have begun are written down as deleting.
@@ -217,11 +223,11 @@ class ShareGroupStates:
             topic = image.topics.get(name)
             if topic is None:
                 refused[name] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif topic.topic_id in states.initialized:
-                topics[topic.topic_id] = states.initialized[topic.topic_id]
             elif topic.topic_id in states.deleting:
                 # An earlier deletion that did not come to its end.
                 topics[topic.topic_id] = TopicPartitions(name, frozenset(range(len(topic.partitions))))
+            elif topic.topic_id in states.initialized:
+                topics[topic.topic_id] = states.initialized[topic.topic_id]
             else:
                 refused[name] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         after = PartitionStates(

@@ -41,10 +41,19 @@ class PartitionStates:
         """What members may be given."""
         return {topic_id: topic.partitions for topic_id, topic in self.initialized.items()}
 
-    def to_initialize(self, topics: Topics) -> PartitionStates:
-        """Return this with partitions that are about to begin; what was to be deleted of them is not any more."""
+    def to_initialize(self, topics: Topics, partition_counts: Mapping[bytes, int]) -> PartitionStates:
+        """Return this with partitions that are about to begin.
+
+        What was to be deleted of their topics is not any more, once each partition of the topic is known otherwise: of the
+        others there may be state left.
+        """
         initializing = combined(self.initializing, topics)
-        deleting = {topic_id: name for topic_id, name in self.deleting.items() if topic_id not in initializing}
+        known = combined(initializing, self.initialized)
+        deleting = {
+            topic_id: name
+            for topic_id, name in self.deleting.items()
+            if topic_id not in topics or len(known[topic_id].partitions) < partition_counts[topic_id]
+        }
         return PartitionStates(initializing, self.initialized, deleting)
 
     def with_initialized(self, topics: Topics) -> PartitionStates:
