@@ -63,6 +63,7 @@ class ModernClient:
         self.alive = True
         #: Until then the coordinator has no reason to throw this member out.
         self.safe_until = 0.0
+        self.says_all = False
 
     def reset(self) -> None:
         """Fenced, or new: give up everything."""
@@ -83,7 +84,10 @@ class ModernClient:
             self.reset()
             if not self.member_id and (simulation.random.random() < 0.8):
                 self.member_id = f"{self.name}-{simulation.unique()}"
-        tells = joins or full or self.changed
+        # After an answer that did not come, or an error, the clients of Kafka and librdkafka say everything again. Only then are
+        # they told their assignment again, which may have changed with the answer that was lost.
+        tells = joins or full or self.changed or self.says_all
+        self.says_all = True
         request = ConsumerGroupHeartbeatRequest(
             group_id="g",
             member_id=self.member_id,
@@ -103,6 +107,8 @@ class ModernClient:
             self.safe_until = 0.0
             return  # lost; the request may have been done or not
         code = ErrorCode(answer.error_code)
+        if code == ErrorCode.COORDINATOR_NOT_AVAILABLE and simulation.must_give_up(self.member_id):
+            self.safe_until = 0.0  # what it was not told was written all the same
         if code == ErrorCode.UNKNOWN_MEMBER_ID and not joins:
             now = simulation.world.loop.time()
             assert now >= self.safe_until, f"{self.member_id} is thrown out at {now}, safe until {self.safe_until}"
@@ -121,6 +127,7 @@ class ModernClient:
             return
         if code != ErrorCode.NONE:
             return
+        self.says_all = False
         if request.topic_partitions is not None:
             self.reported = sent
         self.changed = False
