@@ -84,8 +84,8 @@ class ModernClient:
             self.reset()
             if not self.member_id and (simulation.random.random() < 0.8):
                 self.member_id = f"{self.name}-{simulation.unique()}"
-        # After an answer that did not come, or an error, the clients of Kafka and librdkafka say everything again. Only then are
-        # they told their assignment again, which may have changed with the answer that was lost.
+        # After an answer that did not come, or an error, the clients of Kafka and librdkafka say everything again. Only then
+        # are they told their assignment again, which may have changed with the answer that was lost.
         tells = joins or full or self.changed or self.says_all
         self.says_all = True
         request = ConsumerGroupHeartbeatRequest(
