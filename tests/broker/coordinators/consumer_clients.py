@@ -176,6 +176,7 @@ class ClassicClient:
         self.joining: asyncio.Task[Any] | None = None
         self.then: Callable[[Any], None] = self.joined
         self.told: Owned | None = None
+        self.image = simulation.world.image
 
     @property
     def keeps_what_it_owns(self) -> bool:
@@ -238,7 +239,13 @@ class ClassicClient:
             protocol_type="consumer",
             protocols=[JoinGroupRequestProtocol(name=self.protocol, metadata=b"\0\3" + encode(subscription, 3))],
         )
-        self.joining, self.then = asyncio.ensure_future(self.simulation.ask(9, request, "join")), self.joined
+        self.joining, self.then = asyncio.ensure_future(self.ask(9, request, "join")), self.joined
+
+    async def ask(self, version: int, request: Any, what: str) -> Any:
+        answer = await self.simulation.ask(version, request, what)
+        # Answers are looked at later. Topics of a name that are made anew meanwhile are not those it tells of.
+        self.image = self.simulation.world.image
+        return answer
 
     def joined(self, answer: Any) -> None:
         if answer is None:
@@ -260,7 +267,7 @@ class ClassicClient:
             protocol_name=self.protocol,
             assignments=self.assign(answer.members) if answer.leader == self.member_id else [],
         )
-        self.joining, self.then = asyncio.ensure_future(self.simulation.ask(5, request, "sync")), self.synced
+        self.joining, self.then = asyncio.ensure_future(self.ask(5, request, "sync")), self.synced
 
     def synced(self, synced: Any) -> None:
         if synced is None:
@@ -270,7 +277,7 @@ class ClassicClient:
             self.react(code)
             return
         self.must_join = False
-        image = self.simulation.world.image
+        image = self.image
         given: Owned = set()
         if synced.assignment:
             assignment, _ = decode(ConsumerProtocolAssignment, 3, synced.assignment, 2)

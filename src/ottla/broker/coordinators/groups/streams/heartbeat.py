@@ -317,7 +317,7 @@ class Heartbeat:
             acceptable_recovery_lag=config.acceptable_recovery_lag,
         )
         changed = member.assigned != before.assigned
-        if self._joins or changed:
+        if self._joins or changed or self._missed_its_tasks(before):
             response.active_tasks = task_ids(member.assigned.active)
             response.standby_tasks = task_ids(member.assigned.standby)
             response.warmup_tasks = task_ids(member.assigned.warmup)
@@ -341,6 +341,13 @@ class Heartbeat:
         self._tell_missing_tags(member)
         response.status = self._status
         return response
+
+    def _missed_its_tasks(self, before: StreamsMember) -> bool:
+        """Whether the member comes from the epoch before, without tasks that it was given then: it must not wait for the next
+        change to hear of them. Kafka 4.3 does not tell it again."""
+        is_behind = not self._joins and self._request.member_epoch < before.member_epoch
+        has = before.assigned
+        return is_behind and self._owned != Tasks(frozenset(has.active), has.standby, has.warmup)
 
     def _tell_missing_tags(self, member: StreamsMember) -> None:
         tags = self._config.rack_aware_assignment_tags
