@@ -208,7 +208,9 @@ class Simulation:
         await self.check_acknowledged()
 
     def on_join(self, group: str, generation: int) -> None:
-        self.generations[group] = max(self.generations.get(group, 0), generation)
+        # An answer may be from before a reload of this very moment, which forgot that generation.
+        if generation <= self.generation_in_memory(group):
+            self.generations[group] = max(self.generations.get(group, 0), generation)
 
     def on_assignment(self, group: str, generation: int, owner: str, partitions: bytes) -> None:
         for partition in partitions:
