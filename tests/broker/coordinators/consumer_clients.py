@@ -242,10 +242,9 @@ class ClassicClient:
         self.joining, self.then = asyncio.ensure_future(self.ask(9, request, "join")), self.joined
 
     async def ask(self, version: int, request: Any, what: str) -> Any:
-        answer = await self.simulation.ask(version, request, what)
-        # Answers are looked at later. Topics of a name that are made anew meanwhile are not those it tells of.
+        # Answers are looked at later. Topics of a name that are made anew meanwhile may not be those it tells of.
         self.image = self.simulation.world.image
-        return answer
+        return await self.simulation.ask(version, request, what)
 
     def joined(self, answer: Any) -> None:
         if answer is None:

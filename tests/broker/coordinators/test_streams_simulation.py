@@ -239,6 +239,7 @@ class Simulation:
             fenced = (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID)
             if code in (*fenced, ErrorCode.GROUP_ID_NOT_FOUND):
                 member.reset()
+            member.reported = None  # as the Java client: after an error it says everything again
             return
         if tells:
             member.reported = holds
@@ -502,7 +503,10 @@ class Simulation:
         world.log.failures.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.mend_topics()
-        for _ in range(24):
+        for number in range(26):
+            if number == 14:  # nothing else changes the epoch now
+                for group_id in GROUPS_OF:
+                    self.set_standbys(group_id, self.dice.randrange(3))
             for member in self.members:
                 self.close_tasks(member)
                 await self.beat(member)

@@ -317,7 +317,7 @@ class Heartbeat:
             acceptable_recovery_lag=config.acceptable_recovery_lag,
         )
         changed = member.assigned != before.assigned
-        if self._joins or changed or self._missed_its_tasks(before):
+        if self._joins or changed or self._lacks_tasks(before):
             response.active_tasks = task_ids(member.assigned.active)
             response.standby_tasks = task_ids(member.assigned.standby)
             response.warmup_tasks = task_ids(member.assigned.warmup)
@@ -342,12 +342,15 @@ class Heartbeat:
         response.status = self._status
         return response
 
-    def _missed_its_tasks(self, before: StreamsMember) -> bool:
-        """Whether the member comes from the epoch before, without tasks that it was given then: it must not wait for the next
-        change to hear of them. Kafka 4.3 does not tell it again."""
-        is_behind = not self._joins and self._request.member_epoch < before.member_epoch
-        has = before.assigned
-        return is_behind and self._owned != Tasks(frozenset(has.active), has.standby, has.warmup)
+    def _lacks_tasks(self, before: StreamsMember) -> bool:
+        """Whether the member says what it has, and that is not all it was given before: the answer that told it may have been
+        lost, and it must not wait for the next change to hear of it. Kafka 4.3 does not tell it again."""
+        given, owned = before.assigned, self._owned
+        if owned is None:
+            return False
+        return not (
+            owned.active >= given.active.keys() and owned.standby >= given.standby and owned.warmup >= given.warmup
+        )
 
     def _tell_missing_tags(self, member: StreamsMember) -> None:
         tags = self._config.rack_aware_assignment_tags
