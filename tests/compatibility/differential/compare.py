@@ -12,6 +12,8 @@ from tests.compatibility.differential.rules import ANYTHING, RULES, Side, is_fau
 from tests.compatibility.differential.scenarios import (
     cluster,
     configs,
+    consumer_groups,
+    features,
     fetch,
     frames,
     groups,
@@ -27,7 +29,21 @@ from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
 
-MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry, transactions, share_groups)
+MODULES = (
+    frames,
+    topics,
+    produce,
+    fetch,
+    groups,
+    offsets,
+    configs,
+    cluster,
+    telemetry,
+    transactions,
+    share_groups,
+    consumer_groups,
+    features,
+)
 
 
 def all_scenarios() -> list[tuple[str, Scenario]]:
