@@ -272,6 +272,17 @@ def test_assignments_keep_their_distance(level: str) -> None:
     in_group_world(main, config=config)
 
 
+def test_the_epochs_of_an_empty_group_are_equal() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 4)
+        await join(world, "a")
+        await beat(world, "a", -1)
+        described = await describe(world)
+        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Empty", 3, 3)
+
+    in_group_world(main, config=NO_WAIT)
+
+
 def test_a_group_is_full() -> None:
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 4)

@@ -468,6 +468,9 @@ class ConsumerGroups:
         written += [records.regex_tombstone(group.group_id, pattern) for pattern in gone]
         hashed = metadata_hash(group.subscribed_topics(leaving, None, gone), self.image())
         written.append(records.group_epoch(group.group_id, group.group_epoch + 1, hashed))
+        if len(member_ids) == len(group.members):
+            # An empty group has its assignment: nobody has anything (KAFKA-20442).
+            written.append(records.target_epoch(group.group_id, group.group_epoch + 1, 0))
         self.rebalances += 1
         for member_id in member_ids:
             logger.info("group %s: member %s is out", group.group_id, member_id)
