@@ -19,7 +19,10 @@ from tests.compatibility.differential.scenarios import (
     groups,
     offsets,
     produce,
+    share_fetch,
     share_groups,
+    share_state,
+    streams_groups,
     telemetry,
     topics,
     transactions,
@@ -42,6 +45,9 @@ MODULES = (
     transactions,
     share_groups,
     consumer_groups,
+    streams_groups,
+    share_state,
+    share_fetch,
     features,
 )
 
