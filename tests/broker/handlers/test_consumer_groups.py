@@ -138,11 +138,11 @@ def test_a_member_is_not_thrown_out_for_what_it_was_never_told() -> None:
         await join(world, "a", rebalance_timeout_ms=10_000)
         await join(world, "b")
         world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), False))
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
         await asyncio.sleep(11)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.NONE
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.NONE
         await asyncio.sleep(11)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.UNKNOWN_MEMBER_ID  # now it was told
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.UNKNOWN_MEMBER_ID  # now it was told
 
     in_group_world(main, config=NO_WAIT)
 
@@ -279,6 +279,20 @@ def test_the_epochs_of_an_empty_group_are_equal() -> None:
         await beat(world, "a", -1)
         described = await describe(world)
         assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Empty", 3, 3)
+
+    in_group_world(main, config=NO_WAIT)
+
+
+def test_a_member_joins_anew_whatever_its_epoch() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a")
+        for other in ("b", "c"):
+            await join(world, other)
+            await beat(world, "a", 0 if other == "b" else 99)
+            await beat(world, other, -1)
+        again = await join(world, "a")
+        assert (again.error_code, shown(again)) == (ErrorCode.NONE, [0, 1])
 
     in_group_world(main, config=NO_WAIT)
 

@@ -607,6 +607,8 @@ def _check_epoch(member: ConsumerMember, told: int, owned: Owned) -> None:
     Raises:
         FencedMemberEpochError: the member has to give up everything and join anew.
     """
+    if told == 0:
+        return  # It joins anew, as who was fenced must (KAFKA-19233).
     if told > member.member_epoch:
         raise FencedMemberEpochError(
             f"The consumer group member has a greater member epoch ({told}) than the one known by the group coordinator "
