@@ -16,6 +16,15 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse,
 )
+from ottla.protocol.messages.describe_share_group_offsets import (
+    DescribeShareGroupOffsetsRequest,
+    DescribeShareGroupOffsetsRequestGroup,
+    DescribeShareGroupOffsetsResponse,
+)
+from ottla.protocol.messages.share_acknowledge import ShareAcknowledgeRequest, ShareAcknowledgeResponse
+from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
+from ottla.protocol.messages.share_group_describe import ShareGroupDescribeRequest, ShareGroupDescribeResponse
+from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse
 from ottla.protocol.messages.streams_group_describe import StreamsGroupDescribeRequest, StreamsGroupDescribeResponse
 from ottla.protocol.messages.streams_group_heartbeat import StreamsGroupHeartbeatRequest, StreamsGroupHeartbeatResponse
 from ottla.protocol.messages.transaction_records import TransactionLogValue
@@ -42,7 +51,7 @@ def test_a_level_shows_in_api_versions_and_0_means_none() -> None:
             found.append((answer.finalized_features_epoch, levels))
         return found
 
-    others = {"group.version": 1, "streams.version": 1}
+    others = {"group.version": 1, "share.version": 1, "streams.version": 1}
     assert with_broker({}, ask) == [0, (1, {**others, "transaction.version": 1}), 0, (2, others)]
 
 
@@ -87,6 +96,21 @@ def test_without_streams_version_the_streams_protocol_is_not_served() -> None:
         )
         described = await client.ask(StreamsGroupDescribeRequest(group_ids=["g"]), 1, StreamsGroupDescribeResponse)
         return {beat.error_code, described.groups[0].error_code}
+
+    assert with_broker({}, ask) == {ErrorCode.UNSUPPORTED_VERSION}
+
+
+def test_without_share_version_share_groups_are_not_served() -> None:
+    async def ask(client: WireClient, broker: Broker) -> set[int]:
+        await update(client, "share.version", 0)
+        beat = await client.ask(ShareGroupHeartbeatRequest(group_id="g", member_id="m"), 1, ShareGroupHeartbeatResponse)
+        described = await client.ask(ShareGroupDescribeRequest(group_ids=["g"]), 1, ShareGroupDescribeResponse)
+        fetched = await client.ask(ShareFetchRequest(group_id="g", member_id="m"), 2, ShareFetchResponse)
+        told = await client.ask(ShareAcknowledgeRequest(group_id="g", member_id="m"), 2, ShareAcknowledgeResponse)
+        row = DescribeShareGroupOffsetsRequestGroup(group_id="g", topics=None)
+        offsets = await client.ask(DescribeShareGroupOffsetsRequest(groups=[row]), 1, DescribeShareGroupOffsetsResponse)
+        codes = {beat.error_code, described.groups[0].error_code, fetched.error_code, told.error_code}
+        return codes | {offsets.groups[0].error_code}
 
     assert with_broker({}, ask) == {ErrorCode.UNSUPPORTED_VERSION}
 

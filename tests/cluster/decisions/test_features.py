@@ -9,7 +9,7 @@ from ottla.cluster.decisions.refusal import Refusal
 from ottla.errors import ErrorCode
 
 UPGRADE, SAFE, UNSAFE = 1, 2, 3
-HIGHEST = {"group.version": 1, "streams.version": 1, "transaction.version": 2}
+HIGHEST = {"group.version": 1, "share.version": 1, "streams.version": 1, "transaction.version": 2}
 
 
 def test_a_new_cluster_has_the_highest_levels() -> None:

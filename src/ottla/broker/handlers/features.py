@@ -6,7 +6,7 @@ first refusal is the answer. As in Apache Kafka the flag of version 0 that allow
 What the levels mean:
 * group.version 0: ConsumerGroupHeartbeat and ConsumerGroupDescribe answer UNSUPPORTED_VERSION, so that consumers use the
   classic protocol. Consumer groups that exist stay; classic members may join them.
-* streams.version 0: the same for streams groups.
+* streams.version 0: the same for streams groups. share.version 0: the same for share groups, their offsets and fetches.
 * transaction.version 1: clients add partitions to transactions themselves and keep their epoch from one to the next. Those
   that use newer requests all the same are served. 0: in addition `__transaction_state` is written in the format of Kafka
   before 3.9, which has no room for what newer requests need: they are refused with UNSUPPORTED_VERSION. A transaction

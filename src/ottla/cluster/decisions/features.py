@@ -18,6 +18,7 @@ UPGRADE: Final = 1
 _DOWNGRADES: Final = (2, 3)  # safe, unsafe: no level here loses data, so there is no difference
 
 GROUP_VERSION: Final = "group.version"
+SHARE_VERSION: Final = "share.version"
 STREAMS_VERSION: Final = "streams.version"
 TRANSACTION_VERSION: Final = "transaction.version"
 
