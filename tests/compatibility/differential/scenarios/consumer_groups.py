@@ -432,10 +432,10 @@ def offsets(wire: Wire) -> None:
                     producer.commit_offsets("transactional, no member", group.name, {TOPIC: {2: 5}}, write)
                 for label, (epoch, member) in cases.items() if write >= 3 else ():
                     identity = {"generation_id_or_member_epoch": epoch, "member_id": member}
-                    for instance in (None, "i", "j"):
+                    for by in (None, "i", "j"):
                         producer.commit_offsets(
-                            f"transactional by {instance}: {label}",
-                            group.name, {TOPIC: {2: 5}}, write, group_instance_id=instance, **identity,
+                            f"transactional by {by}: {label}",
+                            group.name, {TOPIC: {2: 5}}, write, group_instance_id=by, **identity,
                         )  # fmt: skip
                 producer.end(None, commit=False, version=4 if write < 5 else 5)
                 producer.settle()
@@ -492,6 +492,7 @@ def mixed(wire: Wire) -> None:
         )
         wire.ask(f"{name}: the classic member commits", commit, newest(ApiKey.OFFSET_COMMIT))
         classic.join(f"{name}: an unknown classic member joins", version, member="nobody", protocols=offered)
+        classic.leave(f"{name}: and leaves again", "nobody", version=leave)
         classic.join(f"{name}: by another type", version, member=member, protocols=offered, protocol_type="connect")
         classic.join(f"{name}: by unreadable protocols", version, member=member, protocols=[("range", b"")])
         classic.join(f"{name}: by no protocols", version, member=member, protocols=[])
@@ -509,10 +510,6 @@ def mixed(wire: Wire) -> None:
         modern.describe(f"{name}: both have half")
         classic.heartbeat(f"{name}: the classic member, stable", generation, member, beat)
         wire.ask(f"{name}: deleted while alive", DeleteGroupsRequest(groups_names=[name]), 2)
-        second = classic.join_new(f"{name}: a second classic member", version, protocols=offered)
-        modern.describe(f"{name}: three")
-        if second.get("member_id"):
-            classic.leave(f"{name}: the second leaves", str(second.member_id), version=leave)
         classic.leave(f"{name}: an unknown member leaves", "nobody", version=leave)
         modern.beat(f"{name}: the modern member beats", "m", epoch)
         modern.beat(f"{name}: the modern member leaves", "m", -1)
@@ -565,6 +562,7 @@ def not_convertible(wire: Wire) -> None:
     ConsumerGroup(wire, early.name).join("early: joins before the sync", "m")
     early.sync("early: syncs too late", joined.generation_id, joined.member_id, {joined.member_id: _assigned(0)})
     early.heartbeat("early: beats", joined.generation_id, joined.member_id)
+    early.leave("early: leaves", joined.member_id)
     living = ConsumerGroup(wire, "inconvertible-consumers")
     living.join(None, "m")
     for label, fields in offers.items():
@@ -572,12 +570,18 @@ def not_convertible(wire: Wire) -> None:
     Group(wire, living.name).join(
         "a static member joins consumers", group_instance_id="i", protocols=[("range", subscription(TOPIC))]
     )
-    living.describe("with who could join")
     living.beat(None, "m", -1)
+
+
+def _are_at_rest(wire: Wire, prefix: str) -> bool:
+    """Whether the groups whose names begin so have lost the members that never came back."""
+    answer = wire.ask(None, ListGroupsRequest(), newest(ApiKey.LIST_GROUPS), on="aside")
+    return all(row.group_state == "Empty" for row in answer.groups if row.group_id.startswith(prefix))
 
 
 def listing(wire: Wire) -> None:
     prepared(wire)
+    wire.settle("groups of other scenarios come to rest", lambda: _are_at_rest(wire, "group-refused-"))
     names = [f"listed-{word}" for word in ("stable", "empty", "waiting", "classic")]
     stable, empty, waiting = (ConsumerGroup(wire, name) for name in names[:3])
     stable.settled(stable.join(None, "m"), 4)

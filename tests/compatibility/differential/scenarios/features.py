@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from tests.compatibility.differential.scenarios.groups import Group, ready_coordinator, subscription
+from tests.compatibility.differential.scenarios.share_fetch import ACCEPT, ShareSession
+from tests.compatibility.differential.scenarios.share_state import ShareState, ready_share_state
 from tests.compatibility.differential.scenarios.transactions import Transactional, ready_transactions
 from tests.compatibility.differential.script import create_topic, newest, versions
 from tests.compatibility.differential.wire import Wire
 
 from ottla.protocol.api import ApiKey
+from ottla.protocol.messages.alter_share_group_offsets import (
+    AlterShareGroupOffsetsRequest,
+    AlterShareGroupOffsetsRequestPartition,
+    AlterShareGroupOffsetsRequestTopic,
+)
 from ottla.protocol.messages.api_versions import ApiVersionsRequest
 from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescribeRequest
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from ottla.protocol.messages.delete_share_group_offsets import (
+    DeleteShareGroupOffsetsRequest,
+    DeleteShareGroupOffsetsRequestTopic,
+)
+from ottla.protocol.messages.describe_share_group_offsets import (
+    DescribeShareGroupOffsetsRequest,
+    DescribeShareGroupOffsetsRequestGroup,
+)
 from ottla.protocol.messages.list_groups import ListGroupsRequest
+from ottla.protocol.messages.share_group_describe import ShareGroupDescribeRequest
+from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 from ottla.protocol.messages.streams_group_describe import StreamsGroupDescribeRequest
 from ottla.protocol.messages.streams_group_heartbeat import StreamsGroupHeartbeatRequest
 from ottla.protocol.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
 
 UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE = 1, 2, 3
 #: Those that both brokers have, and their highest levels.
-HIGHEST = {"group.version": 1, "streams.version": 1, "transaction.version": 2}
+HIGHEST = {"group.version": 1, "share.version": 1, "streams.version": 1, "transaction.version": 2}
 
 
 def update(
@@ -157,6 +174,37 @@ def without_streams_version(wire: Wire) -> None:
     wire.ask("after: described", StreamsGroupDescribeRequest(group_ids=["features-streams", "", "nobody"]), 0)
 
 
+def without_share_version(wire: Wire) -> None:
+    """Share groups are refused in every way but to brokers, who ask the share coordinator."""
+    name = "features-shared"
+    topic_id = ready_share_state(wire, name, topic=name, partitions=1)
+    ready_coordinator(wire)
+    state = ShareState(wire, name, topic_id)
+    state.initialize(None, 1, 0)
+    for stage, level in (("at 0", 0), ("after", 1)):
+        set_level(wire, "share.version", level)
+        for epoch in (1, -1):
+            beat = ShareGroupHeartbeatRequest(group_id=name, member_id="one", member_epoch=epoch)
+            wire.ask(f"{stage}: epoch {epoch}", beat, 1)
+        for operations in (False, True):
+            asked = ShareGroupDescribeRequest(group_ids=[name, "", "nobody"], include_authorized_operations=operations)
+            wire.ask(f"{stage}: described, operations {operations}", asked, 1)
+        for version in versions(ApiKey.SHARE_FETCH):
+            session = ShareSession(wire, name, topic_id, version)
+            session.fetch(f"{stage}: begins", {0: []})
+            session.acknowledge(f"{stage}: acknowledges", {0: [(0, 0, [ACCEPT])]})
+            session.close(f"{stage}: ends")
+        for version in versions(ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS):
+            groups = [DescribeShareGroupOffsetsRequestGroup(group_id=each, topics=None) for each in (name, "nobody")]
+            wire.ask(f"{stage}: offsets described", DescribeShareGroupOffsetsRequest(groups=groups), version)
+        partition = AlterShareGroupOffsetsRequestPartition(partition_index=0, start_offset=0)
+        altered = AlterShareGroupOffsetsRequestTopic(topic_name=name, partitions=[partition])
+        deleted = DeleteShareGroupOffsetsRequestTopic(topic_name=name)
+        wire.ask(f"{stage}: offsets altered", AlterShareGroupOffsetsRequest(group_id="nobody", topics=[altered]), 0)
+        wire.ask(f"{stage}: offsets deleted", DeleteShareGroupOffsetsRequest(group_id="nobody", topics=[deleted]), 0)
+        state.read(f"{stage}: state", 0)
+
+
 def transactions_at_each_level(wire: Wire) -> None:
     """Clients choose their version by the level. Below 1 there is no room for what newer clients need written down."""
     topic = "features-transactions"
@@ -221,4 +269,11 @@ def transactions_at_each_level(wire: Wire) -> None:
                     one.describe(f"at 0: {one.name} begun")
 
 
-SCENARIOS = [refused, lowered_and_raised, without_group_version, without_streams_version, transactions_at_each_level]
+SCENARIOS = [
+    refused,
+    lowered_and_raised,
+    without_group_version,
+    without_streams_version,
+    without_share_version,
+    transactions_at_each_level,
+]

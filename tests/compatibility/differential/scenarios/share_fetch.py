@@ -34,7 +34,8 @@ class ShareSession:
 
     def fetch(
         self, label: str | None, partitions: dict[int, Acks] | None = None,
-        *, epoch: int | None = None, forget: list[int] | None = None, topic_id: bytes | None = None, gets: bool = False, **fields: Any,
+        *, epoch: int | None = None, forget: list[int] | None = None, topic_id: bytes | None = None, gets: bool = False,
+        **fields: Any,
     ) -> Tree:  # fmt: skip
         rows = [
             fetch.FetchPartition(partition_index=index, acknowledgement_batches=_batches(fetch, acks))
@@ -155,9 +156,8 @@ def strange_topics(wire: Wire) -> None:
             one.fetch("begins", {0: []})
             one.fetch(f"adds {label}", {0: []}, topic_id=where)
             one.close()
-        one.fetch("a partition twice", topics=[
-            fetch.FetchTopic(topic_id=topic_id, partitions=[fetch.FetchPartition(partition_index=0), fetch.FetchPartition(partition_index=0)])
-        ])  # fmt: skip
+        twice = [fetch.FetchPartition(partition_index=0) for _ in range(2)]
+        one.fetch("a partition twice", topics=[fetch.FetchTopic(topic_id=topic_id, partitions=twice)])
         one.close()
 
 

@@ -202,7 +202,8 @@ def parts_missing(wire: Wire) -> None:
     good.initialize(None, 1, 0)
     good.initialize(None, 1, 0, 1)
     places: dict[str, tuple[str, list[tuple[bytes, list[int]]]]] = {
-        "no group": ("", [(topic_id, [0])]), "no topics": ("share-parts", []), "no partitions": ("share-parts", [(topic_id, [])]),
+        "no group": ("", [(topic_id, [0])]), "no topics": ("share-parts", []),
+        "no partitions": ("share-parts", [(topic_id, [])]),
         "some without partitions": ("share-parts", [(topic_id, [0]), (UNKNOWN_ID, [])]),
         "unknown topic": ("share-parts", [(UNKNOWN_ID, [0])]), "no topic id": ("share-parts", [(ZERO_UUID, [0])]),
         "partition 9": ("share-parts", [(topic_id, [9])]), "partition -1": ("share-parts", [(topic_id, [-1])]),

@@ -42,6 +42,11 @@ def topology(*parts: Subtopology, epoch: int = 0) -> Topology:
     return Topology(epoch=epoch, subtopologies=list(parts) or [part()])
 
 
+def configured(changelog: str, *configs: tuple[str, str]) -> Topology:
+    rows = [KeyValue(key=key, value=value) for key, value in configs]
+    return topology(part(state_changelog_topics=[TopicInfo(name=changelog, topic_configs=rows)]))
+
+
 def tasks(*partitions: int, of: str = "0") -> list[TaskIds]:
     return [TaskIds(subtopology_id=of, partitions=list(partitions))] if partitions else []
 
@@ -129,10 +134,12 @@ def refused(wire: Wire) -> None:
                 f"rebalance timeout {timeout}", rebalance_timeout_ms=timeout, group_id=f"{group.name}-timeout{timeout}"
             )
         for field in ("topology", "process_id", "client_tags", "active_tasks", "standby_tasks", "warmup_tasks"):
-            join(f"without {field}", **{field: None}, group_id=f"{group.name}-without-{field}")
+            without: dict[str, Any] = {field: None}
+            join(f"without {field}", group_id=f"{group.name}-without-{field}", **without)
         for field in ("active_tasks", "standby_tasks", "warmup_tasks"):
-            join(f"with {field}", **{field: tasks(0)})
-            beat(f"only {field}", 1, **{field: tasks(0)})
+            only: dict[str, Any] = {field: tasks(0)}
+            join(f"with {field}", **only)
+            beat(f"only {field}", 1, **only)
         beat("a topology later", 1, topology=topology())
         for epoch in (1, 5, -1, -2, -3, -2_147_483_648):
             beat(f"epoch {epoch} of an unknown group", epoch)
@@ -162,16 +169,21 @@ def topologies(wire: Wire) -> None:
         "a changelog": topology(part(state_changelog_topics=[changelog])),
         "a changelog with partitions": topology(part(state_changelog_topics=[TopicInfo(name="b-changelog", partitions=3)])),
         "a repartition topic without a sink": topology(part("0", repartition_source_topics=[repartition])),
-        "a repartition topic": topology(part("0", repartition_sink_topics=["a-repartition"]), part("1", source_topics=[], repartition_source_topics=[repartition])),
+        "a repartition topic": topology(
+            part("0", repartition_sink_topics=["a-repartition"]),
+            part("1", source_topics=[], repartition_source_topics=[repartition]),
+        ),
         "a loop": topology(
             part("0", source_topics=[], repartition_source_topics=[TopicInfo(name="l0")], repartition_sink_topics=["l1"]),
             part("1", source_topics=[], repartition_source_topics=[TopicInfo(name="l1")], repartition_sink_topics=["l0"]),
         ),
         "not copartitioned": topology(part("0", TOPIC, OTHER, copartition_groups=[CopartitionGroup(source_topics=[0, 1])])),
-        "copartitioned with an index too high": topology(part("0", TOPIC, copartition_groups=[CopartitionGroup(source_topics=[0, 9])])),
+        "copartitioned with an index too high": topology(
+            part("0", TOPIC, copartition_groups=[CopartitionGroup(source_topics=[0, 9])])
+        ),
         "a pattern": topology(part("0", source_topics=[], source_topic_regex=["streamed.*"])),
-        "configs": topology(part(state_changelog_topics=[TopicInfo(name="c-changelog", topic_configs=[KeyValue(key="cleanup.policy", value="compact")])])),
-        "configs out of order": topology(part(state_changelog_topics=[TopicInfo(name="d-changelog", topic_configs=[KeyValue(key="z", value="1"), KeyValue(key="a", value="1")])])),
+        "configs": configured("c-changelog", ("cleanup.policy", "compact")),
+        "configs out of order": configured("d-changelog", ("z", "1"), ("a", "1")),
         "replication factor 3": topology(part(state_changelog_topics=[TopicInfo(name="e-changelog", replication_factor=3)])),
         "a source that is a repartition topic of somebody": topology(part("0", OTHER), part("1", TOPIC)),
     }  # fmt: skip
@@ -223,7 +235,8 @@ def one_member(wire: Wire) -> None:
     changes: dict[str, dict[str, Any]] = {
         "another process": {"process_id": "another"}, "another rack": {"rack_id": "r"},
         "other tags": {"client_tags": [KeyValue(key="zone", value="b")]}, "no tags": {"client_tags": []},
-        "another endpoint": {"user_endpoint": Endpoint(host="other", port=1)}, "another rebalance timeout": {"rebalance_timeout_ms": 45_000},
+        "another endpoint": {"user_endpoint": Endpoint(host="other", port=1)},
+        "another rebalance timeout": {"rebalance_timeout_ms": 45_000},
     }  # fmt: skip
     for label, fields in changes.items():
         epoch = epoch_of(group.beat(label, "one", epoch, **fields))
@@ -240,11 +253,11 @@ def one_member(wire: Wire) -> None:
             wire.ask(f"commit: {label}", message, version)
     for version in versions(ApiKey.OFFSET_FETCH, 9):
         for wrong in (epoch, epoch - 1, epoch + 1, -1):
-            message = fetch_request(group.name, None, version, member_id="one", member_epoch=wrong)
-            wire.ask(f"fetch: its epoch {wrong - epoch:+}", message, version)
+            asked = fetch_request(group.name, None, version, member_id="one", member_epoch=wrong)
+            wire.ask(f"fetch: its epoch {wrong - epoch:+}", asked, version)
     for version in versions(ApiKey.DESCRIBE_GROUPS):
         wire.ask("as classic", DescribeGroupsRequest(groups=[group.name]), version)
-    for types in (["streams"], ["Streams"], ["classic", "streams"]):
+    for types in (["streams"], ["Streams"]):
         wire.ask(f"listed: {types}", ListGroupsRequest(types_filter=types), newest(ApiKey.LIST_GROUPS))
     wire.ask("deleted while alive", DeleteGroupsRequest(groups_names=[group.name]), 2)
     group.beat("a shutdown", "one", epoch, shutdown_application=True)
@@ -339,12 +352,10 @@ def other_types(wire: Wire) -> None:
     consumer.join("a consumer joins what is empty", "two", 1, TOPIC)
     streams.describe("after it")
     consumer.beat(None, "two", -1)
-    for label, join in {
-        "consumers": lambda: ConsumerGroup(wire, "streams-in-consumers").join(None, "c", 1, TOPIC),
-        "classic": lambda: Group(wire, "streams-in-classic").join_new("a classic member", 9),
-        "connect": lambda: Group(wire, "streams-in-connect").join_new("a connect member", 9, protocol_type="connect"),
-    }.items():
-        join()
+    ConsumerGroup(wire, "streams-in-consumers").join(None, "c", 1, TOPIC)
+    Group(wire, "streams-in-classic").join_new("a classic member", 9)
+    Group(wire, "streams-in-connect").join_new("a connect member", 9, protocol_type="connect")
+    for label in ("consumers", "classic", "connect"):
         inside = StreamsGroup(wire, f"streams-in-{label}")
         inside.join(f"joins {label}", "s")
         inside.beat(f"beats in {label}", "s", 1)
