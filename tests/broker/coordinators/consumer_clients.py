@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ottla.cluster.image import ClusterImage
 from ottla.errors import ErrorCode
 from ottla.protocol.codec import decode, encode
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest, TopicPartitions
@@ -253,9 +254,15 @@ class ClassicClient:
             protocol_name=self.protocol,
             assignments=self.assign(answer.members) if answer.leader == self.member_id else [],
         )
-        self.joining, self.then = asyncio.ensure_future(self.simulation.ask(5, request, "sync")), self.synced
+        self.joining, self.then = asyncio.ensure_future(self.sync(request)), self.synced
 
-    def synced(self, synced: Any) -> None:
+    async def sync(self, request: SyncGroupRequest) -> tuple[Any, ClusterImage]:
+        """The answer, and the topics as they were then: it calls them by names, which others may have when it is read."""
+        answer = await self.simulation.ask(5, request, "sync")
+        return answer, self.simulation.world.image
+
+    def synced(self, result: tuple[Any, ClusterImage]) -> None:
+        synced, image = result
         if synced is None:
             return
         code = ErrorCode(synced.error_code)
@@ -263,7 +270,6 @@ class ClassicClient:
             self.react(code)
             return
         self.must_join = False
-        image = self.simulation.world.image
         given: Owned = set()
         if synced.assignment:
             assignment, _ = decode(ConsumerProtocolAssignment, 3, synced.assignment, 2)
