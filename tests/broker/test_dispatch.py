@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ottla.broker.dispatch import Dispatcher
+from ottla.cluster.image import ClusterImage
 from ottla.errors import NotCoordinatorError
 from ottla.network.connection import PendingReply
 from ottla.observability.metrics import BrokerMetrics
@@ -26,7 +27,7 @@ class Connection:
 def ask(answer: Any) -> PendingReply:
     """Send a heartbeat to a handler that returns `answer`."""
     routes = {**dict.fromkeys(SERVED, lambda context, request: None), ApiKey.HEARTBEAT: lambda context, request: answer}
-    dispatcher = Dispatcher(routes, lambda: "cluster", 1, BrokerMetrics())
+    dispatcher = Dispatcher(routes, ClusterImage, 1, BrokerMetrics())
     header = RequestHeader(request_api_key=ApiKey.HEARTBEAT, request_api_version=4, correlation_id=7, client_id="me")
     frame = encode(header, request_header_version(ApiKey.HEARTBEAT, 4)) + encode(HeartbeatRequest(group_id="g"), 4)
     reply = dispatcher.handle(Connection(), memoryview(frame))  # type: ignore[arg-type]

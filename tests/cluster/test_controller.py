@@ -18,6 +18,7 @@ from ottla.cluster.controller import (
     prepare_tree,
 )
 from ottla.cluster.decisions.configs import Alteration
+from ottla.cluster.decisions.features import FeatureUpdate
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
 from ottla.cluster.nodes import CHANGES, CONTROLLER_EPOCH, ConfigNode, StateNode
@@ -257,3 +258,20 @@ async def test_old_changes_are_forgotten_but_never_the_newest() -> None:
         numbers = [int(name[-10:]) for name in await c.tree.children(CHANGES)]
         assert min(numbers) > epoch
         assert max(numbers) == c.image.epoch
+
+
+async def test_feature_levels_are_kept_in_the_tree_and_their_epoch_grows() -> None:
+    store = MemoryStore()
+    async with running(store) as c:
+        assert (c.image.features["group.version"], c.image.features_epoch) == (1, 0)
+        lower = [FeatureUpdate("group.version", 0, 2)]
+        assert await c.controller.update_features(lower, validate_only=True) is None
+        assert (c.image.features["group.version"], c.image.features_epoch) == (1, 0)
+        assert await c.controller.update_features(lower) is None
+        assert (c.image.features["group.version"], c.image.features_epoch) == (0, 1)
+        assert c.deltas[-1][1].features_changed
+        refusal = await c.controller.update_features([FeatureUpdate("group.version", 5)])
+        assert refusal is not None
+        assert refusal.error == ErrorCode.INVALID_UPDATE_VERSION
+    async with running(store) as c:
+        assert (c.image.features["group.version"], c.image.features_epoch) == (0, 1)

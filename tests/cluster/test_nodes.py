@@ -91,6 +91,7 @@ CHANGES = st.builds(
     partitions=st.lists(st.tuples(st.text(max_size=3), st.integers(0, 9)), max_size=3).map(tuple),
     configs=st.lists(st.tuples(st.sampled_from(["topics", "brokers"]), st.text(max_size=3)), max_size=3).map(tuple),
     brokers=st.booleans(),
+    features=st.booleans(),
 )
 
 
@@ -105,11 +106,12 @@ def test_merged_changes_name_everything_once() -> None:
             Change(topics=("a",), partitions=(("b", 0),)),
             Change(topics=("a", "c"), partitions=(("b", 0), ("c", 1), ("b", 2)), configs=(("topics", "a"),)),
             Change(brokers=True),
+            Change(features=True),
         ]
     )
     # c is read as a whole anyway.
     assert merged == Change(
-        topics=("a", "c"), partitions=(("b", 0), ("b", 2)), configs=(("topics", "a"),), brokers=True
+        topics=("a", "c"), partitions=(("b", 0), ("b", 2)), configs=(("topics", "a"),), brokers=True, features=True
     )
 
 

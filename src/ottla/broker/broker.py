@@ -31,6 +31,7 @@ from ottla.broker.facts import LiveFacts, LogDirFacts
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
+from ottla.broker.handlers.features import FeaturesHandler
 from ottla.broker.handlers.fetch import FetchHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.log_offsets import LogOffsetHandlers
@@ -59,6 +60,7 @@ from ottla.broker.share.persister import LocalPersister
 from ottla.broker.share_state_pruning import ShareStatePruning
 from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
 from ottla.cluster.controller import Controller, ControllerSettings, InconsistentClusterIdError, prepare_tree
+from ottla.cluster.decisions.features import TRANSACTION_VERSION
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.cluster.follow import MetadataFollower
@@ -372,6 +374,7 @@ class Broker:
                 config=transaction_config,
                 send_markers=self.markers.send,
                 take_producer_id=self.producer_ids.take,
+                level=lambda: self.image.features[TRANSACTION_VERSION],
                 may_expire=lambda: not self.logs.is_foreign(TopicPartition(TRANSACTION_STATE_TOPIC, partition)),
             ),
             partition_count=self._transaction_partition_count,
@@ -473,9 +476,12 @@ class Broker:
                 ensure_topic=controller.ensure_topic,
                 deleting_shares=self.group_states.deleting_groups,
             ),
+            FeaturesHandler(controller),
             ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
             OffsetsHandler(self.groups, image=image, gate=gate),
-            StreamsGroupsHandler(self.groups, GroupConfig.from_broker(config), create_topics=controller.create_topics),
+            StreamsGroupsHandler(
+                self.groups, GroupConfig.from_broker(config), image=image, create_topics=controller.create_topics
+            ),
             TransactionsHandler(
                 self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock
             ),
@@ -506,7 +512,7 @@ class Broker:
             routes.update(handlers.routes())
         return Dispatcher(
             routes,
-            lambda: self.image.cluster_id,
+            image,
             config.node_id,
             self.metrics,
             takes_telemetry=self.telemetry.is_wanted,

@@ -46,6 +46,7 @@ from ottla.protocol.schema import Struct as MessagePart
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ottla.cluster.image import ClusterImage
     from ottla.network.connection import BrokerConnection, Buffer, Reply
     from ottla.observability.metrics import BrokerMetrics
 
@@ -88,7 +89,7 @@ class Dispatcher:
     def __init__(
         self,
         routes: Mapping[ApiKey, Handler],
-        cluster_id: Callable[[], str],
+        image: Callable[[], ClusterImage],
         node_id: int,
         metrics: BrokerMetrics,
         *,
@@ -99,7 +100,7 @@ class Dispatcher:
         missing = SERVED.keys() - self._handlers.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
         self._routes: dict[tuple[int, int], _Route] = {}
-        self._cluster_id = cluster_id
+        self._image = image
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
@@ -260,9 +261,10 @@ class Dispatcher:
         if context.version >= 3:
             context.connection.session = ClientSoftware(request.client_software_name, request.client_software_version)  # type: ignore[attr-defined]
         if context.version >= 5 and (
-            request.cluster_id not in (None, self._cluster_id()) or request.node_id not in (-1, self._node_id)
+            request.cluster_id not in (None, self._image().cluster_id) or request.node_id not in (-1, self._node_id)
         ):
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
+        image = self._image()
         hidden = () if self._takes_telemetry() else TELEMETRY
         return ApiVersionsResponse(
             api_keys=[
@@ -274,11 +276,12 @@ class Dispatcher:
                 SupportedFeatureKey(name=name, min_version=low, max_version=high)
                 for name, low, high in visible_features(context.version, FEATURES)
             ],
-            # Clients believe features only if they have an epoch. Ours never change.
-            finalized_features_epoch=0,
+            # Clients believe features only if they have an epoch.
+            finalized_features_epoch=image.features_epoch,
             finalized_features=[
-                FinalizedFeatureKey(name=name, min_version_level=high, max_version_level=high)
-                for name, _, high in FEATURES
+                FinalizedFeatureKey(name=name, min_version_level=level, max_version_level=level)
+                for name, level in image.features.items()
+                if level > 0
             ],
         )
 

@@ -26,6 +26,7 @@ from ottla.cluster.decisions.configs import (
 )
 from ottla.cluster.decisions.default_topics import ControllerSettings, default_topic, internal_topic_configs
 from ottla.cluster.decisions.election import elect_on_request, elections_at_start
+from ottla.cluster.decisions.features import FeatureUpdate, update_features
 from ottla.cluster.decisions.recovery import FoundPartition, rebuild_topics
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
@@ -47,6 +48,7 @@ from ottla.cluster.nodes import (
     CHANGES,
     CLUSTER_ID,
     CONTROLLER_EPOCH,
+    FEATURES,
     PERSISTENT_PATHS,
     PRODUCER_ID_BLOCK,
     PRODUCER_ID_BLOCK_SIZE,
@@ -57,6 +59,7 @@ from ottla.cluster.nodes import (
     ConfigNode,
     ControllerEpochNode,
     ControllerNode,
+    FeaturesNode,
     PartitionState,
     ProducerIdBlockNode,
     StateNode,
@@ -124,11 +127,11 @@ async def prepare_tree(tree: Tree, cluster_id: str) -> str:
     Raises:
         InconsistentClusterIdError: the tree has another id.
     """
-    existing = await tree.get_many([*PERSISTENT_PATHS, CLUSTER_ID, CONTROLLER_EPOCH])
+    existing = await tree.get_many([*PERSISTENT_PATHS, CLUSTER_ID, CONTROLLER_EPOCH, FEATURES])
     missing: list[Operation] = [
         Create(path) for path, node in zip(PERSISTENT_PATHS, existing, strict=False) if node is None
     ]
-    id_node, epoch_node = existing[-2:]
+    id_node, epoch_node, features_node = existing[-3:]
     if id_node is None:
         missing.append(Create(CLUSTER_ID, ClusterIdNode.encode(cluster_id)))
     elif ClusterIdNode.decode(id_node.data) != cluster_id:
@@ -138,6 +141,8 @@ async def prepare_tree(tree: Tree, cluster_id: str) -> str:
         )
     if epoch_node is None:
         missing.append(Create(CONTROLLER_EPOCH, ControllerEpochNode.encode(0)))
+    if features_node is None:
+        missing.append(Create(FEATURES, FeaturesNode.encode({})))
     if missing:
         await tree.multi(missing)
     return cluster_id
@@ -384,6 +389,17 @@ class Controller:
                 return partition
             await self._write_partitions({topic_partition: partition})
             return None
+
+    async def update_features(self, updates: Sequence[FeatureUpdate], *, validate_only: bool = False) -> Refusal | None:
+        """Give features other levels, all of them or none. Returns None if it was done."""
+        async with self._serving():
+            levels = update_features(self.image.features, updates)
+            if isinstance(levels, Refusal):
+                return levels
+            if levels != self.image.features and not validate_only:
+                data = FeaturesNode.encode(levels)
+                await self._commit([SetData(FEATURES, data, self.image.features_epoch)], Change(features=True))
+        return None
 
     async def update_partitions(
         self, partitions: Mapping[TopicPartition, PartitionImage]

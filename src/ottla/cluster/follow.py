@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from ottla.cluster.decisions.features import finalized
 from ottla.cluster.image import (
     NO_LEADER,
     BrokerImage,
@@ -32,12 +33,14 @@ from ottla.cluster.nodes import (
     CLUSTER_ID,
     CONFIG,
     CONTROLLER,
+    FEATURES,
     BrokerNode,
     Change,
     ChangeNode,
     ClusterIdNode,
     ConfigNode,
     ControllerNode,
+    FeaturesNode,
     StateNode,
     TopicNode,
     merge_changes,
@@ -184,12 +187,16 @@ class MetadataFollower:
         if change.brokers:
             brokers, controller_id = await _load_brokers(self._tree)
             image = replace(image, brokers=brokers, controller_id=controller_id)
+        if change.features:
+            levels, features_epoch = await _load_features(self._tree)
+            image = replace(image, features=levels, features_epoch=features_epoch)
         delta = ImageDelta(
             created=tuple(created),
             deleted=tuple(deleted),
             changed=tuple(dict.fromkeys(changed)),
             changed_configs=changed_configs,
             brokers_changed=image.brokers != before.brokers or image.controller_id != before.controller_id,
+            features_changed=image.features != before.features,
         )
         return image, delta
 
@@ -262,6 +269,7 @@ async def load_image(tree: Tree) -> ClusterImage:
         return ClusterImage()  # nobody has set up the tree yet
     topics = decode_topics(await tree.subtree(BROKER_TOPICS))
     brokers, controller_id = await _load_brokers(tree)
+    features, features_epoch = await _load_features(tree)
     configs: dict[ConfigResource, Mapping[str, str]] = {}
     for path, node in await tree.subtree(CONFIG):
         parts = path.split("/")
@@ -277,6 +285,8 @@ async def load_image(tree: Tree) -> ClusterImage:
         configs=configs,
         controller_id=controller_id,
         epoch=max(numbers, default=-1),
+        features=features,
+        features_epoch=features_epoch,
     )
 
 
@@ -288,6 +298,11 @@ async def _load_brokers(tree: Tree) -> tuple[dict[int, BrokerImage], int]:
             brokers[int(name)] = BrokerNode.decode(int(name), node.data, node.stat.czxid)
     controller = (await tree.get_many([CONTROLLER]))[0]
     return dict(sorted(brokers.items())), -1 if controller is None else ControllerNode.decode(controller.data)
+
+
+async def _load_features(tree: Tree) -> tuple[dict[str, int], int]:
+    node = (await tree.get_many([FEATURES]))[0]
+    return (finalized({}), 0) if node is None else (finalized(FeaturesNode.decode(node.data)), node.stat.version)
 
 
 def decode_topics(nodes: list[tuple[str, Node]]) -> dict[str, TopicImage]:

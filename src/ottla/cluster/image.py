@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ottla.cluster.decisions.features import finalized
 from ottla.types import INTERNAL_TOPICS, TopicPartition
 
 # The kinds of configuration, spelled as in the tree (/config/<kind>/<name>).
@@ -99,6 +100,7 @@ class ClusterImage:
         configs: overrides only, by ConfigResource(kind, name).
         controller_id: node id of the active controller, -1 when there is none.
         epoch: number of the last change applied; grows with every image.
+        features: the level of every feature (KIP-584); features_epoch grows when one is changed.
     """
 
     cluster_id: str = ""
@@ -108,6 +110,8 @@ class ClusterImage:
     configs: Mapping[ConfigResource, Mapping[str, str]] = field(default_factory=dict)
     controller_id: int = -1
     epoch: int = -1
+    features: Mapping[str, int] = field(default_factory=lambda: finalized({}))
+    features_epoch: int = 0
 
     def topic_by_id(self, topic_id: bytes) -> TopicImage | None:
         """Return the topic with this id, if it exists."""
@@ -150,6 +154,7 @@ class ImageDelta:
         changed: names of topics with other partitions, leaders, ISRs or replicas than before.
         changed_configs: resources whose overrides are not what they were.
         brokers_changed: a broker came, went or moved.
+        features_changed: a feature has another level.
     """
 
     created: tuple[str, ...] = ()
@@ -157,10 +162,18 @@ class ImageDelta:
     changed: tuple[str, ...] = ()
     changed_configs: tuple[ConfigResource, ...] = ()
     brokers_changed: bool = False
+    features_changed: bool = False
 
     @property
     def is_empty(self) -> bool:
-        return not (self.created or self.deleted or self.changed or self.changed_configs or self.brokers_changed)
+        return not (
+            self.created
+            or self.deleted
+            or self.changed
+            or self.changed_configs
+            or self.brokers_changed
+            or self.features_changed
+        )
 
 
 def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
@@ -186,4 +199,5 @@ def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
         changed=tuple(changed),
         changed_configs=tuple(resources),
         brokers_changed=before.brokers != after.brokers or before.controller_id != after.controller_id,
+        features_changed=before.features != after.features,
     )

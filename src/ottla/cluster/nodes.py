@@ -26,6 +26,7 @@ CONFIG = "/config"
 CHANGES = "/changes"
 CHANGE_PREFIX = CHANGES + "/change_"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
+FEATURES = "/feature"
 
 #: Nodes that always exist, parents first.
 PERSISTENT_PATHS = (
@@ -313,6 +314,23 @@ class ProducerIdBlockNode:
         return range(int(value["block_start"]), int(value["block_end"]) + 1)
 
 
+class FeaturesNode:
+    """/feature: the levels that were set, 0 included. Its version is the epoch of the finalized features."""
+
+    path = FEATURES
+
+    @staticmethod
+    def encode(levels: Mapping[str, int]) -> bytes:
+        return _dump({"version": 2, "status": 1, "features": dict(sorted(levels.items()))})
+
+    @staticmethod
+    def decode(data: bytes) -> dict[str, int]:
+        levels = _load(FEATURES, data).get("features")
+        if not isinstance(levels, dict) or not all(isinstance(level, int) for level in levels.values()):
+            raise BadNodeError(FEATURES, "it has no levels")
+        return levels
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What one transaction changed.
@@ -322,12 +340,14 @@ class Change:
         partitions: single partitions whose state changed.
         configs: (kind, name) of configurations that changed.
         brokers: a broker or the controller came or went.
+        features: a feature got another level.
     """
 
     topics: tuple[str, ...] = ()
     partitions: tuple[tuple[str, int], ...] = ()
     configs: tuple[tuple[str, str], ...] = ()
     brokers: bool = False
+    features: bool = False
 
 
 class ChangeNode:
@@ -343,6 +363,7 @@ class ChangeNode:
                 "partitions": [list(partition) for partition in change.partitions],
                 "configs": [list(config) for config in change.configs],
                 "brokers": change.brokers,
+                "features": change.features,
             }
         )
 
@@ -356,6 +377,7 @@ class ChangeNode:
                 partitions=tuple((topic, partition) for topic, partition in value["partitions"]),
                 configs=tuple((kind, name) for kind, name in value["configs"]),
                 brokers=bool(value["brokers"]),
+                features=bool(value.get("features", False)),  # younger than the other fields
             )
             return change, int(value["timestamp"])
         except (KeyError, TypeError, ValueError) as error:
@@ -372,15 +394,17 @@ def merge_changes(changes: Iterable[Change]) -> Change:
     topics: dict[str, None] = {}
     partitions: dict[tuple[str, int], None] = {}
     configs: dict[tuple[str, str], None] = {}
-    brokers = False
+    brokers = features = False
     for change in changes:
         topics.update(dict.fromkeys(change.topics))
         partitions.update(dict.fromkeys(change.partitions))
         configs.update(dict.fromkeys(change.configs))
         brokers = brokers or change.brokers
+        features = features or change.features
     return Change(
         topics=tuple(topics),
         partitions=tuple(p for p in partitions if p[0] not in topics),
         configs=tuple(configs),
         brokers=brokers,
+        features=features,
     )

@@ -248,7 +248,7 @@ VERSIONS: Final[Mapping[ApiKey, tuple[int, int]]] = {spec.key: (spec.min_version
 # fmt: off
 _SERVED_KEYS: Final = (
     0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 32, 33, 35, 37,
-    42, 43, 44, 46, 47, 55, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75,
+    42, 43, 44, 46, 47, 55, 57, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75,
     76, 77, 78, 79, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93,
 )
 # fmt: on
@@ -259,7 +259,7 @@ SERVED: Final[Mapping[ApiKey, tuple[int, int]]] = {
     for spec in (APIS[ApiKey(key)] for key in _SERVED_KEYS)
 }
 
-#: Features as (name, lowest, highest version); all are finalized at the highest.
+#: Features as (name, lowest, highest level); each is finalized at its highest until UpdateFeatures says otherwise.
 FEATURES: Final = (
     ("group.version", 0, 1),
     ("share.version", 0, 1),

@@ -101,7 +101,9 @@ class GroupWorld:
         )
         self.offsets = OffsetsHandler(self.runtime, image=lambda: self.image, gate=cast(TransactionGate, OpenGate()))
         self.consumers = ConsumerGroupsHandler(self.runtime, self.config, image=lambda: self.image)
-        self.streams = StreamsGroupsHandler(self.runtime, self.config, create_topics=self.create_topics)
+        self.streams = StreamsGroupsHandler(
+            self.runtime, self.config, image=lambda: self.image, create_topics=self.create_topics
+        )
         self.shares = ShareGroupsHandler(self.runtime, self.group_states, image=lambda: self.image)
         self.share_offsets = ShareGroupOffsetsHandler(
             self.runtime,

@@ -433,7 +433,7 @@ class Simulation:
                 return
             if known is not None and known.state.is_idle and known.producer_epoch < 32_000:
                 aged = known.with_epoch(32_765 - self.dice.randint(0, 1), -1, TIMEOUT_MS, self.wall_ms())
-                future = self.runtime.write(0, lambda _s, _n, state=aged: Result(None, [records.transaction(state)]))  # type: ignore[misc]
+                future = self.runtime.write(0, lambda _s, _n, state=aged: Result(None, [records.transaction(state, 2)]))  # type: ignore[misc]
                 future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 self.coverage["epochs used up"] += 1
                 return

@@ -157,7 +157,7 @@ class TransactionScenario:
     async def do_age(self, transactional_id: str, epoch: str) -> None:
         def operation(shard: TransactionCoordinator, now_ms: int) -> Result[None]:
             known = shard.transactions[transactional_id]
-            return Result(None, [records.transaction(known.with_epoch(int(epoch), -1, known.timeout_ms, now_ms))])
+            return Result(None, [records.transaction(known.with_epoch(int(epoch), -1, known.timeout_ms, now_ms), 2)])
 
         self.write("age", operation)
 

@@ -108,22 +108,22 @@ def test_partitions_change_hands_without_ever_having_two_owners() -> None:
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 4)
         first = await join(world, "a")
-        assert (first.member_epoch, shown(first), first.heartbeat_interval_ms) == (1, [0, 1, 2, 3], 5_000)
+        assert (first.member_epoch, shown(first), first.heartbeat_interval_ms) == (2, [0, 1, 2, 3], 5_000)
         second = await join(world, "b")
-        assert (second.member_epoch, shown(second)) == (2, [])
-        told = await beat(world, "a", 1)
-        assert told.member_epoch == 1
+        assert (second.member_epoch, shown(second)) == (3, [])
+        told = await beat(world, "a", 2)
+        assert told.member_epoch == 2
         kept = shown(told)
         assert kept is not None
         assert len(kept) == 2
-        assert shown(await beat(world, "b", 2)) is None
+        assert shown(await beat(world, "b", 3)) is None
         assert (await describe(world)).group_state == "Reconciling"
-        released = await beat(world, "a", 1, owned=kept)
-        assert released.member_epoch == 2
-        moved = await beat(world, "b", 2)
+        released = await beat(world, "a", 2, owned=kept)
+        assert released.member_epoch == 3
+        moved = await beat(world, "b", 3)
         assert sorted([*kept, *(shown(moved) or [])]) == [0, 1, 2, 3]
         described = await describe(world)
-        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Stable", 2, 2)
+        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Stable", 3, 3)
         assert described.assignor_name == "uniform"
         assert [each.member_type for each in described.members] == [1, 1]
 
@@ -138,11 +138,11 @@ def test_a_member_is_not_thrown_out_for_what_it_was_never_told() -> None:
         await join(world, "a", rebalance_timeout_ms=10_000)
         await join(world, "b")
         world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), False))
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
         await asyncio.sleep(11)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.NONE
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.NONE
         await asyncio.sleep(11)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.UNKNOWN_MEMBER_ID  # now it was told
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.UNKNOWN_MEMBER_ID  # now it was told
 
     in_group_world(main, config=NO_WAIT)
 
@@ -152,14 +152,14 @@ def test_the_epoch_before_is_accepted_from_a_member_that_lost_an_answer() -> Non
         world.add_topic("orders", 1, 2)
         await join(world, "a")
         await join(world, "b")
-        await beat(world, "a", 1)
-        assert (await beat(world, "a", 1, owned=[0])).member_epoch == 2
+        await beat(world, "a", 2)
+        assert (await beat(world, "a", 2, owned=[0])).member_epoch == 3
         # The answer was lost: the member says again what it said before.
-        again = await beat(world, "a", 1, owned=[0])
-        assert (again.error_code, again.member_epoch) == (ErrorCode.NONE, 2)
-        assert (await beat(world, "a", 1, owned=[0, 1])).error_code == ErrorCode.FENCED_MEMBER_EPOCH
-        assert (await beat(world, "a", 7)).error_code == ErrorCode.FENCED_MEMBER_EPOCH
-        assert (await beat(world, "nobody", 1)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+        again = await beat(world, "a", 2, owned=[0])
+        assert (again.error_code, again.member_epoch) == (ErrorCode.NONE, 3)
+        assert (await beat(world, "a", 2, owned=[0, 1])).error_code == ErrorCode.FENCED_MEMBER_EPOCH
+        assert (await beat(world, "a", 8)).error_code == ErrorCode.FENCED_MEMBER_EPOCH
+        assert (await beat(world, "nobody", 2)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
 
     in_group_world(main, config=NO_WAIT)
 
@@ -176,9 +176,9 @@ def test_offsets_are_for_members_in_their_epoch() -> None:
             return ErrorCode((await world.handle(9, request)).groups[0].error_code)
 
         assert await fetch(None, -1) == ErrorCode.NONE
-        assert await fetch("a", 1) == ErrorCode.NONE
-        assert await fetch("a", 2) == ErrorCode.STALE_MEMBER_EPOCH
-        assert await fetch("b", 1) == ErrorCode.UNKNOWN_MEMBER_ID
+        assert await fetch("a", 2) == ErrorCode.NONE
+        assert await fetch("a", 3) == ErrorCode.STALE_MEMBER_EPOCH
+        assert await fetch("b", 2) == ErrorCode.UNKNOWN_MEMBER_ID
 
     in_group_world(main)
 
@@ -237,11 +237,11 @@ def test_session_and_interval_come_from_the_broker_or_the_group() -> None:
         world.add_topic("orders", 1, 2)
         assert (await join(world)).heartbeat_interval_ms == 7_000
         set_configs(world, GROUPS, "g", consumer_session_timeout_ms=30_000, consumer_heartbeat_interval_ms=99_000)
-        assert (await beat(world, "a", 1)).heartbeat_interval_ms == 9_000
+        assert (await beat(world, "a", 2)).heartbeat_interval_ms == 9_000
         await asyncio.sleep(29)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.NONE
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.NONE
         await asyncio.sleep(31)
-        assert (await beat(world, "a", 1)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+        assert (await beat(world, "a", 2)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
 
     in_group_world(main, config=config)
 
@@ -265,11 +265,36 @@ def test_assignments_keep_their_distance(level: str) -> None:
         await join(world, "b")
         assert (await describe(world)).group_state == "Assigning"
         await asyncio.sleep(3.9)
-        assert shown(await beat(world, "a", 1)) is None
+        assert shown(await beat(world, "a", 2)) is None
         await asyncio.sleep(0.2)
-        assert shown(await beat(world, "a", 1)) is not None
+        assert shown(await beat(world, "a", 2)) is not None
 
     in_group_world(main, config=config)
+
+
+def test_the_epochs_of_an_empty_group_are_equal() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 4)
+        await join(world, "a")
+        await beat(world, "a", -1)
+        described = await describe(world)
+        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Empty", 3, 3)
+
+    in_group_world(main, config=NO_WAIT)
+
+
+def test_a_member_joins_anew_whatever_its_epoch() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a")
+        for other in ("b", "c"):
+            await join(world, other)
+            await beat(world, "a", 0 if other == "b" else 99)
+            await beat(world, other, -1)
+        again = await join(world, "a")
+        assert (again.error_code, shown(again)) == (ErrorCode.NONE, [0, 1])
+
+    in_group_world(main, config=NO_WAIT)
 
 
 def test_a_group_is_full() -> None:
@@ -298,19 +323,19 @@ def test_patterns_are_resolved_again() -> None:
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 1)
         pattern = {"subscribed_topic_names": None, "subscribed_topic_regex": "ord.*"}
-        # As long as the first pattern of a group is not resolved there is no epoch: the member joins once more.
-        assert (await join(world, "a", **pattern)).member_epoch == 0
+        # As long as the first pattern of a group is not resolved the member stays in the group's first epoch.
+        assert (await join(world, "a", **pattern)).member_epoch == 1
         await world.settle()
         assert shown(await join(world, "a", **pattern)) == [0]
         world.add_topic("ordinary", 2, 1)
         await asyncio.sleep(11)
-        await beat(world, "a", 1)
+        await beat(world, "a", 2)
         await world.settle()
-        assert shown(await beat(world, "a", 1)) == [0, 0]
+        assert shown(await beat(world, "a", 2)) == [0, 0]
         before = world.shard().consumers.regexes.resolutions
         for _ in range(4):
             await asyncio.sleep(6)
-            await beat(world, "a", 2)
+            await beat(world, "a", 3)
         assert world.shard().consumers.regexes.resolutions == before + 1
 
     in_group_world(

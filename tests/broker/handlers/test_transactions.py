@@ -339,7 +339,7 @@ def test_the_records_are_kafkas() -> None:
         started_ms=1_795_257_816_477,
         updated_ms=1_795_257_816_477,
     )
-    assert records.encode(records.transaction(found)) == (key, value)
+    assert records.encode(records.transaction(found, 2)) == (key, value)
     assert records.encode(records.tombstone("c")) == (key, None)
 
 

@@ -12,12 +12,17 @@ from tests.compatibility.differential.rules import ANYTHING, RULES, Side, is_fau
 from tests.compatibility.differential.scenarios import (
     cluster,
     configs,
+    consumer_groups,
+    features,
     fetch,
     frames,
     groups,
     offsets,
     produce,
+    share_fetch,
     share_groups,
+    share_state,
+    streams_groups,
     telemetry,
     topics,
     transactions,
@@ -27,7 +32,24 @@ from tests.compatibility.differential.wire import Exchange, Transcript, Wire
 
 from ottla.protocol.api import APIS, SERVED, ApiKey
 
-MODULES = (frames, topics, produce, fetch, groups, offsets, configs, cluster, telemetry, transactions, share_groups)
+MODULES = (
+    frames,
+    topics,
+    produce,
+    fetch,
+    groups,
+    offsets,
+    configs,
+    cluster,
+    telemetry,
+    transactions,
+    share_groups,
+    consumer_groups,
+    streams_groups,
+    share_state,
+    share_fetch,
+    features,
+)
 
 
 def all_scenarios() -> list[tuple[str, Scenario]]:

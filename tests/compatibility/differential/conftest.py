@@ -11,8 +11,14 @@ from tests.compatibility.differential.wire import Transcript
 from tests.support.broker_process import BrokerProcess, RunningBroker
 from tests.support.kafka_anchor import KafkaProcess, require
 
-#: For both: groups that do not wait for more members, and no retention, which would take the records of 2023.
-COMMON_SETTINGS = {"group.initial.rebalance.delay.ms": "0", "log.initial.task.delay.ms": "3600000"}
+#: For both: groups that do not wait for more members or work beside, and no retention, which would take the records of 2023.
+COMMON_SETTINGS = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.streams.initial.rebalance.delay.ms": "0",
+    **{f"group.{kind}.assignment.interval.ms": "0" for kind in ("consumer", "share", "streams")},
+    **{f"group.{kind}.assignor.offload.enable": "false" for kind in ("consumer", "share", "streams")},
+    "log.initial.task.delay.ms": "3600000",
+}
 
 #: For ottla alone: what the anchor's start script sets, so that both show the same static configuration.
 SETTINGS = {

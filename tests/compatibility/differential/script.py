@@ -25,7 +25,10 @@ TIME = 1_700_000_000_000
 UNKNOWN_ID = bytes(range(16))
 
 #: The highest versions that Kafka 4.4 has and the reference, Kafka 4.3.1, lacks: not comparable.
-ONLY_IN_4_4 = {ApiKey.API_VERSIONS: [5], ApiKey.DELETE_GROUPS: [3], ApiKey.TXN_OFFSET_COMMIT: [6]}
+ONLY_IN_4_4 = {
+    ApiKey.API_VERSIONS: [5], ApiKey.DELETE_GROUPS: [3], ApiKey.TXN_OFFSET_COMMIT: [6], ApiKey.STREAMS_GROUP_HEARTBEAT: [1],
+    ApiKey.STREAMS_GROUP_DESCRIBE: [1], ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: [0],
+}  # fmt: skip
 
 #: Served, but no scenario asks them yet; the report says so.
 NOT_SCRIPTED: frozenset[ApiKey] = frozenset()

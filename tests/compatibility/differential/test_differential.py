@@ -43,5 +43,8 @@ def test_the_reference_serves_what_the_script_takes_for_comparable(
         if key in TELEMETRY:  # Kafka has no receiver for them here, and does not say that it would answer
             continue
         newest = high - len(ONLY_IN_4_4.get(key, []))
+        if newest < low:
+            assert key not in served, key
+            continue
         assert served[key] == (low, newest), key
         assert versions(key)[-1] == newest

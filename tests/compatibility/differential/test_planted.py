@@ -1,8 +1,8 @@
-"""The comparison can fail: ten wrong answers, planted one at a time into a transcript, are each reported.
+"""The comparison can fail: wrong answers, planted one at a time into a transcript, are each reported.
 
 A planted answer is decoded, changed and encoded again, so that it takes the same way as a broker's real one. The
 reference is the transcript without it: this needs no Apache Kafka, only the broker itself. With the marker `kafka`
-the same ten are planted into ottla's transcript and compared with Apache Kafka's.
+the same are planted into ottla's transcript and compared with Apache Kafka's.
 """
 
 from __future__ import annotations
@@ -71,6 +71,54 @@ def a_timestamp_off_by_one(answer: Any) -> None:
     answer.topics[0].partitions[0].timestamp += 1
 
 
+def one_epoch_too_far(answer: Any) -> None:
+    answer.member_epoch += 1
+
+
+def a_partition_of_another(answer: Any) -> None:
+    answer.assignment.topic_partitions[0].partitions.pop()
+
+
+def a_task_forgotten(answer: Any) -> None:
+    answer.active_tasks[0].partitions.pop()
+
+
+def another_state(answer: Any) -> None:
+    answer.groups[0].group_state = "Reconciling"
+
+
+def a_level_that_stayed(answer: Any) -> None:
+    answer.finalized_features[0].max_version_level += 1
+
+
+def done_after_all(answer: Any) -> None:
+    answer.error_code, answer.error_message = 0, None
+
+
+def one_record_less(answer: Any) -> None:
+    answer.responses[0].partitions[0].acquired_records[0].last_offset -= 1
+
+
+def one_delivery_more(answer: Any) -> None:
+    answer.responses[0].partitions[0].acquired_records[0].delivery_count += 1
+
+
+def an_acknowledgement_that_passed(answer: Any) -> None:
+    answer.responses[0].partitions[0].error_code = 0
+
+
+def a_start_offset_too_high(answer: Any) -> None:
+    answer.results[0].partitions[0].start_offset += 1
+
+
+def a_batch_delivered_again(answer: Any) -> None:
+    answer.results[0].partitions[0].state_batches[0].delivery_state = 4
+
+
+def a_fence_skipped(answer: Any) -> None:
+    answer.results[0].partitions[0].error_code = 0
+
+
 #: name -> (API, version, the question's name, how the answer is changed)
 PLANTED: dict[str, tuple[ApiKey, int, str, Change]] = {
     "a wrong error code": (ApiKey.CREATE_TOPICS, 7, "topics.create: exists", wrong_error_code),
@@ -85,6 +133,41 @@ PLANTED: dict[str, tuple[ApiKey, int, str, Change]] = {
         ApiKey.JOIN_GROUP, 9, "groups.one_member_in_every_version: a member alone, second step", another_member,
     ),
     "a default of a config": (ApiKey.DESCRIBE_CONFIGS, 4, "configs.describing: a topic", a_default_value_changed),
+    "a refused level": (
+        ApiKey.UPDATE_FEATURES, 2, "features.refused: 'group.version' to 2, type 1", done_after_all,
+    ),
+    "a level that stayed": (
+        ApiKey.API_VERSIONS, 4, "features.lowered_and_raised: v2: transaction.version at 0 by type 2", a_level_that_stayed,
+    ),
+    "a member's epoch": (ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, "consumer_groups.one_member: joins", one_epoch_too_far),
+    "a partition not assigned": (
+        ApiKey.CONSUMER_GROUP_HEARTBEAT, 0, "consumer_groups.one_member: joins", a_partition_of_another,
+    ),
+    "a state of a consumer group": (
+        ApiKey.CONSUMER_GROUP_DESCRIBE, 0, "consumer_groups.one_member: consumers-one-1: stable", another_state,
+    ),
+    "a task not assigned": (ApiKey.STREAMS_GROUP_HEARTBEAT, 0, "streams_groups.one_member: joins", a_task_forgotten),
+    "a state of a streams group": (
+        ApiKey.STREAMS_GROUP_DESCRIBE, 0, "streams_groups.one_member: owns all", another_state,
+    ),
+    "a record not acquired": (ApiKey.SHARE_FETCH, 1, "share_fetch.acknowledgements: one gets all", one_record_less),
+    "a delivery too many": (
+        ApiKey.SHARE_FETCH, 2, "share_fetch.acknowledgements: two gets what was released", one_delivery_more,
+    ),
+    "an acknowledgement of nothing": (
+        ApiKey.SHARE_ACKNOWLEDGE, 2, "share_fetch.acknowledgements: two acknowledges what one has",
+        an_acknowledgement_that_passed,
+    ),
+    "a start offset": (ApiKey.READ_SHARE_GROUP_STATE, 0, "share_state.batches: v1: one: read", a_start_offset_too_high),
+    "an acknowledged batch": (
+        ApiKey.READ_SHARE_GROUP_STATE, 0, "share_state.batches: v0: the next: read", a_batch_delivered_again,
+    ),
+    "a stale leader": (
+        ApiKey.WRITE_SHARE_GROUP_STATE, 1, "share_state.epochs: state epoch 3, leader epoch 5", a_fence_skipped,
+    ),
+    "a state made by an older epoch": (
+        ApiKey.INITIALIZE_SHARE_GROUP_STATE, 0, "share_state.epochs: epoch 0, start 9", a_fence_skipped,
+    ),
     "a timestamp off by one": (ApiKey.LIST_OFFSETS, 7, "fetch.list_offsets: time +4", a_timestamp_off_by_one),
 }  # fmt: skip
 

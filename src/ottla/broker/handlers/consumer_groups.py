@@ -18,6 +18,7 @@ from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_TOLD, Heartbeat
 from ottla.broker.coordinators.groups.consumer.member import LEAVE_EPOCH, LEAVE_STATIC_EPOCH
 from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.cluster.decisions.features import GROUP_VERSION
 from ottla.errors import (
     ErrorCode,
     GroupIdNotFoundError,
@@ -60,7 +61,10 @@ class ConsumerGroupsHandler:
         self._runtime = runtime
         self._config = config
         self._image = image
-        self._is_enabled = "consumer" in config.rebalance_protocols
+        self._is_configured = "consumer" in config.rebalance_protocols
+
+    def _is_enabled(self) -> bool:
+        return self._is_configured and self._image().features[GROUP_VERSION] > 0
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -71,7 +75,7 @@ class ConsumerGroupsHandler:
     def handle_consumer_group_heartbeat(
         self, context: RequestContext, request: ConsumerGroupHeartbeatRequest
     ) -> ConsumerGroupHeartbeatResponse | Awaitable[ConsumerGroupHeartbeatResponse]:
-        if not self._is_enabled:
+        if not self._is_enabled():
             return _refusal(error_for(ErrorCode.UNSUPPORTED_VERSION))
         try:
             self._validate(context.version, request)
@@ -133,7 +137,7 @@ class ConsumerGroupsHandler:
     def handle_consumer_group_describe(
         self, context: RequestContext, request: ConsumerGroupDescribeRequest
     ) -> ConsumerGroupDescribeResponse:
-        if not self._is_enabled:
+        if not self._is_enabled():
             return ConsumerGroupDescribeResponse(
                 groups=[
                     DescribedGroup(group_id=group_id, error_code=ErrorCode.UNSUPPORTED_VERSION)

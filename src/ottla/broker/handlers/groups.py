@@ -65,7 +65,7 @@ T = TypeVar("T")
 #: Key types of FindCoordinator.
 GROUP_KEY, TRANSACTION_KEY, SHARE_KEY = 0, 1, 2
 #: A share coordinator is asked for by group, topic id and partition (KIP-932).
-_SHARE_KEY: Final = re.compile(r".+:[A-Za-z0-9_-]{22}:\d+")
+_SHARE_KEY: Final = re.compile(r".+:[A-Za-z0-9_-]{22}:-?\d+")
 _KEY_TYPES: Final = (GROUP_KEY, TRANSACTION_KEY, SHARE_KEY)
 _COORDINATOR_TOPICS: Final = (GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, SHARE_GROUP_STATE_TOPIC)
 _NO_NODE: Final = (-1, "", -1)

@@ -16,6 +16,7 @@ from ottla.broker.share.fetch import Limits, ShareFetch, refusal
 from ottla.broker.share.persister import SharePlace
 from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
 from ottla.broker.share.share_partition import RENEW, Acknowledgement, Wish
+from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import (
     ErrorCode,
     InvalidRequestError,
@@ -24,6 +25,7 @@ from ottla.errors import (
     UnknownServerError,
     UnknownTopicIdError,
     UnknownTopicOrPartitionError,
+    UnsupportedVersionError,
 )
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import share_acknowledge, share_fetch
@@ -83,6 +85,7 @@ class ShareFetchHandler:
 
     async def handle_share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         try:
+            self._check_enabled()
             return await self._fetch(context, request)
         except ShareSessionLimitReachedError as error:
             # Asked again at once it would be no better: Kafka lets the client wait as if there were nothing to fetch.
@@ -90,6 +93,10 @@ class ShareFetchHandler:
             return ShareFetchResponse(error_code=error.code)
         except KafkaError as error:
             return ShareFetchResponse(error_code=error.code)
+
+    def _check_enabled(self) -> None:
+        if self._image().features[SHARE_VERSION] == 0:
+            raise UnsupportedVersionError()
 
     async def _fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         group_id, member_id = _identity(request.group_id, request.member_id)
@@ -228,6 +235,7 @@ class ShareFetchHandler:
         self, context: RequestContext, request: ShareAcknowledgeRequest
     ) -> ShareAcknowledgeResponse:
         try:
+            self._check_enabled()
             group_id, member_id = _identity(request.group_id, request.member_id)
             self._manager.sessions.acknowledge((group_id, member_id), request.share_session_epoch)
         except KafkaError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.partition_states import NewOffset
 from ottla.broker.share.persister import SharePlace, StateSummary
+from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import alter_share_group_offsets as alter
@@ -51,6 +52,9 @@ class ShareGroupOffsetsHandler:
         self._replicas = replicas
         self._image = image
 
+    def _is_enabled(self) -> bool:
+        return self._image().features[SHARE_VERSION] > 0
+
     def routes(self) -> dict[ApiKey, Handler]:
         return {
             ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: self.handle_describe,
@@ -63,6 +67,14 @@ class ShareGroupOffsetsHandler:
     async def handle_describe(
         self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
     ) -> describe.DescribeShareGroupOffsetsResponse:
+        if not self._is_enabled():
+            code = ErrorCode.UNSUPPORTED_VERSION
+            return describe.DescribeShareGroupOffsetsResponse(
+                groups=[
+                    describe.DescribeShareGroupOffsetsResponseGroup(group_id=group.group_id, error_code=code)
+                    for group in request.groups
+                ]
+            )
         return describe.DescribeShareGroupOffsetsResponse(
             groups=[await self._describe(group) for group in request.groups]
         )
@@ -133,6 +145,8 @@ class ShareGroupOffsetsHandler:
     async def handle_alter(
         self, context: RequestContext, request: alter.AlterShareGroupOffsetsRequest
     ) -> alter.AlterShareGroupOffsetsResponse:
+        if not self._is_enabled():
+            return _alter_error(ErrorCode.UNSUPPORTED_VERSION)
         group_id = request.group_id
         if not group_id:
             return _alter_error(ErrorCode.INVALID_GROUP_ID)
@@ -177,6 +191,8 @@ class ShareGroupOffsetsHandler:
     async def handle_delete(
         self, context: RequestContext, request: delete.DeleteShareGroupOffsetsRequest
     ) -> delete.DeleteShareGroupOffsetsResponse:
+        if not self._is_enabled():
+            return _delete_error(ErrorCode.UNSUPPORTED_VERSION)
         group_id = request.group_id
         if not group_id:
             return _delete_error(ErrorCode.INVALID_GROUP_ID)

@@ -15,6 +15,7 @@ from ottla.broker.coordinators.groups.share.describe import describe
 from ottla.broker.coordinators.groups.share.family import Heartbeat
 from ottla.broker.coordinators.groups.share.member import JOIN_EPOCH, LEAVE_EPOCH
 from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import ErrorCode, GroupIdNotFoundError, InvalidRequestError, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.share_group_describe import (
@@ -48,6 +49,9 @@ class ShareGroupsHandler:
         self._states = states
         self._image = image
 
+    def _is_enabled(self) -> bool:
+        return self._image().features[SHARE_VERSION] > 0
+
     def routes(self) -> dict[ApiKey, Handler]:
         return {
             ApiKey.SHARE_GROUP_HEARTBEAT: self.handle_share_group_heartbeat,
@@ -57,6 +61,8 @@ class ShareGroupsHandler:
     async def handle_share_group_heartbeat(
         self, context: RequestContext, request: ShareGroupHeartbeatRequest
     ) -> ShareGroupHeartbeatResponse:
+        if not self._is_enabled():
+            return ShareGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
         try:
             _validate(request)
             heartbeat = Heartbeat(
@@ -83,6 +89,11 @@ class ShareGroupsHandler:
     def handle_share_group_describe(
         self, context: RequestContext, request: ShareGroupDescribeRequest
     ) -> ShareGroupDescribeResponse:
+        if not self._is_enabled():
+            code = ErrorCode.UNSUPPORTED_VERSION
+            return ShareGroupDescribeResponse(
+                groups=[DescribedGroup(group_id=group_id, error_code=code) for group_id in request.group_ids]
+            )
         described = [self._describe(group_id) for group_id in request.group_ids]
         if request.include_authorized_operations:
             for group in described:

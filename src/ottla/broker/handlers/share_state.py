@@ -2,8 +2,8 @@
 DeleteShareGroupState (86, 0), ReadShareGroupStateSummary (87, 0-1).
 
 What brokers ask the share coordinator (KIP-932). Write and summary v1 know how many deliveries are complete (KIP-1226). As in
-Kafka a request without a group, without topics, or with a topic without partitions is answered with nothing at all, and every
-partition is decided on its own.
+Kafka a request without a group, without topics, or (but for Initialize) with a topic without partitions is answered with
+nothing at all, and every partition is decided on its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.batches import StateBatch
-from ottla.broker.coordinators.share.coordinator import Write
+from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Write
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.errors import KafkaError
 from ottla.protocol.api import ApiKey
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 
 R = TypeVar("R")
+Row = TypeVar("Row")
 
 
 class ShareStateHandlers:
@@ -73,11 +74,12 @@ class ShareStateHandlers:
             )
             return row
 
-        response = initialize.InitializeShareGroupStateResponse()
-        for topic in _topics(request):
-            rows = await asyncio.gather(*(one(topic.topic_id, asked) for asked in topic.partitions))
-            response.results.append(initialize.InitializeStateResult(topic_id=topic.topic_id, partitions=list(rows)))
-        return response
+        return initialize.InitializeShareGroupStateResponse(
+            results=[
+                initialize.InitializeStateResult(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in await _answers(request, one, allows_gaps=True)
+            ]
+        )
 
     async def handle_read(
         self, context: RequestContext, request: read.ReadShareGroupStateRequest
@@ -104,11 +106,12 @@ class ShareStateHandlers:
                 ]
             return row
 
-        response = read.ReadShareGroupStateResponse()
-        for topic in _topics(request):
-            rows = await asyncio.gather(*(one(topic.topic_id, asked) for asked in topic.partitions))
-            response.results.append(read.ReadStateResult(topic_id=topic.topic_id, partitions=list(rows)))
-        return response
+        return read.ReadShareGroupStateResponse(
+            results=[
+                read.ReadStateResult(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in await _answers(request, one)
+            ]
+        )
 
     async def handle_write(
         self, context: RequestContext, request: write.WriteShareGroupStateRequest
@@ -134,11 +137,12 @@ class ShareStateHandlers:
             )
             return row
 
-        response = write.WriteShareGroupStateResponse()
-        for topic in _topics(request):
-            rows = await asyncio.gather(*(one(topic.topic_id, asked) for asked in topic.partitions))
-            response.results.append(write.WriteStateResult(topic_id=topic.topic_id, partitions=list(rows)))
-        return response
+        return write.WriteShareGroupStateResponse(
+            results=[
+                write.WriteStateResult(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in await _answers(request, one)
+            ]
+        )
 
     async def handle_delete(
         self, context: RequestContext, request: delete.DeleteShareGroupStateRequest
@@ -149,11 +153,12 @@ class ShareStateHandlers:
             await _ask(row, lambda: self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key)))
             return row
 
-        response = delete.DeleteShareGroupStateResponse()
-        for topic in _topics(request):
-            rows = await asyncio.gather(*(one(topic.topic_id, asked) for asked in topic.partitions))
-            response.results.append(delete.DeleteStateResult(topic_id=topic.topic_id, partitions=list(rows)))
-        return response
+        return delete.DeleteShareGroupStateResponse(
+            results=[
+                delete.DeleteStateResult(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in await _answers(request, one)
+            ]
+        )
 
     async def handle_read_summary(
         self, context: RequestContext, request: summary.ReadShareGroupStateSummaryRequest
@@ -171,21 +176,32 @@ class ShareStateHandlers:
                 row.start_offset, row.delivery_complete_count = found.start_offset, found.delivery_complete_count
             return row
 
-        response = summary.ReadShareGroupStateSummaryResponse()
-        for topic in _topics(request):
-            rows = await asyncio.gather(*(one(topic.topic_id, asked) for asked in topic.partitions))
-            response.results.append(summary.ReadStateSummaryResult(topic_id=topic.topic_id, partitions=list(rows)))
-        return response
+        return summary.ReadShareGroupStateSummaryResponse(
+            results=[
+                summary.ReadStateSummaryResult(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in await _answers(request, one)
+            ]
+        )
 
     def _partition(self, key: ShareKey) -> int:
         return self._runtime.partition_for(key.coordinator_key)
 
 
-def _topics(request: Any) -> list[Any]:
-    """Return the topics of a request; none if a part of it is missing."""
-    if not request.group_id or not all(topic.partitions for topic in request.topics):
+async def _answers(
+    request: Any, one: Callable[[bytes, Any], Awaitable[Row]], *, allows_gaps: bool = False
+) -> list[tuple[bytes, list[Row]]]:
+    """Ask about every partition, with `one`; of two answers about the same partition the last counts.
+
+    There are no answers if a part of the request is missing; with `allows_gaps` topics may have no partitions.
+    """
+    if not request.group_id or not (allows_gaps or all(topic.partitions for topic in request.topics)):
         return []
-    return list(request.topics)
+    asked = [(topic.topic_id, row) for topic in request.topics for row in topic.partitions]
+    rows = await asyncio.gather(*(one(topic_id, row) for topic_id, row in asked))
+    found: dict[bytes, dict[int, Row]] = {}
+    for (topic_id, question), row in zip(asked, rows, strict=True):
+        found.setdefault(topic_id, {})[question.partition] = row
+    return [(topic_id, list(by_partition.values())) for topic_id, by_partition in found.items()]
 
 
 async def _ask(row: Any, ask: Callable[[], Awaitable[R]]) -> R | None:
@@ -193,5 +209,6 @@ async def _ask(row: Any, ask: Callable[[], Awaitable[R]]) -> R | None:
     try:
         return await ask()
     except KafkaError as error:
-        row.error_code, row.error_message = client_error_code(error), error.message
+        is_own = isinstance(error, SharePartitionNotFoundError)
+        row.error_code, row.error_message = error.code if is_own else client_error_code(error), error.message
         return None

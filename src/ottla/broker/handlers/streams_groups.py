@@ -20,6 +20,7 @@ from ottla.broker.coordinators.groups.streams.internal_topics import StatusCode
 from ottla.broker.coordinators.groups.streams.topology import InternalTopic
 from ottla.broker.handlers.groups import GROUP_OPERATIONS
 from ottla.cluster.controller import TopicResult
+from ottla.cluster.decisions.features import STREAMS_VERSION
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.cluster.decisions.topics import NewTopic
 from ottla.errors import ErrorCode, KafkaError, StreamsInvalidTopologyError, error_for
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
+    from ottla.cluster.image import ClusterImage
 
 #: How many topics that could not be made a status names.
 _FAILURES_SHOWN: Final = 3
@@ -58,6 +60,7 @@ class StreamsGroupsHandler:
     """Streams groups.
 
     Args:
+        image: what the cluster looks like.
         create_topics: makes topics; the answers are in the same order.
     """
 
@@ -66,11 +69,16 @@ class StreamsGroupsHandler:
         runtime: CoordinatorRuntime[GroupCoordinator],
         config: GroupConfig,
         *,
+        image: Callable[[], ClusterImage],
         create_topics: Callable[[Sequence[NewTopic]], Awaitable[list[TopicResult]]],
     ) -> None:
         self._runtime = runtime
-        self._is_enabled = "streams" in config.rebalance_protocols
+        self._is_configured = "streams" in config.rebalance_protocols
+        self._image = image
         self._create_topics = create_topics
+
+    def _is_enabled(self) -> bool:
+        return self._is_configured and self._image().features[STREAMS_VERSION] > 0
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {
@@ -82,7 +90,7 @@ class StreamsGroupsHandler:
     async def handle_heartbeat(
         self, context: RequestContext, request: StreamsGroupHeartbeatRequest
     ) -> StreamsGroupHeartbeatResponse:
-        if not self._is_enabled:
+        if not self._is_enabled():
             return StreamsGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
         beat = Beat(request, context.client_id or "", f"/{context.client_host}", context.version)
         try:
@@ -129,7 +137,7 @@ class StreamsGroupsHandler:
     def handle_describe(
         self, context: RequestContext, request: StreamsGroupDescribeRequest
     ) -> StreamsGroupDescribeResponse:
-        if not self._is_enabled:
+        if not self._is_enabled():
             code = ErrorCode.UNSUPPORTED_VERSION
             return StreamsGroupDescribeResponse(
                 groups=[DescribedGroup(group_id=group_id, error_code=code) for group_id in request.group_ids]

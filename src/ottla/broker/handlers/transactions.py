@@ -19,7 +19,7 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
 from ottla.broker.handlers.patterns import Pattern, PatternError
 from ottla.broker.transaction_markers import marker_error_code
-from ottla.errors import ErrorCode, KafkaError
+from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import describe_transactions, list_transactions
 from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
@@ -160,6 +160,8 @@ class TransactionsHandler:
                     transactional_id, producer_id, epoch, places, client_version, now_ms
                 ),
             )
+        except UnsupportedVersionError:
+            raise  # of the request, not of a partition: no partition could be added at this level of transaction.version
         except KafkaError as error:
             return [_client_code(error, version)] * len(places)
         return [ErrorCode.NONE] * len(places)

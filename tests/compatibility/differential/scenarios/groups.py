@@ -175,6 +175,7 @@ def refused_joins(wire: Wire) -> None:
             group.join("an instance id that is no name", version, group_instance_id="no/name")
             empty = group.joining("an empty instance id", version, group_instance_id="")
             wire.receive(empty, patience_s=0.5)
+            group.leave("the empty instance leaves", "", instance="")
             group.join("an instance with a member id", version, group_instance_id="i", member="nobody")
     for version in versions(ApiKey.SYNC_GROUP):
         Group(wire, "group-unborn").sync("unknown group", 1, "nobody", {}, version)

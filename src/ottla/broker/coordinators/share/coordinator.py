@@ -70,6 +70,10 @@ class Summary(NamedTuple):
     delivery_complete_count: int
 
 
+class SharePartitionNotFoundError(UnknownTopicOrPartitionError):
+    """The partition asked about does not exist; not to be taken for trouble with the coordinator's own topic."""
+
+
 class ShareCoordinator:
     """The share partitions of one partition of the topic.
 
@@ -183,7 +187,7 @@ class ShareCoordinator:
 
     def _check_exists(self, key: ShareKey) -> None:
         if self._partition_count_of(key.topic_id) <= key.partition:
-            raise UnknownTopicOrPartitionError()
+            raise SharePartitionNotFoundError()
 
     def _record(
         self, key: ShareKey, known: ShareState, write: Write, leader_epoch: int, now_ms: int

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.coordinators.shard import CoordinatorRecord, DeletedTopic, Result
@@ -44,6 +45,7 @@ from ottla.errors import (
     InvalidTxnStateError,
     KafkaError,
     ProducerFencedError,
+    UnsupportedVersionError,
 )
 from ottla.protocol.messages.transaction_records import TransactionLogKey, TransactionLogValue
 
@@ -91,6 +93,7 @@ class TransactionCoordinator:
         send_markers: called with the partition and what is to be written, more than once if in doubt; must not call back at
             once.
         take_producer_id: returns a producer id nobody has, or None if there is none at hand.
+        level: of the feature transaction.version.
         may_expire: whether ids that nobody uses may be forgotten; not those that Apache Kafka wrote, until confirmed.
     """
 
@@ -104,6 +107,7 @@ class TransactionCoordinator:
         send_markers: Callable[[int, Markers], None],
         take_producer_id: Callable[[], int | None],
         may_expire: Callable[[], bool] = lambda: True,
+        level: Callable[[], int] = lambda: EPOCH_BUMP_VERSION,
     ) -> None:
         self.partition = partition
         self._timers = timers
@@ -111,6 +115,7 @@ class TransactionCoordinator:
         self._send_markers = send_markers
         self._take_producer_id = take_producer_id
         self._may_expire = may_expire
+        self._level = level
         self.transactions: TimelineDict[str, Transaction] = TimelineDict(timeline)
 
     # --------------------------------------------------------- InitProducerId
@@ -148,9 +153,9 @@ class TransactionCoordinator:
             fenced = self._fenced(known, now_ms)
             return self._prepare(fenced, Identity(ErrorCode.CONCURRENT_TRANSACTIONS))
         renewed = self._renewed(known, timeout_ms, None if expected is None else expected[1], now_ms)
-        return Result(
-            Identity(ErrorCode.NONE, renewed.producer_id, renewed.producer_epoch), [records.transaction(renewed)]
-        )
+        if self._level() == 0:
+            renewed = replace(renewed, client_version=0)
+        return Result(Identity(ErrorCode.NONE, renewed.producer_id, renewed.producer_epoch), [self._record(renewed)])
 
     def _renewed(self, known: Transaction, timeout_ms: int, expected_epoch: int | None, now_ms: int) -> Transaction:
         epoch, last_epoch = known.producer_epoch, known.last_producer_epoch
@@ -189,7 +194,8 @@ class TransactionCoordinator:
         """Handle an AddPartitionsToTxn or AddOffsetsToTxn; answers when it is committed that they take part.
 
         Raises:
-            KafkaError: INVALID_REQUEST, INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED, CONCURRENT_TRANSACTIONS.
+            KafkaError: INVALID_REQUEST, INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED, CONCURRENT_TRANSACTIONS, or
+                UNSUPPORTED_VERSION to a newer client while the level is 0.
         """
         known = self._known(transactional_id)
         # First of all: while markers are written, the client may have its next producer id already (KAFKA-18575).
@@ -199,7 +205,8 @@ class TransactionCoordinator:
         added = frozenset(partitions)
         if known.state is TransactionState.ONGOING and added <= known.partitions:
             return Result(None, barrier=True)
-        return Result(None, [records.transaction(known.with_partitions(added, client_version, now_ms))])
+        self._check_room(client_version)
+        return Result(None, [self._record(known.with_partitions(added, client_version, now_ms))])
 
     def verify_partitions(
         self, transactional_id: str, producer_id: int, producer_epoch: int, partitions: Sequence[TopicPartition]
@@ -235,7 +242,8 @@ class TransactionCoordinator:
 
         Raises:
             KafkaError: INVALID_REQUEST, INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED, CONCURRENT_TRANSACTIONS,
-                INVALID_TXN_STATE, or COORDINATOR_NOT_AVAILABLE without a producer id at hand.
+                INVALID_TXN_STATE, COORDINATOR_NOT_AVAILABLE without a producer id at hand, or UNSUPPORTED_VERSION to a
+                newer client while the level is 0.
         """
         known = self._known(transactional_id)
         if client_version >= EPOCH_BUMP_VERSION:
@@ -276,6 +284,7 @@ class TransactionCoordinator:
             raise InvalidTxnStateError()
         if known.state is not TransactionState.ONGOING and commit:
             raise InvalidTxnStateError()
+        self._check_room(client_version)
         # An abort is welcome even if nothing was begun: a client cannot know whether its first batch has arrived.
         prepared = known.prepared(
             commit=commit,
@@ -299,7 +308,14 @@ class TransactionCoordinator:
             if error is None:
                 self._send_decided(prepared.transactional_id)
 
-        return Result(answer, [records.transaction(prepared)], on_appended=on_appended)
+        return Result(answer, [self._record(prepared)], on_appended=on_appended)
+
+    def _record(self, state: Transaction) -> CoordinatorRecord:
+        return records.transaction(state, self._level())
+
+    def _check_room(self, client_version: int) -> None:
+        if client_version > 0 and self._level() == 0:
+            raise UnsupportedVersionError("At transaction.version 0 the transaction log has no room for newer clients.")
 
     def _send_decided(self, transactional_id: str) -> None:
         known = self.transactions.get(transactional_id)
@@ -318,7 +334,7 @@ class TransactionCoordinator:
         known = self.transactions.get(markers.transactional_id)
         if known is None or not self.is_pending(markers):
             return Result(None)
-        return Result(None, [records.transaction(known.completed(now_ms))])
+        return Result(None, [self._record(known.completed(now_ms))])
 
     # ---------------------------------------------------------------- answers
 
@@ -367,7 +383,7 @@ class TransactionCoordinator:
                 for each in aborted:
                     self._send_decided(each.transactional_id)
 
-        written = [records.transaction(each) for each in aborted]
+        written = [self._record(each) for each in aborted]
         return Result(None, written, on_appended=on_appended, atomic=False)
 
     def expire(self, now_ms: int) -> Result[None]:

@@ -1,8 +1,9 @@
 """Records of `__transaction_state`: built, encoded, decoded.
 
 Key: int16 record type 0 and the transactional id. Value: int16 version and the state; no value is a tombstone. Version 1
-(flexible) is written, as Kafka does from transaction version 1 on; version 0 is read too. Kafka's kafka-dump-log reads
-them with `--transaction-log-decoder`.
+(flexible) is written from transaction.version 1 on. Version 0, of Kafka before 3.9, lacks what transactions of newer clients
+need; what cannot do without that is written in version 1 at every level. Kafka's kafka-dump-log reads both, with
+`--transaction-log-decoder`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.shard import CoordinatorRecord
-from ottla.broker.coordinators.transactions.state import NO_EPOCH, Transaction, TransactionState
+from ottla.broker.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Transaction, TransactionState
 from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.messages.transaction_records import PartitionsSchema, TransactionLogKey, TransactionLogValue
 from ottla.types import TopicPartition
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _INT16 = struct.Struct(">h")
 _KEY_TYPE: Final = 0
-VALUE_VERSION: Final = 1
+PLAIN_VERSION: Final = 0
+FLEXIBLE_VERSION: Final = 1
 
 
 class LiveTransactionLogValue(TransactionLogValue):
@@ -31,8 +33,8 @@ class LiveTransactionLogValue(TransactionLogValue):
     last_producer_epoch: int
 
 
-def transaction(state: Transaction) -> CoordinatorRecord:
-    """Return the record of a transactional id."""
+def transaction(state: Transaction, level: int) -> CoordinatorRecord:
+    """Return the record of a transactional id, written at this level of transaction.version."""
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(state.partitions):
         by_topic.setdefault(topic, []).append(partition)
@@ -51,7 +53,15 @@ def transaction(state: Transaction) -> CoordinatorRecord:
         client_transaction_version=state.client_version,
     )
     value.last_producer_epoch = state.last_producer_epoch
-    return CoordinatorRecord(TransactionLogKey(transactional_id=state.transactional_id), value, VALUE_VERSION)
+    version = PLAIN_VERSION if level < 1 and _fits_plain(state) else FLEXIBLE_VERSION
+    if version == PLAIN_VERSION:
+        value.previous_producer_id = NO_PRODUCER_ID
+    return CoordinatorRecord(TransactionLogKey(transactional_id=state.transactional_id), value, version)
+
+
+def _fits_plain(state: Transaction) -> bool:
+    has_one_id = state.previous_producer_id in (NO_PRODUCER_ID, state.producer_id)
+    return has_one_id and state.next_producer_id == NO_PRODUCER_ID and state.client_version == 0
 
 
 def tombstone(transactional_id: str) -> CoordinatorRecord:

@@ -55,9 +55,9 @@ STABLE: Final = "Stable"
 class Epochs(NamedTuple):
     """The numbers of a group."""
 
-    group_epoch: int = 0
+    group_epoch: int = 1
     metadata_hash: int = 0
-    assignment_epoch: int = 0
+    assignment_epoch: int = 1
     #: When the target assignment was computed; 0: not known.
     assignment_timestamp_ms: int = 0
     #: Members that speak the classic protocol.

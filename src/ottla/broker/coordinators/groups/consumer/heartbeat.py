@@ -468,6 +468,9 @@ class ConsumerGroups:
         written += [records.regex_tombstone(group.group_id, pattern) for pattern in gone]
         hashed = metadata_hash(group.subscribed_topics(leaving, None, gone), self.image())
         written.append(records.group_epoch(group.group_id, group.group_epoch + 1, hashed))
+        if len(member_ids) == len(group.members):
+            # An empty group has its assignment: nobody has anything (KAFKA-20442).
+            written.append(records.target_epoch(group.group_id, group.group_epoch + 1, 0))
         self.rebalances += 1
         for member_id in member_ids:
             logger.info("group %s: member %s is out", group.group_id, member_id)
@@ -604,6 +607,8 @@ def _check_epoch(member: ConsumerMember, told: int, owned: Owned) -> None:
     Raises:
         FencedMemberEpochError: the member has to give up everything and join anew.
     """
+    if told == 0:
+        return  # It joins anew, as who was fenced must (KAFKA-19233).
     if told > member.member_epoch:
         raise FencedMemberEpochError(
             f"The consumer group member has a greater member epoch ({told}) than the one known by the group coordinator "

@@ -56,6 +56,8 @@ def check_request(request: StreamsGroupHeartbeatRequest) -> None:
                 raise InvalidRequestError(f"{name} must be empty when (re-)joining.")
         if topology is None:
             raise InvalidRequestError("Topology must be non-null when (re-)joining.")
+        if topology.epoch < 0:
+            raise InvalidRequestError(f"The topology's epoch is {topology.epoch}, but must not be negative.")
         for part in topology.subtopologies:
             for topic in part.state_changelog_topics:
                 if topic.partitions != 0:

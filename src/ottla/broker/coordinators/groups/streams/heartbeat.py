@@ -321,7 +321,7 @@ class Heartbeat:
             response.active_tasks = task_ids(member.assigned.active)
             response.standby_tasks = task_ids(member.assigned.standby)
             response.warmup_tasks = task_ids(member.assigned.warmup)
-        if member.endpoint != before.endpoint or (changed and member.endpoint is not None):
+        if (self._joins or changed) and member.endpoint is not None:
             group.endpoint_epoch += 1
         if group.endpoint_epoch != self._request.endpoint_information_epoch:
             skipped = {member.member_id, self._replaced.member_id if self._replaced is not None else None}
