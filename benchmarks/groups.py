@@ -14,7 +14,9 @@ of the whole group included. A topic has twice as many partitions as its group h
 Members have a connection each, or share `--connections`.
 
 Figures are processor seconds of the broker (all its threads), so that a busy machine disturbs less; seconds of the clock
-are told beside them, and the load. Clients run in this process.
+are told beside them, and the load. A process that wakes up for each request costs several times what it costs when it is
+busy, the more so on a shared machine: `us_per_echo` is what a bare echo server of asyncio takes for as many requests at the
+same pace, just after. Clients run in this process.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.brokers import ApacheKafka, Ottla, contestants, cpu_seconds, resident_bytes, running
+from benchmarks.support.echo import us_per_echo
 from benchmarks.support.members import ClassicSwarm, ConsumerSwarmMember, send_all, settle
 from benchmarks.support.report import MIB, figures, median, table
 from benchmarks.support.swarm import Swarm
@@ -50,6 +54,8 @@ from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest, Fin
 
 INTERVAL_S = 5.0
 PARTITIONS_MAX = 1_000
+#: The descriptors of this process are those of the members; more would not make an echo dearer.
+ECHO_CONNECTIONS_MAX = 1_000
 #: Longer than `group.consumer.assignment.interval.ms`.
 QUIET_S = 1.2
 #: Long sessions, so that nobody is fenced where the clients get little of the machine.
@@ -92,11 +98,11 @@ class Meter:
         return cpu_seconds(self._pid) - self._cpu, time.perf_counter() - self._clock
 
 
-def prepared(kind: Kind, topics: dict[str, int]) -> Ottla | ApacheKafka:
-    """Return a broker that runs and has these topics, and the topic of groups."""
+@contextmanager
+def started(kind: Kind, topics: dict[str, int]) -> Iterator[Ottla | ApacheKafka]:
+    """A broker that runs and has these topics, and the topic of groups."""
     broker = kind(SETTINGS)
-    try:
-        broker.prepare()
+    with running(broker):
         broker.spawn()
         first_ack(broker.port, "probe", create=True)
         with Wire(broker.port) as wire:
@@ -108,10 +114,7 @@ def prepared(kind: Kind, topics: dict[str, int]) -> Ottla | ApacheKafka:
             while wire.ask(request, 4, FindCoordinatorResponse).coordinators[0].error_code:
                 time.sleep(0.2)
         time.sleep(2)  # every partition of the topic of groups is loaded, and a JVM has calmed down
-    except BaseException:
-        broker.close()
-        raise
-    return broker
+        yield broker
 
 
 # ---------------------------------------------------------------------- classic
@@ -120,8 +123,7 @@ def prepared(kind: Kind, topics: dict[str, int]) -> Ottla | ApacheKafka:
 def classic(kind: Kind, sizes: list[int], repeat: int) -> list[dict[str, float]]:
     """Rebalance one group of each size."""
     found = []
-    broker = prepared(kind, {"classic": max(sizes)})
-    with running(broker):
+    with started(kind, {"classic": max(sizes)}) as broker:
         for size in sizes:
             say(f"{kind.name}: a classic group of {size:,}")
             swarm = Swarm(broker.port)
@@ -165,8 +167,7 @@ def exponent(before: dict[str, float], after: dict[str, float], what: str) -> fl
 def consumer(kind: Kind, shape: Shape, connections: int, seconds: float) -> dict[str, object]:
     """Join, beat, change."""
     say(f"{kind.name}: {shape} consumer groups")
-    broker = prepared(kind, {"topic": shape.partitions})
-    with running(broker):
+    with started(kind, {"topic": shape.partitions}) as broker:
         swarm = Swarm(broker.port)
         lines = swarm.open(connections or shape.members)
         members = [
@@ -203,6 +204,7 @@ def consumer(kind: Kind, shape: Shape, connections: int, seconds: float) -> dict
             "idle_percent": idle_share * 100,
             "steady_percent": share * 100,
             "us_per_heartbeat": share * steady_clock_s / (rounds * shape.members) * 1e6,
+            "us_per_echo": us_per_echo(min(len(lines), ECHO_CONNECTIONS_MAX), shape.members),
             "rss_mib": rss / MIB,
             "kib_per_member": (rss - rss_before) / shape.members / 1024,
             "join_us_each": join_cpu_s / shape.members * 1e6,
@@ -274,7 +276,7 @@ def show_classic(results: dict[str, list[dict[str, float]]]) -> None:
 
 
 def show_consumer(results: dict[str, list[dict[str, object]]]) -> None:
-    first = ["idle_percent", "steady_percent", "us_per_heartbeat", "rss_mib", "kib_per_member"]
+    first = ["idle_percent", "steady_percent", "us_per_heartbeat", "us_per_echo", "rss_mib", "kib_per_member"]
     second = ["join_us_each", "settled_us_each", "join_clock_s"]
     third = [f"{name}_{what}" for name in ("join", "leave", "grow") for what in ("trigger_ms", "cpu_s", "heartbeats")]
     for title, columns in (
