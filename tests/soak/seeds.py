@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from tests.support.seeds import missing, run_checked, summary
 
@@ -68,11 +69,20 @@ class ChunkResult:
 
 def run_chunk(module: str, seeds: range) -> ChunkResult:
     """Run some seeds up to the first that fails."""
-    logging.disable(logging.CRITICAL)  # failing logs are what the simulations are made of
     simulation = importlib.import_module(module)
-    counters: Counter[str] = Counter()
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # failing logs are what the simulations are made of
     gc.collect()
     gc.freeze()  # modules need not be looked at again and again: a tenth to a fifth of the time
+    try:
+        return _run(simulation, seeds)
+    finally:
+        gc.unfreeze()
+        logging.disable(before)
+
+
+def _run(simulation: ModuleType, seeds: range) -> ChunkResult:
+    counters: Counter[str] = Counter()
     begun = time.process_time()
     for index, seed in enumerate(seeds):
         try:

@@ -83,12 +83,15 @@ def _quotas(members: Sequence[str], total: int, kept: Mapping[str, Sequence[Plac
 
 
 def _fill(
-    holders: Mapping[Place, list[str]], kept: Mapping[str, list[Place]], quota: Mapping[str, int], sharing: int
+    holders: Mapping[Place, list[str]], kept: Mapping[str, list[Place]], quota: dict[str, int], sharing: int
 ) -> None:
     """Give places with too few holders to members with too few places, in turn.
 
-    A place may stay with fewer holders than others, if those who have room have it already; never with none.
+    If those who have room have the place already, one of them passes its larger share on to somebody who has not: left
+    open, it would be handed out with the next assignment, which then changed for no reason. If that cannot be, the place
+    stays with fewer holders than others; never with none.
     """
+    least = min(quota.values())
     turn = [member_id for member_id in kept if len(kept[member_id]) < quota[member_id]]
     # Places that nobody has come first: each finds somebody.
     for wanted in (1, sharing):
@@ -96,12 +99,27 @@ def _fill(
             while len(names) < wanted:
                 found = next((member_id for member_id in turn if member_id not in names), None)
                 if found is None:
+                    found = _take_over(turn, names, quota, least)
+                    turn = [member_id for member_id in turn if len(kept[member_id]) < quota[member_id]]
+                if found is None:
                     break
                 names.append(found)
                 kept[found].append(place)
-                turn.remove(found)
+                if found in turn:
+                    turn.remove(found)
                 if len(kept[found]) < quota[found]:
                     turn.append(found)
+
+
+def _take_over(turn: list[str], names: list[str], quota: dict[str, int], least: int) -> str | None:
+    """Take a larger share from one of `turn` and return who gets it: somebody with a smaller one who is not in `names`."""
+    donor = next((member_id for member_id in turn if quota[member_id] > least), None)
+    taker = next((member_id for member_id in quota if quota[member_id] == least and member_id not in names), None)
+    if donor is None or taker is None:
+        return None
+    quota[donor] -= 1
+    quota[taker] += 1
+    return taker
 
 
 def _by_topic(places: Sequence[Place]) -> dict[bytes, frozenset[int]]:
