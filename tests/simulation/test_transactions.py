@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from tests.simulation.transactions import run
@@ -43,9 +44,13 @@ happened: Counter[str] = Counter()
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
+def quiet() -> Iterator[None]:
     """Brokers that are killed complain; that is not what these tests are about."""
-    logging.getLogger("ottla").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("ottla")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
 
 
 def story(seed: int, seconds: float = SECONDS) -> tuple[Counter[str], str]:
