@@ -204,7 +204,7 @@ def _versions(*, alone: bool) -> dict[str, str]:
                 "Apache Kafka": "" if alone else ApacheKafka.version().removeprefix("Apache Kafka "),
                 "Java client": java.version(),
                 "librdkafka": librdkafka.version(),
-                "Python": platform.python_version(),
+                "Python": sys.version.replace("\n", ""),
                 "system": platform.platform(),
             }
         )
