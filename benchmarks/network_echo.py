@@ -20,7 +20,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ottla.network.connection import Buffer
+from ottla.file_region import Sendable
 from ottla.network.server import Listener, Server
 
 MB = 1_000_000
@@ -31,7 +31,7 @@ def serve(pipe: Connection) -> None:
     """Child process: `P...` is answered with 4 bytes, `F` with a body, `R` with this process's CPU and memory."""
     ack = struct.pack(">ii", 4, 0)
 
-    def handle(connection: object, frame: memoryview) -> list[Buffer]:
+    def handle(connection: object, frame: memoryview) -> list[Sendable]:
         kind = frame[0]
         if kind == 0x50:
             return [ack]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -193,11 +194,11 @@ def test_large_records_are_sent_uncopied() -> None:
     chunks = encode_chunks(response, 11, b"head")
     assert len(chunks) == 2
     assert chunks[1] is large
-    assert b"".join(chunks) == b"head" + encode(response, 11)
+    assert b"".join(cast("list[bytes]", chunks)) == b"head" + encode(response, 11)
     response = FetchResponse(
         responses=[FetchableTopicResponse(topic="t", partitions=partitions)], throttle_time_ms=1, session_id=2
     )
-    assert b"".join(encode_chunks(response, 12)) == encode(response, 12)
+    assert b"".join(cast("list[bytes]", encode_chunks(response, 12))) == encode(response, 12)
 
 
 def test_small_messages_are_one_chunk() -> None:

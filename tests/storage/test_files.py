@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,17 @@ def test_a_log_of_many_segments_needs_few_descriptors(tmp_path: Path) -> None:
     )
     assert log.log_end_offset == 200
     assert len(read_all(log, 150)) == 50
+
+
+def test_what_is_in_the_page_cache_can_be_sent_unread(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4096
+    file = FILES.open(f"{tmp_path}/file", create=True)
+    file.append(data)
+    assert not file.is_cached(len(data) + 1, 0), "the file ends before"
+    if not file.is_cached(len(data), 0):
+        pytest.skip("this system does not tell what is in memory")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert file.send_to(ours.fileno(), 1000, 300) == 1000
+        assert theirs.recv(2000) == data[300:1300]
+        assert file.send_to(ours.fileno(), 1000, len(data)) == 0, "the end"

@@ -76,6 +76,12 @@ class CountingFile:
         self._asked.bytes_read += len(data or b"")
         return data
 
+    def is_cached(self, size: int, position: int) -> bool:
+        return self._file.is_cached(size, position)
+
+    def send_to(self, socket_fd: int, size: int, position: int) -> int:
+        return self._file.send_to(socket_fd, size, position)
+
     def size(self) -> int:
         self._asked.stats += 1
         return self._file.size()

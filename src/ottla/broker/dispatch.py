@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Coroutine
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ottla.broker.context import ClientSoftware, Handler, RequestContext
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ottla.cluster.image import ClusterImage
-    from ottla.network.connection import BrokerConnection, Buffer, Reply
+    from ottla.file_region import Sendable
+    from ottla.network.connection import BrokerConnection, Reply
     from ottla.observability.metrics import BrokerMetrics
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Dispatcher:
         self._takes_telemetry = takes_telemetry
         #: Answers ordinary Produce requests from their bytes.
         self._produce_frame = produce_frame
-        self._unfinished: set[asyncio.Task[list[Buffer] | None]] = set()
+        self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
         self._now = asyncio.get_running_loop().time
 
     def warm(self) -> None:
@@ -196,7 +197,7 @@ class Dispatcher:
         If the client goes away the reply is cancelled, and `answer` is not: what was begun is finished.
         """
         begun = self._now()
-        reply: asyncio.Future[list[Buffer] | None] = answer.get_loop().create_future()
+        reply: asyncio.Future[list[Sendable] | None] = answer.get_loop().create_future()
 
         def finish(answer: asyncio.Future[Any]) -> None:
             if answer.cancelled():
@@ -222,7 +223,7 @@ class Dispatcher:
 
     async def _answer_later(
         self, connection: BrokerConnection, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float
-    ) -> list[Buffer] | None:
+    ) -> list[Sendable] | None:
         begun = self._now()
         try:
             message = await answer
@@ -295,12 +296,12 @@ class Dispatcher:
         return _frame(self._route(ApiKey.API_VERSIONS, 0), correlation_id, response)
 
 
-def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list[Buffer]:
+def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list[Sendable]:
     """Return size, header and body (encoded already, or not).
 
     Large record sets stay buffers of their own: nothing of them is copied here.
     """
-    chunks: list[Buffer]
+    chunks: list[Sendable]
     if isinstance(message, bytes):
         chunks = [message]
     else:
@@ -317,7 +318,7 @@ def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list
     else:
         head = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
     if chunks and len(chunks[0]) < CHUNK_SIZE_MIN:
-        chunks[0] = head + bytes(chunks[0])
+        chunks[0] = head + cast(bytes, chunks[0])
         return chunks
     return [head, *chunks]
 

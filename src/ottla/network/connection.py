@@ -9,6 +9,7 @@ Invariants:
   * Answers leave in the order of their requests, also when later ones are ready first.
   * No frame is handled while an answer is owed that blocks the next one (Kafka mutes the channel), or while earlier
     output has not gone to the kernel: a peer that does not read costs one answer, not many.
+  * Parts of a file go past the transport to the socket, and only while the transport holds nothing back: order is kept.
   * One turn of the loop handles a bounded number of frames of one connection.
   * Memory held for a peer is its bytes that came (see `FrameBuffer`), READ_AHEAD bytes of waiting requests, the requests
     whose answers it does not wait for (PENDING_BYTES_MAX and one more), and its answers: one that is being sent, and
@@ -27,17 +28,16 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from ottla.errors import RemoteProtocolError
+from ottla.file_region import Buffer, FileRegion, Sendable
 from ottla.network.frame_buffer import FrameBuffer
 from ottla.network.http import HttpConversation, HttpSite
 from ottla.network.limits import ByteBudget, NetworkLimits
-from ottla.network.output import JOIN_MAX, split
+from ottla.network.output import JOIN_MAX, PIECE, split
 
 if TYPE_CHECKING:
     from ottla.observability.metrics import NetworkMetrics
 
 logger = logging.getLogger(__name__)
-
-Buffer = bytes | bytearray | memoryview
 
 
 class PendingReply(NamedTuple):
@@ -51,12 +51,12 @@ class PendingReply(NamedTuple):
         work: what holds the request in memory, where that may outlast `future` (and the connection).
     """
 
-    future: asyncio.Future[list[Buffer] | None]
+    future: asyncio.Future[list[Sendable] | None]
     blocks_next: bool = True
     work: asyncio.Future[Any] | None = None
 
 
-Reply = None | list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None]
+Reply = None | list[Sendable] | PendingReply | asyncio.Future[list[Sendable] | None]
 """What a handler returns: no answer, the answer (frame size included), or one to come (a bare future blocks)."""
 
 Handle = Callable[["BrokerConnection", memoryview], Reply]
@@ -72,6 +72,8 @@ PENDING_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of requests whose answers are owed while the next ones are handled: four of a producer's largest, by default."""
 ADMIT_MIN = 64 * 1024
 """Half-read frames up to this size are not counted against `queued.max.request.bytes`."""
+WAITING_PIECE = 64 * 1024
+"""Bytes of a file that wait in the transport's hands until a full socket has room again."""
 RECEIVE_SIZE = 256 * 1024
 WAIT_MIN = 64 * 1024
 WAIT_MAX = 512 * 1024
@@ -133,6 +135,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_pending_bytes",
         "_progress",
         "_socket",
+        "_socket_fd",
         "_transport",
         "_unsent",
         "last_active",
@@ -151,12 +154,13 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._buffer: FrameBuffer | None = None
         self._http: HttpConversation | None = None
-        self._owed: deque[list[Buffer] | asyncio.Future[list[Buffer] | None]] | None = None
-        self._out: list[Buffer] = []
-        self._unsent: deque[Buffer] | None = None
+        self._owed: deque[list[Sendable] | asyncio.Future[list[Sendable] | None]] | None = None
+        self._out: list[Sendable] = []
+        self._unsent: deque[Sendable] | None = None
         self._admitted = 0
         self._low_water = 1
         self._socket: Any = None
+        self._socket_fd = -1
         self._pending_bytes = 0
         self._blocked = 0 if host.serving else _STARTING
         self._paused = False
@@ -178,6 +182,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Learn both addresses and register with the server."""
         self._transport = transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
+        if self._socket is not None and transport.get_extra_info("sslcontext") is None:
+            self._socket_fd = self._socket.fileno()
         self.peer_host, self.peer_port = _address(transport.get_extra_info("peername")) or (self.peer_host, 0)
         self.local_host, self.local_port = _address(transport.get_extra_info("sockname")) or ("", 0)
         # 0: pause_writing means "the kernel did not take all of it", resume_writing "it has now".
@@ -226,6 +232,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is owed, give back what was admitted, tell the server."""
         self._transport = None
+        self._socket_fd = -1  # closed now, and soon another's
         reason, self._closing = self._closing, self._closing or "lost"
         owed, self._owed = self._owed, None
         for reply in owed or ():
@@ -293,7 +300,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        unsent = transport.get_write_buffer_size() + (len(self._unsent) << 32 if self._unsent else 0)
+        unsent = transport.get_write_buffer_size() + sum(map(len, self._unsent or ()))
         if unsent != self._progress:
             self._progress = unsent
             self.last_active = now
@@ -470,7 +477,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
 
     # -- answering --------------------------------------------------------------------------------------------------
 
-    def _owe(self, reply: list[Buffer] | PendingReply | asyncio.Future[list[Buffer] | None], size: int) -> None:
+    def _owe(self, reply: list[Sendable] | PendingReply | asyncio.Future[list[Sendable] | None], size: int) -> None:
         """Queue an answer behind those still owed; `size` is its request's."""
         owed = self._owed
         if owed is None:
@@ -505,7 +512,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
             if not self._blocked:
                 self._loop.call_soon(self._advance)
 
-    def _on_reply(self, answered: asyncio.Future[list[Buffer] | None]) -> None:
+    def _on_reply(self, answered: asyncio.Future[list[Sendable] | None]) -> None:
         """An owed answer is ready: send it and all ready ones behind it, unless earlier ones are still owed."""
         owed = self._owed
         if owed is None or self._closing is not None:
@@ -555,22 +562,65 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._host.metrics.bytes_sent += size
         if self._unsent:
             self._unsent.extend(split(out))
-        elif size <= JOIN_MAX:
-            transport.write(out[0] if len(out) == 1 else b"".join(out))
+        elif size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
+            transport.write(cast(bytes, out[0]) if len(out) == 1 else b"".join(cast("list[bytes]", out)))
         else:
-            self._unsent = split(out)
-            self._send_unsent()
+            try:
+                self._unsent = split(out)
+            except (OSError, EOFError) as error:
+                self._cannot_send(error)
+            else:
+                self._send_unsent()
 
     def _send_unsent(self) -> None:
         """Hand pieces to the transport until the kernel takes no more; it copies what is left of one piece only."""
         unsent, transport = self._unsent, self._transport
         assert unsent is not None
         while unsent and not self._blocked & _UNSENT and transport is not None:
-            transport.write(unsent.popleft())
+            piece = unsent.popleft()
+            if isinstance(piece, FileRegion):
+                rest = self._send_region(piece)
+                if rest is not None:
+                    unsent.appendleft(rest)
+            else:
+                transport.write(cast(bytes, piece))
         if unsent:
             self._blocked |= _UNSENT
         elif self._unsent is not None:
             self._unsent = None
+
+    def _send_region(self, region: FileRegion) -> FileRegion | None:
+        """Send a part of a file; return the rest, if any.
+
+        The kernel moves the bytes, until the socket is full. Then one small piece takes the way through the transport,
+        which waits until the socket has room again and says so.
+        """
+        assert self._transport is not None
+        try:
+            if self._socket_fd >= 0:
+                try:
+                    count = region.send(self._socket_fd, PIECE)
+                except BlockingIOError:
+                    piece = region.read(WAITING_PIECE)
+                else:
+                    return region.after(count) if count < len(region) else None
+            else:
+                piece = region.read(PIECE)
+        except (OSError, EOFError) as error:
+            self._cannot_send(error)
+            return None
+        self._transport.write(piece)
+        return region.after(len(piece)) if len(piece) < len(region) else None
+
+    def _cannot_send(self, error: Exception) -> None:
+        """Half an answer is out, and the rest cannot be read, or nobody takes it: only an end of the connection tells."""
+        if self._unsent is not None:
+            self._unsent.clear()
+        self._blocked |= _UNSENT  # for good: nothing more is handled
+        if self._transport is not None:
+            if not isinstance(error, ConnectionError):
+                self._closing = self._closing or f"an answer could not be sent: {error}"
+            self._transport.abort()
 
     def _answer_http(self) -> None:
         """Answer the HTTP requests that have arrived, slice by slice where the answer is long."""

@@ -5,6 +5,8 @@ before Python 3.12 `writelines` joins everything first). So small buffers are jo
 as slices of itself, and its head is joined with the first bytes of the body so that it does not cost a packet of its
 own. Measured with `benchmarks/network_echo.py`, bodies of 1 MB, CPU s/GB: everything joined 1.2, head and body written
 apart 0.14-0.20, cut as here 0.11-0.19, `sendmsg` past the transport 0.10-0.17; in pieces of 128 KiB 0.23-0.33.
+
+A `FileRegion` (records that lie in a file) stays what it is: the connection gives it to the socket past the transport.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-Buffer = bytes | bytearray | memoryview
+from ottla.file_region import Buffer, FileRegion, Sendable
 
 JOIN_MAX = 128 * 1024
 """An answer up to this size is joined: cheaper than another system call, and below malloc's limit for fresh pages."""
@@ -22,13 +24,26 @@ PIECE = 2 * 1024 * 1024
 """Handed to the transport at a time; at most this much is copied when the kernel's buffer is full."""
 
 
-def split(buffers: Iterable[Buffer]) -> deque[Buffer]:
-    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, joining only small ones."""
-    pieces: deque[Buffer] = deque()
+def split(buffers: Iterable[Sendable]) -> deque[Sendable]:
+    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, joining only small ones; regions stay whole.
+
+    Raises:
+        OSError, EOFError: the start of a region, which goes with the head, could not be read.
+    """
+    pieces: deque[Sendable] = deque()
     small: list[Buffer] = []
     small_size = 0
     for buffer in buffers:
         size = len(buffer)
+        if isinstance(buffer, FileRegion):
+            if small:
+                taken = min(max(HEAD - small_size, 0), size)
+                small.append(buffer.read(taken))
+                pieces.append(b"".join(small))
+                small, small_size = [], 0
+                buffer = buffer.after(taken)
+            pieces.append(buffer)
+            continue
         if size + small_size <= JOIN_MAX:
             small.append(buffer)
             small_size += size

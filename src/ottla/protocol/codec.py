@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from ottla.errors import LocalProtocolError
+from ottla.file_region import Sendable
 from ottla.protocol.primitives import Buffer
 from ottla.protocol.schema import Message
 
@@ -54,13 +55,16 @@ def encode(message: Message, version: int) -> bytes:
     return b"".join(parts)
 
 
-def encode_chunks(message: Message, version: int, head: bytes = b"") -> list[Buffer]:
-    """Return `head` and the message as a short list of buffers, large ones (records) uncopied."""
-    parts: list[Buffer] = [head]
+def encode_chunks(message: Message, version: int, head: bytes = b"") -> list[Sendable]:
+    """Return `head` and the message as a short list of buffers, large ones (records) uncopied.
+
+    Records may be a `FileRegion` of CHUNK_SIZE_MIN bytes or more, which is passed on as it is.
+    """
+    parts: list[Any] = [head]
     encoder(type(message), version)(message, parts.append)
     if sum(map(len, parts)) < CHUNK_SIZE_MIN:
         return [b"".join(parts)]
-    chunks: list[Buffer] = []
+    chunks: list[Sendable] = []
     start = 0
     for index, part in enumerate(parts):
         if len(part) >= CHUNK_SIZE_MIN:

@@ -24,6 +24,8 @@ except ImportError:  # Windows: no advisory locks; a second broker is then refus
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+#: Pages of a file come and go in runs: a look at every so many bytes tells enough, and a look costs a microsecond.
+_CACHE_STRIDE = 256 * 1024
 #: errno values that mean "no space here": the write is undone and may be tried again later.
 NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 #: "This process, or this machine, has no descriptor left": says nothing about a disk.
@@ -45,6 +47,14 @@ class File(Protocol):
 
     def pread_nowait(self, size: int, position: int) -> Buffer | None:
         """Like `pread`, but None when it would wait for the disk or the system cannot tell."""
+        ...
+
+    def is_cached(self, size: int, position: int) -> bool:
+        """Whether the bytes are in memory, as far as a look at some of them tells; False where the system cannot tell."""
+        ...
+
+    def send_to(self, socket_fd: int, size: int, position: int) -> int:
+        """Hand bytes to a socket that does not block; return how many it took, 0 at the end of the file."""
         ...
 
     def size(self) -> int:
@@ -187,6 +197,30 @@ class OsFile:
             raise
         return buffer if got == size else None
 
+    def is_cached(self, size: int, position: int) -> bool:
+        if not _RWF_NOWAIT or not hasattr(os, "sendfile"):
+            return False
+        last = position + size - 1
+        byte = bytearray(1)
+        try:
+            for place in range(position, last, _CACHE_STRIDE):
+                if os.preadv(self._fd, (byte,), place, _RWF_NOWAIT) != 1:
+                    return False
+            return os.preadv(self._fd, (byte,), last, _RWF_NOWAIT) == 1
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return _is_in_memory(os.fstat(self._fd).st_dev)
+            if error.errno in (errno.EAGAIN, errno.ENOSYS, errno.EINVAL):
+                return False
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def send_to(self, socket_fd: int, size: int, position: int) -> int:
+        return os.sendfile(socket_fd, self._fd, position, size)
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
@@ -198,10 +232,6 @@ class OsFile:
 
     def sync(self) -> None:
         _sync(self._fd)
-
-    def fileno(self) -> int:
-        """Return the descriptor, for `sendfile`."""
-        return self._fd
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

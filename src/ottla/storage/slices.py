@@ -10,9 +10,13 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from ottla.file_region import FileRegion
+
 if TYPE_CHECKING:
     from ottla.storage.files import Buffer, File
 
+#: Slices from this size on are sent without being read. Below, one call for head and records is cheaper than two.
+REGION_MIN = 32 * 1024
 #: Batches remembered: at this many the older half is forgotten.
 _TAIL_BATCHES_MAX = 1024
 
@@ -49,6 +53,16 @@ class LogSlice:
         if self.file is None or not self.size:
             return b""
         return self.file.pread_nowait(self.size, self.position)
+
+    def unread(self) -> FileRegion | None:
+        """Return a large slice as it is, for a socket, if its bytes are in memory; None: it has to be read.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        if self.file is None or self.size < REGION_MIN or not self.file.is_cached(self.size, self.position):
+            return None
+        return FileRegion(self.file, self.position, self.size)
 
 
 class Tail:

@@ -123,6 +123,12 @@ class MemoryFile:
     def pread_nowait(self, size: int, position: int) -> bytes | None:
         return None if self._disk.is_cold(self._path) else self.pread(size, position)
 
+    def is_cached(self, size: int, position: int) -> bool:
+        return not self._disk.is_cold(self._path)
+
+    def send_to(self, socket_fd: int, size: int, position: int) -> int:
+        raise OSError(errno.EINVAL, "a simulated file has no descriptor", self._path)
+
     def size(self) -> int:
         return len(self._node.data)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
+    from ottla.file_region import FileRegion
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.files import Buffer
     from ottla.storage.log import PartitionLog
@@ -303,7 +304,7 @@ class FetchHandler:
         cold: list[tuple[_Found, LogSlice]] = []
         for one, part in found.slices:
             try:
-                records = part.read_nowait()
+                records = part.unread() or part.read_nowait()
             except OSError as error:
                 _refuse(one, found, one.partition.on_io_error(error))
                 continue
@@ -324,8 +325,8 @@ class FetchHandler:
                 _refuse(one, found, one.partition.on_io_error(error))
         return _shape(asked, found.answers)
 
-    def _give(self, one: _Found, records: Buffer) -> None:
-        one.data.records = records
+    def _give(self, one: _Found, records: Buffer | FileRegion) -> None:
+        one.data.records = records  # type: ignore[assignment]  # the codec asks for its length, the connection sends it
         self._metrics.topic(one.want.topic).bytes_out += len(records)
 
 
