@@ -12,13 +12,16 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from ottla.protocol.primitives import encode_varint
+from ottla.types import CompressionType
 
 #: From this version on a topic is named by its id (KIP-516).
 BY_ID: Final = 13
 FLEXIBLE_SINCE: Final = 9
+ZSTD_SINCE: Final = 7
 #: A batch's header: shorter ones are nothing ordinary.
 _BATCH_MIN: Final = 61
 _ATTRIBUTES: Final = 21
+_ZSTD: Final = int(CompressionType.ZSTD)
 _UUID: Final = 16
 
 _CLIENT_ID = Struct(">h")
@@ -61,10 +64,10 @@ def parse(frame: memoryview, version: int) -> ProducedBatches | None:
     """Return the batches of an ordinary request (header included), or None: have the codec look at it.
 
     Ordinary: a client id in ASCII or none, no transactional id, no tagged fields, and for each partition at least the
-    header of a batch that is neither compressed nor has any other flag. Nothing else about the batches is checked.
+    header of a batch without any flag but its codec, one that this version knows. Nothing else about the batches is checked.
     """
     try:
-        found = _parse_flexible(frame, version) if version >= FLEXIBLE_SINCE else _parse_old(frame)
+        found = _parse_flexible(frame, version) if version >= FLEXIBLE_SINCE else _parse_old(frame, version)
     except (IndexError, ValueError):
         return None
     return found
@@ -81,8 +84,9 @@ def _after_client_id(frame: memoryview) -> int:
     return 10 + int(size)
 
 
-def _parse_old(frame: memoryview) -> ProducedBatches | None:
+def _parse_old(frame: memoryview, version: int) -> ProducedBatches | None:
     end = len(frame)
+    codec_max = CompressionType.ZSTD if version >= ZSTD_SINCE else CompressionType.LZ4
     p = _after_client_id(frame)
     if end - p < 12 or frame[p] != 0xFF or frame[p + 1] != 0xFF:
         return None
@@ -105,7 +109,7 @@ def _parse_old(frame: memoryview) -> ProducedBatches | None:
                 return None
             index, size = _INDEX_AND_LENGTH.unpack_from(frame, p)
             p += 8
-            if size < _BATCH_MIN or size > end - p or frame[p + _ATTRIBUTES] or frame[p + _ATTRIBUTES + 1]:
+            if size < _BATCH_MIN or size > end - p or frame[p + _ATTRIBUTES] or frame[p + _ATTRIBUTES + 1] > codec_max:
                 return None
             partitions.append((index, frame[p : p + size]))
             p += size
@@ -160,7 +164,13 @@ def _parse_flexible(frame: memoryview, version: int) -> ProducedBatches | None:
                 if shift > 28:
                     return None
             q = p + size - 1
-            if size <= _BATCH_MIN or q >= end or frame[p + _ATTRIBUTES] or frame[p + _ATTRIBUTES + 1] or frame[q]:
+            if (
+                size <= _BATCH_MIN
+                or q >= end
+                or frame[p + _ATTRIBUTES]
+                or frame[p + _ATTRIBUTES + 1] > _ZSTD
+                or frame[q]
+            ):
                 return None
             partitions.append((index, frame[p:q]))
             p = q + 1

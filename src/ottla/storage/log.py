@@ -28,6 +28,8 @@ from ottla import failpoints
 from ottla.errors import CorruptMessageError, KafkaStorageError, OffsetOutOfRangeError, StorageError
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
+    ATTRIBUTES_END,
+    COMPRESSION_MASK,
     CONTROL_BIT,
     NO_TIMESTAMP,
     OFFSET_LENGTH_EPOCH,
@@ -48,7 +50,7 @@ from ottla.storage.retention import expired_segments
 from ottla.storage.rolling import should_roll
 from ottla.storage.segment import CLEANED_SUFFIX, DELETED_SUFFIX, SNAPSHOT_SUFFIX, SWAP_SUFFIX, Segment, file_name
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
-from ottla.storage.validation import is_taken_as_it_is, validate_batch
+from ottla.storage.validation import is_taken_as_it_is, look_into, validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
@@ -362,7 +364,7 @@ class PartitionLog:
         """Append a client's batch if nothing about it, the producer or this log needs a second look.
 
         That is so for nearly every batch, and takes half of the time. None: nothing was done; `append_as_leader` says
-        what there is to say. `records` is patched in place.
+        what there is to say. `records`, at least a batch's header, is patched in place.
 
         Raises:
             KafkaStorageError, StorageError: as for `append_as_leader`.
@@ -371,7 +373,8 @@ class PartitionLog:
         if acquire is not None and not acquire(False):
             return None
         try:
-            seen = kernels.check_batch(records, crc32c)
+            packed = records[ATTRIBUTES_END] & COMPRESSION_MASK
+            seen = look_into(records, self.config) if packed else kernels.check_batch(records, crc32c)
             if seen is None or self._failure is not None or failpoints.ENABLED:
                 return None
             fields, null_keys, smallest = seen
@@ -382,7 +385,7 @@ class PartitionLog:
             end = first + delta + 1
             active = self._active
             if (
-                attributes
+                attributes != packed
                 or not active.is_warm
                 or leader_epoch != self.leader_epochs.latest
                 or not is_taken_as_it_is(records, size, null_keys, smallest, max_timestamp, config, now_ms)

@@ -53,6 +53,8 @@ from ottla.errors import (
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
     CONTROL_BIT,
+    CRC_POSITION,
+    HEADER,
     HEADER_SIZE,
     LOG_OVERHEAD,
     MAGIC,
@@ -198,6 +200,33 @@ def _validate_body(
     return ValidatedBatch(
         batch, header, max_timestamp, header.last_offset_delta, now_ms if append_time else NO_TIMESTAMP
     )
+
+
+def look_into(records: memoryview, config: LogConfig) -> tuple[tuple[int, ...], int, int] | None:
+    """Do as the kernel's `check_batch` for a compressed batch that stays as it is in this topic; None about any other."""
+    size = len(records)
+    if size <= HEADER_SIZE or config.compression_type != "producer":
+        return None
+    fields = HEADER.unpack_from(records)
+    base_offset, length, _, magic, crc, attributes, last_delta, base_timestamp, max_timestamp, producer_id = fields[:10]
+    sequence, count = fields[11:]
+    if base_offset or length != size - LOG_OVERHEAD or magic != MAGIC or not 0 < attributes <= CompressionType.ZSTD:
+        return None
+    if last_delta < 0 or count != last_delta + 1 or (producer_id > -1 and sequence < 0):
+        return None
+    if crc32c(records[CRC_POSITION + 4 :]) != crc:
+        return None
+    room = take_room()
+    try:
+        body = decompress_into(room, CompressionType(attributes), records[HEADER_SIZE:], MAX_BODY_SIZE)
+        null_keys, contiguous, smallest, largest, longest = kernels.check_records(body, count, base_timestamp)
+    except (ValueError, OverflowError):
+        return None
+    finally:
+        give_back(room)
+    if not contiguous or largest != max_timestamp or longest > config.max_decompressed_message_bytes:
+        return None
+    return fields, null_keys, smallest
 
 
 def is_taken_as_it_is(

@@ -31,7 +31,7 @@ def some_batch(dice: random.Random, now_ms: int) -> bytes:
             Record(k, now_ms + dice.choice([0, k, -k]), dice.choice([None, b"k"]), b"v" * dice.choice([0, 10, 300]))
             for k in range(count)
         ],
-        compression=CompressionType(dice.choice([0, 0, 0, 0, 0, 3])),
+        compression=CompressionType(dice.choice([0, 0, 0, 0, 0, 1, 2, 3, 4])),
         producer_id=producer_id,
         producer_epoch=dice.choice([0, 0, 0, 0, 1]) if producer_id >= 0 else -1,
         base_sequence=dice.choice([0, 0, 1, 2, 3, 4, 5]) if producer_id >= 0 else -1,
@@ -66,7 +66,13 @@ def log_bytes(node: SimulatedBroker, index: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"log.cleanup.policy": "compact", "log.index.interval.bytes": 0}, {"message.max.bytes": 1000}]
+    "settings",
+    [
+        {},
+        {"log.cleanup.policy": "compact", "log.index.interval.bytes": 0},
+        {"message.max.bytes": 1000},
+        {"compression.type": "uncompressed"},
+    ],
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -> None:

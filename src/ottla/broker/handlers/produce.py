@@ -33,7 +33,7 @@ from ottla.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from ottla.protocol.produce_frames import BY_ID, FLEXIBLE_SINCE, AcceptedPart, ProducedTopic, encode_accepted, parse
-from ottla.protocol.records.batch import HEADER_SIZE, TRANSACTIONAL_BIT, read_header
+from ottla.protocol.records.batch import ATTRIBUTES_END, HEADER_SIZE, TRANSACTIONAL_BIT, read_header
 from ottla.storage.validation import NotOneBatchError
 from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 
@@ -80,9 +80,6 @@ _BEFORE_THE_LOG = frozenset(
         ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
     }
 )
-
-#: Where the low byte of a batch's attributes is.
-ATTRIBUTES_END = 22
 
 
 class CloseConnection(RemoteProtocolError):

@@ -23,7 +23,7 @@ from ottla.errors import (
     RequestTimedOutError,
     StorageError,
 )
-from ottla.protocol.records.batch import HEADER_SIZE
+from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import unpacked_size_max
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
@@ -41,9 +41,6 @@ Records = bytearray | memoryview
 
 T = TypeVar("T")
 
-#: Where the low byte of a batch's attributes is, and the codec in it.
-ATTRIBUTES_END = 22
-COMPRESSION_MASK = 7
 #: A batch that may unpack to more than this is checked off the loop (some 40 ms), one such batch at a time.
 UNPACKED_ON_LOOP_MAX = 16 << 20
 
@@ -168,7 +165,7 @@ class Partition:
         """
         now_ms = self._clock.monotonic_ms()
         pace = self._pace
-        heavy = len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK != 0 and _is_heavy(records)
+        heavy = _is_heavy(records)
         if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
             waits = self._waits(now_ms)
             try:
@@ -195,6 +192,8 @@ class Partition:
         log = self.log
         started_ms = self._clock.monotonic_ms()
         if self._queue_task is not None or self._pace.is_slow(started_ms) or log.config.flush_messages == 1:
+            return None
+        if _is_heavy(records):
             return None
         waits = self._waits(started_ms)
         try:
@@ -427,8 +426,8 @@ class Partition:
 
 
 def _is_heavy(records: Records) -> bool:
-    """Whether checking this compressed batch would hold up the loop."""
-    codec = records[ATTRIBUTES_END] & COMPRESSION_MASK
-    if codec > max(CompressionType):
+    """Whether checking this batch, a compressed one, would hold up the loop."""
+    codec = records[ATTRIBUTES_END] & COMPRESSION_MASK if len(records) > HEADER_SIZE else 0
+    if not 0 < codec <= CompressionType.ZSTD:
         return False
     return unpacked_size_max(CompressionType(codec), memoryview(records)[HEADER_SIZE:]) > UNPACKED_ON_LOOP_MAX

@@ -34,6 +34,8 @@ NO_TIMESTAMP = -1
 
 MAGIC_POSITION = 16
 CRC_POSITION = 17
+#: Where the low byte of the attributes is, with the codec in it.
+ATTRIBUTES_END = 22
 ATTRIBUTES_POSITION = 21
 MAX_TIMESTAMP_POSITION = 35
 
