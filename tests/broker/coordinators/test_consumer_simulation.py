@@ -53,6 +53,8 @@ EVENTS_MIN = 1_000
 CLIENTS_MAX = 6
 TOPICS = ("a1", "a2", "b1")
 REGEXES = ("a.*", "b.*", "[ab]1", ".*2")
+#: Of a group that no record gives an epoch: its members subscribe to nothing yet. Kafka's (ModernGroup).
+FIRST_EPOCH = 1
 
 Client = ModernClient | ClassicClient
 
@@ -447,15 +449,11 @@ class Simulation:
             decoded = group_records.decode(record.key, record.value)
             assert decoded is not None
             last[record.key] = decoded
+        epoch: int | None = None
         for decoded in last.values():
             key, value, _ = decoded
             if isinstance(key, ConsumerGroupMetadataKey):
-                if value is None:
-                    # Members who subscribe to nothing yet make a group that has no epoch so far.
-                    assert group is None or not group.group_epoch
-                else:
-                    assert group is not None
-                    assert group.group_epoch == value.epoch
+                epoch = None if value is None else value.epoch
             elif isinstance(key, ConsumerGroupMemberMetadataKey):
                 assert (value is None) == (group is None or key.member_id not in group.members)
                 if group is not None and value is not None:
@@ -470,6 +468,11 @@ class Simulation:
                 assert (member.member_epoch, member.state) == (value.member_epoch, value.state)
             elif isinstance(key, ConsumerGroupTargetAssignmentMemberKey):
                 assert (value is None) == (group is None or key.member_id not in group.targets)
+        # A group is made by any of its records: by a member's alone if that subscribes to nothing yet, also in the place of a
+        # group that was deleted.
+        if epoch is not None:
+            assert group is not None
+        assert group is None or group.group_epoch == (FIRST_EPOCH if epoch is None else epoch)
 
     # ------------------------------------------------------------ convergence
 
