@@ -17,6 +17,7 @@ from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescrib
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest, TopicPartitions
 from ottla.protocol.messages.delete_groups import DeleteGroupsRequest
 from ottla.protocol.messages.describe_groups import DescribeGroupsRequest
+from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from ottla.protocol.messages.list_groups import ListGroupsRequest
 from ottla.protocol.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup
 
@@ -207,6 +208,51 @@ def test_groups_of_both_kinds_are_listed_described_and_deleted() -> None:
         assert (await describe(world, "")).error_code == ErrorCode.INVALID_GROUP_ID
         await world.reload()
         assert (await world.handle(5, ListGroupsRequest())).groups == []
+
+    in_group_world(main)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_an_empty_group_is_described_by_its_type_until_the_other_is_committed(is_written: bool) -> None:
+    """1. a leaves. 2. A classic member is given its id at once. 3. As long as that is on its way into the log, DescribeGroups
+    does not find a classic group, as in Apache Kafka (GroupMetadataManager asks at the committed offset). 4. Then it does,
+    unless the append fails: then the consumer group has never gone."""
+
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a")
+        await beat(world, "a", -1)
+        world.log.hold = True
+        if not is_written:
+            world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), False))
+        request = JoinGroupRequest(
+            group_id="g",
+            session_timeout_ms=30_000,
+            rebalance_timeout_ms=30_000,
+            protocol_type="consumer",
+            protocols=[JoinGroupRequestProtocol(name="range")],
+        )
+        assert (await world.handle(9, request)).error_code == ErrorCode.MEMBER_ID_REQUIRED
+        assert world.classic_group("g") is not None
+        assert await described_as(world) == (ErrorCode.GROUP_ID_NOT_FOUND, "Group g is not a classic group.", "Dead")
+        assert (await describe(world)).group_state == "Empty"
+        world.log.hold = False
+        world.log.release()
+        await world.settle()
+        if is_written:
+            assert await described_as(world) == (ErrorCode.NONE, None, "Empty")
+            assert (await describe(world)).error_code == ErrorCode.GROUP_ID_NOT_FOUND
+        else:
+            assert (await described_as(world))[0] == ErrorCode.GROUP_ID_NOT_FOUND
+            assert (await describe(world)).group_state == "Empty"
+        listed = (await world.handle(5, ListGroupsRequest())).groups
+        assert [(each.group_type, each.group_state) for each in listed] == [
+            ("classic" if is_written else "consumer", "Empty")
+        ]
+
+    async def described_as(world: GroupWorld) -> tuple[int, str | None, str]:
+        group = (await world.handle(6, DescribeGroupsRequest(groups=["g"]))).groups[0]
+        return group.error_code, group.error_message, group.group_state
 
     in_group_world(main)
 
