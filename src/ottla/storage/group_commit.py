@@ -1,78 +1,136 @@
-"""Group commit: one fsync per log and round for everybody who waits for one, in one log directory.
+"""Group commit: one round of fsyncs for everybody who waits for one, in one log directory.
 
-Requests that come in the same turn of the loop, and all that come while a round's fsyncs run, share the next round. A round
-syncs its logs in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's waiters
-are told as soon as it is through.
+Requests that come in the same turn of the loop, and all that come while a round runs, share the next round. A round of
+few logs syncs them in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's
+waiters are told as soon as it is through. A round of more logs syncs the file system as a whole, where that can be done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ottla import failpoints
 
+if TYPE_CHECKING:
     from ottla.offload import Offload
-    from ottla.storage.log import PartitionLog
+    from ottla.storage.files import FileSystem
+    from ottla.storage.log import FlushPoint, PartitionLog
+
+logger = logging.getLogger(__name__)
 
 #: fsyncs at once.
 LANES = 4
+#: With so many logs one sync of the file system costs less than theirs.
+SHARED_MIN = 3
+#: When that was not wise, so many rounds do without asking again.
+ROUNDS_WITHOUT = 100
+
+Then = Callable[[BaseException | None], None]
+"""Called on the loop when a commit has ended: with None or with what went wrong."""
+
+_Waiting = dict["PartitionLog", list[Then]]
 
 
 class GroupCommit:
     """Collects commits and runs the rounds. All methods belong to the loop's thread."""
 
-    def __init__(self, offload: Offload, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, offload: Offload, wall_ms: Callable[[], int], file_system: FileSystem | None = None) -> None:
         self._offload = offload
         self._wall_ms = wall_ms
-        self._waiting: dict[PartitionLog, list[asyncio.Future[None]]] = {}
+        self._file_system = file_system
+        self._rounds_without = 0
+        self._waiting: _Waiting = {}
         self._task: asyncio.Task[None] | None = None
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        """Return what resolves when everything appended to `log` before this call is on the disk.
+    def commit(self, log: PartitionLog, then: Then) -> None:
+        """Have everything that was appended to `log` before this call brought to the disk; `then` is told.
 
-        It fails with `StorageError` if the fsync fails: the directory goes offline and there is no second try; and with
-        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too.
+        It gets a `StorageError` if the fsync fails: the directory goes offline and there is no second try; a
+        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too; a
+        `CancelledError` if the broker ends first.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        # Nobody need look at it: a failure reaches the owner through the log's hooks, too.
-        future.add_done_callback(_look_at)
-        self._waiting.setdefault(log, []).append(future)
+        waiting = self._waiting.get(log)
+        if waiting is None:
+            self._waiting[log] = [then]
+        else:
+            waiting.append(then)
         if self._task is None:
-            self._task = loop.create_task(self._rounds())
-        return future
+            self._task = asyncio.get_running_loop().create_task(self._rounds())
 
     async def _rounds(self) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, {}
-                items = list(batch.items())
-                lanes = [items[lane::LANES] for lane in range(min(LANES, len(items)))]
-                if len(lanes) == 1:
-                    await self._lane(lanes[0])
+                points = self._begin_shared(batch)
+                if not points:
+                    await self._in_lanes(batch)
+                elif len(points) == len(batch):
+                    await self._together(batch, points)
                 else:
-                    await asyncio.gather(*map(self._lane, lanes))
+                    shared = {log: batch[log] for log in points}
+                    rest = {log: thens for log, thens in batch.items() if log not in points}
+                    await asyncio.gather(self._in_lanes(rest), self._together(shared, points))
         finally:
             self._task = None
 
-    async def _lane(self, items: list[tuple[PartitionLog, list[asyncio.Future[None]]]]) -> None:
+    def _begin_shared(self, batch: _Waiting) -> dict[PartitionLog, FlushPoint]:
+        """Return the logs of a round that are to be synced with the file system, and up to where.
+
+        That is fixed before the sync begins: what is appended meanwhile may be on the disk then, or not.
+        """
+        if self._file_system is None or len(batch) < SHARED_MIN:
+            return {}
+        if self._rounds_without:
+            self._rounds_without -= 1
+            return {}
+        if not self._file_system.has_little_to_write():
+            self._rounds_without = ROUNDS_WITHOUT
+            return {}
+        now_ms = self._wall_ms()
+        points = {}
+        for log in batch:
+            point = log.begin_shared_flush(now_ms)
+            if point is not None:
+                points[log] = point
+        return points if len(points) >= SHARED_MIN else {}
+
+    async def _together(self, batch: _Waiting, points: dict[PartitionLog, FlushPoint]) -> None:
+        assert self._file_system is not None
         try:
-            results = await self._offload.run(_flush_all, [log for log, _ in items], self._wall_ms())
+            error = await self._offload.run(_sync, self._file_system)
         except BaseException:
-            for _, futures in items:
-                for future in futures:
-                    future.cancel()
+            _tell(batch, [asyncio.CancelledError()] * len(batch))
             raise
-        for (_, futures), problem in zip(items, results, strict=True):
-            for future in futures:
-                if future.done():
-                    continue
-                if problem is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(problem)
+        if error is not None:
+            _tell(batch, [log.fail_shared_flush(error) for log in batch])
+            return
+        late: _Waiting = {}
+        for log, thens in batch.items():
+            if not log.end_shared_flush(points[log]):
+                late[log] = thens
+                continue
+            for then in thens:
+                _tell_one(then, None)
+        if late:
+            await self._in_lanes(late)
+
+    async def _in_lanes(self, batch: _Waiting) -> None:
+        if len(batch) == 1:
+            await self._lane(batch)
+        else:
+            items = list(batch.items())
+            await asyncio.gather(*(self._lane(dict(items[lane::LANES])) for lane in range(min(LANES, len(items)))))
+
+    async def _lane(self, batch: _Waiting) -> None:
+        try:
+            results = await self._offload.run(_flush_all, list(batch), self._wall_ms())
+        except BaseException:
+            _tell(batch, [asyncio.CancelledError()] * len(batch))
+            raise
+        _tell(batch, results)
 
     async def drain(self) -> None:
         """Wait until nobody waits."""
@@ -80,9 +138,17 @@ class GroupCommit:
             await asyncio.wait([self._task])
 
 
-def _look_at(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
+def _tell(batch: _Waiting, results: Sequence[BaseException | None]) -> None:
+    for thens, problem in zip(batch.values(), results, strict=True):
+        for then in thens:
+            _tell_one(then, problem)
+
+
+def _tell_one(then: Then, problem: BaseException | None) -> None:
+    try:
+        then(problem)
+    except Exception:
+        logger.exception("what follows a commit failed")  # for one of them; the others are told
 
 
 def _flush_all(logs: list[PartitionLog], now_ms: int) -> list[Exception | None]:
@@ -94,3 +160,12 @@ def _flush_all(logs: list[PartitionLog], now_ms: int) -> list[Exception | None]:
         except Exception as error:
             results.append(error)
     return results
+
+
+def _sync(file_system: FileSystem) -> OSError | None:
+    failpoints.hit("log.flush")
+    try:
+        file_system.sync()
+    except OSError as error:
+        return error
+    return None

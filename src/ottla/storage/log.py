@@ -79,6 +79,13 @@ class AppendInfo(NamedTuple):
     duplicate: bool = False
 
 
+class FlushPoint(NamedTuple):
+    """How far a log is on the disk when its file system is, and in which life between two truncations."""
+
+    end_offset: int
+    generation: int
+
+
 class PartitionLog:
     """One partition's log. Make it with `open`.
 
@@ -731,6 +738,49 @@ class PartitionLog:
                     segment.release()
                 self._unflushed = [segment for segment in self._unflushed if id(segment) not in done]
             return self.recovery_point
+
+    def begin_shared_flush(self, now_ms: int) -> FlushPoint | None:
+        """Return up to where a sync of the whole file system that begins later makes this log durable; never waits.
+
+        Follow with `end_shared_flush` or `fail_shared_flush`. None: there is more to it than the data of the active
+        segment (or another thread changes the log right now, or it has failed): use `flush`.
+        """
+        acquire = self._acquire
+        if acquire is not None and not acquire(False):
+            return None
+        try:
+            if (
+                self._failure is not None
+                or self._unflushed
+                or self._unsynced_snapshots
+                or self._directory_dirty
+                or self._is_new
+                or self._active_was_cut
+                or self.leader_epochs.is_dirty
+            ):
+                return None
+            self.last_flush_ms = now_ms
+            return FlushPoint(self.log_end_offset, self._generation)
+        finally:
+            if acquire is not None:
+                self._lock.release()  # type: ignore[attr-defined]
+
+    def end_shared_flush(self, point: FlushPoint) -> bool:
+        """The file system has been synced since. False: another thread changes the log right now, use `flush`."""
+        acquire = self._acquire
+        if acquire is not None and not acquire(False):
+            return False
+        try:
+            if point.generation == self._generation:
+                self.recovery_point = max(self.recovery_point, point.end_offset)
+            return True
+        finally:
+            if acquire is not None:
+                self._lock.release()  # type: ignore[attr-defined]
+
+    def fail_shared_flush(self, error: OSError) -> StorageError:
+        """It could not be synced: what is on the disk is unknown, and it is never tried again. Return what to raise."""
+        return self._fail(error, is_lost=True)
 
     def _sync_sealed(self, segment: Segment) -> None:
         try:

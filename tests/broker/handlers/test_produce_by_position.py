@@ -12,6 +12,7 @@ import struct
 import pytest
 from tests.broker.story import started
 
+from ottla.broker.context import BodyToCome
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from ottla.protocol.records.builder import Record, build_batch
@@ -91,7 +92,7 @@ def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -
             handle_frame = dispatcher._produce_frame
             assert handle_frame is not None
 
-            def counted(frame: memoryview, version: int) -> bytes | None:
+            def counted(frame: memoryview, version: int) -> bytes | BodyToCome | None:
                 nonlocal answered_from_bytes
                 body = handle_frame(frame, version) if by_position else None
                 answered_from_bytes += body is not None

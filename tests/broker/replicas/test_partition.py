@@ -17,6 +17,7 @@ from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, Re
 from ottla.offload import InlineOffload
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
+from ottla.storage.group_commit import Then
 from ottla.storage.log import AppendInfo, PartitionLog
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import CompressionType, IsolationLevel, TopicPartition
@@ -49,20 +50,16 @@ class HandCommits:
     """Group commits that end when the test says so."""
 
     def __init__(self) -> None:
-        self.pending: list[tuple[PartitionLog, asyncio.Future[None]]] = []
+        self.pending: list[tuple[PartitionLog, Then]] = []
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending.append((log, future))
-        return future
+    def commit(self, log: PartitionLog, then: Then) -> None:
+        self.pending.append((log, then))
 
     async def finish(self, error: Exception | None = None) -> None:
-        log, future = self.pending.pop(0)
+        log, then = self.pending.pop(0)
         if error is None:
             log.flush()
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+        then(error)
         await asyncio.sleep(0)
 
 

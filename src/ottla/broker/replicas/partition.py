@@ -18,6 +18,7 @@ from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import (
     CorruptMessageError,
     ErrorCode,
+    KafkaError,
     KafkaStorageError,
     NotLeaderOrFollowerError,
     RequestTimedOutError,
@@ -48,8 +49,24 @@ UNPACKED_ON_LOOP_MAX = 16 << 20
 class Commits(Protocol):
     """What a partition needs of the log manager: one fsync for everybody who waits for it."""
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        """Sync the log; resolves when everything appended before this call is on the disk."""
+    def commit(self, log: PartitionLog, then: Callable[[BaseException | None], None]) -> None:
+        """Sync the log; `then` is told when everything appended before this call is on the disk, or why it is not."""
+        ...
+
+
+class CommitWaiter(Protocol):
+    """Who waits for the high watermark to pass a record: a future, or what is as good as one."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """The record is below the high watermark."""
+        ...
+
+    def set_exception(self, exception: KafkaError, /) -> None:
+        """This broker stopped leading, or its disk failed, first."""
         ...
 
 
@@ -106,7 +123,7 @@ class Partition:
         self.topic_id = topic_id
         self.leader_epoch = -1
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self._high_watermark_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._high_watermark_waiters: deque[tuple[int, CommitWaiter]] = deque()
         self._commits = commits
         self._committing = False
         self._unsynced_bytes = 0
@@ -131,7 +148,7 @@ class Partition:
             self.log.leader_epochs.assign(leader_epoch, self.log.log_end_offset)
             self._advance()
 
-    def resign(self, error: Exception | None = None) -> None:
+    def resign(self, error: KafkaError | None = None) -> None:
         """Stop leading: everybody who waits is told."""
         self.leader_epoch = -1
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
@@ -184,14 +201,16 @@ class Partition:
         )
 
     def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
-        """Append and commit a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+        """Append a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+
+        It is committed at once unless the topic asks for an fsync first.
 
         Raises:
             KafkaStorageError: it could not be written.
         """
         log = self.log
         started_ms = self._clock.monotonic_ms()
-        if self._queue_task is not None or self._pace.is_slow(started_ms) or log.config.flush_messages == 1:
+        if self._queue_task is not None or self._pace.is_slow(started_ms):
             return None
         if _is_heavy(records):
             return None
@@ -202,7 +221,7 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(started_ms, waits)
-            self._advance(len(records))
+            self._on_appended(len(records))
         return info
 
     def _waits(self, now_ms: int) -> int:
@@ -303,13 +322,12 @@ class Partition:
     def _start_commit(self) -> None:
         if not self._committing:
             self._committing = True
-            self._commits.commit(self.log).add_done_callback(self._on_commit)
+            self._commits.commit(self.log, self._on_commit)
 
-    def _on_commit(self, commit: asyncio.Future[None]) -> None:
+    def _on_commit(self, error: BaseException | None) -> None:
         self._committing = False
-        if commit.cancelled():
+        if isinstance(error, asyncio.CancelledError):
             return
-        error = commit.exception()
         if error is not None:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
@@ -329,9 +347,9 @@ class Partition:
         log.advance_high_watermark(safe)
         waiters = self._high_watermark_waiters
         while waiters and waiters[0][0] <= safe:
-            _, future = waiters.popleft()
-            if not future.done():
-                future.set_result(None)
+            _, waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
         if self.fetch_waiters:
             self.on_progress(byte_count)
 
@@ -353,20 +371,24 @@ class Partition:
         if self.log.high_watermark > last_offset:
             return None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.wait_for_commit(last_offset, future)
+        return future
+
+    def wait_for_commit(self, last_offset: int, waiter: CommitWaiter) -> None:
+        """Tell `waiter` what becomes of a record that is not below the high watermark."""
         # Appends end in order, so waiters are ordered by offset, except one that asks about an old duplicate.
         waiters = self._high_watermark_waiters
         position = len(waiters)
         while position and waiters[position - 1][0] > last_offset + 1:
             position -= 1
-        waiters.insert(position, (last_offset + 1, future))
-        return future
+        waiters.insert(position, (last_offset + 1, waiter))
 
-    def _fail_waiters(self, error: Exception) -> None:
+    def _fail_waiters(self, error: KafkaError) -> None:
         waiters = list(self._high_watermark_waiters)
         self._high_watermark_waiters.clear()
-        for _, future in waiters:
-            if not future.done():
-                future.set_exception(error)
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
         self.wake_fetches()
 
     # -- read
