@@ -42,6 +42,7 @@ class GroupCommit:
         self._wall_ms = wall_ms
         self._file_system = file_system
         self._rounds_without = 0
+        self._has_shared = False
         self._waiting: _Waiting = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -107,6 +108,9 @@ class GroupCommit:
         if error is not None:
             _tell(batch, [log.fail_shared_flush(error) for log in batch])
             return
+        if not self._has_shared:
+            self._has_shared = True
+            logger.info("fsyncs of several logs are made as one sync of their file system")
         late: _Waiting = {}
         for log, thens in batch.items():
             if not log.end_shared_flush(points[log]):

@@ -73,6 +73,7 @@ def log_bytes(node: SimulatedBroker, index: int) -> list[bytes]:
         {"log.cleanup.policy": "compact", "log.index.interval.bytes": 0},
         {"message.max.bytes": 1000},
         {"compression.type": "uncompressed"},
+        {"log.flush.interval.messages": 1},
     ],
 )
 @pytest.mark.parametrize("seed", range(4))
