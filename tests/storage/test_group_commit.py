@@ -181,7 +181,7 @@ async def test_a_log_that_another_thread_changes_is_left_to_the_ordinary_way() -
     append_many(log, 1)
     log.flush()
     append_many(log, 1)
-    point = log.begin_shared_flush(NOW)
+    point = log.begin_flush(NOW)
     assert point is not None
     is_held, may_go = threading.Event(), threading.Event()
 
@@ -193,12 +193,12 @@ async def test_a_log_that_another_thread_changes_is_left_to_the_ordinary_way() -
     thread = threading.Thread(target=hold)
     thread.start()
     assert await asyncio.to_thread(is_held.wait, 20)
-    assert log.begin_shared_flush(NOW) is None
-    assert not log.end_shared_flush(point)
+    assert log.begin_flush(NOW) is None
+    assert not log.end_flush(point)
     assert log.recovery_point == 1
     may_go.set()
     thread.join()
-    assert log.end_shared_flush(point)
+    assert log.end_flush(point)
     assert log.recovery_point == 2
 
 
@@ -207,13 +207,13 @@ async def test_a_truncation_during_the_sync_keeps_the_recovery_point_down() -> N
     append_many(log, 1)
     log.flush()
     append_many(log, 3)
-    point = log.begin_shared_flush(NOW)
+    point = log.begin_flush(NOW)
     assert point is not None
     log.truncate_to(1)
     append_many(log, 1)
-    assert log.end_shared_flush(point)
+    assert log.end_flush(point)
     assert (log.recovery_point, log.log_end_offset) == (1, 2)
-    assert log.begin_shared_flush(NOW) is None  # the file became shorter
+    assert log.begin_flush(NOW) is None  # the file became shorter
 
 
 async def test_one_waiter_that_fails_does_not_take_the_others_along(caplog: pytest.LogCaptureFixture) -> None:

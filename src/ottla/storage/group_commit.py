@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ottla import failpoints
 
@@ -32,6 +32,9 @@ Then = Callable[[BaseException | None], None]
 """Called on the loop when a commit has ended: with None or with what went wrong."""
 
 _Waiting = dict["PartitionLog", list[Then]]
+_Points = Mapping["PartitionLog", "FlushPoint | None"]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class GroupCommit:
@@ -65,76 +68,77 @@ class GroupCommit:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, {}
-                points = self._begin_shared(batch)
-                if not points:
-                    await self._in_lanes(batch)
-                elif len(points) == len(batch):
+                now_ms = self._wall_ms()
+                # Up to where each log is to be on the disk is fixed before the fsync begins: what is appended meanwhile
+                # may be there then, or not.
+                points = {log: log.begin_flush(now_ms) for log in batch}
+                plain = [log for log, point in points.items() if point is not None]
+                if len(plain) < SHARED_MIN or not self._may_share():
+                    await self._in_lanes(batch, points)
+                elif len(plain) == len(batch):
                     await self._together(batch, points)
                 else:
-                    shared = {log: batch[log] for log in points}
-                    rest = {log: thens for log, thens in batch.items() if log not in points}
-                    await asyncio.gather(self._in_lanes(rest), self._together(shared, points))
+                    rest = {log: thens for log, thens in batch.items() if points[log] is None}
+                    shared = {log: batch[log] for log in plain}
+                    await asyncio.gather(self._in_lanes(rest, points), self._together(shared, points))
         finally:
             self._task = None
 
-    def _begin_shared(self, batch: _Waiting) -> dict[PartitionLog, FlushPoint]:
-        """Return the logs of a round that are to be synced with the file system, and up to where.
-
-        That is fixed before the sync begins: what is appended meanwhile may be on the disk then, or not.
-        """
-        if self._file_system is None or len(batch) < SHARED_MIN:
-            return {}
+    def _may_share(self) -> bool:
+        """Whether to sync the file system now."""
+        if self._file_system is None:
+            return False
         if self._rounds_without:
             self._rounds_without -= 1
-            return {}
+            return False
         if not self._file_system.has_little_to_write():
             self._rounds_without = ROUNDS_WITHOUT
-            return {}
-        now_ms = self._wall_ms()
-        points = {}
-        for log in batch:
-            point = log.begin_shared_flush(now_ms)
-            if point is not None:
-                points[log] = point
-        return points if len(points) >= SHARED_MIN else {}
+            return False
+        return True
 
-    async def _together(self, batch: _Waiting, points: dict[PartitionLog, FlushPoint]) -> None:
+    async def _together(self, batch: _Waiting, points: _Points) -> None:
         assert self._file_system is not None
-        try:
-            error = await self._offload.run(_sync, self._file_system)
-        except BaseException:
-            _tell(batch, [asyncio.CancelledError()] * len(batch))
-            raise
+        error = await self._off_the_loop(batch, _sync, self._file_system)
         if error is not None:
-            _tell(batch, [log.fail_shared_flush(error) for log in batch])
+            await self._end(batch, points, [error] * len(batch))
             return
         if not self._has_shared:
             self._has_shared = True
             logger.info("fsyncs of several logs are made as one sync of their file system")
-        late: _Waiting = {}
-        for log, thens in batch.items():
-            if not log.end_shared_flush(points[log]):
-                late[log] = thens
-                continue
-            for then in thens:
-                _tell_one(then, None)
-        if late:
-            await self._in_lanes(late)
+        await self._end(batch, points, [None] * len(batch))
 
-    async def _in_lanes(self, batch: _Waiting) -> None:
+    async def _in_lanes(self, batch: _Waiting, points: _Points) -> None:
         if len(batch) == 1:
-            await self._lane(batch)
+            await self._lane(batch, points)
         else:
             items = list(batch.items())
-            await asyncio.gather(*(self._lane(dict(items[lane::LANES])) for lane in range(min(LANES, len(items)))))
+            lanes = [dict(items[lane::LANES]) for lane in range(min(LANES, len(items)))]
+            await asyncio.gather(*(self._lane(lane, points) for lane in lanes))
 
-    async def _lane(self, batch: _Waiting) -> None:
+    async def _lane(self, batch: _Waiting, points: _Points) -> None:
+        logs = list(batch)
+        results = await self._off_the_loop(batch, _sync_all, logs, [points[log] for log in logs], self._wall_ms())
+        await self._end(batch, points, results)
+
+    async def _off_the_loop(self, batch: _Waiting, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            results = await self._offload.run(_flush_all, list(batch), self._wall_ms())
+            return await self._offload.run(function, *args, **kwargs)
         except BaseException:
-            _tell(batch, [asyncio.CancelledError()] * len(batch))
+            for thens in batch.values():
+                _tell(thens, asyncio.CancelledError())
             raise
-        _tell(batch, results)
+
+    async def _end(self, batch: _Waiting, points: _Points, errors: Sequence[Exception | None]) -> None:
+        """The fsyncs of these logs have ended: move the recovery points and tell those who wait."""
+        late: _Waiting = {}
+        for (log, thens), error in zip(batch.items(), errors, strict=True):
+            point = points[log]
+            if error is None and point is not None and not log.end_flush(point):
+                late[log] = thens
+            else:
+                _tell(thens, log.fail_flush(error) if isinstance(error, OSError) else error)
+        if late:
+            await self._lane(late, dict.fromkeys(late))
 
     async def drain(self) -> None:
         """Wait until nobody waits."""
@@ -142,24 +146,24 @@ class GroupCommit:
             await asyncio.wait([self._task])
 
 
-def _tell(batch: _Waiting, results: Sequence[BaseException | None]) -> None:
-    for thens, problem in zip(batch.values(), results, strict=True):
-        for then in thens:
-            _tell_one(then, problem)
-
-
-def _tell_one(then: Then, problem: BaseException | None) -> None:
-    try:
-        then(problem)
-    except Exception:
-        logger.exception("what follows a commit failed")  # for one of them; the others are told
-
-
-def _flush_all(logs: list[PartitionLog], now_ms: int) -> list[Exception | None]:
-    results: list[Exception | None] = []
-    for log in logs:
+def _tell(thens: list[Then], problem: BaseException | None) -> None:
+    for then in thens:
         try:
-            log.flush(now_ms=now_ms)
+            then(problem)
+        except Exception:
+            logger.exception("what follows a commit failed")  # for one of them; the others are told
+
+
+def _sync_all(logs: list[PartitionLog], points: list[FlushPoint | None], now_ms: int) -> list[Exception | None]:
+    """Sync logs one by one; return what went wrong with each: an `OSError` is for the loop to make sense of."""
+    results: list[Exception | None] = []
+    for log, point in zip(logs, points, strict=True):
+        try:
+            if point is None:
+                log.flush(now_ms=now_ms)
+            elif point.file is not None:
+                failpoints.hit("log.flush")
+                point.file.datasync()
             results.append(None)
         except Exception as error:
             results.append(error)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from ottla.protocol.records.control import EndTransactionMarker
     from ottla.storage.config import LogConfig
-    from ottla.storage.files import Buffer, Files
+    from ottla.storage.files import Buffer, File, Files
     from ottla.storage.hooks import LogHooks
     from ottla.storage.producer_state import CompletedTransaction
     from ottla.storage.slices import LogSlice
@@ -80,10 +80,11 @@ class AppendInfo(NamedTuple):
 
 
 class FlushPoint(NamedTuple):
-    """How far a log is on the disk when its file system is, and in which life between two truncations."""
+    """How far a log is on the disk when `file` is (None: it is already), and in which life between two truncations."""
 
     end_offset: int
     generation: int
+    file: File | None
 
 
 class PartitionLog:
@@ -739,11 +740,11 @@ class PartitionLog:
                 self._unflushed = [segment for segment in self._unflushed if id(segment) not in done]
             return self.recovery_point
 
-    def begin_shared_flush(self, now_ms: int) -> FlushPoint | None:
-        """Return up to where a sync of the whole file system that begins later makes this log durable; never waits.
+    def begin_flush(self, now_ms: int) -> FlushPoint | None:
+        """Return up to where an fsync of one file, or of all, that begins later makes this log durable; never waits.
 
-        Follow with `end_shared_flush` or `fail_shared_flush`. None: there is more to it than the data of the active
-        segment (or another thread changes the log right now, or it has failed): use `flush`.
+        Follow with `end_flush` or `fail_flush`. None: there is more to it than the data of the active segment (or
+        another thread changes the log right now, or it has failed): use `flush`.
         """
         acquire = self._acquire
         if acquire is not None and not acquire(False):
@@ -759,14 +760,20 @@ class PartitionLog:
                 or self.leader_epochs.is_dirty
             ):
                 return None
+            end = self.log_end_offset
+            is_dirty = end > self.recovery_point and self._active.size > 0
+            try:
+                file = self._active.open_for_append() if is_dirty else None
+            except OSError:
+                return None
             self.last_flush_ms = now_ms
-            return FlushPoint(self.log_end_offset, self._generation)
+            return FlushPoint(end, self._generation, file)
         finally:
             if acquire is not None:
                 self._lock.release()  # type: ignore[attr-defined]
 
-    def end_shared_flush(self, point: FlushPoint) -> bool:
-        """The file system has been synced since. False: another thread changes the log right now, use `flush`."""
+    def end_flush(self, point: FlushPoint) -> bool:
+        """What `point` is about has been synced. False: another thread changes the log right now, use `flush`."""
         acquire = self._acquire
         if acquire is not None and not acquire(False):
             return False
@@ -778,7 +785,7 @@ class PartitionLog:
             if acquire is not None:
                 self._lock.release()  # type: ignore[attr-defined]
 
-    def fail_shared_flush(self, error: OSError) -> StorageError:
+    def fail_flush(self, error: OSError) -> StorageError:
         """It could not be synced: what is on the disk is unknown, and it is never tried again. Return what to raise."""
         return self._fail(error, is_lost=True)
 
