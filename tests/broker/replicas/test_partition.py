@@ -283,6 +283,29 @@ async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_gi
     assert bench.pace.queued_bytes == 0
 
 
+async def test_a_queue_that_has_begun_goes_on_on_the_loop_once_nothing_keeps_it_off() -> None:
+    lock = threading.RLock()
+    bench = Bench(lock=lock)
+    bench.partition._offload = HandOffload()  # which nobody lets go: whatever went there would wait for ever
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    waiting = [bench.partition.append(batch()) for _ in range(3)]
+    release.set()
+    thread.join()
+    async with asyncio.timeout(20):
+        for offset, info in enumerate(waiting):
+            assert isinstance(info, asyncio.Future)
+            assert (await info).last_offset == offset
+
+
 async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_log() -> None:
     lock = threading.RLock()
     bench = Bench(lock=lock)

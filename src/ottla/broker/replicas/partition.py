@@ -71,10 +71,12 @@ class CommitWaiter(Protocol):
 
 
 class _Queued(NamedTuple):
-    """An append that waits for its turn off the loop. `heavy`: it unpacks to much."""
+    """An append that waits for its turn. `heavy`: it unpacks to much."""
 
-    append: Callable[[], AppendInfo]
-    size: int
+    records: bytearray
+    origin: AppendOrigin
+    api_version: int | None
+    transaction_version: int
     heavy: bool
 
 
@@ -184,21 +186,31 @@ class Partition:
         pace = self._pace
         heavy = _is_heavy(records)
         if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
-            waits = self._waits(now_ms)
-            try:
-                info = self.log.append_as_leader_nowait(
-                    records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
-                )
-            except StorageError as error:
-                raise KafkaStorageError(str(error)) from error
+            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
             if info is not None:
-                self._time_write(now_ms, waits)
                 self._on_appended(len(records))
                 return info
-        copy = bytearray(records)
-        return self._append_later(
-            lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
-        )
+        return self._append_later(_Queued(bytearray(records), origin, api_version, transaction_version, heavy))
+
+    def _append_nowait(
+        self,
+        records: Records,
+        origin: AppendOrigin,
+        api_version: int | None,
+        transaction_version: int,
+        now_ms: int,
+    ) -> AppendInfo | None:
+        """Append on the loop; None: nothing was done, another thread changes the log."""
+        waits = self._waits(now_ms)
+        try:
+            info = self.log.append_as_leader_nowait(
+                records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
+            )
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+        if info is not None:
+            self._time_write(now_ms, waits)
+        return info
 
     def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
         """Append a client's batch that needs nobody's second look; None: nothing was done, use `append`.
@@ -238,28 +250,14 @@ class Partition:
         if ended_ms - started_ms >= SLOW_MS and self._clock.thread_waits() != waits:
             self._pace.on_write(ended_ms - started_ms, ended_ms)
 
-    def _append_now(
-        self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
-    ) -> AppendInfo:
-        try:
-            return self.log.append_as_leader(
-                records,
-                leader_epoch=self.leader_epoch,
-                origin=origin,
-                now_ms=self._clock.wall_ms(),
-                api_version=api_version,
-                transaction_version=transaction_version,
-            )
-        except StorageError as error:
-            raise KafkaStorageError(str(error)) from error
-
-    def _append_later(self, append: Callable[[], AppendInfo], size: int, heavy: bool) -> asyncio.Future[AppendInfo]:
+    def _append_later(self, queued: _Queued) -> asyncio.Future[AppendInfo]:
+        size = len(queued.records)
         if not self._pace.has_room(size):
             raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
         future.add_done_callback(self._on_append_ended)
-        self._queue[future] = _Queued(append, size, heavy)
+        self._queue[future] = queued
         self._pace.queued_bytes += size
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
@@ -272,41 +270,64 @@ class Partition:
             return
         dropped = self._queue.pop(future, None)
         if dropped is not None:
-            self._pace.queued_bytes -= dropped.size
+            self._pace.queued_bytes -= len(dropped.records)
 
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
                 future = next(iter(self._queue))
-                append, size, heavy = self._queue[future]
+                queued = self._queue[future]
                 if future.cancelled():  # `_on_append_ended` takes it out, a turn later
                     await asyncio.sleep(0)
                     continue
                 del self._queue[future]
                 try:
-                    if heavy:
-                        async with self._unpacking:
-                            info = await self._offload.run(append)
-                    else:
-                        info = await self._offload.run(self._timed, append)
+                    info = await self._append_queued(queued)
                 except Exception as error:
                     if not future.done():
                         future.set_exception(error)
                 else:
                     if not future.done():
                         future.set_result(info)
-                    self._on_appended(size)
+                    self._on_appended(len(queued.records))
                 finally:
-                    self._pace.queued_bytes -= size
+                    self._pace.queued_bytes -= len(queued.records)
         finally:
             self._queue_task = None
 
-    def _timed(self, append: Callable[[], AppendInfo]) -> AppendInfo:
+    async def _append_queued(self, queued: _Queued) -> AppendInfo:
+        """Append what has waited: off the loop only if it has to be, or a queue that has begun would never run empty."""
+        records, origin, api_version, transaction_version, heavy = queued
+        if heavy:
+            async with self._unpacking:
+                return await self._offload.run(self._append_now, queued)
+        await asyncio.sleep(0)  # others first
+        now_ms = self._clock.monotonic_ms()
+        if not self._pace.is_slow(now_ms):
+            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
+            if info is not None:
+                return info
+        return await self._offload.run(self._timed, queued)
+
+    def _append_now(self, queued: _Queued) -> AppendInfo:
+        try:
+            return self.log.append_as_leader(
+                queued.records,
+                leader_epoch=self.leader_epoch,
+                origin=queued.origin,
+                now_ms=self._clock.wall_ms(),
+                api_version=queued.api_version,
+                transaction_version=queued.transaction_version,
+            )
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+
+    def _timed(self, queued: _Queued) -> AppendInfo:
         """Append on a thread, and time it there: the loop would count how long the thread waited for its turn, too."""
         started_ms = self._clock.monotonic_ms()
         waits = self._clock.thread_waits()
         try:
-            return append()
+            return self._append_now(queued)
         finally:
             self._time_write(started_ms, waits)
 
