@@ -73,23 +73,19 @@ class OsFileSystem:
 
 
 def open_file_system(directory: str) -> OsFileSystem | None:
-    """Return the file system of a directory if it is one that can be synced as a whole.
-
-    Raises:
-        OSError: the directory cannot be opened.
-    """
+    """Return the file system of a directory if it is one that can be synced as a whole."""
     if not hasattr(os, "uname") or os.uname().sysname != "Linux" or _version(os.uname().release) < TELLS_ERRORS_SINCE:
         return None
-    device = os.stat(directory).st_dev
     try:
+        device = os.stat(directory).st_dev
         # On overlays and in btrfs a directory's device is none that has a name here.
         name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
         if not os.path.isdir(f"/sys/fs/ext4/{name}"):
             return None
-        journals = os.listdir("/proc/fs/jbd2")
-    except OSError:
+        has_journal = any(journal.startswith(f"{name}-") for journal in os.listdir("/proc/fs/jbd2"))
+        return OsFileSystem(directory, has_journal=has_journal)
+    except OSError:  # no /sys, no /proc, no descriptor: single files are synced
         return None
-    return OsFileSystem(directory, has_journal=any(journal.startswith(f"{name}-") for journal in journals))
 
 
 def dirty_bytes(meminfo: bytes) -> int:
