@@ -32,6 +32,7 @@ pytestmark = pytest.mark.crash
 
 CUTS = int(os.environ.get("OTTLA_POWER_CUTS", "50"))
 SEED = int(os.environ.get("OTTLA_CRASH_SEED", "1"))
+SYNCED_AS_A_WHOLE = "fsyncs of several logs are made as one sync of their file system"
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2  # even the file system's own journal stays where it was last forced out
 
@@ -114,7 +115,12 @@ def cut_under_load(
         if load is not None:
             load.kill()
         broker.close()
-    print(f"\n{cuts} power cuts, {journal.count} records acknowledged, {len(lost)} complaints")
+    shared = broker.output.count(SYNCED_AS_A_WHOLE)
+    print(
+        f"\n{cuts} power cuts, {journal.count} records acknowledged, {len(lost)} complaints, {shared} lives shared fsyncs"
+    )
+    if "log.flush.interval.messages" in settings:
+        assert shared > cuts // 4, "fsyncs of several logs were hardly ever made as one"
     return journal, lost
 
 

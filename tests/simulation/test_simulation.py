@@ -31,6 +31,7 @@ COVERAGE = (
     "produce repeated after a lost connection",
     "slow disk",
     "stop",
+    "synced as a whole",
 )
 
 happened: Counter[str] = Counter()

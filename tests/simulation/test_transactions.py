@@ -37,6 +37,7 @@ COVERAGE = (
     "repeated after a lost connection",
     "slow disk",
     "stop",
+    "synced as a whole",
     "vanished",
 )
 

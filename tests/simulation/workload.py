@@ -459,6 +459,7 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float) -> Ledger:
         ledger.happened["slow disk"] += 1
         disk_dice = random.Random(loop.random.random())
         node.files.is_cold = lambda _path: disk_dice.random() < 0.2
+        node.files.is_too_dirty = lambda: disk_dice.random() < 0.01
     await node.start()
     await create_topics(node)
     until = loop.time() + seconds
@@ -481,6 +482,7 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float) -> Ledger:
     reckon(ledger)
     await node.stop()
     ledger.happened["events"] = loop.deliveries
+    ledger.happened["synced as a whole"] = node.files.whole_syncs
     return ledger
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ottla.protocol.api import ApiKey
 
@@ -50,3 +50,11 @@ class RequestContext(NamedTuple):
 #: Answers one request with a message or its encoded body, with something to await, or with None where the protocol has no
 #: answer (acks=0).
 Handler = Callable[[RequestContext, Any], Any | Awaitable[Any]]
+
+
+class BodyToCome(Protocol):
+    """The encoded body of an answer to a request that has been carried out, when it is safe to give it."""
+
+    def then(self, tell: Callable[[bytes], None]) -> None:
+        """Have `tell` called with it, once, later."""
+        ...

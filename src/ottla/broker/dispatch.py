@@ -46,6 +46,7 @@ from ottla.protocol.schema import Struct as MessagePart
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ottla.broker.context import BodyToCome
     from ottla.cluster.image import ClusterImage
     from ottla.file_region import Sendable
     from ottla.network.connection import BrokerConnection, Reply
@@ -95,7 +96,7 @@ class Dispatcher:
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
-        produce_frame: Callable[[memoryview, int], bytes | None] | None = None,
+        produce_frame: Callable[[memoryview, int], bytes | BodyToCome | None] | None = None,
     ) -> None:
         self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
         missing = SERVED.keys() - self._handlers.keys()
@@ -108,7 +109,8 @@ class Dispatcher:
         #: Answers ordinary Produce requests from their bytes.
         self._produce_frame = produce_frame
         self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
-        self._now = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
 
     def warm(self) -> None:
         """Build the codecs that the first client of any kind needs, so that it does not wait for them."""
@@ -144,11 +146,11 @@ class Dispatcher:
             begun = self._now()
             body = self._produce_frame(frame, version)
             if body is not None:
-                route.metrics.observe((self._now() - begun) * 1000)
                 (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
-                if route.flexible_header:
-                    return [_SIZE_CORRELATION_TAGS.pack(len(body) + 5, correlation_id, 0) + body]
-                return [_SIZE_AND_CORRELATION.pack(len(body) + 4, correlation_id) + body]
+                if not isinstance(body, bytes):
+                    return self._body_to_come(route, correlation_id, body, begun)
+                route.metrics.observe((self._now() - begun) * 1000)
+                return [_encoded_frame(route, correlation_id, body)]
         header, position = route.header_decode(frame, 0)
         # Bytes after the body are ignored, as in Kafka: librdkafka's Metadata v13 has three.
         request, _ = route.decode(frame, position)
@@ -188,6 +190,19 @@ class Dispatcher:
         # transaction may wait for the coordinator's leave before it is appended.
         is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
         return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
+
+    def _body_to_come(self, route: _Route, correlation_id: int, body: BodyToCome, started: float) -> PendingReply:
+        """Return what becomes the answer to a request that was carried out: the next one need not wait for it."""
+        begun = self._now()
+        reply: asyncio.Future[list[Sendable] | None] = self._loop.create_future()
+
+        def tell(body: bytes) -> None:
+            route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
+            if not reply.done():
+                reply.set_result([_encoded_frame(route, correlation_id, body)])
+
+        body.then(tell)
+        return PendingReply(reply, blocks_next=False)
 
     def _reply_to_come(
         self, route: _Route, correlation_id: int, answer: asyncio.Future[Any], started: float
@@ -294,6 +309,13 @@ class Dispatcher:
         )
         (correlation_id,) = Struct(">i").unpack_from(frame, 4)
         return _frame(self._route(ApiKey.API_VERSIONS, 0), correlation_id, response)
+
+
+def _encoded_frame(route: _Route, correlation_id: int, body: bytes) -> bytes:
+    """Return size, header and a short body in one piece."""
+    if route.flexible_header:
+        return _SIZE_CORRELATION_TAGS.pack(len(body) + 5, correlation_id, 0) + body
+    return _SIZE_AND_CORRELATION.pack(len(body) + 4, correlation_id) + body
 
 
 def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list[Sendable]:

@@ -47,8 +47,9 @@ ROWS = (
         "How long a segment that was deleted stays on disk under its `.deleted` name, for readers that still "
         "hold it."),
     row("flush.messages", LONG, str(LONG_MAX), at_least(1), MEDIUM,
-        "fsync after this many records; 1 means that an acknowledged record survives a power cut. "
-        "Acknowledgements wait for one fsync together."),
+        "fsync after this many records; 1 means that an acknowledged record survives a power cut. All "
+        "acknowledgements that wait share one fsync. By default none comes before the acknowledgement, as in Kafka: "
+        "a crash of the broker loses nothing, a power cut may lose the last seconds."),
     row("flush.ms", LONG, str(LONG_MAX), at_least(0), MEDIUM,
         "fsync at the latest after this time."),
     row("follower.replication.throttled.replicas", LIST, "", THROTTLED_REPLICAS, MEDIUM,

@@ -496,8 +496,16 @@ class BrokerConnection(asyncio.BufferedProtocol):
             self._host.budget.hold(size)
             if len(owed) >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
                 self._blocked |= _CROWDED
-            (work or future).add_done_callback(lambda _done: self._on_work_done(size))
+            if work is None:
+                future.add_done_callback(lambda answered: self._on_counted_reply(size, answered))
+                return
+            work.add_done_callback(lambda _done: self._on_work_done(size))
         future.add_done_callback(self._on_reply)
+
+    def _on_counted_reply(self, size: int, answered: asyncio.Future[list[Sendable] | None]) -> None:
+        """An answer that others did not wait for is ready, and its request out of memory."""
+        self._on_work_done(size)
+        self._on_reply(answered)
 
     def _on_work_done(self, size: int) -> None:
         """A request that others did not wait for is out of memory; its answer is sent by `_on_reply`."""

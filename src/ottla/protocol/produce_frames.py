@@ -2,7 +2,7 @@
 
 `parse` understands what producers send outside of transactions and returns None for everything else, right or wrong:
 the codec is the one that decides what a request means and what is wrong with it. `encode_accepted` writes the answer to a
-request all of whose batches were appended. Tests hold both to the codec's answers, for every version.
+request all of whose batches were appended, committed or not. Tests hold both to the codec's answers, for every version.
 """
 
 from __future__ import annotations
@@ -45,19 +45,21 @@ class ProducedTopic(NamedTuple):
 
 
 class ProducedBatches(NamedTuple):
-    """A request: acks and batches, which are views of the frame."""
+    """A request: acks, how long its client waits, and batches, which are views of the frame."""
 
     acks: int
+    timeout_ms: int
     topics: list[ProducedTopic]
 
 
 class AcceptedPart(NamedTuple):
-    """What an answer says of one batch."""
+    """What an answer says of one batch that was appended; `error_code` if it could not be committed."""
 
     partition: int
     base_offset: int
     log_append_time_ms: int
     log_start_offset: int
+    error_code: int = 0
 
 
 def parse(frame: memoryview, version: int) -> ProducedBatches | None:
@@ -90,7 +92,7 @@ def _parse_old(frame: memoryview, version: int) -> ProducedBatches | None:
     p = _after_client_id(frame)
     if end - p < 12 or frame[p] != 0xFF or frame[p + 1] != 0xFF:
         return None
-    acks, _, topic_count = _ACKS_TIMEOUT_COUNT.unpack_from(frame, p + 2)
+    acks, timeout_ms, topic_count = _ACKS_TIMEOUT_COUNT.unpack_from(frame, p + 2)
     p += 12
     topics: list[ProducedTopic] = []
     for _ in range(topic_count):
@@ -114,7 +116,7 @@ def _parse_old(frame: memoryview, version: int) -> ProducedBatches | None:
             partitions.append((index, frame[p : p + size]))
             p += size
         topics.append(ProducedTopic(key, partitions))
-    return ProducedBatches(acks, topics) if topic_count >= 0 else None
+    return ProducedBatches(acks, timeout_ms, topics) if topic_count >= 0 else None
 
 
 def _parse_flexible(frame: memoryview, version: int) -> ProducedBatches | None:
@@ -122,7 +124,7 @@ def _parse_flexible(frame: memoryview, version: int) -> ProducedBatches | None:
     p = _after_client_id(frame)
     if end - p < 10 or frame[p] or frame[p + 1]:  # tags of the header, transactional id
         return None
-    acks, _ = _ACKS_TIMEOUT.unpack_from(frame, p + 2)
+    acks, timeout_ms = _ACKS_TIMEOUT.unpack_from(frame, p + 2)
     p += 8
     topic_count = frame[p]
     p += 1
@@ -178,7 +180,7 @@ def _parse_flexible(frame: memoryview, version: int) -> ProducedBatches | None:
             return None
         p += 1
         topics.append(ProducedTopic(key, partitions))
-    return None if frame[p] else ProducedBatches(acks, topics)
+    return None if frame[p] else ProducedBatches(acks, timeout_ms, topics)
 
 
 def encode_accepted(version: int, answers: Sequence[tuple[bytes, Sequence[AcceptedPart]]]) -> bytes:
@@ -190,16 +192,16 @@ def encode_accepted(version: int, answers: Sequence[tuple[bytes, Sequence[Accept
         if flexible:
             pack = _PART_9.pack
             out.append(encode_varint(len(parts) + 1))
-            out += [pack(index, 0, base, time, start, 1, 0, 0) for index, base, time, start in parts]
+            out += [pack(index, code, base, time, start, 1, 0, 0) for index, base, time, start, code in parts]
             out.append(b"\0")
             continue
         out.append(_LENGTH.pack(len(parts)))
-        for index, base, time, start in parts:
+        for index, base, time, start, code in parts:
             if version >= 8:
-                out.append(_PART_8.pack(index, 0, base, time, start, 0, -1))
+                out.append(_PART_8.pack(index, code, base, time, start, 0, -1))
             elif version >= 5:
-                out.append(_PART_5.pack(index, 0, base, time, start))
+                out.append(_PART_5.pack(index, code, base, time, start))
             else:
-                out.append(_PART_3.pack(index, 0, base, time))
+                out.append(_PART_3.pack(index, code, base, time))
     out.append(b"\0\0\0\0\0" if flexible else b"\0\0\0\0")
     return b"".join(out)

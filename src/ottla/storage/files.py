@@ -1,4 +1,4 @@
-"""The only module of the storage that talks to the operating system: open, append, pread, fsync, rename.
+"""Where the storage talks to the operating system: open, append, pread, fsync, rename.
 
 `Files` and `File` are the border: the simulation and the tests put files in memory behind them, with crashes and
 faults. Paths are plain strings joined with "/". Everything that fails raises `OSError` with an errno; what that means
@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 from typing import Protocol
+
+from ottla.storage.file_system import OsFileSystem, open_file_system
 
 Buffer = bytes | bytearray | memoryview
 
@@ -75,6 +77,25 @@ class File(Protocol):
 
     def close(self) -> None:
         """Give the descriptor back; harmless when done twice."""
+        ...
+
+
+class FileSystem(Protocol):
+    """A file system that can be made durable as a whole."""
+
+    def has_little_to_write(self) -> bool:
+        """Whether it can be synced, and would be sooner than a few single files. Does not wait for the disk."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything that was written to it before this call durable, names included.
+
+        After an error nothing is known about any file: never retry.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give what it holds back; harmless when done twice."""
         ...
 
 
@@ -148,6 +169,10 @@ class Files(Protocol):
 
     def disk_usage(self, path: str) -> tuple[int, int]:
         """Return the total and the usable bytes of the disk below `path`."""
+        ...
+
+    def file_system(self, directory: str) -> FileSystem | None:
+        """Return the file system of a directory if it can be synced as a whole; open it before what it is to sync."""
         ...
 
 
@@ -409,3 +434,6 @@ class OsFiles:
             return usage.total, usage.free
         stat = os.statvfs(path)
         return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+
+    def file_system(self, directory: str) -> OsFileSystem | None:
+        return open_file_system(directory)

@@ -1,78 +1,144 @@
-"""Group commit: one fsync per log and round for everybody who waits for one, in one log directory.
+"""Group commit: one round of fsyncs for everybody who waits for one, in one log directory.
 
-Requests that come in the same turn of the loop, and all that come while a round's fsyncs run, share the next round. A round
-syncs its logs in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's waiters
-are told as soon as it is through.
+Requests that come in the same turn of the loop, and all that come while a round runs, share the next round. A round of
+few logs syncs them in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's
+waiters are told as soon as it is through. A round of more logs syncs the file system as a whole, where that can be done.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ottla import failpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ottla.offload import Offload
-    from ottla.storage.log import PartitionLog
+    from ottla.storage.files import FileSystem
+    from ottla.storage.log import FlushPoint, PartitionLog
+
+logger = logging.getLogger(__name__)
 
 #: fsyncs at once.
 LANES = 4
+#: With so many logs one sync of the file system costs less than theirs.
+SHARED_MIN = 3
+#: When that was not wise, so many rounds do without asking again.
+ROUNDS_WITHOUT = 100
+
+Then = Callable[[BaseException | None], None]
+"""Called on the loop when a commit has ended: with None or with what went wrong."""
+
+_Waiting = dict["PartitionLog", list[Then]]
+_Points = Mapping["PartitionLog", "FlushPoint | None"]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class GroupCommit:
     """Collects commits and runs the rounds. All methods belong to the loop's thread."""
 
-    def __init__(self, offload: Offload, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, offload: Offload, wall_ms: Callable[[], int], file_system: FileSystem | None = None) -> None:
         self._offload = offload
         self._wall_ms = wall_ms
-        self._waiting: dict[PartitionLog, list[asyncio.Future[None]]] = {}
+        self._file_system = file_system
+        self._rounds_without = 0
+        self._has_shared = False
+        self._waiting: _Waiting = {}
         self._task: asyncio.Task[None] | None = None
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        """Return what resolves when everything appended to `log` before this call is on the disk.
+    def commit(self, log: PartitionLog, then: Then) -> None:
+        """Have everything that was appended to `log` before this call brought to the disk; `then` is told.
 
-        It fails with `StorageError` if the fsync fails: the directory goes offline and there is no second try; and with
-        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too.
+        It gets a `StorageError` if the fsync fails: the directory goes offline and there is no second try; a
+        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too; a
+        `CancelledError` if the broker ends first.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        # Nobody need look at it: a failure reaches the owner through the log's hooks, too.
-        future.add_done_callback(_look_at)
-        self._waiting.setdefault(log, []).append(future)
+        waiting = self._waiting.get(log)
+        if waiting is None:
+            self._waiting[log] = [then]
+        else:
+            waiting.append(then)
         if self._task is None:
-            self._task = loop.create_task(self._rounds())
-        return future
+            self._task = asyncio.get_running_loop().create_task(self._rounds())
 
     async def _rounds(self) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, {}
-                items = list(batch.items())
-                lanes = [items[lane::LANES] for lane in range(min(LANES, len(items)))]
-                if len(lanes) == 1:
-                    await self._lane(lanes[0])
+                now_ms = self._wall_ms()
+                # Up to where each log is to be on the disk is fixed before the fsync begins: what is appended meanwhile
+                # may be there then, or not.
+                points = {log: log.begin_flush(now_ms) for log in batch}
+                plain = [log for log, point in points.items() if point is not None]
+                if len(plain) < SHARED_MIN or not self._may_share():
+                    await self._in_lanes(batch, points)
+                elif len(plain) == len(batch):
+                    await self._together(batch, points)
                 else:
-                    await asyncio.gather(*map(self._lane, lanes))
+                    rest = {log: thens for log, thens in batch.items() if points[log] is None}
+                    shared = {log: batch[log] for log in plain}
+                    await asyncio.gather(self._in_lanes(rest, points), self._together(shared, points))
         finally:
             self._task = None
 
-    async def _lane(self, items: list[tuple[PartitionLog, list[asyncio.Future[None]]]]) -> None:
+    def _may_share(self) -> bool:
+        """Whether to sync the file system now."""
+        if self._file_system is None:
+            return False
+        if self._rounds_without:
+            self._rounds_without -= 1
+            return False
+        if not self._file_system.has_little_to_write():
+            self._rounds_without = ROUNDS_WITHOUT
+            return False
+        return True
+
+    async def _together(self, batch: _Waiting, points: _Points) -> None:
+        assert self._file_system is not None
+        error = await self._off_the_loop(batch, _sync, self._file_system)
+        if error is not None:
+            await self._end(batch, points, [error] * len(batch))
+            return
+        if not self._has_shared:
+            self._has_shared = True
+            logger.info("fsyncs of several logs are made as one sync of their file system")
+        await self._end(batch, points, [None] * len(batch))
+
+    async def _in_lanes(self, batch: _Waiting, points: _Points) -> None:
+        if len(batch) == 1:
+            await self._lane(batch, points)
+        else:
+            items = list(batch.items())
+            lanes = [dict(items[lane::LANES]) for lane in range(min(LANES, len(items)))]
+            await asyncio.gather(*(self._lane(lane, points) for lane in lanes))
+
+    async def _lane(self, batch: _Waiting, points: _Points) -> None:
+        logs = list(batch)
+        results = await self._off_the_loop(batch, _sync_all, logs, [points[log] for log in logs], self._wall_ms())
+        await self._end(batch, points, results)
+
+    async def _off_the_loop(self, batch: _Waiting, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            results = await self._offload.run(_flush_all, [log for log, _ in items], self._wall_ms())
+            return await self._offload.run(function, *args, **kwargs)
         except BaseException:
-            for _, futures in items:
-                for future in futures:
-                    future.cancel()
+            for thens in batch.values():
+                _tell(thens, asyncio.CancelledError())
             raise
-        for (_, futures), problem in zip(items, results, strict=True):
-            for future in futures:
-                if future.done():
-                    continue
-                if problem is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(problem)
+
+    async def _end(self, batch: _Waiting, points: _Points, errors: Sequence[Exception | None]) -> None:
+        """The fsyncs of these logs have ended: move the recovery points and tell those who wait."""
+        late: _Waiting = {}
+        for (log, thens), error in zip(batch.items(), errors, strict=True):
+            point = points[log]
+            if error is None and point is not None and not log.end_flush(point):
+                late[log] = thens
+            else:
+                _tell(thens, log.fail_flush(error) if isinstance(error, OSError) else error)
+        if late:
+            await self._lane(late, dict.fromkeys(late))
 
     async def drain(self) -> None:
         """Wait until nobody waits."""
@@ -80,17 +146,34 @@ class GroupCommit:
             await asyncio.wait([self._task])
 
 
-def _look_at(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-def _flush_all(logs: list[PartitionLog], now_ms: int) -> list[Exception | None]:
-    results: list[Exception | None] = []
-    for log in logs:
+def _tell(thens: list[Then], problem: BaseException | None) -> None:
+    for then in thens:
         try:
-            log.flush(now_ms=now_ms)
+            then(problem)
+        except Exception:
+            logger.exception("what follows a commit failed")  # for one of them; the others are told
+
+
+def _sync_all(logs: list[PartitionLog], points: list[FlushPoint | None], now_ms: int) -> list[Exception | None]:
+    """Sync logs one by one; return what went wrong with each: an `OSError` is for the loop to make sense of."""
+    results: list[Exception | None] = []
+    for log, point in zip(logs, points, strict=True):
+        try:
+            if point is None:
+                log.flush(now_ms=now_ms)
+            elif point.file is not None:
+                failpoints.hit("log.flush")
+                point.file.datasync()
             results.append(None)
         except Exception as error:
             results.append(error)
     return results
+
+
+def _sync(file_system: FileSystem) -> OSError | None:
+    failpoints.hit("log.flush")
+    try:
+        file_system.sync()
+    except OSError as error:
+        return error
+    return None

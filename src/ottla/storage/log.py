@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from ottla.protocol.records.control import EndTransactionMarker
     from ottla.storage.config import LogConfig
-    from ottla.storage.files import Buffer, Files
+    from ottla.storage.files import Buffer, File, Files
     from ottla.storage.hooks import LogHooks
     from ottla.storage.producer_state import CompletedTransaction
     from ottla.storage.slices import LogSlice
@@ -77,6 +77,14 @@ class AppendInfo(NamedTuple):
     log_append_time_ms: int
     log_start_offset: int
     duplicate: bool = False
+
+
+class FlushPoint(NamedTuple):
+    """How far a log is on the disk when `file` is (None: it is already), and in which life between two truncations."""
+
+    end_offset: int
+    generation: int
+    file: File | None
 
 
 class PartitionLog:
@@ -731,6 +739,55 @@ class PartitionLog:
                     segment.release()
                 self._unflushed = [segment for segment in self._unflushed if id(segment) not in done]
             return self.recovery_point
+
+    def begin_flush(self, now_ms: int) -> FlushPoint | None:
+        """Return up to where an fsync of one file, or of all, that begins later makes this log durable; never waits.
+
+        Follow with `end_flush` or `fail_flush`. None: there is more to it than the data of the active segment (or
+        another thread changes the log right now, or it has failed): use `flush`.
+        """
+        acquire = self._acquire
+        if acquire is not None and not acquire(False):
+            return None
+        try:
+            if (
+                self._failure is not None
+                or self._unflushed
+                or self._unsynced_snapshots
+                or self._directory_dirty
+                or self._is_new
+                or self._active_was_cut
+                or self.leader_epochs.is_dirty
+            ):
+                return None
+            end = self.log_end_offset
+            is_dirty = end > self.recovery_point and self._active.size > 0
+            try:
+                file = self._active.open_for_append() if is_dirty else None
+            except OSError:
+                return None
+            self.last_flush_ms = now_ms
+            return FlushPoint(end, self._generation, file)
+        finally:
+            if acquire is not None:
+                self._lock.release()  # type: ignore[attr-defined]
+
+    def end_flush(self, point: FlushPoint) -> bool:
+        """What `point` is about has been synced. False: another thread changes the log right now, use `flush`."""
+        acquire = self._acquire
+        if acquire is not None and not acquire(False):
+            return False
+        try:
+            if point.generation == self._generation:
+                self.recovery_point = max(self.recovery_point, point.end_offset)
+            return True
+        finally:
+            if acquire is not None:
+                self._lock.release()  # type: ignore[attr-defined]
+
+    def fail_flush(self, error: OSError) -> StorageError:
+        """It could not be synced: what is on the disk is unknown, and it is never tried again. Return what to raise."""
+        return self._fail(error, is_lost=True)
 
     def _sync_sealed(self, segment: Segment) -> None:
         try:

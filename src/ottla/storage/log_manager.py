@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.errors import KafkaStorageError, StorageError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from ottla.clock import Clock
     from ottla.offload import Offload
-    from ottla.storage.files import Files
+    from ottla.storage.files import Files, FileSystem
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class LogManager:
         self._lock_factory = lock_factory
         #: One for each directory: a disk that hangs does not hold up the others.
         self._commits: dict[str, GroupCommit] = {}
+        self._file_systems: dict[str, FileSystem | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renaming = lock_factory()
         #: Deleted logs whose directories could not be renamed yet.
@@ -209,7 +211,7 @@ class LogManager:
             seen[topic_partition] = directory.path
         for path, directory in self.directories.items():
             try:
-                await self._offload.run(directory.begin)
+                await self._offload.run(self._begin, directory)
             except OSError as error:
                 self._take_offline(path, str(error))
         slices = deque(todo[start : start + SLICE] for start in range(0, len(todo), SLICE))
@@ -223,6 +225,11 @@ class LogManager:
         if not self.online_dirs:
             raise StorageError("; ".join(self.offline_dirs.values()))
         self._loaded = True
+
+    def _begin(self, directory: LogDirectory) -> None:
+        directory.begin()
+        # Now, before anything is appended: what it says of failed write-backs begins here.
+        self._file_systems[directory.path] = self.files.file_system(directory.path)
 
     @property
     def online_dirs(self) -> list[str]:
@@ -472,13 +479,23 @@ class LogManager:
 
     # -- flush
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        """Return what resolves when everything appended to `log` so far is on the disk; one fsync for all who wait."""
+    def commits_of(self, log: PartitionLog) -> GroupCommit:
+        """Return what brings this log and others of its directory to the disk together."""
         path = log.directory.rpartition("/")[0]
         commits = self._commits.get(path)
         if commits is None:
-            commits = self._commits[path] = GroupCommit(self.offload_of(path), self.clock.wall_ms)
-        return commits.commit(log)
+            commits = self._commits[path] = GroupCommit(
+                self.offload_of(path), self.clock.wall_ms, self._file_systems.get(path)
+            )
+        return commits
+
+    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
+        """Return what resolves when everything appended to `log` so far is on the disk, or fails: see `GroupCommit`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Nobody need look at it: a failure reaches the owner through the log's hooks, too.
+        future.add_done_callback(_look_at)
+        self.commits_of(log).commit(log, partial(_settle, future))
+        return future
 
     async def flush_by_time(self, directory: str | None = None) -> None:
         """Flush the logs whose oldest unflushed record is older than flush.ms."""
@@ -639,7 +656,26 @@ class LogManager:
                 except OSError as error:
                     logger.error("%s: the clean marker cannot be written: %s", path, error)
             directory.close()
+        for file_system in self._file_systems.values():
+            if file_system is not None:
+                file_system.close()
         self.open_files.close()
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    elif isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)
 
 
 def _checkpointed_log_start(log: PartitionLog) -> int | None:

@@ -62,8 +62,9 @@ class _DirectoryNode:
         self.pending.append(names)
 
     def make_durable(self) -> None:
-        self.durable = dict(self.entries)
-        self.pending.clear()
+        if self.pending:
+            self.durable = dict(self.entries)
+            self.pending.clear()
 
     def after_power_cut(self, random: random.Random) -> None:
         for names in self.pending[: random.randint(0, len(self.pending))]:
@@ -162,6 +163,29 @@ class _MemoryLock:
             self._disk.locks.discard(self._path)
 
 
+class MemoryFileSystem:
+    """The disk as a whole, for whoever makes all of it durable at once."""
+
+    def __init__(self, disk: MemoryFiles, path: str) -> None:
+        self._disk = disk
+        self._path = path
+        self._life = disk.life
+
+    def has_little_to_write(self) -> bool:
+        return not self._disk.is_too_dirty()
+
+    def sync(self) -> None:
+        disk = self._disk
+        if self._life != disk.life:
+            raise OSError(errno.EIO, "the process that opened this file system is dead", self._path)
+        disk.check("sync_file_system", self._path)
+        disk.make_durable()
+        disk.whole_syncs += 1
+
+    def close(self) -> None:
+        return None
+
+
 class MemoryFiles:
     """The disk. Attributes may be set at any time.
 
@@ -171,6 +195,8 @@ class MemoryFiles:
         is_cold: whether a file's content must be waited for; then `pread_nowait` gives nothing.
         hesitate: called before each append; may let virtual time pass, as a slow write does.
         torn_append: called with the size of each append; a number makes the process die after that many bytes.
+        is_too_dirty: whether so much waits to be written that the disk is not to be synced as a whole.
+        whole_syncs: how often it was.
         life: grows with each crash; files opened in an earlier life are dead.
     """
 
@@ -183,6 +209,8 @@ class MemoryFiles:
         self.is_cold: Callable[[str], bool] = lambda _path: False
         self.hesitate: Callable[[], None] = lambda: None
         self.torn_append: Callable[[int], int | None] = lambda _size: None
+        self.is_too_dirty: Callable[[], bool] = lambda: False
+        self.whole_syncs = 0
         self.locks: set[str] = set()
         self._root = _DirectoryNode()
 
@@ -204,6 +232,15 @@ class MemoryFiles:
         if isinstance(node, _DirectoryNode):
             for name in sorted(node.entries):
                 self._cut(node.entries[name], random)
+
+    def make_durable(self) -> None:
+        """Bring everything to the disk."""
+        nodes: list[_Node] = [self._root]
+        while nodes:
+            node = nodes.pop()
+            node.make_durable()
+            if isinstance(node, _DirectoryNode):
+                nodes += node.entries.values()
 
     def _files(self, node: _Node) -> Iterator[_FileNode]:
         if isinstance(node, _FileNode):
@@ -357,6 +394,10 @@ class MemoryFiles:
 
     def disk_usage(self, path: str) -> tuple[int, int]:
         return self.capacity, max(self.capacity - self.used, 0)
+
+    def file_system(self, directory: str) -> MemoryFileSystem:
+        self.check("open", directory)
+        return MemoryFileSystem(self, directory)
 
 
 def _parts(path: str) -> list[str]:

@@ -9,6 +9,7 @@ from tests.broker.story import log_of, produce, produce_request, started
 
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.produce import ProduceResponse
+from ottla.storage.group_commit import Then
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
 
@@ -18,19 +19,18 @@ def test_with_flush_messages_1_no_acknowledgement_comes_before_the_fsync(acks: i
         node, client = await started(loop, **{"log.flush.interval.messages": 1})
         partition = node.broker.replicas.partition("orders", 0) if node.broker is not None else None
         assert partition is not None
-        commits: list[asyncio.Future[None]] = []
+        commits: list[Then] = []
 
         class HandCommits:
-            def commit(self, log: object) -> asyncio.Future[None]:
-                commits.append(loop.create_future())
-                return commits[-1]
+            def commit(self, log: object, then: Then) -> None:
+                commits.append(then)
 
         partition._commits = HandCommits()
         answered = client.send(produce_request(node, acks=acks, timeout_ms=60_000), 9)
         await asyncio.sleep(30)
         assert not answered.done()
         log_of(node).flush()
-        commits[0].set_result(None)
+        commits[0](None)
         answer = await answered
         assert isinstance(answer, ProduceResponse)
         assert answer.responses[0].partition_responses[0].error_code == ErrorCode.NONE

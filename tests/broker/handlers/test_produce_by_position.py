@@ -12,6 +12,7 @@ import struct
 import pytest
 from tests.broker.story import started
 
+from ottla.broker.context import BodyToCome
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from ottla.protocol.records.builder import Record, build_batch
@@ -72,6 +73,7 @@ def log_bytes(node: SimulatedBroker, index: int) -> list[bytes]:
         {"log.cleanup.policy": "compact", "log.index.interval.bytes": 0},
         {"message.max.bytes": 1000},
         {"compression.type": "uncompressed"},
+        {"log.flush.interval.messages": 1},
     ],
 )
 @pytest.mark.parametrize("seed", range(4))
@@ -91,7 +93,7 @@ def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -
             handle_frame = dispatcher._produce_frame
             assert handle_frame is not None
 
-            def counted(frame: memoryview, version: int) -> bytes | None:
+            def counted(frame: memoryview, version: int) -> bytes | BodyToCome | None:
                 nonlocal answered_from_bytes
                 body = handle_frame(frame, version) if by_position else None
                 answered_from_bytes += body is not None

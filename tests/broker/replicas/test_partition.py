@@ -17,6 +17,7 @@ from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, Re
 from ottla.offload import InlineOffload
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
+from ottla.storage.group_commit import Then
 from ottla.storage.log import AppendInfo, PartitionLog
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import CompressionType, IsolationLevel, TopicPartition
@@ -49,20 +50,16 @@ class HandCommits:
     """Group commits that end when the test says so."""
 
     def __init__(self) -> None:
-        self.pending: list[tuple[PartitionLog, asyncio.Future[None]]] = []
+        self.pending: list[tuple[PartitionLog, Then]] = []
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending.append((log, future))
-        return future
+    def commit(self, log: PartitionLog, then: Then) -> None:
+        self.pending.append((log, then))
 
     async def finish(self, error: Exception | None = None) -> None:
-        log, future = self.pending.pop(0)
+        log, then = self.pending.pop(0)
         if error is None:
             log.flush()
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+        then(error)
         await asyncio.sleep(0)
 
 
@@ -284,6 +281,29 @@ async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_gi
     assert (await last).last_offset == 1
     await asyncio.sleep(0)
     assert bench.pace.queued_bytes == 0
+
+
+async def test_a_queue_that_has_begun_goes_on_on_the_loop_once_nothing_keeps_it_off() -> None:
+    lock = threading.RLock()
+    bench = Bench(lock=lock)
+    bench.partition._offload = HandOffload()  # which nobody lets go: whatever went there would wait for ever
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    waiting = [bench.partition.append(batch()) for _ in range(3)]
+    release.set()
+    thread.join()
+    async with asyncio.timeout(20):
+        for offset, info in enumerate(waiting):
+            assert isinstance(info, asyncio.Future)
+            assert (await info).last_offset == offset
 
 
 async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_log() -> None:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
 from ottla.broker.handlers.transaction_gate import data_error_code
 from ottla.errors import (
     ErrorCode,
@@ -98,12 +99,15 @@ class ProduceHandler:
         self._appended: dict[TopicPartition, AppendInfo | KafkaError] = {}
         self._metrics = metrics
         self._gate = gate
+        self._deadlines = Deadlines(asyncio.get_running_loop())
 
     def routes(self) -> dict[ApiKey, Handler]:
         return {ApiKey.PRODUCE: self.handle_produce}
 
-    def handle_frame(self, frame: memoryview, version: int) -> bytes | None:
-        """Answer an ordinary request from its bytes; None: it has to be decoded and given to `handle_produce`, now.
+    def handle_frame(self, frame: memoryview, version: int) -> bytes | CommittedAnswer | None:
+        """Answer an ordinary request from its bytes, at once or when it is committed.
+
+        None: it has to be decoded and given to `handle_produce`, now.
 
         Should one of its batches turn out to need a second look when others have been appended already, what became of
         those is kept for `handle_produce`.
@@ -131,6 +135,7 @@ class ProduceHandler:
                 return None
         now_ms = self._clock.wall_ms()
         answers: list[tuple[bytes, list[AcceptedPart]]] = []
+        waits: list[AwaitedBatch] = []
         appended = self._appended
         for name, topic, batches in found:
             counts = self._metrics.topic(name)
@@ -147,6 +152,8 @@ class ProduceHandler:
                 size = len(records)
                 counts.bytes_in += size
                 counts.messages_in += info.last_offset - info.first_offset + 1
+                if partition.log.high_watermark <= info.last_offset and _waits(request.acks, partition):
+                    waits.append(AwaitedBatch(partition, info.last_offset, parts, len(parts)))
                 parts.append(
                     AcceptedPart(partition.topic_partition.partition, info.first_offset, -1, info.log_start_offset)
                 )
@@ -154,6 +161,8 @@ class ProduceHandler:
         appended.clear()
         for name, _, _ in found:
             self._metrics.topic(name).produce_requests += 1
+        if waits:
+            return CommittedAnswer(version, answers, waits, self._deadlines, request.timeout_ms / 1000)
         return encode_accepted(version, answers)
 
     def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
@@ -258,14 +267,14 @@ class ProduceHandler:
                 if done is not None:
                     part.base_offset = done.first_offset
                     part.log_start_offset = done.log_start_offset
+                    commit = partition.committed(done.last_offset) if _waits(request.acks, partition) else None
+                    if commit is not None:
+                        waiting.append((part, _looked_at(commit)))
                     continue
                 counts.bytes_in += len(data.records or b"")
                 wait = self._append(context, request.acks, partition, data.records, part, counts)
                 if wait is not None:
-                    future = asyncio.ensure_future(wait)
-                    # The connection may end before anybody waits for it.
-                    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-                    waiting.append((part, future))
+                    waiting.append((part, _looked_at(asyncio.ensure_future(wait))))
         if waiting:
             return self._finish(request, response, waiting)
         return _answer(request, response)
@@ -336,6 +345,12 @@ class ProduceHandler:
             elif error is not None:
                 raise error
         return _answer(request, response)
+
+
+def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    """The connection may end before anybody waits for it."""
+    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return future
 
 
 def _name_of(key: bytes, version: int, replicas: ReplicaManager) -> str | None:

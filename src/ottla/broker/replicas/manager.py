@@ -148,7 +148,7 @@ class ReplicaManager:
             partition = Partition(
                 log,
                 topic_id,
-                commits=self._logs,
+                commits=self._logs.commits_of(log),
                 unpacking=self._unpacking,
                 pace=self._paces.setdefault(directory, DiskPace()),
                 offload=self._logs.offload_of(directory),

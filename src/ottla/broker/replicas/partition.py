@@ -18,6 +18,7 @@ from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import (
     CorruptMessageError,
     ErrorCode,
+    KafkaError,
     KafkaStorageError,
     NotLeaderOrFollowerError,
     RequestTimedOutError,
@@ -48,16 +49,34 @@ UNPACKED_ON_LOOP_MAX = 16 << 20
 class Commits(Protocol):
     """What a partition needs of the log manager: one fsync for everybody who waits for it."""
 
-    def commit(self, log: PartitionLog) -> asyncio.Future[None]:
-        """Sync the log; resolves when everything appended before this call is on the disk."""
+    def commit(self, log: PartitionLog, then: Callable[[BaseException | None], None]) -> None:
+        """Sync the log; `then` is told when everything appended before this call is on the disk, or why it is not."""
+        ...
+
+
+class CommitWaiter(Protocol):
+    """Who waits for the high watermark to pass a record: a future, or what is as good as one."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """The record is below the high watermark."""
+        ...
+
+    def set_exception(self, exception: KafkaError, /) -> None:
+        """This broker stopped leading, or its disk failed, first."""
         ...
 
 
 class _Queued(NamedTuple):
-    """An append that waits for its turn off the loop. `heavy`: it unpacks to much."""
+    """An append that waits for its turn. `heavy`: it unpacks to much."""
 
-    append: Callable[[], AppendInfo]
-    size: int
+    records: bytearray
+    origin: AppendOrigin
+    api_version: int | None
+    transaction_version: int
     heavy: bool
 
 
@@ -106,7 +125,7 @@ class Partition:
         self.topic_id = topic_id
         self.leader_epoch = -1
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self._high_watermark_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._high_watermark_waiters: deque[tuple[int, CommitWaiter]] = deque()
         self._commits = commits
         self._committing = False
         self._unsynced_bytes = 0
@@ -131,7 +150,7 @@ class Partition:
             self.log.leader_epochs.assign(leader_epoch, self.log.log_end_offset)
             self._advance()
 
-    def resign(self, error: Exception | None = None) -> None:
+    def resign(self, error: KafkaError | None = None) -> None:
         """Stop leading: everybody who waits is told."""
         self.leader_epoch = -1
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
@@ -167,31 +186,43 @@ class Partition:
         pace = self._pace
         heavy = _is_heavy(records)
         if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
-            waits = self._waits(now_ms)
-            try:
-                info = self.log.append_as_leader_nowait(
-                    records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
-                )
-            except StorageError as error:
-                raise KafkaStorageError(str(error)) from error
+            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
             if info is not None:
-                self._time_write(now_ms, waits)
                 self._on_appended(len(records))
                 return info
-        copy = bytearray(records)
-        return self._append_later(
-            lambda: self._append_now(copy, origin, api_version, transaction_version), len(copy), heavy
-        )
+        return self._append_later(_Queued(bytearray(records), origin, api_version, transaction_version, heavy))
+
+    def _append_nowait(
+        self,
+        records: Records,
+        origin: AppendOrigin,
+        api_version: int | None,
+        transaction_version: int,
+        now_ms: int,
+    ) -> AppendInfo | None:
+        """Append on the loop; None: nothing was done, another thread changes the log."""
+        waits = self._waits(now_ms)
+        try:
+            info = self.log.append_as_leader_nowait(
+                records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
+            )
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+        if info is not None:
+            self._time_write(now_ms, waits)
+        return info
 
     def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
-        """Append and commit a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+        """Append a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+
+        It is committed at once unless the topic asks for an fsync first.
 
         Raises:
             KafkaStorageError: it could not be written.
         """
         log = self.log
         started_ms = self._clock.monotonic_ms()
-        if self._queue_task is not None or self._pace.is_slow(started_ms) or log.config.flush_messages == 1:
+        if self._queue_task is not None or self._pace.is_slow(started_ms):
             return None
         if _is_heavy(records):
             return None
@@ -202,7 +233,7 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(started_ms, waits)
-            self._advance(len(records))
+            self._on_appended(len(records))
         return info
 
     def _waits(self, now_ms: int) -> int:
@@ -219,28 +250,14 @@ class Partition:
         if ended_ms - started_ms >= SLOW_MS and self._clock.thread_waits() != waits:
             self._pace.on_write(ended_ms - started_ms, ended_ms)
 
-    def _append_now(
-        self, records: Records, origin: AppendOrigin, api_version: int | None, transaction_version: int
-    ) -> AppendInfo:
-        try:
-            return self.log.append_as_leader(
-                records,
-                leader_epoch=self.leader_epoch,
-                origin=origin,
-                now_ms=self._clock.wall_ms(),
-                api_version=api_version,
-                transaction_version=transaction_version,
-            )
-        except StorageError as error:
-            raise KafkaStorageError(str(error)) from error
-
-    def _append_later(self, append: Callable[[], AppendInfo], size: int, heavy: bool) -> asyncio.Future[AppendInfo]:
+    def _append_later(self, queued: _Queued) -> asyncio.Future[AppendInfo]:
+        size = len(queued.records)
         if not self._pace.has_room(size):
             raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendInfo] = loop.create_future()
         future.add_done_callback(self._on_append_ended)
-        self._queue[future] = _Queued(append, size, heavy)
+        self._queue[future] = queued
         self._pace.queued_bytes += size
         if self._queue_task is None:
             self._queue_task = loop.create_task(self._drain_queue())
@@ -253,41 +270,64 @@ class Partition:
             return
         dropped = self._queue.pop(future, None)
         if dropped is not None:
-            self._pace.queued_bytes -= dropped.size
+            self._pace.queued_bytes -= len(dropped.records)
 
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
                 future = next(iter(self._queue))
-                append, size, heavy = self._queue[future]
+                queued = self._queue[future]
                 if future.cancelled():  # `_on_append_ended` takes it out, a turn later
                     await asyncio.sleep(0)
                     continue
                 del self._queue[future]
                 try:
-                    if heavy:
-                        async with self._unpacking:
-                            info = await self._offload.run(append)
-                    else:
-                        info = await self._offload.run(self._timed, append)
+                    info = await self._append_queued(queued)
                 except Exception as error:
                     if not future.done():
                         future.set_exception(error)
                 else:
                     if not future.done():
                         future.set_result(info)
-                    self._on_appended(size)
+                    self._on_appended(len(queued.records))
                 finally:
-                    self._pace.queued_bytes -= size
+                    self._pace.queued_bytes -= len(queued.records)
         finally:
             self._queue_task = None
 
-    def _timed(self, append: Callable[[], AppendInfo]) -> AppendInfo:
+    async def _append_queued(self, queued: _Queued) -> AppendInfo:
+        """Append what has waited: off the loop only if it has to be, or a queue that has begun would never run empty."""
+        records, origin, api_version, transaction_version, heavy = queued
+        if heavy:
+            async with self._unpacking:
+                return await self._offload.run(self._append_now, queued)
+        await asyncio.sleep(0)  # others first
+        now_ms = self._clock.monotonic_ms()
+        if not self._pace.is_slow(now_ms):
+            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
+            if info is not None:
+                return info
+        return await self._offload.run(self._timed, queued)
+
+    def _append_now(self, queued: _Queued) -> AppendInfo:
+        try:
+            return self.log.append_as_leader(
+                queued.records,
+                leader_epoch=self.leader_epoch,
+                origin=queued.origin,
+                now_ms=self._clock.wall_ms(),
+                api_version=queued.api_version,
+                transaction_version=queued.transaction_version,
+            )
+        except StorageError as error:
+            raise KafkaStorageError(str(error)) from error
+
+    def _timed(self, queued: _Queued) -> AppendInfo:
         """Append on a thread, and time it there: the loop would count how long the thread waited for its turn, too."""
         started_ms = self._clock.monotonic_ms()
         waits = self._clock.thread_waits()
         try:
-            return append()
+            return self._append_now(queued)
         finally:
             self._time_write(started_ms, waits)
 
@@ -303,13 +343,12 @@ class Partition:
     def _start_commit(self) -> None:
         if not self._committing:
             self._committing = True
-            self._commits.commit(self.log).add_done_callback(self._on_commit)
+            self._commits.commit(self.log, self._on_commit)
 
-    def _on_commit(self, commit: asyncio.Future[None]) -> None:
+    def _on_commit(self, error: BaseException | None) -> None:
         self._committing = False
-        if commit.cancelled():
+        if isinstance(error, asyncio.CancelledError):
             return
-        error = commit.exception()
         if error is not None:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
@@ -329,9 +368,9 @@ class Partition:
         log.advance_high_watermark(safe)
         waiters = self._high_watermark_waiters
         while waiters and waiters[0][0] <= safe:
-            _, future = waiters.popleft()
-            if not future.done():
-                future.set_result(None)
+            _, waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
         if self.fetch_waiters:
             self.on_progress(byte_count)
 
@@ -353,20 +392,24 @@ class Partition:
         if self.log.high_watermark > last_offset:
             return None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.wait_for_commit(last_offset, future)
+        return future
+
+    def wait_for_commit(self, last_offset: int, waiter: CommitWaiter) -> None:
+        """Tell `waiter` what becomes of a record that is not below the high watermark."""
         # Appends end in order, so waiters are ordered by offset, except one that asks about an old duplicate.
         waiters = self._high_watermark_waiters
         position = len(waiters)
         while position and waiters[position - 1][0] > last_offset + 1:
             position -= 1
-        waiters.insert(position, (last_offset + 1, future))
-        return future
+        waiters.insert(position, (last_offset + 1, waiter))
 
-    def _fail_waiters(self, error: Exception) -> None:
+    def _fail_waiters(self, error: KafkaError) -> None:
         waiters = list(self._high_watermark_waiters)
         self._high_watermark_waiters.clear()
-        for _, future in waiters:
-            if not future.done():
-                future.set_exception(error)
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
         self.wake_fetches()
 
     # -- read

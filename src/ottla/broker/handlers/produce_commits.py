@@ -1,0 +1,140 @@
+"""The answer to a Produce request read by position whose batches are appended and wait for their fsync.
+
+It is given when every batch is below its partition's high watermark, or has failed, or when the request's time is over:
+what waits then is answered with a time-out, though it may still become durable. A client that goes away takes nothing back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.produce_frames import AcceptedPart, encode_accepted
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ottla.broker.replicas.partition import Partition
+
+
+class AwaitedBatch:
+    """One batch that waits for its partition's high watermark: a `CommitWaiter`. `parts[number]` is its answer."""
+
+    __slots__ = ("_is_done", "_number", "_parts", "answer", "last_offset", "partition")
+
+    answer: CommittedAnswer
+
+    def __init__(self, partition: Partition, last_offset: int, parts: list[AcceptedPart], number: int) -> None:
+        self.partition = partition
+        self.last_offset = last_offset
+        self._parts = parts
+        self._number = number
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, _result: None, /) -> None:
+        self._is_done = True
+        self.answer.on_ended()
+
+    def set_exception(self, error: KafkaError, /) -> None:
+        self.refuse(error.code)
+        self.answer.on_ended()
+
+    def refuse(self, code: ErrorCode) -> None:
+        """Have this batch answered with an error."""
+        self._is_done = True
+        self._parts[self._number] = AcceptedPart(self._parts[self._number].partition, -1, -1, -1, code)
+
+
+class CommittedAnswer:
+    """The answer to one request, ready when none of its batches waits any more."""
+
+    __slots__ = ("_answers", "_deadlines", "_missing", "_tell", "_version", "_waits", "due")
+
+    def __init__(
+        self,
+        version: int,
+        answers: list[tuple[bytes, list[AcceptedPart]]],
+        waits: list[AwaitedBatch],
+        deadlines: Deadlines,
+        timeout_s: float,
+    ) -> None:
+        """Wait for batches.
+
+        Args:
+            version: of the request.
+            answers: what is answered if all goes well.
+            waits: batches that are not committed yet; at least one.
+            deadlines: who tells when the time is over.
+            timeout_s: of the request.
+        """
+        self._version = version
+        self._answers = answers
+        self._waits = waits
+        self._missing = len(waits)
+        self._tell: Callable[[bytes], None] | None = None
+        self._deadlines = deadlines
+        self.due = 0.0
+        for wait in waits:
+            wait.answer = self
+            wait.partition.wait_for_commit(wait.last_offset, wait)
+        deadlines.add(self, timeout_s)
+
+    def then(self, tell: Callable[[bytes], None]) -> None:
+        """Have `tell` called with the encoded body, once."""
+        self._tell = tell
+
+    def on_ended(self) -> None:
+        """One batch waits no more."""
+        self._missing -= 1
+        if not self._missing:
+            self._deadlines.remove(self)
+            self._answer()
+
+    def on_timeout(self) -> None:
+        """The time is over: what still waits is refused."""
+        for wait in self._waits:
+            if not wait.done():
+                wait.refuse(ErrorCode.REQUEST_TIMED_OUT)
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self._tell is not None
+        self._tell(encode_accepted(self._version, self._answers))
+
+
+class Deadlines:
+    """When answers are late. One timer for all of them: nearly none is ever late, and a timer each costs more than that."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[CommittedAnswer, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, answer: CommittedAnswer, timeout_s: float) -> None:
+        """Tell `answer` when it is late, unless it is removed before."""
+        answer.due = self._loop.time() + timeout_s
+        self._waiting[answer] = None
+        if self._timer is None or answer.due < self._timer.when():
+            self._wake_at(answer.due)
+
+    def remove(self, answer: CommittedAnswer) -> None:
+        """It has been given."""
+        del self._waiting[answer]
+
+    def _wake_at(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._loop.time()
+        self._timer = None
+        for answer in [answer for answer in self._waiting if answer.due <= now]:
+            del self._waiting[answer]
+            answer.on_timeout()
+        if self._waiting:
+            self._wake_at(min(answer.due for answer in self._waiting))
