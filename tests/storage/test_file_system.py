@@ -90,3 +90,15 @@ def test_other_systems_and_old_ones_sync_single_files(
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system in memory here")
 def test_other_file_systems_sync_single_files() -> None:
     assert open_file_system("/dev/shm") is None
+
+
+def test_a_log_directory_that_reaches_into_another_file_system_is_synced_file_by_file(
+    opened: OsFileSystem, tmp_path: Path
+) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    (tmp_path / "orders-0").mkdir()
+    assert open_file_system(str(tmp_path)) is not None
+    (tmp_path / "orders-1").symlink_to(elsewhere)
+    assert open_file_system(str(tmp_path)) is None

@@ -84,7 +84,7 @@ async def test_several_logs_share_one_sync_of_the_file_system() -> None:
     bench = Bench()
     assert await bench.commit(*bench.logs) == [None] * SHARED_MIN
     assert bench.asked["sync_file_system"] == bench.files.whole_syncs == 1
-    assert bench.asked["sync"] == 0
+    assert bench.asked["sync"] == 1, "one file by itself, for what syncfs keeps quiet about"
     assert [log.recovery_point for log in bench.logs] == [2] * SHARED_MIN
     assert survivors(bench, bench.logs[0]) == 2
 

@@ -568,16 +568,18 @@ class BrokerConnection(asyncio.BufferedProtocol):
         for buffer in out:
             size += len(buffer)
         self._host.metrics.bytes_sent += size
-        if self._unsent:
-            self._unsent.extend(split(out))
-        elif size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
+        if not self._unsent and size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
             transport.write(cast(bytes, out[0]) if len(out) == 1 else b"".join(cast("list[bytes]", out)))
         else:
             try:
-                self._unsent = split(out)
+                pieces = split(out)
             except (OSError, EOFError) as error:
                 self._cannot_send(error)
+                return
+            if self._unsent:
+                self._unsent.extend(pieces)
             else:
+                self._unsent = pieces
                 self._send_unsent()
 
     def _send_unsent(self) -> None:
@@ -604,8 +606,12 @@ class BrokerConnection(asyncio.BufferedProtocol):
         which waits until the socket has room again and says so.
         """
         assert self._transport is not None
+        if self._transport.is_closing():  # it has begun to drop what it is given: nothing may go past it
+            if self._unsent is not None:
+                self._unsent.clear()
+            return None
         try:
-            if self._socket_fd >= 0:
+            if self._socket_fd >= 0 and not self._transport.get_write_buffer_size():
                 try:
                     count = region.send(self._socket_fd, PIECE)
                 except BlockingIOError:

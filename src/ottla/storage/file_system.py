@@ -5,6 +5,10 @@ Linux has a call for that, syncfs, and Python has none, so it is called through 
 * The file system is ext4, and Linux is 5.8 or newer: before, syncfs told nobody that writing back had failed. Errors are
   those since the descriptor was opened, so it is opened before the first append and kept.
 * Little waits to be written: syncfs writes what others have written, too.
+* No directory in the log directory lies on another file system (a mount, a link to another disk).
+
+syncfs keeps quiet about a file system that was remounted read-only or shut down after an error, and before Linux 5.18 about
+a journal that could not be written; an fsync of a file does not. So one file of each round is synced by itself as well.
 
 Without a journal ext4 writes some of its blocks after the last flush of the disk's cache (Linux's `sync_filesystem`):
 there an fsync of the directory follows, which flushes it again.
@@ -82,6 +86,9 @@ def open_file_system(directory: str) -> OsFileSystem | None:
         name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
         if not os.path.isdir(f"/sys/fs/ext4/{name}"):
             return None
+        with os.scandir(directory) as entries:
+            if any(os.stat(entry.path).st_dev != device for entry in entries if entry.is_dir()):
+                return None
         has_journal = any(journal.startswith(f"{name}-") for journal in os.listdir("/proc/fs/jbd2"))
         return OsFileSystem(directory, has_journal=has_journal)
     except OSError:  # no /sys, no /proc, no descriptor: single files are synced

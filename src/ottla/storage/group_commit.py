@@ -16,7 +16,7 @@ from ottla import failpoints
 
 if TYPE_CHECKING:
     from ottla.offload import Offload
-    from ottla.storage.files import FileSystem
+    from ottla.storage.files import File, FileSystem
     from ottla.storage.log import FlushPoint, PartitionLog
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class GroupCommit:
                 now_ms = self._wall_ms()
                 # Up to where each log is to be on the disk is fixed before the fsync begins: what is appended meanwhile
                 # may be there then, or not.
-                points = {log: log.begin_flush(now_ms) for log in batch}
+                points = {log: self._begin(log, now_ms) for log in batch}
                 plain = [log for log, point in points.items() if point is not None]
                 if len(plain) < SHARED_MIN or not self._may_share():
                     await self._in_lanes(batch, points)
@@ -84,6 +84,12 @@ class GroupCommit:
         finally:
             self._task = None
 
+    def _begin(self, log: PartitionLog, now_ms: int) -> FlushPoint | None:
+        try:
+            return log.begin_flush(now_ms)
+        except OSError:  # `flush` meets it again and says what it means
+            return None
+
     def _may_share(self) -> bool:
         """Whether to sync the file system now."""
         if self._file_system is None:
@@ -91,14 +97,19 @@ class GroupCommit:
         if self._rounds_without:
             self._rounds_without -= 1
             return False
-        if not self._file_system.has_little_to_write():
+        try:
+            has_little = self._file_system.has_little_to_write()
+        except (OSError, ValueError):  # it cannot be told
+            has_little = False
+        if not has_little:
             self._rounds_without = ROUNDS_WITHOUT
             return False
         return True
 
     async def _together(self, batch: _Waiting, points: _Points) -> None:
         assert self._file_system is not None
-        error = await self._off_the_loop(batch, _sync, self._file_system)
+        written = [point.file for log in batch if (point := points[log]) is not None and point.file is not None]
+        error = await self._off_the_loop(batch, _sync, self._file_system, written[:1])
         if error is not None:
             await self._end(batch, points, [error] * len(batch))
             return
@@ -170,10 +181,13 @@ def _sync_all(logs: list[PartitionLog], points: list[FlushPoint | None], now_ms:
     return results
 
 
-def _sync(file_system: FileSystem) -> OSError | None:
+def _sync(file_system: FileSystem, witness: list[File]) -> OSError | None:
+    """Sync everything, then one of the files by itself: what happened to the file system that syncfs keeps quiet about."""
     failpoints.hit("log.flush")
     try:
         file_system.sync()
+        for file in witness:
+            file.datasync()
     except OSError as error:
         return error
     return None

@@ -146,6 +146,9 @@ class ProduceHandler:
                 except KafkaError as error:
                     appended[partition.topic_partition] = error
                     return None
+                except BaseException:
+                    appended.clear()  # nobody comes for it: the connection is closed
+                    raise
                 if info is None:
                     return None
                 appended[partition.topic_partition] = info
