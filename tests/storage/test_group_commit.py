@@ -89,6 +89,18 @@ async def test_several_logs_share_one_sync_of_the_file_system() -> None:
     assert survivors(bench, bench.logs[0]) == 2
 
 
+async def test_a_sync_of_everything_that_says_nothing_of_an_error_is_not_believed() -> None:
+    bench = Bench()
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "sync":
+            raise OSError(errno.EROFS, "remounted read-only", path)
+
+    bench.files.fail = fail
+    assert all(isinstance(problem, StorageError) for problem in await bench.commit(*bench.logs))
+    assert [log.recovery_point for log in bench.logs] == [1] * SHARED_MIN
+
+
 async def test_few_logs_are_synced_one_by_one() -> None:
     bench = Bench()
     assert await bench.commit(*bench.logs[1:]) == [None] * (SHARED_MIN - 1)
