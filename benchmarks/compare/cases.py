@@ -101,7 +101,7 @@ def _latency() -> Iterator[Case]:
         name="flush/16-producers",
         run=latency.flush_every_message,
         parameters={"producers": 16, "size": 1000},
-        contestants=(OTTLA, KAFKA, "kafka without fsync"),
+        contestants=(OTTLA, KAFKA, "kafka without fsync", "ottla without fsync"),
         pairs=STARRED,
         seconds=30,
     )

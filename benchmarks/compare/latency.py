@@ -77,7 +77,7 @@ def _half_of_the_maximum(arena: Arena, size: int, partitions: int) -> float:
 def flush_every_message(arena: Arena, who: str, *, producers: int, size: int) -> Figures:
     """`flush.messages=1`: producers with one record in flight each; then the Java client's batches.
 
-    `kafka without fsync` is Apache Kafka with its default, no fsync before the acknowledgement.
+    `kafka without fsync` and `ottla without fsync` are both with their default, no fsync before the acknowledgement.
     """
     name, _, rest = who.partition(" ")
     broker = arena.standing(name)

@@ -205,7 +205,9 @@ def _validate_body(
 def look_into(records: memoryview, config: LogConfig) -> tuple[tuple[int, ...], int, int] | None:
     """Do as the kernel's `check_batch` for a compressed batch that stays as it is in this topic; None about any other."""
     size = len(records)
-    if size <= HEADER_SIZE or config.compression_type != "producer":
+    if size <= HEADER_SIZE or size > config.max_message_bytes or config.compression_type != "producer":
+        return None
+    if config.message_timestamp_type != "CreateTime":  # something changes in every batch: do not unpack it twice
         return None
     fields = HEADER.unpack_from(records)
     base_offset, length, _, magic, crc, attributes, last_delta, base_timestamp, max_timestamp, producer_id = fields[:10]
