@@ -7,7 +7,10 @@ again 0.38, from a mapping 0.29, `sendfile` 0.17-0.22.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ottla.offload import Offload
 
 Buffer = bytes | bytearray | memoryview
 
@@ -17,6 +20,14 @@ class SendableFile(Protocol):
 
     def pread(self, size: int, position: int) -> bytes:
         """Return up to `size` bytes from `position`; fewer only at the end of the file."""
+        ...
+
+    def pread_nowait(self, size: int, position: int) -> Buffer | None:
+        """Like `pread`, but None when it would wait for the disk or the file ends before."""
+        ...
+
+    def is_cached(self, size: int, position: int) -> bool:
+        """Whether the bytes are in memory, as far as a look at some of them tells."""
         ...
 
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
@@ -29,29 +40,49 @@ class FileRegion:
 
     Bytes of a log below its high watermark never change, so it does not matter when they are read; the file can only become
     shorter (its end is cut off), and then `read` and `send` fall short.
+
+    Args:
+        offload: where what waits for the file's disk runs.
     """
 
-    __slots__ = ("_file", "_position", "_size")
+    __slots__ = ("_file", "_offload", "_position", "_size")
 
-    def __init__(self, file: SendableFile, position: int, size: int) -> None:
+    def __init__(self, file: SendableFile, position: int, size: int, offload: Offload) -> None:
         self._file = file
         self._position = position
         self._size = size
+        self._offload = offload
 
     def __len__(self) -> int:
         return self._size
 
-    def read(self, size: int) -> bytes:
-        """Return the first `size` bytes, or all if there are fewer.
+    def is_cached(self, size_max: int) -> bool:
+        """Whether the first `size_max` bytes (or all) are in memory now. Pages go when memory is short: ask each time.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        return self._file.is_cached(min(size_max, self._size), self._position)
+
+    def read_nowait(self, size_max: int) -> Buffer | None:
+        """Return the first `size_max` bytes (or all) if they are in memory.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        return self._file.pread_nowait(min(size_max, self._size), self._position)
+
+    async def read(self, size_max: int) -> Buffer:
+        """Return the first `size_max` bytes (or all), waiting for the disk elsewhere.
 
         Raises:
             OSError: the disk failed.
             EOFError: the file has become shorter.
         """
-        size = min(size, self._size)
-        data = self._file.pread(size, self._position)
+        size = min(size_max, self._size)
+        data = await self._offload.run(self._file.pread, size, self._position)
         if len(data) < size:
-            raise EOFError("the file ends before the bytes that were to be sent")
+            raise _shorter()
         return data
 
     def send(self, socket_fd: int, size_max: int) -> int:
@@ -64,12 +95,16 @@ class FileRegion:
         """
         sent = self._file.send_to(socket_fd, min(size_max, self._size), self._position)
         if not sent and self._size:
-            raise EOFError("the file ends before the bytes that were to be sent")
+            raise _shorter()
         return sent
 
     def after(self, count: int) -> FileRegion:
         """Return what follows the first `count` bytes."""
-        return FileRegion(self._file, self._position + count, self._size - count)
+        return FileRegion(self._file, self._position + count, self._size - count, self._offload)
+
+
+def _shorter() -> EOFError:
+    return EOFError("the file ends before the bytes that were to be sent")
 
 
 Sendable = Buffer | FileRegion

@@ -4,83 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from tests.network.fakes import frame
+from tests.network.sockets import LOCAL, Client, echo, serving
 
-from ottla.file_region import FileRegion
 from ottla.network.connection import BrokerConnection, Reply
 from ottla.network.http import HttpResponse, HttpSite
-from ottla.network.limits import NetworkLimits
 from ottla.network.server import Listener, ListenError, Server
-from ottla.storage.files import OsFiles
-
-LOCAL = [Listener(name="PLAINTEXT", host="127.0.0.1", port=0)]
-
-
-def echo(connection: BrokerConnection, body: memoryview) -> Reply:
-    return [frame(bytes(body))]
-
-
-@asynccontextmanager
-async def serving(
-    handle: Callable[[BrokerConnection, memoryview], Reply] = echo, **limits: object
-) -> AsyncIterator[Server]:
-    server = Server(
-        handle,
-        limits=NetworkLimits(**limits),  # type: ignore[arg-type]
-        http=HttpSite(handler=lambda path: HttpResponse(body=path.encode())),
-    )
-    await server.start(LOCAL)
-    try:
-        yield server
-    finally:
-        await server.stop(grace_seconds=0.2)
-
-
-class Client:
-    """Reads and writes frames."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, server: Server) -> Client:
-        return cls(*await asyncio.open_connection("127.0.0.1", server.addresses[0][2]))
-
-    async def ask(self, body: bytes) -> bytes:
-        self.writer.write(frame(body))
-        return await self.answer()
-
-    async def answer(self) -> bytes:
-        async with asyncio.timeout(10):
-            size = int.from_bytes(await self.reader.readexactly(4), "big")
-            return await self.reader.readexactly(size)
-
-    async def ended(self) -> bytes:
-        """Read to the end."""
-        async with asyncio.timeout(10):
-            try:
-                return await self.reader.read()
-            except ConnectionResetError:
-                return b""
-
-    @property
-    def reading(self) -> asyncio.ReadTransport:
-        return cast(asyncio.ReadTransport, self.writer.transport)
-
-    async def close(self) -> None:
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 async def test_frames_of_all_sizes_come_back() -> None:
@@ -169,98 +101,6 @@ async def test_a_peer_that_does_not_read_costs_others_nothing() -> None:
             assert len(await greedy.answer()) == 8_000_000
         await greedy.close()
         await other.close()
-
-
-class CountingFile:
-    """A file on the disk that counts what is read from it."""
-
-    def __init__(self, directory: Path, data: bytes) -> None:
-        self.file = OsFiles().open(f"{directory}/file", create=True)
-        self.file.append(data)
-        self.bytes_read = 0
-
-    def pread(self, size: int, position: int) -> bytes:
-        self.bytes_read += size
-        return self.file.pread(size, position)
-
-    def send_to(self, socket_fd: int, size: int, position: int) -> int:
-        return self.file.send_to(socket_fd, size, position)
-
-
-LONG = random.Random(7).randbytes(24 << 20)
-
-
-@pytest.mark.parametrize("size", [1, 40_000, 5 << 20, len(LONG)])
-async def test_parts_of_files_arrive_between_what_surrounds_them(tmp_path: Path, size: int) -> None:
-    file = CountingFile(tmp_path, LONG)
-
-    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
-        start = body[0]
-        region = FileRegion(file, start, size - start)
-        return [(len(region) + 8).to_bytes(4, "big") + b"head", region, b"tail"]
-
-    async with serving(handle) as server:
-        client = await Client.to(server)
-        for start in 0, 1, 0:
-            client.writer.write(frame(bytes([start])))  # pipelined: order must hold
-        for start in 0, 1, 0:
-            assert await client.answer() == b"head" + LONG[start:size] + b"tail"
-        client.writer.close()
-    if size > 1 << 20:
-        assert file.bytes_read < size, "most of it never came to this process"
-
-
-async def test_a_peer_that_reads_late_gets_the_whole_file_and_holds_up_nobody(tmp_path: Path) -> None:
-    file = CountingFile(tmp_path, LONG)
-
-    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
-        if body[0]:
-            return [frame(b"small")]
-        return [len(LONG).to_bytes(4, "big"), FileRegion(file, 0, len(LONG))]
-
-    async with serving(handle) as server:
-        late, other = await Client.to(server), await Client.to(server)
-        late.writer.write(frame(b"\0") + frame(b"\1"))
-        assert await other.ask(b"\1") == b"small"
-        assert await late.answer() == LONG
-        assert await late.answer() == b"small"
-        late.writer.close()
-        other.writer.close()
-
-
-async def test_a_file_that_was_cut_ends_the_connection(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = CountingFile(tmp_path, LONG[:100_000])
-
-    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
-        return [(200_000).to_bytes(4, "big"), FileRegion(file, 0, 200_000)]
-
-    async with serving(handle) as server:
-        client = await Client.to(server)
-        client.writer.write(frame(b"x"))
-        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await client.answer()
-        client.writer.close()
-    assert "ends before the bytes that were to be sent" in caplog.text
-
-
-async def test_a_peer_that_leaves_while_a_file_is_sent_is_no_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = CountingFile(tmp_path, LONG)
-    ended = asyncio.Event()
-
-    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
-        connection.on_closed = ended.set
-        return [len(LONG).to_bytes(4, "big"), FileRegion(file, 0, len(LONG))]
-
-    async with serving(handle) as server:
-        client = await Client.to(server)
-        client.writer.write(frame(b"x"))
-        await client.reader.readexactly(1000)
-        client.writer.transport.abort()
-        async with asyncio.timeout(10):
-            await ended.wait()
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_connections_per_ip_are_limited(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,6 @@ Invariants:
   * Answers leave in the order of their requests, also when later ones are ready first.
   * No frame is handled while an answer is owed that blocks the next one (Kafka mutes the channel), or while earlier
     output has not gone to the kernel: a peer that does not read costs one answer, not many.
-  * Parts of a file go past the transport to the socket, and only while the transport holds nothing back: order is kept.
   * One turn of the loop handles a bounded number of frames of one connection.
   * Memory held for a peer is its bytes that came (see `FrameBuffer`), READ_AHEAD bytes of waiting requests, the requests
     whose answers it does not wait for (PENDING_BYTES_MAX and one more), and its answers: one that is being sent, and
@@ -32,7 +31,8 @@ from ottla.file_region import Buffer, FileRegion, Sendable
 from ottla.network.frame_buffer import FrameBuffer
 from ottla.network.http import HttpConversation, HttpSite
 from ottla.network.limits import ByteBudget, NetworkLimits
-from ottla.network.output import JOIN_MAX, PIECE, split
+from ottla.network.outflow import Outflow
+from ottla.network.output import JOIN_MAX, split
 
 if TYPE_CHECKING:
     from ottla.observability.metrics import NetworkMetrics
@@ -72,8 +72,6 @@ PENDING_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of requests whose answers are owed while the next ones are handled: four of a producer's largest, by default."""
 ADMIT_MIN = 64 * 1024
 """Half-read frames up to this size are not counted against `queued.max.request.bytes`."""
-WAITING_PIECE = 64 * 1024
-"""Bytes of a file that wait in the transport's hands until a full socket has room again."""
 RECEIVE_SIZE = 256 * 1024
 WAIT_MIN = 64 * 1024
 WAIT_MAX = 512 * 1024
@@ -130,6 +128,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_loop",
         "_low_water",
         "_out",
+        "_outflow",
         "_owed",
         "_paused",
         "_pending_bytes",
@@ -137,7 +136,6 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_socket",
         "_socket_fd",
         "_transport",
-        "_unsent",
         "last_active",
         "listener",
         "local_host",
@@ -156,7 +154,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._http: HttpConversation | None = None
         self._owed: deque[list[Sendable] | asyncio.Future[list[Sendable] | None]] | None = None
         self._out: list[Sendable] = []
-        self._unsent: deque[Sendable] | None = None
+        self._outflow: Outflow | None = None
         self._admitted = 0
         self._low_water = 1
         self._socket: Any = None
@@ -240,7 +238,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 cast("asyncio.Future[object]", reply).cancel()
         if self._http is not None:
             self._http.abandon()
-        self._buffer = self._unsent = None
+        self._buffer = self._outflow = None
         self._out = []
         self._give_back()
         self._host.budget.forget(self._on_budget)
@@ -253,14 +251,25 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._blocked |= _UNSENT
 
     def resume_writing(self) -> None:
-        """Everything handed over so far has gone out."""
-        self._blocked &= ~_UNSENT
+        """Everything handed over so far has gone out.
+
+        Going on is for later: asyncio's transports do not bear being closed inside this call.
+        """
         self.last_active = self._host.now
-        if self._unsent:
-            self._send_unsent()
-        if self._closing is not None and not self._unsent and self._transport is not None:
-            self._transport.close()
-        self._advance()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Send what is left; when all of it is with the transport, handle the next frames or close."""
+        transport = self._transport
+        if transport is None or transport.get_write_buffer_size():
+            return
+        self._blocked &= ~_UNSENT
+        if self._outflow is not None:
+            self._send_on()
+        if self._closing is not None:
+            self._close_when_sent()
+        else:
+            self._advance()
 
     # -- for handlers and the server --------------------------------------------------------------------------------
 
@@ -275,10 +284,9 @@ class BrokerConnection(asyncio.BufferedProtocol):
             self._closing = reason
             if self._out:
                 self._flush()
-            if self._unsent:
-                self._pause()  # resume_writing closes when the last piece has been handed over
-            elif self._transport is not None:
-                self._transport.close()
+            if self._outflow is not None:
+                self._pause()
+            self._close_when_sent()
 
     def abort(self, reason: str) -> None:
         """Close at once, dropping what has not been sent."""
@@ -300,11 +308,13 @@ class BrokerConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        unsent = transport.get_write_buffer_size() + sum(map(len, self._unsent or ()))
+        outflow = self._outflow
+        unsent = transport.get_write_buffer_size() + (len(outflow) if outflow is not None else 0)
         if unsent != self._progress:
             self._progress = unsent
             self.last_active = now
-        if self._owed or self._blocked & _STARTING:  # the peer waits for us, not we for it
+        if self._owed or self._blocked & _STARTING or (outflow is not None and outflow.waits_for_disk):
+            # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active
         if self._low_water > 1 and idle >= interval:
@@ -568,73 +578,36 @@ class BrokerConnection(asyncio.BufferedProtocol):
         for buffer in out:
             size += len(buffer)
         self._host.metrics.bytes_sent += size
-        if not self._unsent and size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
-            transport.write(cast(bytes, out[0]) if len(out) == 1 else b"".join(cast("list[bytes]", out)))
-        else:
-            try:
-                pieces = split(out)
-            except (OSError, EOFError) as error:
-                self._cannot_send(error)
+        outflow = self._outflow
+        if outflow is None:
+            if size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
+                transport.write(cast(bytes, out[0]) if len(out) == 1 else b"".join(cast("list[bytes]", out)))
                 return
-            if self._unsent:
-                self._unsent.extend(pieces)
-            else:
-                self._unsent = pieces
-                self._send_unsent()
+            outflow = self._outflow = Outflow(transport, self._socket_fd, self._go_on)
+            outflow.add(split(out))
+            self._send_on()
+        else:
+            outflow.add(split(out))
 
-    def _send_unsent(self) -> None:
-        """Hand pieces to the transport until the kernel takes no more; it copies what is left of one piece only."""
-        unsent, transport = self._unsent, self._transport
-        assert unsent is not None
-        while unsent and not self._blocked & _UNSENT and transport is not None:
-            piece = unsent.popleft()
-            if isinstance(piece, FileRegion):
-                rest = self._send_region(piece)
-                if rest is not None:
-                    unsent.appendleft(rest)
-            else:
-                transport.write(cast(bytes, piece))
-        if unsent:
-            self._blocked |= _UNSENT
-        elif self._unsent is not None:
-            self._unsent = None
-
-    def _send_region(self, region: FileRegion) -> FileRegion | None:
-        """Send a part of a file; return the rest, if any.
-
-        The kernel moves the bytes, until the socket is full. Then one small piece takes the way through the transport,
-        which waits until the socket has room again and says so.
-        """
-        assert self._transport is not None
-        if self._transport.is_closing():  # it has begun to drop what it is given: nothing may go past it
-            if self._unsent is not None:
-                self._unsent.clear()
-            return None
+    def _send_on(self) -> None:
+        """Send what a large answer has left; frames wait until it is with the transport."""
+        outflow, transport = self._outflow, self._transport
+        if outflow is None or transport is None:
+            return
         try:
-            if self._socket_fd >= 0 and not self._transport.get_write_buffer_size():
-                try:
-                    count = region.send(self._socket_fd, PIECE)
-                except BlockingIOError:
-                    piece = region.read(WAITING_PIECE)
-                else:
-                    return region.after(count) if count < len(region) else None
+            if outflow.advance():
+                self._outflow = None
             else:
-                piece = region.read(PIECE)
+                self._blocked |= _UNSENT
         except (OSError, EOFError) as error:
-            self._cannot_send(error)
-            return None
-        self._transport.write(piece)
-        return region.after(len(piece)) if len(piece) < len(region) else None
+            self._outflow = None
+            self._blocked |= _UNSENT  # for good: nothing more is handled
+            self.abort("" if isinstance(error, ConnectionError) else f"an answer could not be sent: {error}")
 
-    def _cannot_send(self, error: Exception) -> None:
-        """Half an answer is out, and the rest cannot be read, or nobody takes it: only an end of the connection tells."""
-        if self._unsent is not None:
-            self._unsent.clear()
-        self._blocked |= _UNSENT  # for good: nothing more is handled
-        if self._transport is not None:
-            if not isinstance(error, ConnectionError):
-                self._closing = self._closing or f"an answer could not be sent: {error}"
-            self._transport.abort()
+    def _close_when_sent(self) -> None:
+        """End the connection once everything is with the transport, which sends it first."""
+        if self._outflow is None and self._transport is not None:
+            self._transport.close()
 
     def _answer_http(self) -> None:
         """Answer the HTTP requests that have arrived, slice by slice where the answer is long."""

@@ -1,4 +1,4 @@
-"""How answers are cut for sending: few system calls, no copies of large bodies, bounded work per loop turn.
+"""How answers are cut for sending: few system calls, no copies of large bodies.
 
 asyncio's transports have one `write(bytes-like)`: what the kernel does not take is copied into their own buffer (and
 before Python 3.12 `writelines` joins everything first). So small buffers are joined into one, a large body is passed
@@ -6,7 +6,7 @@ as slices of itself, and its head is joined with the first bytes of the body so 
 own. Measured with `benchmarks/network_echo.py`, bodies of 1 MB, CPU s/GB: everything joined 1.2, head and body written
 apart 0.14-0.20, cut as here 0.11-0.19, `sendmsg` past the transport 0.10-0.17; in pieces of 128 KiB 0.23-0.33.
 
-A `FileRegion` (records that lie in a file) stays what it is: the connection gives it to the socket past the transport.
+A `FileRegion` (records that lie in a file) stays what it is: `Outflow` gives it to the socket past the transport.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ PIECE = 2 * 1024 * 1024
 
 
 def split(buffers: Iterable[Sendable]) -> deque[Sendable]:
-    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, joining only small ones; regions stay whole.
-
-    Raises:
-        OSError, EOFError: the start of a region, which goes with the head, could not be read.
-    """
+    """Cut the concatenation of `buffers` into pieces of at most PIECE bytes, joining only small ones; regions stay whole."""
     pieces: deque[Sendable] = deque()
     small: list[Buffer] = []
     small_size = 0
@@ -37,12 +33,13 @@ def split(buffers: Iterable[Sendable]) -> deque[Sendable]:
         size = len(buffer)
         if isinstance(buffer, FileRegion):
             if small:
-                taken = min(max(HEAD - small_size, 0), size)
-                small.append(buffer.read(taken))
+                start = _read_start(buffer, HEAD - small_size)
+                small.append(start)
                 pieces.append(b"".join(small))
                 small, small_size = [], 0
-                buffer = buffer.after(taken)
-            pieces.append(buffer)
+                buffer = buffer.after(len(start))
+            if buffer:
+                pieces.append(buffer)
             continue
         if size + small_size <= JOIN_MAX:
             small.append(buffer)
@@ -64,3 +61,13 @@ def split(buffers: Iterable[Sendable]) -> deque[Sendable]:
     if small:
         pieces.append(b"".join(small) if len(small) > 1 else small[0])
     return pieces
+
+
+def _read_start(region: FileRegion, size_max: int) -> Buffer:
+    """Return what may go with the head of an answer; nothing if it is not to be had now: whoever sends the rest sees why."""
+    if size_max <= 0:
+        return b""
+    try:
+        return region.read_nowait(size_max) or b""
+    except OSError:
+        return b""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ottla.file_region import FileRegion
 
 if TYPE_CHECKING:
+    from ottla.offload import Offload
     from ottla.storage.files import Buffer, File
 
 #: Slices from this size on are sent without being read. Below, one call for head and records is cheaper than two.
@@ -54,15 +55,18 @@ class LogSlice:
             return b""
         return self.file.pread_nowait(self.size, self.position)
 
-    def unread(self) -> FileRegion | None:
+    def unread(self, offload: Offload) -> FileRegion | None:
         """Return a large slice as it is, for a socket, if its bytes are in memory; None: it has to be read.
+
+        Args:
+            offload: where it is read if its bytes are in memory no more when their turn comes.
 
         Raises:
             OSError: the disk failed.
         """
         if self.file is None or self.size < REGION_MIN or not self.file.is_cached(self.size, self.position):
             return None
-        return FileRegion(self.file, self.position, self.size)
+        return FileRegion(self.file, self.position, self.size, offload)
 
 
 class Tail:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 INVALID_HIGH_WATERMARK = -1
 TOPIC_IDS_SINCE = 13
 LEADER_TOLD_SINCE = 16
+REGIONS_MAX = 64
+"""Slices of one answer that are sent without being read: each keeps a file open until the peer has taken it."""
 
 
 class _Found(NamedTuple):
@@ -302,9 +304,15 @@ class FetchHandler:
 
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
         cold: list[tuple[_Found, LogSlice]] = []
+        regions = 0
         for one, part in found.slices:
             try:
-                records = part.unread() or part.read_nowait()
+                records: Buffer | FileRegion | None = None
+                if regions < REGIONS_MAX:
+                    records = part.unread(one.partition.offload)
+                    regions += records is not None
+                if records is None:
+                    records = part.read_nowait()
             except OSError as error:
                 _refuse(one, found, one.partition.on_io_error(error))
                 continue
