@@ -21,6 +21,7 @@ import pytest
 from ottla.broker.broker import Broker, Surroundings
 from ottla.broker.config import BrokerConfig
 from ottla.broker.replicas.disk_pace import SLOW_MS
+from ottla.broker.replicas.shared_hops import LANES
 from ottla.clock import SystemClock
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.errors import ErrorCode
@@ -273,10 +274,10 @@ async def hung_writes(directory: Path, hung_partitions: int) -> None:
         gate.hang()
         writers = [await node.connect() for _ in range(hung_partitions)]
         answers = [produce(client, "t", partition) for partition, client in enumerate(writers)]
-        await until_waiting(gate, min(hung_partitions, WORKERS))
+        await until_waiting(gate, min(hung_partitions, LANES))
 
         await others_are_served(node, member, reader, "t")
-        assert gate.waiting >= min(hung_partitions, WORKERS)
+        assert gate.waiting >= min(hung_partitions, LANES)
         assert gate.waited_on_loop == 0
         assert not any(answer.done() for answer in answers)
 

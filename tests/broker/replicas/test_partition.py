@@ -13,8 +13,9 @@ import pytest
 from ottla.broker.replicas.disk_pace import BRIEF_MS, CALM_MS, QUEUED_BYTES_MAX, SLOW_MS, DiskPace
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.purgatory import FetchWaiter
+from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
-from ottla.offload import InlineOffload
+from ottla.offload import InlineOffload, Offload
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
 from ottla.storage.group_commit import Then
@@ -67,8 +68,12 @@ class Bench:
     """A partition with everything around it in the test's hands."""
 
     def __init__(
-        self, flush_messages: int = LogConfig().flush_messages, lock: AbstractContextManager[object] | None = None
+        self,
+        flush_messages: int = LogConfig().flush_messages,
+        lock: AbstractContextManager[object] | None = None,
+        disk: Offload | None = None,
     ) -> None:
+        self.disk = disk or InlineOffload()
         self.clock = HandClock()
         self.commits = HandCommits()
         self.pace = DiskPace()
@@ -77,16 +82,28 @@ class Bench:
         self.log = PartitionLog.open(
             self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now, lock=lock
         )
-        self.partition = Partition(
-            self.log,
+        self.hops = SharedHops(self.disk)
+        self.partition = self._partition_of(self.log)
+
+    def another(self, topic: str) -> Partition:
+        """Return another partition on the same disk."""
+        tp = TopicPartition(topic, 0)
+        log = PartitionLog.open(self.files, f"data/{topic}-0", tp, LogConfig(), now_ms=self.clock.now)
+        return self._partition_of(log)
+
+    def _partition_of(self, log: PartitionLog) -> Partition:
+        partition = Partition(
+            log,
             bytes(16),
             commits=self.commits,
             pace=self.pace,
+            hops=self.hops,
             unpacking=asyncio.Lock(),
-            offload=InlineOffload(),
+            offload=self.disk,
             clock=self.clock,
         )
-        self.partition.become_leader(3)
+        partition.become_leader(3)
+        return partition
 
     def append(self, count: int = 1) -> AppendInfo:
         info = self.partition.append(batch(count))
@@ -252,15 +269,86 @@ class HandOffload(InlineOffload):
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
+        self.hops = 0
 
     async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        self.hops += 1
         await self.go.wait()
         return function(*args, **kwargs)
 
 
+async def test_what_waits_for_a_slow_disk_shares_hops_to_a_thread() -> None:
+    bench = Bench(disk=(disk := HandOffload()))
+    other = bench.another("payments")
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    waiting = [partition.append(batch()) for _ in range(5) for partition in (bench.partition, other)]
+    disk.go.set()
+    for number, info in enumerate(waiting):
+        assert isinstance(info, asyncio.Future)
+        assert (await info).last_offset == number // 2
+    assert disk.hops == 1
+
+
+async def test_who_waits_for_a_thread_that_changes_its_log_holds_up_no_other_partition() -> None:
+    class Threads(InlineOffload):
+        async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            return await asyncio.to_thread(function, *args, **kwargs)
+
+    lock = threading.RLock()
+    bench = Bench(lock=lock, disk=Threads())
+    other = bench.another("payments")
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    with lock:
+        stuck = bench.partition.append(batch())
+        async with asyncio.timeout(20):
+            for offset in range(5):
+                info = other.append(batch())
+                assert isinstance(info, asyncio.Future)
+                assert (await info).last_offset == offset
+        assert isinstance(stuck, asyncio.Future)
+        assert not stuck.done()
+    assert (await asyncio.wait_for(stuck, 20)).last_offset == 0
+
+
+async def test_a_write_that_took_long_is_answered_before_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(disk=(disk := HandOffload()))
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    append = PartitionLog.append_as_leader_nowait
+
+    def append_slowly(*args: Any, **kwargs: Any) -> Any:
+        bench.clock.now += SLOW_MS
+        return append(*args, **kwargs)
+
+    monkeypatch.setattr(PartitionLog, "append_as_leader_nowait", append_slowly)
+    waiting = [bench.partition.append(batch()) for _ in range(3)]
+    disk.go.set()
+    for offset, info in enumerate(waiting):
+        assert isinstance(info, asyncio.Future)
+        assert (await info).last_offset == offset
+    assert disk.hops == 3
+
+
+async def test_a_queue_ends_while_new_batches_go_on_coming() -> None:
+    bench = Bench(disk=(disk := HandOffload()))
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    waiting = [bench.partition.append(batch())]
+    await asyncio.sleep(0)
+    waiting += [bench.partition.append(batch()) for _ in range(100)]
+    bench.clock.now += BRIEF_MS
+    disk.go.set()
+    for _ in range(100):
+        if isinstance(info := bench.partition.append(batch()), AppendInfo):
+            break
+        waiting.append(info)
+        await asyncio.sleep(0)
+    assert isinstance(info, AppendInfo), "batches that come one a turn do not keep the queue alive"
+    for offset, queued in enumerate(waiting):
+        assert isinstance(queued, asyncio.Future)
+        assert (await queued).last_offset == offset
+
+
 async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_give_up() -> None:
-    bench = Bench()
-    bench.partition._offload = offload = HandOffload()
+    bench = Bench(disk=(offload := HandOffload()))
     bench.pace.on_write(SLOW_MS, bench.clock.now)
     size = len(batch())
     begun, given_up, last = (bench.partition.append(batch()) for _ in range(3))
@@ -285,8 +373,8 @@ async def test_what_waits_for_a_slow_disk_is_bounded_and_dropped_by_those_who_gi
 
 async def test_a_queue_that_has_begun_goes_on_on_the_loop_once_nothing_keeps_it_off() -> None:
     lock = threading.RLock()
-    bench = Bench(lock=lock)
-    bench.partition._offload = HandOffload()  # which nobody lets go: whatever went there would wait for ever
+    # Nobody lets the disk go: whatever went there would wait for ever.
+    bench = Bench(lock=lock, disk=HandOffload())
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -308,8 +396,7 @@ async def test_a_queue_that_has_begun_goes_on_on_the_loop_once_nothing_keeps_it_
 
 async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_log() -> None:
     lock = threading.RLock()
-    bench = Bench(lock=lock)
-    bench.partition._offload = offload = HandOffload()
+    bench = Bench(lock=lock, disk=(offload := HandOffload()))
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.replicas.disk_pace import DiskPace
 from ottla.broker.replicas.partition import Partition
+from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.cluster.image import TOPICS
 from ottla.errors import ErrorCode, KafkaStorageError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
@@ -57,7 +58,7 @@ class ReplicaManager:
         self._topic_config = topic_config
         self._offload = offload
         self._clock = clock
-        self._paces: dict[str, DiskPace] = {}
+        self._disks: dict[str, tuple[DiskPace, SharedHops]] = {}
         self._unpacking = asyncio.Lock()
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._failed: dict[tuple[str, int], str] = {}
@@ -145,13 +146,18 @@ class ReplicaManager:
                 continue
             self._failed.pop(topic_partition, None)
             directory = self._logs.directory_of(topic_partition)
+            offload = self._logs.offload_of(directory)
+            if directory not in self._disks:
+                self._disks[directory] = DiskPace(), SharedHops(offload)
+            pace, hops = self._disks[directory]
             partition = Partition(
                 log,
                 topic_id,
                 commits=self._logs.commits_of(log),
                 unpacking=self._unpacking,
-                pace=self._paces.setdefault(directory, DiskPace()),
-                offload=self._logs.offload_of(directory),
+                pace=pace,
+                hops=hops,
+                offload=offload,
                 clock=self._clock,
             )
             self._partitions[topic_partition] = partition

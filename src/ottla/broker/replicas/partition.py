@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ottla.broker.replicas.append_queue import AppendQueue, QueuedAppend
 from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import (
     CorruptMessageError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.replicas.disk_pace import DiskPace
     from ottla.broker.replicas.purgatory import FetchWaiter
+    from ottla.broker.replicas.shared_hops import SharedHops
     from ottla.clock import Clock
     from ottla.offload import Offload
     from ottla.storage.log import AppendInfo, PartitionLog
@@ -70,20 +72,12 @@ class CommitWaiter(Protocol):
         ...
 
 
-class _Queued(NamedTuple):
-    """An append that waits for its turn. `heavy`: it unpacks to much."""
-
-    records: bytearray
-    origin: AppendOrigin
-    api_version: int | None
-    transaction_version: int
-    heavy: bool
-
-
 class Partition:
     """One partition this broker leads.
 
     Args:
+        pace, hops, offload: of its log directory, shared by all partitions there: whether the disk is slow, how appends
+            leave the loop then, and where whatever else waits for it runs.
         unpacking: held while a batch that grows large is unpacked off the loop; shared by all partitions, so that
             no more than one of them is in memory.
 
@@ -96,10 +90,10 @@ class Partition:
         "_commits",
         "_committing",
         "_high_watermark_waiters",
+        "_hops",
         "_offload",
         "_pace",
         "_queue",
-        "_queue_task",
         "_unpacking",
         "_unsynced_bytes",
         "fetch_waiters",
@@ -116,6 +110,7 @@ class Partition:
         *,
         commits: Commits,
         pace: DiskPace,
+        hops: SharedHops,
         unpacking: asyncio.Lock,
         offload: Offload,
         clock: Clock,
@@ -130,11 +125,11 @@ class Partition:
         self._committing = False
         self._unsynced_bytes = 0
         self._pace = pace
+        self._hops = hops
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
-        self._queue: dict[asyncio.Future[AppendInfo], _Queued] = {}
-        self._queue_task: asyncio.Task[None] | None = None
+        self._queue: AppendQueue | None = None
 
     @property
     def offload(self) -> Offload:
@@ -185,12 +180,20 @@ class Partition:
         now_ms = self._clock.monotonic_ms()
         pace = self._pace
         heavy = _is_heavy(records)
-        if not heavy and self._queue_task is None and not pace.is_slow(now_ms):
+        if not heavy and self._queue is None and not pace.is_slow(now_ms):
             info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
             if info is not None:
-                self._on_appended(len(records))
+                self.on_appended(len(records))
                 return info
-        return self._append_later(_Queued(bytearray(records), origin, api_version, transaction_version, heavy))
+        if not pace.has_room(len(records)):
+            raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
+        future: asyncio.Future[AppendInfo] = asyncio.get_running_loop().create_future()
+        if self._queue is None:
+            self._queue = AppendQueue(self, pace, self._hops, self._unpacking, self._offload)
+        self._queue.add(
+            QueuedAppend(bytearray(records), origin, api_version, transaction_version, heavy=heavy, future=future)
+        )
+        return future
 
     def _append_nowait(
         self,
@@ -222,7 +225,7 @@ class Partition:
         """
         log = self.log
         started_ms = self._clock.monotonic_ms()
-        if self._queue_task is not None or self._pace.is_slow(started_ms):
+        if self._queue is not None or self._pace.is_slow(started_ms):
             return None
         if _is_heavy(records):
             return None
@@ -233,7 +236,7 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(started_ms, waits)
-            self._on_appended(len(records))
+            self.on_appended(len(records))
         return info
 
     def _waits(self, now_ms: int) -> int:
@@ -250,69 +253,29 @@ class Partition:
         if ended_ms - started_ms >= SLOW_MS and self._clock.thread_waits() != waits:
             self._pace.on_write(ended_ms - started_ms, ended_ms)
 
-    def _append_later(self, queued: _Queued) -> asyncio.Future[AppendInfo]:
-        size = len(queued.records)
-        if not self._pace.has_room(size):
-            raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[AppendInfo] = loop.create_future()
-        future.add_done_callback(self._on_append_ended)
-        self._queue[future] = queued
-        self._pace.queued_bytes += size
-        if self._queue_task is None:
-            self._queue_task = loop.create_task(self._drain_queue())
-        return future
+    # -- what waits (`Appender`)
 
-    def _on_append_ended(self, future: asyncio.Future[AppendInfo]) -> None:
-        """Whoever asked may be gone by then (a request that timed out, a connection that ended)."""
-        if not future.cancelled():
-            future.exception()
-            return
-        dropped = self._queue.pop(future, None)
-        if dropped is not None:
-            self._pace.queued_bytes -= len(dropped.records)
+    def may_append_on_loop(self) -> bool:
+        """Whether the disk is quick."""
+        return not self._pace.is_slow(self._clock.monotonic_ms())
 
-    async def _drain_queue(self) -> None:
+    def append_queued_nowait(self, queued: QueuedAppend, records: bytearray) -> AppendInfo | None:
+        """Append on the loop; None: nothing was done, another thread changes the log."""
+        return self._append_nowait(
+            records, queued.origin, queued.api_version, queued.transaction_version, self._clock.monotonic_ms()
+        )
+
+    def append_queued(self, queued: QueuedAppend, records: bytearray, *, wait: bool) -> tuple[AppendInfo | None, int]:
+        """Append on a thread; tell how long it took, too.
+
+        It is timed there: the loop would count how long the thread waited for its turn.
+        """
+        started_ms = self._clock.monotonic_ms()
+        waits = self._clock.thread_waits()
+        append = self.log.append_as_leader if wait else self.log.append_as_leader_nowait
         try:
-            while self._queue:
-                future = next(iter(self._queue))
-                queued = self._queue[future]
-                if future.cancelled():  # `_on_append_ended` takes it out, a turn later
-                    await asyncio.sleep(0)
-                    continue
-                del self._queue[future]
-                try:
-                    info = await self._append_queued(queued)
-                except Exception as error:
-                    if not future.done():
-                        future.set_exception(error)
-                else:
-                    if not future.done():
-                        future.set_result(info)
-                    self._on_appended(len(queued.records))
-                finally:
-                    self._pace.queued_bytes -= len(queued.records)
-        finally:
-            self._queue_task = None
-
-    async def _append_queued(self, queued: _Queued) -> AppendInfo:
-        """Append what has waited: off the loop only if it has to be, or a queue that has begun would never run empty."""
-        records, origin, api_version, transaction_version, heavy = queued
-        if heavy:
-            async with self._unpacking:
-                return await self._offload.run(self._append_now, queued)
-        await asyncio.sleep(0)  # others first
-        now_ms = self._clock.monotonic_ms()
-        if not self._pace.is_slow(now_ms):
-            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
-            if info is not None:
-                return info
-        return await self._offload.run(self._timed, queued)
-
-    def _append_now(self, queued: _Queued) -> AppendInfo:
-        try:
-            return self.log.append_as_leader(
-                queued.records,
+            info = append(
+                records,
                 leader_epoch=self.leader_epoch,
                 origin=queued.origin,
                 now_ms=self._clock.wall_ms(),
@@ -321,17 +284,17 @@ class Partition:
             )
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
-
-    def _timed(self, queued: _Queued) -> AppendInfo:
-        """Append on a thread, and time it there: the loop would count how long the thread waited for its turn, too."""
-        started_ms = self._clock.monotonic_ms()
-        waits = self._clock.thread_waits()
-        try:
-            return self._append_now(queued)
         finally:
-            self._time_write(started_ms, waits)
+            if not queued.heavy:
+                self._time_write(started_ms, waits)
+        return info, self._clock.monotonic_ms() - started_ms
 
-    def _on_appended(self, byte_count: int) -> None:
+    def on_queue_empty(self) -> None:
+        """Nothing waits any more: appends need no queue."""
+        self._queue = None
+
+    def on_appended(self, byte_count: int) -> None:
+        """The log has grown."""
         if self.log.config.flush_messages == 1:
             self._unsynced_bytes += byte_count
             self._start_commit()
