@@ -148,6 +148,43 @@ def test_a_member_is_not_thrown_out_for_what_it_was_never_told() -> None:
     in_group_world(main, config=NO_WAIT)
 
 
+def test_who_is_refused_the_place_of_an_instance_does_not_keep_that_there_for_ever() -> None:
+    """1. A static member leaves for a while. 2. One that would take its place is refused. 3. Its session ends as it would have."""
+
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a", instance_id="i")
+        await beat(world, "a", -2, instance_id="i")
+        refused = await join(world, "b", instance_id="i", subscribed_topic_regex="x**")
+        assert refused.error_code == ErrorCode.INVALID_REGULAR_EXPRESSION
+        assert [each.member_id for each in (await describe(world)).members] == ["a"]
+        await asyncio.sleep(NO_WAIT.consumer_session_timeout_ms.value / 1000 + 1)
+        assert (await describe(world)).members == []
+
+    in_group_world(main, config=NO_WAIT)
+
+
+def test_who_is_refused_does_not_disturb_the_classic_group_it_would_have_converted() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        subscription = b"\0\1" + b"\0\0\0\1" + b"\0\6orders" + b"\0\0\0\0" + b"\0\0\0\0"
+        request = JoinGroupRequest(
+            group_id="g",
+            session_timeout_ms=30_000,
+            rebalance_timeout_ms=30_000,
+            protocol_type="consumer",
+            protocols=[JoinGroupRequestProtocol(name="range", metadata=subscription)],
+        )
+        request.member_id = (await world.handle(9, request)).member_id
+        waiting = asyncio.ensure_future(world.handle(9, request))
+        await asyncio.sleep(0.1)
+        refused = await join(world, "b", subscribed_topic_regex="x**")
+        assert refused.error_code == ErrorCode.INVALID_REGULAR_EXPRESSION
+        assert (await waiting).error_code == ErrorCode.NONE
+
+    in_group_world(main, config=NO_WAIT)
+
+
 def test_the_epoch_before_is_accepted_from_a_member_that_lost_an_answer() -> None:
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 2)

@@ -108,6 +108,8 @@ class ClassicMembers:
         )
         names_changed = consumers.write_subscription(group, before, after, written)
         regex_update = consumers.regexes.update(group, before, after, written, now_ms)
+        if is_unknown and replaced is not None:
+            consumers.cancel_timers(group_id, replaced.member_id)
         changed = names_changed or regex_update is not RegexUpdate.NONE
         epoch = group.group_epoch
         if changed or group.needs_refresh:

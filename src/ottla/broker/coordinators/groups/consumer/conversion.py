@@ -62,6 +62,8 @@ class Conversion:
     def to_consumer(self, group: Group, written: list[CoordinatorRecord], now_ms: int) -> ConsumerGroup:
         """Return a classic group as a consumer group; the records that make it one are added to `written`.
 
+        Nothing has changed by that; once it is sure that they will be written, `take_over` follows.
+
         Raises:
             GroupIdNotFoundError: that is not allowed, or not possible.
         """
@@ -69,7 +71,6 @@ class Conversion:
         group_id = group.group_id
         if group.is_empty:
             written += group.tombstones()
-            self._membership.on_deleted(group)
             return ConsumerGroup(group_id, Timeline(tracks=False))
         if not self._config.consumer_migration_policy.can_upgrade:
             raise GroupIdNotFoundError(
@@ -92,7 +93,6 @@ class Conversion:
                 f"Cannot upgrade classic group {group_id} to consumer group because the embedded consumer protocol is "
                 "malformed."
             ) from None
-        self._membership.send_away(group)
         written += group.tombstones()
         members = converted.members.values()
         written += [records.member(group_id, member) for member in members]
@@ -104,12 +104,18 @@ class Conversion:
         ]
         written.append(records.target_epoch(group_id, epochs.assignment_epoch, 0))
         written += [records.current(group_id, member) for member in members]
-        for member in members:
-            assert member.classic is not None
-            self._consumers.schedule_session(group_id, member.member_id, member.classic.session_timeout_ms)
-        self.upgrades += 1
-        logger.info("group %s: a classic group with %d members becomes a consumer group", group_id, len(members))
         return converted
+
+    def take_over(self, group: ClassicGroup, converted: ConsumerGroup) -> None:
+        """A classic group with members becomes a consumer group: who waits in it is answered, and its members are watched."""
+        self._membership.send_away(group)
+        for member in converted.members.values():
+            assert member.classic is not None
+            self._consumers.schedule_session(group.group_id, member.member_id, member.classic.session_timeout_ms)
+        self.upgrades += 1
+        logger.info(
+            "group %s: a classic group with %d members becomes a consumer group", group.group_id, len(converted.members)
+        )
 
     def _converted(self, group: ClassicGroup) -> ConsumerGroup:
         image = self._consumers.image()

@@ -147,6 +147,7 @@ class ConsumerGroups:
         )
         self.check_size(group, request.member_id)
         member_id = request.member_id or uuid_to_text(self.parts.dice.getrandbits(128).to_bytes(16, "big"))
+        replaced = None if request.instance_id is None else group.static_member(request.instance_id)
         if request.instance_id is None:
             before = (
                 (group.members.get(member_id) or ConsumerMember(member_id))
@@ -167,8 +168,14 @@ class ConsumerGroups:
         after = _changed(before, request)
         names_changed = self.write_subscription(group, before, after, written)
         regex_update = self.regexes.update(group, before, after, written, now_ms)
+        # Nothing above may touch timers or whoever waits: a request that is refused changes nothing. Nothing below refuses.
+        was = self.parts.groups.get(request.group_id)
+        is_converted = isinstance(was, ClassicGroup) and bool(group.members)
+        if isinstance(was, ClassicGroup) and is_converted:
+            self.conversion.take_over(was, group)
+        if joins and replaced is not None:
+            self.cancel_timers(request.group_id, replaced.member_id)
         epoch = group.group_epoch
-        is_converted = isinstance(self.parts.groups.get(request.group_id), ClassicGroup) and bool(group.members)
         # A group that was a classic one is assigned anew in any case: its members may not have seen how topics have grown.
         bump = names_changed or regex_update is RegexUpdate.RESOLVED or is_converted
         if bump or group.needs_refresh:
@@ -274,6 +281,8 @@ class ConsumerGroups:
     ) -> ConsumerMember:
         """Return the static member as it was before this request; one that comes back takes the place of its instance.
 
+        The timers of the member in whose place it comes are the caller's, once the request cannot be refused any more.
+
         Raises:
             KafkaError: UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, UNRELEASED_INSTANCE_ID, or what `check` says.
         """
@@ -296,7 +305,6 @@ class ConsumerGroups:
         written.append(records.member(group_id, replacing))
         written.append(records.target(group_id, member_id, group.target_of(existing.member_id, None)))
         written.append(records.current(group_id, replacing))
-        self.cancel_timers(group_id, existing.member_id)
         return replacing
 
     def write_subscription(
