@@ -50,7 +50,7 @@ from ottla.storage.retention import expired_segments
 from ottla.storage.rolling import should_roll
 from ottla.storage.segment import CLEANED_SUFFIX, DELETED_SUFFIX, SNAPSHOT_SUFFIX, SWAP_SUFFIX, Segment, file_name
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
-from ottla.storage.validation import is_taken_as_it_is, look_into, validate_batch
+from ottla.storage.validation import is_taken_as_it_is, look_into, ordinary_packed_header, validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
@@ -381,24 +381,28 @@ class PartitionLog:
         if acquire is not None and not acquire(False):
             return None
         try:
-            packed = records[ATTRIBUTES_END] & COMPRESSION_MASK
-            seen = look_into(records, self.config) if packed else kernels.check_batch(records, crc32c)
-            if seen is None or self._failure is not None or failpoints.ENABLED:
-                return None
-            fields, null_keys, smallest = seen
-            _, length, _, _, _, attributes, delta, _, max_timestamp, producer_id, producer_epoch, sequence, _ = fields
             config = self.config
+            active = self._active
+            if (
+                self._failure is not None
+                or failpoints.ENABLED
+                or not active.is_warm
+                or leader_epoch != self.leader_epochs.latest
+            ):
+                return None
+            packed = records[ATTRIBUTES_END] & COMPRESSION_MASK
+            fields: tuple[int, ...] | None
+            if packed:
+                fields = ordinary_packed_header(records, config)
+            else:
+                fields, null_keys, smallest = kernels.check_batch(records, crc32c) or (None, 0, 0)
+            if fields is None:
+                return None
+            _, length, _, _, _, attributes, delta, _, max_timestamp, producer_id, producer_epoch, sequence, _ = fields
             size = len(records)
             first = self.log_end_offset
             end = first + delta + 1
-            active = self._active
-            if (
-                attributes != packed
-                or not active.is_warm
-                or leader_epoch != self.leader_epochs.latest
-                or not is_taken_as_it_is(records, size, null_keys, smallest, max_timestamp, config, now_ms)
-                or not active.surely_fits(size, end - 1, max_timestamp, config)
-            ):
+            if attributes != packed or not active.surely_fits(size, end - 1, max_timestamp, config):
                 return None
             producers = self.producers
             producer = None
@@ -406,6 +410,13 @@ class PartitionLog:
                 producer = producers.plainly_next(producer_id, producer_epoch, sequence)
                 if producer is None:
                     return None
+            if packed:  # last: unpacking costs more than everything else together
+                seen = look_into(records, fields, config)
+                if seen is None:
+                    return None
+                null_keys, smallest = seen
+            if not is_taken_as_it_is(records, size, null_keys, smallest, max_timestamp, config, now_ms):
+                return None
             OFFSET_LENGTH_EPOCH.pack_into(records, 0, first, length, leader_epoch)
             position = self._write(records)
             active.note_batch(position, size, end - 1, max_timestamp, config.index_interval_bytes)

@@ -202,33 +202,41 @@ def _validate_body(
     )
 
 
-def look_into(records: memoryview, config: LogConfig) -> tuple[tuple[int, ...], int, int] | None:
-    """Do as the kernel's `check_batch` for a compressed batch that stays as it is in this topic; None about any other."""
+def ordinary_packed_header(records: memoryview, config: LogConfig) -> tuple[int, ...] | None:
+    """Return the 13 fields of a compressed batch's header if, by them, it may stay as it is in this topic."""
     size = len(records)
     if size <= HEADER_SIZE or size > config.max_message_bytes or config.compression_type != "producer":
         return None
     if config.message_timestamp_type != "CreateTime":  # something changes in every batch: do not unpack it twice
         return None
     fields = HEADER.unpack_from(records)
-    base_offset, length, _, magic, crc, attributes, last_delta, base_timestamp, max_timestamp, producer_id = fields[:10]
+    base_offset, length, _, magic, _, attributes, last_delta, _, _, producer_id = fields[:10]
     sequence, count = fields[11:]
     if base_offset or length != size - LOG_OVERHEAD or magic != MAGIC or not 0 < attributes <= CompressionType.ZSTD:
         return None
     if last_delta < 0 or count != last_delta + 1 or (producer_id > -1 and sequence < 0):
         return None
-    if crc32c(records[CRC_POSITION + 4 :]) != crc:
+    return fields
+
+
+def look_into(records: memoryview, fields: tuple[int, ...], config: LogConfig) -> tuple[int, int] | None:
+    """Unpack a batch with such a header; return as the kernel's `check_batch`: records with a null key, smallest timestamp.
+
+    None: a second look is needed.
+    """
+    if crc32c(records[CRC_POSITION + 4 :]) != fields[4]:
         return None
     room = take_room()
     try:
-        body = decompress_into(room, CompressionType(attributes), records[HEADER_SIZE:], MAX_BODY_SIZE)
-        null_keys, contiguous, smallest, largest, longest = kernels.check_records(body, count, base_timestamp)
+        body = decompress_into(room, CompressionType(fields[5]), records[HEADER_SIZE:], MAX_BODY_SIZE)
+        null_keys, contiguous, smallest, largest, longest = kernels.check_records(body, fields[12], fields[7])
     except (ValueError, OverflowError):
         return None
     finally:
         give_back(room)
-    if not contiguous or largest != max_timestamp or longest > config.max_decompressed_message_bytes:
+    if not contiguous or largest != fields[8] or longest > config.max_decompressed_message_bytes:
         return None
-    return fields, null_keys, smallest
+    return null_keys, smallest
 
 
 def is_taken_as_it_is(
