@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,21 +151,49 @@ async def test_a_disk_that_fails_in_the_middle_of_an_answer_ends_the_connection(
     assert "ends before the bytes that were to be sent" in caplog.text
 
 
+class Taking(asyncio.Transport):
+    """Takes whatever it is given, and tells `written`; holds `held` bytes back already; is closing or not."""
+
+    def __init__(self, written: Callable[[int], None], held: int = 0, closing: bool = False) -> None:
+        self.written = written
+        self.held = held
+        self.closing = closing
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.held
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written(len(data))
+
+
+@pytest.mark.parametrize(("held", "closing"), [(1, False), (0, True)])
+async def test_nothing_goes_past_a_transport_that_holds_something_back_or_is_closing(
+    tmp_path: Path, held: int, closing: bool
+) -> None:
+    file = CountingFile(tmp_path, LONG)
+    written: list[int] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        outflow = Outflow(Taking(written.append, held, closing), ours.fileno(), lambda: None)
+        outflow.add([b"head", file.region(0, 100_000)])
+        assert outflow.advance() is closing
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+    assert not written
+    assert len(outflow) == (0 if closing else 100_004)
+
+
 async def test_a_peer_as_quick_as_we_are_leaves_turns_to_others(tmp_path: Path) -> None:
     file = CountingFile(tmp_path, LONG)
     sent_in_a_turn: list[int] = []
 
-    class Taking(asyncio.Transport):
-        """Takes whatever it is given."""
-
-        def is_closing(self) -> bool:
-            return False
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            sent_in_a_turn[-1] += len(data)
+    def count(size: int) -> None:
+        sent_in_a_turn[-1] += size
 
     done = asyncio.Event()
 
@@ -173,7 +202,7 @@ async def test_a_peer_as_quick_as_we_are_leaves_turns_to_others(tmp_path: Path) 
         if outflow.advance():
             done.set()
 
-    outflow = Outflow(Taking(), -1, go_on)
+    outflow = Outflow(Taking(count), -1, go_on)
     outflow.add([file.region(0, len(LONG))])
     go_on()
     await asyncio.wait_for(done.wait(), 20)

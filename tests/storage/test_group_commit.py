@@ -101,6 +101,31 @@ async def test_a_sync_of_everything_that_says_nothing_of_an_error_is_not_believe
     assert [log.recovery_point for log in bench.logs] == [1] * SHARED_MIN
 
 
+async def test_a_log_whose_flush_cannot_begin_is_no_matter_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(SHARED_MIN + 1)
+    broken = bench.logs[1]
+    begin, flush = PartitionLog.begin_flush, PartitionLog.flush
+
+    def fail(log: PartitionLog) -> None:
+        if log is broken:
+            raise OSError(errno.EIO, "a fault of the test", log.directory)
+
+    def begin_flush(log: PartitionLog, now_ms: int) -> object:
+        fail(log)
+        return begin(log, now_ms)
+
+    def flush_or_fail(log: PartitionLog, **options: int) -> None:
+        fail(log)
+        flush(log, **options)
+
+    monkeypatch.setattr(PartitionLog, "begin_flush", begin_flush)
+    monkeypatch.setattr(PartitionLog, "flush", flush_or_fail)
+    told = await bench.commit(*bench.logs)
+    assert isinstance(told[1], StorageError)
+    assert [told[0], *told[2:]] == [None] * SHARED_MIN
+    assert [log.recovery_point for log in bench.logs] == [2, 1, *[2] * (SHARED_MIN - 1)]
+
+
 async def test_few_logs_are_synced_one_by_one() -> None:
     bench = Bench()
     assert await bench.commit(*bench.logs[1:]) == [None] * (SHARED_MIN - 1)

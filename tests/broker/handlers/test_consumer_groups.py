@@ -149,7 +149,7 @@ def test_a_member_is_not_thrown_out_for_what_it_was_never_told() -> None:
 
 
 def test_who_is_refused_the_place_of_an_instance_does_not_keep_that_there_for_ever() -> None:
-    """1. A static member leaves for a while. 2. One that would take its place is refused. 3. Its session ends as it would have."""
+    """1. A static member leaves for a while. 2. Who would take its place is refused. 3. Its session ends all the same."""
 
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 2)

@@ -13,9 +13,11 @@ import pytest
 from tests.broker.story import started
 
 from ottla.broker.context import BodyToCome
+from ottla.broker.replicas.partition import Partition
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.storage.log import AppendInfo
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.types import CompressionType, TopicPartition
@@ -156,3 +158,37 @@ def test_the_first_batches_are_not_appended_twice_when_a_later_one_needs_a_secon
         await node.stop()
 
     run_virtual(1, story)
+
+
+def test_a_bug_in_the_middle_of_a_request_leaves_nothing_behind_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1. Of two batches the first is appended, the second meets a bug. 2. The next request's batches are its own."""
+    append = Partition.append_ordinary
+
+    def append_or_fail(partition: Partition, records: memoryview, now_ms: int) -> AppendInfo | None:
+        if partition.topic_partition.partition == 1:
+            raise ZeroDivisionError("a bug")
+        return append(partition, records, now_ms)
+
+    async def story(loop: VirtualLoop) -> None:
+        node, client = await started(loop, **{"num.partitions": 2})
+        batch = bytes(build_batch([Record(0, node.clock.wall_ms(), None, b"x")]))
+
+        def request(*indexes: int) -> ProduceRequest:
+            data = [PartitionProduceData(index=index, records=batch) for index in indexes]
+            topic = TopicProduceData(name="orders", partition_data=data)
+            return ProduceRequest(acks=-1, timeout_ms=1000, topic_data=[topic])
+
+        await client.ask(request(0, 1), 9, ProduceResponse)  # the first one makes the files
+        monkeypatch.setattr(Partition, "append_ordinary", append_or_fail)
+        with pytest.raises(ConnectionError):
+            await client.ask(request(0, 1), 9, ProduceResponse)
+        monkeypatch.setattr(Partition, "append_ordinary", lambda *_: None)  # the long way
+        client = await node.connect()
+        response = await client.ask(request(0), 9, ProduceResponse)
+        assert response.responses[0].partition_responses[0].base_offset == 2
+        await node.stop()
+
+    run_virtual(1, story)
+    assert "ZeroDivisionError" in caplog.text
