@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,30 @@ def test_what_is_in_the_page_cache_can_be_sent_unread(tmp_path: Path) -> None:
         assert file.send_to(ours.fileno(), 1000, 300) == 1000
         assert theirs.recv(2000) == data[300:1300]
         assert file.send_to(ours.fileno(), 1000, len(data)) == 0, "the end"
+
+
+def test_space_set_aside_changes_nothing_but_the_disk_and_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    file = FILES.open(str(path), create=True)
+    file.append(b"what is there")
+    if not file.reserve(4 << 20, 13):
+        pytest.skip("not on this file system")
+    assert path.stat().st_blocks * 512 >= 4 << 20
+    assert path.read_bytes() == b"what is there"
+    file.append(b", and more")
+    assert path.read_bytes() == b"what is there, and more"
+    FILES.open(str(path)).release_reserve()  # as who opens it after a crash does
+    assert path.stat().st_blocks * 512 < 1 << 20
+    assert path.read_bytes() == b"what is there, and more"
+
+
+def test_where_space_cannot_be_set_aside_nothing_happens() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
+        path = Path(directory) / "file"
+        file = FILES.open(str(path), create=True)
+        file.append(b"x")
+        if file.reserve(1 << 20, 1):
+            pytest.skip("ext4 is here")
+        file.append(b"y")
+        file.release_reserve()
+        assert path.read_bytes() == b"xy"

@@ -82,6 +82,12 @@ class CountingFile:
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
         return self._file.send_to(socket_fd, size, position)
 
+    def reserve(self, size: int, position: int) -> bool:
+        return self._file.reserve(size, position)
+
+    def release_reserve(self) -> None:
+        self._file.release_reserve()
+
     def size(self) -> int:
         self._asked.stats += 1
         return self._file.size()

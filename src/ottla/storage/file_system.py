@@ -1,6 +1,7 @@
-"""Everything on one file system made durable at once: cheaper than file by file when several files wait.
+"""What Linux can do and Python has no function for, called through ctypes: sync a whole file system, set space aside.
 
-Linux has a call for that, syncfs, and Python has none, so it is called through ctypes. It is used where all of this holds:
+**Everything on one file system made durable at once** is cheaper than file by file when several files wait. Linux
+has a call for that, syncfs. It is used where all of this holds:
 
 * The file system is ext4, and Linux is 5.8 or newer: before, syncfs told nobody that writing back had failed. Errors are
   those since the descriptor was opened, so it is opened before the first append and kept.
@@ -15,21 +16,24 @@ there an fsync of the directory follows, which flushes it again.
 
 Measured with 1 KB appended to each of 16 files, CPU of the caller: 16 fdatasync 870 us, one syncfs 220 us; with two files
 the two cost the same.
+
+**Space set aside beyond the end of a file** (`fallocate` with KEEP_SIZE) spares ext4 to look for each block when it is
+written: 256 KB appended at a time cost 0.25 instead of 0.32 CPU s/GB, 64 KB 0.34 instead of 0.42. The length of the file
+stays, so nobody who reads it, Apache Kafka included, sees a difference. Other file systems were not measured and are left
+alone.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 #: With more than this waiting for the disk, from whomever, single files are synced: 0.1 s on a slow one.
 DIRTY_BYTES_MAX = 16 << 20
 #: Linux tells of failed write-backs since this version.
 TELLS_ERRORS_SINCE = (5, 8)
 
+_FALLOC_FL_KEEP_SIZE = 1
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _MEMINFO_SIZE = 4096
 
@@ -82,9 +86,8 @@ def open_file_system(directory: str) -> OsFileSystem | None:
         return None
     try:
         device = os.stat(directory).st_dev
-        # On overlays and in btrfs a directory's device is none that has a name here.
-        name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
-        if not os.path.isdir(f"/sys/fs/ext4/{name}"):
+        name = _ext4_name(device)
+        if name is None:
             return None
         with os.scandir(directory) as entries:
             if any(os.stat(entry.path).st_dev != device for entry in entries if entry.is_dir()):
@@ -93,6 +96,30 @@ def open_file_system(directory: str) -> OsFileSystem | None:
         return OsFileSystem(directory, has_journal=has_journal)
     except OSError:  # no /sys, no /proc, no descriptor: single files are synced
         return None
+
+
+def _ext4_name(device: int) -> str | None:
+    """Return the name of a block device if it holds an ext4."""
+    try:
+        # On overlays and in btrfs a file's device is none that has a name here.
+        name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
+    except OSError:
+        return None
+    return name if os.path.isdir(f"/sys/fs/ext4/{name}") else None
+
+
+_reserves: dict[int, bool] = {}
+_fallocate: Callable[[int, int, int, int], int] | None = None
+
+
+def reserve(fd: int, size: int, position: int) -> bool:
+    """Set `size` bytes from `position` on aside for a file whose length stays; return whether that was done."""
+    global _fallocate
+    device = os.fstat(fd).st_dev
+    if device not in _reserves:  # once for each
+        _fallocate = _fallocate or _find_fallocate()
+        _reserves[device] = _fallocate is not None and _ext4_name(device) is not None
+    return _reserves[device] and _fallocate is not None and not _fallocate(fd, _FALLOC_FL_KEEP_SIZE, position, size)
 
 
 def dirty_bytes(meminfo: bytes) -> int:
@@ -123,3 +150,15 @@ def _find_syncfs() -> Callable[[int], int] | None:
         return ctypes.get_errno() if call(fd) else 0
 
     return syncfs
+
+
+def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
+    """Return a function that calls fallocate and returns 0 if it did what it was asked; None if there is none."""
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).fallocate
+        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    except (ImportError, OSError, AttributeError):
+        return None
+    return call

@@ -14,7 +14,7 @@ import errno
 import os
 from typing import Protocol
 
-from ottla.storage.file_system import OsFileSystem, open_file_system
+from ottla.storage.file_system import OsFileSystem, open_file_system, reserve
 
 Buffer = bytes | bytearray | memoryview
 
@@ -28,6 +28,8 @@ _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 #: Pages of a file come and go in runs: a look at every so many bytes tells enough, and a look costs a microsecond.
 _CACHE_STRIDE = 256 * 1024
+#: Less than this beyond the end is what any file system rounds up to.
+_RESERVE_MIN = 256 * 1024
 #: errno values that mean "no space here": the write is undone and may be tried again later.
 NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 #: "This process, or this machine, has no descriptor left": says nothing about a disk.
@@ -57,6 +59,17 @@ class File(Protocol):
 
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
         """Hand bytes to a socket that does not block; return how many it took, 0 at the end of the file."""
+        ...
+
+    def reserve(self, size: int, position: int) -> bool:
+        """Set disk space aside from `position` on, where that makes appending cheaper; return whether that was done.
+
+        The length of the file stays.
+        """
+        ...
+
+    def release_reserve(self) -> None:
+        """Give back what is set aside beyond the end, also by somebody who died."""
         ...
 
     def size(self) -> int:
@@ -245,6 +258,14 @@ class OsFile:
 
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
         return os.sendfile(socket_fd, self._fd, position, size)
+
+    def reserve(self, size: int, position: int) -> bool:
+        return reserve(self._fd, size, position)
+
+    def release_reserve(self) -> None:
+        stat = os.fstat(self._fd)
+        if getattr(stat, "st_blocks", 0) * 512 > stat.st_size + _RESERVE_MIN:
+            os.ftruncate(self._fd, stat.st_size)
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size

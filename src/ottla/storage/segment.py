@@ -36,6 +36,10 @@ RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 
 #: base offset, batch length, last offset delta: all that finding a place needs.
 _PLACE = struct.Struct(">qi11xi")
+#: From this size on a segment has space set aside for what comes (`File.reserve`): an eighth of what it has, 8 MiB at most.
+RESERVE_FROM = 8 << 20
+RESERVE_SHARE = 8
+RESERVE_MAX = 8 << 20
 _SCAN_BYTES = 4096
 _READ_BYTES = 1 << 20
 
@@ -56,6 +60,7 @@ class Segment:
         "_max_timestamp",
         "_offset_index",
         "_pinned",
+        "_reserved",
         "_size",
         "_time_index",
         "_transaction_index",
@@ -81,6 +86,8 @@ class Segment:
         self._size = -1
         self._file: File | None = None
         self._pinned = False
+        #: Up to where disk space is set aside, or there is no need to think about it.
+        self._reserved = 0
         self._first_timestamp: int | None = None
         self._max_timestamp: int | None = None
         self._bytes_since_index = 0
@@ -138,6 +145,7 @@ class Segment:
         if file is None:
             file = self._file = self.open_files.files.open(self.path(LOG_SUFFIX), create=True)
             self.open_files.forget(self.path(LOG_SUFFIX))
+            file.release_reserve()
         return file
 
     @property
@@ -181,14 +189,34 @@ class Segment:
             OSError: a part may have been written: `undo_append`.
         """
         position = self._size if self._size >= 0 else self.size
-        (self._file or self.open_for_append()).append(records)
-        self._size = position + len(records)
+        file = self._file or self.open_for_append()
+        end = position + len(records)
+        if end > self._reserved:
+            self._reserve(file, end)
+        file.append(records)
+        self._size = end
         return position
+
+    def _reserve(self, file: File, end: int) -> None:
+        """Set space aside for what comes after `end`, in proportion to what is there: a small log claims none."""
+        size = min(end // RESERVE_SHARE, RESERVE_MAX)
+        if end < RESERVE_FROM:
+            self._reserved = RESERVE_FROM
+        elif file.reserve(size, end):
+            self._reserved = end + size
+        else:
+            self._reserved = 1 << 63  # not here: do not ask again
+
+    def _release_reserve(self) -> None:
+        if self._reserved > RESERVE_FROM and self._file is not None:
+            self._file.release_reserve()
+        self._reserved = 0
 
     def undo_append(self, size: int) -> None:
         """Cut off what a failed append left behind `size`."""
         self.open_for_append().truncate(size)
         self._size = size
+        self._reserved = 0
 
     def note_batch(
         self, position: int, size: int, last_offset: int, max_timestamp: int, index_interval_bytes: int
@@ -211,7 +239,8 @@ class Segment:
         self._bytes_since_index += size
 
     def finish(self) -> None:
-        """Add the final time entry and write the indexes: on a roll and on close."""
+        """Add the final time entry and write the indexes, give back space that was set aside: on a roll and on close."""
+        self._release_reserve()
         if self._max_timestamp is not None:  # else nothing was appended since it was opened
             if self._max_timestamp >= 0:
                 self.time_index.maybe_add(self._max_timestamp, self.max_timestamp_offset)
@@ -476,6 +505,7 @@ class Segment:
             return
         self.open_for_append().truncate(found[0])
         self._size = found[0]
+        self._reserved = 0
         self.offset_index.truncate_to(offset)
         self.time_index.truncate_to(offset)
         self.transaction_index.truncate_to(offset)

@@ -30,6 +30,8 @@ class _FileNode:
     data: bytearray = field(default_factory=bytearray)
     durable: bytes = b""
     mtime_ms: int = 0
+    #: Up to where space is set aside; nothing but tests looks at it.
+    reserved_to: int = 0
 
     def make_durable(self) -> None:
         if len(self.durable) != len(self.data) or self.durable != self.data:
@@ -130,11 +132,19 @@ class MemoryFile:
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
         raise OSError(errno.EINVAL, "a simulated file has no descriptor", self._path)
 
+    def reserve(self, size: int, position: int) -> bool:
+        self._node.reserved_to = position + size
+        return True
+
+    def release_reserve(self) -> None:
+        self._node.reserved_to = 0
+
     def size(self) -> int:
         return len(self._node.data)
 
     def truncate(self, size: int) -> None:
         self._check("truncate")
+        self._node.reserved_to = 0
         self._disk.used -= max(len(self._node.data) - size, 0)
         if size <= len(self._node.data):
             del self._node.data[size:]
