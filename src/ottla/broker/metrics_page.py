@@ -183,9 +183,13 @@ TOPIC_COUNTERS = (
     ("bytesoutpersec", "bytes_out", "Bytes read by consumers."),
     ("bytesrejectedpersec", "bytes_rejected", "Bytes of batches that were refused."),
     ("totalproducerequestspersec", "produce_requests", "Produce requests, counted per partition."),
-    ("totalfetchrequestspersec", "fetch_requests", "Fetch requests, counted per partition."),
+    ("totalfetchrequestspersec", "fetch_requests", "Looks of fetch requests at a partition."),
     ("failedproducerequestspersec", "failed_produce_requests", "Produce requests refused, counted per partition."),
-    ("failedfetchrequestspersec", "failed_fetch_requests", "Fetch requests refused, counted per partition."),
+    (
+        "failedfetchrequestspersec",
+        "failed_fetch_requests",
+        "Fetch requests that the disk failed, counted per partition.",
+    ),
 )
 
 

@@ -13,7 +13,10 @@ from ottla.errors import ErrorCode
 from ottla.offload import InlineOffload
 from ottla.protocol.messages.fetch import FetchResponse
 from ottla.protocol.records.batch import iter_headers
+from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
+from ottla.types import AppendOrigin
 
 
 class OffTheLoop(InlineOffload):
@@ -72,6 +75,36 @@ def test_min_bytes_counts_the_bytes_of_appends_whether_synced_or_not(settings: d
         await asyncio.sleep(0.1)
         assert fetched.done()
         assert len(records_of(await fetched)) >= 3_000
+        await node.stop()
+
+    run_virtual(1, story)
+
+
+def test_a_committed_reader_is_answered_when_a_transaction_is_decided_and_not_before() -> None:
+    """1. A transaction writes again and again. 2. It is committed: now there is something to answer."""
+
+    async def story(loop: VirtualLoop) -> None:
+        node, consumer = await started(loop)
+        assert node.broker is not None
+        partition = node.broker.replicas.partition("orders", 0)
+        assert partition is not None
+        request = fetch_request(wait_ms=30_000)
+        request.isolation_level = 1
+        fetched = consumer.send(request, 11)
+        size = 0
+        for number in range(20):
+            records = [Record(0, node.clock.wall_ms(), None, b"x" * 1000)]
+            data = build_batch(records, producer_id=9, producer_epoch=0, base_sequence=number, transactional=True)
+            size += len(data)
+            partition.append(data)
+            await asyncio.sleep(0.1)
+        assert not fetched.done()
+        assert node.broker.metrics.topic("orders").fetch_requests == 1
+        marker = end_transaction_marker(
+            ControlType.COMMIT, 0, timestamp_ms=node.clock.wall_ms(), producer_id=9, producer_epoch=0
+        )
+        partition.append(marker, AppendOrigin.COORDINATOR)
+        assert len(records_of(await asyncio.wait_for(fetched, 1))) == size + len(marker)
         await node.stop()
 
     run_virtual(1, story)

@@ -56,10 +56,12 @@ class HandCommits:
     def commit(self, log: PartitionLog, then: Then) -> None:
         self.pending.append((log, then))
 
-    async def finish(self, error: Exception | None = None) -> None:
+    async def finish(self, error: Exception | None = None, meanwhile: Callable[[], object] | None = None) -> None:
         log, then = self.pending.pop(0)
         if error is None:
             log.flush()
+        if meanwhile is not None:
+            meanwhile()
         then(error)
         await asyncio.sleep(0)
 
@@ -177,7 +179,7 @@ async def test_resigning_fails_those_who_wait() -> None:
 async def test_fetch_waits_for_enough_bytes() -> None:
     bench = Bench()
     size = len(batch())
-    waiter = FetchWaiter([bench.partition], 2 * size)
+    waiter = FetchWaiter([bench.partition], 2 * size, UNCOMMITTED)
     bench.append()
     assert not waiter.done.done()
     bench.append()
@@ -186,7 +188,7 @@ async def test_fetch_waits_for_enough_bytes() -> None:
 
 async def test_waiter_leaves_its_partitions_when_done() -> None:
     bench = Bench()
-    waiter = FetchWaiter([bench.partition], 1)
+    waiter = FetchWaiter([bench.partition], 1, UNCOMMITTED)
     task = asyncio.ensure_future(waiter.wait(1_000_000))
     await asyncio.sleep(0)
     bench.append()
@@ -419,10 +421,38 @@ async def test_append_does_not_wait_on_the_loop_for_a_thread_that_changes_the_lo
     assert bench.append().last_offset == 3
 
 
+async def test_what_is_appended_during_an_fsync_is_told_of_when_it_can_be_read() -> None:
+    """1. A first batch is synced. 2. A second comes meanwhile. 3. Only the first can be read. 4. So can the second."""
+    bench = Bench(flush_messages=1)
+    size = len(batch())
+    bench.append()
+    waiter = FetchWaiter([bench.partition], size + 1, UNCOMMITTED)
+    await bench.commits.finish(meanwhile=bench.append)
+    assert bench.log.high_watermark == 1
+    assert (waiter.bytes_wanted, waiter.done.done()) == (1, False)
+    await bench.commits.finish()
+    assert bench.log.high_watermark == 2
+    assert waiter.done.done()
+
+
+async def test_batches_that_a_thread_appended_together_are_all_told_of() -> None:
+    bench = Bench(disk=(disk := HandOffload()))
+    size = len(batch())
+    bench.pace.on_write(SLOW_MS, bench.clock.now)
+    waiting = [bench.partition.append(batch()) for _ in range(5)]
+    waiter = FetchWaiter([bench.partition], 5 * size, UNCOMMITTED)
+    disk.go.set()
+    for info in waiting:
+        assert isinstance(info, asyncio.Future)
+        await info
+    assert waiter.done.done()
+    assert waiter.bytes_wanted == 0
+
+
 async def test_progress_is_counted_in_bytes_of_the_batches_a_commit_covers() -> None:
     bench = Bench(flush_messages=1)
     size = len(batch())
-    waiter = FetchWaiter([bench.partition], 2 * size + 1)
+    waiter = FetchWaiter([bench.partition], 2 * size + 1, UNCOMMITTED)
     bench.append()
     bench.append()
     await bench.commits.finish()

@@ -140,7 +140,7 @@ class FetchHandler:
     def _serve(
         self, request: FetchRequest, asked: FetchContext, found: _Round
     ) -> FetchResponse | Awaitable[FetchResponse]:
-        if found.byte_count >= request.min_bytes or found.has_error or request.max_wait_ms <= 0 or not asked.partitions:
+        if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions:
             return self._answer(asked, found)
         return self._wait(request, asked, found)
 
@@ -150,17 +150,19 @@ class FetchHandler:
         return answer if isinstance(answer, FetchResponse) else await answer
 
     async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
-        waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count)
-        # This task begins a turn of the loop after the look, or later: what came meanwhile called nobody.
-        if found.has_moved:
-            again = self._look(request, asked)
-            waiter.bytes_wanted = request.min_bytes - again.byte_count
-            if waiter.bytes_wanted <= 0 or again.has_error or again.blocked is not None:
-                waiter.wake()
-        await waiter.wait(request.max_wait_ms)
-        found = self._look(request, asked)
-        if found.blocked is not None:
-            await self._look_cold(found)
+        """Look again each time there may be enough; answer when there is, or with what there is when time is up."""
+        deadline_ms = self._clock.monotonic_ms() + request.max_wait_ms
+        left_ms = request.max_wait_ms
+        while left_ms > 0 and not _is_enough(found, request):
+            waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count, found.isolation)
+            if found.has_moved:  # since the look, which called nobody
+                waiter.leave()
+            else:
+                await waiter.wait(left_ms)
+            found = self._look(request, asked)
+            if found.blocked is not None:
+                await self._look_cold(found)
+            left_ms = deadline_ms - self._clock.monotonic_ms()
         answer = self._answer(asked, found)
         return answer if isinstance(answer, FetchResponse) else await answer
 
@@ -179,7 +181,7 @@ class FetchHandler:
             try:
                 part = await one.partition.offload.run(partial(_read, one, found))
             except KafkaError as error:
-                _refuse(one, found, error)
+                self._refuse(one, found, error)
             else:
                 self._offer(one, part, found)
             self._go_on(found)
@@ -204,6 +206,7 @@ class FetchHandler:
             if partition is None:
                 found.has_error = True
                 continue
+            self._metrics.topic(want.topic).fetch_requests += 1
             found.watched.append(partition)
             found.marks.append(_mark(partition))
             one = _Found(want, data, partition)
@@ -216,7 +219,7 @@ class FetchHandler:
                 found.blocked = one
                 return
             except KafkaError as error:
-                _refuse(one, found, error)
+                self._refuse(one, found, error)
                 continue
             self._offer(one, part, found)
         if found.has_error:
@@ -238,7 +241,7 @@ class FetchHandler:
             try:
                 aborted = log.aborted_transactions(want.fetch_offset, log.last_stable_offset)
             except OSError as error:
-                _refuse(one, found, partition.on_io_error(error))
+                self._refuse(one, found, partition.on_io_error(error))
                 return
             data.aborted_transactions = [
                 AbortedTransaction(producer_id=producer_id, first_offset=first_offset)
@@ -314,7 +317,7 @@ class FetchHandler:
                 if records is None:
                     records = part.read_nowait()
             except OSError as error:
-                _refuse(one, found, one.partition.on_io_error(error))
+                self._refuse(one, found, one.partition.on_io_error(error))
                 continue
             if records is None:
                 cold.append((one, part))
@@ -330,8 +333,18 @@ class FetchHandler:
             try:
                 self._give(one, await one.partition.offload.run(part.read))
             except OSError as error:
-                _refuse(one, found, one.partition.on_io_error(error))
+                self._refuse(one, found, one.partition.on_io_error(error))
         return _shape(asked, found.answers)
+
+    def _refuse(self, one: _Found, found: _Round, error: KafkaError) -> None:
+        """Answer one partition with an error."""
+        data = one.data
+        data.error_code = error.code
+        data.high_watermark = data.last_stable_offset = data.log_start_offset = INVALID_HIGH_WATERMARK
+        data.aborted_transactions = None
+        found.has_error = True
+        if error.code == ErrorCode.KAFKA_STORAGE_ERROR:  # the others are everyday answers, which Kafka does not count
+            self._metrics.topic(one.want.topic).failed_fetch_requests += 1
 
     def _give(self, one: _Found, records: Buffer | FileRegion) -> None:
         one.data.records = records  # type: ignore[assignment]  # the codec asks for its length, the connection sends it
@@ -350,13 +363,8 @@ def _read(one: _Found, found: _Round, *, nowait: bool = False) -> LogSlice | Non
     )
 
 
-def _refuse(one: _Found, found: _Round, error: KafkaError) -> None:
-    """Answer one partition with an error."""
-    data = one.data
-    data.error_code = error.code
-    data.high_watermark = data.last_stable_offset = data.log_start_offset = INVALID_HIGH_WATERMARK
-    data.aborted_transactions = None
-    found.has_error = True
+def _is_enough(found: _Round, request: FetchRequest) -> bool:
+    return found.byte_count >= request.min_bytes or found.has_error
 
 
 def _mark(partition: Partition) -> tuple[int, int]:

@@ -78,8 +78,8 @@ class Appender(Protocol):
         """
         ...
 
-    def on_appended(self, byte_count: int) -> None:
-        """The log has grown (called on the loop)."""
+    def on_appended(self, end_offset: int, byte_count: int) -> None:
+        """The log has grown up to `end_offset` by a batch, others behind it may be there already (called on the loop)."""
         ...
 
     def on_queue_empty(self) -> None:
@@ -215,4 +215,4 @@ class AppendQueue:
         elif outcome is not None:
             if not queued.future.done():
                 queued.future.set_result(outcome)
-            self._partition.on_appended(queued.size)
+            self._partition.on_appended(outcome.last_offset + 1, queued.size)

@@ -94,8 +94,9 @@ class Partition:
         "_offload",
         "_pace",
         "_queue",
+        "_stable_told",
         "_unpacking",
-        "_unsynced_bytes",
+        "_unsynced",
         "fetch_waiters",
         "leader_epoch",
         "log",
@@ -123,7 +124,9 @@ class Partition:
         self._high_watermark_waiters: deque[tuple[int, CommitWaiter]] = deque()
         self._commits = commits
         self._committing = False
-        self._unsynced_bytes = 0
+        #: (end offset, bytes) of appends that are not on the disk yet, where the topic asks for that.
+        self._unsynced: deque[tuple[int, int]] = deque()
+        self._stable_told = 0
         self._pace = pace
         self._hops = hops
         self._offload = offload
@@ -183,7 +186,7 @@ class Partition:
         if not heavy and self._queue is None and not pace.is_slow(now_ms):
             info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
             if info is not None:
-                self.on_appended(len(records))
+                self.on_appended(info.last_offset + 1, len(records))
                 return info
         if not pace.has_room(len(records)):
             raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
@@ -236,7 +239,7 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(started_ms, waits)
-            self.on_appended(len(records))
+            self.on_appended(info.last_offset + 1, len(records))
         return info
 
     def _waits(self, now_ms: int) -> int:
@@ -293,10 +296,10 @@ class Partition:
         """Nothing waits any more: appends need no queue."""
         self._queue = None
 
-    def on_appended(self, byte_count: int) -> None:
-        """The log has grown."""
+    def on_appended(self, end_offset: int, byte_count: int) -> None:
+        """The log has grown up to `end_offset`, by a batch of `byte_count`; others behind it may be there already."""
         if self.log.config.flush_messages == 1:
-            self._unsynced_bytes += byte_count
+            self._unsynced.append((end_offset, byte_count))
             self._start_commit()
         else:
             self._advance(byte_count)
@@ -315,8 +318,7 @@ class Partition:
         if error is not None:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
-        byte_count, self._unsynced_bytes = self._unsynced_bytes, 0
-        self._advance(byte_count)
+        self._advance()
         if self.log.recovery_point < self.log.log_end_offset:
             self._start_commit()
 
@@ -326,21 +328,27 @@ class Partition:
         safe = log.log_end_offset
         if log.config.flush_messages == 1:  # `flush_needed_before_ack`, without the call
             safe = min(log.recovery_point, safe)
-        if safe <= log.high_watermark:
+        unsynced = self._unsynced
+        while unsynced and unsynced[0][0] <= safe:
+            byte_count += unsynced.popleft()[1]
+        if safe > log.high_watermark:
+            log.advance_high_watermark(safe)
+            waiters = self._high_watermark_waiters
+            while waiters and waiters[0][0] <= safe:
+                _, waiter = waiters.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+        elif not byte_count:
             return
-        log.advance_high_watermark(safe)
-        waiters = self._high_watermark_waiters
-        while waiters and waiters[0][0] <= safe:
-            _, waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
         if self.fetch_waiters:
-            self.on_progress(byte_count)
+            self._tell_fetches(byte_count)
 
-    def on_progress(self, byte_count: int) -> None:
-        """More can be read, or the log start has moved."""
+    def _tell_fetches(self, byte_count: int) -> None:
+        """More can be read."""
+        stable, told = self.log.last_stable_offset, self._stable_told
+        self._stable_told = stable
         for waiter in tuple(self.fetch_waiters):
-            waiter.on_progress(byte_count)
+            waiter.on_progress(byte_count, is_stable=stable != told)
 
     def wake_fetches(self) -> None:
         """Whatever fetches wait for has changed."""

@@ -10,39 +10,57 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ottla.types import IsolationLevel
+
 if TYPE_CHECKING:
     from ottla.broker.replicas.partition import Partition
 
 
 class FetchWaiter:
-    """Waits until partitions have made `bytes_wanted` bytes of progress, one changed otherwise, or time is up."""
+    """Waits until there may be enough to read, something changed otherwise, or time is up: then look again.
 
-    __slots__ = ("_partitions", "bytes_wanted", "done")
+    Args:
+        partitions: what is waited for.
+        bytes_wanted: how many more bytes are to become readable.
+        isolation: READ_COMMITTED waits for the last stable offset to move: bytes of open transactions are of no use to it,
+            and how many become readable with a decision only a look tells.
+    """
 
-    def __init__(self, partitions: Iterable[Partition], bytes_wanted: int) -> None:
+    __slots__ = ("_is_committed_only", "_partitions", "bytes_wanted", "done")
+
+    def __init__(self, partitions: Iterable[Partition], bytes_wanted: int, isolation: IsolationLevel) -> None:
         self.bytes_wanted = bytes_wanted
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_committed_only = isolation is IsolationLevel.READ_COMMITTED
         self._partitions = list(partitions)
         for partition in self._partitions:
             partition.fetch_waiters[self] = None
 
-    def on_progress(self, byte_count: int) -> None:
-        """`byte_count` more bytes have become readable."""
+    def on_progress(self, byte_count: int, *, is_stable: bool) -> None:
+        """The high watermark has moved by `byte_count` bytes; `is_stable`: so has the last stable offset."""
+        if self._is_committed_only:
+            if is_stable:
+                self.wake()
+            return
         self.bytes_wanted -= byte_count
         if self.bytes_wanted <= 0:
             self.wake()
 
     def wake(self) -> None:
-        """Answer now: a role, a log start or a topic has changed."""
+        """Look again: a role, a log start or a topic has changed."""
         if not self.done.done():
             self.done.set_result(None)
 
     async def wait(self, timeout_ms: int) -> None:
-        """Return when it is time to read again; then nobody calls this waiter any more."""
+        """Return when it is time to look again; then nobody calls this waiter any more."""
         handle = asyncio.get_running_loop().call_later(timeout_ms / 1000, self.wake)
         try:
             await self.done
         finally:
             handle.cancel()
-            for partition in self._partitions:
-                partition.fetch_waiters.pop(self, None)
+            self.leave()
+
+    def leave(self) -> None:
+        """Wait no more."""
+        for partition in self._partitions:
+            partition.fetch_waiters.pop(self, None)

@@ -7,6 +7,7 @@ partition is read off the loop nobody else reads it: both would be handed the sa
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from ottla.storage.index import WouldBlockError
 from ottla.types import IsolationLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ottla.broker.share.config import ShareConfig
     from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
@@ -94,26 +95,33 @@ class ShareFetch:
             now_ms = self._clock.monotonic_ms()
             self._drop_fenced()
             config = self._manager.config_of(self._group_id)
-            looks = await self._look(config)
-            try:
-                size = sum(look.part.size for look in looks if look.part is not None)
-                enough = bool(looks) and (size >= limits.bytes_min or bool(self._answers))
-                if not self._led or enough or now_ms >= deadline_ms:
-                    await self._hand_out(looks, config)
-                    return self._answers
-            finally:
-                self._unlock(looks)
-            await self._wait(max(limits.bytes_min - size, 1), deadline_ms - now_ms)
+            with self._waiting(config) as waiter:
+                looks = await self._look(config)
+                try:
+                    size = sum(look.part.size for look in looks if look.part is not None)
+                    enough = bool(looks) and (size >= limits.bytes_min or bool(self._answers))
+                    if not self._led or enough or now_ms >= deadline_ms:
+                        await self._hand_out(looks, config)
+                        return self._answers
+                finally:
+                    self._unlock(looks)
+                if not waiter.done.done():  # else something has happened since the look began
+                    waiter.bytes_wanted = max(limits.bytes_min - size, 1)
+                    await waiter.wait(deadline_ms - now_ms)
         return self._answers
 
-    async def _wait(self, byte_count: int, timeout_ms: int) -> None:
-        waiter = FetchWaiter([led.partition for led in self._led], byte_count)
-        for led in self._led:
+    @contextmanager
+    def _waiting(self, config: ShareConfig) -> Iterator[FetchWaiter]:
+        """Be told of the first byte, or of anything else that happens, from now on."""
+        watched = list(self._led)
+        waiter = FetchWaiter([led.partition for led in watched], 1, config.isolation)
+        for led in watched:
             led.waiters[waiter] = None
         try:
-            await waiter.wait(timeout_ms)
+            yield waiter
         finally:
-            for led in self._led:
+            waiter.leave()
+            for led in watched:
                 led.waiters.pop(waiter, None)
 
     def _drop_fenced(self) -> None:
