@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from tests.storage.log_support import NOW, TOPIC_ID, append_many, open_log, read_all
@@ -124,6 +125,26 @@ async def test_a_log_whose_flush_cannot_begin_is_no_matter_to_the_others(monkeyp
     assert isinstance(told[1], StorageError)
     assert [told[0], *told[2:]] == [None] * SHARED_MIN
     assert [log.recovery_point for log in bench.logs] == [2, 1, *[2] * (SHARED_MIN - 1)]
+
+
+@pytest.mark.parametrize("count", [1, SHARED_MIN])
+async def test_without_a_thread_everybody_is_told_and_the_next_commit_covers_it(count: int) -> None:
+    class NoThreads(InlineOffload):
+        broken = True
+
+        async def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if self.broken:
+                raise RuntimeError("can't start new thread")
+            return function(*args, **kwargs)
+
+    bench = Bench()
+    threads = bench.commits._offload = NoThreads()
+    logs = bench.logs[:count]
+    assert all(isinstance(problem, KafkaStorageError) for problem in await bench.commit(*logs))
+    assert [log.recovery_point for log in logs] == [1] * count
+    threads.broken = False
+    assert await bench.commit(*logs) == [None] * count
+    assert [log.recovery_point for log in logs] == [3] * count
 
 
 async def test_few_logs_are_synced_one_by_one() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ottla import failpoints
+from ottla.errors import KafkaStorageError
 
 if TYPE_CHECKING:
     from ottla.offload import Offload
@@ -53,7 +54,7 @@ class GroupCommit:
         """Have everything that was appended to `log` before this call brought to the disk; `then` is told.
 
         It gets a `StorageError` if the fsync fails: the directory goes offline and there is no second try; a
-        `KafkaStorageError` if no space or no descriptor is left: the next commit covers this one, too; a
+        `KafkaStorageError` if no space, no descriptor or no thread is left: the next commit covers this one, too; a
         `CancelledError` if the broker ends first.
         """
         waiting = self._waiting.get(log)
@@ -110,6 +111,8 @@ class GroupCommit:
         assert self._file_system is not None
         written = [point.file for log in batch if (point := points[log]) is not None and point.file is not None]
         error = await self._off_the_loop(batch, _sync, self._file_system, written[:1])
+        if isinstance(error, KafkaStorageError):
+            return
         if error is not None:
             await self._end(batch, points, [error] * len(batch))
             return
@@ -129,11 +132,21 @@ class GroupCommit:
     async def _lane(self, batch: _Waiting, points: _Points) -> None:
         logs = list(batch)
         results = await self._off_the_loop(batch, _sync_all, logs, [points[log] for log in logs], self._wall_ms())
-        await self._end(batch, points, results)
+        if not isinstance(results, KafkaStorageError):
+            await self._end(batch, points, results)
 
-    async def _off_the_loop(self, batch: _Waiting, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _off_the_loop(
+        self, batch: _Waiting, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | KafkaStorageError:
+        """Return what came of it; a `KafkaStorageError`, which those who wait have been told, if it was not even begun."""
         try:
             return await self._offload.run(function, *args, **kwargs)
+        except Exception as error:  # no thread was to be had
+            problem = KafkaStorageError(f"the fsync could not be begun: {error}")
+            logger.error("%s", problem)
+            for thens in batch.values():
+                _tell(thens, problem)
+            return problem
         except BaseException:
             for thens in batch.values():
                 _tell(thens, asyncio.CancelledError())

@@ -309,15 +309,6 @@ class PartitionLog:
 
     # -- append
 
-    def append_would_wait(self) -> bool:
-        """Whether another thread changes the log right now, so that an append would wait for it."""
-        if self._acquire is None:
-            return False
-        if not self._acquire(False):
-            return True
-        self._lock.release()  # type: ignore[attr-defined]
-        return False
-
     def append_as_leader(
         self,
         records: bytearray | memoryview,

@@ -3,8 +3,8 @@
 Opens and recovers the logs at start, makes and deletes them, notes offsets in checkpoints, closes everything so that the
 next start need not read. What `background` runs by the clock is here, too: retention, checkpoints, timed flushes, expiry
 of producers, compaction, unlinking of deleted files. All of it leaves the loop in small slices (`Offload`); where it changes
-a log it holds that log's lock, never for an fsync, so that an append may wait for it shortly
-(`PartitionLog.append_would_wait`).
+a log it holds that log's lock, never for an fsync; an append that finds it held leaves the loop
+(`PartitionLog.append_as_leader_nowait`).
 
 A directory whose disk fails (any `OSError` but "no space" and "no descriptor") goes offline: its logs refuse everything,
 the owner is told, and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is

@@ -17,6 +17,7 @@ from ottla.protocol.records.compression import (
     compress,
     decompress,
     decompress_into,
+    unpacked_size_max,
 )
 from ottla.types import CompressionType
 
@@ -145,3 +146,25 @@ def test_unpacking_into_a_room_says_the_same(
     assert answer(lambda: decompress_into(room, codec, packed, limit)) == answer(
         lambda: decompress(codec, packed, limit)
     )
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=2000) | st.sampled_from([TEXT, bytes(300_000)]), codec=st.sampled_from(CompressionType))
+def test_what_a_batch_may_grow_to_is_known_before_it_is_unpacked(data: bytes, codec: CompressionType) -> None:
+    packed = compress(codec, data)
+    bound = unpacked_size_max(codec, packed)
+    assert bound >= len(data)
+    if codec == CompressionType.SNAPPY:
+        assert bound == len(data)
+    elif codec in (CompressionType.LZ4, CompressionType.ZSTD):
+        assert bound < len(data) + (256 << 10)
+
+
+def test_what_a_bare_block_of_snappy_grows_to_is_known_too() -> None:
+    assert unpacked_size_max(CompressionType.SNAPPY, bytes(cramjam.snappy.compress_raw(TEXT))) == len(TEXT)
+
+
+@given(data=st.binary(max_size=200), codec=st.sampled_from(CODECS))
+def test_damaged_data_has_a_bound_as_well(data: bytes, codec: CompressionType) -> None:
+    for start in (b"", compress(codec, TEXT)[:20]):
+        assert unpacked_size_max(codec, start + data) >= 0

@@ -112,6 +112,8 @@ class ProduceHandler:
         Should one of its batches turn out to need a second look when others have been appended already, what became of
         those is kept for `handle_produce`.
         """
+        if self._appended:  # of a request that could not be decoded after all
+            self._appended = {}
         request = parse(frame, version)
         if request is None or request.acks not in (ACKS_LEADER, ACKS_ALL):
             return None

@@ -25,6 +25,7 @@ from ottla.errors import (
     RequestTimedOutError,
     StorageError,
 )
+from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import unpacked_size_max
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
@@ -44,8 +45,10 @@ Records = bytearray | memoryview
 
 T = TypeVar("T")
 
-#: A batch that may unpack to more than this is checked off the loop (some 40 ms), one such batch at a time.
-UNPACKED_ON_LOOP_MAX = 16 << 20
+#: A batch that may unpack to more than this is checked off the loop, one such batch at a time: some 5 ms of work.
+UNPACKED_ON_LOOP_MAX = 4 << 20 if kernels.COMPILED else 512 << 10
+#: The same for gzip, by what is to be unpacked: only unpacking it tells how much it becomes.
+GZIP_ON_LOOP_MAX = 16 << 10
 
 
 class Commits(Protocol):
@@ -444,4 +447,6 @@ def _is_heavy(records: Records) -> bool:
     codec = records[ATTRIBUTES_END] & COMPRESSION_MASK if len(records) > HEADER_SIZE else 0
     if not 0 < codec <= CompressionType.ZSTD:
         return False
+    if codec == CompressionType.GZIP:
+        return len(records) > GZIP_ON_LOOP_MAX
     return unpacked_size_max(CompressionType(codec), memoryview(records)[HEADER_SIZE:]) > UNPACKED_ON_LOOP_MAX

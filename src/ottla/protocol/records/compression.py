@@ -141,7 +141,7 @@ def decompress_into(
 
 
 def unpacked_size_max(codec: CompressionType, data: Buffer) -> int:
-    """Return what `data` may grow to, without unpacking it: an upper bound, rough for gzip and snappy.
+    """Return what `data` may grow to, without unpacking it: an upper bound, rough for gzip.
 
     Meant for deciding where to unpack. Damaged data is small: it is refused before much of it is made.
     """
@@ -153,7 +153,7 @@ def unpacked_size_max(codec: CompressionType, data: Buffer) -> int:
             case CompressionType.GZIP:
                 return size * 1032  # the best that deflate can do; what the trailer says need not be true
             case CompressionType.SNAPPY:
-                return size * 22  # 64 bytes for a copy of 3
+                return _snappy_bound(memoryview(data))
             case CompressionType.LZ4:
                 return _lz4_bound(memoryview(data))
             case CompressionType.ZSTD:
@@ -231,6 +231,31 @@ def _snappy(library: Any, view: memoryview, limit: int) -> bytes:
         left -= len(part)
         position += size
     return b"".join(parts)
+
+
+def _snappy_bound(view: memoryview) -> int:
+    """Return what the blocks say they grow to; one that grows to anything else is damaged."""
+    if view[:8] != _XERIAL_MAGIC:
+        return _snappy_length(view)
+    bound = 0
+    position = len(_XERIAL_HEADER)
+    while len(view) - position >= 4:
+        (size,) = _INT.unpack_from(view, position)
+        position += 4
+        if size < 0:
+            break
+        bound += _snappy_length(view[position : position + size])
+        position += size
+    return bound
+
+
+def _snappy_length(block: memoryview) -> int:
+    length = 0
+    for shift, byte in enumerate(block[:5]):
+        length |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            break
+    return length
 
 
 def _snappy_block(snappy: Any, block: memoryview, left: int) -> bytes:
