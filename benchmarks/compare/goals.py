@@ -196,6 +196,21 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        title="The same 16 producers without any fsync, for comparison",
+        goals=tuple(
+            Goal(
+                cases="flush/16-producers",
+                figure=figure,
+                limit=1.0,
+                at_least=True,
+                unit="records/s",
+                over=f"{OTTLA} without fsync",
+                under=f"{KAFKA} without fsync",
+            )
+            for figure in ("records_per_s", "batched_records_per_s")
+        ),
+    ),
+    Row(
         title="Memory after 20 GB in and out, with 10,000 partitions, with 5,000 connections",
         goals=(
             Goal(cases=r"memory/\w+", figure="rss_mib", limit=0.25, unit="MiB"),

@@ -17,7 +17,8 @@ Written by `make bench`, by nothing else. Every line compares two figures of one
 broker right after the other, who goes first changing from pair to pair. The ratio is the median of the pairs' ratios, with
 the lowest and the highest behind it; both figures are medians. Broker CPU is that of the process and its descendants, kernel
 time included. GB = 1e9 and MB = 1e6 bytes of payload before compression. What each case does: `benchmarks/compare/cases.py`;
-every pair measured: `benchmarks/results/{commit}.jsonl`.
+every pair measured: `benchmarks/results/{commit}.jsonl`. Where the time goes in the cases that miss their goal, and what was
+tried: [MISSES.md](MISSES.md).
 """
 
 
