@@ -102,6 +102,9 @@ class ModernClient:
             else None,
         )
         sent = set(self.owned)
+        group_before = simulation.group
+        member_before = None if group_before is None else group_before.members.get(self.member_id)
+        epoch_before = 0 if group_before is None else group_before.committed_epochs.group_epoch
         answer = await simulation.ask(1 if self.member_id else 0, request, "heartbeat")
         if answer is None:
             self.safe_until = 0.0
@@ -128,6 +131,11 @@ class ModernClient:
         if code != ErrorCode.NONE:
             return
         self.says_all = False
+        group = simulation.group
+        if tells and group is not None and group is group_before and member_before is not None:
+            # Who asks for other topics is assigned anew, even if the group has those already.
+            is_same = member_before.topic_names == set(self.names)
+            assert is_same or group.committed_epochs.group_epoch > epoch_before, f"{self.member_id} asked for others"
         if request.topic_partitions is not None:
             self.reported = sent
         self.changed = False
