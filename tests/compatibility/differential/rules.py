@@ -399,6 +399,7 @@ FAULTS = {
     "consumer_groups.not_convertible: version-{}: joins consumers, second step": "IllegalStateException likewise",
     "share_state.batches: v{}: backwards: read": "keeps a batch that ends before it begins",
     "streams_groups.topologies: epoch -{}": "lets the negative epoch reach an assertion: UNKNOWN_SERVER_ERROR",
+    "streams_groups.two_members: B takes over": "a member that says it lacks tasks is not told them again: lost for good",
     **{
         f"share_fetch.strange_topics: {question}": "throws on a topic it has no name for: UNKNOWN_SERVER_ERROR"
         for question in (
