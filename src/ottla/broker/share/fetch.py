@@ -104,7 +104,7 @@ class ShareFetch:
                         await self._hand_out(looks, config)
                         return self._answers
                 finally:
-                    self._unlock(looks)
+                    self._unlock(looks, waiter)
                 if not waiter.done.done():  # else something has happened since the look began
                     waiter.bytes_wanted = max(limits.bytes_min - size, 1)
                     await waiter.wait(deadline_ms - now_ms)
@@ -137,7 +137,12 @@ class ShareFetch:
 
     async def _look(self, config: ShareConfig) -> list[_Look]:
         """Find what every share partition has to offer; those in the result are locked."""
-        free = [led for led in self._led if led.state is not None and not led.is_read and led.state.can_acquire(config)]
+        free: list[LedSharePartition] = []
+        for led in self._led:
+            if led.is_read:
+                led.was_wanted = True
+            elif led.state is not None and led.state.can_acquire(config):
+                free.append(led)
         for led in free:
             led.is_read = True
         found: list[_Look] = []
@@ -183,10 +188,14 @@ class ShareFetch:
             return _Look(led, offset, part)
 
     @staticmethod
-    def _unlock(looks: Sequence[_Look | LedSharePartition]) -> None:
+    def _unlock(looks: Sequence[_Look | LedSharePartition], waiter: FetchWaiter | None = None) -> None:
+        """Let others read; those that wanted to meanwhile look again. `waiter` is one's own."""
         for look in looks:
             led = look.led if isinstance(look, _Look) else look
             led.is_read = False
+            if led.was_wanted:
+                led.was_wanted = False
+                led.wake(but=waiter)
 
     # --------------------------------------------------------------- hand out
 

@@ -61,10 +61,26 @@ class LedSharePartition:
         state: None until it is loaded.
         error: why it could not be loaded, or must not be used any more.
         is_read: a fetch is reading it off the loop: others wait.
+        was_wanted: another fetch found it being read.
         waiters: fetches that wait for it; a dict because its order is the order of arrival.
+        unwritten: changes that wait until the ones before are persisted, and who waits for them.
+        writer: persists them.
     """
 
-    __slots__ = ("error", "is_read", "key", "loading", "partition", "state", "timer", "timer_at", "waiters")
+    __slots__ = (
+        "error",
+        "is_read",
+        "key",
+        "loading",
+        "partition",
+        "state",
+        "timer",
+        "timer_at",
+        "unwritten",
+        "waiters",
+        "was_wanted",
+        "writer",
+    )
 
     def __init__(self, key: ShareKey, partition: Partition) -> None:
         self.key = key
@@ -73,6 +89,9 @@ class LedSharePartition:
         self.error: KafkaError | None = None
         self.loading: asyncio.Task[None] | None = None
         self.is_read = False
+        self.was_wanted = False
+        self.unwritten: list[tuple[Sequence[StateBatch], asyncio.Future[KafkaError | None]]] = []
+        self.writer: asyncio.Task[None] | None = None
         self.waiters: dict[FetchWaiter, None] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0
@@ -81,10 +100,16 @@ class LedSharePartition:
     def place(self) -> SharePlace:
         return SharePlace(self.key.topic_id, self.key.partition)
 
-    def wake(self) -> None:
-        """Whatever fetches wait for may have changed."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being persisted."""
+        return self.writer is not None or (self.state is not None and self.state.has_pending)
+
+    def wake(self, but: FetchWaiter | None = None) -> None:
+        """Whatever fetches wait for may have changed; `but` knows."""
         for waiter in tuple(self.waiters):
-            waiter.wake()
+            if waiter is not but:
+                waiter.wake()
 
 
 class SharePartitionManager:
@@ -238,7 +263,7 @@ class SharePartitionManager:
             busy = [
                 led
                 for key, led in self._led.items()
-                if key.group_id == group_id and led.state is not None and led.state.has_pending
+                if key.group_id == group_id and led.is_busy
             ]
             if not busy or self.sessions.has_members(group_id):
                 break
@@ -300,12 +325,42 @@ class SharePartitionManager:
         error = await self._write(led, state, transition.updates)
         config = self.config_of(led.key.group_id)
         state.complete(transition, self._clock.monotonic_ms(), config, commit=error is None)
-        if error is not None and error.code in _FENCING:
-            self.fence(led, error)
+        if error is not None:
+            if error.code in _FENCING:
+                self.fence(led, error)
+            self._watch_locks(led)  # what was to change is locked as before
         led.wake()
         return error
 
     async def _write(
+        self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
+    ) -> KafkaError | None:
+        """Have changes persisted, after all that came before; returns why they could not be.
+
+        One write of a share partition at a time: one that is tried again must not come behind a later one, which knew
+        more of what is done. What comes meanwhile goes together in the next.
+        """
+        future: asyncio.Future[KafkaError | None] = asyncio.get_running_loop().create_future()
+        led.unwritten.append((updates, future))
+        if led.writer is None:
+            led.writer = self.spawn(self._write_waiting(led, state))
+        return await future
+
+    async def _write_waiting(self, led: LedSharePartition, state: SharePartition) -> None:
+        together: list[tuple[Sequence[StateBatch], asyncio.Future[KafkaError | None]]] = []
+        try:
+            while led.unwritten:
+                together, led.unwritten = led.unwritten, []
+                error = await self._write_once(led, state, [each for updates, _ in together for each in updates])
+                for _, future in together:
+                    if not future.done():
+                        future.set_result(error)
+        finally:
+            led.writer = None
+            for _, future in (*together, *led.unwritten):
+                future.cancel()  # the broker stops
+
+    async def _write_once(
         self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
     ) -> KafkaError | None:
         try:
@@ -342,7 +397,11 @@ class SharePartitionManager:
         if updates:
             self.spawn(self._persist_expired(led, state, updates))
             led.wake()
-        deadline_ms = state.next_deadline_ms()
+        self._watch_locks(led)
+
+    def _watch_locks(self, led: LedSharePartition) -> None:
+        """See to it that the next lock ends."""
+        deadline_ms = None if led.state is None else led.state.next_deadline_ms()
         if deadline_ms is not None:
             self._schedule(led, deadline_ms)
 
