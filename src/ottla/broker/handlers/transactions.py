@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
-from ottla.broker.handlers.patterns import Pattern, PatternError
 from ottla.broker.transaction_markers import marker_error_code
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
+from ottla.patterns import PatternError, compile_pattern
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import describe_transactions, list_transactions
 from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
@@ -283,7 +283,8 @@ class TransactionsHandler:
         self, context: RequestContext, request: ListTransactionsRequest
     ) -> ListTransactionsResponse:
         try:
-            pattern = Pattern(request.transactional_id_pattern) if request.transactional_id_pattern else None
+            asked = request.transactional_id_pattern
+            pattern = compile_pattern(asked) if asked else None
         except PatternError:
             return ListTransactionsResponse(error_code=ErrorCode.INVALID_REGULAR_EXPRESSION)
         states = {_STATES[name] for name in request.state_filters if name in _STATES}
@@ -302,7 +303,7 @@ class TransactionsHandler:
                     if (not producer_ids or found.producer_id in producer_ids)
                     and (not request.state_filters or found.state in states)
                     and (request.duration_filter < 0 or now_ms - found.started_ms > request.duration_filter)
-                    and (pattern is None or pattern.matches(found.transactional_id))
+                    and (pattern is None or pattern.fullmatch(found.transactional_id))
                 )
         except KafkaError as error:
             return ListTransactionsResponse(error_code=client_error_code(error))

@@ -260,11 +260,7 @@ class SharePartitionManager:
     async def _forget_idle(self, group_id: str) -> None:
         await asyncio.sleep(0)
         while True:
-            busy = [
-                led
-                for key, led in self._led.items()
-                if key.group_id == group_id and led.is_busy
-            ]
+            busy = [led for key, led in self._led.items() if key.group_id == group_id and led.is_busy]
             if not busy or self.sessions.has_members(group_id):
                 break
             await asyncio.sleep(_IDLE_CHECK_SECONDS)

@@ -6,17 +6,17 @@ configuration gives a client the same id after a restart of the broker.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ottla.config import CLIENT_METRICS
 from ottla.config.client_metrics import ALL_METRICS, INTERVAL_MS_DEFAULT, parse_match
+from ottla.patterns import Pattern
 from ottla.protocol.records.checksum import crc32c
 from ottla.types import uuid_to_text
 
-#: Longer texts match nothing: patterns are the operator's, but the texts are strangers'.
+#: Longer texts match nothing.
 MATCHED_TEXT_MAX = 1_000
 
 
@@ -36,7 +36,7 @@ class Subscription(NamedTuple):
 
     metrics: tuple[str, ...]
     interval_ms: int
-    match: Mapping[str, re.Pattern[str]]
+    match: Mapping[str, Pattern]
 
     def matches(self, client: ClientAttributes) -> bool:
         for name, pattern in self.match.items():

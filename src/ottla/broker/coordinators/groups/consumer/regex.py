@@ -1,35 +1,28 @@
-"""Subscriptions by pattern: RE2 syntax (KIP-848), applied to whole topic names.
+"""Subscriptions by pattern (KIP-848), applied to whole topic names.
 
-RE2 is asked, since Python's `re` accepts other patterns and can be made to run for ages. It is imported with the first
-pattern. Pure functions; resolving many topics takes its time and is done beside the loop.
+Pure functions; resolving many topics takes its time and is done beside the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ottla.errors import InvalidRegularExpressionError
+from ottla.patterns import Pattern, PatternError
+from ottla.patterns import compile_pattern as compile_re2
 
 
-def compile_pattern(pattern: str) -> Any:
+def compile_pattern(pattern: str) -> Pattern:
     """Return the compiled pattern.
 
     Raises:
         InvalidRegularExpressionError: RE2 does not accept it.
     """
-    import re2  # only patterns need it
-
-    options = re2.Options()
-    options.log_errors = False
     try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0] if error.args else "?"
-        if isinstance(reason, bytes):
-            reason = reason.decode("utf-8", "replace")
+        return compile_re2(pattern)
+    except PatternError as error:
         raise InvalidRegularExpressionError(
-            f"SubscribedTopicRegex `{pattern}` is not a valid regular expression: {reason}."
+            f"SubscribedTopicRegex `{pattern}` is not a valid regular expression: {error}."
         ) from None
 
 
