@@ -185,6 +185,37 @@ def test_who_is_refused_does_not_disturb_the_classic_group_it_would_have_convert
     in_group_world(main, config=NO_WAIT)
 
 
+def test_a_classic_member_whose_joining_was_written_late_does_not_stay_for_ever() -> None:
+    """1. Its record takes so long that it is told of an error. 2. It is written all the same. 3. It is heard of no more."""
+
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 1, 2)
+        await join(world, "a")
+        world.log.hold = True
+        subscription = b"\0\1" + b"\0\0\0\1" + b"\0\6orders" + b"\0\0\0\0" + b"\0\0\0\0"
+        request = JoinGroupRequest(
+            group_id="g",
+            member_id="",
+            group_instance_id="i",
+            session_timeout_ms=10_000,
+            rebalance_timeout_ms=10_000,
+            protocol_type="consumer",
+            protocols=[JoinGroupRequestProtocol(name="range", metadata=subscription)],
+        )
+        assert (await world.handle(9, request)).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+        world.log.hold = False
+        world.log.release()
+        await world.settle()
+        assert len((await describe(world)).members) == 2
+        epoch = (await beat(world, "a", 2)).member_epoch
+        for _ in range(4):
+            await asyncio.sleep(5)
+            epoch = (await beat(world, "a", epoch)).member_epoch
+        assert [each.member_id for each in (await describe(world)).members] == ["a"]
+
+    in_group_world(main, config=NO_WAIT)
+
+
 def test_the_epoch_before_is_accepted_from_a_member_that_lost_an_answer() -> None:
     async def main(world: GroupWorld) -> None:
         world.add_topic("orders", 1, 2)

@@ -135,18 +135,18 @@ class ClassicMembers:
         )
 
         def on_appended(error: KafkaError | None) -> None:
-            if error is not None:
+            if error is not None and error.code != ErrorCode.REQUEST_TIMED_OUT:
                 respond(JoinGroupResponse(error_code=client_error_code(error)))
                 return
             self._timers.cancel(("consumer-join", group_id, member_id))
-            if not downgrade:
+            if not downgrade:  # watched also if that took too long: it may be written yet
                 consumers.schedule_session(group_id, member_id, request.session_timeout_ms)
                 self._timers.schedule(
                     ("consumer-sync", group_id, member_id),
                     request.rebalance_timeout_ms,
                     consumers.fencing(group_id, member_id),
                 )
-            respond(response)
+            respond(response if error is None else JoinGroupResponse(error_code=client_error_code(error)))
 
         return Result(None, written, on_appended=on_appended, replay=not downgrade, atomic=downgrade)
 
