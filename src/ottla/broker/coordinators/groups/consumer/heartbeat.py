@@ -111,7 +111,7 @@ class ConsumerGroups:
         self.parts = parts
         self._timers = parts.timers
         self._config = parts.config
-        self.regexes = Regexes(parts)
+        self.regexes = Regexes(parts, self.new_epoch)
         self.conversion = Conversion(self, membership)
         #: Group epochs that grew, target assignments that were computed, members that were fenced; for metrics and tests.
         self.rebalances = 0
@@ -335,13 +335,17 @@ class ConsumerGroups:
         epoch = group.group_epoch
         if bump or hashed != group.epochs.metadata_hash:
             epoch += 1
-            self.rebalances += 1
-            written.append(records.group_epoch(group.group_id, epoch, hashed))
-            logger.info("group %s: group epoch %d", group.group_id, epoch)
+            written.append(self.new_epoch(group.group_id, epoch, hashed))
         group.needs_refresh = False
         if group.epochs.has_partition_metadata:
             written.append(records.partition_metadata_tombstone(group.group_id))
         return epoch
+
+    def new_epoch(self, group_id: str, epoch: int, hashed: int) -> CoordinatorRecord:
+        """Return the record that begins a group epoch."""
+        self.rebalances += 1
+        logger.info("group %s: group epoch %d", group_id, epoch)
+        return records.group_epoch(group_id, epoch, hashed)
 
     # ------------------------------------------------------------- assignment
 

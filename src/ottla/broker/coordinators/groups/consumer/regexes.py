@@ -19,6 +19,8 @@ from ottla.broker.coordinators.groups.modern.metadata import metadata_hash
 from ottla.broker.coordinators.shard import CoordinatorRecord, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ottla.broker.coordinators.groups.consumer.member import ConsumerMember
     from ottla.broker.coordinators.groups.group import ShardParts
 
@@ -38,10 +40,15 @@ class RegexUpdate(Enum):
 
 
 class Regexes:
-    """Resolves the patterns of the groups of one partition."""
+    """Resolves the patterns of the groups of one partition.
 
-    def __init__(self, parts: ShardParts) -> None:
+    Args:
+        new_epoch: returns the record that begins a group epoch, from group, epoch and the hash of its topics.
+    """
+
+    def __init__(self, parts: ShardParts, new_epoch: Callable[[str, int, int], CoordinatorRecord]) -> None:
         self._parts = parts
+        self._new_epoch = new_epoch
         self.resolutions = 0
 
     def is_due(self, group: ConsumerGroup, now_ms: int) -> bool:
@@ -134,7 +141,7 @@ class Regexes:
             written.append(records.regex(group_id, pattern, after))
         hashed = metadata_hash(names, self._parts.image())
         if bump or hashed != group.epochs.metadata_hash:
-            written.append(records.group_epoch(group_id, group.group_epoch + 1, hashed))
+            written.append(self._new_epoch(group_id, group.group_epoch + 1, hashed))
         return Result(None, written)
 
 
