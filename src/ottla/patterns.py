@@ -33,7 +33,9 @@ def compile_pattern(pattern: str) -> Pattern:
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(pattern, options)  # type: ignore[no-any-return]
+        compiled = re2.compile(pattern, options)
+        re2.purge()  # its cache would keep the 128 last patterns of strangers, at up to 8 MiB each
+        return compiled  # type: ignore[no-any-return]
     except re2.error as error:
         reason = error.args[0] if error.args else "?"
         raise PatternError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None

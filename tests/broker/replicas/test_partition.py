@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from ottla.broker.replicas.disk_pace import BRIEF_MS, CALM_MS, QUEUED_BYTES_MAX,
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.broker.replicas.shared_hops import SharedHops
-from ottla.errors import ErrorCode, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
+from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
 from ottla.offload import InlineOffload, Offload
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.storage.config import LogConfig
@@ -328,6 +328,25 @@ async def test_a_write_that_took_long_is_answered_before_the_next_is_tried(monke
         assert isinstance(info, asyncio.Future)
         assert (await info).last_offset == offset
     assert disk.hops == 3
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_refusal_does_not_keep_the_batch_in_memory(is_slow: bool) -> None:
+    """Frames in its traceback would: the queue holds the error, and they hold the queue."""
+    bench = Bench()
+    if is_slow:
+        bench.pace.on_write(SLOW_MS, bench.clock.now)
+    large = build_batch([Record(0, 1_000, None, bytes(20 << 20))], compression=CompressionType.LZ4)
+    large[-1] ^= 1
+    refused = [bench.partition.append(large), bench.partition.append(bytearray(large))]
+    assert all(isinstance(each, asyncio.Future) for each in refused)
+    await asyncio.wait(cast("list[asyncio.Future[AppendInfo]]", refused))
+    for each in cast("list[asyncio.Future[AppendInfo]]", refused):
+        error: BaseException | None = each.exception()
+        assert isinstance(error, KafkaError)
+        while error is not None:
+            assert error.__traceback__ is None
+            error = error.__cause__ or error.__context__
 
 
 async def test_a_queue_ends_while_new_batches_go_on_coming() -> None:

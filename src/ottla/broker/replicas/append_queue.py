@@ -12,6 +12,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ottla.errors import KafkaError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -156,7 +158,7 @@ class AppendQueue:
                 try:
                     outcome = partition.append_queued_nowait(queued, queued.records)
                 except Exception as error:
-                    outcome = error
+                    outcome = _without_frames(error)
                 if outcome is None:
                     return count > 0
             waiting.popleft()
@@ -196,7 +198,7 @@ class AppendQueue:
             try:
                 info, took_ms = self._partition.append_queued(queued, records, wait=wait)
             except Exception as error:
-                outcomes.append(error)
+                outcomes.append(_without_frames(error))
                 continue
             if info is not None:
                 outcomes.append(info)
@@ -216,3 +218,16 @@ class AppendQueue:
             if not queued.future.done():
                 queued.future.set_result(outcome)
             self._partition.on_appended(outcome.last_offset + 1, queued.size)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return a refusal without the frames it came through.
+
+    They hold the batch and whatever it unpacked to, and this queue holds the error: a cycle that only the garbage collector
+    would end, 100 MB later. Errors that nobody foresaw keep them, for the log.
+    """
+    one: BaseException | None = error if isinstance(error, KafkaError) else None
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
