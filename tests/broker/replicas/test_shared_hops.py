@@ -79,5 +79,8 @@ async def test_a_call_runs_even_if_nobody_waits_for_it_any_more() -> None:
     threads, ran = Hops(), asyncio.Event()
     waiting = SharedHops(threads).run(ran.set)
     waiting.cancel()
+    assert not ran.is_set()
     threads.let_go.release()
     await asyncio.wait_for(ran.wait(), 20)
+    assert ran.is_set()
+    assert waiting.cancelled()

@@ -12,6 +12,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 #: Batches appended on the loop before others have their turn, and taken to a thread together.
 TOGETHER_MAX = 16
-#: A batch that took longer on a thread is answered before the next one is tried.
-HANGS_MS = 20
 
 
 class QueuedAppend:
@@ -202,7 +201,7 @@ class AppendQueue:
                 continue
             if info is not None:
                 outcomes.append(info)
-            if info is None or took_ms >= HANGS_MS:
+            if info is None or took_ms >= SLOW_MS:
                 break
         return outcomes
 
