@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.compare import java, librdkafka, limit
-from benchmarks.compare.arena import KAFKA, OTTLA, Arena
+from benchmarks.compare.arena import KAFKA, OTTLA, REHEARSAL, Arena
 from benchmarks.compare.cases import CASES, Case
 from benchmarks.compare.report import render
 from benchmarks.compare.results import REPOSITORY, Key, Pair, Store, commit, done, key
@@ -43,7 +43,6 @@ from ottla.protocol.records import kernels
 
 PAGE = REPOSITORY / "benchmarks" / "RESULTS.md"
 RESULTS = REPOSITORY / "benchmarks" / "results"
-REHEARSAL = 0.25
 
 
 def main() -> int:
@@ -127,8 +126,6 @@ def _run(cases: list[Case], store: Store, options: argparse.Namespace) -> int:
     failed: list[Task] = []
     arena = Arena(scale=options.scale, contestants=(OTTLA,) if options.alone else (OTTLA, KAFKA), warm_up=warm_up)
     try:
-        if tasks:
-            arena.touch_memory()
         for task, fits in within(tasks, budget, lambda: time.monotonic() - began, estimated):
             if not fits:
                 left_out.append(task)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.compare.full_memory import FullMemory
 from benchmarks.compare.java import JavaLoad
 from benchmarks.support.brokers import DATA_DIR, ApacheKafka, Ottla, cpu_seconds, resident_bytes, user_system_seconds
 from benchmarks.support.report import MIB
@@ -36,7 +36,8 @@ CREATE_VERSION, DELETE_VERSION = 5, 5
 PARTITIONS_AT_ONCE = 1000
 WAIT_S = 300.0
 SETTLE_S = 0.3
-TOUCHED = 4e9
+#: A run of a smaller scale is a rehearsal: its figures count for nothing, and it leaves the machine's memory alone.
+REHEARSAL = 0.25
 
 Figures = dict[str, float]
 Broker = Ottla | ApacheKafka
@@ -75,6 +76,7 @@ class Arena:
         self._standing: dict[str, Broker] = {}
         self._java: JavaLoad | None = None
         self._topics = 0
+        self._memory: FullMemory | None = None
         #: What the two halves of a pair share, e.g. the rate both are driven at. Emptied before each pair.
         self.pair: dict[str, float] = {}
 
@@ -115,6 +117,7 @@ class Arena:
             self.dismiss()
         broker = self._started(KINDS[name], {**SETTINGS, **(settings or {})})
         try:
+            self.settle()
             yield broker
         except BaseException:
             print(f"the end of what {name} wrote:\n{broker.output[-2000:]}", file=sys.stderr)
@@ -134,16 +137,13 @@ class Arena:
             raise
         return broker
 
-    def touch_memory(self) -> None:
-        """Write a file and remove it, once before everything.
-
-        On a virtual machine memory that was never used is given to it page by page, at several us each: the first case
-        would pay for the page cache of all others.
-        """
-        block = bytes(8 << 20)
-        with tempfile.TemporaryFile(dir=DATA_DIR) as file:
-            for _ in range(self.scaled(TOUCHED / len(block))):
-                file.write(block)
+    def settle(self) -> None:
+        """Before a broker or a program is measured: the machine as it is when it has been up for a while."""
+        if self.scale >= REHEARSAL:
+            if self._memory is None:
+                self._memory = FullMemory(DATA_DIR)
+            self._memory.fill()
+        time.sleep(SETTLE_S)
 
     def dismiss(self) -> None:
         """End the standing brokers; the next case that needs them gets new ones."""
@@ -155,6 +155,8 @@ class Arena:
         self.dismiss()
         if self._java is not None:
             self._java.close()
+        if self._memory is not None:
+            self._memory.close()
 
     # --- topics
 
@@ -162,7 +164,7 @@ class Arena:
     def topic(self, broker: Broker, partitions: int, configs: Mapping[str, str] | None = None) -> Iterator[str]:
         """A topic that every partition of which answers; deleted, files and all, when the case is done with it."""
         name = self.create(broker, partitions, configs)
-        time.sleep(SETTLE_S)
+        self.settle()
         yield name
         delete(broker, [name])
         self._wait_until_gone(broker, name)

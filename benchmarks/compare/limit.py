@@ -59,6 +59,7 @@ def distance(arena: Arena, who: str) -> Figures:
         file = str(Path(directory) / "bytes")
         batch = raw.make_batch(traffic.REPLAY_RECORDS, traffic.REPLAY_SIZE)
         frames = [raw.produce_frame("a-topic-of-this-size", index, batch) for index in range(traffic.PARTITIONS)]
+        arena.settle()
         with _program("receive_write", file) as (pid, port), metered(pid) as meter:
             done = raw.replay_produce(port, frames, volume, kafka=False)
         figures = traffic.flow("produce", done.bytes, 1, done.seconds, meter.cpu_s, meter.system_s)
