@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ottla.protocol.records import compression
 from ottla.protocol.records.compression import (
     DecompressedTooLargeError,
     DecompressionError,
@@ -23,6 +24,59 @@ from ottla.types import CompressionType
 
 CODECS = [codec for codec in CompressionType if codec]
 TEXT = b"".join(b'{"aircraft":"N%05d","delay":%d}' % (index * 7919 % 99999, index % 60) for index in range(6000))
+
+
+def java_lz4(data: bytes, kind: int, block_size: int) -> bytes:
+    """A frame as Java's client writes it; `kind` is what the frame format calls the block size: 4 is 64 KiB, 7 is 4 MiB."""
+    header = {4: "604082", 5: "6050fb", 6: "606051", 7: "607073"}[kind]
+    frame = bytearray.fromhex("04224d18" + header)
+    for start in range(0, len(data), block_size):
+        block = data[start : start + block_size]
+        packed = bytes(cramjam.lz4.compress_block(block, store_size=False))
+        stored = len(packed) >= len(block)
+        frame += (min(len(packed), len(block)) | stored << 31).to_bytes(4, "little") + (block if stored else packed)
+    return bytes(frame + bytes(4))
+
+
+@settings(deadline=None)
+@given(
+    data=st.binary(max_size=300)
+    | st.builds(lambda b, k: b * k, st.binary(min_size=1, max_size=9), st.integers(0, 20_000)),
+    kind=st.integers(4, 7),
+    block_size=st.sampled_from([10, 1000, 65_536, 70_000]),
+    changes=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=2),
+    cut=st.sampled_from([0, 0, 0, 1, 4, 9]),
+    tail=st.sampled_from([b"", b"", b"x", java_lz4(b"more", 4, 65_536)]),
+    room_size=st.sampled_from([0, 100, 40_000, 400_000]),
+    limit=st.sampled_from([50, 60_000, 1 << 20]),
+)
+def test_lz4_of_java_unpacked_block_by_block_says_the_same(
+    data: bytes,
+    kind: int,
+    block_size: int,
+    changes: list[tuple[int, int]],
+    cut: int,
+    tail: bytes,
+    room_size: int,
+    limit: int,
+) -> None:
+    packed = bytearray(java_lz4(data, kind, block_size))
+    for position, value in changes:
+        if position < len(packed):
+            packed[position] = value
+    del packed[len(packed) - min(cut, len(packed)) :]
+    packed += tail
+    codec = CompressionType.LZ4
+    room = bytearray(b"?") * room_size
+    assert outcome(lambda: decompress_into(room, codec, packed, limit)) == outcome(
+        lambda: decompress(codec, packed, limit)
+    )
+
+
+def test_lz4_of_java_needs_no_help_of_the_frame_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = java_lz4(TEXT, 4, 65_536)
+    monkeypatch.setattr(compression, "_lz4_bound", None)
+    assert decompress_into(bytearray(1 << 20), CompressionType.LZ4, packed) == TEXT
 
 
 @settings(deadline=None)
@@ -117,6 +171,13 @@ def test_levels_are_passed_on() -> None:
         assert len(compress(codec, TEXT, high)) < len(compress(codec, TEXT, low))
 
 
+def outcome(unpack: Callable[[], bytes | memoryview]) -> bytes | type[Exception]:
+    try:
+        return bytes(unpack())
+    except DecompressionError as error:
+        return type(error)
+
+
 @settings(deadline=None)
 @given(
     codec=st.sampled_from(list(CompressionType)),
@@ -136,14 +197,8 @@ def test_unpacking_into_a_room_says_the_same(
             packed[position] = value
     del packed[len(packed) - min(cut, len(packed)) :]
 
-    def answer(unpack: Callable[[], bytes | memoryview]) -> bytes | type[Exception]:
-        try:
-            return bytes(unpack())
-        except DecompressionError as error:
-            return type(error)
-
     room = bytearray(b"?") * room_size
-    assert answer(lambda: decompress_into(room, codec, packed, limit)) == answer(
+    assert outcome(lambda: decompress_into(room, codec, packed, limit)) == outcome(
         lambda: decompress(codec, packed, limit)
     )
 
