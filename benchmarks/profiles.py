@@ -19,13 +19,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.compare import raw
 from benchmarks.compare.arena import Broker, create, metered
-from benchmarks.support.brokers import Ottla
+from benchmarks.support.brokers import DATA_DIR, Ottla
+from benchmarks.support.full_memory import FullMemory
 from benchmarks.support.wire import first_ack
 
 from ottla.protocol.api import ApiKey
@@ -139,13 +140,14 @@ def _shares(file: Path, by: str, count: int) -> list[str]:
     return [f"{name} {float(share):.1f} %" for share, name in rows[:count]]
 
 
-def _profile(name: str) -> None:
+def _profile(name: str, memory: FullMemory) -> None:
     broker = Ottla()
     try:
         broker.prepare()
         broker.spawn()
         first_ack(broker.port, "hello", create=True)
         run = CASES[name](broker)
+        memory.fill()
         with tempfile.TemporaryDirectory(prefix="ottla-profile-") as folder:
             file = Path(folder) / "perf.data"
             with _sampled(broker.pid, file), metered(broker.pid) as meter:
@@ -169,8 +171,9 @@ def main() -> None:
     asked = parser.parse_args().cases
     if unknown := [name for name in asked if name not in CASES]:
         parser.error(f"no case {unknown[0]}; there are {', '.join(CASES)}")
-    for name in asked or CASES:
-        _profile(name)
+    with closing(FullMemory(DATA_DIR)) as memory:
+        for name in asked or CASES:
+            _profile(name, memory)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.compare.full_memory import FullMemory
 from benchmarks.compare.java import JavaLoad
 from benchmarks.support.brokers import DATA_DIR, ApacheKafka, Ottla, cpu_seconds, resident_bytes, user_system_seconds
+from benchmarks.support.full_memory import FullMemory
 from benchmarks.support.report import MIB
 from benchmarks.support.wire import Wire, end_offsets, first_ack
 

@@ -27,7 +27,7 @@ from ottla.errors import (
 )
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
-from ottla.protocol.records.compression import unpacked_size_max
+from ottla.protocol.records.compression import GROWTH_MAX, unpacked_size_max
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
 if TYPE_CHECKING:
@@ -449,4 +449,6 @@ def _is_heavy(records: Records) -> bool:
         return False
     if codec == CompressionType.GZIP:
         return len(records) > GZIP_ON_LOOP_MAX
+    if codec != CompressionType.ZSTD and len(records) * GROWTH_MAX <= UNPACKED_ON_LOOP_MAX:
+        return False  # whatever is in it
     return unpacked_size_max(CompressionType(codec), memoryview(records)[HEADER_SIZE:]) > UNPACKED_ON_LOOP_MAX
