@@ -19,15 +19,21 @@ ROUNDED_MAX = 4 * 1024 * 1024
 
 
 class FrameBuffer:
-    """A growing byte buffer; the unhandled bytes are `view[start:end]`."""
+    """A growing byte buffer; the unhandled bytes are `view[start:end]`.
 
-    __slots__ = ("data", "end", "peak", "start", "view")
+    Attributes:
+        peak: size of the largest frame since somebody last set this to 0.
+    """
+
+    __slots__ = ("_expected", "data", "end", "peak", "start", "view")
 
     def __init__(self, rest: memoryview, need: int) -> None:
         """Copy `rest` in, with room to go on; `need` is the size of the first frame, or less if still unknown."""
         self.start = 0
         self.end = len(rest)
         self.peak = need
+        #: Size of the newest frame that did not come whole: the next one may be like it.
+        self._expected = need
         self._allocate(rest, need)
 
     def _allocate(self, rest: memoryview, need: int) -> None:
@@ -45,14 +51,19 @@ class FrameBuffer:
     def room(self) -> memoryview:
         """Where to receive next.
 
-        In the middle of a large frame it ends where the frame ends: then nothing of the next frame has to be moved.
+        Of large frames no more than the one that is expected, or its rest: what came of the one after it would have to be
+        moved to the front. With frames of 295 KB that was 229 KB each time, a sixth of what a request cost.
         """
         start, end = self.start, self.end
-        if end - start >= 4:
-            frame_end = start + 4 + int(_SIZE.unpack_from(self.data, start)[0])
-            if frame_end - end > SMALL and frame_end <= len(self.data):
-                return self.view[end:frame_end]
-        return self.view[end:]
+        if start == end:
+            limit = end + self._expected
+        elif end - start >= 4:
+            limit = start + 4 + int(_SIZE.unpack_from(self.data, start)[0])
+        else:
+            return self.view[end:]
+        if limit - start <= SMALL or limit <= end:  # several small ones are better received together
+            return self.view[end:]
+        return self.view[end : limit if limit - end > SMALL else limit + SMALL]
 
     def make_room(self, need: int) -> None:
         """Drop handled bytes and see that the first frame, of `need` bytes, can go on arriving.
@@ -63,6 +74,8 @@ class FrameBuffer:
         start, end = self.start, self.end
         if need > self.peak:
             self.peak = need
+        if need > 4:
+            self._expected = need
         if start == end:
             self.start = self.end = 0
             return
