@@ -20,6 +20,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,8 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 
 def main() -> int:
     options = _arguments()
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background, too: brokers end with this process
+        signal.signal(number, signal.default_int_handler)
     name = commit()
     rehearsal = options.scale < REHEARSAL
     directory = Path(tempfile.gettempdir()) / "ottla-bench-rehearsal" if rehearsal else RESULTS
