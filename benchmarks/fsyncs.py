@@ -5,7 +5,7 @@
 each: an fdatasync for each file. syncfs: one sync of the file system (and an fdatasync that tells errors), as
 `ottla.storage.group_commit` does for three logs and more. journal: all records appended to one file whose space was written
 ahead, and one fdatasync; that is not what ottla does. Milliseconds per round, the median. Linux; files are made in the
-system's temporary directory or under OTTLA_BENCH_DIR.
+system's temporary directory or under OTTLA_BENCH_DIR, which must be on a disk: in memory the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 LOGS = (1, 4, 16)
-#: What each log has before, so that its next record lies in a block of its own.
+#: What each log has before.
 LOG_BYTES = 1 << 20
 JOURNAL_BYTES = 64 << 20
 
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--bytes", type=int, default=1100)
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("at least one round")
     record = os.urandom(options.bytes)
     syncfs = ctypes.CDLL(None).syncfs
     with tempfile.TemporaryDirectory(prefix="ottla-fsyncs-", dir=os.environ.get("OTTLA_BENCH_DIR")) as directory:

@@ -4,7 +4,8 @@
 
 Hands the same request again and again to a connection of a real broker in this process, whose answers go nowhere. Prints
 user and system time per request, the cheapest of five passes; what a request costs more over a socket is asyncio, the
-kernel's TCP, and caches that others have used meanwhile. `--profile` adds the functions that take most.
+kernel's TCP, and caches that others have used meanwhile. Times come in ticks of 10 ms, so ask for thousands of requests;
+what they carry is written to the system's temporary directory or under OTTLA_BENCH_DIR. `--profile` adds the functions that take most.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.compare import raw
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
 from ottla.broker.machine import machine
-from ottla.network.connection import BrokerConnection
+from ottla.network.connection import RECEIVE_SIZE, BrokerConnection
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
@@ -62,6 +63,10 @@ async def measure(options: argparse.Namespace, directory: str) -> None:
         topic = CreatableTopic(name=TOPIC, num_partitions=options.partitions, replication_factor=1)
         await client.ask(CreateTopicsRequest(topics=[topic], timeout_ms=10_000), 5, CreateTopicsResponse)
         frame = _frame(options)
+        if len(frame) > RECEIVE_SIZE:
+            raise SystemExit(
+                f"the request is of {len(frame)} bytes; more than {RECEIVE_SIZE} are not received in one piece"
+            )
         broker.server._quota.admit("127.0.0.1")  # as the listener does for those it accepts
         connection, nowhere = BrokerConnection(broker.server, name), Nowhere()
         connection.connection_made(nowhere)

@@ -39,7 +39,8 @@ ROWS = (
         "listener that maps to SSL or SASL is refused.", update=PER_BROKER),
     row("listeners", LIST, "PLAINTEXT://:9092", ANYTHING, HIGH,
         "Where to listen: `NAME://host:port`, comma-separated; an empty host is every interface. Entries "
-        "named in `controller.listener.names` are not opened, there is no KRaft controller.", update=PER_BROKER),
+        "named in `controller.listener.names` are not opened, there is no KRaft controller. A change needs a "
+        "restart, unlike in Kafka.", update=PER_BROKER),
     row("max.connection.creation.rate", INT, str(INT_MAX), at_least(0), MEDIUM,
         "Connections accepted per second; more wait in the backlog.", update=CLUSTER_WIDE),
     row("max.connections", INT, str(INT_MAX), at_least(0), MEDIUM,

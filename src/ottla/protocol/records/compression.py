@@ -279,10 +279,10 @@ def _snappy_block(snappy: Any, block: memoryview, left: int) -> bytes:
 def _lz4_plain_into(library: Any, view: memoryview, room: memoryview) -> int:
     """Unpack a frame as Java clients write it, block by block: 16 KB take 11 us instead of 17.
 
-    -1: another kind of frame, or one that is damaged.
+    -1: another kind of frame, or its blocks do not end where it ends.
 
     Raises:
-        cramjam.DecompressionError, ValueError: it is damaged, or does not fit.
+        cramjam.DecompressionError, ValueError: a block is damaged, or does not fit.
     """
     block_size = _LZ4_PLAIN.get(view[:7].tobytes())
     if block_size is None:
