@@ -5,7 +5,8 @@
 Hands the same request again and again to a connection of a real broker in this process, whose answers go nowhere. Prints
 user and system time per request, the cheapest of five passes; what a request costs more over a socket is asyncio, the
 kernel's TCP, and caches that others have used meanwhile. Times come in ticks of 10 ms, so ask for thousands of requests;
-what they carry is written to the system's temporary directory or under OTTLA_BENCH_DIR. `--profile` adds the functions that take most.
+what they carry is written to the system's temporary directory or under OTTLA_BENCH_DIR. `--profile` adds the functions
+that take most.
 """
 
 from __future__ import annotations
