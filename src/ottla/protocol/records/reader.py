@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ottla.protocol.records import kernels
-from ottla.protocol.records.batch import HEADER_SIZE, BatchHeader, check_crc, iter_headers, read_header
+from ottla.protocol.records.batch import (
+    HEADER_SIZE,
+    MAGIC,
+    MAGIC_POSITION,
+    BatchHeader,
+    check_crc,
+    iter_headers,
+    read_header,
+)
 from ottla.protocol.records.builder import Record
 from ottla.protocol.records.checksum import Buffer
 from ottla.protocol.records.compression import MAX_BODY_SIZE, decompress
+from ottla.protocol.records.legacy import read_legacy_records
 from ottla.types import TimestampType
 
 
@@ -30,11 +39,14 @@ def read_records(
 ) -> list[Record]:
     """Return the records of the batch at `position`, with absolute offsets and the timestamps a consumer sees.
 
-    An empty batch (compaction leaves such) gives an empty list. Control records are given like others.
+    An empty batch (compaction leaves such) gives an empty list. Control records are given like others. Messages of
+    formats 0 and 1 are read, too (see `legacy`).
 
     Raises:
         ValueError: the batch is damaged: its records do not fill it exactly, or `verify_crc` found a wrong CRC.
     """
+    if buffer[position + MAGIC_POSITION] < MAGIC:
+        return read_legacy_records(buffer, position, max_decompressed=max_decompressed, verify_crc=verify_crc)
     header = read_header(buffer, position)
     if verify_crc and not check_crc(buffer, position, header):
         raise ValueError(f"the batch at offset {header.base_offset} has a wrong CRC")
