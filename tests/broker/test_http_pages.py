@@ -55,6 +55,11 @@ class SampleFacts:
             )
         }
 
+    unreadable: str | None = None
+
+    def unreadable_partitions(self) -> Sequence[tuple[str, int, int]]:
+        return [("orders", 3, 4096)] if self.unreadable else []
+
     def directories(self) -> Sequence[tuple[str, bool, bool]]:
         return [("/data", False, self.shortage is not None)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 from ottla.protocol.records.builder import Record, build_batch
@@ -50,6 +52,14 @@ def append_many(log: PartitionLog, count: int, size: int = 100, **options: Any) 
 def value_of(offset: int, size: int = 100) -> bytes:
     """Return the value that `append_many` gives the record at `offset`."""
     return b"%08d" % offset + b"." * (size - 8)
+
+
+def old_message(magic: int, offset: int, timestamp: int, value: bytes = b"x", key: bytes | None = None) -> bytes:
+    """Return an uncompressed message of format 0 or 1."""
+    time = struct.pack(">q", timestamp) if magic else b""
+    name = struct.pack(">i", -1) if key is None else struct.pack(">i", len(key)) + key
+    body = bytes([magic, 0]) + time + name + struct.pack(">i", len(value)) + value
+    return struct.pack(">qiI", offset, len(body) + 4, zlib.crc32(body)) + body
 
 
 def marker(

@@ -55,9 +55,11 @@ def test_lookups_agree_with_a_search_through_all_entries(
             times.write()
     assert index.entries() == entries
     before = bisect_right([entry[0] for entry in entries], BASE + target)
-    assert index.lookup(BASE + target) == (entries[before - 1][1] if before else 0)
+    assert index.lookup(BASE + target) == (entries[before - 1] if before else None)
     before = bisect_right([entry[1] for entry in entries], target)
-    assert index.floor_position(target) == (entries[before - 1][1] if before else 0)
+    assert index.floor(target) == (entries[before - 1] if before else None)
+    assert index.next_position(target) == (entries[before][1] if before < len(entries) else None)
+    assert index.last_entry() == (entries[-1] if entries else None)
     wanted = TimeEntry(entries[before - 1][1], entries[before - 1][0]) if before else TimeEntry(-1, BASE)
     assert times.lookup(target) == wanted
     assert times.last_entry() == (TimeEntry(entries[-1][1], entries[-1][0]) if entries else TimeEntry(-1, BASE))

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
-from tests.storage.log_support import NOW, append, append_many, batch, idempotent, read_all
+from tests.storage.log_support import NOW, append, append_many, batch, idempotent, read_all, value_of
 
 from ottla.broker.facts import LogDirFacts
 from ottla.errors import KafkaStorageError, StorageError
@@ -195,7 +195,6 @@ async def test_a_directory_in_use_is_refused() -> None:
         (".ottla", b'{"format":2}', "newer"),
         (".ottla", b"?", "cannot be read"),
         ("meta.properties", b"version=7\n", "version"),
-        ("recovery-point-offset-checkpoint", b"rubbish", "recovery-point"),
     ],
 )
 async def test_a_directory_of_an_unknown_format_is_refused(name: str, data: bytes, reason: str) -> None:
@@ -442,10 +441,74 @@ async def test_a_log_that_cannot_be_opened_takes_its_directory_offline() -> None
         append_many(manager.create(TopicPartition("t", number), TOPIC_ID, LogConfig()), 2)
     path = manager.directory_of(TopicPartition("t", 0))
     await manager.close()
-    bench.files.write_atomic(f"{path}/t-0/leader-epoch-checkpoint", b"rubbish")
+
+    def fail(operation: str, where: str) -> None:
+        if operation == "listdir" and where == f"{path}/t-0":
+            raise OSError(errno.EIO, "the disk does not answer")
+
+    bench.files.fail = fail
     manager = await bench.start()
     assert list(manager.offline_dirs) == [path]
     assert list(manager.logs) == [TopicPartition("t", 1)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recovery-point-offset-checkpoint",
+        "log-start-offset-checkpoint",
+        "replication-offset-checkpoint",
+        "cleaner-offset-checkpoint",
+        "t-0/leader-epoch-checkpoint",
+        "t-0/partition.metadata",
+    ],
+)
+@pytest.mark.parametrize("is_clean", [True, False])
+async def test_a_damaged_checkpoint_costs_time_but_no_record(
+    name: str, is_clean: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    manager = await bench.start()
+    for number in range(2):
+        append_many(manager.create(TopicPartition("t", number), TOPIC_ID, LogConfig(segment_bytes=900)), 20)
+    await manager.close()
+    if not is_clean:
+        bench.files.remove("data/.kafka_cleanshutdown")
+    bench.files.write_atomic(f"data/{name}", b"rubbish")
+    manager = await bench.start()
+    assert manager.online_dirs == ["data"]
+    for number in range(2):
+        log = manager.logs[TopicPartition("t", number)]
+        assert [record.value for record in read_all(log)] == [value_of(offset) for offset in range(20)]
+        assert not log.damages
+    assert name.rpartition("/")[2] in caplog.text
+    manager.create(TopicPartition("t", 0), TOPIC_ID, LogConfig())
+    assert manager.logs[TopicPartition("t", 0)].topic_id == TOPIC_ID
+
+
+async def test_a_partition_that_cannot_be_opened_leaves_its_directory_in_use() -> None:
+    bench = Bench()
+    manager = await bench.start()
+    for number in range(2):
+        append_many(manager.create(TopicPartition("t", number), TOPIC_ID, LogConfig()), 2)
+    await manager.close()
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "listdir" and path == "data/t-0":
+            raise ValueError("what is written there makes no sense")
+
+    bench.files.fail = fail
+    manager = await bench.start()
+    bench.files.fail = lambda _operation, _path: None
+    assert manager.online_dirs == ["data"]
+    assert list(manager.logs) == [TopicPartition("t", 1)]
+    assert "makes no sense" in manager.unusable[TopicPartition("t", 0)]
+    with pytest.raises(StorageError, match="makes no sense"):
+        manager.create(TopicPartition("t", 0), TOPIC_ID, LogConfig())
+    assert bench.files.exists(f"data/t-0/{0:020d}.log")
+    manager.delete(TopicPartition("t", 0))
+    assert not bench.files.exists("data/t-0")
+    assert manager.create(TopicPartition("t", 0), TOPIC_ID, LogConfig()).log_end_offset == 0
 
 
 async def test_a_full_disk_is_not_a_failed_disk() -> None:

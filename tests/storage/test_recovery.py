@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import zlib
 
 import pytest
 from tests.storage.log_support import (
@@ -15,12 +14,12 @@ from tests.storage.log_support import (
     batch,
     idempotent,
     marker,
+    old_message,
     open_log,
     read_all,
     value_of,
 )
 
-from ottla.errors import StorageError
 from ottla.protocol.records.control import ControlType
 from ottla.storage.config import LogConfig
 from ottla.storage.log import PartitionLog
@@ -239,11 +238,17 @@ def test_epochs_beyond_the_end_are_dropped() -> None:
     assert log.leader_epochs.entries == [(0, 0)]
 
 
-def test_a_broken_epoch_file_is_refused() -> None:
-    files, _ = disk_with_segments()
+@pytest.mark.parametrize("clean", [True, False])
+def test_lost_leader_epochs_are_read_from_the_batches(clean: bool) -> None:
+    files = MemoryFiles(lambda: NOW)
+    log = open_log(files, SMALL)
+    for epoch in (0, 3, 4):
+        append_many(log, 7, leader_epoch=epoch)
+    expected = log.leader_epochs.entries
+    log.close()
     files.write_atomic(f"{DIRECTORY}/leader-epoch-checkpoint", b"rubbish")
-    with pytest.raises(StorageError, match="leader-epoch-checkpoint"):
-        open_log(files, SMALL)
+    log = open_log(files, SMALL, clean=clean, recovery_point=21)
+    assert log.leader_epochs.entries == expected == [(0, 0), (3, 7), (4, 14)]
 
 
 def test_the_log_start_comes_from_the_checkpoint_or_the_first_segment() -> None:
@@ -269,15 +274,14 @@ def test_an_empty_directory_becomes_an_empty_log() -> None:
 
 
 @pytest.mark.parametrize("magic", [0, 1])
-def test_messages_of_before_0_11_are_refused_not_cut_off(magic: int) -> None:
-    body = bytes([magic, 0]) + (struct.pack(">q", NOW) if magic else b"") + struct.pack(">i", -1) + b"\0\0\0\1x"
-    message = struct.pack(">qiI", 0, len(body) + 4, zlib.crc32(body)) + body
+def test_messages_of_before_0_11_are_recovered(magic: int) -> None:
     files = MemoryFiles(lambda: NOW)
     files.mkdir(DIRECTORY)
-    files.write_atomic(f"{DIRECTORY}/{0:020d}.log", message * 5)
-    with pytest.raises(StorageError, match=r"before 0\.11"):
-        open_log(files)
-    assert files.size(f"{DIRECTORY}/{0:020d}.log") == len(message) * 5
+    data = b"".join(old_message(magic, offset, NOW + offset) for offset in range(5))
+    files.write_atomic(f"{DIRECTORY}/{0:020d}.log", data + data[:20])
+    log = open_log(files)
+    assert (log.log_end_offset, log.size) == (5, len(data))
+    assert log.read(2, 1 << 20, upper_offset=5).read() == data[2 * len(data) // 5 :]
 
 
 def durable_disk() -> MemoryFiles:

@@ -294,6 +294,10 @@ def test_any_time_is_found_with_one_small_read_for_each_segment_once(directory: 
         found = log.offset_for_timestamp(wanted)
         assert found is not None
         assert (found.offset, found.timestamp) == (first_offset(segment, number) + 5, wanted)
+        first_look = files.since()  # compares this segment's largest timestamp, and its neighbour's, with the batches
+        assert first_look.calls <= 25, first_look
+        assert first_look.bytes_read <= 250_000, first_look
+        assert log.offset_for_timestamp(wanted) == found
         again = files.since()
         assert again.calls <= 15, again
         assert again.bytes_read <= 250_000, again

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ottla.storage.log_manager import LogManager
 
 
+#: How many partitions that cannot be read the page names.
+UNREADABLE_NAMED = 5
+
+
 class LiveFacts:
     """Answers `ottla.broker.http_pages.Facts` from a broker's parts."""
 
@@ -44,6 +48,24 @@ class LiveFacts:
     def shortage(self) -> str | None:
         short = self._broker.logs.shortages.by_directory
         return "; ".join(f"log directory {path}: {shortage}" for path, shortage in short.items()) or None
+
+    @property
+    def unreadable(self) -> str | None:
+        partitions = self.unreadable_partitions()
+        if not partitions:
+            return None
+        names = ", ".join(f"{topic}-{index}" for topic, index, _ in partitions[:UNREADABLE_NAMED])
+        more = f" and {len(partitions) - UNREADABLE_NAMED} more" if len(partitions) > UNREADABLE_NAMED else ""
+        return f"a part of {names}{more} cannot be read: `ottla log check` says what is wrong"
+
+    def unreadable_partitions(self) -> Sequence[tuple[str, int, int]]:
+        logs = self._broker.logs
+        found = {
+            topic_partition: sum(damage.end - damage.position for _, damage in damages)
+            for topic_partition, damages in logs.damages().items()
+        }
+        found |= dict.fromkeys(logs.unusable, -1)
+        return [(topic, index, size) for (topic, index), size in sorted(found.items())]
 
     @property
     def takes_appends(self) -> bool:

@@ -100,6 +100,15 @@ class Facts(Protocol):
         ...
 
     @property
+    def unreadable(self) -> str | None:
+        """Which partitions cannot be read in part or at all, in one sentence; None if all can."""
+        ...
+
+    def unreadable_partitions(self) -> Sequence[tuple[str, int, int]]:
+        """Topic, partition and how many bytes of its log cannot be read; -1: the whole log cannot be used."""
+        ...
+
+    @property
     def takes_appends(self) -> bool:
         """Whether there is a directory in which there is room."""
         ...
@@ -204,7 +213,7 @@ def front_page(facts: Facts) -> Iterator[bytes]:
     """The broker, its topics and groups on one page without any other file."""
     broker = facts.broker
     address = broker.addresses[0] if broker.addresses else ""
-    problem = "; ".join(filter(None, (facts.problem, facts.shortage)))
+    problem = "; ".join(filter(None, (facts.problem, facts.shortage, facts.unreadable)))
     state = f'<span class="bad">{escape(problem)}</span>' if problem else '<span class="good">running</span>'
     if not facts.ready:
         state = "starting"

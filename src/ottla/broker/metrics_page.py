@@ -66,6 +66,16 @@ def _broker(facts: Facts) -> Iterator[bytes]:
         full.add(int(is_full), label_set(("logdirectory", path)))
     yield offline.render()
     yield full.render()
+    unreadable = Family(
+        "ottla_log_unreadable_bytes", "gauge", "Bytes of the partition's log that cannot be read; -1: none of it can."
+    )
+    partitions = facts.unreadable_partitions()
+    for topic, index, size in partitions:
+        unreadable.add(size, label_set(("partition", str(index)), ("topic", topic)))
+    yield unreadable.render()
+    yield _single(
+        "ottla_log_unreadable_partitions", "gauge", "Partitions of which a part cannot be read.", len(partitions)
+    )
     count = sum(is_offline for _, is_offline, _ in directories)
     yield _single(manager + "offlinelogdirectorycount", "gauge", "Log directories whose disk has failed.", count)
     lag = Family("ottla_event_loop_lag_seconds", "histogram", "How late the event loop was, sampled once a second.")

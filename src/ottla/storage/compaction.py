@@ -35,15 +35,18 @@ from ottla import failpoints
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
     DELETE_HORIZON_BIT,
+    MAGIC,
     NO_TIMESTAMP,
     TIMESTAMP_TYPE_BIT,
     BatchHeader,
-    check_crc,
-    iter_headers,
+    read_header,
 )
 from ottla.protocol.records.builder import build_empty_batch, wrap_body
 from ottla.protocol.records.control import ControlType, read_marker
+from ottla.protocol.records.formats import check_any_crc, read_any_header
+from ottla.protocol.records.legacy import upgrade
 from ottla.protocol.records.reader import read_body
+from ottla.storage.damage import UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.index import TransactionIndex
 from ottla.storage.offset_map import OffsetMap
 from ottla.storage.segment import CLEANED_SUFFIX, LOG_SUFFIX, RELATIVE_OFFSET_MAX, Segment
@@ -171,6 +174,8 @@ def clean(
     result = CleaningResult(plan.first_dirty_offset)
     offsets = OffsetMap(memory_bytes, load_factor)
     try:
+        log.check_aborted(log.log_start_offset, nowait=False)
+        _check_order_of_markers(log, plan.first_uncleanable_offset)
         yield from _fill(offsets, log, plan, result)
         result.keys = offsets.keys
         if offsets.latest_offset < plan.first_dirty_offset:
@@ -184,6 +189,11 @@ def clean(
             yield from cleaner.clean_group(log, group)
     except FileNotFoundError as error:
         raise CleaningAbortedError(f"{log.topic_partition}: {error}") from error
+    except (UnreadableError, UnreliableIndexError, UnreliableTransactionsError) as error:
+        # Every record that cannot be read may be the last one of its key: nothing of this log is dropped.
+        if isinstance(error, UnreadableError):
+            log.note_unreadable(error)
+        raise UncleanableError(f"{log.topic_partition}: {error}") from error
     except ValueError as error:
         raise UncleanableError(f"{log.topic_partition}: {error}") from error
     result.next_dirty_offset = end
@@ -204,14 +214,17 @@ def _fill(
             break
         if following.base_offset <= start:
             continue
-        position = segment.offset_index.lookup(start) if start > segment.base_offset else 0
-        for _, header, batch in segment.batches(position):
+        lower = segment.base_offset
+        for position, header, batch in segment.batches(segment.position_before(start)):
+            _check(segment, position, lower, header, batch)
+            lower = header.next_offset
             if header.last_offset >= start:
                 if header.is_control:
                     transactions.on_marker(header, batch)
                 elif not transactions.on_batch(header) and header.record_count:
-                    body = _checked_body(batch, header)
-                    if not offsets.add_batch(body, header.record_count, header.base_offset, start):
+                    today, known = _todays_format(batch, header)
+                    body = read_body(today, 0, known)
+                    if not offsets.add_batch(body, known.record_count, known.base_offset, start):
                         result.map_full = True
                         return
                 offsets.latest_offset = max(offsets.latest_offset, header.last_offset)
@@ -279,7 +292,10 @@ class _Cleaner:
             writer = _Writer(target, self.config.index_interval_bytes)
             read = 0
             for segment in group:
-                for _, header, batch in segment.batches():
+                lower = segment.base_offset
+                for position, header, batch in segment.batches():
+                    _check(segment, position, lower, header, batch)
+                    lower = header.next_offset
                     kept = self.filter_batch(header, batch)
                     if kept is not None:
                         writer.add(kept)
@@ -314,8 +330,13 @@ class _Cleaner:
         self.result.bytes_written += written
         return read + written
 
-    def filter_batch(self, header: BatchHeader, batch: memoryview) -> Buffer | None:
-        """Return what stays of a batch: itself, fewer records, a bare header, or None."""
+    def filter_batch(self, header: BatchHeader, batch: Buffer) -> Buffer | None:
+        """Return what stays of a batch: itself, fewer records, a bare header, or None.
+
+        What stays of a message set of format 0 or 1 that loses records is a batch of today's format.
+        """
+        original = batch
+        batch, header = _todays_format(batch, header)
         is_control = header.is_control
         horizon = header.delete_horizon_ms
         if is_control:
@@ -328,7 +349,7 @@ class _Cleaner:
         kept = tombstones = 0
         largest = header.max_timestamp
         if header.record_count and not is_dropped:
-            body = _checked_body(batch, header)
+            body = read_body(batch, 0, header)
             if is_control:
                 kept = header.record_count
             else:
@@ -347,7 +368,7 @@ class _Cleaner:
             return _bare_header(header) if self._is_needed_empty(header) else None
         needs_horizon = horizon is None and (tombstones > 0 or (is_control and is_obsolete))
         if kept == header.record_count and not needs_horizon:
-            return batch
+            return original
         if header.attributes & TIMESTAMP_TYPE_BIT:
             largest = header.max_timestamp
         base_timestamp = header.base_timestamp
@@ -398,10 +419,17 @@ def _bare_header(header: BatchHeader) -> bytearray:
     )
 
 
-def _checked_body(batch: memoryview, header: BatchHeader) -> Buffer:
-    if not check_crc(batch, 0, header):
-        raise ValueError(f"the batch at offset {header.base_offset} has a wrong CRC")
-    return read_body(batch, 0, header)
+def _check(segment: Segment, position: int, lower: int, header: BatchHeader, batch: memoryview) -> None:
+    """Nothing a batch says counts before its checksum was compared."""
+    if not check_any_crc(batch, 0, header):
+        raise UnreadableError(segment, position, lower, "a wrong CRC")
+
+
+def _todays_format(batch: Buffer, header: BatchHeader) -> tuple[Buffer, BatchHeader]:
+    if header.magic == MAGIC:
+        return batch, header
+    upgraded = upgrade(batch, 0)
+    return upgraded, read_header(upgraded)
 
 
 class _Writer:
@@ -425,12 +453,15 @@ class _Writer:
         data, self._data = self._data, bytearray()
         failpoints.hit("clean.write")
         start = self._segment.append(data)
-        for position, header in iter_headers(data):
+        position = 0
+        while position < len(data):
+            header = read_any_header(data, position, len(data) - position)
             # A batch without records has a time, but none that a lookup may find: dump-log calls it a mismatch.
             time = header.max_timestamp if header.record_count else NO_TIMESTAMP
             self._segment.note_batch(
                 start + position, header.size, header.last_offset, time, self._index_interval_bytes
             )
+            position += header.size
 
 
 def _remove(segment: Segment) -> None:
@@ -470,6 +501,31 @@ def _aborted_transactions(log: PartitionLog, start: int, end: int) -> list[Abort
     return [entry for entry in found if entry.last_offset >= start and entry.first_offset < end]
 
 
+def _check_order_of_markers(log: PartitionLog, end: int) -> None:
+    """Check that no transaction that counts as aborted contains a marker of its producer before its end.
+
+    The transaction index has no checksum, and a first offset that is too small would drop committed records.
+    """
+    transactions = _aborted_transactions(log, 0, end)
+    if not transactions:
+        return
+    first, last = min(entry.first_offset for entry in transactions), max(entry.last_offset for entry in transactions)
+    spans: dict[int, list[AbortedTransaction]] = {}
+    for entry in transactions:
+        spans.setdefault(entry.producer_id, []).append(entry)
+    for segment, following in pairwise(log.segments):
+        if segment.base_offset > last or following.base_offset <= first:
+            continue
+        for _, header in segment.headers():
+            if header.is_control and header.record_count:
+                for entry in spans.get(header.producer_id, ()):
+                    if entry.first_offset <= header.base_offset < entry.last_offset:
+                        raise UnreliableTransactionsError(
+                            f"the transaction of producer {entry.producer_id} from {entry.first_offset} to "
+                            f"{entry.last_offset} contains its marker at {header.base_offset}"
+                        )
+
+
 class CleanedTransactions:
     """Follows the transactions of a log as the cleaner walks over it: aborted batches, markers that may go."""
 
@@ -504,7 +560,7 @@ class CleanedTransactions:
         self._aborted[header.producer_id] = (aborted[0], True)
         return True
 
-    def on_marker(self, header: BatchHeader, batch: memoryview) -> bool:
+    def on_marker(self, header: BatchHeader, batch: Buffer) -> bool:
         """Take a control batch; return whether no batch of its transaction was left, so that it may go."""
         self._begin_up_to(header.last_offset)
         if not header.record_count:

@@ -27,6 +27,10 @@ class LogHooks(Protocol):
         """The disk failed: its directory is to go offline."""
         ...
 
+    def on_damaged(self, log: PartitionLog) -> None:
+        """A part of the log cannot be read: see `PartitionLog.damages`. The rest goes on."""
+        ...
+
 
 class NoHooks:
     """Without an owner, removed files go at once."""
@@ -42,4 +46,7 @@ class NoHooks:
         return None
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
+        return None
+
+    def on_damaged(self, log: PartitionLog) -> None:
         return None

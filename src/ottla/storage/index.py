@@ -16,10 +16,11 @@ TimeIndex, AbortedTxn.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ottla.storage.files import File
+    from ottla.storage.files import Buffer, File
     from ottla.storage.open_files import OpenFiles
 
 _OFFSET_ENTRY = struct.Struct(">ii")
@@ -126,13 +127,15 @@ class _SortedFile:
             return self._pinned
         return self._pinned or file
 
-    def _count_up_to(self, field: struct.Struct, field_at: int, target: int, nowait: bool) -> int:
-        """Return how many entries have the field `<= target`."""
+    def _last_up_to(
+        self, field: struct.Struct, field_at: int, target: int, nowait: bool
+    ) -> tuple[int, tuple[int, int]]:
+        """Return how many entries have the field `<= target`, and the last of them as it is stored ((0, 0) if none)."""
         written, pending = self._load()
         size = self.entry.size
         unpack_from = field.unpack_from
         if pending and (not written or unpack_from(pending, field_at)[0] <= target):
-            return written + _bisect(pending, len(pending) // size, size, unpack_from, field_at, target)
+            return self._last_in(pending, written, field, field_at, target)
         low, high = 0, written
         while high - low > _BLOCK_ENTRIES:
             middle = (low + high) // 2
@@ -141,10 +144,24 @@ class _SortedFile:
                 low = middle + 1
             else:
                 high = middle
-        if low == high:
-            return low
-        data = self._read((high - low) * size, low * size, nowait)
-        return low + _bisect(data, len(data) // size, size, unpack_from, field_at, target)
+        # The entry before, too: it may be the one that is looked for.
+        first = max(low - 1, 0)
+        if first == high:
+            return 0, (0, 0)
+        return self._last_in(self._read((high - first) * size, first * size, nowait), first, field, field_at, target)
+
+    def _last_in(
+        self, data: Buffer, number: int, field: struct.Struct, field_at: int, target: int
+    ) -> tuple[int, tuple[int, int]]:
+        size = self.entry.size
+        count = _bisect(data, len(data) // size, size, field.unpack_from, field_at, target)
+        if not count:
+            return number, (0, 0)
+        first, second = self.entry.unpack_from(data, (count - 1) * size)
+        return number + count, (first, second)
+
+    def _count_up_to(self, field: struct.Struct, field_at: int, target: int, nowait: bool) -> int:
+        return self._last_up_to(field, field_at, target, nowait)[0]
 
     def _add(self, first: int, second: int) -> None:
         _, pending = self._load()
@@ -169,6 +186,14 @@ class _SortedFile:
         finally:
             file.close()
         self._state = (written + len(pending) // self.entry.size, bytearray())
+        self.is_unsynced = True
+
+    def replace(self, entries: Iterable[tuple[int, int]]) -> None:
+        """Write other entries, as they are stored, in the place of those that are there, in one step for readers."""
+        data = b"".join(self.entry.pack(*entry) for entry in entries)
+        self.open_files.files.write_atomic(self.path, data, sync=False)
+        self.open_files.forget(self.path)
+        self._state = (len(data) // self.entry.size, bytearray())
         self.is_unsynced = True
 
     def sync(self) -> None:
@@ -237,15 +262,28 @@ class OffsetIndex(_SortedFile):
         else:
             pending += _OFFSET_ENTRY.pack(last_offset - self.base_offset, position)
 
-    def lookup(self, offset: int, *, nowait: bool = False) -> int:
-        """Return the largest indexed position whose batch ends at or before `offset`; 0 if there is none."""
-        number = self._count_up_to(_I32, 0, offset - self.base_offset, nowait)
-        return self.get(number - 1, nowait=nowait)[1] if number else 0
+    def lookup(self, offset: int, *, nowait: bool = False) -> tuple[int, int] | None:
+        """Return (last offset, position) of the last entry whose batch ends at or before `offset`; None if there is none."""
+        number, (relative, position) = self._last_up_to(_I32, 0, offset - self.base_offset, nowait)
+        return (self.base_offset + relative, position) if number else None
 
-    def floor_position(self, limit: int, *, nowait: bool = False) -> int:
-        """Return the largest indexed position `<= limit`; 0 if there is none."""
-        number = self._count_up_to(_I32, 4, limit, nowait)
-        return self.get(number - 1, nowait=nowait)[1] if number else 0
+    def floor(self, limit: int, *, nowait: bool = False) -> tuple[int, int] | None:
+        """Return (last offset, position) of the last entry with a position `<= limit`; None if there is none."""
+        number, (relative, position) = self._last_up_to(_I32, 4, limit, nowait)
+        return (self.base_offset + relative, position) if number else None
+
+    def next_position(self, position: int) -> int | None:
+        """Return the smallest indexed position behind `position`; None if there is none."""
+        number = self._count_up_to(_I32, 4, position, False)
+        return self.get(number)[1] if number < self.count else None
+
+    def last_entry(self) -> tuple[int, int] | None:
+        """Return (last offset, position) of the last entry; None if there is none."""
+        count = self.count
+        if not count:
+            return None
+        relative, position = self.get(count - 1)
+        return self.base_offset + relative, position
 
     def truncate_to(self, offset: int) -> None:
         """Drop the entries at `offset` and above."""
@@ -269,6 +307,10 @@ class TimeIndex(_SortedFile):
         super().start_empty()
         self._last_timestamp = -1
 
+    def replace(self, entries: Iterable[tuple[int, int]]) -> None:
+        super().replace(entries)
+        self._last_timestamp = None
+
     def maybe_add(self, timestamp: int, offset: int) -> None:
         """Note the largest timestamp so far, unless it is in the index already."""
         last = self._last_timestamp
@@ -289,11 +331,8 @@ class TimeIndex(_SortedFile):
 
     def lookup(self, timestamp: int, *, nowait: bool = False) -> TimeEntry:
         """Return the last entry with a timestamp `<= timestamp`, or (-1, base offset) if there is none."""
-        number = self._count_up_to(_I64, 0, timestamp, nowait)
-        if not number:
-            return TimeEntry(-1, self.base_offset)
-        found, relative = self.get(number - 1, nowait=nowait)
-        return TimeEntry(found, self.base_offset + relative)
+        number, (found, relative) = self._last_up_to(_I64, 0, timestamp, nowait)
+        return TimeEntry(found, self.base_offset + relative) if number else TimeEntry(-1, self.base_offset)
 
     def truncate_to(self, offset: int) -> None:
         """Drop the entries at `offset` and above."""
@@ -311,11 +350,13 @@ class TransactionIndex:
     Short and rare: written at once, kept in memory once read. The file exists only if there is an entry.
     """
 
-    __slots__ = ("_entries", "open_files", "path")
+    __slots__ = ("_entries", "is_checked", "open_files", "path")
 
     def __init__(self, open_files: OpenFiles, path: str) -> None:
         self.open_files = open_files
         self.path = path
+        #: Whether what the file says was compared with the batches; what this process writes need not be.
+        self.is_checked = False
         self._entries: list[AbortedTransaction] | None = None
 
     def entries(self) -> list[AbortedTransaction]:
@@ -340,6 +381,17 @@ class TransactionIndex:
     def know_empty(self) -> None:
         """The caller has seen that there is no file."""
         self._entries = []
+        self.is_checked = True
+
+    def replace(self, entries: list[AbortedTransaction]) -> None:
+        """Write other entries in the place of those that are there."""
+        if entries:
+            data = b"".join(_TRANSACTION_ENTRY.pack(0, *entry) for entry in entries)
+            self.open_files.files.write_atomic(self.path, data)
+        elif self.open_files.files.exists(self.path):
+            self.open_files.files.remove(self.path)
+        self._entries = list(entries)
+        self.is_checked = True
 
     def add(self, entry: AbortedTransaction) -> None:
         """Write an entry behind the others."""
@@ -371,3 +423,4 @@ class TransactionIndex:
         if self.open_files.files.exists(self.path):
             self.open_files.files.remove(self.path)
         self._entries = []
+        self.is_checked = True

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ottla import failpoints
 from ottla.errors import CorruptMessageError, KafkaStorageError, OffsetOutOfRangeError, StorageError
@@ -41,14 +41,25 @@ from ottla.protocol.records.batch import (
 from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import read_marker
 from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
+from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.files import NO_DESCRIPTOR, PASSING
 from ottla.storage.hooks import NoHooks
+from ottla.storage.index import WouldBlockError
+from ottla.storage.index_builder import IndexBuilder
 from ottla.storage.open_files import OpenFiles
 from ottla.storage.reading import LogReader, base_offset_of, first_at_or_before
-from ottla.storage.recovery import LogLoader, replay_producers
+from ottla.storage.recovery import LogLoader, aborted_entries, replay_producers
 from ottla.storage.retention import expired_segments
 from ottla.storage.rolling import should_roll
-from ottla.storage.segment import CLEANED_SUFFIX, DELETED_SUFFIX, SNAPSHOT_SUFFIX, SWAP_SUFFIX, Segment, file_name
+from ottla.storage.segment import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    SNAPSHOT_SUFFIX,
+    SWAP_SUFFIX,
+    Segment,
+    file_name,
+    link_segments,
+)
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
 from ottla.storage.validation import is_taken_as_it_is, look_into, ordinary_packed_header, validate_batch
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
@@ -60,11 +71,15 @@ if TYPE_CHECKING:
     from ottla.storage.config import LogConfig
     from ottla.storage.files import Buffer, File, Files
     from ottla.storage.hooks import LogHooks
+    from ottla.storage.index import AbortedTransaction
     from ottla.storage.producer_state import CompletedTransaction
+    from ottla.storage.retention import Expired
     from ottla.storage.slices import LogSlice
     from ottla.storage.validation import ValidatedBatch
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
 
@@ -186,9 +201,9 @@ class PartitionLog:
         config: LogConfig,
         *,
         now_ms: int,
-        recovery_point: int = 0,
+        recovery_point: int | None = 0,
         log_start_offset: int = 0,
-        high_watermark: int = 0,
+        high_watermark: int | None = None,
         clean: bool = False,
         topic_id: bytes | None = None,
         producer_id_expiration_ms: int = DEFAULT_PRODUCER_ID_EXPIRATION_MS,
@@ -204,9 +219,10 @@ class PartitionLog:
             topic_partition: whose log it is.
             config: of the topic.
             now_ms: wall time.
-            recovery_point: from the checkpoint; what lies behind is read again unless `clean`.
+            recovery_point: from the checkpoint; what lies behind is read again unless `clean`. None: the checkpoint
+                cannot be read; then everything is read again, and only a torn end is cut off.
             log_start_offset: from the checkpoint.
-            high_watermark: from the checkpoint; clamped to what is there.
+            high_watermark: from the checkpoint, None if it has none; clamped to what is there.
             clean: whether the log was closed before the last stop.
             topic_id: written to partition.metadata if there is none yet.
             producer_id_expiration_ms: when silent producers are forgotten.
@@ -231,7 +247,12 @@ class PartitionLog:
             now_ms=now_ms,
             producer_id_expiration_ms=producer_id_expiration_ms,
         )
-        loaded.load(clean=clean, recovery_point=recovery_point, log_start_offset=log_start_offset)
+        loaded.load(
+            clean=clean,
+            recovery_point=recovery_point,
+            log_start_offset=log_start_offset,
+            high_watermark=high_watermark,
+        )
         log = cls(
             loaded,
             open_files,
@@ -243,9 +264,12 @@ class PartitionLog:
             lock=lock or nullcontext(),
         )
         end = log.log_end_offset
-        log.recovery_point = end if clean else max(min(recovery_point, end), log.log_start_offset)
-        log.high_watermark = min(max(high_watermark, log.log_start_offset), end)
+        log.recovery_point = end if clean else max(min(recovery_point or 0, end), log.log_start_offset)
+        log.high_watermark = min(max(high_watermark or 0, log.log_start_offset), end)
         log.producers.on_high_watermark(log.high_watermark)
+        for segment in log.segments:
+            for damage in segment.damages:
+                log._tell_damage(segment, damage)
         if topic_id is not None:
             log.set_topic_id(topic_id)
         if is_new or not clean or end == log.log_start_offset:
@@ -301,6 +325,11 @@ class PartitionLog:
     def flush_needed_before_ack(self) -> bool:
         """Whether an append may be shown and acknowledged only when it is on the disk (flush.messages=1)."""
         return self.config.flush_messages == 1
+
+    @property
+    def damages(self) -> list[tuple[Segment, Damage]]:
+        """What of this log is known to be unreadable."""
+        return [(segment, damage) for segment in self.segments for damage in segment.damages]
 
     @property
     def failure(self) -> str | None:
@@ -463,6 +492,10 @@ class PartitionLog:
         """
         batches = list(iter_headers(records))
         if not batches:
+            if records:
+                raise CorruptMessageError(
+                    f"{self.topic_partition}: {len(records)} bytes of a leader hold no whole batch"
+                )
             return AppendInfo(-1, -1, -1, self.log_start_offset)
         with self._lock:
             if self._failure is not None:
@@ -507,11 +540,8 @@ class PartitionLog:
 
     def _write(self, data: Buffer) -> int:
         active = self._active
-        try:
-            if not active.is_warm:
-                active.warm_up()
-        except OSError as error:
-            raise self._refuse(error) from error
+        if not active.is_warm:
+            active = self._warm_up(active)
         before = active.size
         try:
             if failpoints.ENABLED:
@@ -519,6 +549,18 @@ class PartitionLog:
             return active.append(data)
         except OSError as error:
             raise self._undo(active, before, error) from error
+
+    def _warm_up(self, active: Segment) -> Segment:
+        """Make the active segment ready for an append; return it, or a new one if nothing may be appended to it."""
+        try:
+            self._around_damage(active.warm_up)
+        except UnreadableError as error:
+            self._roll(self.log_end_offset, self.last_flush_ms)
+            logger.error("%s: %s; the log goes on in a new segment", self.topic_partition, error)
+            self._around_damage(self._active.warm_up)
+        except OSError as error:
+            raise self._refuse(error) from error
+        return self._active
 
     def _write_with_failpoints(self, data: Buffer) -> None:
         failpoints.hit("log.append.before")
@@ -642,6 +684,7 @@ class PartitionLog:
             raise self._refuse(error) from error
         self._directory_dirty = True
         self._unflushed.append(sealed)
+        sealed.next_base_offset = base_offset
         self.segments = [*self.segments, segment]
         self._reader.leave_active()
         self._active = segment
@@ -820,6 +863,7 @@ class PartitionLog:
 
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            UnreadableError: the bytes that should hold `offset` are no batch; a read of what lies behind them succeeds.
             WouldBlockError: with `nowait`: call again off the loop.
             KafkaStorageError: no descriptor is left.
             StorageError: the disk failed.
@@ -833,18 +877,31 @@ class PartitionLog:
             raise StorageError(self._failure)
         try:
             return self._reader.find(self.segments, offset, max_bytes, upper_offset, min_one=min_one, nowait=nowait)
+        except (UnreadableError, UnreliableIndexError) as error:
+            if nowait and not _is_known(error):
+                raise WouldBlockError(str(error)) from error
+            self._note_trouble(error)
+            return self.read(offset, max_bytes, upper_offset=upper_offset, min_one=min_one)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and offset < self.log_start_offset:
                 raise OffsetOutOfRangeError(f"{self.topic_partition}: offset {offset} was deleted") from error
             raise self._refuse(error) from error
 
     def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
-        """Return (offset, timestamp, leader epoch) of the first record at or after a time; may wait for the disk."""
-        return offset_for_timestamp(self.segments, timestamp_ms, self.log_start_offset)
+        """Return (offset, timestamp, leader epoch) of the first record at or after a time; may wait for the disk.
+
+        Raises:
+            UnreadableError: it may lie where the log cannot be read.
+        """
+        return self._around_damage(lambda: offset_for_timestamp(self.segments, timestamp_ms, self.log_start_offset))
 
     def offset_of_max_timestamp(self) -> TimestampOffset | None:
-        """Return the first record with the largest timestamp, None in an empty log; may wait for the disk."""
-        return offset_of_max_timestamp(self.segments, self.log_start_offset)
+        """Return the first record with the largest timestamp, None in an empty log; may wait for the disk.
+
+        Raises:
+            UnreadableError: as `offset_for_timestamp`.
+        """
+        return self._around_damage(lambda: offset_of_max_timestamp(self.segments, self.log_start_offset))
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """Return (the largest known epoch up to `epoch`, where it ends), (-1, -1) if unknown (KIP-279)."""
@@ -865,6 +922,106 @@ class PartitionLog:
                 if entry.last_stable_offset >= upper:
                     return aborted
         return aborted
+
+    def check_aborted(self, start: int, *, nowait: bool) -> None:
+        """Compare the transaction indexes from `start` on with the batches, once, before `aborted_transactions`.
+
+        Raises:
+            WouldBlockError: with `nowait`, where that has not been done: call again off the loop.
+            UnreadableError: a part of the log is unreadable that tells which transactions were aborted.
+        """
+        if not self._aborted_bases:
+            return
+        segments = self.segments
+        for segment in segments[first_at_or_before(segments, start) :]:
+            if segment.base_offset in self._aborted_bases and not segment.transaction_index.is_checked:
+                if nowait:
+                    raise WouldBlockError(segment.name)
+                self._check_aborted_of(segment)
+
+    def _check_aborted_of(self, segment: Segment) -> None:
+        try:
+            self._around_damage(segment.check_aborted)
+        except UnreliableTransactionsError as error:
+            logger.error("%s: %s; it is built anew", self.topic_partition, error)
+            entries = self._aborted_entries(segment)
+            with self._lock:
+                if segment is self._active:  # an append may have added to it meanwhile
+                    entries = self._aborted_entries(segment)
+                if segment in self.segments:
+                    segment.transaction_index.replace(entries)
+
+    def _aborted_entries(self, segment: Segment) -> list[AbortedTransaction]:
+        return aborted_entries(self.segments, segment, self._snapshots, self.topic_partition, self.directory)
+
+    # -- what cannot be read
+
+    def _around_damage(self, read: Callable[[], T]) -> T:
+        """Run `read`. Damage that it meets first is noted, an index that is wrong is built anew, and it runs again.
+
+        Raises:
+            UnreadableError: it meets damage that is noted already.
+        """
+        while True:
+            try:
+                return read()
+            except (UnreadableError, UnreliableIndexError) as error:
+                self._note_trouble(error)
+
+    def _note_trouble(self, error: UnreadableError | UnreliableIndexError) -> None:
+        segment = error.segment
+        if _is_known(error):
+            raise error
+        if isinstance(error, UnreadableError):
+            self.note_unreadable(error)
+        else:
+            logger.warning("%s: %s; the indexes of this segment are built anew", self.topic_partition, error)
+            self._mend_indexes(segment)
+
+    def note_unreadable(self, error: UnreadableError) -> None:
+        """Find out how far the damage reaches, remember it, tell the owner. May read much: off the loop.
+
+        Raises:
+            OSError: the disk failed, or the segment was deleted meanwhile.
+        """
+        segment = error.segment
+        damage = segment.extent_of(error, end_offset=self.log_end_offset)
+        with self._lock:
+            if segment.is_known_damage(damage.position) or segment not in self.segments:
+                return
+            segment.note_damage(damage)
+        self._tell_damage(segment, damage)
+
+    def _tell_damage(self, segment: Segment, damage: Damage) -> None:
+        logger.error(
+            "%s: %s cannot be read from byte %d to %d, offsets %d to %d: %s. Everything else is served; "
+            "`ottla log check` and `ottla log repair` help",
+            self.topic_partition,
+            segment.name,
+            damage.position,
+            damage.end,
+            damage.first_offset,
+            damage.next_offset - 1,
+            damage.reason,
+        )
+        self._hooks.on_damaged(self)
+
+    def _mend_indexes(self, segment: Segment) -> None:
+        """Build the offset and time index of a segment anew, without the lock as far as possible."""
+        builder = IndexBuilder(segment, self.config.index_interval_bytes)
+        builder.read()
+        with self._lock:
+            if segment not in self.segments or segment.suffix:
+                raise FileNotFoundError(f"{segment.name} was removed or replaced")
+            if segment is self._active:
+                builder.read()  # what was appended meanwhile
+            else:
+                builder.seal()
+            known = segment.damages
+            segment.adopt_indexes(builder)
+        for damage in segment.damages:
+            if damage not in known:
+                self._tell_damage(segment, damage)
 
     # -- offsets that move
 
@@ -914,27 +1071,21 @@ class PartitionLog:
             StorageError: the disk failed.
         """
         total = 0
-        self._learn_times(now_ms)
         while True:
+            self._verify_expired(now_ms)
             with self._lock:
                 if self._failure is not None:
                     raise StorageError(self._failure)
                 if self._swapping:
                     return total
-                expired = expired_segments(
-                    self.segments,
-                    self.config,
-                    log_start_offset=self.log_start_offset,
-                    log_end_offset=self.log_end_offset,
-                    high_watermark=self.high_watermark,
-                    now_ms=now_ms,
-                )
+                expired = self._expired(now_ms, verified_only=True)
                 if not expired.segment_count:
                     return total
                 if expired.segment_count == len(self.segments):
                     self._roll(self.log_end_offset, now_ms)
+                    continue
                 doomed = self.segments[: expired.segment_count]
-                self._advance_log_start(self.segments[expired.segment_count].base_offset)
+                self._advance_log_start(self.segments[len(doomed)].base_offset)
                 logger.info(
                     "%s: %d segments from offset %d on are deleted because of %s",
                     self.topic_partition,
@@ -943,17 +1094,37 @@ class PartitionLog:
                     expired.reason,
                 )
                 self._remove_segments(doomed)
-                total += expired.segment_count
+                total += len(doomed)
 
-    def _learn_times(self, now_ms: int) -> None:
-        """Read what time retention goes by while nobody waits for the lock: segments remember it."""
-        if self.config.cleanup_delete and self.config.retention_ms >= 0:
-            for segment in self.segments[:-1]:
-                try:
-                    if now_ms - segment.largest_timestamp_ms <= self.config.retention_ms:
-                        return
-                except FileNotFoundError:
-                    return  # removed or replaced meanwhile
+    def _expired(self, now_ms: int, *, verified_only: bool = False) -> Expired:
+        return expired_segments(
+            self.segments,
+            self.config,
+            log_start_offset=self.log_start_offset,
+            log_end_offset=self.log_end_offset,
+            high_watermark=self.high_watermark,
+            now_ms=now_ms,
+            verified_only=verified_only,
+        )
+
+    def _verify_expired(self, now_ms: int) -> None:
+        """Walk over the segments that retention would delete next, while nobody waits for the lock.
+
+        What is found unreadable is noted and stays: neither time nor size delete it, or what comes behind it.
+        """
+        try:
+            expired = self._expired(now_ms)
+            for segment in self.segments[: 0 if expired.is_by_log_start else expired.segment_count]:
+                if segment.damages:
+                    return
+                self._around_damage(segment.verify)
+            if expired.is_by_size:
+                for segment in self.segments[:-1]:
+                    self._around_damage(segment.check_end)
+        except UnreadableError:
+            return  # it is noted
+        except FileNotFoundError:
+            return  # removed or replaced meanwhile
 
     def _remove_segments(self, doomed: list[Segment]) -> None:
         """Take segments out of the log; their files are renamed now and unlinked later."""
@@ -1042,7 +1213,7 @@ class PartitionLog:
             kept = [segment for segment in self.segments if id(segment) not in gone]
             self._unflushed = [segment for segment in self._unflushed if id(segment) not in gone]
             self._reader.forget_places()
-            self.segments = sorted([*kept, *new], key=base_offset_of)
+            self.segments = link_segments(sorted([*kept, *new], key=base_offset_of))
             self._swapping = []
             for segment in old:
                 self._aborted_bases.discard(segment.base_offset)
@@ -1104,7 +1275,9 @@ class PartitionLog:
         self.log_end_offset = offset
         if doomed:
             self._remove_segments(doomed)
-        active.truncate_to(offset)
+        self._reader.is_cutting = True
+        end_offset = active.truncate_to(offset)
+        self.segments = link_segments(self.segments)
         self._active = active
         self._active_was_cut = True
         self._unflushed = [segment for segment in self._unflushed if segment is not active]
@@ -1121,6 +1294,10 @@ class PartitionLog:
         )
         self.producers.on_high_watermark(self.high_watermark)
         self._directory_dirty = True
+        if end_offset < offset:
+            # The cut went through a batch: between two segments no reader takes the hole for damage.
+            self._roll(offset, now_ms)
+        self._reader.is_cutting = False
 
     def truncate_fully_and_start_at(self, offset: int, *, now_ms: int = 0) -> None:
         """Drop everything; the log is empty and goes on at `offset`.
@@ -1201,3 +1378,7 @@ class PartitionLog:
         """`abandon`, but after the change that is under way: waits for the lock, so off the loop."""
         with self._lock:
             self.abandon(reason)
+
+
+def _is_known(error: UnreadableError | UnreliableIndexError) -> bool:
+    return isinstance(error, UnreadableError) and error.segment.is_known_damage(error.position)

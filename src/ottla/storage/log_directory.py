@@ -82,9 +82,12 @@ def read_meta_properties(files: Files, path: str) -> MetaProperties | None:
 
 @dataclass(slots=True)
 class Checkpoints:
-    """Offsets by partition, as they were at the last stop or checkpoint."""
+    """Offsets by partition, as they were at the last stop or checkpoint; empty where a file cannot be read.
 
-    recovery_points: dict[TopicPartition, int] = field(default_factory=dict)
+    `recovery_points` is None then: nothing tells how much of a log was on the disk.
+    """
+
+    recovery_points: dict[TopicPartition, int] | None = field(default_factory=dict)
     log_starts: dict[TopicPartition, int] = field(default_factory=dict)
     high_watermarks: dict[TopicPartition, int] = field(default_factory=dict)
 
@@ -172,29 +175,27 @@ class LogDirectory:
         return known
 
     def read_checkpoints(self) -> Checkpoints:
-        """Return the offsets of the last checkpoint; a missing file is an empty one.
-
-        Raises:
-            StorageError: a file is broken.
-        """
+        """Return the offsets of the last checkpoint; a missing file is an empty one, a damaged one is reported."""
         return Checkpoints(
-            self._read_offsets(RECOVERY_POINT_FILE),
-            self._read_offsets(LOG_START_FILE),
-            self._read_offsets(HIGH_WATERMARK_FILE),
+            self._read_offsets(RECOVERY_POINT_FILE, "every log of this directory is read again"),
+            self._read_offsets(LOG_START_FILE, "logs begin with their first segment: deleted records may come back")
+            or {},
+            self._read_offsets(HIGH_WATERMARK_FILE, "high watermarks begin at the log starts") or {},
         )
 
     def read_cleaner_offsets(self) -> dict[TopicPartition, int]:
         """Return the first dirty offsets of compacted partitions."""
-        return self._read_offsets(CLEANER_FILE)
+        return self._read_offsets(CLEANER_FILE, "compacted logs are cleaned from their start on") or {}
 
-    def _read_offsets(self, name: str) -> dict[TopicPartition, int]:
+    def _read_offsets(self, name: str, consequence: str) -> dict[TopicPartition, int] | None:
         if name not in self.names:
             return {}
         path = f"{self.path}/{name}"
         try:
             return decode_offsets(self.files.read_bytes(path), path)
         except CorruptCheckpointError as error:
-            raise StorageError(str(error)) from error
+            logger.error("%s is damaged: %s; %s", path, error, consequence)
+            return None
 
     def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write an offset checkpoint, unless the same was written before."""

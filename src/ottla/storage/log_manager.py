@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
     from ottla.clock import Clock
     from ottla.offload import Offload
+    from ottla.storage.damage import Damage
     from ottla.storage.files import Files, FileSystem
+    from ottla.storage.segment import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class LogManager:
         logs: every log that can be used.
         directories: the usable directories by path.
         offline_dirs: path -> why it cannot be used.
+        unusable: partition -> why its log cannot be opened; its files are kept, the rest of its directory is served.
         on_directory_offline: called with (path, partitions that were in it).
         cleaner: compacts.
         shortages: which directories are full.
@@ -129,6 +132,9 @@ class LogManager:
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.directories: dict[str, LogDirectory] = {}
         self.offline_dirs: dict[str, str] = {}
+        self.unusable: dict[TopicPartition, str] = {}
+        #: Its log directory and its own.
+        self._unusable_in: dict[TopicPartition, tuple[str, str]] = {}
         self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
         self.cluster_id = cluster_id
         self.cleaner = Cleaner(
@@ -155,6 +161,8 @@ class LogManager:
         self._file_systems: dict[str, FileSystem | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renaming = lock_factory()
+        #: Logs of which a part cannot be read; `damages` forgets those where that is over.
+        self.damaged: dict[TopicPartition, None] = {}
         #: Deleted logs whose directories could not be renamed yet.
         self._undeleted: dict[TopicPartition, PartitionLog] = {}
         self._removals = Removals(files, self.offload_of, clock.wall_ms)
@@ -272,6 +280,7 @@ class LogManager:
             config = self.default_config if config_of is None else config_of(topic_partition.topic)
             if config.flush_ms < LONG_MAX:
                 self._any_flush_ms = True
+            known = checkpoints.recovery_points
             try:
                 log = PartitionLog.open(
                     self.files,
@@ -279,20 +288,26 @@ class LogManager:
                     topic_partition,
                     config,
                     now_ms=self.clock.wall_ms(),
-                    recovery_point=checkpoints.recovery_points.get(topic_partition, 0),
+                    recovery_point=None if known is None else known.get(topic_partition, 0),
                     log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
-                    high_watermark=checkpoints.high_watermarks.get(topic_partition, 0),
-                    # A log without a checkpoint was not closed by whoever wrote the marker.
-                    clean=directory.is_clean and topic_partition in checkpoints.recovery_points,
+                    high_watermark=checkpoints.high_watermarks.get(topic_partition),
+                    # A log without a checkpoint was not closed by the process that wrote the marker.
+                    clean=directory.is_clean and known is not None and topic_partition in known,
                     producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                     open_files=self.open_files,
                     hooks=self,
                     lock=self._lock_factory(),
                 )
-            except (OSError, StorageError, KafkaStorageError) as error:
-                if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+            except OSError as error:
+                if error.errno in NO_DESCRIPTOR:
                     raise StorageError(f"{topic_partition}: {error}: raise the limit of open files") from error
                 failed.append((directory.path, f"{topic_partition}: {error}"))
+                continue
+            except Exception as error:
+                # Not the disk, but what is on it, of this one partition: the others are served.
+                self.unusable[topic_partition] = f"{directory.path}/{name} cannot be used: {error}"
+                self._unusable_in[topic_partition] = directory.path, f"{directory.path}/{name}"
+                logger.exception("%s: %s", topic_partition, self.unusable[topic_partition])
                 continue
             if log.recovered_bytes:
                 self.recovered_logs += 1
@@ -314,6 +329,8 @@ class LogManager:
         if known is not None:
             known.set_topic_id(topic_id)
             return known
+        if topic_partition in self.unusable:
+            raise StorageError(self.unusable[topic_partition])
         self._rename_deleted(topic_partition)
         path = self._roomiest()
         if config.flush_ms < LONG_MAX:
@@ -362,11 +379,26 @@ class LogManager:
             KafkaStorageError: no space or no descriptor is left; the log is gone, its directory is renamed later.
             OSError: the disk failed.
         """
+        if topic_partition in self.unusable:
+            self._delete_unusable(topic_partition)
+            return
         log = self.logs.pop(topic_partition)
         log.retire(f"{topic_partition} was deleted")
         self.cleaner.forget(log.directory.rpartition("/")[0], topic_partition)
         self._undeleted[topic_partition] = log
         self._rename_deleted(topic_partition)
+
+    def holds(self, topic_partition: TopicPartition) -> bool:
+        """Whether there is a log of this partition here, be it one that cannot be used."""
+        return topic_partition in self.logs or topic_partition in self.unusable
+
+    def _delete_unusable(self, topic_partition: TopicPartition) -> None:
+        parent, source = self._unusable_in[topic_partition]
+        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
+        self.files.rename(source, target)
+        self._removals.add(parent, self.clock.wall_ms(), target, is_directory=True)
+        self.files.sync_dir(parent)
+        del self.unusable[topic_partition], self._unusable_in[topic_partition]
 
     def _rename_deleted(self, topic_partition: TopicPartition) -> None:
         """Give a deleted log's directory the name under which it waits; what passes is tried again later."""
@@ -450,6 +482,21 @@ class LogManager:
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
         self._take_offline_soon(log.directory.rpartition("/")[0], f"{log.topic_partition}: {error}")
+
+    def on_damaged(self, log: PartitionLog) -> None:
+        self.damaged[log.topic_partition] = None
+
+    def damages(self) -> dict[TopicPartition, list[tuple[Segment, Damage]]]:
+        """Return what of which log cannot be read."""
+        found = {}
+        for topic_partition in list(self.damaged):
+            log = self.logs.get(topic_partition)
+            damages = [] if log is None else log.damages
+            if damages:
+                found[topic_partition] = damages
+            else:  # deleted, with its segment or its topic
+                self.damaged.pop(topic_partition, None)
+        return found
 
     def _flush_now(self, log: PartitionLog) -> None:
         self._flush_due.pop(log, None)

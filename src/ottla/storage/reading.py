@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from ottla.storage.damage import UnreadableError
+from ottla.storage.segment import NO_OFFSET_LIMIT
 from ottla.storage.slices import LogSlice, Tail
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ class LogReader:
 
     Attributes:
         end: (log end offset, active segment, its size).
+        is_cutting: a truncation is under way: what a reader misses at the end may just have been cut off.
     """
 
-    __slots__ = ("_hints", "_tail", "end")
+    __slots__ = ("_hints", "_tail", "end", "is_cutting")
 
     def __init__(self, end_offset: int, active: Segment) -> None:
         self.end = (end_offset, active, active.size)
+        self.is_cutting = False
         self._tail = Tail()
         self._hints: dict[int, tuple[Segment, int]] = {}
 
@@ -56,6 +60,7 @@ class LogReader:
 
         Raises:
             OSError: the disk failed, or a segment was deleted meanwhile.
+            UnreadableError, UnreliableIndexError: what should hold `offset` is no batch, or an index is wrong.
             WouldBlockError: with `nowait`, an index is not in memory.
         """
         end, active, active_size = self.end
@@ -65,37 +70,57 @@ class LogReader:
         found = self._tail.find(offset, upper_offset, max_bytes, end, active_size, min_one)
         if found is not None and active is self.end[1]:
             return LogSlice(active.file, *found)
-        return self._find_through_index(segments, offset, max_bytes, upper_offset, min_one, nowait)
+        is_whole = segments[-1] is active  # else it was looked up before a roll or a truncation
+        return self._find_through_index(segments, offset, max_bytes, upper_offset, min_one, nowait, is_whole)
 
     def _find_through_index(
-        self, segments: list[Segment], offset: int, max_bytes: int, upper_offset: int, min_one: bool, nowait: bool
+        self,
+        segments: list[Segment],
+        offset: int,
+        max_bytes: int,
+        upper_offset: int,
+        min_one: bool,
+        nowait: bool,
+        is_whole: bool,
     ) -> LogSlice:
         hint = self._hints.get(offset)
         number = first_at_or_before(segments, offset)
-        while number < len(segments):
-            segment = segments[number]
+        segment = segments[number]
+        while True:
             size = segment.size
-            if hint is not None and hint[0] is segment and hint[1] < size:
+            if hint is not None and hint[0] is segment and hint[1] < size and not segment.is_known_damage(hint[1]):
                 start, base = hint[1], offset
             else:
                 place = segment.locate(offset, size, nowait=nowait)
                 if place is None:  # nothing here at or after it: compaction left a hole
                     number += 1
+                    if number == len(segments):
+                        break
+                    segment = segments[number]
                     continue
                 start, base = place
+            segment.check_batch(start, min(base, offset), nowait=nowait)
             if base >= upper_offset:
-                break
-            next_base = segments[number + 1].base_offset if number + 1 < len(segments) else 1 << 63
-            if size - start <= max_bytes and next_base <= upper_offset:
+                return LogSlice(None, 0, 0, offset)
+            end = segment.readable_end(start)
+            next_base = segments[number + 1].base_offset if number + 1 < len(segments) else NO_OFFSET_LIMIT
+            if end == size and size - start <= max_bytes and next_base <= upper_offset:
                 stop, next_offset = size, next_base
             else:
-                limit = min(start + max_bytes, size)
-                stop, next_offset = segment.end_of_slice(start, limit, upper_offset, min_one=min_one, nowait=nowait)
+                limit = min(start + max_bytes, end)
+                stop, next_offset = segment.end_of_slice(
+                    start, base, limit, upper_offset, min_one=min_one, end=end, nowait=nowait
+                )
             if stop <= start:
-                break
-            if stop < size:
+                return LogSlice(None, 0, 0, offset)
+            if stop < end:
                 self._remember(next_offset, segment, stop)
             return LogSlice(segment.file, start, stop - start, next_offset)
+        if is_whole and not self.is_cutting and segment.base_offset < self.end[0]:
+            expected = segment.end_offset()
+            if expected < self.end[0]:
+                reason = f"the batches end at offset {expected}, the log at {self.end[0]}"
+                raise UnreadableError(segment, size, expected, reason)
         return LogSlice(None, 0, 0, offset)
 
     def _remember(self, offset: int, segment: Segment, position: int) -> None:

@@ -5,6 +5,9 @@ an unclean one every batch from the recovery point's segment on is read and chec
 segment is cut, all later ones are deleted, and indexes, transaction index, producer state and leader epochs are rebuilt
 on the way, in one pass.
 
+Below the recovery point nothing is ever cut: those bytes were on the disk. What cannot be read there is noted as the
+segment's damage, and everything behind it is read. The same holds for whatever contradicts itself after a clean stop.
+
 Left over from compaction (Kafka's LogLoader): `.cleaned` was not finished, delete it, and each `.swap` at or after it; a
 `.swap` without them is complete: it replaces all segments in its range. `.deleted` was to be unlinked: do it.
 
@@ -14,21 +17,20 @@ Knows no `PartitionLog`: it returns the parts of one.
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from ottla import failpoints
-from ottla.errors import StorageError
-from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, NO_TIMESTAMP, BatchHeader, check_crc
+from ottla.protocol.records.batch import NO_TIMESTAMP, BatchHeader
 from ottla.protocol.records.control import read_marker
+from ottla.protocol.records.formats import check_any_crc
 from ottla.storage.checkpoints import (
     LEADER_EPOCH_FILE,
     PARTITION_METADATA_FILE,
     CorruptCheckpointError,
     decode_partition_metadata,
 )
+from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError
 from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.storage.producer_state import ProducerState, SnapshotError
 from ottla.storage.segment import (
@@ -44,18 +46,20 @@ from ottla.storage.segment import (
     TRANSACTION_INDEX_SUFFIX,
     Segment,
     file_name,
+    link_segments,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ottla.protocol.records.control import EndTransactionMarker
     from ottla.storage.config import LogConfig
-    from ottla.storage.files import Buffer, Files
+    from ottla.storage.files import Files
+    from ottla.storage.index import AbortedTransaction
     from ottla.storage.open_files import OpenFiles
     from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
-
-#: The head of a message of the formats 0 and 1: offset (skipped), size, CRC-32 of what follows it, magic.
-_OLD_MESSAGE = struct.Struct(">8xiIb")
 
 
 class LogLoader:
@@ -94,13 +98,19 @@ class LogLoader:
         self._config = config
         self._now_ms = now_ms
         self._names: set[str] = set()
+        self._epochs_are_lost = False
 
-    def load(self, *, clean: bool, recovery_point: int, log_start_offset: int) -> None:
+    def load(
+        self, *, clean: bool, recovery_point: int | None, log_start_offset: int, high_watermark: int | None = None
+    ) -> None:
         """Read the directory.
+
+        Args:
+            clean: whether the log was closed; then `recovery_point` is where it ended.
+            recovery_point, log_start_offset, high_watermark: from the checkpoints; see `PartitionLog.open`.
 
         Raises:
             OSError: the disk failed.
-            StorageError: a file is not what Kafka or we would have written.
         """
         names = self._files.listdir(self._directory)
         if any(name.endswith((SWAP_SUFFIX, CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")) for name in names):
@@ -113,7 +123,7 @@ class LogLoader:
             int(name[:20]) for name in names if name.endswith(TRANSACTION_INDEX_SUFFIX) and _is_segment_file(name)
         }
         self._remove_orphans(bases)
-        self._load_small_files(clean)
+        self._load_small_files()
         self.segments = [Segment(self._open_files, self._directory, base) for base in bases]
         for segment in self.segments:
             segment.created_ms = self._now_ms
@@ -122,11 +132,26 @@ class LogLoader:
         if not self.segments:
             self._start_at(max(log_start_offset, 0))
             return
-        self.log_start_offset = max(log_start_offset, self.segments[0].base_offset)
+        link_segments(self.segments)
+        first_offset = self.segments[0].base_offset
+        self.log_start_offset = max(log_start_offset, first_offset)
         if clean:
-            self._load_clean(recovery_point)
+            self._load_clean(recovery_point or 0)
         else:
             self._recover(recovery_point)
+        link_segments(self.segments)
+        if self._epochs_are_lost:
+            self._read_epochs()
+        if self.log_end_offset < self.log_start_offset and (
+            clean or (high_watermark is not None and high_watermark < self.log_start_offset)
+        ):
+            logger.error(
+                "%s: the checkpoint says that the log begins at %d, but it ends at %d: all of it is kept",
+                self._partition,
+                self.log_start_offset,
+                self.log_end_offset,
+            )
+            self.log_start_offset = first_offset
         if self.log_end_offset < self.log_start_offset:
             logger.warning(
                 "%s: the log ends at %d before its start %d and is emptied",
@@ -154,23 +179,38 @@ class LogLoader:
 
     # What is in the directory
 
-    def _load_small_files(self, clean: bool) -> None:
+    def _load_small_files(self) -> None:
         if LEADER_EPOCH_FILE in self._names:
             path = f"{self._directory}/{LEADER_EPOCH_FILE}"
             try:
                 self.leader_epochs = LeaderEpochs.decode(self._files.read_bytes(path), path)
             except CorruptCheckpointError as error:
-                raise StorageError(str(error)) from error
+                logger.error("%s; the epochs are read from the batches", error)
+                self._epochs_are_lost = True
         if PARTITION_METADATA_FILE in self._names:
             path = f"{self._directory}/{PARTITION_METADATA_FILE}"
             try:
                 self.topic_id = decode_partition_metadata(self._files.read_bytes(path), path)
             except CorruptCheckpointError as error:
                 # It is written without an fsync when a topic is made, and synced with the first flush: a power cut
-                # before that may leave it empty. Whoever made the topic writes it again.
-                if clean and self._files.size(path):
-                    raise StorageError(str(error)) from error
+                # before that may leave it empty. The owner of the log, which knows the topic's id, writes it again.
+                if self._files.size(path):
+                    logger.error("%s; it is written anew", error)
                 self._files.remove(path)
+
+    def _read_epochs(self) -> None:
+        """The file of the leader epochs is lost: the batches tell them as well."""
+        self.leader_epochs.clear()
+        for segment in self.segments:
+            for item in segment.headers_around_damage():
+                if isinstance(item, Damage):
+                    self._note(segment, item)
+                elif item[1].partition_leader_epoch > self.leader_epochs.latest:
+                    self.leader_epochs.assign(item[1].partition_leader_epoch, item[1].base_offset)
+
+    def _note(self, segment: Segment, damage: Damage) -> None:
+        if not segment.is_known_damage(damage.position):
+            segment.note_damage(damage)
 
     def _remove_orphans(self, bases: list[int]) -> None:
         known = set(bases)
@@ -201,7 +241,7 @@ class LogLoader:
                 elif name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
                     swaps.append(Segment(self._open_files, self._directory, int(name[:20]), suffix=SWAP_SUFFIX))
         for swap in swaps:
-            end = max((header.next_offset for _, header in swap.headers()), default=swap.base_offset + 1)
+            end = max(swap.end_offset(), swap.base_offset + 1)
             for name in names:
                 if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end:
                     self._files.remove(f"{self._directory}/{name}")
@@ -227,35 +267,41 @@ class LogLoader:
             recovery_point == active.base_offset and not active.size
         ):
             self.log_end_offset = recovery_point
-        elif not self._end_from_index(active):
-            logger.warning("%s: the last segment does not end with a whole batch", self._partition)
-            self._recover(active.base_offset)
-            return
+        else:
+            self._find_end(active, recovery_point, newest)
         self._drop_snapshots_above(self.log_end_offset)
-        self._load_producers(self.log_end_offset, skip_without_snapshot=True)
+        self._load_producers(self.log_end_offset, skip_without_snapshot=not self.snapshots)
 
-    def _end_from_index(self, active: Segment) -> bool:
-        """Find the end of the log behind the last index entry; False if the last batch is torn or the index wrong."""
-        if not active.offset_index.is_whole() or not active.time_index.is_whole():
-            return False
-        position = active.offset_index.lookup(1 << 62)
-        next_offset = active.base_offset
-        if position >= active.size > 0:
-            return False
-        for at, header in active.headers(position):
-            if header.base_offset < next_offset or header.magic != MAGIC:
-                return False
-            next_offset = header.next_offset
-            position = at + header.size
-        self.log_end_offset = next_offset
-        return position == active.size
+    def _find_end(self, active: Segment, recovery_point: int, newest_snapshot: int) -> None:
+        """The checkpoint and the newest snapshot do not agree about where the log ended: the batches tell."""
+        try:
+            self._around_wrong_index(active, active.check_end)
+        except UnreadableError as error:
+            logger.error("%s: %s", self._partition, error)
+            self._note(active, active.extent_of(error, end_offset=max(recovery_point, newest_snapshot)))
+        end = active.end_offset()
+        if recovery_point == newest_snapshot > end:
+            # Two witnesses say that there was more, and what is there ends with a whole batch.
+            reason = f"the batches end at offset {end}, the log ended at {recovery_point}"
+            self._note(active, Damage(active.size, active.size, end, recovery_point, reason))
+            end = recovery_point
+        self.log_end_offset = end
+
+    def _around_wrong_index(self, segment: Segment, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except UnreliableIndexError as error:
+            logger.warning("%s: %s; it is built anew", self._partition, error)
+            segment.rebuild_indexes(self._config.index_interval_bytes)
+            check()
 
     # Unclean
 
-    def _recover(self, recovery_point: int) -> None:
+    def _recover(self, recovery_point: int | None) -> None:
         # The segment that ends at the recovery point counts, too: its batches are on the disk, but when it was sealed after
         # that, the last entries of its indexes and its aborted transactions need not be.
-        first = max(bisect_left([segment.base_offset for segment in self.segments], recovery_point) - 1, 0)
+        bases = [segment.base_offset for segment in self.segments]
+        first = max(bisect_left(bases, recovery_point or 0) - 1, 0)
         for segment in self.segments[:first]:
             # Synced before the recovery point passed them, but not necessarily created by us.
             if not segment.offset_index.is_whole() or not segment.time_index.is_whole():
@@ -270,7 +316,7 @@ class LogLoader:
             if segment.base_offset not in self.snapshots and number > 0:
                 self._write_snapshot(segment.base_offset)
             failpoints.hit("recovery.segment")
-            end, expected, problem = self._recover_segment(segment, max(expected, segment.base_offset))
+            end, expected, problem = self._recover_segment(segment, max(expected, segment.base_offset), recovery_point)
             if problem:
                 logger.warning(
                     "%s: %s at byte %d of %d in segment %d: cut there, %d later segments deleted",
@@ -306,29 +352,56 @@ class LogLoader:
             self.segments.remove(segment)
             self._remove_segment(segment)
 
-    def _recover_segment(self, segment: Segment, expected: int) -> tuple[int, int, str]:
-        """Check all batches and rebuild what follows from them; return (end position, next offset, what is wrong)."""
+    def _recover_segment(self, segment: Segment, expected: int, recovery_point: int | None) -> tuple[int, int, str]:
+        """Check all batches and rebuild what follows from them.
+
+        Returns (end position, next offset, ""), or what is wrong behind `end`: there the segment is to be cut.
+        """
         segment.start_indexes_empty()
         self.aborted_bases.discard(segment.base_offset)
-        interval = self._config.index_interval_bytes
         end = 0
-        for position, header, data in segment.batches():
-            problem = _problem(segment, header, data, expected)
-            if problem:
-                return end, expected, problem
-            time = header.max_timestamp if header.record_count else NO_TIMESTAMP  # as the cleaner leaves it
-            segment.note_batch(position, header.size, header.last_offset, time, interval)
-            if header.partition_leader_epoch > self.leader_epochs.latest:
-                self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
-            if header.producer_id >= 0:
-                self._replay(header, data, segment)
-            end = position + header.size
-            expected = header.next_offset
+        while True:
+            try:
+                for position, header, data in segment.batches(end, lower=expected):
+                    if header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
+                        reason = f"offset {header.last_offset} too far from the segment's"
+                        raise UnreadableError(segment, position, expected, reason)
+                    if not check_any_crc(data, 0, header):
+                        raise UnreadableError(segment, position, expected, "a wrong CRC")
+                    self._take_in(segment, position, header, data)
+                    end, expected = position + header.size, header.next_offset
+                break
+            except UnreadableError as error:
+                damage = self._kept_damage(segment, error, recovery_point)
+                if damage is None:
+                    self.recovered_bytes += end
+                    return end, error.first_offset, error.reason
+                self._note(segment, damage)
+                end, expected = damage.end, damage.next_offset
+                if end >= segment.size:
+                    break
         self.recovered_bytes += end
-        if end == segment.size:
-            return end, expected, ""
-        _refuse_old_format(segment, segment.file.pread(min(segment.size - end, 1 << 20), end))
-        return end, expected, "no whole batch"
+        return end, expected, ""
+
+    def _kept_damage(self, segment: Segment, error: UnreadableError, recovery_point: int | None) -> Damage | None:
+        """Return what to keep, although it cannot be read; None: the segment is to be cut there."""
+        if recovery_point is not None:
+            if error.first_offset >= recovery_point:
+                return None
+            return segment.extent_of(error, end_offset=recovery_point)
+        # How much was on the disk is not known. Only the end of the last segment can be torn.
+        damage = segment.extent_of(error)
+        is_end = damage.end >= segment.size and segment is self.segments[-1]
+        return None if is_end else damage
+
+    def _take_in(self, segment: Segment, position: int, header: BatchHeader, data: memoryview) -> None:
+        """Note an intact batch in the indexes, the leader epochs and the producer state."""
+        time = header.max_timestamp if header.record_count else NO_TIMESTAMP  # as the cleaner leaves it
+        segment.note_batch(position, header.size, header.last_offset, time, self._config.index_interval_bytes)
+        if header.partition_leader_epoch > self.leader_epochs.latest:
+            self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
+        if header.producer_id >= 0:
+            self._replay(header, data, segment)
 
     # Producers
 
@@ -395,10 +468,12 @@ def replay_producers(
     directory: str,
     *,
     skip_without_snapshot: bool = False,
+    removes_damaged: bool = True,
 ) -> None:
     """Bring the producer state to offset `up_to`: the newest usable snapshot, then the batches behind it.
 
-    `snapshots` are the offsets of the files; damaged ones are removed, from the list too.
+    Batches that cannot be read are passed over; the segments note that. `snapshots` are the offsets of the files; damaged
+    ones are removed, from the list too, if `removes_damaged`.
     """
     files = segments[0].open_files.files
     # From the first batch that is there, even before the log start: the more is known, the fewer duplicates pass.
@@ -411,9 +486,10 @@ def replay_producers(
             loaded = True
             break
         except SnapshotError as error:
-            logger.warning("%s is removed: %s", path, error)
-            snapshots.remove(offset)
-            files.remove(path)
+            logger.warning("%s is damaged (%s); the batches tell what it said", path, error)
+            if removes_damaged:
+                snapshots.remove(offset)
+                files.remove(path)
     if loaded or not skip_without_snapshot:
         start = producers.end_offset
         for number, segment in enumerate(segments):
@@ -427,45 +503,65 @@ def replay_producers(
 def _replay_segment(producers: ProducerState, segment: Segment, start: int, up_to: int, now_ms: int) -> None:
     if not segment.size or start >= up_to:
         return
-    found = segment.locate(start, segment.size)
-    if found is None:
-        return
-    for position, header in segment.headers(found[0]):
+    for position, header in _headers_from(segment, start):
         if header.base_offset >= up_to:
             return
         if header.producer_id < 0 or header.base_offset < start:
             continue
         if header.is_control:
-            marker = read_marker(segment.file.pread(header.size, position))
+            marker = _marker_at(segment, position, header)
             if marker is not None:
                 producers.add_marker(header, marker, header.base_offset, now_ms)
         else:
             producers.add_batch(header, header.base_offset, now_ms)
 
 
+def _marker_at(segment: Segment, position: int, header: BatchHeader) -> EndTransactionMarker | None:
+    """Return what a control batch says; None if it ends no transaction, or is damaged: then the segment notes that."""
+    batch = segment.file.pread(header.size, position)
+    if check_any_crc(batch, 0, header):
+        return read_marker(batch)
+    if not segment.is_known_damage(position):
+        segment.note_damage(
+            Damage(
+                position, position + header.size, header.base_offset, header.next_offset, "a marker with a wrong CRC"
+            )
+        )
+    return None
+
+
+def _headers_from(segment: Segment, offset: int) -> Iterator[tuple[int, BatchHeader]]:
+    try:
+        position = segment.position_before(offset)
+    except UnreliableIndexError:
+        position = 0
+    for item in segment.headers_around_damage(position):
+        if not isinstance(item, Damage):
+            yield item
+        elif not segment.is_known_damage(item.position):
+            segment.note_damage(item)
+
+
+def aborted_entries(
+    segments: list[Segment], segment: Segment, snapshots: list[int], topic_partition: TopicPartition, directory: str
+) -> list[AbortedTransaction]:
+    """Return what the transaction index of `segment` should say, from the batches before and in it."""
+    producers = ProducerState(topic_partition, 1 << 62)
+    replay_producers(producers, segments, snapshots, 0, segment.base_offset, 0, directory, removes_damaged=False)
+    entries = []
+    for position, header in _headers_from(segment, segment.base_offset):
+        if header.producer_id < 0:
+            continue
+        if not header.is_control:
+            producers.add_batch(header, header.base_offset, 0)
+            continue
+        marker = _marker_at(segment, position, header)
+        if marker is not None:
+            completed = producers.add_marker(header, marker, header.base_offset, 0)
+            if completed is not None and completed.is_aborted:
+                entries.append(producers.aborted_entry(completed))
+    return entries
+
+
 def _is_segment_file(name: str) -> bool:
     return name[:20].isdigit() and name[20:21] == "."
-
-
-def _problem(segment: Segment, header: BatchHeader, data: memoryview, expected: int) -> str:
-    if header.magic != MAGIC:
-        _refuse_old_format(segment, data)
-        return f"magic {header.magic}"
-    if header.base_offset < expected or header.last_offset_delta < 0:
-        return f"offset {header.base_offset} where at least {expected} belongs"
-    if header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
-        return f"offset {header.last_offset} too far from the segment's"
-    return "" if check_crc(data, 0, header) else "a wrong CRC"
-
-
-def _refuse_old_format(segment: Segment, data: Buffer) -> None:
-    """Raise if an intact message of the formats 0 or 1 begins here: say so instead of cutting the log off."""
-    if len(data) < _OLD_MESSAGE.size:
-        return
-    size, crc, magic = _OLD_MESSAGE.unpack_from(data)
-    is_old = magic in (0, 1) and 14 <= size <= len(data) - LOG_OVERHEAD
-    if is_old and zlib.crc32(memoryview(data)[16 : LOG_OVERHEAD + size]) == crc:
-        raise StorageError(
-            f"{segment.path(LOG_SUFFIX)} holds messages of the format {magic} of Kafka before 0.11, which this "
-            "release does not read: rewrite the topic with Apache Kafka 3.x first"
-        )

@@ -8,6 +8,7 @@ its segment, and all behind it, from going by time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class Expired(NamedTuple):
 
     segment_count: int
     reason: str
+    is_by_size: bool = False
+    is_by_log_start: bool = False
 
 
 def expired_segments(
@@ -30,18 +33,27 @@ def expired_segments(
     log_end_offset: int,
     high_watermark: int,
     now_ms: int,
+    verified_only: bool = False,
 ) -> Expired:
-    """Return the run of segments that retention deletes next. Call again after deleting: reasons add up."""
+    """Return the run of segments that retention deletes next. Call again after deleting: reasons add up.
+
+    With `verified_only` neither time nor size deletes a segment that was not walked over, or what comes behind it: if its
+    bytes do not add up, it may hold more than its indexes say.
+    """
     allowed = _deletable(segments, log_end_offset, high_watermark)
     if config.cleanup_delete:
+        deletable = allowed
+        if verified_only:
+            allowed = sum(1 for _ in takewhile(lambda segment: segment.is_verified, segments[:deletable]))
         count = _by_time(segments, allowed, config.retention_ms, now_ms)
         if count:
             return Expired(count, f"retention.ms={config.retention_ms}")
         count = _by_size(segments, allowed, config.retention_bytes)
         if count:
-            return Expired(count, f"retention.bytes={config.retention_bytes}")
+            return Expired(count, f"retention.bytes={config.retention_bytes}", is_by_size=True)
+        allowed = deletable
     count = _by_log_start(segments, allowed, log_start_offset)
-    return Expired(count, f"log start offset {log_start_offset}")
+    return Expired(count, f"log start offset {log_start_offset}", is_by_log_start=True)
 
 
 def _deletable(segments: Sequence[Segment], log_end_offset: int, high_watermark: int) -> int:
@@ -68,7 +80,9 @@ def _by_time(segments: Sequence[Segment], allowed: int, retention_ms: int, now_m
 def _by_size(segments: Sequence[Segment], allowed: int, retention_bytes: int) -> int:
     if retention_bytes < 0:
         return 0
-    surplus = sum(segment.size for segment in segments) - retention_bytes
+    # Bytes that are known to be no records do not count: a file that grew by rot pushes nothing out.
+    rot = sum(damage.end - damage.position for segment in segments for damage in segment.damages)
+    surplus = sum(segment.size for segment in segments) - rot - retention_bytes
     count = 0
     while count < allowed and surplus - segments[count].size >= 0:
         surplus -= segments[count].size

@@ -1,8 +1,10 @@
 """One segment of a log: a .log file of batches and its index files, named by the first offset they may hold.
 
-Knows batches by their headers only. Decides nothing about rolling, retention or validity: it answers the facts those
-decisions need (`size`, `first_timestamp_ms`, `max_timestamp_ms`, whether an index is full). Only the last segment of a
-log is active: it keeps its own descriptor; a sealed one reads through the shared, bounded `OpenFiles`.
+Knows batches by their headers only, of every format. Bytes that are no batch raise `UnreadableError`, an index that
+contradicts the batches `UnreliableIndexError`: no read just ends before the end. Decides nothing about rolling, retention
+or validity: it answers the facts those decisions need (`size`, `first_timestamp_ms`, `max_timestamp_ms`, whether an index
+is full). Only the last segment of a log is active: it keeps its own descriptor; a sealed one reads through the shared,
+bounded `OpenFiles`.
 
 Cheap to create: nothing is opened or read before it is needed, so that a log of thousands of segments opens at once.
 Kafka's LogSegment.
@@ -12,10 +14,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ottla.protocol.records.batch import HEADER_SIZE, LOG_OVERHEAD, BatchHeader, iter_headers, read_header
-from ottla.storage.index import OffsetIndex, TimeIndex, TransactionIndex, WouldBlockError
+from ottla.protocol.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader
+from ottla.protocol.records.formats import SIZE_MIN, check_any_crc, read_any_header
+from ottla.storage.batch_walk import BatchWalk
+from ottla.storage.damage import (
+    Damage,
+    UnreadableError,
+    UnreliableIndexError,
+    UnreliableTransactionsError,
+    find_readable,
+)
+from ottla.storage.index import OffsetIndex, TimeEntry, TimeIndex, TransactionIndex, WouldBlockError
+from ottla.storage.index_builder import IndexBuilder
 
 if TYPE_CHECKING:
     from ottla.storage.config import LogConfig
@@ -34,14 +47,23 @@ SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_IND
 #: Offsets in an index are int32 relative to the base.
 RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 
-#: base offset, batch length, last offset delta: all that finding a place needs.
-_PLACE = struct.Struct(">qi11xi")
+#: base offset, batch length, magic, last offset delta: all that finding a place needs.
+_PLACE = struct.Struct(">qi4xb6xi")
 #: From this size on a segment has space set aside for what comes (`File.reserve`): an eighth of what it has, 8 MiB at most.
 RESERVE_FROM = 8 << 20
 RESERVE_SHARE = 8
 RESERVE_MAX = 8 << 20
 _SCAN_BYTES = 4096
-_READ_BYTES = 1 << 20
+#: The end of a segment behind which no other begins yet.
+NO_OFFSET_LIMIT = 1 << 63
+
+
+def link_segments(segments: list[Segment]) -> list[Segment]:
+    """Tell each of the segments of a log, oldest first, where the next one begins; return them."""
+    for segment, following in pairwise(segments):
+        segment.next_base_offset = following.base_offset
+    segments[-1].next_base_offset = NO_OFFSET_LIMIT
+    return segments
 
 
 def file_name(offset: int) -> str:
@@ -64,11 +86,16 @@ class Segment:
         "_size",
         "_time_index",
         "_transaction_index",
+        "are_times_checked",
         "base_offset",
         "created_ms",
+        "damages",
         "directory",
+        "is_mended",
+        "is_verified",
         "is_warm",
         "max_timestamp_offset",
+        "next_base_offset",
         "open_files",
         "suffix",
     )
@@ -79,6 +106,16 @@ class Segment:
         self.base_offset = base_offset
         #: "" or, while compaction writes it, ".cleaned" or ".swap".
         self.suffix = suffix
+        #: Offsets of this segment are smaller: the next one's base. The log sets it.
+        self.next_base_offset = NO_OFFSET_LIMIT
+        #: What is known to be unreadable here, by position. Replaced, never changed in place.
+        self.damages: tuple[Damage, ...] = ()
+        #: Whether `verify` has found that the batches add up; forgotten when they change.
+        self.is_verified = False
+        #: Whether the last entry of the time index was compared with the batches.
+        self.are_times_checked = False
+        #: Whether the indexes were built anew by this process: if they are wrong still, it is the batches.
+        self.is_mended = False
         self.created_ms = 0
         #: Whether `warm_up` has nothing to do, the file being open.
         self.is_warm = False
@@ -98,6 +135,11 @@ class Segment:
 
     def __repr__(self) -> str:
         return f"Segment({self.path(LOG_SUFFIX)})"
+
+    @property
+    def name(self) -> str:
+        """Directory and number, for messages."""
+        return f"{self.directory.rpartition('/')[2]}/{self.base_offset:020d}"
 
     def path(self, kind: str) -> str:
         """Return the path of one of the segment's files, for example `path(".log")`."""
@@ -126,14 +168,19 @@ class Segment:
         self.time_index.start_empty()
         self.transaction_index.start_empty()
         self._max_timestamp = -1
-        self.is_warm = True
+        self.is_warm = self.is_verified = self.are_times_checked = True
 
     def warm_up(self) -> None:
         """Open and read what `note_batch` needs: after the write it is too late for an error.
 
         Raises:
             OSError: nothing has changed.
+            UnreadableError: the segment does not end with a whole batch: nothing may be appended to it.
+            UnreliableIndexError: an index has to be built anew first.
         """
+        self.check_end()
+        if not (self.offset_index.is_whole() and self.time_index.is_whole()) and not self.is_mended:
+            raise UnreliableIndexError(self, "an index is not whole")
         self.open_for_append()
         _ = self.max_timestamp_ms, self.offset_index.count, self.time_index.count
         self.time_index.maybe_add(-1, self.base_offset)  # adds nothing, learns what is there
@@ -325,7 +372,10 @@ class Segment:
         if self._first_timestamp is None:
             if not self.size:
                 return -1
-            self._first_timestamp = read_header(self.file.pread(HEADER_SIZE, 0)).max_timestamp
+            try:
+                self._first_timestamp = self._header_at(0, nowait=False).max_timestamp
+            except ValueError:
+                return -1  # unreadable: what reads on reports it
         return self._first_timestamp
 
     @property
@@ -371,108 +421,417 @@ class Segment:
             raise WouldBlockError(self.path(LOG_SUFFIX))
         return data
 
+    def _header_at(self, position: int, nowait: bool) -> BatchHeader:
+        left = self.size - position
+        if left < SIZE_MIN:
+            raise ValueError(f"{left} bytes are left, too few for a batch")
+        return read_any_header(self._read(min(left, HEADER_SIZE), position, nowait), 0, left)
+
+    def position_before(self, offset: int, *, nowait: bool = False) -> int:
+        """Return an indexed position at or before the batch that holds `offset`; 0 if the index knows none.
+
+        Raises:
+            UnreliableIndexError: there is no such batch at that position.
+            WouldBlockError: with `nowait`: call again off the loop.
+        """
+        if offset <= self.base_offset:
+            return 0
+        return self._trusted(self.offset_index.lookup(offset, nowait=nowait), nowait)
+
+    def _trusted(self, entry: tuple[int, int] | None, nowait: bool) -> int:
+        """Return the position of an entry of the offset index, if a batch begins there that fits to its offset."""
+        if entry is None:
+            return 0
+        last_offset, position = entry
+        try:
+            header = self._header_at(position, nowait)
+        except ValueError as error:
+            raise self._wrong_index(position, f"the index names byte {position}, but there {error}") from None
+        # Older releases of Kafka made one entry for several batches: the first one's position, the last one's offset.
+        if not self.base_offset <= header.base_offset <= last_offset < self.next_base_offset:
+            raise self._wrong_index(
+                position,
+                f"the index says offset {last_offset} for byte {position}, where offset {header.base_offset} begins",
+            )
+        return position
+
+    def _wrong_index(self, position: int, reason: str) -> UnreliableIndexError | UnreadableError:
+        if self.is_mended:  # it was built from the batches: they have changed since
+            return self._unreadable(position, self.base_offset, reason)
+        return UnreliableIndexError(self, reason)
+
     def locate(self, offset: int, end: int, *, nowait: bool = False) -> tuple[int, int] | None:
         """Return (position, base offset) of the first batch that ends at `offset` or later; None if there is none.
+
+        The base offset of a compressed message of format 0 or 1 counts as its last one.
 
         Args:
             offset: what is looked for.
             end: where the batches end; what lies behind is not looked at.
             nowait: raise `WouldBlockError` instead of waiting for the disk.
-        """
-        position = self.offset_index.lookup(offset, nowait=nowait) if offset > self.base_offset else 0
-        return self._scan_to(offset, position, end, nowait)
 
-    def _scan_to(self, offset: int, position: int, end: int, nowait: bool) -> tuple[int, int] | None:
+        Raises:
+            UnreadableError: the bytes on the way, or those that should hold `offset`, are no batches.
+            UnreliableIndexError: the offset index is wrong.
+        """
+        entry = self.offset_index.lookup(offset, nowait=nowait) if offset > self.base_offset else None
+        last_offset, start = entry or (offset, 0)
+        position, expected = start, self.base_offset
+        for damage in self.damages:
+            if damage.first_offset <= offset < damage.next_offset:
+                raise self._unreadable(damage.position, damage.first_offset, damage.reason)
+            if damage.next_offset <= offset and position <= damage.position:
+                position, expected, last_offset = damage.end, damage.next_offset, offset
+        try:
+            place = self._scan_to(offset, position, expected, last_offset, end, nowait)
+        except UnreadableError as error:
+            if entry is None or error.position != start:
+                raise
+            raise self._wrong_index(start, f"the index names byte {start}, but there {error.reason}") from None
+        if place is None and entry is not None and start >= end:
+            raise self._wrong_index(start, f"the index names byte {start}, the batches end at {end}")
+        return place
+
+    def _scan_to(
+        self, offset: int, position: int, expected: int, expected_max: int, end: int, nowait: bool
+    ) -> tuple[int, int] | None:
+        """Scan from `position`, where a batch begins whose base offset lies from `expected` to `expected_max`."""
+        start = position
         unpack_from = _PLACE.unpack_from
-        while end - position >= HEADER_SIZE:
-            want = min(_SCAN_BYTES, end - position)
-            data = self._read(want, position, nowait)
+        while position < end:
+            left = end - position
+            data = self._read(min(_SCAN_BYTES, left), position, nowait)
             at, limit = 0, len(data) - HEADER_SIZE
-            if limit < 0:
-                return None
-            while at <= limit:
-                base, length, delta = unpack_from(data, at)
+            while True:
+                if at <= limit:
+                    base, length, magic, delta = unpack_from(data, at)
+                    if (
+                        magic != MAGIC
+                        or not HEADER_SIZE - LOG_OVERHEAD <= length <= left - at - LOG_OVERHEAD
+                        or delta < 0
+                    ):
+                        base, length, delta = self._place(data, at, position, left, expected)
+                elif at < left and limit < 0:  # the last bytes: less than a header of today's format
+                    base, length, delta = self._place(data, at, position, left, expected)
+                else:
+                    break
+                if base < expected:
+                    raise self._unreadable(position + at, expected, f"offset {base} where at least {expected} belongs")
+                if base > expected_max and start:
+                    raise self._unreadable(position + at, expected, f"offset {base}, not {expected_max} at most")
+                expected_max = NO_OFFSET_LIMIT
                 if base + delta >= offset:
+                    if base > offset:
+                        self._check_hole(position + at, base, length, delta, expected, end, nowait)
                     return position + at, base
-                if length < HEADER_SIZE - LOG_OVERHEAD:
-                    return None
+                expected = base + delta + 1
                 at += LOG_OVERHEAD + length
+                if at >= left:
+                    break
             position += at
         return None
 
-    def end_of_slice(
-        self, start: int, limit: int, upper_offset: int, *, min_one: bool, nowait: bool = False
-    ) -> tuple[int, int]:
-        """Return (position, next offset) where a slice from `start` ends: whole batches up to `limit` bytes.
+    def _place(self, data: Buffer, at: int, position: int, left: int, expected: int) -> tuple[int, int, int]:
+        """Return base offset, length and last offset delta of a batch that is not one of today's format, or is none."""
+        try:
+            header = read_any_header(data, at, left - at)
+        except ValueError as error:
+            raise self._unreadable(position + at, expected, str(error)) from None
+        return header.base_offset, header.batch_length, header.last_offset_delta
 
-        Batches that reach `upper_offset` are left out. With `min_one` the first batch comes even if it crosses `limit`.
+    def _check_hole(
+        self, position: int, base: int, length: int, delta: int, expected: int, end: int, nowait: bool
+    ) -> None:
+        """Between `expected` and `base` no offset is there: compaction leaves that, and so does a damaged base offset."""
+        behind = position + LOG_OVERHEAD + length
+        if base + delta < self.next_base_offset:
+            if behind >= end:
+                return
+            try:
+                following = self._header_at(behind, nowait)
+            except ValueError:
+                return  # reported when it is read itself
+            if following.base_offset > base + delta:
+                return
+            resume = behind if following.base_offset >= expected else None
+        else:
+            resume = None
+        raise UnreadableError(
+            self, position, expected, f"offset {base} in a wrong place between its neighbours", resume=resume
+        )
+
+    def check_batch(self, position: int, lower: int, *, nowait: bool = False) -> None:
+        """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can tell.
+
+        A length or a base offset that is wrong shows where the next batch does not follow; then its checksum decides.
+
+        Args:
+            position: where it begins.
+            lower: it has no smaller offset.
+            nowait: raise `WouldBlockError` instead of waiting for the disk.
+
+        Raises:
+            UnreadableError: it is damaged.
+        """
+        try:
+            header = self._header_at(position, nowait)
+        except ValueError as error:
+            raise self._unreadable(position, lower, str(error)) from None
+        if header.base_offset < lower:
+            raise self._unreadable(position, lower, f"offset {header.base_offset} where at least {lower} belongs")
+        behind = position + header.size
+        if behind >= self.size:
+            return
+        try:
+            following = self._header_at(behind, nowait)
+        except ValueError:
+            following = None
+        if following is not None and following.base_offset > header.last_offset:
+            return
+        if not check_any_crc(self._read(header.size, position, nowait), 0, header):
+            raise self._unreadable(position, lower, "a wrong length or checksum")
+        if header.base_offset > lower and following is not None and following.base_offset >= lower:
+            reason = f"offset {header.base_offset} before offset {following.base_offset}"
+            raise UnreadableError(self, position, lower, reason, resume=behind)
+
+    def end_of_slice(
+        self, start: int, base: int, limit: int, upper_offset: int, *, min_one: bool, end: int, nowait: bool = False
+    ) -> tuple[int, int]:
+        """Return (position, next offset) where a slice from `start`, offset `base`, ends: whole batches up to `limit`.
+
+        Batches that reach `upper_offset` are left out, and what lies at or behind `end`. With `min_one` the first batch
+        comes even if it crosses `limit`.
+
+        Raises:
+            UnreadableError, UnreliableIndexError: as `locate`. A slice that ends before the unreadable bytes is returned.
         """
         position = start
         if limit - start > _SCAN_BYTES:
-            position = self.offset_index.floor_position(limit, nowait=nowait)
+            position = self._trusted(self.offset_index.floor(limit, nowait=nowait), nowait)
             if upper_offset <= self.base_offset + RELATIVE_OFFSET_MAX:
-                position = min(position, self.offset_index.lookup(upper_offset - 1, nowait=nowait))
+                position = min(position, self.position_before(upper_offset - 1, nowait=nowait))
             position = max(position, start)
-        size = self.size
-        base = -1
-        while size - position >= HEADER_SIZE:
-            data = self._read(min(_SCAN_BYTES, size - position), position, nowait)
+        while position < end:
+            left = end - position
+            data = self._read(min(_SCAN_BYTES, left), position, nowait)
             at, last = 0, len(data) - HEADER_SIZE
-            if last < 0:
-                break
-            while at <= last:
-                base, length, delta = _PLACE.unpack_from(data, at)
-                end = position + at + LOG_OVERHEAD + length
-                if base + delta >= upper_offset or length < HEADER_SIZE - LOG_OVERHEAD or end > size:
-                    return position + at, base
-                if end > limit and not (min_one and position + at == start):
-                    return position + at, base
-                base += delta + 1
+            while at <= last or (at < left and last < 0):
+                if at <= last:
+                    first, length, magic, delta = _PLACE.unpack_from(data, at)
+                else:
+                    first, length, magic, delta = 0, -1, 0, 0
+                if magic != MAGIC or not HEADER_SIZE - LOG_OVERHEAD <= length <= left - at - LOG_OVERHEAD or delta < 0:
+                    try:
+                        first, length, delta = self._place(data, at, position, left, base)
+                    except UnreadableError:
+                        if position + at > start:
+                            return position + at, base
+                        raise
+                stop = position + at + LOG_OVERHEAD + length
+                if first + delta >= upper_offset:
+                    return position + at, first
+                if stop > limit and not (min_one and position + at == start):
+                    return position + at, first
+                base = first + delta + 1
                 at += LOG_OVERHEAD + length
-                if end >= limit:
-                    return end, base
+                if stop >= limit:
+                    return stop, base
+                if at >= left:
+                    break
             position += at
         return position, base
 
-    def headers(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
-        """Yield (position, header) of each batch, reading only what the headers need where batches are large."""
-        limit = self.size if end is None else end
-        file = self.file
-        position = start
-        while limit - position >= HEADER_SIZE:
-            data = file.pread(min(65536, limit - position), position)
-            at, last = 0, len(data) - HEADER_SIZE
-            if last < 0:
-                return
-            while at <= last:
-                header = read_header(data, at)
-                if header.batch_length < HEADER_SIZE - LOG_OVERHEAD or position + at + header.size > limit:
-                    return
-                yield position + at, header
-                at += header.size
-            position += at
+    def readable_end(self, start: int) -> int:
+        """Return where the batches that follow `start` end: at the end, or where something unreadable is known."""
+        for damage in self.damages:
+            if damage.position >= start:
+                return damage.position
+        return self.size
 
-    def batches(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader, memoryview]]:
-        """Yield (position, header, bytes) of each whole batch, in big reads. The bytes are a view: use them at once."""
-        limit = self.size if end is None else end
+    def _unreadable(self, position: int, first_offset: int, reason: str) -> UnreadableError:
+        return UnreadableError(self, position, first_offset, reason)
+
+    def _walk(self, lower: int) -> BatchWalk:
+        return BatchWalk(self, self.size, lower)
+
+    def headers(self, start: int = 0, *, lower: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
+        """Yield (position, header) of each batch, reading only what the headers need where batches are large.
+
+        Args:
+            start: where the first one begins.
+            lower: no offset is smaller; the base offset unless given.
+
+        Raises:
+            UnreadableError: in the place of what cannot be read.
+        """
+        return self._walk(self.base_offset if lower is None else lower).headers(start)
+
+    def batches(self, start: int = 0, *, lower: int | None = None) -> Iterator[tuple[int, BatchHeader, memoryview]]:
+        """Yield (position, header, bytes) of each batch, in big reads. The bytes are a view: use them at once.
+
+        Raises:
+            UnreadableError: as `headers`.
+        """
+        return self._walk(self.base_offset if lower is None else lower).batches(start)
+
+    # What cannot be read
+
+    def headers_around_damage(self, start: int = 0) -> Iterator[tuple[int, BatchHeader] | Damage]:
+        """Yield (position, header) of each readable batch, and a `Damage` in the place of what is not."""
+        lower = self.base_offset
+        while True:
+            try:
+                yield from self.headers(start, lower=lower)
+                return
+            except UnreadableError as error:
+                damage = self.extent_of(error)
+            yield damage
+            start, lower = damage.end, damage.next_offset
+            if start >= self.size:
+                return
+
+    def extent_of(self, error: UnreadableError, *, end_offset: int = NO_OFFSET_LIMIT) -> Damage:
+        """Return how far the damage reaches: to the next intact batch, else to the end. May read much: off the loop.
+
+        Args:
+            error: where reading met it.
+            end_offset: where the log ends, in case that no segment follows and nothing readable does either.
+        """
+        position, first_offset, size = error.position, error.first_offset, self.size
+        upper = min(self.next_base_offset, self.base_offset + RELATIVE_OFFSET_MAX + 1)
         file = self.file
-        position = start
-        want = _READ_BYTES
-        while limit - position >= HEADER_SIZE:
-            data = file.pread(min(want, limit - position), position)
-            view = memoryview(data)
-            at = 0
-            for at_batch, header in iter_headers(data):
-                at = at_batch + header.size
-                yield position + at_batch, header, view[at_batch:at]
-            if at:
-                position += at
-                want = _READ_BYTES
-            else:  # not one whole batch: a larger read, a broken length, or the torn end
-                size = read_header(data).size if len(data) >= HEADER_SIZE else 0
-                if size < HEADER_SIZE or size > limit - position or size <= len(data):
-                    return
-                want = size
+        found: tuple[int, int] | None = None
+        if error.resume is not None:
+            found = error.resume, self._header_at(error.resume, nowait=False).base_offset
+        else:
+            # Most often the next entry of the index bounds what has to be searched.
+            bound = self.offset_index.next_position(position)
+            if bound is not None and bound < size:
+                found = find_readable(file, position + 1, bound + SIZE_MIN, size, first_offset, upper)
+            if found is None:
+                found = find_readable(file, position + 1, size, size, first_offset, upper)
+        if found is None:
+            behind = self.next_base_offset if self.next_base_offset < NO_OFFSET_LIMIT else min(end_offset, upper)
+            return Damage(position, size, first_offset, max(behind, first_offset), error.reason)
+        return Damage(position, found[0], first_offset, found[1], error.reason)
+
+    def end_offset(self) -> int:
+        """Return the offset behind the last batch that can be read."""
+        end = self.base_offset
+        for item in self.headers_around_damage(self._safe_position_before(self.next_base_offset - 1)):
+            end = item.next_offset if isinstance(item, Damage) else item[1].next_offset
+        return end
+
+    def is_known_damage(self, position: int) -> bool:
+        """Whether what is unreadable at `position` has been noted."""
+        return any(damage.position <= position < max(damage.end, damage.position + 1) for damage in self.damages)
+
+    def note_damage(self, damage: Damage) -> None:
+        """Remember what is unreadable: reads go around it from now on."""
+        self.damages = tuple(sorted({*self.damages, damage}))
+        self.is_verified = False
+
+    def check_end(self) -> None:
+        """Check that the batches behind the last index entry fill the file, in order.
+
+        Raises:
+            UnreadableError, UnreliableIndexError: they do not.
+        """
+        if not self.is_verified:
+            start = self._trusted(self.offset_index.last_entry(), nowait=False)
+            for damage in self.damages:
+                if start <= damage.position:
+                    start = damage.end
+            if start < self.size:
+                for _ in self.headers(start):
+                    pass
+            elif self.damages and self.damages[-1].end >= self.size:
+                last = self.damages[-1]
+                raise self._unreadable(last.position, last.first_offset, last.reason)
+
+    def check_times(self) -> None:
+        """Check the last entry of the time index, which names the largest timestamp of a sealed segment.
+
+        Raises:
+            UnreliableIndexError: another batch has a larger one, or no batch has this one.
+            UnreadableError: on the way.
+        """
+        if self.are_times_checked:
+            return
+        entry = TimeEntry(self.max_timestamp_ms, self.max_timestamp_offset)
+        place = self.locate(entry.offset, self.size) if entry.timestamp >= 0 else (0, self.base_offset)
+        if place is None:
+            raise self._wrong_times(f"there is no batch at offset {entry.offset}")
+        for position, header in self.headers(place[0]):
+            if position == place[0] and entry.timestamp >= 0:
+                self.compare_times(entry, header)
+            if header.max_timestamp > entry.timestamp and header.record_count:
+                raise self._wrong_times(f"it ends with {entry.timestamp}, and a batch has {header.max_timestamp}")
+        self.are_times_checked = True
+
+    def compare_times(self, entry: TimeEntry, header: BatchHeader) -> None:
+        """Check that the batch with the offset of a time index's entry has its timestamp.
+
+        Raises:
+            UnreliableIndexError: it has another.
+        """
+        if header.max_timestamp != entry.timestamp and not self.is_mended:
+            raise self._wrong_times(
+                f"it has {entry.timestamp} for offset {entry.offset}, the batch {header.max_timestamp}"
+            )
+
+    def _wrong_times(self, reason: str) -> UnreliableIndexError:
+        return UnreliableIndexError(self, f"the time index is wrong: {reason}")
+
+    def check_aborted(self) -> None:
+        """Check that each entry of the transaction index names the abort marker that the batches have there.
+
+        Raises:
+            UnreliableTransactionsError: it does not.
+            UnreadableError, UnreliableIndexError: on the way.
+        """
+        index = self.transaction_index
+        if index.is_checked:
+            return
+        previous = self.base_offset - 1
+        try:
+            for entry in index.entries():
+                place = self.locate(entry.last_offset, self.size)
+                header = None if place is None else self._header_at(place[0], False)
+                if (
+                    header is None
+                    or header.base_offset != entry.last_offset
+                    or header.producer_id != entry.producer_id
+                    or not header.is_control
+                    or not entry.first_offset <= entry.last_offset
+                    or entry.last_offset <= previous
+                ):
+                    raise ValueError(
+                        f"no transaction of producer {entry.producer_id} ends at offset {entry.last_offset}"
+                    )
+                previous = entry.last_offset
+        except ValueError as error:
+            raise UnreliableTransactionsError(f"{self.name}: the transaction index is wrong: {error}") from None
+        index.is_checked = True
+
+    def verify(self) -> None:
+        """Walk over all headers once: the batches fill the file, in order, and the time index knows the largest time.
+
+        Raises:
+            UnreadableError: they do not.
+            UnreliableIndexError: the time index says less than the batches.
+        """
+        if self.is_verified:
+            return
+        largest = -1
+        for _, header in self.headers():
+            if header.max_timestamp > largest and header.record_count:
+                largest = header.max_timestamp
+        if largest > self.max_timestamp_ms:
+            raise UnreliableIndexError(
+                self, f"the time index ends at {self.max_timestamp_ms}, the batches at {largest}"
+            )
+        self.is_verified = True
 
     # Changing
 
@@ -484,28 +843,40 @@ class Segment:
         self._reset_notes()
 
     def rebuild_indexes(self, index_interval_bytes: int) -> None:
-        """Write offset and time index anew from the batches."""
-        self.offset_index.start_empty()
-        self.time_index.start_empty()
-        self._reset_notes()
-        for position, header in self.headers():
-            self.note_batch(position, header.size, header.last_offset, header.max_timestamp, index_interval_bytes)
-        self.finish()
+        """Write offset and time index of a sealed segment anew; what cannot be read is noted."""
+        builder = IndexBuilder(self, index_interval_bytes)
+        builder.read()
+        builder.seal()
+        self.adopt_indexes(builder)
+
+    def adopt_indexes(self, builder: IndexBuilder) -> None:
+        """Put indexes in force that were built anew, and note the damage that was met."""
+        for damage in builder.damages:
+            if not self.is_known_damage(damage.position):
+                self.note_damage(damage)
+        self.offset_index.replace(builder.offsets)
+        self.time_index.replace(builder.times)
+        self._max_timestamp, self.max_timestamp_offset = builder.largest_timestamp, builder.largest_offset
+        self._bytes_since_index = builder.since_entry
+        self._index_entries = len(builder.offsets)
+        self.is_mended = self.are_times_checked = True
 
     def _reset_notes(self) -> None:
         self._max_timestamp = -1
         self.max_timestamp_offset = self.base_offset
         self._first_timestamp = None
         self._bytes_since_index = 0
+        self.is_mended = self.are_times_checked = True
 
-    def truncate_to(self, offset: int) -> None:
-        """Drop the batch that holds `offset` and all behind it."""
-        found = self.locate(offset, self.size)
-        if found is None:
-            return
-        self.open_for_append().truncate(found[0])
-        self._size = found[0]
+    def truncate_to(self, offset: int) -> int:
+        """Drop the batch that holds `offset` and all behind it; return the offset behind the last batch that stays."""
+        position, end_offset = self._cut_at(offset)
+        if position >= self.size:
+            return end_offset
+        self.open_for_append().truncate(position)
+        self._size = position
         self._reserved = 0
+        self.damages = tuple(damage for damage in self.damages if damage.position < position)
         self.offset_index.truncate_to(offset)
         self.time_index.truncate_to(offset)
         self.transaction_index.truncate_to(offset)
@@ -515,7 +886,28 @@ class Segment:
         if not self._size:
             self._first_timestamp = None
         # A timestamp larger than the last entry may lie behind it.
-        start = self.offset_index.lookup(entry.offset)
-        for _, header in self.headers(start):
-            if header.max_timestamp > self._max_timestamp:
-                self._max_timestamp, self.max_timestamp_offset = header.max_timestamp, header.last_offset
+        for item in self.headers_around_damage(self._safe_position_before(entry.offset)):
+            if not isinstance(item, Damage) and item[1].max_timestamp > self._max_timestamp:
+                self._max_timestamp, self.max_timestamp_offset = item[1].max_timestamp, item[1].last_offset
+        return end_offset
+
+    def _cut_at(self, offset: int) -> tuple[int, int]:
+        """Return where the batch that holds `offset`, or what cannot be read there, begins, and the offset before it."""
+        position = end_offset = 0
+        for item in self.headers_around_damage(self._safe_position_before(offset)):
+            if isinstance(item, Damage):
+                if item.next_offset > offset:
+                    return item.position, item.first_offset
+                position, end_offset = item.end, item.next_offset
+            else:
+                at, header = item
+                if header.last_offset >= offset:
+                    return at, end_offset or header.base_offset
+                position, end_offset = at + header.size, header.next_offset
+        return position, end_offset or self.base_offset
+
+    def _safe_position_before(self, offset: int) -> int:
+        try:
+            return self.position_before(offset)
+        except UnreliableIndexError:
+            return 0

@@ -26,12 +26,33 @@ class TimestampOffset(NamedTuple):
 
 
 def offset_for_timestamp(segments: Sequence[Segment], timestamp: int, start_offset: int) -> TimestampOffset | None:
-    """Return the first record at or after `start_offset` with a timestamp `>= timestamp`."""
+    """Return the first record at or after `start_offset` with a timestamp `>= timestamp`.
+
+    The last entry of a segment's time index says whether the record may be in there. It is compared with the batches
+    where a wrong one would most likely hide the record: in the segment before the one that is found, and where times go
+    back from one segment to the next.
+
+    Raises:
+        UnreliableIndexError: build that index anew and ask again.
+        UnreadableError: the record may lie where the segment cannot be read.
+    """
+    largest = -1
+    before: Segment | None = None
     for segment in segments:
-        if segment.max_timestamp_ms >= timestamp:
+        last = segment.max_timestamp_ms
+        if last < largest:
+            segment.check_times()
+        largest = max(largest, last)
+        if last >= timestamp:
+            for neighbour in (before, segment):
+                if neighbour is not None:
+                    neighbour.check_times()
             found = _search(segment, timestamp, start_offset)
             if found is not None:
                 return found
+        before = segment
+    for segment in segments[-2:]:
+        segment.check_times()
     return None
 
 
@@ -41,13 +62,17 @@ def offset_of_max_timestamp(segments: Sequence[Segment], start_offset: int) -> T
     for segment in segments:
         if segment.max_timestamp_ms >= 0 and (best is None or segment.max_timestamp_ms > best.max_timestamp_ms):
             best = segment
+    for segment in (*segments[-2:], *([best] if best is not None else [])):
+        segment.check_times()
     return None if best is None else _search(best, best.max_timestamp_ms, start_offset)
 
 
 def _search(segment: Segment, timestamp: int, start_offset: int) -> TimestampOffset | None:
     entry = segment.time_index.lookup(timestamp)
-    position = segment.offset_index.lookup(max(entry.offset, start_offset))
+    position = segment.position_before(max(entry.offset, start_offset))
     for at, header in segment.headers(position):
+        if entry.timestamp >= 0 and header.base_offset <= entry.offset <= header.last_offset:
+            segment.compare_times(entry, header)
         if header.max_timestamp >= timestamp and header.last_offset >= start_offset:
             found = _search_batch(segment, at, header, timestamp, start_offset)
             if found is not None:

@@ -178,7 +178,7 @@ class ReplicaManager:
         if partition is not None:
             partition.resign()
             self.on_resigned(topic_partition)
-        if topic_partition in self._logs.logs:
+        if self._logs.holds(topic_partition):
             try:
                 await self._offload.run(self._logs.delete, topic_partition)
             except (OSError, StorageError, KafkaStorageError) as error:

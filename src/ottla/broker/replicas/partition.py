@@ -401,6 +401,7 @@ class Partition:
 
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            CorruptMessageError: what should hold `offset` cannot be read.
             KafkaStorageError: the disk failed.
             WouldBlockError: with `nowait`, an index is not in memory: call again off the loop.
         """
@@ -408,6 +409,8 @@ class Partition:
         if upper <= offset <= self.log.log_end_offset and offset >= self.log.log_start_offset:
             return None
         try:
+            if isolation == IsolationLevel.READ_COMMITTED:
+                self.log.check_aborted(offset, nowait=nowait)
             return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one, nowait=nowait)
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
