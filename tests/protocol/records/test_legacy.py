@@ -19,6 +19,7 @@ from ottla.protocol.records.builder import Record
 from ottla.protocol.records.compression import compress
 from ottla.protocol.records.legacy import (
     UNKNOWN_COUNT,
+    _xxh32_of_few,
     check_legacy_crc,
     first_offset,
     legacy_header,
@@ -183,6 +184,9 @@ def test_a_message_of_format_1_byte_by_byte() -> None:
 
 
 def test_the_checksum_that_old_producers_put_into_lz4_frames() -> None:
+    # Apache Kafka 3.9.1 begins a frame in format 0 with 04224d1860401a; the specification asks for 82.
+    assert _xxh32_of_few(bytes.fromhex("04224d186040")) >> 8 & 0xFF == 0x1A
+    assert _xxh32_of_few(bytes.fromhex("6040")) >> 8 & 0xFF == 0x82
     inner = message(3, None, b"v", magic=0)
     frame = squeeze(inner, LZ4, 0)
     assert frame[:6] == compress(LZ4, inner)[:6]
