@@ -51,10 +51,10 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitRequestTopic,
     TxnOffsetCommitResponse,
 )
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.protocol.schema import Message
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop
@@ -465,7 +465,7 @@ def _note_committed(ledger: Ledger, place: Place, position: int, part: Partition
     waiting = sorted((each.first_offset, each.producer_id) for each in part.aborted_transactions or [])
     aborted: set[int] = set()
     seen = ledger.seen.setdefault(place, {})
-    for at, header in iter_headers(data):
+    for at, header in iter_batches(data):
         assert header.last_offset < part.last_stable_offset, "shown beyond the last stable offset"
         while waiting and waiting[0][0] <= header.last_offset:
             aborted.add(waiting.pop(0)[1])

@@ -43,9 +43,9 @@ from ottla.protocol.messages.produce import (
     TopicProduceData,
 )
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop
 from ottla.testing.wire import WireClient
@@ -240,7 +240,7 @@ def _note_records(
     ledger: Ledger, place: Place, positions: dict[Place, int], data: bytes | bytearray | memoryview | None
 ) -> bool:
     progress = False
-    for position, header in iter_headers(data or b""):
+    for position, header in iter_batches(data or b""):
         for record in read_records(data or b"", position):
             if record.offset < positions[place]:
                 continue

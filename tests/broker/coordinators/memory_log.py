@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 
 from ottla.errors import KafkaError
-from ottla.protocol.records.batch import iter_headers, read_header, set_offset_and_epoch
+from ottla.protocol.records.batch import read_header, set_offset_and_epoch
 from ottla.protocol.records.builder import Record
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import iter_batches
 
 
 class MemoryCoordinatorLog:
@@ -99,7 +100,7 @@ class MemoryCoordinatorLog:
         return [
             record
             for batch in self._batches.get(partition, ())
-            for position, _ in iter_headers(batch)
+            for position, _ in iter_batches(batch)
             for record in read_records(batch, position)
         ]
 

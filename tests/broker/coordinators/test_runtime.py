@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld, in_group_world
+from tests.protocol.records.legacy_support import CODECS, entries
 
 from ottla.broker.coordinators.groups import records
 from ottla.broker.coordinators.groups.coordinator import Commit, GroupCoordinator
@@ -483,3 +485,70 @@ def test_transactions_in_the_log_are_replayed_with_their_markers(marker: str | N
         assert (row[0].error_code == ErrorCode.UNSTABLE_OFFSET_COMMIT) == (marker is None)
 
     in_group_world(main)
+
+
+def read_as(world: GroupWorld, data: bytes) -> None:
+    """Have the log of partition 0 read as these bytes, in one piece."""
+    read = world.log.read
+
+    async def read_instead(topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
+        return data if partition == 0 else await read(topic, partition, from_offset, max_bytes)
+
+    world.log.read = read_instead  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+@pytest.mark.parametrize("codec", CODECS)
+def test_offsets_that_an_old_kafka_wrote_in_formats_0_and_1_are_loaded(magic: int, codec: CompressionType) -> None:
+    async def main(world: GroupWorld) -> None:
+        await asyncio.gather(*(commit(world, 100 + index, partition=index) for index in range(5)))
+        read_as(world, entries(world.log.records(0), codec, magic=magic))
+        await world.reload()
+        assert [committed(world, partition=index) for index in range(5)] == [100, 101, 102, 103, 104]
+        await commit(world, 200)
+        assert committed(world) == 200
+
+    in_group_world(main)
+
+
+def put(data: bytes, position: int, value: bytes) -> bytes:
+    return data[:position] + value + data[position + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda second: put(second, 8, (len(second) - 11).to_bytes(4)), "ends after"),
+        (lambda second: put(second, 8, (1 << 30).to_bytes(4)), "ends after"),
+        (lambda second: put(second, 8, (40).to_bytes(4)), "length 40"),
+        (lambda second: second[:-1], "ends after"),
+        (lambda second: bytes(len(second)), "0 bytes"),
+        (lambda second: put(second, 16, b"\x07"), "magic 7"),
+        (lambda second: put(second, len(second) - 3, b"\xff"), "CRC"),
+        (lambda second: put(second, 0, (0).to_bytes(8)), "offset 0 where 1 comes next"),
+    ],
+)
+def test_a_damaged_batch_is_not_taken_for_the_end_of_the_log(
+    damage: Callable[[bytes], bytes], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The offsets behind it would be lost without a word, and consumers would start elsewhere."""
+
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        await commit(world, 2)
+        other = Commit("t", -1, "", None, -1, [PartitionCommit("orders", bytes(16), 0, 7, -1, "")])
+        await world.runtime.write(1, lambda shard, now_ms: shard.commit_offsets(other, now_ms))
+        first, second = world.log._batches[0]
+        read_as(world, first + damage(second))
+        await world.reload()
+        with pytest.raises(NotCoordinatorError):
+            committed(world)
+        assert world.runtime.loaded_partitions == [1]
+        answer = world.runtime.read(
+            1, lambda shard: shard.fetch_offsets("t", [("orders", bytes(16), [0])], stable=False)
+        )
+        assert answer[0][0].offset == 7
+
+    in_group_world(main, partition_count=2)
+    assert "__consumer_offsets-0: loading failed" in caplog.text
+    assert reason in caplog.text

@@ -12,9 +12,9 @@ from tests.broker.story import fetch_request, log_of, produce, produce_request, 
 from ottla.errors import ErrorCode
 from ottla.offload import InlineOffload
 from ottla.protocol.messages.fetch import FetchResponse
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, end_transaction_marker
+from ottla.protocol.records.walk import iter_batches
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.types import AppendOrigin
 
@@ -146,7 +146,7 @@ def test_a_place_that_is_not_in_memory_is_looked_up_and_read_off_the_loop() -> N
         for offset in (0, 7, 31):
             log._reader.forget_places()
             answer = await client.send(fetch_request(offset, max_bytes=600), 11)
-            heads = [header.base_offset for _, header in iter_headers(records_of(answer))]
+            heads = [header.base_offset for _, header in iter_batches(records_of(answer))]
             assert heads == [offset, offset + 1], heads
         assert on_the_loop == []
         assert offload.runs == 2 * 3

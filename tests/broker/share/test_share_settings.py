@@ -20,7 +20,7 @@ from tests.broker.share.share_client import (
 from ottla.broker.config import BrokerConfig
 from ottla.broker.share.config import ShareConfig, duration_ms
 from ottla.errors import ErrorCode
-from ottla.protocol.records.batch import iter_headers
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.log import PartitionLog
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.wire import WireClient
@@ -153,7 +153,7 @@ def test_the_topic_of_the_coordinator() -> None:
         }
         log = state_log(node, topic_id)
         part = log.read(0, 1 << 20, upper_offset=log.log_end_offset, min_one=True)
-        assert {header.compression for _, header in iter_headers(memoryview(part.read()))} == {CompressionType.GZIP}
+        assert {header.compression for _, header in iter_batches(memoryview(part.read()))} == {CompressionType.GZIP}
 
     settings = {
         "share.coordinator.state.topic.num.partitions": 7,

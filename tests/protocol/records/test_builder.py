@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.records.strategies import record_lists
 
-from ottla.protocol.records.batch import check_crc, iter_headers, read_header
+from ottla.protocol.records.batch import check_crc, read_header
 from ottla.protocol.records.builder import Record, build_batch, build_empty_batch
 from ottla.protocol.records.reader import iter_records, read_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.types import CompressionType, TimestampType
 
 
@@ -92,8 +93,12 @@ def test_offset_delta_beyond_32_bits_is_refused() -> None:
 @given(groups=st.lists(record_lists(max_size=3), min_size=1, max_size=4))
 def test_records_of_a_run_of_batches(groups: list[list[Record]]) -> None:
     data = b"".join(build_batch(group) for group in groups)
-    assert len(list(iter_headers(data))) == len(groups)
-    assert list(iter_records(data + b"\0\0\0")) == [record for group in groups for record in group]
+    assert len(list(iter_batches(data))) == len(groups)
+    expected = [record for group in groups for record in group]
+    assert list(iter_records(data)) == expected
+    assert list(iter_records(data + data[:20], may_be_cut=True)) == expected
+    with pytest.raises(ValueError, match="ends after 20"):
+        list(iter_records(data + data[:20]))
 
 
 def test_wrong_crc_is_noticed_on_request() -> None:

@@ -9,9 +9,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ottla.broker.coordinators.shard import NO_PRODUCER_ID
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import DamagedBatchError, iter_batches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,6 +71,9 @@ async def load(
 
     What the previous leader wrote but did not commit commits with us, since we have it: wait for it rather than skip it.
     Stops early once `is_current()` is false (the partition was given away meanwhile).
+
+    Raises:
+        ValueError: a batch is damaged. A state without what it said would be wrong, and would be acted upon.
     """
     summary = LoadSummary(log.start_offset(topic, partition))
     end_offset = log.end_offset(topic, partition)
@@ -90,16 +93,16 @@ async def load(
 
 async def _replay_batches(data: memoryview, shard: Shard, summary: LoadSummary, is_current: Callable[[], bool]) -> None:
     replayed = 0
-    for position, header in iter_headers(data):
+    for position, header in iter_batches(data):
         if header.last_offset < summary.next_offset:
-            continue
+            raise DamagedBatchError(position, f"offset {header.last_offset} where {summary.next_offset} comes next")
         if header.is_control:
             marker = read_marker(data, position)
             if marker is not None:
                 shard.replay_end_transaction(header.producer_id, marker.kind == ControlType.COMMIT)
         else:
             producer_id = header.producer_id if header.is_transactional else NO_PRODUCER_ID
-            for record in read_records(data, position):
+            for record in read_records(data, position, verify_crc=True):
                 if record.offset < summary.next_offset or record.key is None:
                     continue
                 decoded = shard.decode(record.key, record.value)

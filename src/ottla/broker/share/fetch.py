@@ -7,15 +7,17 @@ partition is read off the loop nobody else reads it: both would be handed the sa
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.errors import ErrorCode, KafkaError, NotLeaderOrFollowerError, OffsetOutOfRangeError
+from ottla.errors import CorruptMessageError, ErrorCode, KafkaError, NotLeaderOrFollowerError, OffsetOutOfRangeError
 from ottla.protocol.messages.share_fetch import AcquiredRecords, PartitionData
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.control import ControlType, read_marker
+from ottla.protocol.records.legacy import first_offset
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.index import WouldBlockError
 from ottla.types import IsolationLevel
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from ottla.offload import Offload
     from ottla.protocol.primitives import Buffer
     from ottla.storage.slices import LogSlice
+
+
+logger = logging.getLogger(__name__)
 
 
 class Limits(NamedTuple):
@@ -135,6 +140,11 @@ class ShareFetch:
             partition_index=place.partition, error_code=error.code, error_message=error.message, records=b""
         )
 
+    def _refuse_damaged(self, led: LedSharePartition, offset: int, error: ValueError) -> None:
+        message = f"what was read from offset {offset} on is damaged: {error}"
+        logger.error("%s: %s", led.partition.topic_partition, message)
+        self._refuse(led.place, CorruptMessageError(message))
+
     async def _look(self, config: ShareConfig) -> list[_Look]:
         """Find what every share partition has to offer; those in the result are locked."""
         free: list[LedSharePartition] = []
@@ -219,11 +229,12 @@ class ShareFetch:
             if led.state is None:
                 self._refuse(led.place, led.error or NotLeaderOrFollowerError())
                 continue
-            batches = [
-                _Batch(header.base_offset, header.last_offset, position, position + header.size)
-                for position, header in iter_headers(memoryview(records))
-            ]
-            gone = _aborted_batches(records, aborted) if aborted else []
+            try:
+                batches = _batches(records)
+                gone = _aborted_batches(records, aborted) if aborted else []
+            except ValueError as error:
+                self._refuse_damaged(led, look.offset, error)
+                continue
             acquired = led.state.acquire(
                 self._wish._replace(records_max=left),
                 look.offset,
@@ -253,13 +264,26 @@ class ShareFetch:
         return log.aborted_transactions(look.offset, log.last_stable_offset)
 
 
+def _batches(records: Buffer) -> list[_Batch]:
+    """Return where the batches are among whole batches that were read.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    view = memoryview(records)
+    return [
+        _Batch(first_offset(view, position, header), header.last_offset, position, position + header.size)
+        for position, header in iter_batches(view)
+    ]
+
+
 def _aborted_batches(records: Buffer, aborted: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the offsets of the batches that belong to aborted transactions, as consumers tell them (KIP-98)."""
     waiting = sorted(((first, producer_id) for producer_id, first in aborted), reverse=True)
     open_now: set[int] = set()
     found: list[tuple[int, int]] = []
     view = memoryview(records)
-    for position, header in iter_headers(view):
+    for position, header in iter_batches(view):
         if header.producer_id < 0:
             continue
         while waiting and waiting[-1][0] <= header.last_offset:

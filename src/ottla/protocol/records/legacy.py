@@ -20,6 +20,7 @@ import zlib
 from ottla.protocol.records.batch import (
     COMPRESSION_MASK,
     LOG_OVERHEAD,
+    MAGIC,
     MAGIC_POSITION,
     NO_PRODUCER_EPOCH,
     NO_PRODUCER_ID,
@@ -51,7 +52,7 @@ _LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 def is_legacy(buffer: Buffer, position: int = 0) -> bool:
     """Return whether the magic byte of the batch at `position` names format 0 or 1. Its 17 bytes must be there."""
-    return buffer[position + MAGIC_POSITION] < 2
+    return buffer[position + MAGIC_POSITION] < MAGIC
 
 
 def legacy_header(buffer: Buffer, position: int, available: int) -> BatchHeader:
@@ -74,7 +75,7 @@ def legacy_header(buffer: Buffer, position: int, available: int) -> BatchHeader:
     if end - position < ENTRY_MIN[0]:
         raise ValueError(f"{end - position} bytes are too few for a message of format 0 or 1")
     offset, size, crc, magic, attributes = _FRONT.unpack_from(buffer, position)
-    if not 0 <= magic <= 1:
+    if not 0 <= magic < MAGIC:
         raise ValueError(f"magic {magic} is not message format 0 or 1")
     if size < SIZE_MIN[magic]:
         raise ValueError(f"a message of format {magic} says it has {size} bytes, the least are {SIZE_MIN[magic]}")
@@ -138,6 +139,16 @@ def read_legacy_records(
         raise ValueError(f"the wrapper at offset {header.base_offset} holds no messages")
     shift = _offset_shift(header, records[-1].offset)
     return [record._replace(offset=record.offset + shift) for record in records] if shift else records
+
+
+def first_offset(buffer: Buffer, position: int, header: BatchHeader) -> int:
+    """Return the offset of the first record of a batch of any format, which must be there as a whole.
+
+    Raises:
+        ValueError: it is a wrapper and damaged.
+    """
+    is_wrapper = header.magic < MAGIC and header.compression_id
+    return read_legacy_records(buffer, position)[0].offset if is_wrapper else header.base_offset
 
 
 def upgrade(buffer: Buffer, position: int = 0, *, max_decompressed: int = MAX_BODY_SIZE) -> bytearray:

@@ -11,13 +11,13 @@ from ottla.protocol.records.batch import (
     MAGIC_POSITION,
     BatchHeader,
     check_crc,
-    iter_headers,
     read_header,
 )
 from ottla.protocol.records.builder import Record
 from ottla.protocol.records.checksum import Buffer
 from ottla.protocol.records.compression import MAX_BODY_SIZE, decompress
 from ottla.protocol.records.legacy import read_legacy_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.types import TimestampType
 
 
@@ -58,8 +58,16 @@ def read_records(
     return list(map(Record._make, rows))
 
 
-def iter_records(buffer: Buffer, *, max_decompressed: int = MAX_BODY_SIZE) -> Iterator[Record]:
-    """Yield the records of all whole batches in `buffer`, control records left out."""
-    for position, header in iter_headers(buffer):
+def iter_records(
+    buffer: Buffer, *, may_be_cut: bool = False, max_decompressed: int = MAX_BODY_SIZE
+) -> Iterator[Record]:
+    """Yield the records of all batches in `buffer`, control records left out.
+
+    `may_be_cut`: the last batch may end too early, and is left out (see `walk.iter_batches`).
+
+    Raises:
+        ValueError: a batch is damaged; the records before it have been yielded.
+    """
+    for position, header in iter_batches(buffer, may_be_cut=may_be_cut):
         if not header.is_control:
             yield from read_records(buffer, position, max_decompressed=max_decompressed)
