@@ -2,8 +2,8 @@
 
 A walk checks structure and order: every batch is whole, its offsets lie behind those of the batch before it and within the
 segment's. It looks one batch ahead: where two neighbours contradict each other, the one that does not fit between its
-own neighbours is the damaged one (base offsets are not covered by a checksum). Checksums are the caller's business:
-most walks read headers only. Never just ends: `UnreadableError`.
+own neighbours is the damaged one (base offsets are not covered by a checksum), and where no batch follows, a checksum
+tells whether the length before it is wrong. Other checksums are the caller's business: most walks read headers only. Never just ends: `UnreadableError`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ottla.protocol.records.batch import HEADER_SIZE, BatchHeader
-from ottla.protocol.records.formats import read_any_header
+from ottla.protocol.records.formats import check_any_crc, read_any_header
 from ottla.storage.damage import UnreadableError
 
 if TYPE_CHECKING:
     from ottla.storage.segment import Segment
 
+#: Offsets in an index are int32 relative to the base.
+RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 #: Read at once at first, and at most, where headers are wanted. Far behind what was read, only a header is.
 _HEADERS_BYTES_MIN = 4096
 _HEADERS_BYTES = 65536
@@ -25,14 +27,18 @@ _BATCHES_BYTES = 1 << 20
 
 
 class BatchWalk:
-    """One walk over `segment`, whose batches end at `limit` bytes; `lower`: the first offset that may come."""
+    """One walk over `segment`, whose batches end at `limit` bytes.
 
-    def __init__(self, segment: Segment, limit: int, lower: int) -> None:
+    `lower` is the first offset that may come; None: the first batch tells, because an index named it.
+    """
+
+    def __init__(self, segment: Segment, limit: int, lower: int | None) -> None:
         self._segment = segment
         self._file = segment.file
         self._limit = limit
-        self._lower = lower
-        self._upper = segment.next_base_offset
+        self._lower = segment.base_offset if lower is None else lower
+        self._trusts_first = lower is None
+        self._upper = min(segment.next_base_offset, segment.base_offset + RELATIVE_OFFSET_MAX + 1)
         self._data = memoryview(b"")
         self._start = 0
         self._ahead = _HEADERS_BYTES_MIN
@@ -70,6 +76,8 @@ class BatchWalk:
 
     def _first(self, position: int) -> BatchHeader:
         header = self._header(position)
+        if self._trusts_first and header.base_offset > self._lower:
+            self._lower = header.base_offset
         if header.base_offset < self._lower:
             raise self._unreadable(position, f"offset {header.base_offset} where at least {self._lower} belongs")
         return header
@@ -90,6 +98,10 @@ class BatchWalk:
         try:
             following = self._header(behind)
         except UnreadableError as error:
+            # Is it the next batch, or the length of this one? Its checksum tells.
+            batch = self._file.pread(header.size, position)
+            if not check_any_crc(batch, 0, header):
+                raise self._unreadable(position, "a wrong length or checksum") from None
             error.first_offset = header.last_offset + 1
             return error
         if following.base_offset > header.last_offset:

@@ -46,10 +46,11 @@ from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.formats import check_any_crc, read_any_header
 from ottla.protocol.records.legacy import upgrade
 from ottla.protocol.records.reader import read_body
+from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 from ottla.storage.damage import UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.index import TransactionIndex
 from ottla.storage.offset_map import OffsetMap
-from ottla.storage.segment import CLEANED_SUFFIX, LOG_SUFFIX, RELATIVE_OFFSET_MAX, Segment
+from ottla.storage.segment import CLEANED_SUFFIX, LOG_SUFFIX, Segment
 
 if TYPE_CHECKING:
     from ottla.protocol.records.checksum import Buffer

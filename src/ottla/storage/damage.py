@@ -11,8 +11,9 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.errors import CorruptMessageError
-from ottla.protocol.records.batch import HEADER_SIZE
+from ottla.protocol.records.batch import HEADER_SIZE, MAGIC, BatchHeader
 from ottla.protocol.records.formats import SIZE_MIN, check_any_crc, read_any_header
+from ottla.protocol.records.legacy import read_legacy_records
 
 if TYPE_CHECKING:
     from ottla.storage.files import File
@@ -120,4 +121,16 @@ def _intact_batch_at(file: File, position: int, limit: int, lower: int, upper: i
     if header.base_offset < lower or header.last_offset >= upper:
         return None
     batch = file.pread(header.size, position)
-    return header.base_offset if len(batch) == header.size and check_any_crc(batch, 0, header) else None
+    if len(batch) < header.size or not check_any_crc(batch, 0, header):
+        return None
+    return first_offset_at(file, position, header)
+
+
+def first_offset_at(file: File, position: int, header: BatchHeader) -> int:
+    """Return the first offset of an intact batch; a compressed message of format 0 or 1 must be unpacked for that."""
+    if header.magic == MAGIC or not header.compression_id:
+        return header.base_offset
+    try:
+        return read_legacy_records(file.pread(header.size, position))[0].offset
+    except ValueError:
+        return header.base_offset

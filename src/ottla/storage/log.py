@@ -34,12 +34,12 @@ from ottla.protocol.records.batch import (
     NO_TIMESTAMP,
     OFFSET_LENGTH_EPOCH,
     BatchHeader,
-    check_crc,
-    iter_headers,
     set_offset_and_epoch,
 )
 from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import read_marker
+from ottla.protocol.records.formats import check_any_crc
+from ottla.protocol.records.walk import DamagedBatchError, iter_batches
 from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
 from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.files import NO_DESCRIPTOR, PASSING
@@ -490,7 +490,10 @@ class PartitionLog:
             OffsetOutOfRangeError: they do not continue this log; nothing was appended.
             KafkaStorageError, StorageError: as for a leader. Batches before the failing one may have been appended.
         """
-        batches = list(iter_headers(records))
+        try:
+            batches = list(iter_batches(records, may_be_cut=True))
+        except DamagedBatchError as error:
+            raise CorruptMessageError(f"{self.topic_partition}: from the leader came {error}") from error
         if not batches:
             if records:
                 raise CorruptMessageError(
@@ -507,7 +510,7 @@ class PartitionLog:
                         f"{self.topic_partition}: a replicated batch begins at {header.base_offset}, "
                         f"the log goes on at {expected}"
                     )
-                if not check_crc(records, position, header):
+                if not check_any_crc(records, position, header):
                     raise CorruptMessageError(f"{self.topic_partition}: the batch at {header.base_offset} is damaged")
                 expected = header.next_offset
             view = memoryview(records)
@@ -952,7 +955,14 @@ class PartitionLog:
                     segment.transaction_index.replace(entries)
 
     def _aborted_entries(self, segment: Segment) -> list[AbortedTransaction]:
-        return aborted_entries(self.segments, segment, self._snapshots, self.topic_partition, self.directory)
+        built = aborted_entries(self.segments, segment, self._snapshots, self.topic_partition, self.directory)
+        try:
+            known = segment.transaction_index.entries()
+        except ValueError:
+            known = []
+        # Of a transaction whose marker cannot be read the index is all there is.
+        kept = [entry for entry in known if segment.is_damaged_at(entry.last_offset)]
+        return sorted([*built, *kept], key=lambda entry: entry.last_offset)
 
     # -- what cannot be read
 

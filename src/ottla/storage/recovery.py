@@ -24,6 +24,7 @@ from ottla import failpoints
 from ottla.protocol.records.batch import NO_TIMESTAMP, BatchHeader
 from ottla.protocol.records.control import read_marker
 from ottla.protocol.records.formats import check_any_crc
+from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 from ottla.storage.checkpoints import (
     LEADER_EPOCH_FILE,
     PARTITION_METADATA_FILE,
@@ -38,7 +39,6 @@ from ottla.storage.segment import (
     DELETED_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
-    RELATIVE_OFFSET_MAX,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
     SWAP_SUFFIX,

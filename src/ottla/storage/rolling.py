@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from ottla.storage.segment import RELATIVE_OFFSET_MAX
+from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 
 if TYPE_CHECKING:
     from ottla.storage.config import LogConfig

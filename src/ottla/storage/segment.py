@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from ottla.protocol.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader
 from ottla.protocol.records.formats import SIZE_MIN, check_any_crc, read_any_header
-from ottla.storage.batch_walk import BatchWalk
+from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX, BatchWalk
 from ottla.storage.damage import (
     Damage,
     UnreadableError,
     UnreliableIndexError,
     UnreliableTransactionsError,
     find_readable,
+    first_offset_at,
 )
 from ottla.storage.index import OffsetIndex, TimeEntry, TimeIndex, TransactionIndex, WouldBlockError
 from ottla.storage.index_builder import IndexBuilder
@@ -44,8 +45,6 @@ DELETED_SUFFIX = ".deleted"
 CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX)
-#: Offsets in an index are int32 relative to the base.
-RELATIVE_OFFSET_MAX = 0x7FFFFFFF
 
 #: base offset, batch length, magic, last offset delta: all that finding a place needs.
 _PLACE = struct.Struct(">qi4xb6xi")
@@ -444,6 +443,8 @@ class Segment:
             return 0
         last_offset, position = entry
         try:
+            if position < 0:
+                raise ValueError("no byte is")
             header = self._header_at(position, nowait)
         except ValueError as error:
             raise self._wrong_index(position, f"the index names byte {position}, but there {error}") from None
@@ -476,20 +477,20 @@ class Segment:
         """
         entry = self.offset_index.lookup(offset, nowait=nowait) if offset > self.base_offset else None
         last_offset, start = entry or (offset, 0)
+        if not 0 <= start < max(end, 1):
+            raise self._wrong_index(start, f"the index names byte {start}, the batches end at {end}")
         position, expected = start, self.base_offset
         for damage in self.damages:
             if damage.first_offset <= offset < damage.next_offset:
                 raise self._unreadable(damage.position, damage.first_offset, damage.reason)
             if damage.next_offset <= offset and position <= damage.position:
-                position, expected, last_offset = damage.end, damage.next_offset, offset
+                position, expected, last_offset = damage.end, damage.next_offset, NO_OFFSET_LIMIT
         try:
             place = self._scan_to(offset, position, expected, last_offset, end, nowait)
         except UnreadableError as error:
             if entry is None or error.position != start:
                 raise
             raise self._wrong_index(start, f"the index names byte {start}, but there {error.reason}") from None
-        if place is None and entry is not None and start >= end:
-            raise self._wrong_index(start, f"the index names byte {start}, the batches end at {end}")
         return place
 
     def _scan_to(
@@ -517,12 +518,14 @@ class Segment:
                     break
                 if base < expected:
                     raise self._unreadable(position + at, expected, f"offset {base} where at least {expected} belongs")
+                if start and position + at == start and expected_max < NO_OFFSET_LIMIT:
+                    expected = max(expected, min(base, expected_max))  # an index named it
                 if base > expected_max and start:
                     raise self._unreadable(position + at, expected, f"offset {base}, not {expected_max} at most")
                 expected_max = NO_OFFSET_LIMIT
                 if base + delta >= offset:
-                    if base > offset:
-                        self._check_hole(position + at, base, length, delta, expected, end, nowait)
+                    if base > expected:  # compaction leaves such a hole, and so does a damaged base offset
+                        self.check_batch(position + at, expected, nowait=nowait)
                     return position + at, base
                 expected = base + delta + 1
                 at += LOG_OVERHEAD + length
@@ -538,27 +541,6 @@ class Segment:
         except ValueError as error:
             raise self._unreadable(position + at, expected, str(error)) from None
         return header.base_offset, header.batch_length, header.last_offset_delta
-
-    def _check_hole(
-        self, position: int, base: int, length: int, delta: int, expected: int, end: int, nowait: bool
-    ) -> None:
-        """Between `expected` and `base` no offset is there: compaction leaves that, and so does a damaged base offset."""
-        behind = position + LOG_OVERHEAD + length
-        if base + delta < self.next_base_offset:
-            if behind >= end:
-                return
-            try:
-                following = self._header_at(behind, nowait)
-            except ValueError:
-                return  # reported when it is read itself
-            if following.base_offset > base + delta:
-                return
-            resume = behind if following.base_offset >= expected else None
-        else:
-            resume = None
-        raise UnreadableError(
-            self, position, expected, f"offset {base} in a wrong place between its neighbours", resume=resume
-        )
 
     def check_batch(self, position: int, lower: int, *, nowait: bool = False) -> None:
         """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can tell.
@@ -651,20 +633,17 @@ class Segment:
     def _unreadable(self, position: int, first_offset: int, reason: str) -> UnreadableError:
         return UnreadableError(self, position, first_offset, reason)
 
-    def _walk(self, lower: int) -> BatchWalk:
-        return BatchWalk(self, self.size, lower)
-
     def headers(self, start: int = 0, *, lower: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
         """Yield (position, header) of each batch, reading only what the headers need where batches are large.
 
         Args:
             start: where the first one begins.
-            lower: no offset is smaller; the base offset unless given.
+            lower: no offset is smaller. None: as the first batch says, or at the start of the file the base offset.
 
         Raises:
             UnreadableError: in the place of what cannot be read.
         """
-        return self._walk(self.base_offset if lower is None else lower).headers(start)
+        return self._walk(start, lower).headers(start)
 
     def batches(self, start: int = 0, *, lower: int | None = None) -> Iterator[tuple[int, BatchHeader, memoryview]]:
         """Yield (position, header, bytes) of each batch, in big reads. The bytes are a view: use them at once.
@@ -672,13 +651,16 @@ class Segment:
         Raises:
             UnreadableError: as `headers`.
         """
-        return self._walk(self.base_offset if lower is None else lower).batches(start)
+        return self._walk(start, lower).batches(start)
+
+    def _walk(self, start: int, lower: int | None) -> BatchWalk:
+        return BatchWalk(self, self.size, self.base_offset if lower is None and not start else lower)
 
     # What cannot be read
 
     def headers_around_damage(self, start: int = 0) -> Iterator[tuple[int, BatchHeader] | Damage]:
         """Yield (position, header) of each readable batch, and a `Damage` in the place of what is not."""
-        lower = self.base_offset
+        lower: int | None = None
         while True:
             try:
                 yield from self.headers(start, lower=lower)
@@ -702,7 +684,8 @@ class Segment:
         file = self.file
         found: tuple[int, int] | None = None
         if error.resume is not None:
-            found = error.resume, self._header_at(error.resume, nowait=False).base_offset
+            if error.resume < size:
+                found = error.resume, first_offset_at(file, error.resume, self._header_at(error.resume, nowait=False))
         else:
             # Most often the next entry of the index bounds what has to be searched.
             bound = self.offset_index.next_position(position)
@@ -725,6 +708,10 @@ class Segment:
     def is_known_damage(self, position: int) -> bool:
         """Whether what is unreadable at `position` has been noted."""
         return any(damage.position <= position < max(damage.end, damage.position + 1) for damage in self.damages)
+
+    def is_damaged_at(self, offset: int) -> bool:
+        """Whether `offset` lies in what is known to be unreadable."""
+        return any(damage.first_offset <= offset < damage.next_offset for damage in self.damages)
 
     def note_damage(self, damage: Damage) -> None:
         """Remember what is unreadable: reads go around it from now on."""
@@ -769,16 +756,15 @@ class Segment:
                 raise self._wrong_times(f"it ends with {entry.timestamp}, and a batch has {header.max_timestamp}")
         self.are_times_checked = True
 
-    def compare_times(self, entry: TimeEntry, header: BatchHeader) -> None:
-        """Check that the batch with the offset of a time index's entry has its timestamp.
+    def compare_times(self, entry: TimeEntry, header: BatchHeader | None) -> None:
+        """Check that the batch with the offset of a time index's entry has its timestamp; None: there is no such batch.
 
         Raises:
             UnreliableIndexError: it has another.
         """
-        if header.max_timestamp != entry.timestamp and not self.is_mended:
-            raise self._wrong_times(
-                f"it has {entry.timestamp} for offset {entry.offset}, the batch {header.max_timestamp}"
-            )
+        if not self.is_mended and (header is None or header.max_timestamp != entry.timestamp):
+            found = "there is no batch" if header is None else f"the batch has {header.max_timestamp}"
+            raise self._wrong_times(f"it has {entry.timestamp} for offset {entry.offset}, {found}")
 
     def _wrong_times(self, reason: str) -> UnreliableIndexError:
         return UnreliableIndexError(self, f"the time index is wrong: {reason}")
@@ -796,6 +782,8 @@ class Segment:
         previous = self.base_offset - 1
         try:
             for entry in index.entries():
+                if self.is_damaged_at(entry.last_offset):
+                    continue  # its marker cannot be read: the entry is all there is
                 place = self.locate(entry.last_offset, self.size)
                 header = None if place is None else self._header_at(place[0], False)
                 if (

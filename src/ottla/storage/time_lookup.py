@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.protocol.records.batch import BatchHeader
 from ottla.protocol.records.reader import read_records
+from ottla.storage.damage import UnreadableError
 from ottla.types import TimestampType
 
 if TYPE_CHECKING:
@@ -69,14 +70,20 @@ def offset_of_max_timestamp(segments: Sequence[Segment], start_offset: int) -> T
 
 def _search(segment: Segment, timestamp: int, start_offset: int) -> TimestampOffset | None:
     entry = segment.time_index.lookup(timestamp)
+    is_checked = entry == (-1, segment.base_offset) or start_offset > entry.offset
     position = segment.position_before(max(entry.offset, start_offset))
     for at, header in segment.headers(position):
-        if entry.timestamp >= 0 and header.base_offset <= entry.offset <= header.last_offset:
+        if not is_checked and header.last_offset >= entry.offset:
             segment.compare_times(entry, header)
+            is_checked = True
         if header.max_timestamp >= timestamp and header.last_offset >= start_offset:
             found = _search_batch(segment, at, header, timestamp, start_offset)
             if found is not None:
+                if not is_checked:  # the entry says that no time before its offset is larger
+                    segment.compare_times(entry, None)
                 return found
+    if not is_checked:
+        segment.compare_times(entry, None)
     return None
 
 
@@ -88,7 +95,12 @@ def _search_batch(
     if header.timestamp_type == TimestampType.LOG_APPEND_TIME and is_dense:
         # All records have the batch's time: the first one is the answer, and none needs to be decoded.
         return TimestampOffset(max(header.base_offset, start_offset), header.max_timestamp, epoch)
-    for record in read_records(segment.file.pread(header.size, position)):
+    batch = segment.file.pread(header.size, position)
+    try:
+        records = read_records(batch)
+    except ValueError as error:
+        raise UnreadableError(segment, position, header.base_offset, str(error)) from error
+    for record in records:
         if record.timestamp >= timestamp and record.offset >= start_offset:
             return TimestampOffset(record.offset, record.timestamp, epoch)
     return None
