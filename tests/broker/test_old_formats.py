@@ -1,0 +1,187 @@
+"""Segments of message formats 0, 1 and 2 that an older Kafka left are served, looked up by time, compacted and recovered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import pytest
+from tests.broker.story import fetch, log_of, produce, started
+from tests.protocol.records.legacy_support import CODECS, Run, mixed_runs, record_runs, segments
+
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+)
+from ottla.protocol.records.builder import Record
+from ottla.protocol.records.reader import iter_records
+from ottla.testing.simulation import SimulatedBroker
+from ottla.testing.virtual_loop import VirtualLoop, run_virtual
+from ottla.testing.wire import WireClient
+from ottla.types import MAX_TIMESTAMP, TimestampType
+
+Story = Callable[[SimulatedBroker, WireClient], Awaitable[None]]
+
+FOLDER = "data/orders-0"
+#: One of every kind, and everything mixed.
+KINDS = {
+    **{
+        f"v{magic}-{codec.name}-{kind.name}": [
+            Run(magic, codec, records, kind) for records in record_runs(random.Random(7), 12)
+        ]
+        for magic in (0, 1)
+        for codec in CODECS
+        for kind in list(TimestampType)[: 1 + magic]
+    },
+    "mixed": mixed_runs(random.Random(8), 60),
+}
+either_stop = pytest.mark.parametrize("clean", [True, False], ids=["clean", "unclean"])
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def with_segments(story: Story, parts: Mapping[int, bytes], *, clean: bool, **settings: object) -> None:
+    """Tell a story of a broker that finds these segments in the folder of `orders`: no indexes, no snapshots."""
+
+    async def scenario(loop: VirtualLoop) -> None:
+        node, client = await started(loop, **{"log.retention.ms": -1, **settings})
+        client.close()
+        await node.stop()
+        put_segments(node, FOLDER, parts, clean=clean)
+        await node.start()
+        client = await node.connect()
+        await story(node, client)
+        await node.stop()
+
+    run_virtual(0, scenario)
+
+
+def put_segments(node: SimulatedBroker, folder: str, parts: Mapping[int, bytes], *, clean: bool) -> None:
+    for name in node.files.listdir(folder):
+        if name != "partition.metadata":
+            node.files.remove(f"{folder}/{name}")
+    for base_offset, data in parts.items():
+        node.files.write_atomic(f"{folder}/{base_offset:020}.log", data)
+    if not clean:
+        for name in (".kafka_cleanshutdown", "recovery-point-offset-checkpoint"):
+            node.files.remove(f"data/{name}")
+
+
+def consumed(runs: Sequence[Run]) -> list[Record]:
+    return [record for run in runs for record in run.consumed()]
+
+
+async def read(client: WireClient, offset: int = 0) -> list[Record]:
+    """Return what a consumer gets from an offset on."""
+    records: list[Record] = []
+    while True:
+        part = await fetch(client, offset, max_bytes=2000)
+        assert part.error_code == ErrorCode.NONE, (offset, ErrorCode(part.error_code).name)
+        found = [record for record in iter_records(part.records or b"", may_be_cut=True) if record.offset >= offset]
+        if not found:
+            assert offset == part.high_watermark
+            return records
+        records += found
+        offset = found[-1].offset + 1
+
+
+async def look_up(client: WireClient, timestamp: int) -> tuple[int, int]:
+    """Return (offset, timestamp) of the first record that is not older."""
+    wanted = ListOffsetsPartition(partition_index=0, timestamp=timestamp)
+    request = ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name="orders", partitions=[wanted])])
+    found = (await client.ask(request, 7, ListOffsetsResponse)).topics[0].partitions[0]
+    assert found.error_code == ErrorCode.NONE
+    return found.offset, found.timestamp
+
+
+@either_stop
+@every_kind
+def test_every_record_is_served(kind: str, clean: bool) -> None:
+    expected = consumed(KINDS[kind])
+
+    async def story(node: SimulatedBroker, client: WireClient) -> None:
+        for _ in range(3):
+            assert await read(client) == expected
+            for index in range(0, len(expected), 5):
+                assert await read(client, expected[index].offset) == expected[index:]
+            assert log_of(node).log_end_offset == expected[-1].offset + 1
+            if clean:
+                await node.stop()
+            else:
+                node.kill()
+            await node.start()
+            client = await node.connect()
+
+    with_segments(story, segments(KINDS[kind], 4), clean=clean, **{"log.index.interval.bytes": 200})
+
+
+@either_stop
+@every_kind
+def test_offsets_are_found_by_time(kind: str, clean: bool) -> None:
+    expected = consumed(KINDS[kind])
+
+    async def story(node: SimulatedBroker, client: WireClient) -> None:
+        times = sorted({record.timestamp for record in expected})
+        for timestamp in [0, *times, *(time + 1 for time in times)]:
+            if timestamp < 0:
+                continue
+            first = next(((each.offset, each.timestamp) for each in expected if each.timestamp >= timestamp), (-1, -1))
+            assert await look_up(client, timestamp) == first, timestamp
+        largest = max(expected, key=lambda record: record.timestamp)  # the first of them
+        if largest.timestamp >= 0:
+            assert (await look_up(client, MAX_TIMESTAMP))[1] == largest.timestamp
+
+    with_segments(story, segments(KINDS[kind], 4), clean=clean, **{"log.index.interval.bytes": 200})
+
+
+@either_stop
+@every_kind
+def test_the_last_record_of_every_key_survives_compaction(kind: str, clean: bool) -> None:
+    runs = KINDS[kind]
+    parts = segments(runs, 4)
+    active = max(parts)
+    expected = consumed(runs)
+    last = {record.key: record.offset for record in expected if record.offset < active}
+    kept = [record for record in expected if record.offset >= active or last[record.key] == record.offset]
+    kept = [record for record in kept if record.offset >= active or record.key is not None]
+
+    async def story(node: SimulatedBroker, client: WireClient) -> None:
+        assert node.broker is not None
+        assert await node.broker.logs.clean_dirtiest() is not None
+        assert await read(client) == kept
+        node.kill()
+        await node.start()
+        client = await node.connect()
+        assert await read(client) == kept
+
+    settings = {"log.cleanup.policy": "compact", "log.cleaner.min.cleanable.ratio": 0.001}
+    with_segments(story, parts, clean=clean, **settings)
+
+
+@either_stop
+def test_what_is_produced_goes_behind_the_old_records(clean: bool) -> None:
+    expected = consumed(KINDS["mixed"])
+
+    async def story(node: SimulatedBroker, client: WireClient) -> None:
+        for _ in range(3):
+            assert await produce(node, client) == ErrorCode.NONE
+        found = await read(client)
+        assert found[:-3] == expected
+        end = expected[-1].offset + 1
+        assert [record.offset for record in found[-3:]] == [end, end + 1, end + 2]
+
+    with_segments(story, segments(KINDS["mixed"], 1), clean=clean)
+
+
+def test_a_topic_of_old_formats_is_deleted_by_retention_as_others_are() -> None:
+    runs = KINDS["v1-GZIP-CREATE_TIME"]
+    parts = segments(runs, 4)
+
+    async def story(node: SimulatedBroker, client: WireClient) -> None:
+        assert node.broker is not None
+        assert await node.broker.logs.apply_retention() == len(parts)
+        assert log_of(node).log_start_offset == log_of(node).log_end_offset == consumed(runs)[-1].offset + 1
+
+    with_segments(story, parts, clean=True, **{"log.retention.ms": 1000})
