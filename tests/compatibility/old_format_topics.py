@@ -32,7 +32,8 @@ from ottla.types import CompressionType, TimestampType
 VERSIONS = {0: "0.9.0", 1: "0.10.2", 2: "2.8"}
 #: How many groups commit offsets, in format 1.
 GROUP_COUNT = 5
-KEY_COUNT = 17
+#: So many that the last record of a key may lie in any of the formats.
+KEY_COUNT = 400
 PATIENCE_S = 60.0
 
 
