@@ -46,6 +46,8 @@ SETTINGS = {
 }
 HAND_MADE = made_by_hand()
 TOPICS = [*OLD_TOPICS, *HAND_MADE]
+#: Topics that begin with whole segments of format 0, which has no times.
+WITHOUT_TIMES = ("mixed-rolled", "mixed-compacted")
 #: Of a partition's folder: what belongs to the records, not to the topic.
 RECORD_FILES = ("*.log", "*.index", "*.timeindex", "*.txnindex", "*.snapshot", "leader-epoch-checkpoint")
 
@@ -149,15 +151,26 @@ def ottla(directory: Path, tmp_path: Path, request: pytest.FixtureRequest) -> It
 
 def assert_same(ours: dict[str, Served], theirs: dict[str, Served]) -> None:
     """Compare topic by topic, field by field: what differs is short enough to read."""
-    differences = [
-        (topic, field, ours[topic]._asdict()[field], theirs[topic]._asdict()[field])
-        for topic in theirs
-        for field in Served._fields
-        if ours[topic]._asdict()[field] != theirs[topic]._asdict()[field]
-    ]
-    assert not differences, "\n".join(
-        f"{topic}: {field}: {str(a)[:500]} {str(b)[:500]}" for topic, field, a, b in differences
-    )
+    differences = []
+    for topic, expected in theirs.items():
+        if topic in WITHOUT_TIMES:
+            # Kafka takes the time of the file for that of a segment without times, finds nothing in it, and answers -1
+            # for whatever comes later. We look on.
+            assert set(expected.by_time.values()) == {-1}, f"{topic}: Kafka finds offsets by time now"
+            expected = expected._replace(by_time=found_by_time(expected))
+        for field, want in expected._asdict().items():
+            got = ours[topic]._asdict()[field]
+            if got != want:
+                differences.append(f"{topic}: {field}: {str(got)[:500]} instead of {str(want)[:500]}")
+    assert not differences, "\n".join(differences)
+
+
+def found_by_time(served: Served) -> dict[int, int]:
+    """Return the offset of the first record that is not older, for every time that was asked for."""
+    return {
+        time: next((offset for offset, timestamp, *_ in served.records if timestamp >= time), -1)
+        for time in served.by_time
+    }
 
 
 def test_the_directory_holds_what_it_should(kafka: dict[str, dict[str, Served]]) -> None:
@@ -182,7 +195,9 @@ def test_everything_is_served_as_by_kafka(ottla: BrokerProcess, kafka: dict[str,
 
 
 @pytest.mark.parametrize("ottla", ["clean", "unclean"], indirect=True)
-def test_compaction_keeps_what_kafkas_keeps(ottla: BrokerProcess, kafka: dict[str, dict[str, Served]]) -> None:
+def test_compaction_keeps_what_kafkas_keeps_and_kafka_reads_it(
+    ottla: BrokerProcess, kafka: dict[str, dict[str, Served]]
+) -> None:
     compact(ottla)
     assert_same(read_all(ottla.address, COMPACTED), kafka["compacted"])
     ottla.kill()
@@ -190,6 +205,14 @@ def test_compaction_keeps_what_kafkas_keeps(ottla: BrokerProcess, kafka: dict[st
     assert_same(read_all(ottla.address, COMPACTED), kafka["compacted"])
     others = {topic: served for topic, served in kafka["clean"].items() if topic not in COMPACTED}
     assert_same(read_all(ottla.address, others), others)
+    ottla.terminate()
+    assert ottla.returncode == 0
+    again = KafkaProcess(SETTINGS, data_dir=ottla.data_dir.parent)
+    try:
+        again.start()
+        assert_same(read_all(again.address, COMPACTED), kafka["compacted"])
+    finally:
+        again.close()
 
 
 @pytest.mark.parametrize("ottla", ["clean"], indirect=True)
