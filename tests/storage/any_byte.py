@@ -18,12 +18,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kafka.record.legacy_records import LegacyRecordBatchBuilder
+from tests.protocol.records.legacy_support import entries
 from tests.storage.log_support import NOW, append, batch, idempotent, marker
 
 from ottla.errors import CorruptMessageError, KafkaError, StorageError
 from ottla.offload import InlineOffload
-from ottla.protocol.records.batch import set_offset_and_epoch
+from ottla.protocol.records.builder import Record
 from ottla.protocol.records.control import ControlType
 from ottla.protocol.records.formats import read_any_header
 from ottla.protocol.records.reader import iter_records, read_records
@@ -31,7 +31,7 @@ from ottla.storage.config import LogConfig
 from ottla.storage.log import PartitionLog
 from ottla.storage.log_manager import LogManager, LogManagerSettings
 from ottla.testing.memory_files import MemoryFiles
-from ottla.types import TopicPartition
+from ottla.types import CompressionType, TopicPartition
 
 PLAIN, KEYED, OLD, WITNESS = (TopicPartition(name, 0) for name in ("plain", "keyed", "old", "witness"))
 TOPICS = (PLAIN, KEYED, OLD, WITNESS)
@@ -236,28 +236,17 @@ def _write_old(files: MemoryFiles, log: PartitionLog) -> None:
     """Put messages of the formats 0 and 1 before batches of today's format, in several segments."""
     offset = 0
     for number in range(8):
-        magic, codec = number % 2, (number // 2) % 2
-        builder = LegacyRecordBatchBuilder(magic=magic, compression_type=codec, batch_size=1 << 20)
-        for record in range(2):
-            relative = record if magic and codec else offset + record
-            key, value = b"o-%d-%d" % (number, record), b"old-%d-%d" % (number, record) + b"." * 20
-            builder.append(relative, NOW + 1000 * number, key, value)
-        data = bytearray(builder.build())
-        position = 0
-        while position < len(data):
-            header = read_any_header(data, position, len(data) - position)
-            # A wrapper has the offset of its last message; single messages have their own.
-            set_at = offset + 1 if codec else header.base_offset
-            data[position : position + 8] = set_at.to_bytes(8, "big")
-            position += header.size
-        log.append_as_follower(data, now_ms=NOW)
+        magic, codec = number % 2, CompressionType((number // 2) % 2)
+        records = [
+            Record(offset + record, NOW + 1000 * number, b"o-%d-%d" % (number, record), b"old-%d" % number + b"." * 20)
+            for record in range(2)
+        ]
+        log.append_as_follower(bytearray(entries(records, codec, magic=magic)), now_ms=NOW)
         offset += 2
         if number % 3 == 2:
             log.roll(NOW)
     for number in range(6):
-        records = batch([b"new-%d" % number + b"." * 20], key=b"n-%d" % number, timestamp=NOW + 20_000 + number)
-        set_offset_and_epoch(records, 0, 0, 0)
-        append(log, records)
+        append(log, batch([b"new-%d" % number + b"." * 20], key=b"n-%d" % number, timestamp=NOW + 20_000 + number))
 
 
 def _walk(files: MemoryFiles, path: str, found: dict[str, bytes]) -> None:

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ottla.errors import StorageError
-from ottla.protocol.records.batch import BatchHeader, check_crc, iter_headers
+from ottla.protocol.records.batch import BatchHeader, check_crc
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.compaction import (
     CleaningAbortedError,
     CleaningPlan,
@@ -108,7 +109,7 @@ class Table:
         for segment in self.log.segments:
             data = self.disk.read_bytes(segment.path(".log"))
             size = 0
-            for position, header in iter_headers(data):
+            for position, header in iter_batches(data):
                 assert check_crc(data, position, header)
                 assert segment.base_offset <= header.base_offset
                 assert header.base_offset > end
@@ -222,7 +223,7 @@ def test_cleaned_log_is_the_model(steps: list[tuple[object, ...]], small: bool, 
     assert table.records() == [record for record, _ in model.records]
     assert table.log.log_end_offset == end
     for record, _ in model.records:
-        first = next(iter_headers(table.log.read(record.offset, 1, upper_offset=end).read()))[1]
+        first = next(iter_batches(table.log.read(record.offset, 1, upper_offset=end).read()))[1]
         assert first.base_offset <= record.offset <= first.last_offset
 
 

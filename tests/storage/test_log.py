@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
+from tests.protocol.records.legacy_support import mixed_runs
 from tests.storage.log_support import (
     DIRECTORY,
     NOW,
@@ -29,6 +31,7 @@ from ottla.protocol.records.batch import read_header, set_offset_and_epoch
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType
 from ottla.protocol.records.reader import iter_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.config import LogConfig
 from ottla.storage.index import WouldBlockError
 from ottla.storage.log import PartitionLog
@@ -270,13 +273,30 @@ def test_a_follower_keeps_offsets_and_epochs_and_may_skip_offsets() -> None:
     assert len(follower.segments) == 2
 
 
-@pytest.mark.parametrize("damage", ["offset", "crc"])
+def test_a_follower_takes_messages_of_formats_0_and_1_and_leaves_out_what_was_cut() -> None:
+    runs = mixed_runs(random.Random(1), 40, base_ms=NOW)
+    data = b"".join(run.encoded() for run in runs)
+    log = open_log(config=SMALL)
+    log.append_as_follower(bytearray(data[:-1]), now_ms=NOW)
+    at, _ = list(iter_batches(data))[-1]
+    assert log.log_end_offset <= runs[-1].records[-1].offset
+    log.append_as_follower(bytearray(data[at:]), now_ms=NOW)
+    log.advance_high_watermark(log.log_end_offset)
+    assert read_all(log) == [record for run in runs for record in run.consumed()]
+    assert len(log.segments) > 2
+
+
+@pytest.mark.parametrize("damage", ["offset", "crc", "length", "magic"])
 def test_a_follower_refuses_what_does_not_fit(damage: str) -> None:
     leader, follower = open_log(), open_log()
     append_many(leader, 3)
     data = bytearray(leader.read(0, 1000, upper_offset=3).read())
     if damage == "offset":
         set_offset_and_epoch(data, len(data) // 3, 0, 0)
+    elif damage == "length":
+        data[len(data) // 3 + 11] = 7
+    elif damage == "magic":
+        data[len(data) // 3 + 16] = 3
     else:
         data[-1] ^= 1
     with pytest.raises((OffsetOutOfRangeError, CorruptMessageError)):

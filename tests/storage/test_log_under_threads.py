@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from ottla.errors import KafkaError, StorageError
-from ottla.protocol.records.batch import iter_headers
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.config import LogConfig
 from ottla.storage.log import PartitionLog
 from ottla.storage.segment import Segment
@@ -102,7 +102,7 @@ def compactable() -> tuple[Disk, PartitionLog]:
 def offsets(log: PartitionLog, offset: int) -> list[int]:
     log._reader.forget_places()
     data = log.read(offset, 400, upper_offset=COUNT + 1).read()
-    return [header.base_offset for _, header in iter_headers(data)]
+    return [header.base_offset for _, header in iter_batches(data)]
 
 
 def test_an_append_during_close_is_refused_and_the_next_start_has_every_offset_once() -> None:
@@ -139,7 +139,7 @@ def test_a_reader_that_compaction_comes_between_reads_whole_batches_and_leaves_n
     log._reader.forget_places()
     data = log.read(31, 400, upper_offset=COUNT + 1).read()
     assert done
-    assert next(header.base_offset for _, header in iter_headers(data)) in (30, 31)
+    assert next(header.base_offset for _, header in iter_batches(data)) in (30, 31)
     files.fail = None
     assert log.failure is None
     for offset in (0, 11, 30, 31):

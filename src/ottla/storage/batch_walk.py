@@ -3,7 +3,8 @@
 A walk checks structure and order: every batch is whole, its offsets lie behind those of the batch before it and within the
 segment's. It looks one batch ahead: where two neighbours contradict each other, the one that does not fit between its
 own neighbours is the damaged one (base offsets are not covered by a checksum), and where no batch follows, a checksum
-tells whether the length before it is wrong. Other checksums are the caller's business: most walks read headers only. Never just ends: `UnreadableError`.
+tells whether the length before it is wrong. Other checksums are the caller's business: most walks read headers only. A
+walk never just ends: `UnreadableError`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from ottla.protocol.records.batch import (
     ATTRIBUTES_END,
     COMPRESSION_MASK,
     CONTROL_BIT,
+    MAGIC,
     NO_TIMESTAMP,
     OFFSET_LENGTH_EPOCH,
     BatchHeader,
@@ -485,8 +486,11 @@ class PartitionLog:
     def append_as_follower(self, records: bytearray | memoryview, *, now_ms: int = -1) -> AppendInfo:
         """Append whole batches from a leader as they are; they were checked there and have their offsets.
 
+        Messages of formats 0 and 1, which the leader has from an older Kafka, are taken as they are, too. The last batch
+        may have been cut by the size of the answer; it is left out.
+
         Raises:
-            CorruptMessageError: a CRC is wrong; nothing was appended.
+            CorruptMessageError: the bytes are no batches, or a CRC is wrong; nothing was appended.
             OffsetOutOfRangeError: they do not continue this log; nothing was appended.
             KafkaStorageError, StorageError: as for a leader. Batches before the failing one may have been appended.
         """
@@ -523,7 +527,9 @@ class PartitionLog:
                     self._append_run(view, run, now_ms)
                     run = []
                     if self._should_roll(header.size, last, stamp, now_ms):
-                        self._roll(max(first, self.log_end_offset), now_ms)
+                        # Of a wrapper of format 0 or 1 the header tells the last offset only.
+                        begins_at = first if header.magic == MAGIC else self.log_end_offset
+                        self._roll(max(begins_at, self.log_end_offset), now_ms)
                 run.append((at, header))
             self._append_run(view, run, now_ms)
         return AppendInfo(batches[0][1].base_offset, expected - 1, -1, self.log_start_offset)

@@ -518,12 +518,12 @@ def put(data: bytes, position: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda second: put(second, 8, (len(second) - 11).to_bytes(4)), "ends after"),
-        (lambda second: put(second, 8, (1 << 30).to_bytes(4)), "ends after"),
-        (lambda second: put(second, 8, (40).to_bytes(4)), "length 40"),
-        (lambda second: second[:-1], "ends after"),
+        (lambda second: put(second, 8, (len(second) - 11).to_bytes(4)), " left"),
+        (lambda second: put(second, 8, (1 << 30).to_bytes(4)), " left"),
+        (lambda second: put(second, 8, (40).to_bytes(4)), "length of 40"),
+        (lambda second: second[:-1], " left"),
         (lambda second: bytes(len(second)), "0 bytes"),
-        (lambda second: put(second, 16, b"\x07"), "magic 7"),
+        (lambda second: put(second, 16, b"\x07"), "magic byte is 7"),
         (lambda second: put(second, len(second) - 3, b"\xff"), "CRC"),
         (lambda second: put(second, 0, (0).to_bytes(8)), "offset 0 where 1 comes next"),
     ],

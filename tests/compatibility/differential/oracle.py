@@ -19,8 +19,9 @@ from kio.serial import entity_reader
 from ottla.errors import ErrorCode
 from ottla.protocol.api import APIS, ApiKey, response_header_version
 from ottla.protocol.codec import decode
-from ottla.protocol.records.batch import check_crc, iter_headers
+from ottla.protocol.records.formats import check_any_crc
 from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.walk import iter_batches
 from ottla.protocol.schema import Struct
 from ottla.types import uuid_to_text
 
@@ -103,10 +104,10 @@ def records_tree(data: bytes) -> list[Any]:
     """The batches of a records field: headers and, decompressed, their records; a partial last batch as bytes."""
     batches: list[Any] = []
     end = 0
-    for position, header in iter_headers(data):
+    for position, header in iter_batches(data, may_be_cut=True):
         end = position + header.size
         batch = Tree(header._asdict())
-        batch["crc_valid"] = check_crc(data, position, header)
+        batch["crc_valid"] = check_any_crc(data, position, header)
         batch["records_"] = [list(record) for record in read_records(data, position)]
         batches.append(batch)
     if end < len(data):

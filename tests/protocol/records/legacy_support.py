@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from ottla.protocol.records.builder import Record
+from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.compression import compress
 from ottla.protocol.records.legacy import _xxh32_of_few
 from ottla.types import CompressionType, TimestampType
 
+BASE_MS = 1_600_000_000_000
 #: What these formats can be compressed with.
 CODECS = (CompressionType.NONE, CompressionType.GZIP, CompressionType.SNAPPY, CompressionType.LZ4)
 
@@ -110,3 +113,57 @@ def as_consumed(
     if timestamp_type == TimestampType.LOG_APPEND_TIME:
         return [record._replace(timestamp=stamp, headers=()) for record in records]
     return [record._replace(headers=()) for record in records]
+
+
+class Run(NamedTuple):
+    """Records that are stored together: in one batch or wrapper, or, in magic 0 and 1 without a codec, one by one."""
+
+    magic: int
+    codec: CompressionType
+    records: list[Record]
+    timestamp_type: TimestampType = TimestampType.CREATE_TIME
+
+    @property
+    def stamp(self) -> int:
+        return self.records[-1].timestamp + 123
+
+    def encoded(self) -> bytes:
+        if self.magic == 2:
+            return bytes(build_batch(self.records, compression=self.codec, leader_epoch=0))
+        return entries(self.records, self.codec, magic=self.magic, timestamp_type=self.timestamp_type, stamp=self.stamp)
+
+    def consumed(self) -> list[Record]:
+        if self.magic == 2:
+            return self.records
+        return as_consumed(self.records, magic=self.magic, timestamp_type=self.timestamp_type, stamp=self.stamp)
+
+
+def record_runs(dice: random.Random, count: int, *, size_max: int = 9, base_ms: int = BASE_MS) -> list[list[Record]]:
+    """Records as compaction leaves them: with gaps and tombstones; their times wobble and some have no key."""
+    offset, runs = 0, []
+    for _ in range(count):
+        run = []
+        for _ in range(dice.randint(1, size_max)):
+            key = None if dice.random() < 0.1 else b"key %d" % dice.randrange(17)
+            value = None if key and dice.random() < 0.2 else dice.randbytes(dice.randrange(80))
+            run.append(Record(offset, base_ms + offset * 1000 + dice.randint(-5000, 5000), key, value))
+            offset += dice.choice((1, 1, 1, 2, 9))
+        runs.append(run)
+    return runs
+
+
+def mixed_runs(dice: random.Random, count: int, *, base_ms: int = BASE_MS) -> list[Run]:
+    """Records in formats 0, 1 and 2 and every codec, in any order."""
+    return [
+        Run(dice.choice((0, 1, 2)), dice.choice(CODECS), records)
+        for records in record_runs(dice, count, base_ms=base_ms)
+    ]
+
+
+def segments(runs: Sequence[Run], count: int) -> dict[int, bytes]:
+    """Return base offset -> bytes of about `count` segments that hold the runs."""
+    size = -(-len(runs) // count)
+    return {
+        runs[start].records[0].offset: b"".join(run.encoded() for run in runs[start : start + size])
+        for start in range(0, len(runs), size)
+    }

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ottla.protocol.records.batch import (
-    HEADER_SIZE,
     MAX_SEQUENCE,
     check_crc,
     increment_sequence,
-    iter_headers,
     read_header,
     set_log_append_time,
     set_offset_and_epoch,
@@ -102,23 +100,3 @@ def test_crc_of_a_batch_shorter_than_its_header_is_wrong() -> None:
     data = batch()
     data[8:12] = (20).to_bytes(4, "big")
     assert not check_crc(data, 0, read_header(data))
-
-
-def test_walk_over_whole_batches_stops_at_a_partial_one() -> None:
-    first, second, third = batch(1), batch(2, 1), batch(3, 3)
-    data = first + second + third[:-1]
-    found = list(iter_headers(data))
-    assert [position for position, _ in found] == [0, len(first)]
-    assert [header.base_offset for _, header in found] == [0, 1]
-
-
-def test_walk_between_positions() -> None:
-    first, second, third = batch(1), batch(2, 1), batch(3, 3)
-    data = memoryview(first + second + third)
-    end = len(first) + len(second)
-    assert [header.base_offset for _, header in iter_headers(data, len(first), end)] == [1]
-
-
-def test_walk_stops_at_zeros() -> None:
-    assert [position for position, _ in iter_headers(batch() + bytes(500))] == [0]
-    assert list(iter_headers(bytes(HEADER_SIZE))) == []

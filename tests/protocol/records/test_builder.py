@@ -97,7 +97,7 @@ def test_records_of_a_run_of_batches(groups: list[list[Record]]) -> None:
     expected = [record for group in groups for record in group]
     assert list(iter_records(data)) == expected
     assert list(iter_records(data + data[:20], may_be_cut=True)) == expected
-    with pytest.raises(ValueError, match="ends after 20"):
+    with pytest.raises(ValueError, match="20 bytes are left"):
         list(iter_records(data + data[:20]))
 
 

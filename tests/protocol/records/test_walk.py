@@ -39,7 +39,7 @@ def test_a_batch_that_ends_too_early_is_reported_unless_the_bytes_were_cut_by_si
     for kept in range(1, len(last)):
         data = V2 + last[:kept]
         assert [position for position, _ in iter_batches(data, may_be_cut=True)] == [0]
-        with pytest.raises(DamagedBatchError, match="ends after") as caught:
+        with pytest.raises(DamagedBatchError, match=r"left|too few") as caught:
             list(iter_batches(data))
         assert caught.value.position == len(V2)
 
@@ -50,11 +50,11 @@ def test_a_batch_that_ends_too_early_is_reported_unless_the_bytes_were_cut_by_si
     [
         (bytes(HEADER_SIZE), "0 bytes, the least are 14"),
         (bytes(500), "0 bytes, the least are 14"),
-        (V2[:8] + (48).to_bytes(4) + V2[12:], "length 48"),
-        (V2[:8] + b"\xff\xff\xff\xff" + V2[12:], "length -1"),
+        (V2[:8] + (48).to_bytes(4) + V2[12:], "length of 48"),
+        (V2[:8] + b"\xff\xff\xff\xff" + V2[12:], "length of -1"),
         (V1[:8] + (21).to_bytes(4) + V1[12:], "21 bytes, the least are 22"),
-        (V2[:16] + b"\x03" + V2[17:], "magic 3"),
-        (V2[:16] + b"\xff" + V2[17:], "magic 255"),
+        (V2[:16] + b"\x03" + V2[17:], "magic byte is 3"),
+        (V2[:16] + b"\xff" + V2[17:], "magic byte is 255"),
     ],
 )
 def test_what_is_no_batch_is_reported(data: bytes, reason: str, may_be_cut: bool) -> None:

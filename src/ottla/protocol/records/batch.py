@@ -15,7 +15,6 @@ Source: KIP-98 (format), KIP-534 (delete horizon), Kafka's DefaultRecordBatch. P
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from ottla.protocol.records.checksum import Buffer, crc32c
@@ -188,21 +187,3 @@ def write_crc(buffer: bytearray | memoryview, position: int = 0) -> None:
     with memoryview(buffer) as view:
         crc = crc32c(view[position + ATTRIBUTES_POSITION : position + LOG_OVERHEAD + length])
     _CRC.pack_into(buffer, position + CRC_POSITION, crc)
-
-
-def iter_headers(buffer: Buffer, start: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
-    """Yield (position, header) of each whole batch in `buffer[start:end]`; a partial batch at the end is left out.
-
-    Stops too where a length is too small for a header (zeros after a crash): compare position + size with `end` to
-    notice. CRCs are the caller's business.
-    """
-    unpack_from = HEADER.unpack_from
-    limit = len(buffer) if end is None else min(end, len(buffer))
-    position = start
-    while limit - position >= HEADER_SIZE:
-        header = BatchHeader._make(unpack_from(buffer, position))
-        size = LOG_OVERHEAD + header.batch_length
-        if size < HEADER_SIZE or size > limit - position:
-            return
-        yield position, header
-        position += size

@@ -50,11 +50,6 @@ _TIMESTAMP_END = _FRONT_END + _TIMESTAMP.size
 _LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 
-def is_legacy(buffer: Buffer, position: int = 0) -> bool:
-    """Return whether the magic byte of the batch at `position` names format 0 or 1. Its 17 bytes must be there."""
-    return buffer[position + MAGIC_POSITION] < MAGIC
-
-
 def legacy_header(buffer: Buffer, position: int, available: int) -> BatchHeader:
     """Return the header of the entry at `position` in the shape that batches of magic 2 have.
 

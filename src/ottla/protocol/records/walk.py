@@ -6,11 +6,14 @@ what follows them and not know it. CRCs are the caller's business.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
-from ottla.protocol.records.batch import HEADER, HEADER_SIZE, LOG_OVERHEAD, MAGIC, MAGIC_POSITION, BatchHeader
+from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, MAGIC_POSITION, BatchHeader
 from ottla.protocol.records.checksum import Buffer
-from ottla.protocol.records.legacy import ENTRY_MIN, legacy_header
+from ottla.protocol.records.formats import read_any_header
+
+_LENGTH = struct.Struct(">i")
 
 
 class DamagedBatchError(ValueError):
@@ -36,36 +39,18 @@ def iter_batches(
     position = start
     while position < limit:
         left = limit - position
-        if left <= MAGIC_POSITION:
-            header = None
-        elif (magic := buffer[position + MAGIC_POSITION]) == MAGIC:
-            header = _header(buffer, position, left)
-        elif magic < MAGIC:
-            header = _legacy_header(buffer, position, left, magic)
-        else:
-            raise DamagedBatchError(position, f"magic {magic} is no message format")
-        if header is None or header.size > left:
-            if may_be_cut:
+        try:
+            header = read_any_header(buffer, position, left)
+        except ValueError as error:
+            if may_be_cut and _is_cut(buffer, position, left):
                 return
-            size = "" if header is None else f" of {header.size}"
-            raise DamagedBatchError(position, f"it ends after {left}{size} bytes")
+            raise DamagedBatchError(position, str(error)) from None
         yield position, header
         position += header.size
 
 
-def _header(buffer: Buffer, position: int, left: int) -> BatchHeader | None:
-    if left < HEADER_SIZE:
-        return None
-    header = BatchHeader._make(HEADER.unpack_from(buffer, position))
-    if header.batch_length < HEADER_SIZE - LOG_OVERHEAD:
-        raise DamagedBatchError(position, f"its length {header.batch_length} leaves no room for a header")
-    return header
-
-
-def _legacy_header(buffer: Buffer, position: int, left: int, magic: int) -> BatchHeader | None:
-    if left < ENTRY_MIN[magic]:
-        return None
-    try:
-        return legacy_header(buffer, position, left)
-    except ValueError as error:
-        raise DamagedBatchError(position, str(error)) from None
+def _is_cut(buffer: Buffer, position: int, left: int) -> bool:
+    """Whether what is there may be the beginning of a longer batch."""
+    if left > MAGIC_POSITION and buffer[position + MAGIC_POSITION] > MAGIC:
+        return False
+    return left < LOG_OVERHEAD or LOG_OVERHEAD + _LENGTH.unpack_from(buffer, position + 8)[0] > left
