@@ -331,7 +331,7 @@ class Simulation:
             return
         await self.world.settle()
         held = self.world.runtime._held[0]
-        is_settled = held.in_flight is None and not held.queue and not self.world.log.failures
+        is_settled = held.pipeline.is_idle and not self.world.log.failures
         before = durable(self.group)
         if compact and is_settled:
             self.world.log.compact(0)

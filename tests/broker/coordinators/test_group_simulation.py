@@ -370,7 +370,7 @@ class Simulation:
                 self.count("reload of a rebalancing group")
         offsets_before = shard.offsets.snapshot()
         held = world.runtime._held[0]
-        is_quiet = held.in_flight is None and not held.queue
+        is_quiet = held.pipeline.is_idle
         written = world.log.end_offset("", 0)
         self.count("crashes")
         self.coverage["crash before the commit"] += await world.reload(loses=True)
@@ -660,20 +660,20 @@ def watch(world: GroupWorld, simulation: Simulation) -> None:
                 simulation.generations[group_id] = 0 if group is None else group.generation_id
             on_loaded(now_ms)
 
+        on_rolled_back = shard.on_rolled_back
+
+        def rolled_back(*arguments: Any) -> None:
+            simulation.count("append failed")
+            simulation.not_written |= {group_id for group_id, group in shard.groups.items() if group.is_empty}
+            on_rolled_back(*arguments)
+
         assert isinstance(shard.offsets, Offsets)
         shard.offsets.expire = watched  # type: ignore[method-assign]
         shard.on_loaded = loaded
+        shard.on_rolled_back = rolled_back
         return shard
 
     world.runtime._shard_factory = factory
-    on_failed = world.runtime._on_failed
-
-    def failed(held: Any, *arguments: Any) -> None:
-        simulation.count("append failed")
-        simulation.not_written |= {group_id for group_id, group in held.shard.groups.items() if group.is_empty}
-        on_failed(held, *arguments)
-
-    world.runtime._on_failed = failed  # type: ignore[method-assign,assignment]
 
 
 @pytest.fixture(autouse=True)

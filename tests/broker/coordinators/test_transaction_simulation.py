@@ -23,7 +23,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import pytest
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
@@ -186,14 +186,7 @@ class Simulation:
             self.runtime, verifies=lambda: True, retry_backoff_ms=20, retry_ms_max=100, clock=clock
         )
         self.wall_ms = clock.wall_ms
-        self.is_undone = False
-        on_failed = self.runtime._on_failed
-
-        def failed(*arguments: Any) -> None:
-            self.is_undone = True
-            on_failed(*arguments)
-
-        self.runtime._on_failed = failed  # type: ignore[method-assign,assignment]
+        self.rollbacks = 0
 
     def take_producer_id(self) -> int | None:
         if self.dice.random() < 0.02:
@@ -215,6 +208,7 @@ class Simulation:
             return
         assert not self.wrong_ends, self.wrong_ends
         shard = self.runtime.read(0, lambda shard: shard)
+        rollbacks = self.runtime.counts.rollbacks
         now = dict(shard.transactions.items())
         if now == self.seen and self.seen_in is shard:
             return
@@ -225,12 +219,12 @@ class Simulation:
             assert bool(known.partitions) or known.state is not TransactionState.ONGOING, known
             before = self.seen.get(transactional_id)
             # A failed append undoes what was decided, and a reload what was not written.
-            if self.seen_in is not shard or self.is_undone or before == known:
+            if self.seen_in is not shard or self.rollbacks != rollbacks or before == known:
                 continue
             assert (None if before is None else before.state) in FOLLOWS[known.state], f"{before} became {known}"
             if before is not None and before.producer_id == known.producer_id:
                 assert known.producer_epoch >= before.producer_epoch, f"{before} became {known}"
-        self.seen, self.seen_in, self.is_undone = now, shard, False
+        self.seen, self.seen_in, self.rollbacks = now, shard, rollbacks
 
     async def producer(self) -> None:
         """Be one producer after another."""
@@ -417,7 +411,7 @@ class Simulation:
                         decoded.key.transactional_id, decoded.value
                     )
             held = self.runtime._held[0]
-            if held.in_flight is None and not held.queue:
+            if held.pipeline.is_idle:
                 found = self.runtime.read(0, lambda shard: shard.list_committed())
                 assert {each.transactional_id: in_records(each) for each in found} == {
                     name: in_records(each) for name, each in expected.items()

@@ -193,9 +193,11 @@ class ConsumerGroups:
         response = self._alive(request.group_id, after)
         if joins or request.is_full or has_other_partitions(before, after):
             response.assignment = _answer(after)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.assignment is not None or after.member_epoch != request.member_epoch
         # A large target assignment may need several batches: its epoch comes last, so half of it means nothing. Only a group
         # that changes its type must do so at once.
-        return Result(response, written, atomic=is_converted)
+        return Result(response, written, atomic=is_converted, barrier=shows)
 
     def _quiet_heartbeat(self, request: Heartbeat, now_ms: int) -> Result[ConsumerGroupHeartbeatResponse] | None:
         """Answer the heartbeat of a member that has nothing to tell, of a group where nothing happens: nearly all are so."""

@@ -126,8 +126,10 @@ class ShareGroups:
         if joins or beat.topic_names is not None or after.assigned != before.assigned:
             response.assignment = _answer(after.assigned)
         beginning = self.states.begin(group, epoch, names, written, now_ms)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.assignment is not None or after.member_epoch != beat.member_epoch
         # A large target may need several batches: its epoch comes last, so half of it means nothing.
-        return Result(BeatResult(response, beginning), written, atomic=False)
+        return Result(BeatResult(response, beginning), written, atomic=False, barrier=shows)
 
     def _check_room(self, group: ShareGroup, member_id: str) -> None:
         limit = self._config.share_size_max

@@ -126,7 +126,9 @@ class Heartbeat:
         if request.shutdown_application and group.shutdown_requested_by is None:
             group.shutdown_requested_by = member.member_id
         response = self._answer(group, before, member, configured)
-        return Result(BeatResult(response, configured.to_create), written)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.active_tasks is not None or member.member_epoch != request.member_epoch
+        return Result(BeatResult(response, configured.to_create), written, barrier=shows)
 
     # ------------------------------------------------------------- the member
 
