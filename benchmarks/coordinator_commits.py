@@ -79,7 +79,7 @@ def measure(commit_ms: float, clients: int, seconds: float, *, transactional: bo
             topic=GROUP_METADATA_TOPIC,
             log=log,
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition, timeline, timers, config=GroupConfig(), dice=random.Random(1)
+                partition, timeline, timers, config=GroupConfig(), random=random.Random(1)
             ),
             partition_count=lambda: 1,
             clock=VirtualClock(loop),

@@ -28,8 +28,9 @@ from tests.broker.coordinators.scenario import subscription
 from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
-from ottla.broker.coordinators.groups.classic.membership import Membership
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.rebalance import Rebalance
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.group import Group
 from ottla.errors import ErrorCode, error_for
@@ -688,16 +689,16 @@ def quiet() -> Iterator[None]:
 def counting(counter: Counter[str]) -> Iterator[None]:
     """Count what happens inside, too."""
     end_of_sync, expire_heartbeat, complete_join = (
-        Membership._end_of_sync,
-        Membership._expire_heartbeat,
-        Membership._complete_join,
+        Rebalance._end_of_sync,
+        Rebalance._expire_session,
+        Rebalance.complete_join,
     )
 
-    def counted_sync(self: Membership, group: ClassicGroup, generation_id: int, now_ms: int) -> Any:
+    def counted_sync(self: Rebalance, group: ClassicGroup, generation_id: int, now_ms: int) -> Any:
         counter["sync timeout"] += bool(group.pending_syncs)
         return end_of_sync(self, group, generation_id, now_ms)
 
-    def counted_expiry(self: Membership, group: ClassicGroup, member_id: str, now_ms: int) -> Any:
+    def counted_expiry(self: Rebalance, group: ClassicGroup, member_id: str, now_ms: int) -> Any:
         was_pending = member_id in group.pending_joins
         was_member = member_id in group.members
         result = expire_heartbeat(self, group, member_id, now_ms)
@@ -705,15 +706,15 @@ def counting(counter: Counter[str]) -> Iterator[None]:
         counter["session expired"] += was_member and member_id not in group.members
         return result
 
-    def counted_join(self: Membership, group: ClassicGroup, now_ms: int) -> Any:
+    def counted_join(self: Rebalance, group: ClassicGroup, now_ms: int) -> Any:
         late = [m for m in group.members.values() if not m.is_awaiting_join and not m.is_static]
         counter["rebalance timeout"] += bool(late)
         return complete_join(self, group, now_ms)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Membership, "_end_of_sync", counted_sync)
-        patch.setattr(Membership, "_expire_heartbeat", counted_expiry)
-        patch.setattr(Membership, "_complete_join", counted_join)
+        patch.setattr(Rebalance, "_end_of_sync", counted_sync)
+        patch.setattr(Rebalance, "_expire_session", counted_expiry)
+        patch.setattr(Rebalance, "complete_join", counted_join)
         yield
 
 

@@ -36,7 +36,7 @@ class Waiter:
     """An operation that waits for its batch.
 
     Args:
-        future: resolves with `response`; None for an operation that nobody awaits (a timer's).
+        future: resolves with `response`; None for an operation of a timer, which no request waits for.
         on_appended: called first, with None or with the error.
         refusal: makes the response from an error; without it the future fails with the error.
     """
@@ -121,12 +121,12 @@ class Batch:
         self.complete(RequestTimedOutError())
 
     def complete(self, error: KafkaError | None) -> None:
-        """Answer the waiters, once."""
+        """Answer the waiters, once; after a failure the last first, as what was decided later is undone first."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
+        for waiter in waiters if error is None else reversed(waiters):
             try:
                 waiter.complete(error)
             except Exception:

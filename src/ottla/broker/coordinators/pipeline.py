@@ -204,7 +204,7 @@ class AppendPipeline(Generic[S]):
         return future
 
     def write_unasked(self, result: Result[None]) -> None:
-        """Write what a timer has decided; nobody waits for it."""
+        """Write what a timer has decided; no request waits for it."""
         if result.records:
             self._gather(result, Waiter(None, None, result.on_appended), None)
 
@@ -364,7 +364,7 @@ class AppendPipeline(Generic[S]):
         discarded = self._timeline.roll_back(batch.epoch)
         self._counts.rollbacks += 1
         self._next_offset -= sum(each.offset_count for each in failed)
-        for each in failed:
+        for each in reversed(failed):
             each.complete(error if each is batch or batch.producer is None else CoordinatorNotAvailableError())
         self._shard.on_rolled_back(discarded, error)
         try:
@@ -413,7 +413,7 @@ class AppendPipeline(Generic[S]):
         failed = self._take_all()
         discarded = self._timeline.roll_back()
         self._counts.rollbacks += 1
-        for batch in failed:
+        for batch in reversed(failed):
             batch.complete(error)
         self._shard.on_rolled_back(discarded, error)
         self._on_broken()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.consumer.describe import describe
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
-from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_TOLD, Heartbeat
+from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_GIVEN, Heartbeat
 from ottla.broker.coordinators.groups.consumer.member import LEAVE_EPOCH, LEAVE_STATIC_EPOCH
 from ottla.broker.handlers.groups import GROUP_OPERATIONS
 from ottla.cluster.decisions.features import GROUP_VERSION
@@ -92,7 +92,7 @@ class ConsumerGroupsHandler:
                 server_assignor=request.server_assignor,
                 owned=None if owned is None else {each.topic_id: frozenset(each.partitions) for each in owned},
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             answer = self._runtime.write(
                 self._runtime.partition_for(request.group_id),
@@ -114,7 +114,7 @@ class ConsumerGroupsHandler:
         if request.rack_id is not None and not request.rack_id.strip():
             raise InvalidRequestError("RackId can't be empty.")
         if epoch == 0:
-            if request.rebalance_timeout_ms == NOT_TOLD:
+            if request.rebalance_timeout_ms == NOT_GIVEN:
                 raise InvalidRequestError("RebalanceTimeoutMs must be provided in first request.")
             if request.topic_partitions is None or request.topic_partitions:
                 raise InvalidRequestError("TopicPartitions must be empty when (re-)joining.")

@@ -72,7 +72,7 @@ class ShareGroupsHandler:
                 rack_id=request.rack_id,
                 topic_names=request.subscribed_topic_names,
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             result = await self._runtime.write(
                 self._runtime.partition_for(request.group_id),

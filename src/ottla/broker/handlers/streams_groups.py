@@ -1,6 +1,6 @@
 """Streams groups (KIP-1071): StreamsGroupHeartbeat 0-1, StreamsGroupDescribe 0-1, StreamsGroupTopologyDescriptionUpdate 0.
 
-StreamsGroupHeartbeat: v1 has acceptable_recovery_lag, and tells of client tags that are missing. Internal topics that the
+StreamsGroupHeartbeat: v1 has acceptable_recovery_lag, and names client tags that are missing. Internal topics that the
 group lacks are made before the answer goes out, where Apache Kafka makes them beside it; what could not be made is said in
 the status either way. StreamsGroupDescribe: v1 topology descriptions and the assignor's name.
 StreamsGroupTopologyDescriptionUpdate hands a description to a plug-in in Java; without one Kafka answers
@@ -109,7 +109,7 @@ class StreamsGroupsHandler:
 
     async def _make(self, topics: Sequence[InternalTopic], response: StreamsGroupHeartbeatResponse) -> None:
         """Make internal topics; say in the answer which could not be made."""
-        wishes = [
+        new_topics = [
             NewTopic(
                 name=topic.name,
                 num_partitions=topic.partitions,
@@ -119,7 +119,7 @@ class StreamsGroupsHandler:
             for topic in topics
         ]
         try:
-            results = await self._create_topics(wishes)
+            results = await self._create_topics(new_topics)
         except KafkaError as error:
             results = [TopicResult(name=topic.name, error=error.code, message=error.message) for topic in topics]
         failed = [

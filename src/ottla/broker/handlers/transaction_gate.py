@@ -1,10 +1,9 @@
 """May this producer write into these partitions now? Produce and TxnOffsetCommit ask before they append (KIP-890).
 
-Clients of transaction version 2 do not say beforehand which partitions take part: whoever gets the data adds them. Older
-clients have said it with AddPartitionsToTxn, and it is only checked that they have. Either way the last question is asked
-with nothing between it and what the caller does next, and markers are written only after the coordinator has decided the
-end: so no record of a transaction lands behind its marker. (Kafka, whose coordinator may be far away, has a guard in the
-log for that.)
+Clients of transaction version 2 do not say beforehand which partitions take part: the broker that gets the data adds them.
+Older clients have said it with AddPartitionsToTxn, and it is only checked that they have. Either way the last question is
+asked with nothing between it and what the caller does next, and markers are written only after the coordinator has decided
+the end: so no record of a transaction lands behind its marker.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class TransactionGate:
         transactional_id: str,
         producer_id: int,
         producer_epoch: int,
-        places: Sequence[TopicPartition],
+        topic_partitions: Sequence[TopicPartition],
         *,
         adds: bool,
     ) -> dict[TopicPartition, ErrorCode]:
@@ -70,24 +69,24 @@ class TransactionGate:
         while True:
             code = ErrorCode.NONE
             if adds:
-                code = await self._add(transactional_id, producer_id, producer_epoch, places)
+                code = await self._add(transactional_id, producer_id, producer_epoch, topic_partitions)
             codes = (
-                dict.fromkeys(places, code)
+                dict.fromkeys(topic_partitions, code)
                 if code
-                else self._verify(transactional_id, producer_id, producer_epoch, places)
+                else self._verify(transactional_id, producer_id, producer_epoch, topic_partitions)
             )
             if ErrorCode.CONCURRENT_TRANSACTIONS not in codes.values() or self._clock.monotonic_ms() >= deadline_ms:
                 return codes
             await asyncio.sleep(self._retry_backoff_ms / 1000)
 
     async def _add(
-        self, transactional_id: str, producer_id: int, producer_epoch: int, places: Sequence[TopicPartition]
+        self, transactional_id: str, producer_id: int, producer_epoch: int, topic_partitions: Sequence[TopicPartition]
     ) -> ErrorCode:
         try:
             await self._runtime.write(
                 self._runtime.partition_for(transactional_id),
                 lambda shard, now_ms: shard.add_partitions(
-                    transactional_id, producer_id, producer_epoch, places, EPOCH_BUMP_VERSION, now_ms
+                    transactional_id, producer_id, producer_epoch, topic_partitions, EPOCH_BUMP_VERSION, now_ms
                 ),
             )
         except KafkaError as error:
@@ -95,16 +94,18 @@ class TransactionGate:
         return ErrorCode.NONE
 
     def _verify(
-        self, transactional_id: str, producer_id: int, producer_epoch: int, places: Sequence[TopicPartition]
+        self, transactional_id: str, producer_id: int, producer_epoch: int, topic_partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, ErrorCode]:
         try:
             codes = self._runtime.run(
                 self._runtime.partition_for(transactional_id),
-                lambda shard, _now_ms: shard.verify_partitions(transactional_id, producer_id, producer_epoch, places),
+                lambda shard, _now_ms: shard.verify_partitions(
+                    transactional_id, producer_id, producer_epoch, topic_partitions
+                ),
             )
         except KafkaError as error:
-            return dict.fromkeys(places, client_error_code(error))
-        return dict(zip(places, codes, strict=True))
+            return dict.fromkeys(topic_partitions, client_error_code(error))
+        return dict(zip(topic_partitions, codes, strict=True))
 
 
 def data_error_code(code: ErrorCode, *, is_abortable_known: bool) -> ErrorCode:

@@ -55,7 +55,7 @@ class ShareState(NamedTuple):
     `updates`, `highest_leader_epoch` and `highest_state_epoch` are not written: they follow from the records.
 
     Attributes:
-        start_offset: -1 until somebody has fetched.
+        start_offset: -1 until a member has fetched.
         delivery_complete_count: records at or above the start offset that will not be delivered again; -1 if unknown.
         updates: updates since the last snapshot.
         snapshot_offset: where the last snapshot is in the log.

@@ -5,7 +5,7 @@ only when that is committed. A share group has no committed offsets: where it is
 
 Epochs are those of consumer groups: the group epoch grows with every change of members, subscriptions or topics, the
 assignment epoch says for which of them the target was computed, a member's epoch which target it has. As partitions are
-shared nobody waits for anybody, so a group with members is Stable.
+shared no member waits for another, so a group with members is Stable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Epochs(NamedTuple):
     group_epoch: int = 1
     metadata_hash: int = 0
     assignment_epoch: int = 1
-    #: When the target assignment was computed; 0: not known, or nobody was there.
+    #: When the target assignment was computed; 0: not known, or the group had no members.
     assignment_timestamp_ms: int = 0
 
 
@@ -98,7 +98,7 @@ class ShareGroup:
         raise self._no_consumer_group()
 
     def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, committed: bool) -> None:
-        """Let everybody ask: there is nothing committed, and Kafka says just that."""
+        """Allow every fetch: there is nothing committed, and Kafka answers just that."""
 
     def validate_offset_delete(self) -> None:
         """Refuse.

@@ -2,7 +2,7 @@
 
 What records say is on the timeline: members, their targets, who holds which task, and the scalars. Beside it is what is not
 written anywhere and found out again after a restart: the topology as it stands on the topics, endpoints for interactive
-queries, offsets that members report, a wish to shut down. KIP-1071; Kafka's StreamsGroup.
+queries, offsets that members report, a request to shut down. KIP-1071; Kafka's StreamsGroup.
 
 Invariant: `active`, `standby` and `warmup` say which processes hold a task, given or still to be given up.
 """
@@ -68,7 +68,7 @@ class StreamsGroup:
         self._image = image
         # Found out again after a restart:
         self.configured: ConfiguredTopology | None = None
-        #: Topics have changed, or nobody has looked yet.
+        #: Topics have changed, or were not looked at yet.
         self.must_look_at_topics = True
         #: The epoch with which the last look was written down: if it is undone, it was for nothing.
         self.looked_in_epoch = 0
