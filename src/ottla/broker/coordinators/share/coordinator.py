@@ -252,11 +252,8 @@ class ShareCoordinator:
 
     # ----------------------------------------------------------- shard's part
 
-    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-        return records.encode(record)
-
-    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-        return records.decode(key, value)
+    encode = staticmethod(records.encode)
+    decode = staticmethod(records.decode)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
         """Apply a record to the durable state."""

@@ -211,7 +211,7 @@ class TransactionCoordinator:
     def verify_partitions(
         self, transactional_id: str, producer_id: int, producer_epoch: int, partitions: Sequence[TopicPartition]
     ) -> Result[list[ErrorCode]]:
-        """Handle an AddPartitionsToTxn that only asks (KIP-890): whether each partition takes part.
+        """Handle an AddPartitionsToTxn that only asks (KIP-890): whether each partition takes part, once that is committed.
 
         Raises:
             KafkaError: as `add_partitions`.
@@ -224,7 +224,8 @@ class TransactionCoordinator:
             [
                 ErrorCode.NONE if partition in known.partitions else ErrorCode.TRANSACTION_ABORTABLE
                 for partition in partitions
-            ]
+            ],
+            barrier=True,
         )
 
     # ----------------------------------------------------------------- EndTxn
@@ -407,11 +408,8 @@ class TransactionCoordinator:
 
     # ----------------------------------------------------------- shard's part
 
-    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-        return records.encode(record)
-
-    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-        return records.decode(key, value)
+    encode = staticmethod(records.encode)
+    decode = staticmethod(records.decode)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
         """Apply a record to the durable state."""

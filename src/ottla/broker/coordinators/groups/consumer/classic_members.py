@@ -255,7 +255,7 @@ class ClassicMembers:
 
     def _leaving(self, group: ConsumerGroup, identity: MemberIdentity) -> ConsumerMember:
         if identity.group_instance_id is None:
-            return group.member_or_raise(identity.member_id)
+            return group.member(identity.member_id)
         if identity.member_id:
             return known_static_member(group, identity.member_id, identity.group_instance_id)
         member = group.static_member(identity.group_instance_id)
@@ -267,7 +267,7 @@ class ClassicMembers:
         self, group: ConsumerGroup, member_id: str, instance_id: str | None
     ) -> tuple[ConsumerMember, ClassicMembership]:
         if instance_id is None:
-            member = group.member_or_raise(member_id)
+            member = group.member(member_id)
         else:
             member = known_static_member(group, member_id, instance_id)
         if member.classic is None:

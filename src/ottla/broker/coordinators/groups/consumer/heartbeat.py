@@ -160,11 +160,7 @@ class ConsumerGroups:
         member_id = request.member_id or uuid_to_text(self.parts.random.getrandbits(128).to_bytes(16, "big"))
         replaced = None if request.instance_id is None else group.static_member(request.instance_id)
         if request.instance_id is None:
-            before = (
-                (group.members.get(member_id) or ConsumerMember(member_id))
-                if joins
-                else group.member_or_raise(member_id)
-            )
+            before = (group.members.get(member_id) or ConsumerMember(member_id)) if joins else group.member(member_id)
             _check_epoch(before, request.member_epoch, request.owned)
         else:
             before = self.static_member(
@@ -472,7 +468,7 @@ class ConsumerGroups:
         group = self.group_or_raise(request.group_id)
         response = ConsumerGroupHeartbeatResponse(member_id=request.member_id, member_epoch=request.member_epoch)
         if request.instance_id is None:
-            return self.fence([group.member_or_raise(request.member_id)], group, response, now_ms)
+            return self.fence([group.member(request.member_id)], group, response, now_ms)
         member = known_static_member(group, request.member_id, request.instance_id)
         if request.member_epoch != LEAVE_STATIC_EPOCH:
             return self.fence([member], group, response, now_ms)

@@ -26,18 +26,18 @@ M = TypeVar("M")
 NO_ASSIGNMENT_EPOCH = -1
 
 
-class ModernGroup(Group, Protocol[M]):
-    """A group whose members have epochs and target assignments."""
+class _Group(Group, Protocol):
+    """A `Group` that is a `ModernGroup`."""
 
-    members: TimelineDict[str, M]
+    members: TimelineDict[str, Any]
     targets: TimelineDict[str, Any]
 
-    def update_member(self, member: M) -> None: ...
+    def update_member(self, member: Any) -> None: ...
 
     def remove_member(self, member_id: str) -> None: ...
 
 
-G = TypeVar("G", bound=ModernGroup[Any])
+G = TypeVar("G", bound=_Group)
 
 
 class ModernReplay(Generic[G, M]):
