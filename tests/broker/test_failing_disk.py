@@ -170,8 +170,10 @@ def test_a_coordinator_whose_commit_fails_is_told_once() -> None:
         assert node.broker is not None
         log = ReplicatedCoordinatorLog(node.broker.replicas)
         node.files.fail = failing("sync")
+        offset = log.append("orders", 0, build_batch([Record(0, 1, b"k", b"v")]))
+        assert isinstance(offset, int)
         with pytest.raises(KafkaStorageError):
-            await log.append("orders", 0, build_batch([Record(0, 1, b"k", b"v")]))
+            await log.committed("orders", 0, offset)
         gc.collect()
         node.files.fail = None
         await node.stop()

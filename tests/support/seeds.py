@@ -52,8 +52,26 @@ def watching(
 
         return outer
 
-    for name in ("write", "run", "on_resign", "_on_timer", "_on_appended"):
-        setattr(runtime, name, counted(getattr(runtime, name)))
+    def watch(target: Any, names: tuple[str, ...]) -> None:
+        for name in names:
+            setattr(target, name, counted(getattr(target, name)))
+
+    def watch_pipelines() -> None:
+        for held in runtime._held.values():
+            if hasattr(held, "pipeline") and held.pipeline not in watched:
+                watched.append(held.pipeline)
+                watch(held.pipeline, ("_follow_high_watermark", "_on_append_failed", "_break"))
+
+    watched: list[object] = []
+    activate = runtime._activate
+
+    def activated(*arguments: Any) -> None:
+        activate(*arguments)
+        watch_pipelines()
+
+    runtime._activate = activated  # type: ignore[method-assign,assignment]
+    watch_pipelines()
+    watch(runtime, ("write", "run", "on_resign", "_on_timer"))
     try:
         yield
     finally:

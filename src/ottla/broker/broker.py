@@ -342,7 +342,7 @@ class Broker:
                 timeline,
                 timers,
                 config=group_config,
-                dice=around.random,
+                random=around.random,
                 image=lambda: self.image,
                 run_background=background.run,
                 may_expire=lambda: not self.logs.is_foreign(TopicPartition(GROUP_METADATA_TOPIC, partition)),

@@ -1,4 +1,4 @@
-"""What coordinators see of their partitions: append and wait for the commit, read what is committed.
+"""What coordinators see of their partitions: append, wait for the commit, read what is committed.
 
 Coordinators know nothing of replicas; this is the one place where they meet.
 """
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import NotCoordinatorError
 from ottla.storage.log import AppendInfo
+from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, IsolationLevel
 
 if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.storage.verification import Verification, VerificationGuard
 
 
 class ReplicatedCoordinatorLog:
-    """The partitions of internal topics that this broker leads."""
+    """The partitions of internal topics that this broker leads. Implements `CoordinatorLog`."""
 
     def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
@@ -30,19 +32,32 @@ class ReplicatedCoordinatorLog:
             raise NotCoordinatorError(f"{topic}-{index} is not led here")
         return partition
 
-    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> Awaitable[int]:
-        """Append one batch; what is returned resolves with its last offset when that is below the high watermark."""
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
+    ) -> int | Awaitable[int]:
+        """Append one batch; returns its last offset, or resolves with it where the disk is slow."""
         held = self._partition(topic, partition)
-        info = held.append(batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version)
-        if not isinstance(info, AppendInfo):
-            return _append_later(held, info)
-        commit = held.committed(info.last_offset)
-        if commit is not None:
-            return _commit_later(commit, info)
-        # Done already, as nearly always: no task, no turn of the loop.
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        done.set_result(info.last_offset)
-        return done
+        info = held.append(
+            batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version, verification=verification
+        )
+        return info.last_offset if isinstance(info, AppendInfo) else _append_later(info)
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        """Return the guard with which to verify a transaction before its first append."""
+        return self._partition(topic, partition).begin_verification(*producer)
+
+    def committed(self, topic: str, partition: int, last_offset: int) -> Awaitable[None]:
+        """Resolve when the high watermark has passed `last_offset`."""
+        commit = self._partition(topic, partition).committed(last_offset)
+        if commit is None:
+            commit = asyncio.get_running_loop().create_future()
+            commit.set_result(None)
+        return commit
 
     async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
         """Return whole batches from `from_offset` up to the high watermark, nothing at the end."""
@@ -58,17 +73,14 @@ class ReplicatedCoordinatorLog:
         """Return the first offset of the log."""
         return self._partition(topic, partition).log.log_start_offset
 
+    def high_watermark(self, topic: str, partition: int) -> int:
+        """Return the offset up to which everything is committed."""
+        return self._partition(topic, partition).log.high_watermark
+
     def end_offset(self, topic: str, partition: int) -> int:
         """Return the offset that the next record gets."""
         return self._partition(topic, partition).log.log_end_offset
 
 
-async def _append_later(held: Partition, append: Awaitable[AppendInfo]) -> int:
-    info = await append
-    commit = held.committed(info.last_offset)
-    return info.last_offset if commit is None else await _commit_later(commit, info)
-
-
-async def _commit_later(commit: asyncio.Future[None], info: AppendInfo) -> int:
-    await commit
-    return info.last_offset
+async def _append_later(append: Awaitable[AppendInfo]) -> int:
+    return (await append).last_offset

@@ -1,4 +1,4 @@
-"""Writes the markers that end transactions, and tells the coordinator when all are written.
+"""Writes the markers that end transactions, and has the coordinator complete the transaction when all are written.
 
 The shell around `TransactionCoordinator.send_markers`: tasks, retries, appends. All partitions are led by this broker;
 markers for `__consumer_offsets` go through the group coordinator, which applies them to its pending offsets.
@@ -52,23 +52,31 @@ class MarkerLog:
         self._clock = clock
 
     def append(
-        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+        self,
+        topic_partition: TopicPartition,
+        producer: Producer,
+        marker: EndTransactionMarker,
+        transaction_version: int,
     ) -> Awaitable[None]:
         """Append a marker; its place in the log is decided now, what is returned resolves when it is committed.
 
         Raises:
             KafkaError: directly or through the awaitable.
         """
-        if self._replicas.partition(*place) is None:
-            raise error_for(self._replicas.error(*place))
-        if place.topic == GROUP_METADATA_TOPIC:
-            return self._groups.end_transaction(place.partition, producer, marker, transaction_version)
-        return self._append(place, producer, marker, transaction_version)
+        if self._replicas.partition(*topic_partition) is None:
+            raise error_for(self._replicas.error(*topic_partition))
+        if topic_partition.topic == GROUP_METADATA_TOPIC:
+            return self._groups.end_transaction(topic_partition.partition, producer, marker, transaction_version)
+        return self._append(topic_partition, producer, marker, transaction_version)
 
     def _append(
-        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+        self,
+        topic_partition: TopicPartition,
+        producer: Producer,
+        marker: EndTransactionMarker,
+        transaction_version: int,
     ) -> Awaitable[None]:
-        partition = self._replicas.partition(*place)
+        partition = self._replicas.partition(*topic_partition)
         if partition is None:
             raise UnknownTopicOrPartitionError()
         batch = end_transaction_marker(
@@ -141,7 +149,7 @@ class TransactionMarkers:
                     return
             except KafkaError as error:
                 if error.code in (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS):
-                    return  # whoever loads the partition begins again
+                    return  # the coordinator that loads the partition begins again
                 logger.warning("%s: the transaction cannot be completed yet: %s", markers.transactional_id, error)
             except _NoLongerDueError:
                 return
@@ -149,7 +157,7 @@ class TransactionMarkers:
             pause = min(pause * 2, _RETRY_SECONDS_MAX)
 
     async def _write(
-        self, coordinator_partition: int, markers: Markers, places: list[TopicPartition]
+        self, coordinator_partition: int, markers: Markers, topic_partitions: list[TopicPartition]
     ) -> list[TopicPartition]:
         """Write the markers; return those that have to be tried again."""
         kind = ControlType.COMMIT if markers.commit else ControlType.ABORT
@@ -157,37 +165,37 @@ class TransactionMarkers:
         again: list[TopicPartition] = []
         written: list[tuple[TopicPartition, asyncio.Future[None]]] = []
         try:
-            for place in places:
+            for topic_partition in topic_partitions:
                 if not self.transactions.read(coordinator_partition, lambda shard: shard.is_pending(markers)):
                     raise _NoLongerDueError
                 marker = EndTransactionMarker(kind, self.transactions.leader_epoch(coordinator_partition))
                 try:
-                    appended = self._log.append(place, producer, marker, markers.transaction_version)
+                    appended = self._log.append(topic_partition, producer, marker, markers.transaction_version)
                 except KafkaError as error:
-                    if not self._is_over(place, markers, error):
-                        again.append(place)
+                    if not self._is_over(topic_partition, markers, error):
+                        again.append(topic_partition)
                 else:
-                    written.append((place, asyncio.ensure_future(appended)))
+                    written.append((topic_partition, asyncio.ensure_future(appended)))
         finally:
             results = await asyncio.gather(*(future for _, future in written), return_exceptions=True)
-        for (place, _), result in zip(written, results, strict=True):
+        for (topic_partition, _), result in zip(written, results, strict=True):
             if isinstance(result, KafkaError):
-                if not self._is_over(place, markers, result):
-                    again.append(place)
+                if not self._is_over(topic_partition, markers, result):
+                    again.append(topic_partition)
             elif result is not None:
                 raise result
         return again
 
-    def _is_over(self, place: TopicPartition, markers: Markers, error: KafkaError) -> bool:
+    def _is_over(self, topic_partition: TopicPartition, markers: Markers, error: KafkaError) -> bool:
         if error.code in _NOTHING_TO_END:
-            logger.warning("%s: no marker in %s: %s", markers.transactional_id, place, error)
+            logger.warning("%s: no marker in %s: %s", markers.transactional_id, topic_partition, error)
             return True
-        logger.debug("%s: a marker in %s has to wait: %s", markers.transactional_id, place, error)
+        logger.debug("%s: a marker in %s has to wait: %s", markers.transactional_id, topic_partition, error)
         return False
 
 
 class _NoLongerDueError(Exception):
-    """Somebody else has completed the transaction, or another coordinator has taken over."""
+    """The transaction has been completed, or another coordinator has taken over."""
 
 
 def marker_error_code(error: KafkaError) -> ErrorCode:

@@ -75,7 +75,7 @@ class GroupWorld:
             topic=GROUP_METADATA_TOPIC,
             log=self.log,
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition, timeline, timers, config=self.config, dice=self.dice, image=lambda: self.image
+                partition, timeline, timers, config=self.config, random=self.dice, image=lambda: self.image
             ),
             partition_count=lambda: partition_count,
             clock=self.clock,

@@ -10,6 +10,7 @@ from ottla.protocol.records.batch import read_header, set_offset_and_epoch
 from ottla.protocol.records.builder import Record
 from ottla.protocol.records.reader import read_records
 from ottla.protocol.records.walk import iter_batches
+from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
 
 
 class MemoryCoordinatorLog:
@@ -29,9 +30,16 @@ class MemoryCoordinatorLog:
         self._ends: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._starts: dict[int, int] = {}
-        self._waiting: list[tuple[int, int, asyncio.Future[int]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
-    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> asyncio.Future[int]:
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
+    ) -> int | asyncio.Future[int]:
         failure = self.failures.popleft() if self.failures else None
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if failure is not None and not failure[1]:
@@ -46,28 +54,54 @@ class MemoryCoordinatorLog:
         if failure is not None:
             self._committed[partition] = self._ends[partition]
             future.set_exception(failure[0])
-        elif self.hold:
-            self._waiting.append((partition, self._ends[partition], future))
+            return future
+        if not self.hold:
+            self.commit_up_to(partition, self._ends[partition])
+        return self._ends[partition] - 1
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        return VerificationGuard(*producer, 1, 0)
+
+    def committed(self, topic: str, partition: int, last_offset: int) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.high_watermark(topic, partition) > last_offset:
+            future.set_result(None)
         else:
-            self._committed[partition] = self._ends[partition]
-            future.set_result(self._ends[partition] - 1)
+            self._waiting.append((partition, last_offset, future))
         return future
+
+    def commit_up_to(self, partition: int, offset: int) -> None:
+        """Move the high watermark."""
+        self._committed[partition] = max(offset, self._committed.get(partition, 0))
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            index, last_offset, future = waiter
+            if index != partition or last_offset >= offset:
+                self._waiting.append(waiter)
+            elif not future.done():
+                future.set_result(None)
 
     def release(self) -> None:
         """Commit what is written."""
+        for partition, end in self._ends.items():
+            self.commit_up_to(partition, end)
+
+    def fail_commits(self, error: KafkaError) -> None:
+        """Fail everybody who waits for a commit, as a log does whose disk fails."""
         waiting, self._waiting = self._waiting, []
-        for partition, end, future in waiting:
-            self._committed[partition] = end
+        for _, _, future in waiting:
             if not future.done():
-                future.set_result(end - 1)
+                future.set_exception(error)
 
     def lose_uncommitted(self) -> bool:
         """Forget what was written but not committed, as a power cut does; return whether there was something."""
-        lost, self._waiting = bool(self._waiting), []
+        self._waiting = []
+        lost = False
         for partition, batches in self._batches.items():
             committed = self._committed.get(partition, 0)
             while batches and read_header(batches[-1]).last_offset >= committed:
                 batches.pop()
+                lost = True
             self._ends[partition] = committed
         return lost
 
@@ -84,6 +118,9 @@ class MemoryCoordinatorLog:
 
     def start_offset(self, topic: str, partition: int) -> int:
         return self._starts.get(partition, 0)
+
+    def high_watermark(self, topic: str, partition: int) -> int:
+        return self._committed.get(partition, 0)
 
     def end_offset(self, topic: str, partition: int) -> int:
         return self._ends.get(partition, 0)

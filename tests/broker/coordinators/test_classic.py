@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, Member, Protocols
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.member import Member, Protocols
+from ottla.broker.coordinators.groups.classic.states import GroupEvent, GroupState
 from ottla.errors import (
     CoordinatorNotAvailableError,
     ErrorCode,
@@ -131,7 +133,8 @@ def test_a_replaced_static_member_keeps_its_place_and_its_old_id_is_answered_and
     syncs: list[SyncGroupResponse] = []
     group.park_join(old, joins.append)
     group.park_sync(old, syncs.append)
-    new = group.replace_static("i", "old", "new")
+    new = old.with_new_id("new", protocols=old.protocols, rebalance_timeout_ms=1, session_timeout_ms=2)
+    group.swap_static(old, new)
     assert joins[0].error_code == syncs[0].error_code == ErrorCode.FENCED_INSTANCE_ID
     assert (new.assignment, group.leader_id, group.awaiting_join_count) == (b"A", "new", 0)
     with pytest.raises(FencedInstanceIdError):
@@ -141,6 +144,22 @@ def test_a_replaced_static_member_keeps_its_place_and_its_old_id_is_answered_and
     with pytest.raises(UnknownMemberIdError):
         group.validate_member("new", "other")
     group.validate_member("new", "i")
+
+
+def test_swapping_a_static_member_back_undoes_it() -> None:
+    group = group_of(member("old", BOTH, instance="i"), member("b", BOTH))
+    group.protocol_name = "sticky"
+    before = group.to_record({"old": b"", "b": b""})
+    old = group.members["old"]
+    new = old.with_new_id("new", protocols=(("other", b""),), rebalance_timeout_ms=1, session_timeout_ms=2)
+    group.swap_static(old, new)
+    assert not group.supports_protocols("consumer", (("sticky", b""),))
+    group.swap_static(new, old)
+    after = group.to_record({"old": b"", "b": b""})
+    assert (after.leader, sorted(m.member_id for m in after.members)) == (before.leader, ["b", "old"])
+    assert sorted(m.subscription for m in after.members) == sorted(m.subscription for m in before.members)
+    assert group.supports_protocols("consumer", (("sticky", b""),))
+    group.validate_member("old", "i")
 
 
 def test_a_removed_member_gets_answers_for_what_it_parked() -> None:
@@ -211,7 +230,7 @@ def test_offsets_of_a_group_with_members_are_deleted_only_if_they_are_consumers(
 
 def test_impossible_transitions_are_bugs() -> None:
     with pytest.raises(AssertionError):
-        ClassicGroup("g").transition_to(GroupState.STABLE, 0)
+        ClassicGroup("g").on(GroupEvent.ASSIGNED, 0)
 
 
 def test_a_group_survives_its_record() -> None:

@@ -28,7 +28,8 @@ from tests.broker.coordinators.group_world import GroupWorld
 from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records as group_records
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.member import ConsumerMember, MemberState
@@ -331,7 +332,7 @@ class Simulation:
             return
         await self.world.settle()
         held = self.world.runtime._held[0]
-        is_settled = held.in_flight is None and not held.queue and not self.world.log.failures
+        is_settled = held.pipeline.is_idle and not self.world.log.failures
         before = durable(self.group)
         if compact and is_settled:
             self.world.log.compact(0)

@@ -28,8 +28,9 @@ from tests.broker.coordinators.scenario import subscription
 from tests.support.seeds import run_seeds, watching
 
 from ottla.broker.coordinators.groups import records
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState
-from ottla.broker.coordinators.groups.classic.membership import Membership
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.rebalance import Rebalance
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.group import Group
 from ottla.errors import ErrorCode, error_for
@@ -370,7 +371,7 @@ class Simulation:
                 self.count("reload of a rebalancing group")
         offsets_before = shard.offsets.snapshot()
         held = world.runtime._held[0]
-        is_quiet = held.in_flight is None and not held.queue
+        is_quiet = held.pipeline.is_idle
         written = world.log.end_offset("", 0)
         self.count("crashes")
         self.coverage["crash before the commit"] += await world.reload(loses=True)
@@ -660,20 +661,20 @@ def watch(world: GroupWorld, simulation: Simulation) -> None:
                 simulation.generations[group_id] = 0 if group is None else group.generation_id
             on_loaded(now_ms)
 
+        on_rolled_back = shard.on_rolled_back
+
+        def rolled_back(*arguments: Any) -> None:
+            simulation.count("append failed")
+            simulation.not_written |= {group_id for group_id, group in shard.groups.items() if group.is_empty}
+            on_rolled_back(*arguments)
+
         assert isinstance(shard.offsets, Offsets)
         shard.offsets.expire = watched  # type: ignore[method-assign]
         shard.on_loaded = loaded
+        shard.on_rolled_back = rolled_back
         return shard
 
     world.runtime._shard_factory = factory
-    on_failed = world.runtime._on_failed
-
-    def failed(held: Any, *arguments: Any) -> None:
-        simulation.count("append failed")
-        simulation.not_written |= {group_id for group_id, group in held.shard.groups.items() if group.is_empty}
-        on_failed(held, *arguments)
-
-    world.runtime._on_failed = failed  # type: ignore[method-assign,assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -688,16 +689,16 @@ def quiet() -> Iterator[None]:
 def counting(counter: Counter[str]) -> Iterator[None]:
     """Count what happens inside, too."""
     end_of_sync, expire_heartbeat, complete_join = (
-        Membership._end_of_sync,
-        Membership._expire_heartbeat,
-        Membership._complete_join,
+        Rebalance._end_of_sync,
+        Rebalance._expire_session,
+        Rebalance.complete_join,
     )
 
-    def counted_sync(self: Membership, group: ClassicGroup, generation_id: int, now_ms: int) -> Any:
+    def counted_sync(self: Rebalance, group: ClassicGroup, generation_id: int, now_ms: int) -> Any:
         counter["sync timeout"] += bool(group.pending_syncs)
         return end_of_sync(self, group, generation_id, now_ms)
 
-    def counted_expiry(self: Membership, group: ClassicGroup, member_id: str, now_ms: int) -> Any:
+    def counted_expiry(self: Rebalance, group: ClassicGroup, member_id: str, now_ms: int) -> Any:
         was_pending = member_id in group.pending_joins
         was_member = member_id in group.members
         result = expire_heartbeat(self, group, member_id, now_ms)
@@ -705,15 +706,15 @@ def counting(counter: Counter[str]) -> Iterator[None]:
         counter["session expired"] += was_member and member_id not in group.members
         return result
 
-    def counted_join(self: Membership, group: ClassicGroup, now_ms: int) -> Any:
+    def counted_join(self: Rebalance, group: ClassicGroup, now_ms: int) -> Any:
         late = [m for m in group.members.values() if not m.is_awaiting_join and not m.is_static]
         counter["rebalance timeout"] += bool(late)
         return complete_join(self, group, now_ms)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Membership, "_end_of_sync", counted_sync)
-        patch.setattr(Membership, "_expire_heartbeat", counted_expiry)
-        patch.setattr(Membership, "_complete_join", counted_join)
+        patch.setattr(Rebalance, "_end_of_sync", counted_sync)
+        patch.setattr(Rebalance, "_expire_session", counted_expiry)
+        patch.setattr(Rebalance, "complete_join", counted_join)
         yield
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, Member
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.member import Member
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, Offsets, PartitionCommit
 from ottla.broker.coordinators.shard import DeletedTopic

@@ -14,6 +14,7 @@ from ottla.broker.coordinators.groups import records
 from ottla.broker.coordinators.groups.coordinator import Commit, GroupCoordinator
 from ottla.broker.coordinators.groups.offsets import PartitionCommit
 from ottla.broker.coordinators.groups.records import CommittedOffset
+from ottla.broker.coordinators.pipeline import UNCOMMITTED_BATCHES_MAX
 from ottla.broker.coordinators.runtime import RuntimeConfig
 from ottla.broker.coordinators.shard import Result
 from ottla.errors import (
@@ -25,6 +26,7 @@ from ottla.errors import (
     NotCoordinatorError,
     RecordListTooLargeError,
     RequestTimedOutError,
+    UnknownServerError,
 )
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, end_transaction_marker
@@ -62,7 +64,7 @@ def test_commits_of_one_turn_share_an_append() -> None:
     in_group_world(main)
 
 
-def test_what_comes_while_an_append_is_in_flight_shares_the_next() -> None:
+def test_what_comes_while_a_commit_is_awaited_does_not_wait_for_it() -> None:
     async def main(world: GroupWorld) -> None:
         world.log.hold = True
         first = commit(world, 1)
@@ -70,11 +72,105 @@ def test_what_comes_while_an_append_is_in_flight_shares_the_next() -> None:
         rest = [commit(world, offset) for offset in (2, 3)]
         await world.settle()
         rest.append(commit(world, 4))
-        assert world.log.sizes(0) == [1]
+        await world.settle()
+        assert world.log.sizes(0) == [1, 2, 1]
+        assert world.runtime.uncommitted_batches(0) == 3
         world.log.hold = False
         world.log.release()
         await asyncio.gather(first, *rest)
-        assert world.log.sizes(0) == [1, 3]
+        assert world.runtime.uncommitted_batches(0) == 0
+
+    in_group_world(main)
+
+
+def test_what_comes_while_an_append_is_under_way_shares_the_next() -> None:
+    """A slow disk: where the batch lies in the log is not known yet, so the next one may not follow."""
+
+    async def main(world: GroupWorld) -> None:
+        disk: asyncio.Future[None] = world.loop.create_future()
+        append = world.log.append
+
+        async def append_slowly(*arguments: Any) -> int:
+            await disk
+            offset = append(*arguments)
+            assert isinstance(offset, int)
+            return offset
+
+        world.log.append = append_slowly  # type: ignore[method-assign,assignment]
+        first = commit(world, 1)
+        await world.settle()
+        rest = [commit(world, 2)]
+        await world.settle()
+        rest.append(commit(world, 3))
+        await world.settle()
+        assert world.log.sizes(0) == []
+        disk.set_result(None)
+        await asyncio.gather(first, *rest)
+        assert world.log.sizes(0) == [1, 2]
+
+    in_group_world(main)
+
+
+def test_the_high_watermark_answers_in_order_and_no_further_than_it_has_come() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = []
+        for offset in (5, 6, 7, 8):
+            waiting.append(commit(world, offset))
+            await world.settle()
+        world.log.commit_up_to(0, 3)
+        await world.settle()
+        assert [future.done() for future in waiting] == [True, True, True, False]
+        assert (committed(world), decided(world)) == (7, 8)
+        world.log.commit_up_to(0, 4)
+        await world.settle()
+        assert waiting[3].done()
+        assert committed(world) == 8
+
+    in_group_world(main)
+
+
+def test_so_many_batches_are_in_flight_as_commits_take_turns() -> None:
+    """Commits take 10.5 ms and a batch comes every millisecond: ten are in flight, none waits for another's commit."""
+
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        in_flight = []
+        latencies = []
+
+        async def one(offset: int) -> None:
+            started = world.loop.time()
+            future = commit(world, offset)
+            await asyncio.sleep(0)
+            world.loop.call_later(0.0105, world.log.commit_up_to, 0, world.log.end_offset("", 0))
+            await future
+            latencies.append(world.loop.time() - started)
+
+        tasks = []
+        for offset in range(50):
+            tasks.append(asyncio.ensure_future(one(offset)))
+            await asyncio.sleep(0.001)
+            in_flight.append(world.runtime.uncommitted_batches(0))
+        await asyncio.gather(*tasks)
+        assert max(in_flight) == 10
+        assert max(latencies) == pytest.approx(0.0105)
+        assert world.log.sizes(0) == [1] * 50
+
+    in_group_world(main)
+
+
+def test_batches_in_flight_are_bounded_and_what_comes_then_gathers() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = []
+        for offset in range(UNCOMMITTED_BATCHES_MAX + 20):
+            waiting.append(commit(world, offset))
+            await world.settle()
+        assert world.runtime.uncommitted_batches(0) == UNCOMMITTED_BATCHES_MAX
+        world.log.hold = False
+        world.log.release()
+        await asyncio.gather(*waiting)
+        assert world.log.sizes(0) == [1] * UNCOMMITTED_BATCHES_MAX + [20]
 
     in_group_world(main)
 
@@ -121,19 +217,81 @@ def test_a_failed_append_undoes_everything_decided_on_top_of_it() -> None:
     in_group_world(main)
 
 
+def test_a_failed_append_leaves_alone_what_is_in_the_log_already() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        first = commit(world, 1)
+        await world.settle()
+        world.log.failures.append((KafkaStorageError("full"), False))
+        second = commit(world, 2)
+        with pytest.raises(KafkaStorageError):
+            await second
+        assert (committed(world), decided(world)) == (-1, 1)
+        third = commit(world, 3)
+        await world.settle()
+        assert not first.done()
+        world.log.release()
+        await asyncio.gather(first, third)
+        assert committed(world) == 3
+        assert world.runtime.load_count == 1
+
+    in_group_world(main)
+
+
 def test_batches_queued_behind_a_failed_append_fail_with_it() -> None:
+    async def main(world: GroupWorld) -> None:
+        disk: asyncio.Future[int] = world.loop.create_future()
+        world.log.append = lambda *_: disk  # type: ignore[method-assign]
+        first = commit(world, 1)
+        await world.settle()
+        second = commit(world, 2)
+        disk.set_exception(KafkaStorageError("full"))
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [KafkaStorageError, KafkaStorageError]
+        assert decided(world) == -1
+        assert world.runtime.load_count == 1
+
+    in_group_world(main)
+
+
+def test_a_commit_that_fails_makes_the_partition_load_again() -> None:
+    """What is in the log may or may not stay there: the log tells, once its end is committed."""
+
     async def main(world: GroupWorld) -> None:
         world.log.hold = True
         first = commit(world, 1)
         await world.settle()
         second = commit(world, 2)
-        world.log._waiting.pop()[2].set_exception(KafkaStorageError("full"))
-        world.log._batches[0].pop()
-        world.log._ends[0] = 0
+        await world.settle()
+        world.log.fail_commits(KafkaStorageError("no fsync"))
         results = await asyncio.gather(first, second, return_exceptions=True)
         assert [type(result) for result in results] == [KafkaStorageError, KafkaStorageError]
-        assert decided(world) == -1
-        assert world.runtime.load_count == 1
+        with pytest.raises(CoordinatorLoadInProgressError):
+            committed(world)
+        world.log.release()
+        await world.settle()
+        assert committed(world) == 2
+
+    in_group_world(main)
+
+
+def test_a_log_that_another_has_written_to_is_loaded_again() -> None:
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        append = world.log.append
+
+        def append_behind_a_stranger(*arguments: Any) -> Any:
+            world.log.append = append  # type: ignore[method-assign]
+            written = records.encode(records.offset_commit("s", "orders", 0, CommittedOffset(77)))
+            world.log.inject(0, build_batch([Record(0, 0, *written)]))
+            return append(*arguments)
+
+        world.log.append = append_behind_a_stranger  # type: ignore[method-assign,assignment]
+        with pytest.raises(UnknownServerError):
+            await commit(world, 2)
+        await world.settle()
+        assert world.runtime.load_count == 2
+        assert committed(world) == 2
 
     in_group_world(main)
 
@@ -224,13 +382,13 @@ def test_writes_are_refused_behind_a_log_that_does_not_keep_up() -> None:
     async def main(world: GroupWorld) -> None:
         world.log.hold = True
         waiting = []
-        for _ in range(100):
+        for _ in range(2 * UNCOMMITTED_BATCHES_MAX):
             try:
                 waiting.append(commit(world, 1, metadata="x" * 900))
             except CoordinatorNotAvailableError:
                 break
             await world.settle()
-        assert 5 < len(waiting) < 20
+        assert UNCOMMITTED_BATCHES_MAX + 5 < len(waiting) < UNCOMMITTED_BATCHES_MAX + 20
         world.log.hold = False
         world.log.release()
         await asyncio.gather(*waiting)
@@ -316,13 +474,58 @@ def test_resigning_answers_everybody() -> None:
     in_group_world(main)
 
 
-def test_stale_resignations_are_ignored() -> None:
+def test_roles_of_older_epochs_change_nothing() -> None:
     async def main(world: GroupWorld) -> None:
         world.runtime.on_leader(0, 5)
+        await world.settle()
         world.runtime.on_resign(0, 3)
-        assert world.runtime.loaded_partitions == [0]
-        world.runtime.on_resign(0, 5)
+        world.runtime.on_leader(0, 4)
+        assert world.runtime.leader_epoch(0) == 5
+        world.runtime.on_resign(0, 6)
         assert world.runtime.loaded_partitions == []
+        world.runtime.on_leader(0, 5)
+        await world.settle()
+        assert world.runtime.loaded_partitions == []
+        world.runtime.on_resign(0)  # the topic is deleted; the next of its name begins with epoch 0
+        world.runtime.on_leader(0, 0)
+        await world.settle()
+        assert world.runtime.leader_epoch(0) == 0
+
+    in_group_world(main)
+
+
+def test_the_same_role_again_changes_nothing() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.log.hold = True
+        waiting = commit(world, 1)
+        await world.settle()
+        world.runtime.on_leader(0, 1)
+        world.log.release()
+        await waiting
+        assert world.runtime.load_count == 1
+
+    in_group_world(main)
+
+
+def test_a_newer_epoch_loads_the_partition_again() -> None:
+    """Other brokers may have led, and written, between two epochs of this one."""
+
+    async def main(world: GroupWorld) -> None:
+        await commit(world, 1)
+        world.log.hold = True
+        waiting = commit(world, 2)
+        await world.settle()
+        world.runtime.on_leader(0, 2)
+        with pytest.raises(NotCoordinatorError):
+            await waiting
+        with pytest.raises(CoordinatorLoadInProgressError):
+            committed(world)
+        world.runtime.on_leader(0, 3)  # while it is being loaded
+        world.log.hold = False
+        world.log.release()
+        await world.settle()
+        assert (world.runtime.leader_epoch(0), committed(world)) == (3, 2)
+        assert world.runtime.load_count == 2
 
     in_group_world(main)
 
@@ -371,7 +574,7 @@ def test_loading_ends_where_compaction_left_nothing() -> None:
         world.log._batches[0].pop()
         world.runtime.on_resign(0)
         world.runtime.on_leader(0, 2)
-        await asyncio.sleep(10)
+        await world.settle()
         assert committed(world) == 1
         await commit(world, 3)
         assert committed(world) == 3
@@ -392,7 +595,7 @@ def test_a_load_that_fails_leaves_the_partition_without_coordinator_until_the_ne
             committed(world)
         world.log._batches[0] = good
         world.runtime.on_leader(0, 3)
-        await asyncio.sleep(10)
+        await world.settle()
         assert committed(world) == 1
 
     in_group_world(main)

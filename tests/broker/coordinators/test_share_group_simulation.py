@@ -226,7 +226,7 @@ class Simulation:
         if not self.is_active:
             return False
         held = self.world.runtime._held[0]
-        return held.in_flight is None and not held.queue and not self.world.log.failures
+        return held.pipeline.is_idle and not self.world.log.failures
 
     async def beat(self, request: ShareGroupHeartbeatRequest, what: str = "heartbeat") -> Any:
         """Send a heartbeat; None if the answer is lost."""

@@ -476,3 +476,39 @@ def test_settings_that_contradict_each_other_are_refused(setting: str) -> None:
 @pytest.mark.parametrize(("policy", "up"), [("upgrade", True), ("downgrade", False), ("DISABLED", False)])
 def test_the_migration_policy_is_read(policy: str, up: bool) -> None:
     assert from_settings(group_consumer_migration_policy=policy).consumer_migration_policy.can_upgrade is up
+
+
+def test_a_retry_is_not_told_what_is_not_committed_yet() -> None:
+    """The answer to a join got lost, its records are under way: with the coordinator they may still vanish."""
+
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 7, 2)
+        world.log.hold = True
+        first = asyncio.ensure_future(join(world))
+        await world.settle()
+        again = asyncio.ensure_future(join(world))
+        await world.settle()
+        assert not first.done()
+        assert not again.done()
+        world.log.release()
+        assert shown(await again) == [0, 1]
+        assert shown(await first) == [0, 1]
+
+    in_group_world(main, config=NO_WAIT)
+
+
+def test_a_heartbeat_that_shows_nothing_new_does_not_wait_for_a_commit() -> None:
+    async def main(world: GroupWorld) -> None:
+        world.add_topic("orders", 7, 2)
+        epoch = (await join(world)).member_epoch
+        assert shown(await beat(world, "a", epoch, [0, 1])) is None
+        world.log.hold = True
+        other = asyncio.ensure_future(join(world, "b", group_id="another"))
+        await world.settle()
+        assert not other.done()
+        response = await beat(world, "a", epoch)
+        assert (response.error_code, shown(response)) == (ErrorCode.NONE, None)
+        world.log.release()
+        await other
+
+    in_group_world(main, config=NO_WAIT)

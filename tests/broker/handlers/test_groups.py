@@ -395,3 +395,31 @@ def test_every_group_api_has_a_handler() -> None:
         }
 
     in_group_world(main)
+
+
+def test_a_static_member_that_came_back_twice_without_being_written_is_who_it_was() -> None:
+    """Both replacements share a batch that cannot be written: the later one is undone first."""
+
+    async def main(world: GroupWorld) -> None:
+        joined = asyncio.ensure_future(ask(world, 9, join_request(group_instance_id="i")))
+        await asyncio.sleep(5)
+        member_id, generation = (await joined).member_id, (await joined).generation_id
+        sync = SyncGroupRequest(
+            group_id="g", generation_id=generation, member_id=member_id, group_instance_id="i", assignments=[]
+        )
+        assert (await ask(world, 3, sync)).error_code == ErrorCode.NONE
+        world.log.failures.append((KafkaStorageError("full"), False))
+        answers = await asyncio.gather(*(ask(world, 9, join_request(group_instance_id="i")) for _ in range(2)))
+        assert sorted(answer.error_code for answer in answers) == [
+            ErrorCode.NOT_COORDINATOR,
+            ErrorCode.FENCED_INSTANCE_ID,
+        ]
+        group = world.classic_group("g")
+        assert group is not None
+        assert (list(group.members), group.static_members, group.leader_id) == (
+            [member_id],
+            {"i": member_id},
+            member_id,
+        )
+
+    in_group_world(main)

@@ -18,7 +18,7 @@ class BackgroundRunner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run `task` in a thread, then `done` with its outcome; nothing is told if the loop ends before."""
+        """Run `task` in a thread, then `done` with its outcome; `done` is not called if the loop ends before."""
 
         async def work() -> None:
             try:

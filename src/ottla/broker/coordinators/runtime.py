@@ -1,106 +1,47 @@
 """CoordinatorRuntime: runs the state machines of an internal topic, one per partition this broker leads.
 
-It decides nothing about groups or transactions. It serialises operations, gathers their records into batches, appends
-them, and gives the responses once the batch is committed; it loads a partition by replaying it and runs its timers.
+It decides nothing about groups or transactions. It loads a partition by replaying it, serialises its operations, has their
+records appended (`pipeline`) and runs its timers.
 
-**Records are replayed when they are decided, not when they are committed** (as Kafka's CoordinatorRuntime does), and
-undone if the append fails. Applying after the commit would be simpler, but then either one operation at a time may be in
-flight per partition - with replication that is one commit per round trip - or a decision does not see the records of the
-decision before it: OffsetDelete would miss the offset committed a moment ago. The two views (`timeline`) keep what is not
-committed from clients.
-
-At most one append per partition is in flight; whatever is decided meanwhile, or in the same turn of the loop, gathers into
-the next batch. So many OffsetCommits share one append, and when an append fails, everything decided on top of it is known
-and has not been written: state goes back to what is committed, and all those operations fail with the same error. If the
-failed append did reach the log (the end offset moved), memory and log may disagree: the partition is loaded again.
+A partition is loaded once for each leader epoch in which this broker leads it: a newer epoch loads it again, an older one
+is late news and changes nothing. Loading lasts as long as it takes (`loader`); it is given up when the partition is led
+elsewhere or in a newer epoch.
 
 Operations that write nothing (heartbeats above all) never wait for the disk.
 
-What is written in a transaction is a batch of its own, with the producer's id and epoch, and so is the marker that ends
-it; both go through the same queue, so that log and memory agree about their order. If the log fences such a batch, those
-behind it are told to ask again: it was not their fault.
-
-Invariants: a batch is appended only after the batch before it is committed; a response is given only after every record it
-depends on is committed; a shard is used only between `on_loaded` and `on_unloaded`.
+Invariant: a shard is used only between `on_loaded` and `on_unloaded`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ottla.broker.coordinators.batches import Producer
 from ottla.broker.coordinators.loader import CoordinatorLog, load
-from ottla.broker.coordinators.shard import (
-    NO_PRODUCER_ID,
-    DeletedTopic,
-    Result,
-    Shard,
-    ShardFactory,
-    TimerOperation,
-)
+from ottla.broker.coordinators.pipeline import AppendCounts, AppendPipeline, RuntimeConfig
+from ottla.broker.coordinators.shard import DeletedTopic, Result, Shard, ShardFactory, TimerOperation
 from ottla.broker.coordinators.timeline import Timeline
 from ottla.broker.coordinators.timers import ShardTimers
-from ottla.errors import (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
-    KafkaError,
-    KafkaStorageError,
-    NotCoordinatorError,
-    RecordListTooLargeError,
-    RequestTimedOutError,
-    StorageError,
-    UnknownServerError,
-)
-from ottla.protocol.records.builder import Record, build_batch
-from ottla.protocol.records.control import ControlType, EndTransactionMarker, end_transaction_marker
-from ottla.types import CompressionType, coordinator_partition
+from ottla.errors import CoordinatorLoadInProgressError, KafkaError, NotCoordinatorError
+from ottla.storage.verification import UNCHECKED
+from ottla.types import coordinator_partition
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta
+    from ottla.protocol.records.control import EndTransactionMarker
+    from ottla.storage.verification import Verification, VerificationGuard
 
-__all__ = ["CoordinatorLog", "CoordinatorRuntime", "RuntimeConfig"]
+__all__ = ["CoordinatorLog", "CoordinatorRuntime", "Producer", "RuntimeConfig"]
 
 logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Shard)
 R = TypeVar("R")
-
-#: Upper bound of what a record costs in a batch beside key and value: lengths, attributes, deltas, headers.
-_RECORD_OVERHEAD: Final = 32
-_BATCH_OVERHEAD: Final = 61
-#: Batches that may wait behind a stalled disk before further writes are refused (clients look the coordinator up again).
-_QUEUED_BATCHES_MAX: Final = 8
-#: Transactions have batches of their own, which may be many and small.
-_QUEUED_TRANSACTIONAL_BATCHES_MAX: Final = 1_000
-
-#: Producer id and epoch of a transaction.
-Producer = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeConfig:
-    """How a runtime appends and loads.
-
-    Attributes:
-        append_timeout_ms: how long an operation waits for its commit (`offsets.commit.timeout.ms`).
-        append_linger_ms: how long to gather records before an append; -1 and 0: until the end of the loop's turn
-            (`group.coordinator.append.linger.ms`).
-        batch_bytes_max: the largest batch (`message.max.bytes` of the internal topic).
-        compression: codec of the batches (`offsets.topic.compression.codec`).
-        load_bytes_max: bytes per read while loading (`offsets.load.buffer.size`).
-    """
-
-    append_timeout_ms: int = 5_000
-    append_linger_ms: int = -1
-    batch_bytes_max: int = 1_048_588
-    compression: CompressionType = CompressionType.NONE
-    load_bytes_max: int = 5_242_880
 
 
 class _State(Enum):
@@ -110,88 +51,15 @@ class _State(Enum):
     CLOSED = "closed"
 
 
-class _Waiter:
-    """An operation that waits for its batch."""
-
-    __slots__ = ("future", "on_appended", "refusal", "response")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any] | None,
-        response: Any,
-        on_appended: Callable[[KafkaError | None], None] | None,
-        refusal: Callable[[KafkaError], Any] | None = None,
-    ) -> None:
-        self.future = future
-        self.response = response
-        self.on_appended = on_appended
-        self.refusal = refusal
-
-    def complete(self, error: KafkaError | None) -> None:
-        if self.on_appended is not None:
-            self.on_appended(error)
-        if self.future is not None and not self.future.done():
-            if error is None:
-                self.future.set_result(self.response)
-            elif self.refusal is not None:
-                self.future.set_result(self.refusal(error))
-            else:
-                self.future.set_exception(error)
-
-
-class _Batch:
-    """Records that will be appended together, and the operations that wait for them."""
-
-    __slots__ = ("_deadline", "epoch", "marker", "producer", "records", "size", "transaction_version", "waiters")
-
-    def __init__(self, producer: Producer | None = None) -> None:
-        #: Whose transaction the records belong to.
-        self.producer = producer
-        #: The end of the producer's transaction, instead of records.
-        self.marker: EndTransactionMarker | None = None
-        self.transaction_version = 0
-        self.records: list[Record] = []
-        self.size = _BATCH_OVERHEAD
-        self.waiters: list[_Waiter] = []
-        self.epoch = -1
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def add_waiter(self, waiter: _Waiter, loop: asyncio.AbstractEventLoop, timeout_ms: int) -> None:
-        """Let `waiter` wait for the commit, but not longer than for `timeout_ms` (from the first who waits)."""
-        self.waiters.append(waiter)
-        if self._deadline is None:
-            self._deadline = loop.call_later(timeout_ms / 1000, self._time_out)
-
-    def _time_out(self) -> None:
-        self._deadline = None
-        self.complete(RequestTimedOutError())
-
-    def complete(self, error: KafkaError | None) -> None:
-        """Answer the waiters, once."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            try:
-                waiter.complete(error)
-            except Exception:
-                logger.exception("a coordinator operation failed after its append")
-                if waiter.future is not None and not waiter.future.done():
-                    waiter.future.set_exception(UnknownServerError())
-
-
 class _Held(Generic[S]):
-    """A partition this broker leads. `queue` holds sealed batches and, last, the one that is gathering."""
+    """A partition this broker leads in one epoch. `pipeline` exists while the partition is active."""
 
     __slots__ = (
         "deleted_topics",
-        "flush_scheduled",
-        "in_flight",
         "leader_epoch",
-        "next_offset",
+        "load_task",
         "partition",
-        "queue",
+        "pipeline",
         "shard",
         "state",
         "timeline",
@@ -203,12 +71,10 @@ class _Held(Generic[S]):
         self.leader_epoch = leader_epoch
         self.state = _State.LOADING
         self.timeline = Timeline(tracks=False)
-        self.timers: ShardTimers | None = None
-        self.shard: S | None = None
-        self.next_offset = 0
-        self.queue: deque[_Batch] = deque()
-        self.in_flight: _Batch | None = None
-        self.flush_scheduled = False
+        self.timers: ShardTimers
+        self.shard: S
+        self.pipeline: AppendPipeline[S]
+        self.load_task: asyncio.Task[None]
         #: Deleted while loading.
         self.deleted_topics: list[DeletedTopic] = []
 
@@ -221,6 +87,10 @@ class CoordinatorRuntime(Generic[S]):
         log: its logs.
         shard_factory: makes the state machine of a partition.
         partition_count: how many partitions the topic has (or will have).
+
+    Attributes:
+        counts: what was appended and undone since the start.
+        load_count: how many partitions were loaded since the start.
     """
 
     def __init__(
@@ -240,11 +110,11 @@ class CoordinatorRuntime(Generic[S]):
         self._clock = clock
         self._config = config or RuntimeConfig()
         self._held: dict[int, _Held[S]] = {}
+        #: The newest leader epoch heard of, for each partition that was not deleted since.
+        self._epochs: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: Appends and records since the start, for metrics and tests.
-        self.append_count = 0
-        self.record_count = 0
+        self.counts = AppendCounts()
         self.load_count = 0
 
     # ------------------------------------------------------------------ life
@@ -254,7 +124,7 @@ class CoordinatorRuntime(Generic[S]):
         self._loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """Answer everybody who waits and forget all state; the log has it."""
+        """Answer every operation that waits and forget all state; the log has it."""
         for partition in list(self._held):
             self.on_resign(partition)
         tasks = list(self._tasks)
@@ -263,20 +133,31 @@ class CoordinatorRuntime(Generic[S]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_leader(self, partition: int, leader_epoch: int) -> None:
-        """This broker leads the partition: load it. A newer epoch of a partition that is loaded changes nothing else."""
-        held = self._held.get(partition)
-        if held is not None and held.state is not _State.FAILED:
-            held.leader_epoch = max(held.leader_epoch, leader_epoch)
+        """This broker leads the partition in this epoch: load it, unless it is loaded (or being loaded) for this epoch.
+
+        May be called again at any time; a partition whose loading has failed is then loaded anew.
+        """
+        if leader_epoch < self._epochs.get(partition, leader_epoch):
             return
+        self._epochs[partition] = leader_epoch
+        held = self._held.get(partition)
+        if held is not None:
+            if held.leader_epoch == leader_epoch and held.state is not _State.FAILED:
+                return
+            self._unload(held)
         self._load(partition, leader_epoch)
 
     def on_resign(self, partition: int, leader_epoch: int | None = None) -> None:
-        """This broker no longer leads the partition (or, with an epoch, did not since that epoch)."""
-        held = self._held.get(partition)
-        if held is None or (leader_epoch is not None and leader_epoch < held.leader_epoch):
+        """This broker does not lead the partition in this epoch; without an epoch, the partition is gone from here."""
+        if leader_epoch is None:
+            self._epochs.pop(partition, None)
+        elif leader_epoch < self._epochs.get(partition, leader_epoch):
             return
-        del self._held[partition]
-        self._close(held)
+        else:
+            self._epochs[partition] = leader_epoch
+        held = self._held.get(partition)
+        if held is not None:
+            self._unload(held)
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic]) -> None:
         """Topics are gone: every shard forgets what belongs to them."""
@@ -287,11 +168,10 @@ class CoordinatorRuntime(Generic[S]):
                 self._forget_topics(held, topics)
 
     def on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
-        """The cluster has changed: every loaded shard is told (one that loads looks at the image itself)."""
-        for held in list(self._held.values()):
-            if held.state is _State.ACTIVE:
-                future = self._submit(held, lambda shard, now_ms: shard.on_image(image, delta, now_ms))
-                future.add_done_callback(_log_failed_refresh)
+        """The cluster has changed: every loaded shard looks at it (one that is being loaded looks at the whole image)."""
+        for held in self._active_partitions():
+            future = held.pipeline.submit(lambda shard, now_ms: shard.on_image(image, delta, now_ms))
+            future.add_done_callback(_log_failed_refresh)
 
     # ------------------------------------------------------------ operations
 
@@ -310,7 +190,7 @@ class CoordinatorRuntime(Generic[S]):
     @property
     def loaded_partitions(self) -> list[int]:
         """Partitions that answer."""
-        return [partition for partition, held in self._held.items() if held.state is _State.ACTIVE]
+        return [held.partition for held in self._active_partitions()]
 
     def partition_states(self) -> dict[str, int]:
         """How many partitions are loading, active or failed."""
@@ -320,8 +200,16 @@ class CoordinatorRuntime(Generic[S]):
         return states
 
     def loaded_shards(self) -> list[S]:
-        """The state machines that answer, for whoever counts: partitions that are being loaded are missing."""
-        return [held.shard for held in self._held.values() if held.state is _State.ACTIVE and held.shard is not None]
+        """The state machines that answer, to be counted: partitions that are being loaded are missing."""
+        return [held.shard for held in self._active_partitions()]
+
+    def uncommitted_batches(self, partition: int) -> int:
+        """Return how many batches of a partition are in the log and wait for the high watermark.
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
+        """
+        return self._active(partition).pipeline.uncommitted_count
 
     def run(self, partition: int, operation: Callable[[S, int], Result[R]]) -> R:
         """Return the response of an operation that writes nothing. Never waits.
@@ -329,9 +217,7 @@ class CoordinatorRuntime(Generic[S]):
         Raises:
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
         """
-        held = self._active(partition)
-        assert held.shard is not None
-        result = operation(held.shard, self._clock.wall_ms())
+        result = operation(self._active(partition).shard, self._clock.wall_ms())
         assert not result.records, "an operation without a wait must not write"
         return result.response
 
@@ -341,9 +227,7 @@ class CoordinatorRuntime(Generic[S]):
         Raises:
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
         """
-        held = self._active(partition)
-        assert held.shard is not None
-        return query(held.shard)
+        return query(self._active(partition).shard)
 
     def read_all(self, query: Callable[[S], R]) -> Iterator[R]:
         """Yield what `query` finds on every partition of this broker.
@@ -354,7 +238,7 @@ class CoordinatorRuntime(Generic[S]):
         for held in list(self._held.values()):
             if held.state is _State.LOADING:
                 raise CoordinatorLoadInProgressError()
-            if held.state is _State.ACTIVE and held.shard is not None:
+            if held.state is _State.ACTIVE:
                 yield query(held.shard)
 
     def write(
@@ -363,6 +247,7 @@ class CoordinatorRuntime(Generic[S]):
         operation: Callable[[S, int], Result[R]],
         *,
         producer: Producer | None = None,
+        verification: Verification | None = UNCHECKED,
         refusal: Callable[[KafkaError], R] | None = None,
     ) -> asyncio.Future[R]:
         """Run an operation; the future resolves with its response when its records are committed.
@@ -371,18 +256,25 @@ class CoordinatorRuntime(Generic[S]):
 
         Args:
             producer: write the records in the open transaction of this producer id and epoch.
+            verification: of that transaction; the log refuses the records if it has ended (`begin_verification`).
             refusal: what the future resolves with when the append fails; without it, the future has the error.
 
         Raises:
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; also through the future, when the
                 append fails. Retriable errors mean that the outcome is not known.
         """
-        held = self._active(partition)
-        if len(held.queue) > _QUEUED_BATCHES_MAX:
-            mixed = [batch for batch in held.queue if batch.producer is None]
-            if len(mixed) > _QUEUED_BATCHES_MAX or len(held.queue) > _QUEUED_TRANSACTIONAL_BATCHES_MAX:
-                raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
-        return self._submit(held, operation, producer, refusal)
+        pipeline = self._active(partition).pipeline
+        pipeline.check_room()
+        return pipeline.submit(operation, producer, refusal, verification)
+
+    def begin_verification(self, partition: int, producer: Producer) -> VerificationGuard:
+        """Return the guard with which to verify a transaction before its first records are written here (KIP-890).
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
+        """
+        self._active(partition)
+        return self._log.begin_verification(self.topic, partition, producer)
 
     def end_transaction(
         self, partition: int, producer: Producer, marker: EndTransactionMarker, transaction_version: int = 0
@@ -394,16 +286,7 @@ class CoordinatorRuntime(Generic[S]):
         Raises:
             KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; through the future, what the log refuses.
         """
-        held = self._active(partition)
-        assert held.shard is not None
-        future: asyncio.Future[None] = self._running_loop().create_future()
-        batch = self._open_batch(held, producer, is_marker=True)
-        batch.marker = marker
-        batch.transaction_version = transaction_version
-        held.shard.replay_end_transaction(producer[0], marker.kind is ControlType.COMMIT)
-        held.next_offset += 1
-        self._wait_for(batch, _Waiter(future, None, None))
-        return future
+        return self._active(partition).pipeline.end_transaction(producer, marker, transaction_version)
 
     # -------------------------------------------------------------- internal
 
@@ -420,209 +303,36 @@ class CoordinatorRuntime(Generic[S]):
             raise CoordinatorLoadInProgressError()
         return held
 
-    def _submit(
-        self,
-        held: _Held[S],
-        operation: Callable[[S, int], Result[R]],
-        producer: Producer | None = None,
-        refusal: Callable[[KafkaError], R] | None = None,
-    ) -> asyncio.Future[R]:
-        assert held.shard is not None
-        result = operation(held.shard, self._clock.wall_ms())
-        future: asyncio.Future[R] = self._running_loop().create_future()
-        last = held.queue[-1] if held.queue else held.in_flight
-        if result.records:
-            self._gather(held, result, _Waiter(future, result.response, result.on_appended, refusal), producer)
-        elif result.barrier and last is not None:
-            self._wait_for(last, _Waiter(future, result.response, result.on_appended, refusal))
-        else:
-            if result.on_appended is not None:
-                result.on_appended(None)
-            future.set_result(result.response)
-        return future
-
-    def _gather(self, held: _Held[S], result: Result[Any], waiter: _Waiter, producer: Producer | None = None) -> None:
-        shard = held.shard
-        assert shard is not None
-        timestamp = self._clock.wall_ms()
-        encoded = [(record, *shard.encode(record)) for record in result.records]
-        total = sum(len(key) + (len(value) if value else 0) + _RECORD_OVERHEAD for _, key, value in encoded)
-        limit = self._config.batch_bytes_max
-        if result.atomic and total + _BATCH_OVERHEAD > limit:
-            waiter.complete(
-                RecordListTooLargeError(f"{total} bytes of records do not fit into a batch of {limit} bytes")
-            )
-            return
-        batch = self._open_batch(held, producer)
-        if batch.records and batch.size + total > limit:
-            batch = self._seal(held, producer)
-        for record, key, value in encoded:
-            size = len(key) + (len(value) if value else 0) + _RECORD_OVERHEAD
-            if batch.records and batch.size + size > limit:
-                batch = self._seal(held, producer)
-            batch.records.append(Record(len(batch.records), timestamp, key, value))
-            batch.size += size
-            if result.replay:
-                shard.replay(held.next_offset, NO_PRODUCER_ID if producer is None else producer[0], record)
-            held.next_offset += 1
-        self._wait_for(batch, waiter)
-        # What is full gains nothing by waiting for the end of the turn, in which thousands of members may join.
-        while len(held.queue) > 1 and held.in_flight is None:
-            self._append_next(held)
-
-    def _wait_for(self, batch: _Batch, waiter: _Waiter) -> None:
-        batch.add_waiter(waiter, self._running_loop(), self._config.append_timeout_ms)
-
-    def _open_batch(self, held: _Held[S], producer: Producer | None = None, *, is_marker: bool = False) -> _Batch:
-        """Return the batch that is gathering for this producer; make one, and see to its append, if there is none."""
-        if held.queue:
-            last = held.queue[-1]
-            if last.producer == producer and last.marker is None and not is_marker:
-                return last
-            return self._seal(held, producer)
-        batch = self._new_batch(held, producer)
-        if held.in_flight is None and not held.flush_scheduled:
-            held.flush_scheduled = True
-            linger_ms = self._config.append_linger_ms
-            if linger_ms > 0:
-                self._running_loop().call_later(linger_ms / 1000, self._flush, held)
-            else:
-                self._running_loop().call_soon(self._flush, held)
-        return batch
-
-    def _new_batch(self, held: _Held[S], producer: Producer | None) -> _Batch:
-        batch = _Batch(producer)
-        held.queue.append(batch)
-        return batch
-
-    def _seal(self, held: _Held[S], producer: Producer | None = None) -> _Batch:
-        """Close the batch that is gathering and start the next one."""
-        held.queue[-1].epoch = held.timeline.advance()
-        return self._new_batch(held, producer)
-
-    def _flush(self, held: _Held[S]) -> None:
-        held.flush_scheduled = False
-        if held.state is _State.ACTIVE and held.in_flight is None and held.queue:
-            self._append_next(held)
-
-    def _append_next(self, held: _Held[S]) -> None:
-        batch = held.queue.popleft()
-        if batch.epoch < 0:
-            batch.epoch = held.timeline.advance()
-        held.in_flight = batch
-        end_offset = self._log.end_offset(self.topic, held.partition)
-        try:
-            data = self._encode(held, batch)
-            appended = asyncio.ensure_future(
-                self._log.append(self.topic, held.partition, data, batch.transaction_version)
-            )
-        except Exception as error:
-            self._on_failed(held, batch, end_offset, error)
-            return
-        self.append_count += 1
-        self.record_count += len(batch.records)
-        if appended.done():
-            self._on_appended(held, batch, end_offset, appended)
-        else:
-            appended.add_done_callback(lambda future: self._on_appended(held, batch, end_offset, future))
-
-    def _encode(self, held: _Held[S], batch: _Batch) -> bytearray:
-        if batch.producer is None:
-            return build_batch(
-                batch.records,
-                base_offset=0,
-                leader_epoch=held.leader_epoch,
-                compression=self._config.compression,
-            )
-        producer_id, producer_epoch = batch.producer
-        if batch.marker is not None:
-            return end_transaction_marker(
-                batch.marker.kind,
-                batch.marker.coordinator_epoch,
-                timestamp_ms=self._clock.wall_ms(),
-                producer_id=producer_id,
-                producer_epoch=producer_epoch,
-                leader_epoch=held.leader_epoch,
-            )
-        return build_batch(
-            batch.records,
-            base_offset=0,
-            leader_epoch=held.leader_epoch,
-            compression=self._config.compression,
-            producer_id=producer_id,
-            producer_epoch=producer_epoch,
-            transactional=True,
-        )
-
-    def _on_appended(self, held: _Held[S], batch: _Batch, end_offset: int, appended: asyncio.Future[int]) -> None:
-        error = asyncio.CancelledError() if appended.cancelled() else appended.exception()
-        if held.state is not _State.ACTIVE or held.in_flight is not batch:
-            return
-        if error is not None:
-            self._on_failed(held, batch, end_offset, error)
-            return
-        held.in_flight = None
-        held.timeline.commit(batch.epoch)
-        batch.complete(None)
-        if held.state is _State.ACTIVE and held.queue and not held.flush_scheduled:
-            # Not at once: what the answers just given bring in this turn of the loop shares the append.
-            held.flush_scheduled = True
-            self._running_loop().call_soon(self._flush, held)
-
-    def _on_failed(self, held: _Held[S], batch: _Batch, end_offset: int, cause: BaseException) -> None:
-        if isinstance(cause, KafkaError | StorageError):
-            error = cause if isinstance(cause, KafkaError) else KafkaStorageError(str(cause))
-            logger.warning("%s-%d: append failed: %s", self.topic, held.partition, cause)
-        else:
-            error = UnknownServerError()
-            logger.error("%s-%d: append failed", self.topic, held.partition, exc_info=cause)
-        failed = [batch, *held.queue]
-        held.in_flight = None
-        held.queue.clear()
-        discarded = held.timeline.roll_back()
-        written = self._log.end_offset(self.topic, held.partition) != end_offset
-        held.next_offset = end_offset
-        for each in failed:
-            each.complete(error if each is batch or batch.producer is None else CoordinatorNotAvailableError())
-        if held.shard is not None:
-            held.shard.on_rolled_back(discarded, error)
-        if written and self._held.get(held.partition) is held:
-            logger.warning("%s-%d: the failed append reached the log; loading again", self.topic, held.partition)
-            del self._held[held.partition]
-            self._close(held)
-            self._load(held.partition, held.leader_epoch)
+    def _active_partitions(self) -> list[_Held[S]]:
+        return [held for held in self._held.values() if held.state is _State.ACTIVE]
 
     def _forget_topics(self, held: _Held[S], topics: Sequence[DeletedTopic]) -> None:
-        future = self._submit(held, lambda shard, now_ms: shard.on_topics_deleted(topics, now_ms))
+        future = held.pipeline.submit(lambda shard, now_ms: shard.on_topics_deleted(topics, now_ms))
         future.add_done_callback(_log_failed_deletion)
 
     def _on_timer(self, held: _Held[S], operation: TimerOperation) -> None:
         if held.state is not _State.ACTIVE:
             return
         try:
-            result = operation(self._clock.wall_ms())
-            if result.records:
-                self._gather(held, result, _Waiter(None, None, result.on_appended))
+            held.pipeline.write_unasked(operation(self._clock.wall_ms()))
         except Exception:
             logger.exception("%s-%d: a timer of the coordinator failed", self.topic, held.partition)
+
+    # ------------------------------------------------------ loading, unloading
 
     def _load(self, partition: int, leader_epoch: int) -> None:
         held: _Held[S] = _Held(partition, leader_epoch)
         held.timers = ShardTimers(self._running_loop(), lambda operation: self._on_timer(held, operation))
         held.shard = self._shard_factory(partition, held.timeline, held.timers)
+        held.load_task = self._running_loop().create_task(self._load_task(held))
         self._held[partition] = held
-        self._spawn(self._load_task(held))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(held.load_task)
+        held.load_task.add_done_callback(self._tasks.discard)
 
     async def _load_task(self, held: _Held[S]) -> None:
         def is_current() -> bool:
             return held.state is _State.LOADING
 
-        assert held.shard is not None
         try:
             summary = await load(
                 self._log,
@@ -634,15 +344,7 @@ class CoordinatorRuntime(Generic[S]):
             )
             if not is_current():
                 return
-            held.timeline.tracks = True
-            held.next_offset = summary.next_offset
-            held.state = _State.ACTIVE
-            held.shard.on_loaded(self._clock.wall_ms())
-            self.load_count += 1
-            if held.deleted_topics:
-                self._forget_topics(held, held.deleted_topics)
-        except asyncio.CancelledError:
-            raise
+            self._activate(held, summary.next_offset)
         except Exception:
             if held.state is not _State.CLOSED:
                 held.state = _State.FAILED
@@ -657,18 +359,46 @@ class CoordinatorRuntime(Generic[S]):
             )
         logger.debug("%s-%d: loaded %d records", self.topic, held.partition, summary.records)
 
-    def _close(self, held: _Held[S]) -> None:
+    def _activate(self, held: _Held[S], next_offset: int) -> None:
+        """The shard has replayed the log up to `next_offset`: it answers from now on."""
+        held.timeline.tracks = True
+        held.pipeline = AppendPipeline(
+            self.topic,
+            held.partition,
+            held.leader_epoch,
+            log=self._log,
+            shard=held.shard,
+            timeline=held.timeline,
+            next_offset=next_offset,
+            config=self._config,
+            clock=self._clock,
+            loop=self._running_loop(),
+            counts=self.counts,
+            on_broken=lambda: self._reload(held),
+        )
+        held.state = _State.ACTIVE
+        held.shard.on_loaded(self._clock.wall_ms())
+        self.load_count += 1
+        if held.deleted_topics:
+            self._forget_topics(held, held.deleted_topics)
+
+    def _reload(self, held: _Held[S]) -> None:
+        """Memory and log may disagree: only the log is right."""
+        if self._held.get(held.partition) is held:
+            logger.warning("%s-%d: loading again", self.topic, held.partition)
+            self._unload(held)
+            self._load(held.partition, held.leader_epoch)
+
+    def _unload(self, held: _Held[S]) -> None:
+        del self._held[held.partition]
         was_active = held.state is _State.ACTIVE
         held.state = _State.CLOSED
-        batches = [*([held.in_flight] if held.in_flight else ()), *held.queue]
-        held.in_flight = None
-        held.queue.clear()
-        for batch in batches:
-            batch.complete(NotCoordinatorError())
-        if was_active and held.shard is not None:
+        if was_active:
+            held.pipeline.close(NotCoordinatorError())
             held.shard.on_unloaded(self._clock.wall_ms())
-        if held.timers is not None:
-            held.timers.cancel_all()
+        else:
+            held.load_task.cancel()
+        held.timers.cancel_all()
 
 
 def _log_failed_deletion(future: asyncio.Future[Any]) -> None:

@@ -1,7 +1,7 @@
 """What the runtime and the state machines agree on: records, results, timers.
 
 A *shard* is the state machine of one partition of a coordinator's topic. It decides synchronously, from requests, timers
-and the time it is told; it knows neither the log nor the loop. An operation is a function `(shard, now_ms) -> Result`:
+and the time it is given; it knows neither the log nor the loop. An operation is a function `(shard, now_ms) -> Result`:
 the records to write and the response to give once they are committed. `replay(record)` is the only way records change the
 shard's durable state, live and after a restart alike.
 """
@@ -115,7 +115,7 @@ class Shard(Protocol):
         ...
 
     def on_unloaded(self, now_ms: int) -> None:
-        """This broker no longer leads the partition: answer whoever is parked."""
+        """This broker no longer leads the partition: answer the requests that are parked."""
         ...
 
     def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
@@ -127,7 +127,7 @@ class Shard(Protocol):
         ...
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
-        """The cluster is not what it was (only told once loaded: on loading, look at the whole image)."""
+        """The cluster has changed. Called only after loading; while loading, a shard looks at the whole image."""
         ...
 
 

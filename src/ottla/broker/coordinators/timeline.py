@@ -54,11 +54,14 @@ class Timeline:
             else:
                 del images[0]
 
-    def roll_back(self) -> list[Any]:
-        """Undo every change that is not committed, newest first. Returns the values that are no longer there."""
+    def roll_back(self, epoch: int = 0) -> list[Any]:
+        """Undo every uncommitted change of `epoch` and later ones, newest first; without it, all of them.
+
+        Returns the values that are no longer there.
+        """
         undo = self._undo
         discarded = []
-        while undo:
+        while undo and undo[-1][0] >= epoch:
             _, table, key = undo.pop()
             if key in table._values:
                 discarded.append(table._values[key])

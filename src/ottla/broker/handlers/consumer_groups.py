@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.consumer.describe import describe
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
-from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_TOLD, Heartbeat
+from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_GIVEN, Heartbeat
 from ottla.broker.coordinators.groups.consumer.member import LEAVE_EPOCH, LEAVE_STATIC_EPOCH
-from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
 from ottla.cluster.decisions.features import GROUP_VERSION
 from ottla.errors import (
     ErrorCode,
@@ -76,7 +75,7 @@ class ConsumerGroupsHandler:
         self, context: RequestContext, request: ConsumerGroupHeartbeatRequest
     ) -> ConsumerGroupHeartbeatResponse | Awaitable[ConsumerGroupHeartbeatResponse]:
         if not self._is_enabled():
-            return _refusal(error_for(ErrorCode.UNSUPPORTED_VERSION))
+            return _refused(error_for(ErrorCode.UNSUPPORTED_VERSION))
         try:
             self._validate(context.version, request)
             owned = request.topic_partitions
@@ -92,15 +91,15 @@ class ConsumerGroupsHandler:
                 server_assignor=request.server_assignor,
                 owned=None if owned is None else {each.topic_id: frozenset(each.partitions) for each in owned},
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             answer = self._runtime.write(
                 self._runtime.partition_for(request.group_id),
                 lambda shard, now_ms: shard.consumers.heartbeat(heartbeat, now_ms),
-                refusal=_refusal,
+                refusal=_refused,
             )
         except KafkaError as error:
-            return _refusal(error)
+            return _refused(error)
         return answer.result() if answer.done() else answer
 
     def _validate(self, version: int, request: ConsumerGroupHeartbeatRequest) -> None:
@@ -114,7 +113,7 @@ class ConsumerGroupsHandler:
         if request.rack_id is not None and not request.rack_id.strip():
             raise InvalidRequestError("RackId can't be empty.")
         if epoch == 0:
-            if request.rebalance_timeout_ms == NOT_TOLD:
+            if request.rebalance_timeout_ms == NOT_GIVEN:
                 raise InvalidRequestError("RebalanceTimeoutMs must be provided in first request.")
             if request.topic_partitions is None or request.topic_partitions:
                 raise InvalidRequestError("TopicPartitions must be empty when (re-)joining.")
@@ -137,33 +136,16 @@ class ConsumerGroupsHandler:
     def handle_consumer_group_describe(
         self, context: RequestContext, request: ConsumerGroupDescribeRequest
     ) -> ConsumerGroupDescribeResponse:
-        if not self._is_enabled():
-            return ConsumerGroupDescribeResponse(
-                groups=[
-                    DescribedGroup(group_id=group_id, error_code=ErrorCode.UNSUPPORTED_VERSION)
-                    for group_id in request.group_ids
-                ]
-            )
-        described = [self._describe(group_id) for group_id in request.group_ids]
-        if request.include_authorized_operations:
-            for group in described:
-                if group.error_code == ErrorCode.NONE:
-                    group.authorized_operations = GROUP_OPERATIONS
-        return ConsumerGroupDescribeResponse(groups=described)
-
-    def _describe(self, group_id: str) -> DescribedGroup:
-        if not group_id:
-            return DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
         image = self._image()
-        try:
-            return self._runtime.read(
-                self._runtime.partition_for(group_id),
-                lambda shard: describe(_committed(shard, group_id), self._config.consumer_assignors[0], image),
-            )
-        except GroupIdNotFoundError as error:
-            return DescribedGroup(group_id=group_id, error_code=error.code, error_message=error.message)
-        except KafkaError as error:
-            return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
+        groups = described_groups(
+            self._runtime,
+            request.group_ids,
+            DescribedGroup,
+            lambda shard, group_id: describe(_committed(shard, group_id), self._config.consumer_assignors[0], image),
+            is_enabled=self._is_enabled(),
+            include_operations=request.include_authorized_operations,
+        )
+        return ConsumerGroupDescribeResponse(groups=groups)
 
 
 def _committed(shard: GroupCoordinator, group_id: str) -> ConsumerGroup:
@@ -175,7 +157,5 @@ def _committed(shard: GroupCoordinator, group_id: str) -> ConsumerGroup:
     return group
 
 
-def _refusal(error: KafkaError) -> ConsumerGroupHeartbeatResponse:
-    code = client_error_code(error)
-    message = error.message if code == error.code else error_for(code).message
-    return ConsumerGroupHeartbeatResponse(error_code=code, error_message=message)
+def _refused(error: KafkaError) -> ConsumerGroupHeartbeatResponse:
+    return refused_heartbeat(error, ConsumerGroupHeartbeatResponse)

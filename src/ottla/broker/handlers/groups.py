@@ -22,8 +22,8 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
-from ottla.broker.coordinators.groups.classic.group import GroupState
-from ottla.broker.coordinators.groups.classic.membership import Join, Sync
+from ottla.broker.coordinators.groups.classic.requests import Join, Sync
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.errors import ErrorCode, GroupIdNotFoundError, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
@@ -196,7 +196,7 @@ class GroupsHandler:
             member_id=request.member_id,
             group_instance_id=request.group_instance_id,
             client_id=context.client_id or "",
-            client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+            client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
             session_timeout_ms=session_timeout_ms,
             rebalance_timeout_ms=session_timeout_ms if context.version == 0 else request.rebalance_timeout_ms,
             protocol_type=request.protocol_type,

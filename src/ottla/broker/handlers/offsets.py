@@ -15,7 +15,7 @@ part 2); v6 topic ids. The coordinator is asked each time, where Kafka takes an 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
@@ -26,6 +26,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.offset_commit import (
     OffsetCommitRequest,
+    OffsetCommitRequestTopic,
     OffsetCommitResponse,
     OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
@@ -49,14 +50,16 @@ from ottla.protocol.messages.offset_fetch import (
 )
 from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitRequest,
+    TxnOffsetCommitRequestTopic,
     TxnOffsetCommitResponse,
     TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
 )
+from ottla.storage.verification import UNCHECKED
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ottla.broker.context import Handler, RequestContext
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -65,6 +68,8 @@ if TYPE_CHECKING:
     from ottla.cluster.image import ClusterImage, TopicImage
 
 T = TypeVar("T")
+Topic = TypeVar("Topic")
+Row = TypeVar("Row", OffsetCommitResponsePartition, TxnOffsetCommitResponsePartition)
 
 _TOPIC_IDS: Final = 10
 _FETCH_BATCHED: Final = 8
@@ -100,48 +105,21 @@ class OffsetsHandler:
     # ----------------------------------------------------------------- commit
 
     async def handle_offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
-        image = self._image()
-        uses_ids = context.version >= _TOPIC_IDS
-        commits: list[PartitionCommit] = []
-        answers: list[OffsetCommitResponsePartition] = []
-        topics: list[OffsetCommitResponseTopic] = []
-        for topic in request.topics:
-            found = image.topic_by_id(topic.topic_id) if uses_ids else image.topics.get(topic.name)
-            refused = ErrorCode.UNKNOWN_TOPIC_ID if uses_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            rows: list[OffsetCommitResponsePartition] = []
-            for partition in topic.partitions:
-                index = partition.partition_index
-                row = OffsetCommitResponsePartition(partition_index=index)
-                rows.append(row)
-                if found is None:
-                    row.error_code = refused
-                elif not 0 <= index < len(found.partitions):
-                    row.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-                else:
-                    answers.append(row)
-                    commits.append(
-                        PartitionCommit(
-                            found.name,
-                            found.topic_id,
-                            index,
-                            partition.committed_offset,
-                            partition.committed_leader_epoch,
-                            partition.committed_metadata,
-                        )
-                    )
-            topics.append(
-                OffsetCommitResponseTopic(
-                    name=topic.name if found is None else found.name, topic_id=topic.topic_id, partitions=rows
-                )
-            )
-        if commits:
+        found = _resolve(
+            self._image(),
+            request.topics,
+            OffsetCommitResponsePartition,
+            OffsetCommitResponseTopic,
+            uses_ids=context.version >= _TOPIC_IDS,
+        )
+        if found.commits:
             commit = Commit(
                 group_id=request.group_id,
                 generation_id=request.generation_id_or_member_epoch,
                 member_id=request.member_id,
                 group_instance_id=request.group_instance_id,
                 retention_ms=request.retention_time_ms,
-                partitions=commits,
+                partitions=found.commits,
                 version=context.version,
             )
             try:
@@ -150,52 +128,28 @@ class OffsetsHandler:
                     lambda shard, now_ms: shard.commit_offsets(commit, now_ms),
                 )
             except KafkaError as error:
-                codes = [client_error_code(error)] * len(answers)
-            for row, code in zip(answers, codes, strict=True):
+                codes = [client_error_code(error)] * len(found.rows)
+            for row, code in zip(found.rows, codes, strict=True):
                 row.error_code = code
-        return OffsetCommitResponse(topics=topics)
+        return OffsetCommitResponse(topics=found.topics)
 
     async def handle_txn_offset_commit(
         self, context: RequestContext, request: TxnOffsetCommitRequest
     ) -> TxnOffsetCommitResponse:
-        image = self._image()
-        uses_ids = context.version >= _TXN_TOPIC_IDS
-        commits: list[PartitionCommit] = []
-        answers: list[TxnOffsetCommitResponsePartition] = []
-        topics: list[TxnOffsetCommitResponseTopic] = []
-        for topic in request.topics:
-            found = image.topic_by_id(topic.topic_id) if uses_ids else image.topics.get(topic.name)
-            refused = ErrorCode.UNKNOWN_TOPIC_ID if uses_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            rows: list[TxnOffsetCommitResponsePartition] = []
-            for partition in topic.partitions:
-                index = partition.partition_index
-                row = TxnOffsetCommitResponsePartition(partition_index=index)
-                rows.append(row)
-                if found is None:
-                    row.error_code = refused
-                elif not 0 <= index < len(found.partitions):
-                    row.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-                else:
-                    answers.append(row)
-                    commits.append(
-                        PartitionCommit(
-                            found.name,
-                            found.topic_id,
-                            index,
-                            partition.committed_offset,
-                            partition.committed_leader_epoch,
-                            partition.committed_metadata,
-                        )
-                    )
-            name = topic.name if found is None else found.name
-            topics.append(TxnOffsetCommitResponseTopic(name=name, topic_id=topic.topic_id, partitions=rows))
-        if commits:
-            codes = await self._commit_in_transaction(context.version, request, commits)
-            for row, code in zip(answers, codes, strict=True):
+        found = _resolve(
+            self._image(),
+            request.topics,
+            TxnOffsetCommitResponsePartition,
+            TxnOffsetCommitResponseTopic,
+            uses_ids=context.version >= _TXN_TOPIC_IDS,
+        )
+        if found.commits:
+            codes = await self._commit_in_transaction(context.version, request, found.commits)
+            for row, code in zip(found.rows, codes, strict=True):
                 if code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS and context.version < _TXN_LOADING_KNOWN:
                     code = ErrorCode.COORDINATOR_NOT_AVAILABLE  # producers before 2.0 crash (KAFKA-7296)
                 row.error_code = code
-        return TxnOffsetCommitResponse(topics=topics)
+        return TxnOffsetCommitResponse(topics=found.topics)
 
     async def _commit_in_transaction(
         self, version: int, request: TxnOffsetCommitRequest, commits: list[PartitionCommit]
@@ -204,12 +158,22 @@ class OffsetsHandler:
             return [ErrorCode.INVALID_GROUP_ID] * len(commits)
         partition = self._runtime.partition_for(request.group_id)
         adds = version >= _TXN_ADDS_PARTITION
+        producer = (request.producer_id, request.producer_epoch)
+        verification = UNCHECKED
         if not self._gate.is_open(adds=adds):
-            place = TopicPartition(GROUP_METADATA_TOPIC, partition)
-            said = await self._gate.admit(
-                request.transactional_id, request.producer_id, request.producer_epoch, [place], adds=adds
-            )
-            code = data_error_code(said[place], is_abortable_known=version >= _TXN_ABORTABLE_KNOWN)
+            topic_partition = TopicPartition(GROUP_METADATA_TOPIC, partition)
+            try:
+                admissions = await self._gate.admit(
+                    request.transactional_id,
+                    *producer,
+                    [topic_partition],
+                    adds=adds,
+                    begin=lambda _topic_partition: self._runtime.begin_verification(partition, producer),
+                )
+            except KafkaError as error:
+                return [client_error_code(error)] * len(commits)
+            admitted, verification = admissions[topic_partition]
+            code = data_error_code(admitted, is_abortable_known=version >= _TXN_ABORTABLE_KNOWN)
             if code:
                 return [code] * len(commits)
         commit = Commit(
@@ -225,7 +189,8 @@ class OffsetsHandler:
             return await self._runtime.write(
                 partition,
                 lambda shard, now_ms: shard.commit_offsets_in_transaction(commit, now_ms),
-                producer=(request.producer_id, request.producer_epoch),
+                producer=producer,
+                verification=verification,
             )
         except KafkaError as error:
             return [client_error_code(error)] * len(commits)
@@ -412,3 +377,50 @@ def _row(partition: int, fetched: FetchedOffset) -> OffsetFetchResponsePartition
         metadata=fetched.metadata,
         error_code=fetched.error_code,
     )
+
+
+class _Resolved(NamedTuple, Generic[Topic, Row]):
+    """What a request commits: the answer's topics, and, side by side, what is committed and the rows that answer it."""
+
+    topics: list[Topic]
+    commits: list[PartitionCommit]
+    rows: list[Row]
+
+
+def _resolve(
+    image: ClusterImage,
+    asked: Sequence[OffsetCommitRequestTopic | TxnOffsetCommitRequestTopic],
+    row_class: Callable[..., Row],
+    topic_class: Callable[..., Topic],
+    *,
+    uses_ids: bool,
+) -> _Resolved[Topic, Row]:
+    """Look the partitions of a commit up; the rows of those that do not exist say so, the others are still to be answered."""
+    unknown = ErrorCode.UNKNOWN_TOPIC_ID if uses_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    resolved: _Resolved[Topic, Row] = _Resolved([], [], [])
+    for topic in asked:
+        found = image.topic_by_id(topic.topic_id) if uses_ids else image.topics.get(topic.name)
+        rows: list[Row] = []
+        for partition in topic.partitions:
+            index = partition.partition_index
+            if found is None:
+                rows.append(row_class(partition_index=index, error_code=unknown))
+            elif not 0 <= index < len(found.partitions):
+                rows.append(row_class(partition_index=index, error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+            else:
+                row = row_class(partition_index=index)
+                rows.append(row)
+                resolved.rows.append(row)
+                resolved.commits.append(
+                    PartitionCommit(
+                        found.name,
+                        found.topic_id,
+                        index,
+                        partition.committed_offset,
+                        partition.committed_leader_epoch,
+                        partition.committed_metadata,
+                    )
+                )
+        name = topic.name if found is None else found.name
+        resolved.topics.append(topic_class(name=name, topic_id=topic.topic_id, partitions=rows))
+    return resolved

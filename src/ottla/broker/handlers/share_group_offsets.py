@@ -1,6 +1,6 @@
 """DescribeShareGroupOffsets (90, versions 0-1), AlterShareGroupOffsets (91, 0), DeleteShareGroupOffsets (92, 0).
 
-What a share group's administrators ask (KIP-932). Describe v1 tells the lag (KIP-1226): records after the start offset that
+What a share group's administrators ask (KIP-932). Describe v1 has the lag (KIP-1226): records after the start offset that
 will still be delivered. Where nothing is known the start offset is -1, which is no error: so it is for a topic or a group
 that does not exist. Alter and delete want a group without members; altering makes the group if need be.
 """
@@ -152,13 +152,13 @@ class ShareGroupOffsetsHandler:
             return _alter_error(ErrorCode.INVALID_GROUP_ID)
         if not request.topics:
             return alter.AlterShareGroupOffsetsResponse()
-        wishes = [
+        changes = [
             NewOffset(topic.topic_name, asked.partition_index, asked.start_offset)
             for topic in request.topics
             for asked in topic.partitions
         ]
         try:
-            codes, results = await self._states.alter_offsets(group_id, wishes)
+            codes, results = await self._states.alter_offsets(group_id, changes)
         except KafkaError as error:
             code = client_error_code(error)
             return _alter_error(code, error.message if code == error.code else None)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.describe import describe
 from ottla.broker.coordinators.groups.share.family import Heartbeat
 from ottla.broker.coordinators.groups.share.member import JOIN_EPOCH, LEAVE_EPOCH
-from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
 from ottla.cluster.decisions.features import SHARE_VERSION
-from ottla.errors import ErrorCode, GroupIdNotFoundError, InvalidRequestError, KafkaError, error_for
+from ottla.errors import ErrorCode, InvalidRequestError, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.share_group_describe import (
     DescribedGroup,
@@ -72,16 +71,14 @@ class ShareGroupsHandler:
                 rack_id=request.rack_id,
                 topic_names=request.subscribed_topic_names,
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, and so in everybody's tools
+                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             result = await self._runtime.write(
                 self._runtime.partition_for(request.group_id),
                 lambda shard, now_ms: shard.shares.heartbeat(heartbeat, now_ms),
             )
         except KafkaError as error:
-            code = client_error_code(error)
-            message = error.message if code == error.code else error_for(code).message
-            return ShareGroupHeartbeatResponse(error_code=code, error_message=message)
+            return refused_heartbeat(error, ShareGroupHeartbeatResponse)
         if result.to_initialize is not None:
             self._states.initialize_soon(result.to_initialize)
         return result.response
@@ -89,31 +86,16 @@ class ShareGroupsHandler:
     def handle_share_group_describe(
         self, context: RequestContext, request: ShareGroupDescribeRequest
     ) -> ShareGroupDescribeResponse:
-        if not self._is_enabled():
-            code = ErrorCode.UNSUPPORTED_VERSION
-            return ShareGroupDescribeResponse(
-                groups=[DescribedGroup(group_id=group_id, error_code=code) for group_id in request.group_ids]
-            )
-        described = [self._describe(group_id) for group_id in request.group_ids]
-        if request.include_authorized_operations:
-            for group in described:
-                if group.error_code == ErrorCode.NONE:
-                    group.authorized_operations = GROUP_OPERATIONS
-        return ShareGroupDescribeResponse(groups=described)
-
-    def _describe(self, group_id: str) -> DescribedGroup:
-        if not group_id:
-            return DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
         image = self._image()
-        try:
-            return self._runtime.read(
-                self._runtime.partition_for(group_id),
-                lambda shard: describe(shard.shares.committed_group(group_id), image),
-            )
-        except GroupIdNotFoundError as error:
-            return DescribedGroup(group_id=group_id, error_code=error.code, error_message=error.message)
-        except KafkaError as error:
-            return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
+        groups = described_groups(
+            self._runtime,
+            request.group_ids,
+            DescribedGroup,
+            lambda shard, group_id: describe(shard.shares.committed_group(group_id), image),
+            is_enabled=self._is_enabled(),
+            include_operations=request.include_authorized_operations,
+        )
+        return ShareGroupDescribeResponse(groups=groups)
 
 
 def _validate(request: ShareGroupHeartbeatRequest) -> None:

@@ -9,12 +9,12 @@ nothing at all, and every partition is decided on its own.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.batches import StateBatch
-from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Write
-from ottla.broker.coordinators.share.records import ShareKey
+from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Summary, Write
+from ottla.broker.coordinators.share.records import ShareKey, ShareState
 from ottla.errors import KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import (
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 
-R = TypeVar("R")
+Found = TypeVar("Found")
 Row = TypeVar("Row")
+Topic = TypeVar("Topic")
 
 
 class ShareStateHandlers:
@@ -62,63 +63,46 @@ class ShareStateHandlers:
     async def handle_initialize(
         self, context: RequestContext, request: initialize.InitializeShareGroupStateRequest
     ) -> initialize.InitializeShareGroupStateResponse:
-        async def one(topic_id: bytes, asked: initialize.PartitionData) -> initialize.PartitionResult:
-            row = initialize.PartitionResult(partition=asked.partition)
-            key = ShareKey(request.group_id, topic_id, asked.partition)
-            await _ask(
-                row,
-                lambda: self._runtime.write(
-                    self._partition(key),
-                    lambda shard, now_ms: shard.initialize(key, asked.state_epoch, asked.start_offset, now_ms),
-                ),
+        def ask(key: ShareKey, asked: initialize.PartitionData) -> Awaitable[None]:
+            return self._runtime.write(
+                self._partition(key),
+                lambda shard, now_ms: shard.initialize(key, asked.state_epoch, asked.start_offset, now_ms),
             )
-            return row
 
         return initialize.InitializeShareGroupStateResponse(
-            results=[
-                initialize.InitializeStateResult(topic_id=topic_id, partitions=rows)
-                for topic_id, rows in await _answers(request, one, allows_gaps=True)
-            ]
+            results=await _results(
+                request, ask, initialize.PartitionResult, initialize.InitializeStateResult, allows_gaps=True
+            )
         )
 
     async def handle_read(
         self, context: RequestContext, request: read.ReadShareGroupStateRequest
     ) -> read.ReadShareGroupStateResponse:
-        async def one(topic_id: bytes, asked: read.PartitionData) -> read.PartitionResult:
-            row = read.PartitionResult(partition=asked.partition)
-            key = ShareKey(request.group_id, topic_id, asked.partition)
-            found = await _ask(
-                row,
-                lambda: self._runtime.write(
-                    self._partition(key), lambda shard, now_ms: shard.read(key, asked.leader_epoch, now_ms)
-                ),
+        def ask(key: ShareKey, asked: read.PartitionData) -> Awaitable[ShareState]:
+            return self._runtime.write(
+                self._partition(key), lambda shard, now_ms: shard.read(key, asked.leader_epoch, now_ms)
             )
-            if found is not None:
-                row.state_epoch, row.start_offset = found.state_epoch, found.start_offset
-                row.state_batches = [
-                    read.StateBatch(
-                        first_offset=batch.first,
-                        last_offset=batch.last,
-                        delivery_state=batch.state,
-                        delivery_count=batch.deliveries,
-                    )
-                    for batch in found.batches
-                ]
-            return row
+
+        def fill(row: read.PartitionResult, found: ShareState) -> None:
+            row.state_epoch, row.start_offset = found.state_epoch, found.start_offset
+            row.state_batches = [
+                read.StateBatch(
+                    first_offset=batch.first,
+                    last_offset=batch.last,
+                    delivery_state=batch.state,
+                    delivery_count=batch.deliveries,
+                )
+                for batch in found.batches
+            ]
 
         return read.ReadShareGroupStateResponse(
-            results=[
-                read.ReadStateResult(topic_id=topic_id, partitions=rows)
-                for topic_id, rows in await _answers(request, one)
-            ]
+            results=await _results(request, ask, read.PartitionResult, read.ReadStateResult, fill)
         )
 
     async def handle_write(
         self, context: RequestContext, request: write.WriteShareGroupStateRequest
     ) -> write.WriteShareGroupStateResponse:
-        async def one(topic_id: bytes, asked: write.PartitionData) -> write.PartitionResult:
-            row = write.PartitionResult(partition=asked.partition)
-            key = ShareKey(request.group_id, topic_id, asked.partition)
+        def ask(key: ShareKey, asked: write.PartitionData) -> Awaitable[None]:
             wanted = Write(
                 asked.state_epoch,
                 asked.leader_epoch,
@@ -129,86 +113,76 @@ class ShareStateHandlers:
                     for batch in asked.state_batches
                 ],
             )
-            await _ask(
-                row,
-                lambda: self._runtime.write(
-                    self._partition(key), lambda shard, now_ms: shard.write(key, wanted, now_ms)
-                ),
-            )
-            return row
+            return self._runtime.write(self._partition(key), lambda shard, now_ms: shard.write(key, wanted, now_ms))
 
         return write.WriteShareGroupStateResponse(
-            results=[
-                write.WriteStateResult(topic_id=topic_id, partitions=rows)
-                for topic_id, rows in await _answers(request, one)
-            ]
+            results=await _results(request, ask, write.PartitionResult, write.WriteStateResult)
         )
 
     async def handle_delete(
         self, context: RequestContext, request: delete.DeleteShareGroupStateRequest
     ) -> delete.DeleteShareGroupStateResponse:
-        async def one(topic_id: bytes, asked: delete.PartitionData) -> delete.PartitionResult:
-            row = delete.PartitionResult(partition=asked.partition)
-            key = ShareKey(request.group_id, topic_id, asked.partition)
-            await _ask(row, lambda: self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key)))
-            return row
+        def ask(key: ShareKey, asked: delete.PartitionData) -> Awaitable[None]:
+            return self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key))
 
         return delete.DeleteShareGroupStateResponse(
-            results=[
-                delete.DeleteStateResult(topic_id=topic_id, partitions=rows)
-                for topic_id, rows in await _answers(request, one)
-            ]
+            results=await _results(request, ask, delete.PartitionResult, delete.DeleteStateResult)
         )
 
     async def handle_read_summary(
         self, context: RequestContext, request: summary.ReadShareGroupStateSummaryRequest
     ) -> summary.ReadShareGroupStateSummaryResponse:
-        async def one(topic_id: bytes, asked: summary.PartitionData) -> summary.PartitionResult:
-            row = summary.PartitionResult(partition=asked.partition)
-            key = ShareKey(request.group_id, topic_id, asked.partition)
+        async def ask(key: ShareKey, asked: summary.PartitionData) -> Summary:
+            return self._runtime.read(self._partition(key), lambda shard: shard.summarize(key))
 
-            async def ask() -> Any:
-                return self._runtime.read(self._partition(key), lambda shard: shard.summarize(key))
-
-            found = await _ask(row, ask)
-            if found is not None:
-                row.state_epoch, row.leader_epoch = found.state_epoch, found.leader_epoch
-                row.start_offset, row.delivery_complete_count = found.start_offset, found.delivery_complete_count
-            return row
+        def fill(row: summary.PartitionResult, found: Summary) -> None:
+            row.state_epoch, row.leader_epoch = found.state_epoch, found.leader_epoch
+            row.start_offset, row.delivery_complete_count = found.start_offset, found.delivery_complete_count
 
         return summary.ReadShareGroupStateSummaryResponse(
-            results=[
-                summary.ReadStateSummaryResult(topic_id=topic_id, partitions=rows)
-                for topic_id, rows in await _answers(request, one)
-            ]
+            results=await _results(request, ask, summary.PartitionResult, summary.ReadStateSummaryResult, fill)
         )
 
     def _partition(self, key: ShareKey) -> int:
         return self._runtime.partition_for(key.coordinator_key)
 
 
-async def _answers(
-    request: Any, one: Callable[[bytes, Any], Awaitable[Row]], *, allows_gaps: bool = False
-) -> list[tuple[bytes, list[Row]]]:
-    """Ask about every partition, with `one`; of two answers about the same partition the last counts.
+async def _results(
+    request: Any,
+    ask: Callable[[ShareKey, Any], Awaitable[Found]],
+    row_class: Callable[..., Row],
+    topic_class: Callable[..., Topic],
+    fill: Callable[[Row, Found], None] | None = None,
+    *,
+    allows_gaps: bool = False,
+) -> list[Topic]:
+    """Ask the coordinator about every partition; of two answers about the same partition the last counts.
 
     There are no answers if a part of the request is missing; with `allows_gaps` topics may have no partitions.
+
+    Args:
+        ask: sends the question about one partition to the coordinator.
+        row_class, topic_class: make the answer about a partition, and about a topic.
+        fill: puts what the coordinator found into the answer about a partition.
     """
     if not request.group_id or not (allows_gaps or all(topic.partitions for topic in request.topics)):
         return []
-    asked = [(topic.topic_id, row) for topic in request.topics for row in topic.partitions]
-    rows = await asyncio.gather(*(one(topic_id, row) for topic_id, row in asked))
-    found: dict[bytes, dict[int, Row]] = {}
-    for (topic_id, question), row in zip(asked, rows, strict=True):
-        found.setdefault(topic_id, {})[question.partition] = row
-    return [(topic_id, list(by_partition.values())) for topic_id, by_partition in found.items()]
 
+    async def answer(topic_id: bytes, asked: Any) -> Row:
+        row: Any = row_class(partition=asked.partition)
+        try:
+            found = await ask(ShareKey(request.group_id, topic_id, asked.partition), asked)
+        except KafkaError as error:
+            is_own = isinstance(error, SharePartitionNotFoundError)
+            row.error_code, row.error_message = error.code if is_own else client_error_code(error), error.message
+        else:
+            if fill is not None:
+                fill(row, found)
+        return cast(Row, row)
 
-async def _ask(row: Any, ask: Callable[[], Awaitable[R]]) -> R | None:
-    """Return what the coordinator says, or note in `row` why it says nothing."""
-    try:
-        return await ask()
-    except KafkaError as error:
-        is_own = isinstance(error, SharePartitionNotFoundError)
-        row.error_code, row.error_message = error.code if is_own else client_error_code(error), error.message
-        return None
+    questions = [(topic.topic_id, row) for topic in request.topics for row in topic.partitions]
+    rows = await asyncio.gather(*(answer(topic_id, asked) for topic_id, asked in questions))
+    by_topic: dict[bytes, dict[int, Row]] = {}
+    for (topic_id, asked), row in zip(questions, rows, strict=True):
+        by_topic.setdefault(topic_id, {})[asked.partition] = row
+    return [topic_class(topic_id=topic_id, partitions=list(found.values())) for topic_id, found in by_topic.items()]

@@ -1,6 +1,6 @@
 """Streams groups (KIP-1071): StreamsGroupHeartbeat 0-1, StreamsGroupDescribe 0-1, StreamsGroupTopologyDescriptionUpdate 0.
 
-StreamsGroupHeartbeat: v1 has acceptable_recovery_lag, and tells of client tags that are missing. Internal topics that the
+StreamsGroupHeartbeat: v1 has acceptable_recovery_lag, and names client tags that are missing. Internal topics that the
 group lacks are made before the answer goes out, where Apache Kafka makes them beside it; what could not be made is said in
 the status either way. StreamsGroupDescribe: v1 topology descriptions and the assignor's name.
 StreamsGroupTopologyDescriptionUpdate hands a description to a plug-in in Java; without one Kafka answers
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.streams.checks import check_request
 from ottla.broker.coordinators.groups.streams.heartbeat import Beat
 from ottla.broker.coordinators.groups.streams.internal_topics import StatusCode
 from ottla.broker.coordinators.groups.streams.topology import InternalTopic
-from ottla.broker.handlers.groups import GROUP_OPERATIONS
+from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.features import STREAMS_VERSION
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -100,16 +99,14 @@ class StreamsGroupsHandler:
             partition = self._runtime.partition_for(request.group_id)
             result = await self._runtime.write(partition, lambda shard, now_ms: shard.streams.heartbeat(beat, now_ms))
         except KafkaError as error:
-            code = client_error_code(error)
-            message = error.message if code == error.code else error_for(code).message
-            return StreamsGroupHeartbeatResponse(error_code=code, error_message=message)
+            return refused_heartbeat(error, StreamsGroupHeartbeatResponse)
         if result.to_create:
             await self._make(result.to_create, result.response)
         return result.response
 
     async def _make(self, topics: Sequence[InternalTopic], response: StreamsGroupHeartbeatResponse) -> None:
         """Make internal topics; say in the answer which could not be made."""
-        wishes = [
+        new_topics = [
             NewTopic(
                 name=topic.name,
                 num_partitions=topic.partitions,
@@ -119,7 +116,7 @@ class StreamsGroupsHandler:
             for topic in topics
         ]
         try:
-            results = await self._create_topics(wishes)
+            results = await self._create_topics(new_topics)
         except KafkaError as error:
             results = [TopicResult(name=topic.name, error=error.code, message=error.message) for topic in topics]
         failed = [
@@ -137,31 +134,19 @@ class StreamsGroupsHandler:
     def handle_describe(
         self, context: RequestContext, request: StreamsGroupDescribeRequest
     ) -> StreamsGroupDescribeResponse:
-        if not self._is_enabled():
-            code = ErrorCode.UNSUPPORTED_VERSION
-            return StreamsGroupDescribeResponse(
-                groups=[DescribedGroup(group_id=group_id, error_code=code) for group_id in request.group_ids]
-            )
-        groups = [self._describe(group_id) for group_id in request.group_ids]
-        for group in groups:
-            if group.error_code == ErrorCode.NONE:
-                if request.include_authorized_operations:
-                    group.authorized_operations = GROUP_OPERATIONS
-                if request.include_topology_description:
+        groups = described_groups(
+            self._runtime,
+            request.group_ids,
+            DescribedGroup,
+            lambda shard, group_id: shard.streams.describe(group_id),
+            is_enabled=self._is_enabled(),
+            include_operations=request.include_authorized_operations,
+        )
+        if request.include_topology_description:
+            for group in groups:
+                if group.error_code == ErrorCode.NONE:
                     group.topology_description_status = _NO_DESCRIPTION
         return StreamsGroupDescribeResponse(groups=groups)
-
-    def _describe(self, group_id: str) -> DescribedGroup:
-        if not group_id:
-            return DescribedGroup(group_id="", error_code=ErrorCode.INVALID_GROUP_ID)
-        try:
-            return self._runtime.read(
-                self._runtime.partition_for(group_id), lambda shard: shard.streams.describe(group_id)
-            )
-        except KafkaError as error:
-            code = client_error_code(error)
-            message = error.message if code == ErrorCode.GROUP_ID_NOT_FOUND else None
-            return DescribedGroup(group_id=group_id, error_code=code, error_message=message)
 
     def handle_topology_description_update(
         self, context: RequestContext, request: StreamsGroupTopologyDescriptionUpdateRequest

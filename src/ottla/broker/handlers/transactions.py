@@ -112,20 +112,23 @@ class TransactionsHandler:
         return AddPartitionsToTxnResponse(results_by_topic_v3_and_below=result.topic_results)
 
     async def _add(self, version: int, request: AddPartitionsToTxnTransaction) -> AddPartitionsToTxnResult:
-        places = [TopicPartition(topic.name, index) for topic in request.topics for index in topic.partitions]
+        topic_partitions = [TopicPartition(topic.name, index) for topic in request.topics for index in topic.partitions]
         known = self._image().topics
         missing = {
-            place
-            for place in places
-            if place.topic not in known or not 0 <= place.partition < len(known[place.topic].partitions)
+            topic_partition
+            for topic_partition in topic_partitions
+            if topic_partition.topic not in known
+            or not 0 <= topic_partition.partition < len(known[topic_partition.topic].partitions)
         }
         if missing:
             codes = [
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if place in missing else ErrorCode.OPERATION_NOT_ATTEMPTED
-                for place in places
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                if topic_partition in missing
+                else ErrorCode.OPERATION_NOT_ATTEMPTED
+                for topic_partition in topic_partitions
             ]
         else:
-            codes = await self._add_or_verify(version, request, places)
+            codes = await self._add_or_verify(version, request, topic_partitions)
         found = iter(codes)
         return AddPartitionsToTxnResult(
             transactional_id=request.transactional_id,
@@ -142,7 +145,7 @@ class TransactionsHandler:
         )
 
     async def _add_or_verify(
-        self, version: int, request: AddPartitionsToTxnTransaction, places: list[TopicPartition]
+        self, version: int, request: AddPartitionsToTxnTransaction, topic_partitions: list[TopicPartition]
     ) -> list[ErrorCode]:
         transactional_id, producer_id, epoch = request.transactional_id, request.producer_id, request.producer_epoch
         partition = self._runtime.partition_for(transactional_id)
@@ -150,31 +153,33 @@ class TransactionsHandler:
         client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
         try:
             if request.verify_only:
-                return self._runtime.run(
+                return await self._runtime.write(
                     partition,
-                    lambda shard, _now_ms: shard.verify_partitions(transactional_id, producer_id, epoch, places),
+                    lambda shard, _now_ms: shard.verify_partitions(
+                        transactional_id, producer_id, epoch, topic_partitions
+                    ),
                 )
             await self._runtime.write(
                 partition,
                 lambda shard, now_ms: shard.add_partitions(
-                    transactional_id, producer_id, epoch, places, client_version, now_ms
+                    transactional_id, producer_id, epoch, topic_partitions, client_version, now_ms
                 ),
             )
         except UnsupportedVersionError:
             raise  # of the request, not of a partition: no partition could be added at this level of transaction.version
         except KafkaError as error:
-            return [_client_code(error, version)] * len(places)
-        return [ErrorCode.NONE] * len(places)
+            return [_client_code(error, version)] * len(topic_partitions)
+        return [ErrorCode.NONE] * len(topic_partitions)
 
     async def handle_add_offsets_to_txn(
         self, context: RequestContext, request: AddOffsetsToTxnRequest
     ) -> AddOffsetsToTxnResponse:
-        place = TopicPartition(GROUP_METADATA_TOPIC, self._groups.partition_for(request.group_id))
+        topic_partition = TopicPartition(GROUP_METADATA_TOPIC, self._groups.partition_for(request.group_id))
         try:
             await self._runtime.write(
                 self._runtime.partition_for(request.transactional_id),
                 lambda shard, now_ms: shard.add_partitions(
-                    request.transactional_id, request.producer_id, request.producer_epoch, [place], 0, now_ms
+                    request.transactional_id, request.producer_id, request.producer_epoch, [topic_partition], 0, now_ms
                 ),
             )
         except KafkaError as error:

@@ -26,8 +26,8 @@ class Bounded(NamedTuple):
 
     def of(self, overrides: Mapping[str, str]) -> int:
         """Return what holds for a group with these overrides. Bounds may have changed since they were set."""
-        told = overrides.get(self.group_key)
-        return self.value if told is None else min(max(int(told), self.lowest), self.highest)
+        given = overrides.get(self.group_key)
+        return self.value if given is None else min(max(int(given), self.lowest), self.highest)
 
 
 class MigrationPolicy(Enum):

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.coordinators.groups import records
 from ottla.broker.coordinators.groups.background import Background
-from ottla.broker.coordinators.groups.classic.group import ClassicGroup, GroupState, RespondJoin, RespondSync
-from ottla.broker.coordinators.groups.classic.membership import Join, Membership, Sync
+from ottla.broker.coordinators.groups.classic.group import ClassicGroup
+from ottla.broker.coordinators.groups.classic.member import RespondJoin, RespondSync
+from ottla.broker.coordinators.groups.classic.membership import Membership
+from ottla.broker.coordinators.groups.classic.requests import Join, Sync
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.consumer.classic_members import ClassicMembers
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import ConsumerGroups
@@ -74,7 +77,7 @@ class Commit(NamedTuple):
     version: int = 10
 
     @property
-    def tells_unknown_group(self) -> bool:
+    def knows_unknown_group(self) -> bool:
         """v9+: a group that does not exist is GROUP_ID_NOT_FOUND, not ILLEGAL_GENERATION."""
         return self.version >= 9
 
@@ -99,7 +102,7 @@ class GroupCoordinator:
         timers: Timers,
         *,
         config: GroupConfig,
-        dice: random.Random,
+        random: random.Random,
         image: Callable[[], ClusterImage] = lambda: _NO_IMAGE,
         run_background: RunBackground = run_inline,
         may_expire: Callable[[], bool] = lambda: True,
@@ -117,11 +120,11 @@ class GroupCoordinator:
             timeline=timeline,
             timers=timers,
             config=config,
-            dice=dice,
+            random=random,
             image=image,
             background=Background(timers, run_background),
         )
-        self.membership = Membership(self.groups, timers=timers, config=config, dice=dice)
+        self.membership = Membership(self.groups, timers=timers, config=config, random=random)
         self.consumers = ConsumerGroups(self.parts, self.membership)
         self._classic_members = ClassicMembers(self.consumers)
         self.shares = ShareGroups(self.parts)
@@ -196,7 +199,7 @@ class GroupCoordinator:
         group = self.groups.get(request.group_id)
         if group is None:
             if request.generation_id >= 0:
-                if request.tells_unknown_group:
+                if request.knows_unknown_group:
                     raise GroupIdNotFoundError(f"Group {request.group_id} not found.")
                 raise IllegalGenerationError()
         else:
@@ -284,7 +287,7 @@ class GroupCoordinator:
         return Result(None, written, atomic=False)
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
-        """Tell every type of groups what has changed."""
+        """Let every type of groups follow what has changed."""
         written: list[CoordinatorRecord] = []
         for family in self._families.values():
             written += family.on_image(image, delta, now_ms)
@@ -311,7 +314,7 @@ class GroupCoordinator:
     def describe_group(self, group_id: str) -> DescribedGroup:
         """Return what DescribeGroups says of a committed group.
 
-        Protocol and members' metadata are told only of a Stable group.
+        Protocol and members' metadata are given only for a Stable group.
 
         Raises:
             GroupIdNotFoundError: there is no such group, or it is no classic one.
@@ -371,7 +374,7 @@ class GroupCoordinator:
     def expire(self, now_ms: int) -> Result[None]:
         """Let expired offsets go, and groups that have neither members nor offsets."""
         written: list[CoordinatorRecord] = []
-        # What Apache Kafka wrote is kept until somebody says that our settings are meant for it, too.
+        # What Apache Kafka wrote is kept until the operator confirms that our settings are meant for it, too.
         for group in self.groups.values() if self._may_expire() else ():
             expired, nothing_left = self.offsets.expire(group, now_ms)
             written += expired
@@ -388,11 +391,8 @@ class GroupCoordinator:
 
     # ----------------------------------------------------------- shard's part
 
-    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-        return records.encode(record)
-
-    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-        return records.decode(key, value)
+    encode = staticmethod(records.encode)
+    decode = staticmethod(records.decode)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
         """Apply a record to the durable state. Types that no family knows yet are left alone."""
@@ -436,7 +436,7 @@ class GroupCoordinator:
         self._schedule_expiration()
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Answer everybody who waits."""
+        """Answer every parked request."""
         for family in self._families.values():
             family.on_unloaded(now_ms)
 

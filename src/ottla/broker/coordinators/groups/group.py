@@ -152,7 +152,7 @@ class ShardParts:
     timeline: Timeline
     timers: Timers
     config: GroupConfig
-    dice: random.Random
+    random: random.Random
     image: Callable[[], ClusterImage]
     background: Background
 
@@ -173,7 +173,7 @@ class GroupFamily(Protocol):
         ...
 
     def on_unloaded(self, now_ms: int) -> None:
-        """This broker no longer leads the partition: answer whoever is parked."""
+        """This broker no longer leads the partition: answer the requests that are parked."""
         ...
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Sequence[CoordinatorRecord]:

@@ -5,7 +5,7 @@ Offsets committed in a transaction wait beside the others until its marker (KIP-
 an offset was committed outside the transaction after it, that one stays, in the order of the log.
 
 Expiry (KIP-211): while a group of members is Empty, its offsets go `offsets.retention.minutes` after it became so; while
-it is Stable, those of topics nobody subscribes to, that long after their commit; offsets of a simple group, that long after
+it is Stable, those of topics without subscribers, that long after their commit; offsets of a simple group, that long after
 their commit. Other types of groups say themselves what holds (`Group.offset_expiry`). An offset with its own expiry
 (OffsetCommit v2-4) goes then. A group left without offsets and members goes too.
 """

@@ -9,11 +9,10 @@ Kafka's kafka-dump-log reads them with `--offsets-decoder`. KIP-915: readers ign
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from ottla.broker.coordinators.record_codec import RecordCodec
 from ottla.broker.coordinators.shard import CoordinatorRecord
-from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.messages.group_records import (
     ConsumerGroupCurrentMemberAssignmentKey,
     ConsumerGroupCurrentMemberAssignmentValue,
@@ -62,12 +61,6 @@ from ottla.protocol.messages.group_records import (
 )
 from ottla.types import ZERO_UUID
 
-if TYPE_CHECKING:
-    from ottla.protocol.primitives import Buffer
-    from ottla.protocol.schema import Message
-
-_INT16 = struct.Struct(">h")
-
 OFFSET_COMMIT_VALUE_VERSION: Final = 4
 #: The only version with an expiry of its own (OffsetCommit v2-4 with a retention time).
 OFFSET_COMMIT_EXPIRY_VERSION: Final = 1
@@ -75,31 +68,34 @@ GROUP_METADATA_VALUE_VERSION: Final = 3
 
 NO_TIMESTAMP: Final = -1
 
-#: Record type -> classes of key and value.
-_TYPES: Final[dict[int, tuple[type[Message], type[Message]]]] = {
-    0: (LegacyOffsetCommitKey, LegacyOffsetCommitValue),
-    1: (OffsetCommitKey, OffsetCommitValue),
-    2: (GroupMetadataKey, GroupMetadataValue),
-    3: (ConsumerGroupMetadataKey, ConsumerGroupMetadataValue),
-    4: (ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue),
-    5: (ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue),
-    6: (ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue),
-    7: (ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue),
-    8: (ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue),
-    10: (ShareGroupMemberMetadataKey, ShareGroupMemberMetadataValue),
-    11: (ShareGroupMetadataKey, ShareGroupMetadataValue),
-    12: (ShareGroupTargetAssignmentMetadataKey, ShareGroupTargetAssignmentMetadataValue),
-    13: (ShareGroupTargetAssignmentMemberKey, ShareGroupTargetAssignmentMemberValue),
-    14: (ShareGroupCurrentMemberAssignmentKey, ShareGroupCurrentMemberAssignmentValue),
-    15: (ShareGroupStatePartitionMetadataKey, ShareGroupStatePartitionMetadataValue),
-    16: (ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue),
-    17: (StreamsGroupMetadataKey, StreamsGroupMetadataValue),
-    19: (StreamsGroupMemberMetadataKey, StreamsGroupMemberMetadataValue),
-    20: (StreamsGroupTargetAssignmentMetadataKey, StreamsGroupTargetAssignmentMetadataValue),
-    21: (StreamsGroupTargetAssignmentMemberKey, StreamsGroupTargetAssignmentMemberValue),
-    22: (StreamsGroupCurrentMemberAssignmentKey, StreamsGroupCurrentMemberAssignmentValue),
-    23: (StreamsGroupTopologyKey, StreamsGroupTopologyValue),
-}
+_CODEC: Final = RecordCodec(
+    {
+        0: (LegacyOffsetCommitKey, LegacyOffsetCommitValue),
+        1: (OffsetCommitKey, OffsetCommitValue),
+        2: (GroupMetadataKey, GroupMetadataValue),
+        3: (ConsumerGroupMetadataKey, ConsumerGroupMetadataValue),
+        4: (ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue),
+        5: (ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue),
+        6: (ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue),
+        7: (ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue),
+        8: (ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue),
+        10: (ShareGroupMemberMetadataKey, ShareGroupMemberMetadataValue),
+        11: (ShareGroupMetadataKey, ShareGroupMetadataValue),
+        12: (ShareGroupTargetAssignmentMetadataKey, ShareGroupTargetAssignmentMetadataValue),
+        13: (ShareGroupTargetAssignmentMemberKey, ShareGroupTargetAssignmentMemberValue),
+        14: (ShareGroupCurrentMemberAssignmentKey, ShareGroupCurrentMemberAssignmentValue),
+        15: (ShareGroupStatePartitionMetadataKey, ShareGroupStatePartitionMetadataValue),
+        16: (ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue),
+        17: (StreamsGroupMetadataKey, StreamsGroupMetadataValue),
+        19: (StreamsGroupMemberMetadataKey, StreamsGroupMemberMetadataValue),
+        20: (StreamsGroupTargetAssignmentMetadataKey, StreamsGroupTargetAssignmentMetadataValue),
+        21: (StreamsGroupTargetAssignmentMemberKey, StreamsGroupTargetAssignmentMemberValue),
+        22: (StreamsGroupCurrentMemberAssignmentKey, StreamsGroupCurrentMemberAssignmentValue),
+        23: (StreamsGroupTopologyKey, StreamsGroupTopologyValue),
+    }
+)
+encode = _CODEC.encode
+decode = _CODEC.decode
 
 
 class CommittedOffset(NamedTuple):
@@ -112,45 +108,6 @@ class CommittedOffset(NamedTuple):
     expire_timestamp_ms: int = NO_TIMESTAMP
     topic_id: bytes = ZERO_UUID
     record_offset: int = -1
-
-
-def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-    """Return key and value as bytes."""
-    key_type = record.key.API_KEY
-    assert key_type is not None
-    parts: list[Buffer] = [_INT16.pack(key_type)]
-    encoder(type(record.key), 0)(record.key, parts.append)
-    key = b"".join(parts)
-    if record.value is None:
-        return key, None
-    version = record.value_version
-    parts = [_INT16.pack(version)]
-    encoder(type(record.value), version)(record.value, parts.append)
-    return key, b"".join(parts)
-
-
-def decode(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-    """Return the record, or None if its type or version is not known.
-
-    Raises:
-        RemoteProtocolError: the bytes do not fit the type.
-    """
-    if len(key) < 2:
-        return None
-    (key_type,) = _INT16.unpack_from(key)
-    classes = _TYPES.get(key_type)
-    if classes is None:
-        return None
-    key_class, value_class = classes
-    decoded_key, _ = decoder(key_class, 0)(key, 2)
-    if value is None or len(value) < 2:
-        return CoordinatorRecord(decoded_key, None)
-    (version,) = _INT16.unpack_from(value)
-    lowest, highest = value_class.VERSIONS
-    if not lowest <= version <= highest:
-        return None
-    decoded_value, _ = decoder(value_class, version)(value, 2)
-    return CoordinatorRecord(decoded_key, decoded_value, version)
 
 
 def offset_commit(group: str, topic: str, partition: int, committed: CommittedOffset) -> CoordinatorRecord:

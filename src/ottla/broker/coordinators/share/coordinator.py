@@ -2,10 +2,10 @@
 
 Remembers for every share partition where its window starts and what was delivered how often. Requests in, records and
 answers out, `replay` back. Knows no log, no loop, no clock; one instance per partition that this broker leads, driven by
-`coordinators.runtime`. What it cannot do itself, deleting records that nobody needs any more, it asks for through `prune`.
+`coordinators.runtime`. What it cannot do itself, deleting records that are of no use any more, it asks for through `prune`.
 
 Two epochs fence: the leader epoch of the topic partition (a leader that has lost its role may not write) and the state epoch
-(whoever initialised the state anew, by altering or deleting offsets, shuts out share partitions of before). KIP-932.
+(initialising the state anew, by altering or deleting offsets, shuts out share partitions of before). KIP-932.
 
 Invariants: an update follows the snapshot it belongs to; nothing at or above the oldest snapshot that counts is pruned.
 Kafka's ShareCoordinatorShard decides the same.
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 NO_EPOCH: Final = -1
 NO_OFFSET: Final = -1
 UNKNOWN_COUNT: Final = -1
-#: What a share partition has that nobody initialised (Kafka's PartitionFactory).
+#: The epochs of a share partition that was never initialised (Kafka's PartitionFactory).
 DEFAULT_EPOCH: Final = 0
 
 _PRUNE_TIMER = ("prune",)
@@ -252,24 +252,21 @@ class ShareCoordinator:
 
     # ----------------------------------------------------------- shard's part
 
-    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-        return records.encode(record)
-
-    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-        return records.decode(key, value)
+    encode = staticmethod(records.encode)
+    decode = staticmethod(records.decode)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
         """Apply a record to the durable state."""
         key, value, _ = record
         assert isinstance(key, ShareSnapshotKey | ShareUpdateKey)
-        place = ShareKey(key.group_id, key.topic_id, key.partition)
-        known = self.states.get(place)
+        share_key = ShareKey(key.group_id, key.topic_id, key.partition)
+        known = self.states.get(share_key)
         if isinstance(value, ShareSnapshotValue):
-            self.states[place] = self._after_snapshot(known, value, offset)
+            self.states[share_key] = self._after_snapshot(known, value, offset)
         elif isinstance(value, ShareUpdateValue):
-            self.states[place] = _after_update(known, value, offset)
+            self.states[share_key] = _after_update(known, value, offset)
         elif isinstance(key, ShareSnapshotKey):
-            self.states.pop(place)
+            self.states.pop(share_key)
             self._tombstones[""] = offset
 
     def _after_snapshot(self, known: ShareState | None, value: ShareSnapshotValue, offset: int) -> ShareState:
@@ -292,7 +289,7 @@ class ShareCoordinator:
         )
 
     def replay_end_transaction(self, producer_id: int, committed: bool) -> None:
-        """Nobody writes to this topic in a transaction."""
+        """Nothing: records of this topic are written outside of transactions."""
 
     def on_loaded(self, now_ms: int) -> None:
         """Set the timers."""
@@ -300,7 +297,7 @@ class ShareCoordinator:
         self._timers.schedule(_SNAPSHOT_TIMER, self._config.cold_snapshot_interval_ms, self.snapshot_cold)
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Nobody is parked here."""
+        """Nothing: no request is parked here."""
 
     def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
         """All state is on the timeline."""

@@ -7,12 +7,11 @@ kafka-dump-log reads them with `--share-group-state-decoder`.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ottla.broker.coordinators.record_codec import RecordCodec
 from ottla.broker.coordinators.shard import CoordinatorRecord
 from ottla.broker.coordinators.share.batches import StateBatch
-from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.messages import share_records
 from ottla.protocol.messages.share_records import (
     ShareSnapshotKey,
@@ -25,15 +24,15 @@ from ottla.types import uuid_to_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ottla.protocol.primitives import Buffer
-    from ottla.protocol.schema import Message
-
-_INT16 = struct.Struct(">h")
 VALUE_VERSION: Final = 0
-_TYPES: Final[dict[int, tuple[type[Message], type[Message]]]] = {
-    ShareSnapshotKey.API_KEY: (ShareSnapshotKey, ShareSnapshotValue),
-    ShareUpdateKey.API_KEY: (ShareUpdateKey, ShareUpdateValue),
-}
+_CODEC: Final = RecordCodec(
+    {
+        ShareSnapshotKey.API_KEY: (ShareSnapshotKey, ShareSnapshotValue),
+        ShareUpdateKey.API_KEY: (ShareUpdateKey, ShareUpdateValue),
+    }
+)
+encode = _CODEC.encode
+decode = _CODEC.decode
 
 
 class ShareKey(NamedTuple):
@@ -55,7 +54,7 @@ class ShareState(NamedTuple):
     `updates`, `highest_leader_epoch` and `highest_state_epoch` are not written: they follow from the records.
 
     Attributes:
-        start_offset: -1 until somebody has fetched.
+        start_offset: -1 until a member has fetched.
         delivery_complete_count: records at or above the start offset that will not be delivered again; -1 if unknown.
         updates: updates since the last snapshot.
         snapshot_offset: where the last snapshot is in the log.
@@ -139,38 +138,3 @@ def read_batches(batches: Iterable[share_records.StateBatch]) -> tuple[StateBatc
         StateBatch(batch.first_offset, batch.last_offset, batch.delivery_state, batch.delivery_count)
         for batch in batches
     )
-
-
-def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-    """Return key and value as bytes."""
-    assert record.key.API_KEY is not None
-    parts: list[Buffer] = [_INT16.pack(record.key.API_KEY)]
-    encoder(type(record.key), 0)(record.key, parts.append)
-    key = b"".join(parts)
-    if record.value is None:
-        return key, None
-    parts = [_INT16.pack(record.value_version)]
-    encoder(type(record.value), record.value_version)(record.value, parts.append)
-    return key, b"".join(parts)
-
-
-def decode(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-    """Return the record, or None if its type or version is not known.
-
-    Raises:
-        RemoteProtocolError: the bytes do not fit the type.
-    """
-    if len(key) < 2:
-        return None
-    types = _TYPES.get(_INT16.unpack_from(key)[0])
-    if types is None:
-        return None
-    decoded_key, _ = decoder(types[0], 0)(key, 2)
-    if value is None or len(value) < 2:
-        return CoordinatorRecord(decoded_key, None)
-    (version,) = _INT16.unpack_from(value)
-    lowest, highest = types[1].VERSIONS
-    if not lowest <= version <= highest:
-        return None
-    decoded_value, _ = decoder(types[1], version)(value, 2)
-    return CoordinatorRecord(decoded_key, decoded_value, version)

@@ -2,15 +2,15 @@
 
 Requests in, records and responses out, `replay` back. Knows no log, no loop, no socket, no clock; one instance exists per
 partition that this broker leads, driven by `coordinators.runtime`. What it cannot do itself it asks for: markers through
-`send_markers`, once the decision is committed and again after every load that finds one; whoever writes them calls
-`complete`. Producer ids come from `take_producer_id`, which has none at times.
+`send_markers`, once the decision is committed and again after every load that finds one; the writer of the
+markers calls `complete`. Producer ids come from `take_producer_id`, which has none at times.
 
 The rules are KIP-98, KIP-360 (resuming an epoch), KIP-447, KIP-890 (version 2: the epoch rises with every transaction)
 and the answers are those of Apache Kafka 4.3, with these differences:
 * A transition that is not committed yet is not in the way of the next one: the next one is decided on top of it, and fails
   with it. Kafka answers CONCURRENT_TRANSACTIONS. While markers are being written the answer is the same as Kafka's.
 * An exhausted epoch resumed with an epoch that is neither the current nor the last one is fenced; Kafka fails on it.
-* Markers that a partition refuses because it knows a newer epoch count as written (somebody decided that transaction by
+* Markers that a partition refuses because it knows a newer epoch count as written (an operator ended that transaction by
   hand); Kafka leaves the transactional id hanging until the coordinator moves.
 
 Invariants: markers are asked for only after Prepare* is committed, and what they say never changes; a transaction whose
@@ -92,9 +92,9 @@ class TransactionCoordinator:
     Args:
         send_markers: called with the partition and what is to be written, more than once if in doubt; must not call back at
             once.
-        take_producer_id: returns a producer id nobody has, or None if there is none at hand.
+        take_producer_id: returns an unused producer id, or None if there is none at hand.
         level: of the feature transaction.version.
-        may_expire: whether ids that nobody uses may be forgotten; not those that Apache Kafka wrote, until confirmed.
+        may_expire: whether unused ids may be forgotten; not those that Apache Kafka wrote, until confirmed.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TransactionCoordinator:
     def init_producer_id(
         self, transactional_id: str, timeout_ms: int, expected: tuple[int, int] | None, now_ms: int
     ) -> Result[Identity]:
-        """Handle an InitProducerId: fence whoever used the id before, and abort what he left.
+        """Handle an InitProducerId: fence the producer that used the id before, and abort the transaction that it left.
 
         Args:
             expected: producer id and epoch of a producer that wants to go on (KIP-360), None for a new one.
@@ -170,7 +170,7 @@ class TransactionCoordinator:
         if expected_epoch == last_epoch:
             if known.is_exhausted:
                 return known.with_producer_id(self._new_producer_id(), last_epoch, timeout_ms, now_ms)
-            # The repetition of a request whose answer was lost: nobody else has asked since, or it would be -1.
+            # The repetition of a request whose answer was lost: had another producer asked since, the last epoch would be -1.
             return known.with_epoch(epoch, last_epoch, timeout_ms, now_ms)
         raise ProducerFencedError()
 
@@ -211,7 +211,7 @@ class TransactionCoordinator:
     def verify_partitions(
         self, transactional_id: str, producer_id: int, producer_epoch: int, partitions: Sequence[TopicPartition]
     ) -> Result[list[ErrorCode]]:
-        """Handle an AddPartitionsToTxn that only asks (KIP-890): whether each partition takes part.
+        """Handle an AddPartitionsToTxn that only asks (KIP-890): whether each partition takes part, once that is committed.
 
         Raises:
             KafkaError: as `add_partitions`.
@@ -224,7 +224,8 @@ class TransactionCoordinator:
             [
                 ErrorCode.NONE if partition in known.partitions else ErrorCode.TRANSACTION_ABORTABLE
                 for partition in partitions
-            ]
+            ],
+            barrier=True,
         )
 
     # ----------------------------------------------------------------- EndTxn
@@ -267,7 +268,7 @@ class TransactionCoordinator:
         client_version: int,
         now_ms: int,
     ) -> Result[Identity]:
-        """End a transaction whose end raises the epoch: the epoch tells a repetition from the next end."""
+        """End a transaction whose end raises the epoch: by the epoch a repeated request differs from the next end."""
         if known.state.is_preparing:
             raise ConcurrentTransactionsError()
         is_repetition = (known.producer_id == producer_id and known.producer_epoch == producer_epoch + 1) or (
@@ -295,7 +296,7 @@ class TransactionCoordinator:
         return self._prepare(prepared, Identity(ErrorCode.NONE, *prepared.client_identity))
 
     def _fenced(self, known: Transaction, now_ms: int) -> Transaction:
-        """Return the abort of a transaction that its producer did not end: the epoch rises, he is shut out."""
+        """Return the abort of a transaction that its producer did not end: the epoch rises, which fences the producer."""
         return known.prepared(
             commit=False,
             client_version=EPOCH_BUMP_VERSION,
@@ -360,7 +361,7 @@ class TransactionCoordinator:
         """Abort the transactions that have been open for longer than their timeout.
 
         Also ask again for the markers of what was decided some time ago: a decision whose append took longer than the
-        operation waited for it, or whose completion could not be written, has nobody else who would.
+        operation waited for it, or whose completion could not be written, would stay open otherwise.
         """
         self._schedule_abort()
         aborted: list[Transaction] = []
@@ -407,11 +408,8 @@ class TransactionCoordinator:
 
     # ----------------------------------------------------------- shard's part
 
-    def encode(self, record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-        return records.encode(record)
-
-    def decode(self, key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-        return records.decode(key, value)
+    encode = staticmethod(records.encode)
+    decode = staticmethod(records.decode)
 
     def replay(self, offset: int, producer_id: int, record: CoordinatorRecord) -> None:
         """Apply a record to the durable state."""
@@ -435,10 +433,10 @@ class TransactionCoordinator:
         self._schedule_expiration()
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Nothing: nobody is parked here, requests are answered by their commit or by its failure.
+        """Nothing: no request is parked here, each is answered by its commit or by its failure.
 
-        Marker tasks ask before every append whether this partition still coordinates their transaction; whoever loads it
-        next begins with them again.
+        Marker tasks ask before every append whether this partition still coordinates their transaction; the
+        coordinator that loads it next begins with them again.
         """
 
     def on_rolled_back(self, discarded: Sequence[Any], error: KafkaError) -> None:
@@ -448,7 +446,7 @@ class TransactionCoordinator:
         """
 
     def on_topics_deleted(self, topics: Sequence[DeletedTopic], now_ms: int) -> Result[None]:
-        """A partition that is gone needs no marker; whoever writes them finds out."""
+        """A partition that is gone needs no marker; the marker task finds that out itself."""
         return Result(None)
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Result[None]:
@@ -464,7 +462,7 @@ def _check_identity(known: Transaction, producer_id: int, producer_epoch: int) -
 
 
 def _may_resume(known: Transaction, producer_id: int, producer_epoch: int) -> bool:
-    """A new id, its present user, or the user whose epochs were used up and who has not heard of his next id."""
+    """A new id, its present producer, or the producer whose epochs were used up and that does not know its next id yet."""
     return (
         known.producer_epoch == NO_EPOCH
         or producer_id == known.producer_id

@@ -8,22 +8,19 @@ need; what cannot do without that is written in version 1 at every level. Kafka'
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ottla.broker.coordinators.record_codec import RecordCodec
 from ottla.broker.coordinators.shard import CoordinatorRecord
 from ottla.broker.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Transaction, TransactionState
-from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.messages.transaction_records import PartitionsSchema, TransactionLogKey, TransactionLogValue
 from ottla.types import TopicPartition
 
-if TYPE_CHECKING:
-    from ottla.protocol.primitives import Buffer
-
-_INT16 = struct.Struct(">h")
-_KEY_TYPE: Final = 0
 PLAIN_VERSION: Final = 0
 FLEXIBLE_VERSION: Final = 1
+_CODEC: Final = RecordCodec({0: (TransactionLogKey, TransactionLogValue)})
+encode = _CODEC.encode
+decode = _CODEC.decode
 
 
 class LiveTransactionLogValue(TransactionLogValue):
@@ -90,36 +87,3 @@ def to_transaction(transactional_id: str, value: TransactionLogValue, record_off
         client_version=value.client_transaction_version,
         record_offset=record_offset,
     )
-
-
-def encode(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
-    """Return key and value as bytes."""
-    assert isinstance(record.key, TransactionLogKey)
-    parts: list[Buffer] = [_INT16.pack(_KEY_TYPE)]
-    encoder(TransactionLogKey, 0)(record.key, parts.append)
-    key = b"".join(parts)
-    if record.value is None:
-        return key, None
-    assert isinstance(record.value, TransactionLogValue)
-    parts = [_INT16.pack(record.value_version)]
-    encoder(TransactionLogValue, record.value_version)(record.value, parts.append)
-    return key, b"".join(parts)
-
-
-def decode(key: bytes, value: bytes | None) -> CoordinatorRecord | None:
-    """Return the record, or None if its type or version is not known.
-
-    Raises:
-        RemoteProtocolError: the bytes do not fit the type.
-    """
-    if len(key) < 2 or _INT16.unpack_from(key)[0] != _KEY_TYPE:
-        return None
-    decoded_key, _ = decoder(TransactionLogKey, 0)(key, 2)
-    if value is None or len(value) < 2:
-        return CoordinatorRecord(decoded_key, None)
-    (version,) = _INT16.unpack_from(value)
-    lowest, highest = TransactionLogValue.VERSIONS
-    if not lowest <= version <= highest:
-        return None
-    decoded_value, _ = decoder(TransactionLogValue, version)(value, 2)
-    return CoordinatorRecord(decoded_key, decoded_value, version)

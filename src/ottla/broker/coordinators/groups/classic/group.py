@@ -4,7 +4,7 @@ Holds the state and the rules that need nothing but the state; what a request or
 
     Empty ---join---> PreparingRebalance ---all joined, or time is up---> CompletingRebalance ---leader's sync---> Stable
       ^                 |        ^  ^                                           |                                    |
-      +---nobody left---+        |  +---member joins with new metadata, leaves, fails, does not sync---+             |
+      +--no member left-+        |  +---member joins with new metadata, leaves, fails, does not sync---+             |
                                  +---member joins with new metadata, leaves, fails; leader joins again---------------+
     Dead: unloaded or deleted; final.
 
@@ -15,11 +15,11 @@ is never both pending and a member. Source: Kafka's ClassicGroup; KIP-62, KIP-34
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.groups import records
+from ottla.broker.coordinators.groups.classic.member import Member, Protocols, RespondJoin, RespondSync
+from ottla.broker.coordinators.groups.classic.states import TRANSITIONS, GroupEvent, GroupState
 from ottla.broker.coordinators.groups.group import GroupType, OffsetExpiry
 from ottla.errors import (
     CoordinatorNotAvailableError,
@@ -44,107 +44,6 @@ if TYPE_CHECKING:
 #: The protocol type of consumers: the only one whose metadata the broker looks into.
 CONSUMER_PROTOCOL_TYPE: Final = "consumer"
 NO_TIMESTAMP: Final = -1
-
-#: A protocol and the member's metadata for it; the order is the member's preference.
-Protocols = tuple[tuple[str, bytes], ...]
-RespondJoin = Callable[[JoinGroupResponse], None]
-RespondSync = Callable[[SyncGroupResponse], None]
-
-
-class GroupState(Enum):
-    """States of a classic group; the values are Kafka's names."""
-
-    EMPTY = "Empty"
-    PREPARING_REBALANCE = "PreparingRebalance"
-    COMPLETING_REBALANCE = "CompletingRebalance"
-    STABLE = "Stable"
-    DEAD = "Dead"
-
-
-_PREVIOUS_STATES: Final[dict[GroupState, tuple[GroupState, ...]]] = {
-    GroupState.EMPTY: (GroupState.PREPARING_REBALANCE,),
-    GroupState.PREPARING_REBALANCE: (GroupState.STABLE, GroupState.COMPLETING_REBALANCE, GroupState.EMPTY),
-    GroupState.COMPLETING_REBALANCE: (GroupState.PREPARING_REBALANCE,),
-    GroupState.STABLE: (GroupState.COMPLETING_REBALANCE,),
-    GroupState.DEAD: tuple(GroupState),
-}
-
-
-class Member:
-    """A member of a classic group. `respond_join` and `respond_sync` are parked requests."""
-
-    __slots__ = (
-        "assignment",
-        "client_host",
-        "client_id",
-        "group_instance_id",
-        "is_new",
-        "member_id",
-        "protocol_type",
-        "protocols",
-        "rebalance_timeout_ms",
-        "respond_join",
-        "respond_sync",
-        "session_timeout_ms",
-    )
-
-    def __init__(
-        self,
-        *,
-        member_id: str,
-        group_instance_id: str | None,
-        client_id: str,
-        client_host: str,
-        rebalance_timeout_ms: int,
-        session_timeout_ms: int,
-        protocol_type: str,
-        protocols: Protocols,
-        assignment: bytes = b"",
-    ) -> None:
-        self.member_id = member_id
-        self.group_instance_id = group_instance_id
-        self.client_id = client_id
-        self.client_host = client_host
-        self.rebalance_timeout_ms = rebalance_timeout_ms
-        self.session_timeout_ms = session_timeout_ms
-        self.protocol_type = protocol_type
-        self.protocols = protocols
-        self.assignment = assignment
-        self.respond_join: RespondJoin | None = None
-        self.respond_sync: RespondSync | None = None
-        #: Has never been part of a generation: it cannot send heartbeats, so waiting does not keep it alive for ever.
-        self.is_new = False
-
-    @property
-    def is_static(self) -> bool:
-        return self.group_instance_id is not None
-
-    @property
-    def is_awaiting_join(self) -> bool:
-        return self.respond_join is not None
-
-    @property
-    def is_awaiting_sync(self) -> bool:
-        return self.respond_sync is not None
-
-    @property
-    def has_satisfied_heartbeat(self) -> bool:
-        """True while silence is no sign of death: the member waits for our answer."""
-        return not self.is_new and (self.is_awaiting_join or self.is_awaiting_sync)
-
-    def metadata(self, protocol_name: str) -> bytes:
-        """Return the metadata for a protocol the member supports."""
-        for name, metadata in self.protocols:
-            if name == protocol_name:
-                return metadata
-        raise LookupError(f"member {self.member_id} does not support the protocol {protocol_name}")
-
-    def vote(self, candidates: Sequence[str]) -> str:
-        """Return the member's favourite among the protocols that everybody supports."""
-        for name, _ in self.protocols:
-            if name in candidates:
-                return name
-        raise LookupError(f"member {self.member_id} supports none of {candidates}")
 
 
 class ClassicGroup:
@@ -198,7 +97,7 @@ class ClassicGroup:
 
     @property
     def offset_expiry(self) -> OffsetExpiry:
-        """KIP-211: of a group with members only what nobody subscribes to may expire, if that can be known."""
+        """KIP-211: of a group with members only offsets of topics without subscribers may expire, if that can be known."""
         if self.protocol_type is None:
             return OffsetExpiry.SINCE_COMMIT
         if self.is_empty:
@@ -229,7 +128,7 @@ class ClassicGroup:
 
     @property
     def can_rebalance(self) -> bool:
-        return self.state in _PREVIOUS_STATES[GroupState.PREPARING_REBALANCE]
+        return GroupEvent.REBALANCE in TRANSITIONS[self.state]
 
     @property
     def uses_consumer_protocol(self) -> bool:
@@ -259,7 +158,7 @@ class ClassicGroup:
         return any(self._support.get(name, 0) == count for name, _ in protocols)
 
     def select_protocol(self) -> str:
-        """Return the protocol with the most votes among those that everybody supports; the first voted for wins a tie."""
+        """Return the protocol with the most votes among those that all support; the first voted for wins a tie."""
         count = len(self.members)
         candidates = [name for name, supporters in self._support.items() if supporters == count]
         votes: dict[str, int] = {}
@@ -269,7 +168,7 @@ class ClassicGroup:
         return max(votes, key=votes.__getitem__)
 
     def response_members(self) -> list[JoinGroupResponseMember]:
-        """Return what the leader gets to know about everybody."""
+        """Return what the leader gets to know about the members."""
         assert self.protocol_name is not None
         return [
             JoinGroupResponseMember(
@@ -329,7 +228,7 @@ class ClassicGroup:
             raise RebalanceInProgressError()
 
     def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, committed: bool) -> None:
-        """Let everybody fetch: member id and epoch mean nothing here."""
+        """Allow every fetch: member id and epoch mean nothing here."""
 
     def validate_offset_delete(self) -> None:
         """Check that offsets may be deleted: always while empty; with members, only if subscriptions are known to us.
@@ -355,9 +254,10 @@ class ClassicGroup:
 
     # ---------------------------------------------------------------- changes
 
-    def transition_to(self, state: GroupState, now_ms: int) -> None:
-        """Enter a state."""
-        assert self.state in _PREVIOUS_STATES[state], f"{self.group_id}: {self.state.value} -> {state.value}"
+    def on(self, event: GroupEvent, now_ms: int) -> None:
+        """Enter the state to which the event leads."""
+        state = TRANSITIONS[self.state].get(event)
+        assert state is not None, f"{self.group_id}: {event.value} while {self.state.value}"
         self.previous_state = self.state
         self.state = state
         self.state_timestamp_ms = now_ms
@@ -413,33 +313,25 @@ class ClassicGroup:
         member.session_timeout_ms = session_timeout_ms
         self.park_join(member, respond_join)
 
-    def replace_static(self, group_instance_id: str, old_member_id: str, new_member_id: str) -> Member:
-        """Give a static member a new member id; the old id is fenced, also where it waits for an answer.
+    def swap_static(self, member: Member, successor: Member) -> None:
+        """Put `successor` into the place of a static member; the member's id is fenced, also where it waits for an answer.
 
-        The new member keeps metadata and assignment. It takes the last place in the order of joining.
+        The successor takes the last place in the order of joining. Swapping back undoes it.
         """
-        old = self.members.pop(old_member_id)
+        assert member.group_instance_id is not None
+        assert member.group_instance_id == successor.group_instance_id
         self.respond_join(
-            old,
-            JoinGroupResponse(member_id=old_member_id, protocol_name=None, error_code=ErrorCode.FENCED_INSTANCE_ID),
+            member,
+            JoinGroupResponse(member_id=member.member_id, protocol_name=None, error_code=ErrorCode.FENCED_INSTANCE_ID),
         )
-        self.respond_sync(old, SyncGroupResponse(error_code=ErrorCode.FENCED_INSTANCE_ID))
-        member = Member(
-            member_id=new_member_id,
-            group_instance_id=old.group_instance_id,
-            client_id=old.client_id,
-            client_host=old.client_host,
-            rebalance_timeout_ms=old.rebalance_timeout_ms,
-            session_timeout_ms=old.session_timeout_ms,
-            protocol_type=old.protocol_type,
-            protocols=old.protocols,
-            assignment=old.assignment,
-        )
-        self.members[new_member_id] = member
-        if self.is_leader(old_member_id):
-            self.leader_id = new_member_id
-        self.static_members[group_instance_id] = new_member_id
-        return member
+        self.respond_sync(member, SyncGroupResponse(error_code=ErrorCode.FENCED_INSTANCE_ID))
+        del self.members[member.member_id]
+        self._count_protocols(member, -1)
+        self.members[successor.member_id] = successor
+        self._count_protocols(successor, 1)
+        if self.is_leader(member.member_id):
+            self.leader_id = successor.member_id
+        self.static_members[member.group_instance_id] = successor.member_id
 
     def maybe_elect_joined_leader(self) -> bool:
         """Make sure the leader is one of those who joined. Returns whether there is such a leader."""
@@ -459,11 +351,11 @@ class ClassicGroup:
         if self.members:
             self.protocol_name = self.select_protocol()
             self.subscribed_topics = self.find_subscribed_topics()
-            self.transition_to(GroupState.COMPLETING_REBALANCE, now_ms)
+            self.on(GroupEvent.JOINED, now_ms)
         else:
             self.protocol_name = None
             self.subscribed_topics = self.find_subscribed_topics()
-            self.transition_to(GroupState.EMPTY, now_ms)
+            self.on(GroupEvent.DESERTED, now_ms)
         self.pending_syncs.clear()
 
     def find_subscribed_topics(self) -> frozenset[str] | None:

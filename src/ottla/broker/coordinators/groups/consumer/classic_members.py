@@ -1,21 +1,22 @@
 """Members that speak the classic protocol in a group of the consumer protocol (KIP-848).
 
 To such a member its member epoch is the generation. JoinGroup reconciles it one step, without waiting for anybody, SyncGroup
-gives it what it has, and Heartbeat tells it to join again (REBALANCE_IN_PROGRESS) when there is a newer target, when it has
+gives it what it has, and Heartbeat sends it to join again (REBALANCE_IN_PROGRESS) when there is a newer target, when it has
 to give up partitions, or when those it waits for are free. It says what it owns in the subscription that it joins with.
 
-Timers, beside the session's: ("consumer-join", ...) - told to join again, it has not; ("consumer-sync", ...) - joined, it has
-not asked for its assignment. Both fence it.
+Timers, beside the session's: ("consumer-join", ...) - was sent to join again, and has not; ("consumer-sync", ...) -
+has joined, and has not asked for its assignment. Both fence it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.broker.coordinators.errors import client_error_code
-from ottla.broker.coordinators.groups.classic.group import CONSUMER_PROTOCOL_TYPE, RespondJoin, RespondSync
+from ottla.broker.coordinators.groups.classic.group import CONSUMER_PROTOCOL_TYPE
+from ottla.broker.coordinators.groups.classic.member import RespondJoin, RespondSync
 from ottla.broker.coordinators.groups.config import MigrationPolicy
 from ottla.broker.coordinators.groups.consumer.embedded import (
     Subscription,
@@ -30,7 +31,6 @@ from ottla.broker.coordinators.groups.consumer.member import (
     MemberState,
     without_epochs,
 )
-from ottla.broker.coordinators.groups.consumer.regexes import RegexUpdate
 from ottla.broker.coordinators.shard import CoordinatorRecord, Result
 from ottla.errors import (
     ErrorCode,
@@ -47,7 +47,7 @@ from ottla.protocol.messages.sync_group import SyncGroupResponse
 from ottla.types import uuid_to_text
 
 if TYPE_CHECKING:
-    from ottla.broker.coordinators.groups.classic.membership import Join, Sync
+    from ottla.broker.coordinators.groups.classic.requests import Join, Sync
     from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
     from ottla.broker.coordinators.groups.consumer.heartbeat import ConsumerGroups
     from ottla.protocol.messages.leave_group import MemberIdentity
@@ -69,20 +69,10 @@ class ClassicMembers:
         Raises:
             KafkaError: INCONSISTENT_GROUP_PROTOCOL, GROUP_MAX_SIZE_REACHED, UNKNOWN_MEMBER_ID or FENCED_INSTANCE_ID.
         """
-        group_id = group.group_id
-        if self._config.consumer_migration_policy is MigrationPolicy.DISABLED:
-            raise InconsistentGroupProtocolError(
-                f"Cannot join the consumer group {group_id} with the classic protocol because the group migration is "
-                "disabled."
-            )
-        is_unknown = not request.member_id
         consumers = self._consumers
-        member_id = request.member_id or uuid_to_text(consumers.parts.dice.getrandbits(128).to_bytes(16, "big"))
-        consumers.check_size(group, member_id)
-        if not group.supports_classic_protocols(request.protocol_type, [name for name, _ in request.protocols]):
-            raise InconsistentGroupProtocolError(
-                f"Member {member_id}'s protocols are not supported by the group {group_id}."
-            )
+        member_id = request.member_id or uuid_to_text(consumers.parts.random.getrandbits(128).to_bytes(16, "big"))
+        self._check_join(group, request, member_id)
+        is_unknown = not request.member_id
         instance_id = request.group_instance_id
         if is_unknown and instance_id is None and request.requires_member_id:
             respond(JoinGroupResponse(member_id=member_id, error_code=ErrorCode.MEMBER_ID_REQUIRED))
@@ -106,33 +96,48 @@ class ClassicMembers:
             client_host=request.client_host,
             classic=ClassicMembership(request.session_timeout_ms, request.protocols),
         )
-        names_changed = consumers.write_subscription(group, before, after, written)
-        regex_update = consumers.regexes.update(group, before, after, written, now_ms)
+        change = consumers.write_subscription(group, before, after, written, now_ms)
         if is_unknown and replaced is not None:
-            consumers.cancel_timers(group_id, replaced.member_id)
-        changed = names_changed or regex_update is not RegexUpdate.NONE
-        epoch = group.group_epoch
-        if changed or group.needs_refresh:
-            epoch = consumers.write_epoch(group, before, after, written, bump=changed)
+            consumers.cancel_timers(group.group_id, replaced.member_id)
+        epoch = consumers.write_epoch(group, before, after, written, bump=change.is_any)
         if downgrade and replaced is not None:
             rebalance = group.assignment_epoch < epoch
             if not rebalance:
                 target = group.target_of(after.member_id, after.instance_id)
                 after = consumers.reconcile(
-                    group, after, group.assignment_epoch, target, written, changed=changed, owned=subscription.owned
+                    group,
+                    after,
+                    group.assignment_epoch,
+                    target,
+                    written,
+                    changed=change.is_any,
+                    owned=subscription.owned,
                 )
             consumers.conversion.to_classic_replacing(group, replaced, after, written, now_ms, rebalance=rebalance)
         else:
-            target_epoch, target = consumers.update_target(group, epoch, before, after, written, now_ms)
-            after = consumers.reconcile(
-                group, after, target_epoch, target, written, changed=changed, owned=subscription.owned
+            after = consumers.advance(
+                group, epoch, before, after, written, now_ms, changed=change.is_any, owned=subscription.owned
             )
-        response = JoinGroupResponse(
-            member_id=member_id,
-            generation_id=after.member_epoch,
-            protocol_type=CONSUMER_PROTOCOL_TYPE,
-            protocol_name=request.protocols[0][0],
-        )
+        on_appended = self._answer_when_written(group.group_id, request, after, respond, downgrade=downgrade)
+        return Result(None, written, on_appended=on_appended, replay=not downgrade, atomic=downgrade)
+
+    def _check_join(self, group: ConsumerGroup, request: Join, member_id: str) -> None:
+        if self._config.consumer_migration_policy is MigrationPolicy.DISABLED:
+            raise InconsistentGroupProtocolError(
+                f"Cannot join the consumer group {group.group_id} with the classic protocol because the group migration is "
+                "disabled."
+            )
+        self._consumers.check_size(group, member_id)
+        if not group.supports_classic_protocols(request.protocol_type, [name for name, _ in request.protocols]):
+            raise InconsistentGroupProtocolError(
+                f"Member {member_id}'s protocols are not supported by the group {group.group_id}."
+            )
+
+    def _answer_when_written(
+        self, group_id: str, request: Join, member: ConsumerMember, respond: RespondJoin, *, downgrade: bool
+    ) -> Callable[[KafkaError | None], None]:
+        """Return what answers a JoinGroup when its records are committed, and watches the member from then on."""
+        member_id = member.member_id
 
         def on_appended(error: KafkaError | None) -> None:
             if error is not None and error.code != ErrorCode.REQUEST_TIMED_OUT:
@@ -140,15 +145,25 @@ class ClassicMembers:
                 return
             self._timers.cancel(("consumer-join", group_id, member_id))
             if not downgrade:  # watched also if that took too long: it may be written yet
-                consumers.schedule_session(group_id, member_id, request.session_timeout_ms)
+                self._consumers.schedule_session(group_id, member_id, request.session_timeout_ms)
                 self._timers.schedule(
                     ("consumer-sync", group_id, member_id),
                     request.rebalance_timeout_ms,
-                    consumers.fencing(group_id, member_id),
+                    self._consumers.fencing(group_id, member_id),
                 )
-            respond(response if error is None else JoinGroupResponse(error_code=client_error_code(error)))
+            if error is not None:
+                respond(JoinGroupResponse(error_code=client_error_code(error)))
+                return
+            respond(
+                JoinGroupResponse(
+                    member_id=member_id,
+                    generation_id=member.member_epoch,
+                    protocol_type=CONSUMER_PROTOCOL_TYPE,
+                    protocol_name=request.protocols[0][0],
+                )
+            )
 
-        return Result(None, written, on_appended=on_appended, replay=not downgrade, atomic=downgrade)
+        return on_appended
 
     def _subscription(self, request: Join) -> Subscription:
         try:
@@ -159,7 +174,7 @@ class ClassicMembers:
             ) from None
 
     def sync(self, group: ConsumerGroup, request: Sync, respond: RespondSync) -> Result[None]:
-        """Handle a SyncGroup: tell the member what it has, once that is committed.
+        """Handle a SyncGroup: answer with the member's assignment, once that is committed.
 
         Raises:
             KafkaError: UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, INCONSISTENT_GROUP_PROTOCOL or
@@ -240,7 +255,7 @@ class ClassicMembers:
 
     def _leaving(self, group: ConsumerGroup, identity: MemberIdentity) -> ConsumerMember:
         if identity.group_instance_id is None:
-            return group.member_or_raise(identity.member_id)
+            return group.member(identity.member_id)
         if identity.member_id:
             return known_static_member(group, identity.member_id, identity.group_instance_id)
         member = group.static_member(identity.group_instance_id)
@@ -252,7 +267,7 @@ class ClassicMembers:
         self, group: ConsumerGroup, member_id: str, instance_id: str | None
     ) -> tuple[ConsumerMember, ClassicMembership]:
         if instance_id is None:
-            member = group.member_or_raise(member_id)
+            member = group.member(member_id)
         else:
             member = known_static_member(group, member_id, instance_id)
         if member.classic is None:

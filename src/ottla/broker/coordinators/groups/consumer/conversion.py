@@ -1,11 +1,11 @@
 """A live group changes its type, with its members (KIP-848): classic to consumer, and back.
 
 Up: the first member of the consumer protocol joins a classic group whose members are consumers. Everything it is and has
-becomes that of a consumer group: the generation is the group epoch and everybody's member epoch, assignments become targets
+becomes that of a consumer group: the generation is the group epoch and every member's epoch, assignments become targets
 and owned partitions. Members keep speaking the classic protocol (`classic_members`) until each is restarted.
 
 Down: only members of the classic protocol are left. The group epoch becomes the generation, targets become assignments, and
-a rebalance begins unless everybody has its target.
+a rebalance begins unless all members have their targets.
 
 Both are one append: the tombstones of the group that was, the records of the group that is. `group.consumer.migration.policy`
 says what is allowed. Parked requests are answered with REBALANCE_IN_PROGRESS on the way up: they come again.
@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ottla.broker.coordinators.groups import records as classic_records
-from ottla.broker.coordinators.groups.classic.group import CONSUMER_PROTOCOL_TYPE, ClassicGroup, GroupState, Member
+from ottla.broker.coordinators.groups.classic.group import CONSUMER_PROTOCOL_TYPE, ClassicGroup
+from ottla.broker.coordinators.groups.classic.member import Member
+from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.broker.coordinators.groups.consumer import records
 from ottla.broker.coordinators.groups.consumer.embedded import (
     read_assignment,
@@ -107,7 +109,7 @@ class Conversion:
         return converted
 
     def take_over(self, group: ClassicGroup, converted: ConsumerGroup) -> None:
-        """A classic group with members becomes a consumer group: who waits in it is answered, and its members are watched."""
+        """A classic group with members becomes a consumer group: answer its parked requests, watch its members."""
         self._membership.send_away(group)
         for member in converted.members.values():
             assert member.classic is not None
@@ -221,7 +223,7 @@ class Conversion:
         """Put a classic group of these members in the group's place; each gets the target of the member named beside it.
 
         If a rebalance follows, assignments say what members have, not what they should have (as Apache Kafka does): should
-        the group be converted again before the rebalance ends, nobody is taken to own what another has not given up.
+        the group be converted again before the rebalance ends, no member is taken to own what another has not given up.
         """
         image = self._consumers.image()
         classic = ClassicGroup(

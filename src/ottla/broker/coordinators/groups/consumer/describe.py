@@ -18,7 +18,7 @@ _CLASSIC_MEMBER, _CONSUMER_MEMBER = 0, 1
 
 
 def describe(group: ConsumerGroup, default_assignor: str, image: ClusterImage) -> DescribedGroup:
-    """Return the group. What a member has been told to give up is still shown as its own."""
+    """Return the group. What a member was asked to give up is still shown as its own."""
     epochs = group.committed_epochs
     return DescribedGroup(
         group_id=group.group_id,

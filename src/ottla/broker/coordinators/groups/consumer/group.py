@@ -22,15 +22,14 @@ from ottla.broker.coordinators.groups.consumer.member import (
     ConsumerMember,
     MemberState,
 )
-from ottla.broker.coordinators.groups.group import GroupType, OffsetExpiry, PartitionCheck
+from ottla.broker.coordinators.groups.group import GroupType, PartitionCheck
 from ottla.broker.coordinators.groups.modern.assignor import NO_ASSIGNMENT, Assignment
+from ottla.broker.coordinators.groups.modern.group import ModernGroup
 from ottla.broker.coordinators.timeline import TimelineDict, TimelineValue
 from ottla.errors import (
     IllegalGenerationError,
     KafkaError,
-    NonEmptyGroupError,
     StaleMemberEpochError,
-    UnknownMemberIdError,
     UnsupportedVersionError,
 )
 
@@ -66,14 +65,12 @@ class Epochs(NamedTuple):
     has_partition_metadata: bool = False
 
 
-class ConsumerGroup:
+class ConsumerGroup(ModernGroup[ConsumerMember, Assignment]):
     """A group of the consumer protocol."""
 
     def __init__(self, group_id: str, timeline: Timeline) -> None:
-        self.group_id = group_id
+        super().__init__(group_id, timeline)
         self._epochs = TimelineValue(timeline, Epochs())
-        self.members: TimelineDict[str, ConsumerMember] = TimelineDict(timeline)
-        self.targets: TimelineDict[str, Assignment] = TimelineDict(timeline)
         #: Instance id -> member id.
         self.static_members: TimelineDict[str, str] = TimelineDict(timeline)
         self.regexes: TimelineDict[str, ResolvedRegex] = TimelineDict(timeline)
@@ -114,22 +111,6 @@ class ConsumerGroup:
     def committed_epochs(self) -> Epochs:
         """The numbers as clients may see them."""
         return self._epochs.committed
-
-    @property
-    def is_empty(self) -> bool:
-        return not len(self.members)
-
-    @property
-    def empty_since_ms(self) -> int:
-        return -1
-
-    @property
-    def offset_expiry(self) -> OffsetExpiry:
-        return OffsetExpiry.SINCE_COMMIT
-
-    @property
-    def may_expire(self) -> bool:
-        return self.is_empty
 
     def state_name(self) -> str:
         """Return the committed state, by Kafka's name."""
@@ -238,17 +219,6 @@ class ConsumerGroup:
 
     # ----------------------------------------------------------------- checks
 
-    def member_or_raise(self, member_id: str) -> ConsumerMember:
-        """Return the member.
-
-        Raises:
-            UnknownMemberIdError: there is no such member.
-        """
-        member = self.members.get(member_id)
-        if member is None:
-            raise UnknownMemberIdError(f"Member {member_id} is not a member of group {self.group_id}.")
-        return member
-
     def validate_offset_commit(
         self, member_id: str, group_instance_id: str | None, member_epoch: int, *, transactional: bool, version: int
     ) -> PartitionCheck | None:
@@ -257,7 +227,7 @@ class ConsumerGroup:
             return None
         if transactional and member_epoch == -1 and not member_id and group_instance_id is None:
             return None
-        member = self.member_or_raise(member_id)
+        member = self.member(member_id)
         if not transactional and not member.uses_classic_protocol and version < _COMMIT_WITH_EPOCH:
             raise UnsupportedVersionError(
                 "OffsetCommit version 9 or above must be used by members using the consumer group protocol"
@@ -280,21 +250,9 @@ class ConsumerGroup:
             return
         member = self.members.get_committed(member_id or "") if committed else self.members.get(member_id or "")
         if member is None:
-            raise UnknownMemberIdError(f"Member {member_id} is not a member of group {self.group_id}.")
+            raise self.unknown_member(member_id)
         if member_epoch != member.member_epoch:
             raise _stale(member, f"{member_epoch} is not {member.member_epoch}.")
-
-    def validate_offset_delete(self) -> None:
-        """Offsets of topics without subscribers may always be deleted."""
-
-    def validate_delete(self) -> None:
-        """Only groups without members may be deleted.
-
-        Raises:
-            NonEmptyGroupError: there are members.
-        """
-        if not self.is_empty:
-            raise NonEmptyGroupError()
 
     # ---------------------------------------------------------------- records
 

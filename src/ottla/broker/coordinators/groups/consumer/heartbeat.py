@@ -63,18 +63,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NOT_TOLD: Final = -1
+NOT_GIVEN: Final = -1
 
 
 class Heartbeat(NamedTuple):
-    """A ConsumerGroupHeartbeat request. None (or NOT_TOLD) stands for what has not changed since the last one."""
+    """A ConsumerGroupHeartbeat request. None (or NOT_GIVEN) stands for what has not changed since the last one."""
 
     group_id: str
     member_id: str
     member_epoch: int
     instance_id: str | None = None
     rack_id: str | None = None
-    rebalance_timeout_ms: int = NOT_TOLD
+    rebalance_timeout_ms: int = NOT_GIVEN
     topic_names: Sequence[str] | None = None
     topic_regex: str | None = None
     server_assignor: str | None = None
@@ -84,24 +84,35 @@ class Heartbeat(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """The member tells everything: it begins, or has had an error, and wants to be told everything."""
+        """The member states everything: it begins, or has had an error, and expects its whole assignment."""
         return (
-            self.rebalance_timeout_ms != NOT_TOLD
+            self.rebalance_timeout_ms != NOT_GIVEN
             and (self.topic_names is not None or self.topic_regex is not None)
             and self.owned is not None
         )
 
     @property
-    def tells_nothing(self) -> bool:
+    def has_no_news(self) -> bool:
         """The member is still there, and that is all."""
         return (
             self.topic_names is None
             and self.topic_regex is None
             and self.owned is None
             and self.server_assignor is None
-            and self.rebalance_timeout_ms == NOT_TOLD
+            and self.rebalance_timeout_ms == NOT_GIVEN
             and self.rack_id is None
         )
+
+
+class SubscriptionChange(NamedTuple):
+    """What a request changed of a member's subscription: the topic names, the regular expression."""
+
+    names: bool
+    regex: RegexUpdate
+
+    @property
+    def is_any(self) -> bool:
+        return self.names or self.regex is not RegexUpdate.NONE
 
 
 class ConsumerGroups:
@@ -146,14 +157,10 @@ class ConsumerGroups:
             self._group_to_join(request.group_id, written, now_ms) if joins else self.group_or_raise(request.group_id)
         )
         self.check_size(group, request.member_id)
-        member_id = request.member_id or uuid_to_text(self.parts.dice.getrandbits(128).to_bytes(16, "big"))
+        member_id = request.member_id or uuid_to_text(self.parts.random.getrandbits(128).to_bytes(16, "big"))
         replaced = None if request.instance_id is None else group.static_member(request.instance_id)
         if request.instance_id is None:
-            before = (
-                (group.members.get(member_id) or ConsumerMember(member_id))
-                if joins
-                else group.member_or_raise(member_id)
-            )
+            before = (group.members.get(member_id) or ConsumerMember(member_id)) if joins else group.member(member_id)
             _check_epoch(before, request.member_epoch, request.owned)
         else:
             before = self.static_member(
@@ -166,41 +173,31 @@ class ConsumerGroups:
                 check=lambda member: _check_epoch(member, request.member_epoch, request.owned),
             )
         after = _changed(before, request)
-        names_changed = self.write_subscription(group, before, after, written)
-        regex_update = self.regexes.update(group, before, after, written, now_ms)
-        # Nothing above may touch timers or whoever waits: a request that is refused changes nothing. Nothing below refuses.
+        change = self.write_subscription(group, before, after, written, now_ms)
+        # Nothing above may touch timers or parked requests: a refused request changes nothing. Nothing below refuses.
         was = self.parts.groups.get(request.group_id)
         is_converted = isinstance(was, ClassicGroup) and bool(group.members)
         if isinstance(was, ClassicGroup) and is_converted:
             self.conversion.take_over(was, group)
         if joins and replaced is not None:
             self.cancel_timers(request.group_id, replaced.member_id)
-        epoch = group.group_epoch
         # A group that was a classic one is assigned anew in any case: its members may not have seen how topics have grown.
-        bump = names_changed or regex_update is RegexUpdate.RESOLVED or is_converted
-        if bump or group.needs_refresh:
-            epoch = self.write_epoch(group, before, after, written, bump=bump)
-        target_epoch, target = self.update_target(group, epoch, before, after, written, now_ms)
-        after = self.reconcile(
-            group,
-            after,
-            target_epoch,
-            target,
-            written,
-            changed=names_changed or regex_update is not RegexUpdate.NONE,
-            owned=request.owned,
-        )
+        bump = change.names or change.regex is RegexUpdate.RESOLVED or is_converted
+        epoch = self.write_epoch(group, before, after, written, bump=bump)
+        after = self.advance(group, epoch, before, after, written, now_ms, changed=change.is_any, owned=request.owned)
         response = self._alive(request.group_id, after)
         if joins or request.is_full or has_other_partitions(before, after):
             response.assignment = _answer(after)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.assignment is not None or after.member_epoch != request.member_epoch
         # A large target assignment may need several batches: its epoch comes last, so half of it means nothing. Only a group
         # that changes its type must do so at once.
-        return Result(response, written, atomic=is_converted)
+        return Result(response, written, atomic=is_converted, barrier=shows)
 
     def _quiet_heartbeat(self, request: Heartbeat, now_ms: int) -> Result[ConsumerGroupHeartbeatResponse] | None:
-        """Answer the heartbeat of a member that has nothing to tell, of a group where nothing happens: nearly all are so."""
+        """Answer a heartbeat without news in a group where nothing happens: nearly all are so."""
         group = self.parts.groups.get(request.group_id)
-        if not isinstance(group, ConsumerGroup) or not request.tells_nothing:
+        if not isinstance(group, ConsumerGroup) or not request.has_no_news:
             return None
         member = group.members.get(request.member_id)
         epochs = group.epochs
@@ -221,7 +218,7 @@ class ConsumerGroups:
         return Result(self._alive(request.group_id, member))
 
     def _alive(self, group_id: str, member: ConsumerMember) -> ConsumerGroupHeartbeatResponse:
-        """Note that the member is there; return what it is told at least."""
+        """Note that the member is there; return the least that it is answered."""
         overrides = self.overrides(group_id)
         self.schedule_session(group_id, member.member_id, self._config.consumer_session_timeout_ms.of(overrides))
         return ConsumerGroupHeartbeatResponse(
@@ -308,13 +305,19 @@ class ConsumerGroups:
         return replacing
 
     def write_subscription(
-        self, group: ConsumerGroup, before: ConsumerMember, after: ConsumerMember, written: list[CoordinatorRecord]
-    ) -> bool:
-        """Write what the member subscribes to, if it has changed. Returns whether the topic names have."""
-        if before.subscription() == after.subscription():
-            return False
-        written.append(records.member(group.group_id, after))
-        return before.topic_names != after.topic_names
+        self,
+        group: ConsumerGroup,
+        before: ConsumerMember,
+        after: ConsumerMember,
+        written: list[CoordinatorRecord],
+        now_ms: int,
+    ) -> SubscriptionChange:
+        """Write what the member subscribes to, if it has changed. Returns what has changed."""
+        names = False
+        if before.subscription() != after.subscription():
+            written.append(records.member(group.group_id, after))
+            names = before.topic_names != after.topic_names
+        return SubscriptionChange(names, self.regexes.update(group, before, after, written, now_ms))
 
     def write_epoch(
         self,
@@ -325,7 +328,9 @@ class ConsumerGroups:
         *,
         bump: bool,
     ) -> int:
-        """Compare the topics with those the group knows; write the next group epoch if need be. Returns what holds."""
+        """Begin the next group epoch, if `bump` or if the topics are not those that the group knows. Returns what holds."""
+        if not bump and not group.needs_refresh:
+            return group.group_epoch
         gone = []
         old_regex = before.topic_regex
         if old_regex and old_regex != after.topic_regex and group.regex_member_count(old_regex) == 1:
@@ -349,7 +354,23 @@ class ConsumerGroups:
 
     # ------------------------------------------------------------- assignment
 
-    def update_target(
+    def advance(
+        self,
+        group: ConsumerGroup,
+        epoch: int,
+        before: ConsumerMember,
+        after: ConsumerMember,
+        written: list[CoordinatorRecord],
+        now_ms: int,
+        *,
+        changed: bool,
+        owned: Owned,
+    ) -> ConsumerMember:
+        """Bring the target assignment up to date and the member one step nearer to it. Returns the member after that."""
+        target_epoch, target = self._update_target(group, epoch, before, after, written, now_ms)
+        return self.reconcile(group, after, target_epoch, target, written, changed=changed, owned=owned)
+
+    def _update_target(
         self,
         group: ConsumerGroup,
         epoch: int,
@@ -447,7 +468,7 @@ class ConsumerGroups:
         group = self.group_or_raise(request.group_id)
         response = ConsumerGroupHeartbeatResponse(member_id=request.member_id, member_epoch=request.member_epoch)
         if request.instance_id is None:
-            return self.fence([group.member_or_raise(request.member_id)], group, response, now_ms)
+            return self.fence([group.member(request.member_id)], group, response, now_ms)
         member = known_static_member(group, request.member_id, request.instance_id)
         if request.member_epoch != LEAVE_STATIC_EPOCH:
             return self.fence([member], group, response, now_ms)
@@ -481,7 +502,7 @@ class ConsumerGroups:
         hashed = metadata_hash(group.subscribed_topics(leaving, None, gone), self.image())
         written.append(records.group_epoch(group.group_id, group.group_epoch + 1, hashed))
         if len(member_ids) == len(group.members):
-            # An empty group has its assignment: nobody has anything (KAFKA-20442).
+            # An empty group has its assignment, an empty one (KAFKA-20442).
             written.append(records.target_epoch(group.group_id, group.group_epoch + 1, 0))
         self.rebalances += 1
         for member_id in member_ids:
@@ -522,7 +543,7 @@ class ConsumerGroups:
             if current is None or current.member_epoch != epoch:
                 return Result(None)
             if current.state is not MemberState.UNREVOKED_PARTITIONS:
-                return Result(None)  # the answer that told it to give something up was undone by a failed append
+                return Result(None)  # the answer that asked it to give something up was undone by a failed append
             logger.info("group %s: member %s did not leave epoch %d in time", group_id, member_id, epoch)
             return self.fencing(group_id, member_id)(now_ms)
 
@@ -536,9 +557,9 @@ class ConsumerGroups:
     def _assignment_interval_ms(self, group_id: str) -> int:
         """The broker's own value can be changed for all brokers while they run."""
         image, setting = self.parts.image(), self._config.consumer_assignment_interval_ms
-        told = image.config(BROKERS, DEFAULT_ENTITY).get(f"group.{setting.group_key}")
-        if told is not None:
-            setting = setting._replace(value=int(told))
+        configured = image.config(BROKERS, DEFAULT_ENTITY).get(f"group.{setting.group_key}")
+        if configured is not None:
+            setting = setting._replace(value=int(configured))
         return setting.of(image.config(GROUPS, group_id))
 
     # ---------------------------------------------------------- family's part
@@ -566,7 +587,7 @@ class ConsumerGroups:
                 self._schedule_rebalance(group.group_id, member)
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Nobody waits here."""
+        """Nothing: no request is parked here."""
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Sequence[CoordinatorRecord]:
         """Groups that subscribe to what has changed look at their topics with the next heartbeat."""
@@ -613,22 +634,22 @@ def known_static_member(group: ConsumerGroup, member_id: str, instance_id: str) 
     return member
 
 
-def _check_epoch(member: ConsumerMember, told: int, owned: Owned) -> None:
+def _check_epoch(member: ConsumerMember, epoch: int, owned: Owned) -> None:
     """Check the epoch of a heartbeat. The one before is fine if the answer with the new one can have been lost.
 
     Raises:
         FencedMemberEpochError: the member has to give up everything and join anew.
     """
-    if told == 0:
+    if epoch == 0:
         return  # It joins anew, as who was fenced must (KAFKA-19233).
-    if told > member.member_epoch:
+    if epoch > member.member_epoch:
         raise FencedMemberEpochError(
-            f"The consumer group member has a greater member epoch ({told}) than the one known by the group coordinator "
+            f"The consumer group member has a greater member epoch ({epoch}) than the one known by the group coordinator "
             f"({member.member_epoch}). The member must abandon all its partitions and rejoin."
         )
-    if told < member.member_epoch and (told != member.previous_member_epoch or not _is_subset(owned, member)):
+    if epoch < member.member_epoch and (epoch != member.previous_member_epoch or not _is_subset(owned, member)):
         raise FencedMemberEpochError(
-            f"The consumer group member has a smaller member epoch ({told}) than the one known by the group coordinator "
+            f"The consumer group member has a smaller member epoch ({epoch}) than the one known by the group coordinator "
             f"({member.member_epoch}). The member must abandon all its partitions and rejoin."
         )
 
@@ -643,12 +664,12 @@ def _is_subset(owned: Owned, member: ConsumerMember) -> bool:
 
 
 def _changed(before: ConsumerMember, request: Heartbeat) -> ConsumerMember:
-    """Return the member with what the request tells."""
+    """Return the member with what the request says."""
     return before._replace(
         instance_id=before.instance_id if request.instance_id is None else request.instance_id,
         rack_id=before.rack_id if request.rack_id is None else request.rack_id,
         rebalance_timeout_ms=before.rebalance_timeout_ms
-        if request.rebalance_timeout_ms == NOT_TOLD
+        if request.rebalance_timeout_ms == NOT_GIVEN
         else request.rebalance_timeout_ms,
         server_assignor=before.server_assignor if request.server_assignor is None else request.server_assignor,
         topic_names=before.topic_names if request.topic_names is None else frozenset(request.topic_names),

@@ -1,7 +1,7 @@
 """ConsumerMember: a member of a consumer group, an immutable value.
 
 `assigned` are the partitions the member may use, each with the epoch at which it was given to it (KIP-1251); `revoking` are
-those it has been told to give up and has not said yet that it has. Nobody else may be given a partition that is in either.
+those it was asked to give up and has not confirmed yet. No other member may be given a partition that is in either.
 
 States (KIP-848): STABLE - has everything of its epoch; UNREVOKED - must give up `revoking` before it enters the next epoch;
 UNRELEASED - in its epoch, but waits for partitions that others have not given up. UNKNOWN - from a later version.

@@ -1,7 +1,7 @@
 """The way of one member from what it has to what it should have (KIP-848).
 
 Revoke first: a member stays in its epoch until it has said that it no longer owns what it must give up. Then it enters the
-epoch of the target assignment, with the partitions nobody else holds; for those that others still hold it waits.
+epoch of the target assignment, with the partitions that no other member holds; for those that others still hold it waits.
 
 Invariant: a partition is added to `assigned` only if no member has it (in `assigned` or in `revoking`), or only this one.
 Pure: facts in, the next value of the member out. Learned from Kafka's CurrentAssignmentBuilder.

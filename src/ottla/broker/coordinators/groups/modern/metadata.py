@@ -1,4 +1,4 @@
-"""What groups know of topics: partition counts, racks, and a hash that tells whether anything has changed.
+"""What groups know of topics: partition counts, racks, and a hash that shows whether anything has changed.
 
 The hash is kept with the group epoch (ConsumerGroupMetadataValue.MetadataHash, since Kafka 4.1): if it differs from that of
 the image, topics have come, gone or grown, and the group needs another assignment. It covers what Kafka's covers (id, name,

@@ -2,8 +2,8 @@
 
 One heartbeat does, in this order: the member's record, a new group epoch if subscriptions, topics or the partitions that have
 begun are others than before, a new target if the epoch is newer than the target (and the assignment interval is over), and
-the member takes its target over at once: partitions are shared, so nobody waits for anybody. What subscribed partitions have
-not begun it asks to be begun (`partition_states`). Learned from Kafka's GroupMetadataManager (4.4).
+the member takes its target over at once: partitions are shared, so no member waits for another. What subscribed partitions
+have not begun it asks to be begun (`partition_states`). Learned from Kafka's GroupMetadataManager (4.4).
 
 Invariant: a member is only given partitions that are initialized.
 """
@@ -113,9 +113,9 @@ class ShareGroups:
         epoch = self._epoch(group, names, written, bump=bump)
         target_epoch, target = self._target(group, epoch, after, written, now_ms)
         if bump or after.member_epoch != target_epoch:
-            told = after
+            reconciled = after
             after = self._take_over(after, target_epoch, target)
-            if after != told:
+            if after != reconciled:
                 written.append(records.current(group_id, after))
         self._schedule_session(group_id, beat.member_id)
         response = ShareGroupHeartbeatResponse(
@@ -126,8 +126,10 @@ class ShareGroups:
         if joins or beat.topic_names is not None or after.assigned != before.assigned:
             response.assignment = _answer(after.assigned)
         beginning = self.states.begin(group, epoch, names, written, now_ms)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.assignment is not None or after.member_epoch != beat.member_epoch
         # A large target may need several batches: its epoch comes last, so half of it means nothing.
-        return Result(BeatResult(response, beginning), written, atomic=False)
+        return Result(BeatResult(response, beginning), written, atomic=False, barrier=shows)
 
     def _check_room(self, group: ShareGroup, member_id: str) -> None:
         limit = self._config.share_size_max
@@ -204,7 +206,7 @@ class ShareGroups:
         hashed = metadata_hash(group.subscribed_topics(member), self._parts.image())
         written.append(records.group_epoch(group_id, epoch, hashed))
         if len(group.members) == 1:
-            # An empty group has its assignment: nobody has anything.
+            # An empty group has its assignment, an empty one.
             written.append(records.target_epoch(group_id, epoch, 0))
         self.rebalances += 1
         self._timers.cancel(_session(group_id, member.member_id))
@@ -233,9 +235,9 @@ class ShareGroups:
     def _assignment_interval_ms(self, group_id: str) -> int:
         """The broker's own value can be changed for all brokers while they run."""
         setting = self._config.share_assignment_interval_ms
-        told = self._parts.image().config(BROKERS, DEFAULT_ENTITY).get(f"group.{setting.group_key}")
-        if told is not None:
-            setting = setting._replace(value=int(told))
+        configured = self._parts.image().config(BROKERS, DEFAULT_ENTITY).get(f"group.{setting.group_key}")
+        if configured is not None:
+            setting = setting._replace(value=int(configured))
         return self._of(setting, group_id)
 
     # -------------------------------------------------------------------- groups
@@ -282,7 +284,7 @@ class ShareGroups:
                 self._schedule_session(group.group_id, member_id)
 
     def on_unloaded(self, now_ms: int) -> None:
-        """Nobody waits here."""
+        """Nothing: no request is parked here."""
 
     def on_image(self, image: ClusterImage, delta: ImageDelta, now_ms: int) -> Sequence[CoordinatorRecord]:
         """Groups that subscribe to what has changed look at their topics with the next heartbeat."""
@@ -323,7 +325,7 @@ def share_group(group: Group | None, group_id: str) -> ShareGroup:
 
 
 def _check_epoch(member: ShareMember, received: int) -> None:
-    """One epoch behind is fine: the answer that told of the new one may have been lost."""
+    """One epoch behind is fine: the answer with the new one may have been lost."""
     known = member.member_epoch
     if received > known:
         raise FencedMemberEpochError(

@@ -5,7 +5,7 @@ only when that is committed. A share group has no committed offsets: where it is
 
 Epochs are those of consumer groups: the group epoch grows with every change of members, subscriptions or topics, the
 assignment epoch says for which of them the target was computed, a member's epoch which target it has. As partitions are
-shared nobody waits for anybody, so a group with members is Stable.
+shared no member waits for another, so a group with members is Stable.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ottla.broker.coordinators.groups.group import GroupType, OffsetExpiry, PartitionCheck
+from ottla.broker.coordinators.groups.modern.assignor import Assignment
+from ottla.broker.coordinators.groups.modern.group import ModernGroup
 from ottla.broker.coordinators.groups.share import records
+from ottla.broker.coordinators.groups.share.member import ShareMember
 from ottla.broker.coordinators.groups.share.states import PartitionStates
 from ottla.broker.coordinators.timeline import TimelineDict, TimelineValue
-from ottla.errors import GroupIdNotFoundError, NonEmptyGroupError, UnknownMemberIdError
+from ottla.errors import GroupIdNotFoundError
 
 if TYPE_CHECKING:
-    from ottla.broker.coordinators.groups.modern.assignor import Assignment
-    from ottla.broker.coordinators.groups.share.member import ShareMember
     from ottla.broker.coordinators.shard import CoordinatorRecord
     from ottla.broker.coordinators.timeline import Timeline
 
@@ -34,19 +35,17 @@ class Epochs(NamedTuple):
     group_epoch: int = 1
     metadata_hash: int = 0
     assignment_epoch: int = 1
-    #: When the target assignment was computed; 0: not known, or nobody was there.
+    #: When the target assignment was computed; 0: not known, or the group had no members.
     assignment_timestamp_ms: int = 0
 
 
-class ShareGroup:
+class ShareGroup(ModernGroup[ShareMember, Assignment]):
     """A share group."""
 
     def __init__(self, group_id: str, timeline: Timeline) -> None:
-        self.group_id = group_id
+        super().__init__(group_id, timeline)
         self.epochs = TimelineValue(timeline, Epochs())
         self.states = TimelineValue(timeline, PartitionStates())
-        self.members: TimelineDict[str, ShareMember] = TimelineDict(timeline)
-        self.targets: TimelineDict[str, Assignment] = TimelineDict(timeline)
         #: How many members subscribe to a topic.
         self._topics: TimelineDict[str, int] = TimelineDict(timeline)
         #: The topics of the image are to be compared with the hash: something may have changed. Not durable.
@@ -63,14 +62,6 @@ class ShareGroup:
     @property
     def protocol_type(self) -> str:
         return "share"
-
-    @property
-    def is_empty(self) -> bool:
-        return not len(self.members)
-
-    @property
-    def empty_since_ms(self) -> int:
-        return -1
 
     @property
     def offset_expiry(self) -> OffsetExpiry:
@@ -98,7 +89,7 @@ class ShareGroup:
         raise self._no_consumer_group()
 
     def validate_offset_fetch(self, member_id: str | None, member_epoch: int, *, committed: bool) -> None:
-        """Let everybody ask: there is nothing committed, and Kafka says just that."""
+        """Allow every fetch: there is nothing committed, and Kafka answers just that."""
 
     def validate_offset_delete(self) -> None:
         """Refuse.
@@ -111,30 +102,10 @@ class ShareGroup:
     def _no_consumer_group(self) -> GroupIdNotFoundError:
         return GroupIdNotFoundError(f"Group {self.group_id} is not a consumer group.")
 
-    def validate_delete(self) -> None:
-        """Only groups without members may be deleted, or have their offsets changed.
-
-        Raises:
-            NonEmptyGroupError: there are members.
-        """
-        if not self.is_empty:
-            raise NonEmptyGroupError()
-
     def tombstones(self) -> list[CoordinatorRecord]:
         return records.group_tombstones(self.group_id, list(self.members))
 
     # ------------------------------------------------------------------- members
-
-    def member(self, member_id: str) -> ShareMember:
-        """Return the member.
-
-        Raises:
-            UnknownMemberIdError: there is none.
-        """
-        member = self.members.get(member_id)
-        if member is None:
-            raise UnknownMemberIdError(f"Member {member_id} is not a member of group {self.group_id}.")
-        return member
 
     def subscribed_topics(self, before: ShareMember | None = None, after: ShareMember | None = None) -> set[str]:
         """Return the names that are subscribed to once `before` has become `after`."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Beginning(NamedTuple):
-    """Share partitions that should begin. The group epoch is their state epoch, which shuts out whoever knew them before.
+    """Share partitions that should begin. The group epoch is their state epoch, which fences readers of an older state.
 
     `offsets` says where; what is not in it begins where `share.auto.offset.reset` says, at the first fetch.
     """
@@ -175,9 +175,9 @@ class ShareGroupStates:
     # -------------------------------------------------------------------- offsets
 
     def alter_offsets(
-        self, group_id: str, wishes: Sequence[NewOffset], now_ms: int
+        self, group_id: str, changes: Sequence[NewOffset], now_ms: int
     ) -> Result[tuple[Beginning, list[ErrorCode]]]:
-        """Handle an AlterShareGroupOffsets: partitions begin anew where it says. Answers an error code per wish.
+        """Handle an AlterShareGroupOffsets: partitions begin anew where it says. Answers an error code per change.
 
         A group that does not exist comes into being.
 
@@ -191,15 +191,15 @@ class ShareGroupStates:
         codes = []
         offsets: dict[tuple[bytes, int], int] = {}
         topics: dict[bytes, TopicPartitions] = {}
-        for wish in wishes:
-            topic = image.topics.get(wish.topic)
-            if topic is None or not 0 <= wish.partition < len(topic.partitions):
+        for change in changes:
+            topic = image.topics.get(change.topic)
+            if topic is None or not 0 <= change.partition < len(topic.partitions):
                 codes.append(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                 continue
             codes.append(ErrorCode.NONE)
-            offsets[topic.topic_id, wish.partition] = wish.offset
-            known = topics.get(topic.topic_id) or TopicPartitions(wish.topic, frozenset())
-            topics[topic.topic_id] = known.plus((wish.partition,))
+            offsets[topic.topic_id, change.partition] = change.offset
+            known = topics.get(topic.topic_id) or TopicPartitions(change.topic, frozenset())
+            topics[topic.topic_id] = known.plus((change.partition,))
         beginning = Beginning(group_id, group.epochs.value.group_epoch, topics, offsets)
         if not topics:
             return Result((beginning, codes))

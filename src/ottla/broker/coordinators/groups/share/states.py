@@ -2,7 +2,7 @@
 
 A share partition begins when the share coordinator has written its first state. The group writes down before that it is
 *initializing*, after that it is *initialized* (only then is it assigned), and, before its state is deleted, that it is
-*deleting*: whoever dies in between finds out what to do again. Values, never changed in place.
+*deleting*: after a crash in between, the coordinator finds here what is left to do. Values, never changed in place.
 """
 
 from __future__ import annotations

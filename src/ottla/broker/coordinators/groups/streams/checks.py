@@ -86,7 +86,7 @@ def owned_tasks(request: StreamsGroupHeartbeatRequest) -> Tasks | None:
 
 def check_epoch(member: StreamsMember, request: StreamsGroupHeartbeatRequest, owned: Tasks | None) -> None:
     """Check that the member is where it thinks it is. One epoch behind is fine if it has only what is its own: the answer
-    that told it of the new epoch may have been lost.
+    with the new epoch may have been lost.
 
     Raises:
         FencedMemberEpochError: it is somewhere else, and must join again.
@@ -110,7 +110,7 @@ def check_known(member: StreamsMember | None, instance_id: str) -> StreamsMember
     """Return the static member.
 
     Raises:
-        UnknownMemberIdError: nobody has this instance id.
+        UnknownMemberIdError: no member has this instance id.
     """
     if member is None:
         raise UnknownMemberIdError(f"Instance id {instance_id} is unknown.")

@@ -59,7 +59,7 @@ class StreamsGroups:
         self._config = parts.config.streams
         #: Groups whose first assignment waits for more members.
         self._delayed: set[str] = set()
-        self._replay = StreamsReplay(parts.groups, parts.timeline, parts.image)
+        self._replay = StreamsReplay(parts)
 
     # ----------------------------------------------------------------- heartbeat
 
@@ -101,7 +101,7 @@ class StreamsGroups:
         written = records.member_tombstones(group.group_id, member.member_id)
         written.append(group.metadata_record(epoch))
         if len(group.members) == 1:
-            # An empty group has its assignment: nobody has anything.
+            # An empty group has its assignment, an empty one.
             written.append(records.target_metadata(group.group_id, epoch, 0))
         self._timers.cancel(_session(group, member.member_id))
         self._timers.cancel(_rebalance(group, member.member_id))
@@ -120,7 +120,7 @@ class StreamsGroups:
         self._timers.schedule(_session(group, member_id), config.session_timeout_ms, expire)
 
     def schedule_rebalance(self, group: StreamsGroup, member: StreamsMember) -> None:
-        """The member must have given up what it was told to in time."""
+        """The member must have given up in time what it was asked to."""
 
         def expire(now_ms: int) -> Result[None]:
             found = self._find_member(group.group_id, member.member_id)
@@ -232,7 +232,7 @@ class StreamsGroups:
     # ------------------------------------------------------------- family's part
 
     def replays(self) -> Mapping[type[Message], Replay]:
-        return self._replay.table()
+        return self._replay.handlers()
 
     def on_loaded(self, now_ms: int) -> None:
         self._schedule_all()

@@ -2,7 +2,7 @@
 
 What records say is on the timeline: members, their targets, who holds which task, and the scalars. Beside it is what is not
 written anywhere and found out again after a restart: the topology as it stands on the topics, endpoints for interactive
-queries, offsets that members report, a wish to shut down. KIP-1071; Kafka's StreamsGroup.
+queries, offsets that members report, a request to shut down. KIP-1071; Kafka's StreamsGroup.
 
 Invariant: `active`, `standby` and `warmup` say which processes hold a task, given or still to be given up.
 """
@@ -13,12 +13,13 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.broker.coordinators.groups.group import GroupType, OffsetExpiry, PartitionCheck
+from ottla.broker.coordinators.groups.group import GroupType, PartitionCheck
+from ottla.broker.coordinators.groups.modern.group import ModernGroup
 from ottla.broker.coordinators.groups.streams import records
 from ottla.broker.coordinators.groups.streams.member import StreamsMember
 from ottla.broker.coordinators.groups.streams.tasks import NOTHING, AssignedTasks, TaskId, Tasks
 from ottla.broker.coordinators.timeline import TimelineDict, TimelineValue
-from ottla.errors import NonEmptyGroupError, StaleMemberEpochError, UnknownMemberIdError, UnsupportedVersionError
+from ottla.errors import StaleMemberEpochError, UnsupportedVersionError
 
 if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.streams.internal_topics import ConfiguredTopology
@@ -53,22 +54,20 @@ class TaskOffsets:
     end_offsets: dict[TaskId, int] = field(default_factory=dict)
 
 
-class StreamsGroup:
+class StreamsGroup(ModernGroup[StreamsMember, Tasks]):
     """One group; see the module."""
 
     def __init__(self, group_id: str, timeline: Timeline, image: Callable[[], ClusterImage]) -> None:
-        self.group_id = group_id
+        super().__init__(group_id, timeline)
         self.scalars = TimelineValue(timeline, Scalars())
-        self.members: TimelineDict[str, StreamsMember] = TimelineDict(timeline)
         self.static_members: TimelineDict[str, str] = TimelineDict(timeline)
-        self.targets: TimelineDict[str, Tasks] = TimelineDict(timeline)
         self._active: TimelineDict[TaskId, str] = TimelineDict(timeline)
         self._standby: TimelineDict[TaskId, frozenset[str]] = TimelineDict(timeline)
         self._warmup: TimelineDict[TaskId, frozenset[str]] = TimelineDict(timeline)
         self._image = image
         # Found out again after a restart:
         self.configured: ConfiguredTopology | None = None
-        #: Topics have changed, or nobody has looked yet.
+        #: Topics have changed, or were not looked at yet.
         self.must_look_at_topics = True
         #: The epoch with which the last look was written down: if it is undone, it was for nothing.
         self.looked_in_epoch = 0
@@ -85,22 +84,6 @@ class StreamsGroup:
     @property
     def protocol_type(self) -> str:
         return "streams"
-
-    @property
-    def is_empty(self) -> bool:
-        return len(self.members) == 0
-
-    @property
-    def empty_since_ms(self) -> int:
-        return -1
-
-    @property
-    def offset_expiry(self) -> OffsetExpiry:
-        return OffsetExpiry.SINCE_COMMIT
-
-    @property
-    def may_expire(self) -> bool:
-        return self.is_empty
 
     def state_name(self) -> str:
         return _state((member for _, member in self.members.items_committed()), self.scalars.committed)
@@ -169,35 +152,17 @@ class StreamsGroup:
             return
         member = self.members.get_committed(member_id or "") if committed else self.members.get(member_id or "")
         if member is None:
-            raise UnknownMemberIdError(f"Member {member_id} is not a member of group {self.group_id}.")
+            raise self.unknown_member(member_id)
         if member_epoch != member.member_epoch:
             raise StaleMemberEpochError(
                 f"The received member epoch {member_epoch} does not match the expected member epoch "
                 f"{member.member_epoch}."
             )
 
-    def validate_offset_delete(self) -> None:
-        pass
-
-    def validate_delete(self) -> None:
-        if not self.is_empty:
-            raise NonEmptyGroupError()
-
     def tombstones(self) -> list[CoordinatorRecord]:
         return records.group_tombstones(self.group_id, self.members)
 
     # ------------------------------------------------------------------- members
-
-    def member(self, member_id: str) -> StreamsMember:
-        """Return the member.
-
-        Raises:
-            UnknownMemberIdError: there is none.
-        """
-        member = self.members.get(member_id)
-        if member is None:
-            raise UnknownMemberIdError(f"Member {member_id} is not a member of group {self.group_id}.")
-        return member
 
     def static_member(self, instance_id: str) -> StreamsMember | None:
         """Return who has this instance id."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: From here on a member is told of client tags that it should have.
+#: From here on the answer names client tags that a member should have.
 _TAGS_STATUS_VERSION = 1
 
 
@@ -126,7 +126,9 @@ class Heartbeat:
         if request.shutdown_application and group.shutdown_requested_by is None:
             group.shutdown_requested_by = member.member_id
         response = self._answer(group, before, member, configured)
-        return Result(BeatResult(response, configured.to_create), written)
+        # What is shown may have been decided for an earlier request and not be committed yet: then the answer waits for it.
+        shows = response.active_tasks is not None or member.member_epoch != request.member_epoch
+        return Result(BeatResult(response, configured.to_create), written, barrier=shows)
 
     # ------------------------------------------------------------- the member
 
@@ -343,8 +345,8 @@ class Heartbeat:
         return response
 
     def _lacks_tasks(self, before: StreamsMember) -> bool:
-        """Whether the member says what it has, and that is not all it was given before: the answer that told it may have been
-        lost, and it must not wait for the next change to hear of it. Kafka 4.3 does not tell it again."""
+        """Whether the member says what it has, and that is not all it was given before: the answer with it may have been
+        lost, and the member must not wait for the next change. Kafka 4.3 does not repeat it."""
         given, owned = before.assigned, self._owned
         if owned is None:
             return False

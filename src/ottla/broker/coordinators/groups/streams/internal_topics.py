@@ -22,7 +22,7 @@ PartitionsOf = Callable[[str], int | None]
 
 
 class StatusCode(IntEnum):
-    """What a heartbeat tells a member about its group."""
+    """What a heartbeat's answer says about the member's group."""
 
     STALE_TOPOLOGY = 0
     MISSING_SOURCE_TOPICS = 1

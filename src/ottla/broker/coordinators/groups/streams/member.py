@@ -16,7 +16,7 @@ class MemberState(IntEnum):
     """As the record of a member's assignment has it."""
 
     STABLE = 1
-    #: Told to give tasks up, and has not confirmed.
+    #: Was asked to give tasks up, and has not confirmed.
     UNREVOKED_TASKS = 2
     #: Waits for tasks that others have not given up.
     UNRELEASED_TASKS = 3
@@ -50,7 +50,7 @@ class StreamsMember:
     previous_member_epoch: int = JOIN_EPOCH
     state: MemberState = MemberState.STABLE
     assigned: AssignedTasks = NOTHING_ASSIGNED
-    #: Told to be given up.
+    #: To be given up.
     revoking: AssignedTasks = NOTHING_ASSIGNED
 
     def is_reconciled_to(self, assignment_epoch: int) -> bool:

@@ -1,6 +1,6 @@
 """One step of a member from the tasks it has towards its target.
 
-A member first gives up what is not its any more (and stays in its epoch until it says that it has), then gets what nobody
+A member first gives up what is not its any more (and stays in its epoch until it says that it has), then gets what no one
 else holds, and waits for the rest. A task that only changes its role on one member is not given up in between. Learned from
 Kafka's CurrentAssignmentBuilder (4.4); KIP-1071.
 

@@ -25,7 +25,7 @@ def new_target(
     configs: Mapping[str, str],
     now_ms: int,
 ) -> tuple[list[CoordinatorRecord], dict[str, Tasks]]:
-    """Return a new target for the group, and the records of what it changes; nobody gets anything while topics lack."""
+    """Return a new target for the group, and the records of what it changes; it is empty while topics lack."""
     if configured.is_ready:
         assert configured.subtopologies is not None
         nothing_known = TaskOffsets()

@@ -1,6 +1,6 @@
 """The uniform assignor: members get equally many partitions, and as few as possible change hands.
 
-If everybody subscribes to the same topics, quotas are known at once: all members get q partitions or q + 1, and those who
+If all members subscribe to the same topics, quotas are known at once: all members get q partitions or q + 1, and those who
 have more than q already are the ones who may keep q + 1. So nothing moves that need not.
 
 If not, balance is sought by moving single partitions, from the owner who has most to the subscriber who has least, as long
@@ -47,7 +47,7 @@ def _finished(spec: GroupSpec, member_id: str, draft: _Draft) -> Assignment:
 
 
 def _keep(spec: GroupSpec) -> tuple[dict[str, _Draft], list[tuple[bytes, int]]]:
-    """Return what members may keep of what they have, and the partitions that nobody has."""
+    """Return what members may keep of what they have, and the partitions that no member has."""
     drafts: dict[str, _Draft] = {}
     owned: dict[bytes, set[int]] = {topic_id: set() for topic_id in spec.partition_counts}
     subscribed: set[bytes] = set()
