@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ottla.config import BROKER, CLIENT_METRICS, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update
+from ottla.config import BROKER, CLIENT_METRICS, DYNAMIC_ONLY, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update
 from ottla.config.effective import TOPIC_SYNONYMS
 
 TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -49,6 +49,13 @@ def render() -> str:
     )
     parts.append(_table("Broker: refused", {n: k for n, k in (BROKER | EXTRA).items() if k.status is Status.REFUSED}))
     parts.append(_table("Broker: inert", {n: k for n, k in BROKER.items() if k.status is Status.INERT}))
+    parts.append(
+        _table(
+            "Broker: set while it runs only",
+            DYNAMIC_ONLY,
+            "Kafka reads these where kafka-configs has set them, not in a file; in a file they are refused here.",
+        )
+    )
     parts.append(_table("Groups", GROUP, "Set with kafka-configs --entity-type groups; the default is `group.<key>`."))
     parts.append(_table("Client metrics", CLIENT_METRICS))
     extensions = {n: k for n, k in EXTRA.items() if n.startswith("ottla.")}

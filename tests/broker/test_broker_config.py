@@ -96,6 +96,10 @@ def test_later_sources_are_stronger() -> None:
         ("log.cleaner.min.compaction.lag.ms=9223372036854775807 ", ""),
         ("log.dirs=,", "log.dirs must name at least one directory"),
         ("listener.name.plaintext.max.connections=5", "settings for one listener are not served yet"),
+        (
+            "leader.replication.throttled.rate=5",
+            "leader.replication.throttled.rate in -X is refused: Kafka reads it only where kafka-configs --alter has set it",
+        ),
         ("no equals sign", "-X no equals sign: write it as key=value"),
     ],
 )

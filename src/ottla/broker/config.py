@@ -23,6 +23,7 @@ from ottla.broker.listeners import (
 )
 from ottla.config import (
     BROKER,
+    DYNAMIC_ONLY,
     EXTRA,
     FOREIGN_PREFIXES,
     LISTENER_PREFIX,
@@ -503,6 +504,10 @@ def _check(name: str, text: str, place: str) -> list[str]:
         guess = TOPIC_SYNONYMS.get(name) or nearest(name, BROKER)
         hint = f"; did you mean {guess}?" if guess else ""
         raise ConfigError(f"Unknown setting {name} in {place}{hint}")
+    if key.name in DYNAMIC_ONLY:
+        raise ConfigError(
+            f"{name} in {place} is refused: Kafka reads it only where kafka-configs --alter has set it on a running broker"
+        )
     try:
         value = key.parse(text)
     except ConfigError as error:
