@@ -28,7 +28,8 @@ the stronger:
 3. `-X key=value`;
 4. flags: `--port`, `--host`, `--data-dir`, `--advertise`.
 
-A key that does not exist is an error that names the nearest right one. Every key is one of three:
+A key that does not exist is an error that names the nearest right one, or the clients it belongs to. All mistakes are
+named at once. Every key is one of three:
 
 - **enforced**: the broker does what it says;
 - **inert**: accepted, and changes nothing, for the reason given;
