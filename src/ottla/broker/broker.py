@@ -425,7 +425,12 @@ class Broker:
 
     def _make_dispatcher(self, marker_log: MarkerLog) -> Dispatcher:
         around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
-        addresses = Addresses(lambda: self.image, config.node_id, auto=config.advertised_listeners is None)
+        addresses = Addresses(
+            lambda: self.image,
+            config.node_id,
+            auto=config.advertised_listeners is None,
+            localhost_ports=lambda: self.server.localhost_ports,
+        )
 
         async def create_topic(name: str) -> ErrorCode:
             return (await controller.ensure_topic(name)).error
