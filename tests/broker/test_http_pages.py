@@ -38,6 +38,7 @@ class SampleFacts:
         self.problem: str | None = None
         self.shortage: str | None = None
         self.takes_appends = True
+        self.notices: list[str] = []
         self.uptime_seconds = 61.0
         self.known: dict[str, list[PartitionFacts]] = {
             "__consumer_offsets": [PartitionFacts(0, 1, (1,), (1,), 0, 3, 3, 300)],
@@ -66,6 +67,9 @@ class SampleFacts:
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
+
+    def warnings(self) -> Sequence[str]:
+        return self.notices
 
     def coordinators(self) -> CoordinatorFacts:
         return CoordinatorFacts(
@@ -273,6 +277,12 @@ def test_the_front_page_shows_types_of_groups_and_how_long_they_are_behind() -> 
         "<td class=n>9</td><td class=n>1 min 35 s</td></tr>"
     ) in html
     assert "<td>classic</td><td>Stable</td>" in html
+
+
+def test_the_front_page_shows_what_to_look_at() -> None:
+    facts = SampleFacts()
+    facts.notices = ["topic <old> gets records that are too old"]
+    assert '<p class="bad">topic &lt;old&gt; gets records that are too old</p>' in text_of(facts, "/")
 
 
 def test_the_front_page_says_what_counts_as_a_record() -> None:

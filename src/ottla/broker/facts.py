@@ -92,6 +92,9 @@ class LiveFacts:
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from self._broker.gauges()
 
+    def warnings(self) -> Sequence[str]:
+        return self._broker.old_records.sentences()
+
     def coordinators(self) -> CoordinatorFacts:
         broker = self._broker
         return coordinator_facts(broker.groups, broker.transactions, broker.markers, broker.logs.clock.wall_ms())

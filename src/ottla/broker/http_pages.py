@@ -136,6 +136,10 @@ class Facts(Protocol):
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
         ...
 
+    def warnings(self) -> Sequence[str]:
+        """Sentences about what somebody should look at: topics whose records are deleted at once."""
+        ...
+
     def coordinators(self) -> CoordinatorFacts:
         """What the coordinators hold."""
         ...
@@ -244,6 +248,8 @@ def front_page(facts: Facts) -> Iterator[bytes]:
         f"<style>{STYLE}</style></head><body><h1>ottla <small>{escape(broker.version)}</small></h1>"
         f'<div class="facts">{cells}</div>'
     ).encode()
+    for sentence in facts.warnings():
+        yield f'<p class="bad">{escape(sentence)}</p>'.encode()
     yield from _topics(facts, address)
     yield from _groups(facts)
     yield (
