@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ottla.config import BROKER, CLIENT_METRICS, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update
+from ottla.config import BROKER, CLIENT_METRICS, DYNAMIC_ONLY, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update
 from ottla.config.effective import TOPIC_SYNONYMS
 
 TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -28,7 +28,8 @@ the stronger:
 3. `-X key=value`;
 4. flags: `--port`, `--host`, `--data-dir`, `--advertise`.
 
-A key that does not exist is an error that names the nearest right one. Every key is one of three:
+A key that does not exist is an error that names the nearest right one, or the clients it belongs to. All mistakes are
+named at once. Every key is one of three:
 
 - **enforced**: the broker does what it says;
 - **inert**: accepted, and changes nothing, for the reason given;
@@ -49,6 +50,13 @@ def render() -> str:
     )
     parts.append(_table("Broker: refused", {n: k for n, k in (BROKER | EXTRA).items() if k.status is Status.REFUSED}))
     parts.append(_table("Broker: inert", {n: k for n, k in BROKER.items() if k.status is Status.INERT}))
+    parts.append(
+        _table(
+            "Broker: set while it runs only",
+            DYNAMIC_ONLY,
+            "Kafka reads these where kafka-configs has set them, not in a file; in a file they are refused here.",
+        )
+    )
     parts.append(_table("Groups", GROUP, "Set with kafka-configs --entity-type groups; the default is `group.<key>`."))
     parts.append(_table("Client metrics", CLIENT_METRICS))
     extensions = {n: k for n, k in EXTRA.items() if n.startswith("ottla.")}

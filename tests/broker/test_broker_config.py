@@ -96,6 +96,10 @@ def test_later_sources_are_stronger() -> None:
         ("log.cleaner.min.compaction.lag.ms=9223372036854775807 ", ""),
         ("log.dirs=,", "log.dirs must name at least one directory"),
         ("listener.name.plaintext.max.connections=5", "settings for one listener are not served yet"),
+        (
+            "leader.replication.throttled.rate=5",
+            "leader.replication.throttled.rate in -X is refused: Kafka reads it only where kafka-configs --alter has set it",
+        ),
         ("no equals sign", "-X no equals sign: write it as key=value"),
     ],
 )
@@ -107,6 +111,128 @@ def test_what_cannot_be_is_said_in_one_sentence(setting: str, sentence: str) -> 
         BrokerConfig.from_sources(overrides=[setting])
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_all_mistakes_are_raised_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        BrokerConfig.from_sources(
+            properties="""\
+num.partition=3
+retention.ms=5
+bad=\\u00zz
+delete.topic.enable=ja
+authorizer.class.name=x
+node.id=1
+broker.id=2
+log.dirs=,
+listeners=A,SSL://:9093,B://:1
+advertised.listeners=
+group.min.session.timeout.ms=9
+group.max.session.timeout.ms=5
+log.roll.ms=0
+""",
+            properties_name="my.properties",
+            environment={"KAFKA_BACKGROUND_THREADS": "0", "OTTLA_PORT": "http"},
+            overrides=["nothing", "qwertz=1", "max.connections.per.ip.overrides=a,b"],
+            flags=Flags(advertise="a b"),
+        )
+    assert error.value.mistakes == (
+        "my.properties line 3: \\u00zz is no character",
+        "-X nothing: write it as key=value",
+        "OTTLA_PORT must be a port number, but it is http",
+        "listeners: cannot read 'A'; write it as NAME://host:port",
+        "Unknown setting num.partition in my.properties; did you mean num.partitions?",
+        "Unknown setting retention.ms in my.properties; did you mean log.retention.ms?",
+        "Invalid value ja for configuration delete.topic.enable: Expected value to be either true or false "
+        "(set in my.properties)",
+        "authorizer.class.name=x in my.properties is refused: Access control is not served yet; a broker that ignored this "
+        "would let everybody in.",
+        "Invalid value 0 for configuration background.threads: Value must be at least 1 (set in the environment; "
+        "allowed: [1,...])",
+        "Unknown setting qwertz in -X",
+        "node.id (1) and broker.id (2) contradict each other: set one of them",
+        "log.dirs must name at least one directory",
+        "max.connections.per.ip.overrides: write a as host:count",
+        "max.connections.per.ip.overrides: write b as host:count",
+        "log.roll.ms must be greater than or equal to 1, but it is 0",
+        "group.min.session.timeout.ms (9) must not be greater than group.max.session.timeout.ms (5)",
+    )
+
+
+def test_a_setting_that_is_wrong_by_itself_contradicts_no_other() -> None:
+    with pytest.raises(ConfigError) as error:
+        BrokerConfig.from_sources(overrides=["group.min.session.timeout.ms=x", "group.max.session.timeout.ms=5"])
+    assert len(error.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentences"),
+    [
+        (
+            ["listeners=SSL://:1,B://:2,SASL_SSL://:3"],
+            [
+                "listeners: SSL asks for SSL, which is not served yet; use PLAINTEXT",
+                "listeners: no security protocol is defined for listener B; add it to listener.security.protocol.map",
+                "listeners: SASL_SSL asks for SASL_SSL, which is not served yet; use PLAINTEXT",
+            ],
+        ),
+        (
+            ["advertised.listeners=A://h:1,PLAINTEXT://0.0.0.0:1", "inter.broker.listener.name=X"],
+            [
+                "advertised.listeners: A is not one of the listeners PLAINTEXT",
+                "advertised.listeners: clients cannot connect to PLAINTEXT://0.0.0.0:1; name a host, or use auto",
+                "inter.broker.listener.name must be one of the listeners PLAINTEXT, not X",
+            ],
+        ),
+        (
+            ["listener.security.protocol.map=A:B,C:D"],
+            [
+                f"listener.security.protocol.map: cannot read '{item}'; allowed are PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
+                for item in ("A:B", "C:D")
+            ],
+        ),
+    ],
+)
+def test_all_mistakes_of_one_list_are_raised_at_once(overrides: list[str], sentences: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        BrokerConfig.from_sources(overrides=overrides)
+    assert list(error.value.mistakes) == sentences
+
+
+def test_settings_removed_with_listeners_are_noted_and_change_nothing() -> None:
+    config = BrokerConfig.from_sources(overrides=["port=9093", "host.name=h", "advertised.port=1"])
+    assert config.listeners == BrokerConfig().listeners
+    assert config.notes == (
+        "port changes nothing: Removed in Kafka 4: `listeners` says where to listen.",
+        "host.name changes nothing: Removed in Kafka 4: `listeners` says where to listen.",
+        "advertised.port changes nothing: Removed in Kafka 4: `advertised.listeners` says what clients are told.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "end"),
+    [
+        (
+            "max.partition.fetch.bytes",
+            "it is a setting of consumers, not of brokers (related settings of the broker: fetch.max.bytes)",
+        ),
+        (
+            "max.request.size",
+            "it is a setting of producers, not of brokers (related settings of the broker: message.max.bytes, "
+            "socket.request.max.bytes)",
+        ),
+        ("bootstrap.servers", "it is a setting of clients, not of brokers"),
+        ("application.id", "it is a setting of Kafka Streams applications, not of brokers"),
+    ],
+)
+def test_settings_of_clients_are_named_as_such(key: str, end: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        BrokerConfig.from_sources(properties=f"{key}=1")
+    assert str(error.value) == f"Unknown setting {key} in server.properties; {end}"
+    variable = "KAFKA_" + key.upper().replace(".", "_")
+    if key != "bootstrap.servers":  # the images know that variable
+        notes = BrokerConfig.from_sources(environment={variable: "1"}).notes
+        assert notes == (f"The environment variable {variable} names no setting; {end}",)
 
 
 def test_mistakes_name_the_place_they_are_in() -> None:

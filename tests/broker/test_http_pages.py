@@ -38,6 +38,7 @@ class SampleFacts:
         self.problem: str | None = None
         self.shortage: str | None = None
         self.takes_appends = True
+        self.notices: list[str] = []
         self.uptime_seconds = 61.0
         self.known: dict[str, list[PartitionFacts]] = {
             "__consumer_offsets": [PartitionFacts(0, 1, (1,), (1,), 0, 3, 3, 300)],
@@ -49,6 +50,7 @@ class SampleFacts:
         self.members: dict[str, GroupFacts] = {
             'a"b\\c\n<script>': GroupFacts(
                 'a"b\\c\n<script>',
+                "classic",
                 "Stable",
                 2,
                 [CommittedOffset("orders", 0, 100, 10, 1.5), CommittedOffset("orders", 1, 5, 0)],
@@ -65,6 +67,9 @@ class SampleFacts:
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
+
+    def warnings(self) -> Sequence[str]:
+        return self.notices
 
     def coordinators(self) -> CoordinatorFacts:
         return CoordinatorFacts(
@@ -210,6 +215,30 @@ def test_many_partitions_are_rendered_in_steps() -> None:
     assert sum(not chunk for chunk in body) >= 500
 
 
+@pytest.mark.parametrize("path", ["/", "/metrics"])
+def test_a_group_of_many_partitions_is_rendered_in_steps(path: str) -> None:
+    """Each partition of a group costs a look at a log: a thousand of them in one step would hold up the loop for 30 ms."""
+    facts = SampleFacts()
+    looks: list[int] = []
+
+    def place(number: int) -> CommittedOffset:
+        looks.append(number)
+        return CommittedOffset("orders", number, 1, 0)
+
+    def group(group_id: str) -> GroupFacts:
+        return GroupFacts(group_id, "classic", "Empty", 0, (place(number) for number in range(1_000)))
+
+    facts.group = group  # type: ignore[method-assign]
+    body = Pages(facts).handle(path).body
+    assert not isinstance(body, bytes)
+    most = before = 0
+    for chunk in body:
+        if not chunk:
+            most, before = max(most, len(looks) - before), len(looks)
+    assert len(looks) == 1_000
+    assert most <= 100
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -237,6 +266,50 @@ def test_the_front_page_shows_broker_topics_and_groups() -> None:
         assert word in page.words
 
 
+def test_the_front_page_shows_types_of_groups_and_how_long_they_are_behind() -> None:
+    facts = SampleFacts()
+    facts.members["workers"] = GroupFacts(
+        "workers", "share", "Stable", 3, [CommittedOffset("jobs", 0, 5, 7, 95.0), CommittedOffset("jobs", 1, 5, 2)]
+    )
+    html = text_of(facts, "/")
+    assert (
+        "<tr><td>workers</td><td>share</td><td>Stable</td><td class=n>3</td><td>jobs</td>"
+        "<td class=n>9</td><td class=n>1 min 35 s</td></tr>"
+    ) in html
+    assert "<td>classic</td><td>Stable</td>" in html
+
+
+def test_the_front_page_shows_what_to_look_at() -> None:
+    facts = SampleFacts()
+    facts.notices = ["topic <old> gets records that are too old"]
+    assert '<p class="bad">topic &lt;old&gt; gets records that are too old</p>' in text_of(facts, "/")
+
+
+def test_the_front_page_says_what_counts_as_a_record() -> None:
+    assert "markers of transactions and what compaction has removed count as well" in parsed(SampleFacts()).words
+
+
+def test_metrics_of_share_groups_have_names_of_their_own() -> None:
+    facts = SampleFacts()
+    facts.members["workers"] = GroupFacts(
+        "workers", "share", "Stable", 3, [CommittedOffset("jobs", 0, 5, 7, 95.0), CommittedOffset("jobs", 1, 5, 2)]
+    )
+    found = samples(facts)
+    group = ("sharegroup", "workers")
+    place = (("partition", "0"), group, ("topic", "jobs"))
+    expected = {
+        ("kafka_sharegroup_members", (group,)): 3,
+        ("kafka_sharegroup_start_offset", place): 5,
+        ("kafka_sharegroup_lag", place): 7,
+        ("kafka_sharegroup_lag_sum", (group, ("topic", "jobs"))): 9,
+        ("kafka_sharegroup_group_lag_seconds", place): 95,
+        ("ottla_group_info", (("group", "workers"), ("state", "Stable"), ("type", "share"))): 1,
+        ("kafka_coordinator_group_groupmetadatamanager_numgroups", ()): 2,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert ("kafka_consumergroup_members", (("consumergroup", "workers"),)) not in found
+
+
 def test_the_front_page_needs_nothing_from_elsewhere_and_changes_nothing() -> None:
     page = parsed(SampleFacts())
     assert not {"script", "img", "link", "form", "iframe"} & set(page.tags)
@@ -249,7 +322,7 @@ def test_the_front_page_of_an_empty_broker_says_how_to_begin() -> None:
     facts.members.clear()
     words = parsed(facts).words
     assert "kcat -b localhost:9092" in words
-    assert "No consumer group" in words
+    assert "No group has been here" in words
 
 
 def test_the_front_page_stays_small() -> None:

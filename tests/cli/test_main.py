@@ -51,6 +51,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert shown.out == ""
 
 
+def test_all_mistakes_are_told_in_one_run_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "server.properties"
+    file.write_text("num.partition=3\nmax.request.size=5\n")
+    assert main(["serve", str(file), "--data-dir", " ", "--port", "70000"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "ottla: --data-dir is empty; name a directory, or leave the option out",
+        "ottla: --port must be 0 to 65535, but it is 70000",
+        f"ottla: Unknown setting num.partition in {file}; did you mean num.partitions?",
+        f"ottla: Unknown setting max.request.size in {file}; it is a setting of producers, not of brokers (related settings "
+        "of the broker: message.max.bytes, socket.request.max.bytes)",
+    ]
+
+
 def test_help_says_where_data_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--help"]) == 0
     assert serve.default_data_dir(os.environ) in capsys.readouterr().out

@@ -50,6 +50,7 @@ def test_variables_that_come_with_images_and_kubernetes_are_not_noted() -> None:
             "KAFKA_SERVICE_HOST": "10.0.0.1",
             "KAFKA_PORT_9092_TCP_ADDR": "10.0.0.1",
             "KAFKA_SERVICE_PORT_KAFKA": "9092",
+            "OTTLA_PORT": "tcp://10.0.0.1:9092",
         }
     )
     assert found == ({}, {}, ())

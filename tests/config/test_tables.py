@@ -1,6 +1,6 @@
 """The tables are complete and say what Apache Kafka 4.4 says; where they do not, the difference is listed here.
 
-`data` holds name, type, default, bounds and importance of every key, read out of the 4.4.0 jars.
+`data` holds name, type, default, bounds and importance of every key, read out of Kafka's jars; each file says where from.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from pathlib import Path
 import pytest
 
 from ottla.broker.config import BrokerConfig
-from ottla.config import BROKER, CLIENT_METRICS, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update, nearest
+from ottla.config import BROKER, CLIENT_METRICS, DYNAMIC_ONLY, EXTRA, GROUP, TOPIC, ConfigKey, Status, Update, nearest
 from ottla.config.effective import TOPIC_SYNONYMS
 from ottla.storage.config import LogConfig
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parents[2]
-TABLES = {"broker": BROKER, "topic": TOPIC, "group": GROUP}
+TABLES = {
+    "4.4.0-broker": BROKER,
+    "4.3.1-broker-dynamic": DYNAMIC_ONLY,
+    "4.4.0-topic": TOPIC,
+    "4.4.0-group": GROUP,
+}
 
 #: Kafka demands a value; a node that starts without any configuration needs one.
 OUR_DEFAULTS = {"node.id": "1", "process.roles": "broker,controller", "controller.listener.names": ""}
@@ -38,7 +43,9 @@ class Fact:
 
 def facts(table: str) -> list[Fact]:
     found = []
-    for line in (DATA / f"configs-4.4.0-{table}.tsv").read_text().splitlines():
+    for line in (DATA / f"configs-{table}.tsv").read_text().splitlines():
+        if line.startswith("#"):
+            continue
         name, type_, default, valid, importance = line.split("\t")
         text: str | None = default.removeprefix("class ")
         if default == "null":
@@ -65,7 +72,7 @@ def test_types_defaults_and_bounds_are_those_of_kafka(table: str) -> None:
 
 
 def all_keys() -> list[ConfigKey]:
-    return [key for table in (BROKER, EXTRA, TOPIC, GROUP, CLIENT_METRICS) for key in table.values()]
+    return [key for table in (BROKER, DYNAMIC_ONLY, EXTRA, TOPIC, GROUP, CLIENT_METRICS) for key in table.values()]
 
 
 def test_every_key_has_one_status_and_a_reason_where_it_does_nothing() -> None:
@@ -172,3 +179,4 @@ def test_how_keys_can_change_is_known() -> None:
     assert BROKER["log.retention.ms"].update is Update.CLUSTER_WIDE
     assert BROKER["ssl.keystore.location"].update is Update.PER_BROKER
     assert sum(key.update is not Update.READ_ONLY for key in BROKER.values()) == 99
+    assert {key.update for key in DYNAMIC_ONLY.values()} == {Update.CLUSTER_WIDE}

@@ -12,7 +12,7 @@ from tests.network.sockets import LOCAL, Client, echo, serving
 
 from ottla.network.connection import BrokerConnection, Reply
 from ottla.network.http import HttpResponse, HttpSite
-from ottla.network.server import Listener, ListenError, Server
+from ottla.network.server import Listener, ListenError, Server, _localhost_ports
 
 
 async def test_frames_of_all_sizes_come_back() -> None:
@@ -209,6 +209,24 @@ async def test_localhost_is_every_loopback_address_on_one_port() -> None:
     assert len(server.addresses) == 1
     await client.close()
     await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("bound", "ports"),
+    [
+        ([("127.0.0.1", 1), ("::1", 1, 0, 0)], {1}),
+        ([("0.0.0.0", 1), ("::", 1, 0, 0)], {1}),
+        ([("0.0.0.0", 1), ("::1", 1, 0, 0)], {1}),
+        ([("127.0.0.1", 1)], set()),
+        ([("0.0.0.0", 1)], set()),
+        ([("::1", 1, 0, 0)], set()),
+        ([("127.0.0.1", 1), ("::1", 2, 0, 0)], set()),
+        ([("10.0.0.1", 1), ("::1", 1, 0, 0)], set()),
+        ([("0.0.0.0", 1), ("::", 1, 0, 0), ("127.0.0.1", 2)], {1}),
+    ],
+)
+def test_which_ports_localhost_leads_to_is_known(bound: list[tuple[Any, ...]], ports: set[int]) -> None:
+    assert _localhost_ports(bound) == ports
 
 
 async def test_stopping_closes_connections_and_frees_the_port() -> None:

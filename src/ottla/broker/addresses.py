@@ -1,8 +1,13 @@
 """Under which address a client is told to find a broker.
 
 With `advertised.listeners=auto` (the default, for a single node) each connection is told the address it used itself:
-`localhost`, a container's address and a LAN address all work at the same time without configuration. Only where ports
+loopback, a container's address and a LAN address all work at the same time without configuration. Only where ports
 are remapped on the way (NAT, published container ports) the user has to say so, with `--advertise`.
+
+A request does not say by which name the client came. Over loopback that is mostly `localhost`, so this is what the client is
+told where the broker listens on both addresses that `localhost` can stand for. Clients that compare names (librdkafka
+before 2.10) go on with the connection they have; told an address, they open a second one. And an IPv6 address in a list of
+host:port is something that not every client can read.
 """
 
 from __future__ import annotations
@@ -10,10 +15,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ottla.broker.context import RequestContext
     from ottla.cluster.image import ClusterImage
+
+
+#: What `localhost` stands for.
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 class BrokerAddress(NamedTuple):
@@ -26,12 +35,24 @@ class BrokerAddress(NamedTuple):
 
 
 class Addresses:
-    """Answers for the broker `node_id`; other brokers are where their registration says."""
+    """Answers for the broker `node_id`; other brokers are where their registration says.
 
-    def __init__(self, image: Callable[[], ClusterImage], node_id: int, *, auto: bool) -> None:
+    Args:
+        localhost_ports: ports on which `localhost` leads to this broker, whichever address it stands for.
+    """
+
+    def __init__(
+        self,
+        image: Callable[[], ClusterImage],
+        node_id: int,
+        *,
+        auto: bool,
+        localhost_ports: Callable[[], Collection[int]] = frozenset,
+    ) -> None:
         self._image = image
         self._node_id = node_id
         self._auto = auto
+        self._localhost_ports = localhost_ports
 
     def of_brokers(self, context: RequestContext) -> list[BrokerAddress]:
         """Return every live broker that has the listener the client uses."""
@@ -48,6 +69,11 @@ class Addresses:
         if broker is None:
             return None
         if self._auto and node_id == self._node_id:
-            return BrokerAddress(node_id, context.local_host, context.local_port, broker.rack)
+            return BrokerAddress(node_id, self._own_host(context), context.local_port, broker.rack)
         endpoint = broker.endpoint(context.listener)
         return None if endpoint is None else BrokerAddress(node_id, endpoint.host, endpoint.port, broker.rack)
+
+    def _own_host(self, context: RequestContext) -> str:
+        if context.local_host in _LOOPBACK and context.local_port in self._localhost_ports():
+            return "localhost"
+        return context.local_host

@@ -50,6 +50,7 @@ from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http_pages import BrokerFacts, Pages
+from ottla.broker.old_records import OldRecords
 from ottla.broker.producer_id_block import ProducerIdBlock
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.replicas.manager import ReplicaManager
@@ -158,6 +159,7 @@ class Broker:
         self.follower: MetadataFollower
         self.controller: Controller
         self.replicas: ReplicaManager
+        self.old_records: OldRecords
         self.groups: CoordinatorRuntime[GroupCoordinator]
         self.transactions: CoordinatorRuntime[TransactionCoordinator]
         self.share_states: CoordinatorRuntime[ShareCoordinator]
@@ -243,6 +245,12 @@ class Broker:
             clock=around.clock,
         )
         self.replicas.on_leader, self.replicas.on_resigned = self._on_leader, self._on_resigned
+        self.old_records = OldRecords(
+            around.clock.wall_ms,
+            is_kept=self.logs.is_foreign,
+            config_of=lambda topic: self._topic_config(self.image, topic) if topic in self.image.topics else None,
+        )
+        self.replicas.on_old_records = self.old_records.note
         self.logs.on_directory_offline = self._on_directory_offline
         self.groups = self._make_groups()
         self.producer_ids = ProducerIdBlock(self.controller.allocate_producer_ids)
@@ -425,7 +433,12 @@ class Broker:
 
     def _make_dispatcher(self, marker_log: MarkerLog) -> Dispatcher:
         around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
-        addresses = Addresses(lambda: self.image, config.node_id, auto=config.advertised_listeners is None)
+        addresses = Addresses(
+            lambda: self.image,
+            config.node_id,
+            auto=config.advertised_listeners is None,
+            localhost_ports=lambda: self.server.localhost_ports,
+        )
 
         async def create_topic(name: str) -> ErrorCode:
             return (await controller.ensure_topic(name)).error

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ottla.broker.contradictions import contradictions
 from ottla.broker.listeners import (
     ADVERTISE_AUTO,
     Listener,
@@ -23,6 +24,7 @@ from ottla.broker.listeners import (
 )
 from ottla.config import (
     BROKER,
+    DYNAMIC_ONLY,
     EXTRA,
     FOREIGN_PREFIXES,
     LISTENER_PREFIX,
@@ -30,11 +32,11 @@ from ottla.config import (
     ConfigKey,
     Status,
     broker_key,
-    nearest,
 )
-from ottla.config.effective import TOPIC_SYNONYMS, Levels, broker_setting, topic_setting
+from ottla.config.effective import Levels, broker_setting, topic_setting
 from ottla.config.environment import read_environment
 from ottla.config.keys import INT_MAX, LONG_MAX, Value
+from ottla.config.mistakes import Mistakes
 from ottla.config.properties import parse_properties
 from ottla.storage.config import LogConfig
 
@@ -226,30 +228,43 @@ class BrokerConfig:
             flags: flags of the command line.
 
         Raises:
-            ConfigError: one sentence naming the key, the value, what is allowed, and where it was set.
+            ConfigError: all mistakes that there are; each is one sentence naming the key, the value, what is allowed, and
+                where it was set.
         """
+        mistakes = Mistakes()
         from_environment = read_environment(environment or {})
+        from_file = {} if properties is None else parse_properties(properties, properties_name, mistakes=mistakes)
         settings: dict[str, str] = {}
         origin: dict[str, str] = {}
         for place, found in (
-            (properties_name, parse_properties(properties, properties_name) if properties is not None else {}),
+            (properties_name, from_file),
             ("the environment", from_environment.settings),
-            ("-X", _parse_overrides(overrides)),
+            ("-X", _parse_overrides(overrides, mistakes)),
         ):
             for name, text in found.items():
                 if place == properties_name and name.startswith(FOREIGN_PREFIXES):
                     continue
                 settings[name] = text
                 origin[name] = place
-        merged = _merge_flags(flags or Flags(), from_environment.flags)
-        settings.update(apply_flags(settings, host=merged.host, port=merged.port, advertise=merged.advertise))
+        merged = _merge_flags(flags or Flags(), from_environment.flags, mistakes)
+        with mistakes.caught():
+            settings.update(apply_flags(settings, host=merged.host, port=merged.port, advertise=merged.advertise))
         if merged.data_dir is not None:
             settings["log.dirs"] = merged.data_dir
             settings.pop("log.dir", None)
         notes = list(from_environment.notes)
+        right: dict[str, str] = {}
         for name, text in settings.items():
-            notes.extend(_check(name, text, origin.get(name, "the command line")))
-        return _build(Levels(static=settings), cluster_id=merged.cluster_id, notes=tuple(notes))
+            with mistakes.caught():
+                notes.extend(_check(name, text, origin.get(name, "the command line")))
+                right[name] = text
+        return _build(
+            Levels(static=right),
+            cluster_id=merged.cluster_id,
+            notes=tuple(notes),
+            mistakes=mistakes,
+            wrong=frozenset(settings.keys() - right.keys()),
+        )
 
     def with_dynamic(self, broker: Mapping[str, str], default: Mapping[str, str]) -> BrokerConfig:
         """Return this configuration with what was set at run time for this broker and for all.
@@ -263,7 +278,7 @@ class BrokerConfig:
             broker={name: text for name, text in broker.items() if name in BROKER},
         )
         return replace(
-            _build(known, cluster_id=self.cluster_id, notes=self.notes),
+            _build(known, cluster_id=self.cluster_id, notes=self.notes, mistakes=Mistakes()),
             # Identity and addresses are not changed under a running broker.
             node_id=self.node_id,
             listeners=self.listeners,
@@ -344,8 +359,23 @@ _PLAIN_FIELDS = tuple(
 _OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable")
 
 
-def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) -> BrokerConfig:
-    """Make the typed configuration and check what only several values together can tell."""
+def _build(
+    levels: Levels,
+    *,
+    cluster_id: str | None,
+    notes: tuple[str, ...],
+    mistakes: Mistakes,
+    wrong: frozenset[str] = frozenset(),
+) -> BrokerConfig:
+    """Make the typed configuration and check what only several values together can tell.
+
+    Args:
+        mistakes: what has been found already.
+        wrong: keys that were left out because their values are wrong.
+
+    Raises:
+        ConfigError: all that was found.
+    """
     fields: dict[str, Any] = {name: broker_setting(name.replace("_", "."), levels) for name in _PLAIN_FIELDS}
     for name in ("group_coordinator_rebalance_protocols", "group_consumer_assignors", "group_share_assignors"):
         fields[name] = tuple(fields[name] or ())
@@ -353,101 +383,36 @@ def _build(levels: Levels, *, cluster_id: str | None, notes: tuple[str, ...]) ->
     for name in ("cleanup.policy", *_LOG_KEYS):
         log_fields.update(_log_fields(name, topic_setting(name, {}, levels)))
     text = {name: found[0] for name in BROKER if (found := levels.find(name)) is not None}
-    listeners = resolve_listeners(text)
+    # What cannot be read keeps its default, so that the rest can be looked at before all mistakes are raised.
+    with mistakes.caught():
+        listeners = fields["listeners"] = resolve_listeners(text)
+        with mistakes.caught():
+            fields["advertised_listeners"] = resolve_advertised(text, listeners)
+        with mistakes.caught():
+            fields["inter_broker_listener_name"] = resolve_inter_broker(text, listeners)
+    with mistakes.caught():
+        fields["node_id"] = _node_id(text)
+    with mistakes.caught():
+        fields["log_dirs"] = _log_dirs(text)
+    with mistakes.caught():
+        fields["max_connections_per_ip_overrides"] = parse_ip_overrides(
+            text.get("max.connections.per.ip.overrides", "")
+        )
     own = {name: EXTRA[name].parse(levels.static.get(name, EXTRA[name].default)) for name in _OWN_KEYS}
     config = BrokerConfig(
         **fields,
-        node_id=_node_id(text),
         cluster_id=cluster_id,
-        log_dirs=_log_dirs(text),
-        listeners=listeners,
-        advertised_listeners=resolve_advertised(text, listeners),
-        inter_broker_listener_name=resolve_inter_broker(text, listeners),
-        max_connections_per_ip_overrides=parse_ip_overrides(text.get("max.connections.per.ip.overrides", "")),
         ottla_foreign_confirm=bool(own["ottla.foreign.confirm"]),
         ottla_client_telemetry_enable=bool(own["ottla.client.telemetry.enable"]),
         topic_defaults=LogConfig(**log_fields),
         levels=levels,
         notes=notes,
     )
-    _check_together(config, text)
+    for sentence, keys in contradictions(config, text):
+        if not keys & wrong:
+            mistakes.add(sentence)
+    mistakes.raise_all()
     return config
-
-
-def _check_together(config: BrokerConfig, text: Mapping[str, str]) -> None:
-    """Refuse contradictions, with Kafka's rules."""
-    log = config.topic_defaults
-
-    def demand(condition: bool, sentence: str) -> None:
-        if not condition:
-            raise ConfigError(sentence)
-
-    for name, value in (("log.roll.ms", log.segment_ms), ("log.flush.interval.ms", log.flush_ms)):
-        low = 1 if name == "log.roll.ms" else 0
-        demand(value >= low, f"{name} must be greater than or equal to {low}, but it is {value}")
-    demand(log.segment_jitter_ms >= 0, "log.roll.jitter.ms must be greater than or equal to 0")
-    demand(
-        log.retention_ms == -1 or log.retention_ms >= 1,
-        "log.retention.ms must be unlimited (-1) or at least 1 millisecond",
-    )
-    demand(
-        log.min_compaction_lag_ms <= log.max_compaction_lag_ms,
-        f"log.cleaner.min.compaction.lag.ms ({log.min_compaction_lag_ms}) must not be greater than "
-        f"log.cleaner.max.compaction.lag.ms ({log.max_compaction_lag_ms})",
-    )
-    demand(
-        config.queued_max_request_bytes <= 0 or config.queued_max_request_bytes >= config.socket_request_max_bytes,
-        f"queued.max.request.bytes ({config.queued_max_request_bytes}) must be -1 or at least "
-        f"socket.request.max.bytes ({config.socket_request_max_bytes})",
-    )
-    demand(
-        config.max_connections_per_ip > 0 or bool(config.max_connections_per_ip_overrides),
-        "max.connections.per.ip can be 0 only if max.connections.per.ip.overrides names the addresses that may connect",
-    )
-    demand(
-        config.log_cleaner_dedupe_buffer_size >= 1 << 20,
-        f"log.cleaner.dedupe.buffer.size must be at least 1048576, but it is {config.log_cleaner_dedupe_buffer_size}",
-    )
-    demand(
-        config.group_min_session_timeout_ms <= config.group_max_session_timeout_ms,
-        f"group.min.session.timeout.ms ({config.group_min_session_timeout_ms}) must not be greater than "
-        f"group.max.session.timeout.ms ({config.group_max_session_timeout_ms})",
-    )
-    for kind in ("consumer", "share"):
-        for name in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
-            field = name.replace(".", "_")
-            low, value, high = (getattr(config, f"group_{kind}_{bound}{field}") for bound in ("min_", "", "max_"))
-            demand(
-                low <= value <= high,
-                f"group.{kind}.{name} ({value}) must be between group.{kind}.min.{name} ({low}) and "
-                f"group.{kind}.max.{name} ({high})",
-            )
-        heartbeat, session = (
-            getattr(config, f"group_{kind}_{name}") for name in ("heartbeat_interval_ms", "session_timeout_ms")
-        )
-        demand(
-            heartbeat < session,
-            f"group.{kind}.heartbeat.interval.ms ({heartbeat}) must be less than group.{kind}.session.timeout.ms "
-            f"({session})",
-        )
-    demand(
-        "classic" in config.group_coordinator_rebalance_protocols,
-        "group.coordinator.rebalance.protocols must contain classic: disabling it is not supported",
-    )
-    demand(
-        bool(config.group_consumer_assignors) and set(config.group_consumer_assignors) <= {"uniform", "range"},
-        f"group.consumer.assignors can name uniform and range, but it is {', '.join(config.group_consumer_assignors)}",
-    )
-    demand(
-        config.group_share_assignors == ("simple",),
-        f"group.share.assignors can only be simple, but it is {', '.join(config.group_share_assignors)}",
-    )
-    demand(
-        config.offsets_topic_compression_codec in range(5),
-        f"offsets.topic.compression.codec must be 0 to 4, but it is {config.offsets_topic_compression_codec}",
-    )
-    roles = set((text.get("process.roles") or "broker").replace(" ", "").split(","))
-    demand("broker" in roles, "process.roles must contain broker: an ottla node is always a broker")
 
 
 def _node_id(text: Mapping[str, str]) -> int:
@@ -470,23 +435,25 @@ def _log_dirs(text: Mapping[str, str]) -> tuple[str, ...]:
     return dirs
 
 
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
+def _parse_overrides(overrides: Sequence[str], mistakes: Mistakes) -> dict[str, str]:
     settings: dict[str, str] = {}
     for override in overrides:
         name, equals, text = override.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"-X {override}: write it as key=value")
-        settings[name.strip()] = text.strip()
+        if equals and name.strip():
+            settings[name.strip()] = text.strip()
+        else:
+            mistakes.add(f"-X {override}: write it as key=value")
     return settings
 
 
-def _merge_flags(flags: Flags, environment: Mapping[str, str]) -> Flags:
+def _merge_flags(flags: Flags, environment: Mapping[str, str], mistakes: Mistakes) -> Flags:
     """Fill flags that were not given from OTTLA_* variables."""
     port = flags.port
     if port is None and "port" in environment:
-        if not environment["port"].isdecimal():
-            raise ConfigError(f"OTTLA_PORT must be a port number, but it is {environment['port']}")
-        port = int(environment["port"])
+        if environment["port"].isdecimal():
+            port = int(environment["port"])
+        else:
+            mistakes.add(f"OTTLA_PORT must be a port number, but it is {environment['port']}")
     return Flags(
         port=port,
         host=flags.host if flags.host is not None else environment.get("host"),
@@ -500,9 +467,13 @@ def _check(name: str, text: str, place: str) -> list[str]:
     """Check one setting alone; return sentences worth logging."""
     key = broker_key(name)
     if key is None:
-        guess = TOPIC_SYNONYMS.get(name) or nearest(name, BROKER)
-        hint = f"; did you mean {guess}?" if guess else ""
-        raise ConfigError(f"Unknown setting {name} in {place}{hint}")
+        from ottla.config.unknown_keys import what_is_meant
+
+        raise ConfigError(f"Unknown setting {name} in {place}{what_is_meant(name)}")
+    if key.name in DYNAMIC_ONLY:
+        raise ConfigError(
+            f"{name} in {place} is refused: Kafka reads it only where kafka-configs --alter has set it on a running broker"
+        )
     try:
         value = key.parse(text)
     except ConfigError as error:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.broker.coordinator_metrics import CoordinatorFacts, coordinator_facts
+from ottla.broker.coordinators.groups.group import GroupType
+from ottla.broker.coordinators.share.coordinator import lag_of
+from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
-from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts
+from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
+from ottla.broker.lag_ages import LagAges
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ottla.broker.broker import Broker
+    from ottla.broker.coordinators.groups.modern.assignor import Assignment
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log_manager import LogManager
 
@@ -26,6 +31,7 @@ class LiveFacts:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._ages = LagAges(broker.logs.clock)
 
     @property
     def broker(self) -> BrokerFacts:
@@ -86,6 +92,9 @@ class LiveFacts:
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from self._broker.gauges()
 
+    def warnings(self) -> Sequence[str]:
+        return self._broker.old_records.sentences()
+
     def coordinators(self) -> CoordinatorFacts:
         broker = self._broker
         return coordinator_facts(broker.groups, broker.transactions, broker.markers, broker.logs.clock.wall_ms())
@@ -109,7 +118,7 @@ class LiveFacts:
         ]
 
     def topics(self) -> Sequence[str]:
-        return sorted(self._broker.image.topics)
+        return sorted(self._broker.image.topics, key=lambda name: (is_internal(name), name))
 
     def partitions(self, topic: str) -> Sequence[PartitionFacts]:
         known = self._broker.image.topics.get(topic)
@@ -145,29 +154,58 @@ class LiveFacts:
     def group(self, group_id: str) -> GroupFacts | None:
         groups = self._broker.groups
         try:
-            described, offsets = groups.read(
+            summary, offsets, shared = groups.read(
                 groups.partition_for(group_id),
-                lambda shard: (shard.describe_group(group_id), shard.fetch_all_offsets(group_id, stable=False)),
+                lambda shard: (
+                    shard.summarize_group(group_id),
+                    shard.fetch_all_offsets(group_id, stable=False),
+                    shard.shares.states.initialized_partitions(group_id),
+                ),
             )
         except KafkaError:
             return None
-        if described is None:
+        if summary is None:
             return None
-        return GroupFacts(
-            group_id,
-            described.group_state,
-            len(described.members),
-            [
+        if summary.group_type is GroupType.SHARE:
+            places = self._share_offsets(group_id, shared)
+        else:
+            places = (
                 self._committed(topic, index, fetched.offset)
                 for topic, partitions in sorted(offsets.items())
                 for index, fetched in sorted(partitions.items())
-            ],
-        )
+            )
+        return GroupFacts(group_id, summary.group_type.value, summary.state, summary.member_count, places)
 
     def _committed(self, topic: str, index: int, offset: int) -> CommittedOffset:
         partition = self._broker.replicas.partition(topic, index)
-        lag = max(partition.log.high_watermark - offset, 0) if partition is not None else 0
-        return CommittedOffset(topic, index, offset, lag)
+        if partition is None:
+            return CommittedOffset(topic, index, offset, 0)
+        lag = max(partition.log.high_watermark - offset, 0)
+        return CommittedOffset(topic, index, offset, lag, self._ages.age_seconds(partition, offset))
+
+    def _share_offsets(self, group_id: str, shared: Assignment) -> Iterator[CommittedOffset]:
+        """Where a share group is; partitions that no member has read yet have no place, as in kafka-share-groups."""
+        names = self._broker.image.topic_names
+        topics = sorted((names[topic_id], topic_id) for topic_id in shared if topic_id in names)
+        for name, topic_id in topics:
+            for index in sorted(shared[topic_id]):
+                one = self._share_offset(ShareKey(group_id, topic_id, index), name)
+                if one is not None:
+                    yield one
+
+    def _share_offset(self, key: ShareKey, topic: str) -> CommittedOffset | None:
+        states, partition = self._broker.share_states, self._broker.replicas.partition(topic, key.partition)
+        try:
+            summary = states.read(states.partition_for(key.coordinator_key), lambda shard: shard.summarize(key))
+        except KafkaError:
+            return None  # loading: known in a moment
+        if partition is None:
+            return None
+        lag = lag_of(summary.start_offset, summary.delivery_complete_count, partition.log.high_watermark)
+        if lag < 0:
+            return None
+        age = self._ages.age_seconds(partition, summary.start_offset) if lag else 0.0
+        return CommittedOffset(topic, key.partition, summary.start_offset, lag, age)
 
 
 class LogDirFacts:

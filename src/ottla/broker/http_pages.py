@@ -12,7 +12,7 @@ from html import escape
 from typing import NamedTuple, Protocol
 
 from ottla.broker.coordinator_metrics import CoordinatorFacts
-from ottla.broker.metrics_page import metrics_page
+from ottla.broker.metrics_page import PLACES_PER_STEP, metrics_page
 from ottla.network.http import HttpResponse
 from ottla.observability.exposition import CONTENT_TYPE
 from ottla.observability.metrics import BrokerMetrics
@@ -53,7 +53,10 @@ class PartitionFacts(NamedTuple):
 
 
 class CommittedOffset(NamedTuple):
-    """How far a group has come in one partition; `lag_seconds` is the age of the next record, or None if unknown."""
+    """How far a group has come in one partition; `lag_seconds` is the age of the next record, or None if unknown.
+
+    Of a share group `offset` is the first record that is not finished, and `lag` the records that are not.
+    """
 
     topic: str
     partition: int
@@ -63,12 +66,19 @@ class CommittedOffset(NamedTuple):
 
 
 class GroupFacts(NamedTuple):
-    """One group; `state` is Kafka's word ("Stable", "Empty", "PreparingRebalance", ...)."""
+    """One group of any type.
+
+    Attributes:
+        group_type: "classic", "consumer", "share" or "streams".
+        state: Kafka's word ("Stable", "Empty", "PreparingRebalance", ...).
+        offsets: to be walked over once, in steps of `PLACES_PER_STEP`: each takes a look at a log.
+    """
 
     group_id: str
+    group_type: str
     state: str
     members: int
-    offsets: Sequence[CommittedOffset]
+    offsets: Iterable[CommittedOffset]
 
 
 class Facts(Protocol):
@@ -126,6 +136,10 @@ class Facts(Protocol):
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
         ...
 
+    def warnings(self) -> Sequence[str]:
+        """Sentences about what somebody should look at: topics whose records are deleted at once."""
+        ...
+
     def coordinators(self) -> CoordinatorFacts:
         """What the coordinators hold."""
         ...
@@ -143,7 +157,7 @@ class Facts(Protocol):
         ...
 
     def topics(self) -> Sequence[str]:
-        """Names of all topics, sorted."""
+        """Names of all topics, sorted: people's own first, then internal ones."""
         ...
 
     def partitions(self, topic: str) -> Sequence[PartitionFacts]:
@@ -151,7 +165,7 @@ class Facts(Protocol):
         ...
 
     def groups(self) -> Sequence[str]:
-        """Ids of the groups coordinated here, sorted."""
+        """Ids of the groups coordinated here, of all types, sorted."""
         ...
 
     def group(self, group_id: str) -> GroupFacts | None:
@@ -234,6 +248,8 @@ def front_page(facts: Facts) -> Iterator[bytes]:
         f"<style>{STYLE}</style></head><body><h1>ottla <small>{escape(broker.version)}</small></h1>"
         f'<div class="facts">{cells}</div>'
     ).encode()
+    for sentence in facts.warnings():
+        yield f'<p class="bad">{escape(sentence)}</p>'.encode()
     yield from _topics(facts, address)
     yield from _groups(facts)
     yield (
@@ -261,7 +277,7 @@ def _topics(facts: Facts, address: str) -> Iterator[bytes]:
         size = sum(max(one.size, 0) for one in partitions)
         short = sum(len(one.isr) < len(one.replicas) for one in partitions)
         yield (
-            f"<tr{' class=internal' if name.startswith('__') else ''}><td>{escape(name)}</td>"
+            f"<tr{' class=internal' if is_internal(name) else ''}><td>{escape(name)}</td>"
             f"<td class=n>{len(partitions):,}</td><td class=n>{records:,}</td><td class=n>{byte_size(size)}</td>"
             f'<td class="n{" bad" if short else ""}">{short}</td></tr>'
         ).encode()
@@ -269,32 +285,48 @@ def _topics(facts: Facts, address: str) -> Iterator[bytes]:
     yield b"</table>"
     if len(names) > ROWS_MAX:
         yield f'<p class="none">and {len(names) - ROWS_MAX:,} more; all of them are in /metrics</p>'.encode()
+    yield (
+        b'<p class="none">Records are counted by offsets: markers of transactions and what compaction has removed count as '
+        b"well, here and in the lag of groups.</p>"
+    )
 
 
 def _groups(facts: Facts) -> Iterator[bytes]:
     ids = facts.groups()
     yield f"<h2>Groups ({len(ids):,})</h2>".encode()
     if not ids:
-        yield b'<p class="none">No consumer group has been here yet.</p>'
+        yield b'<p class="none">No group has been here yet.</p>'
         return
     yield (
-        b"<table><tr><th>Group</th><th>State</th><th class=n>Members</th><th>Topics</th>"
-        b"<th class=n>Lag (records)</th></tr>"
+        b"<table><tr><th>Group</th><th>Type</th><th>State</th><th class=n>Members</th><th>Topics</th>"
+        b"<th class=n>Lag (records)</th><th class=n>Lag (time)</th></tr>"
     )
     for group_id in ids[:ROWS_MAX]:
         group = facts.group(group_id)
         if group is None:
             continue
-        topics = ", ".join(dict.fromkeys(committed.topic for committed in group.offsets))
-        lag = sum(max(committed.lag, 0) for committed in group.offsets)
+        offsets: list[CommittedOffset] = []
+        for committed in group.offsets:
+            offsets.append(committed)
+            if len(offsets) % PLACES_PER_STEP == 0:
+                yield b""
+        topics = ", ".join(dict.fromkeys(committed.topic for committed in offsets))
+        lag = sum(max(committed.lag, 0) for committed in offsets)
+        ages = [committed.lag_seconds for committed in offsets if committed.lag_seconds is not None]
+        age = duration(max(ages)) if lag and ages else ""
         yield (
-            f"<tr><td>{escape(group.group_id)}</td><td>{escape(group.state)}</td><td class=n>{group.members}</td>"
-            f"<td>{escape(topics)}</td><td class=n>{lag:,}</td></tr>"
+            f"<tr><td>{escape(group.group_id)}</td><td>{escape(group.group_type)}</td><td>{escape(group.state)}</td>"
+            f"<td class=n>{group.members}</td><td>{escape(topics)}</td><td class=n>{lag:,}</td><td class=n>{age}</td></tr>"
         ).encode()
         yield b""
     yield b"</table>"
     if len(ids) > ROWS_MAX:
         yield f'<p class="none">and {len(ids) - ROWS_MAX:,} more; all of them are in /metrics</p>'.encode()
+
+
+def is_internal(topic: str) -> bool:
+    """Whether a topic is the broker's own, or looks like one: the custom is a name with two underscores in front."""
+    return topic.startswith("__")
 
 
 def byte_size(size: int) -> str:

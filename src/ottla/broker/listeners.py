@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ottla.config import BROKER, ConfigError
+from ottla.config.mistakes import Mistakes
 
 #: `advertised.listeners=auto`: each connection is answered with the address it used. For a single node.
 ADVERTISE_AUTO = "auto"
@@ -32,16 +33,19 @@ def resolve_listeners(text: Mapping[str, str]) -> tuple[Listener, ...]:
     protocols = _protocol_map(text)
     controllers = _names(text.get("controller.listener.names", ""))
     opened: list[Listener] = []
+    mistakes = Mistakes()
     for name, host, port in _parse("listeners", text.get("listeners", BROKER["listeners"].default or "")):
         if name in controllers:
             continue
         protocol = protocols.get(name)
         if protocol is None:
-            raise ConfigError(f"listeners: no security protocol is defined for listener {name}; add it to "
-                              "listener.security.protocol.map")  # fmt: skip
-        if protocol != "PLAINTEXT":
-            raise ConfigError(f"listeners: {name} asks for {protocol}, which is not served yet; use PLAINTEXT")
-        opened.append(Listener(name, host, port, protocol))
+            mistakes.add(f"listeners: no security protocol is defined for listener {name}; add it to "
+                         "listener.security.protocol.map")  # fmt: skip
+        elif protocol != "PLAINTEXT":
+            mistakes.add(f"listeners: {name} asks for {protocol}, which is not served yet; use PLAINTEXT")
+        else:
+            opened.append(Listener(name, host, port, protocol))
+    mistakes.raise_all()
     if not opened:
         raise ConfigError("listeners must contain at least one listener for clients")
     ports = [(listener.port, ":" in listener.host) for listener in opened if listener.port]
@@ -62,16 +66,19 @@ def resolve_advertised(text: Mapping[str, str], listeners: tuple[Listener, ...])
     controllers = _names(text.get("controller.listener.names", ""))
     protocols = {listener.name: listener.security_protocol for listener in listeners}
     advertised: list[Listener] = []
+    mistakes = Mistakes()
     for name, host, port in _parse("advertised.listeners", value):
         if name in controllers and name not in protocols:
             continue
         if name not in protocols:
-            raise ConfigError(f"advertised.listeners: {name} is not one of the listeners {', '.join(protocols)}")
-        if host in ("", "0.0.0.0", "::"):
-            raise ConfigError(
+            mistakes.add(f"advertised.listeners: {name} is not one of the listeners {', '.join(protocols)}")
+        elif host in ("", "0.0.0.0", "::"):
+            mistakes.add(
                 f"advertised.listeners: clients cannot connect to {name}://{host}:{port}; name a host, or use auto"
             )
-        advertised.append(Listener(name, host, port, protocols[name]))
+        else:
+            advertised.append(Listener(name, host, port, protocols[name]))
+    mistakes.raise_all()
     missing = [name for name in protocols if name not in {listener.name for listener in advertised}]
     if missing and len(advertised) == 0:
         raise ConfigError("advertised.listeners must name at least one of the listeners")
@@ -150,28 +157,34 @@ def _explicit(settings: Mapping[str, str]) -> str:
 def parse_ip_overrides(text: str) -> dict[str, int]:
     """Return the connection limits of `max.connections.per.ip.overrides` ("host:count,...")."""
     limits: dict[str, int] = {}
+    mistakes = Mistakes()
     for item in text.split(","):
         if not item.strip():
             continue
         host, colon, count = item.strip().rpartition(":")
-        if not colon or not host or not count.strip().isdecimal():
-            raise ConfigError(f"max.connections.per.ip.overrides: write {item.strip()} as host:count")
-        limits[host.strip().strip("[]")] = int(count)
+        if colon and host and count.strip().isdecimal():
+            limits[host.strip().strip("[]")] = int(count)
+        else:
+            mistakes.add(f"max.connections.per.ip.overrides: write {item.strip()} as host:count")
+    mistakes.raise_all()
     return limits
 
 
 def _parse(key: str, value: str) -> list[tuple[str, str, int]]:
     found: list[tuple[str, str, int]] = []
+    mistakes = Mistakes()
     for item in value.split(","):
         if not item.strip():
             continue
         name, scheme, address = item.strip().partition("://")
         host, colon, port = address.rpartition(":")
         if not (scheme and name and colon) or not port.isdecimal() or int(port) > 65535:
-            raise ConfigError(f"{key}: cannot read {item.strip()!r}; write it as NAME://host:port")
-        if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-            raise ConfigError(f"{key}: cannot read {item.strip()!r}; an IPv6 address stands in brackets")
-        found.append((name.upper(), host.strip("[]"), int(port)))
+            mistakes.add(f"{key}: cannot read {item.strip()!r}; write it as NAME://host:port")
+        elif host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+            mistakes.add(f"{key}: cannot read {item.strip()!r}; an IPv6 address stands in brackets")
+        else:
+            found.append((name.upper(), host.strip("[]"), int(port)))
+    mistakes.raise_all()
     names = [name for name, _, _ in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"{key}: each listener must have a name of its own: {value}")
@@ -181,13 +194,16 @@ def _parse(key: str, value: str) -> list[tuple[str, str, int]]:
 def _protocol_map(text: Mapping[str, str]) -> dict[str, str]:
     key = "listener.security.protocol.map"
     protocols: dict[str, str] = {}
+    mistakes = Mistakes()
     for item in text.get(key, BROKER[key].default or "").split(","):
         if not item.strip():
             continue
         name, colon, protocol = item.strip().partition(":")
-        if not colon or protocol.strip().upper() not in SECURITY_PROTOCOLS:
-            raise ConfigError(f"{key}: cannot read {item.strip()!r}; allowed are {', '.join(SECURITY_PROTOCOLS)}")
-        protocols[name.strip().upper()] = protocol.strip().upper()
+        if colon and protocol.strip().upper() in SECURITY_PROTOCOLS:
+            protocols[name.strip().upper()] = protocol.strip().upper()
+        else:
+            mistakes.add(f"{key}: cannot read {item.strip()!r}; allowed are {', '.join(SECURITY_PROTOCOLS)}")
+    mistakes.raise_all()
     return protocols
 
 

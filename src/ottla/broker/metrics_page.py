@@ -14,9 +14,11 @@ from ottla.broker.coordinator_metrics import coordinator_metrics
 from ottla.observability.exposition import Family, label_set
 
 if TYPE_CHECKING:
-    from ottla.broker.http_pages import Facts
+    from ottla.broker.http_pages import Facts, GroupFacts
 
 STATES = ("Stable", "Empty", "Dead", "PreparingRebalance", "CompletingRebalance")
+PLACES_PER_STEP = 100
+"""Partitions of a group per step: with a look at the log of each, some 3 ms."""
 QUANTILES = (0.5, 0.75, 0.95, 0.99, 0.999)
 
 
@@ -145,14 +147,63 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
         yield _single(manager + name, "counter", f"{text} A single node has none.", 0)
 
 
+class _GroupFamilies:
+    """What is shown of groups that have places in partitions: under kafka_exporter's names, or the like for share groups."""
+
+    def __init__(self, kind: str, label: str, offset: str, offset_text: str, lag_text: str) -> None:
+        prefix = f"kafka_{kind}_"
+        self._label = label
+        self.current = Family(f"{prefix}{offset}", "gauge", f"{offset_text} in a partition.")
+        self.current_sum = Family(f"{prefix}{offset}_sum", "gauge", f"{offset_text} in a topic, summed.")
+        self.lag = Family(prefix + "lag", "gauge", f"{lag_text} in a partition.")
+        self.lag_sum = Family(prefix + "lag_sum", "gauge", f"{lag_text} in a topic.")
+        age_text = "Age of the first record that counts in the lag, by its timestamp; 0 without lag."
+        self.lag_seconds = Family(prefix + "group_lag_seconds", "gauge", age_text)
+        self.members = Family(prefix + "members", "gauge", "Members of a group.")
+
+    def add(self, group: GroupFacts) -> Iterator[bytes]:
+        """Take a group in, in steps."""
+        named = (self._label, group.group_id)
+        self.members.add(group.members, label_set(named))
+        sums: dict[str, list[int]] = {}
+        for number, committed in enumerate(group.offsets, start=1):
+            if number % PLACES_PER_STEP == 0:
+                yield b""
+            labels = label_set(named, ("partition", str(committed.partition)), ("topic", committed.topic))
+            self.current.add(committed.offset, labels)
+            self.lag.add(committed.lag, labels)
+            if committed.lag_seconds is not None:
+                self.lag_seconds.add(round(committed.lag_seconds, 3), labels)
+            entry = sums.setdefault(committed.topic, [0, 0])
+            entry[0] += committed.offset
+            entry[1] += committed.lag
+        for topic, (offset, behind) in sums.items():
+            labels = label_set(named, ("topic", topic))
+            self.current_sum.add(offset, labels)
+            self.lag_sum.add(behind, labels)
+
+    def render(self) -> Iterator[bytes]:
+        for family in (self.current, self.current_sum, self.lag, self.lag_sum, self.lag_seconds, self.members):
+            yield family.render()
+            yield b""
+
+
 def _groups(facts: Facts) -> Iterator[bytes]:
-    prefix = "kafka_consumergroup_"
-    current = Family(prefix + "current_offset", "gauge", "Committed offset of a group in a partition.")
-    current_sum = Family(prefix + "current_offset_sum", "gauge", "Committed offsets of a group in a topic, summed.")
-    lag = Family(prefix + "lag", "gauge", "Records a group has yet to read in a partition.")
-    lag_sum = Family(prefix + "lag_sum", "gauge", "Records a group has yet to read in a topic.")
-    lag_seconds = Family(prefix + "group_lag_seconds", "gauge", "Age of the first record a group has yet to read.")
-    members = Family(prefix + "members", "gauge", "Members of a group.")
+    consumers = _GroupFamilies(
+        "consumergroup",
+        "consumergroup",
+        "current_offset",
+        "Committed offset of a group",
+        "Records a group has yet to read",
+    )
+    shares = _GroupFamilies(
+        "sharegroup",
+        "sharegroup",
+        "start_offset",
+        "First offset that a share group has not finished",
+        "Records a share group has not finished",
+    )
+    info = Family("ottla_group_info", "gauge", "Groups with type and state.")
     states = dict.fromkeys(STATES, 0)
     total = 0
     for group_id in facts.groups():
@@ -161,26 +212,12 @@ def _groups(facts: Facts) -> Iterator[bytes]:
             continue
         total += 1
         states[group.state] = states.get(group.state, 0) + 1
-        named = ("consumergroup", group.group_id)
-        members.add(group.members, label_set(named))
-        sums: dict[str, list[int]] = {}
-        for committed in group.offsets:
-            labels = label_set(named, ("partition", str(committed.partition)), ("topic", committed.topic))
-            current.add(committed.offset, labels)
-            lag.add(committed.lag, labels)
-            if committed.lag_seconds is not None:
-                lag_seconds.add(round(committed.lag_seconds, 3), labels)
-            entry = sums.setdefault(committed.topic, [0, 0])
-            entry[0] += committed.offset
-            entry[1] += committed.lag
-        for topic, (offset, behind) in sums.items():
-            labels = label_set(named, ("topic", topic))
-            current_sum.add(offset, labels)
-            lag_sum.add(behind, labels)
+        info.add(1, label_set(("group", group_id), ("state", group.state), ("type", group.group_type)))
+        yield from (shares if group.group_type == "share" else consumers).add(group)
         yield b""
-    for family in (current, current_sum, lag, lag_sum, lag_seconds, members):
-        yield family.render()
-        yield b""
+    yield from consumers.render()
+    yield from shares.render()
+    yield info.render()
     name = "kafka_coordinator_group_groupmetadatamanager_numgroups"
     yield _single(name, "gauge", "Groups coordinated by this broker.", total)
     for state in STATES:

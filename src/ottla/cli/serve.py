@@ -93,7 +93,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = read_config(given, os.environ)
     except ConfigError as error:
-        return complain(str(error), 2)
+        for mistake in error.mistakes:
+            complain(mistake, 2)
+        return 2
     except OSError as error:
         return complain(f"cannot read {given.properties}: {error.strerror or error}", 2)
     _import_asyncio(tls=any(listener.security_protocol.endswith("SSL") for listener in config.listeners))
@@ -107,16 +109,17 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
     """The configuration from all sources.
 
     Raises:
-        ConfigError: something in it is wrong; the text is for people.
+        ConfigError: something in it is wrong; all of it is named, and the texts are for people.
         OSError: the file cannot be read.
     """
     from ottla.broker.config import BrokerConfig, Flags
-    from ottla.config import ConfigError
+    from ottla.config.mistakes import Mistakes
 
+    mistakes = Mistakes()
     text = None if given.properties is None else read_properties(given.properties)
     if given.data_dir is not None:
         if not given.data_dir.strip():
-            raise ConfigError("--data-dir is empty; name a directory, or leave the option out")
+            mistakes.add("--data-dir is empty; name a directory, or leave the option out")
         given.data_dir = os.path.abspath(given.data_dir)
 
     def read(data_dir: str | None) -> BrokerConfig:
@@ -134,9 +137,11 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
             ),
         )
 
-    config = read(given.data_dir)
-    if not {"log.dirs", "log.dir"} & config.levels.static.keys():
-        config = read(default_data_dir(environment))
+    with mistakes.caught():
+        config = read(given.data_dir)
+        if not {"log.dirs", "log.dir"} & config.levels.static.keys():
+            config = read(default_data_dir(environment))
+    mistakes.raise_all()
     return config
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ottla.cluster.decisions.configs import (
@@ -29,6 +29,7 @@ from ottla.cluster.decisions.election import elect_on_request, elections_at_star
 from ottla.cluster.decisions.features import FeatureUpdate, update_features
 from ottla.cluster.decisions.recovery import FoundPartition, rebuild_topics
 from ottla.cluster.decisions.refusal import Refusal
+from ottla.cluster.decisions.thread_counts import why_thread_counts_refused
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
 from ottla.cluster.decisions.topics import NewTopic, TopicPlan, plan_growth, plan_topics
 from ottla.cluster.image import (
@@ -549,14 +550,17 @@ class Controller:
         assert kind == BROKERS
         refusal = validate_broker_config(changed, per_broker=name != DEFAULT_ENTITY)
         if refusal is None:
-            levels = self.levels
+            before = self.levels
+            if name == DEFAULT_ENTITY:
+                after = replace(before, default=changed)
+            else:
+                after = replace(before, broker=changed)
             try:
-                if name == DEFAULT_ENTITY:
-                    self._check_broker_config(levels.broker, changed)
-                else:
-                    self._check_broker_config(changed, levels.default)
+                self._check_broker_config(after.broker, after.default)
+                why = why_thread_counts_refused(before, after)
             except ConfigError as error:
-                return Refusal(ErrorCode.INVALID_REQUEST, str(error))
+                why = str(error)
+            refusal = None if why is None else Refusal(ErrorCode.INVALID_REQUEST, why)
         return refusal
 
     async def _config_operations(self, configs: Mapping[ConfigResource, Mapping[str, str]]) -> list[Operation]:

@@ -1,8 +1,8 @@
 """Every configuration key Kafka 4.4 has, by resource: its type, default, bounds, documentation and what we do with it.
 
-`BROKER`, `TOPIC`, `GROUP` and `CLIENT_METRICS` are the tables. The facts are Apache Kafka's; docs/configuration.md is
-made from them by tools/generate_configuration_docs.py. `effective` works out which value wins, `properties` and
-`environment` read the places where people write settings.
+`BROKER`, `DYNAMIC_ONLY`, `TOPIC`, `GROUP` and `CLIENT_METRICS` are the tables. The facts are Apache Kafka's;
+docs/configuration.md is made from them by tools/generate_configuration_docs.py. `effective` works out which value wins,
+`properties` and `environment` read the places where people write settings.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ottla.config.keys import ConfigError, ConfigKey, ConfigType, Status, Update
 __all__ = [
     "BROKER",
     "CLIENT_METRICS",
+    "DYNAMIC_ONLY",
     "EXTRA",
     "GROUP",
     "TOPIC",
@@ -55,6 +56,8 @@ BROKER = table(
     broker_metrics.ROWS,
     broker_remote.ROWS,
 )
+#: Broker keys that can only be set on a running broker, never in its file.
+DYNAMIC_ONLY = table(broker_quotas.DYNAMIC_ROWS)
 #: Broker keys that Kafka 4 has in no table: ottla's extensions, the authorizer's, removed ones.
 EXTRA = table(legacy.EXTENSIONS, legacy.AUTHORIZER, legacy.REMOVED_KEYS)
 TOPIC = table(topic.ROWS)
@@ -69,12 +72,13 @@ FOREIGN_PREFIXES = ("confluent.", "rlmm.config.", "rsm.config.")
 
 def broker_key(name: str) -> ConfigKey | None:
     """Return the row of a broker key, whatever table it is in; a per-listener key has the row of its base key."""
-    key = BROKER.get(name) or EXTRA.get(name)
+    key = BROKER.get(name) or DYNAMIC_ONLY.get(name) or EXTRA.get(name)
     if key is None and name.startswith(LISTENER_PREFIX):
         # listener.name.<listener>.<key> or listener.name.<listener>.<mechanism>.<key>
         parts = name[len(LISTENER_PREFIX) :].split(".", 2)
         for start in (1, 2):
-            key = key or BROKER.get(".".join(name[len(LISTENER_PREFIX) :].split(".")[start:]))
+            base = ".".join(name[len(LISTENER_PREFIX) :].split(".")[start:])
+            key = key or BROKER.get(base) or DYNAMIC_ONLY.get(base)
         return key if len(parts) > 1 else None
     return key
 

@@ -20,7 +20,8 @@ LOW = "LOW"
 ROWS = (
     row("advertised.listeners", LIST, None, ANYTHING, HIGH,
         "The addresses clients are told. Not set (or `auto`): every connection is answered with the address "
-        "it used itself, which is right for a single node behind any name; published container ports and NAT "
+        "it used itself (over loopback: `localhost`, if both 127.0.0.1 and ::1 are listened on), which "
+        "is right for a single node behind any name; published container ports and NAT "
         "need explicit ones (`--advertise`)."),
     row("connection.failed.authentication.delay.ms", INT, "100", at_least(0), LOW,
         "How long the answer to a failed login is held back.", inert=NO_LOGIN),

@@ -1,12 +1,18 @@
-"""Broker keys: quotas. None can be set yet, so nothing is measured."""
+"""Broker keys: quotas. None can be set yet, so nothing is measured.
+
+`DYNAMIC_ROWS` are the throttles of replication: Kafka reads them only where they are set on a running broker.
+"""
 
 from __future__ import annotations
 
-from ottla.config.keys import ANYTHING, ConfigType, at_least, row
-from ottla.config.reasons import JAVA_CLASS, QUOTAS
+from ottla.config.keys import ANYTHING, LONG_MAX, ConfigType, Update, at_least, row
+from ottla.config.reasons import JAVA_CLASS, NO_MOVES, ONE_BROKER, QUOTAS
 
 CLASS = ConfigType.CLASS
 INT = ConfigType.INT
+LONG = ConfigType.LONG
+CLUSTER_WIDE = Update.CLUSTER_WIDE
+MEDIUM = "MEDIUM"
 LOW = "LOW"
 
 # fmt: off
@@ -29,4 +35,15 @@ ROWS = (
         "Samples kept for replication.", inert=QUOTAS),
     row("replication.quota.window.size.seconds", INT, "1", at_least(1), LOW,
         "Length of such a sample.", inert=QUOTAS),
+)
+DYNAMIC_ROWS = (
+    row("follower.replication.throttled.rate", LONG, str(LONG_MAX), at_least(0), MEDIUM,
+        "Bytes per second that followers fetch of replicas whose catching up is throttled.",
+        update=CLUSTER_WIDE, inert=ONE_BROKER),
+    row("leader.replication.throttled.rate", LONG, str(LONG_MAX), at_least(0), MEDIUM,
+        "Bytes per second that leaders send of replicas whose catching up is throttled.",
+        update=CLUSTER_WIDE, inert=ONE_BROKER),
+    row("replica.alter.log.dirs.io.max.bytes.per.second", LONG, str(LONG_MAX), at_least(0), MEDIUM,
+        "Bytes per second with which replicas move from one log directory to another.",
+        update=CLUSTER_WIDE, inert=NO_MOVES),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ottla.config import BROKER, EXTRA, broker_key, nearest
+from ottla.config import EXTRA, broker_key
 
 #: Variables of the images that are no broker settings.
 _NOT_SETTINGS = frozenset(
@@ -65,6 +65,8 @@ def read_environment(environment: Mapping[str, str]) -> FromEnvironment:
         for variable in sorted(environment):
             if not variable.startswith(prefix) or variable in _NOT_SETTINGS:
                 continue
+            if environment[variable].startswith(_SERVICE_LINKS):
+                continue
             if variable in FLAGS:
                 flags[FLAGS[variable]] = environment[variable]
                 continue
@@ -72,9 +74,10 @@ def read_environment(environment: Mapping[str, str]) -> FromEnvironment:
             if name is not None:
                 settings[name] = environment[variable]
             elif variable == variable.upper() and not _is_service_variable(variable):
-                guess = nearest(_apache(variable[len(prefix) :]), BROKER)
-                hint = f"; did you mean {guess}?" if guess else ""
-                notes.append(f"The environment variable {variable} names no setting{hint}")
+                from ottla.config.unknown_keys import what_is_meant
+
+                name = _apache(variable[len(prefix) :])
+                notes.append(f"The environment variable {variable} names no setting{what_is_meant(name)}")
     return FromEnvironment(settings, flags, tuple(notes))
 
 
@@ -96,6 +99,11 @@ def _apache(rest: str) -> str:
 
 def _confluent(rest: str) -> str:
     return rest.lower().replace("___", "\0").replace("__", "-").replace("_", ".").replace("\0", "_")
+
+
+#: How values begin that Kubernetes makes for a service: KAFKA_PORT is tcp://10.0.0.1:9092 beside a service called kafka, and
+#: OTTLA_PORT beside one called ottla.
+_SERVICE_LINKS = ("tcp://", "udp://", "sctp://")
 
 
 def _is_service_variable(variable: str) -> bool:

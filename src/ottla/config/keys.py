@@ -18,7 +18,14 @@ LONG_MAX = 2**63 - 1
 
 
 class ConfigError(ValueError):
-    """A key or a value that cannot be accepted. The text is one sentence fit for a user."""
+    """Keys or values that cannot be accepted: one sentence fit for a user for each. Mostly there is one."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(*mistakes)
+        self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "; ".join(self.mistakes)
 
 
 class ConfigType(IntEnum):

@@ -65,10 +65,13 @@ REMOVED_KEYS = (
         ),
         "Only read with `zookeeper.connect`, which is refused.",
     ),
+    *_removed(("host.name", "port"), "Removed in Kafka 4: `listeners` says where to listen."),
+    *_removed(
+        ("advertised.host.name", "advertised.port"),
+        "Removed in Kafka 4: `advertised.listeners` says what clients are told.",
+    ),
     *_removed(
         (
-            "advertised.host.name",
-            "advertised.port",
             "auto.include.jmx.reporter",
             "broker.id.generation.enable",
             "control.plane.listener.name",
@@ -76,7 +79,6 @@ REMOVED_KEYS = (
             "eligible.leader.replicas.enable",
             "group.consumer.enable",
             "group.coordinator.new.enable",
-            "host.name",
             "inter.broker.protocol.version",
             "leader.imbalance.per.broker.percentage",
             "log.message.downconversion.enable",

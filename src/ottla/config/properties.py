@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from ottla.config.keys import ConfigError
+from ottla.config.mistakes import Mistakes
 
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _BLANK = " \t\f"
 
 
-def parse_properties(text: str, name: str = "server.properties") -> dict[str, str]:
+def parse_properties(text: str, name: str = "server.properties", *, mistakes: Mistakes | None = None) -> dict[str, str]:
     """Return the settings in a .properties text; of a key that occurs twice, the last.
+
+    Args:
+        mistakes: gathers what is wrong, so that the rest can be read; without it the mistakes are raised.
 
     Raises:
         ConfigError: a \\u escape is not followed by four hexadecimal digits; the message names file and line.
     """
+    found = Mistakes() if mistakes is None else mistakes
     settings: dict[str, str] = {}
     lines = text.splitlines()
     number = 0
@@ -27,7 +32,10 @@ def parse_properties(text: str, name: str = "server.properties") -> dict[str, st
             line = line[:-1] + lines[number].lstrip(_BLANK)
             number += 1
         key, value = _split(line)
-        settings[_unescape(key, name, first)] = _unescape(value, name, first)
+        with found.caught():
+            settings[_unescape(key, name, first)] = _unescape(value, name, first)
+    if mistakes is None:
+        found.raise_all()
     return settings
 
 

@@ -13,6 +13,7 @@ NO_PURGATORY = "A request that no longer waits is forgotten at once; nothing is 
 JAVA_CLASS = "It names a Java class, and there is no JVM here to load it."
 NO_KRAFT = "There is no KRaft quorum: the cluster's state is kept in a coordination tree."
 QUOTAS = "Quotas are not served yet."
+NO_MOVES = "Replicas do not move between log directories yet."
 PROMETHEUS = "Java's reporters cannot be loaded; metrics are read at /metrics, as counters, without sampling."
 SASL = "Only read for SASL listeners, and those are refused until SASL is served."
 TLS = "Only read for TLS listeners, and those are refused until TLS is served."

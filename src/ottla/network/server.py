@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ottla.network.connection import RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
@@ -73,6 +73,8 @@ class Server:
         self.serving = False
         self.addresses: list[tuple[str, str, int]] = []
         """(listener name, host as configured, port) of what is bound."""
+        self.localhost_ports: frozenset[int] = frozenset()
+        """Ports bound on both 127.0.0.1 and ::1: `localhost` leads here, whichever of them it stands for."""
         self._quota = ConnectionQuota(self.limits)
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
@@ -115,6 +117,7 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
+        self.localhost_ports = _localhost_ports(bound_socket.getsockname() for bound_socket in self._sockets)
         self._acceptors = [
             asyncio.get_running_loop().create_task(self._accept(bound_socket, listener.name), name="ottla-accept")
             for listener, bound_socket in bound
@@ -248,6 +251,16 @@ class Server:
         self.now = now
         for connection in list(self._connections):
             connection.sweep(now, self.sweep_seconds)
+
+
+def _localhost_ports(names: Iterable[tuple[str, int]]) -> frozenset[int]:
+    """Return the ports that are bound for both loopback addresses, by themselves or with all others."""
+    bound = {(host, port) for host, port, *_ in names}
+    return frozenset(
+        port
+        for _, port in bound
+        if {("127.0.0.1", port), ("0.0.0.0", port)} & bound and {("::1", port), ("::", port)} & bound
+    )
 
 
 async def bind_listener(listener: Listener, backlog: int) -> list[socket.socket]:

@@ -319,6 +319,54 @@ async def test_a_brokers_settings_are_shown_with_all_their_sources() -> None:
         assert (value, source) == ("-1", 2)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "follower.replication.throttled.rate",
+        "leader.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    ],
+)
+async def test_throttles_are_numbers_that_exist_only_where_they_were_set(key: str) -> None:
+    async with admin() as a:
+        assert (await a.describe(BROKER, "1", key)).configs == []
+        for value, why in (
+            ("abc", f"Invalid value abc for configuration {key}: Not a number of type LONG"),
+            ("-1", f"Invalid value -1 for configuration {key}: Value must be at least 0"),
+        ):
+            for node in ("1", ""):
+                assert await a.set(BROKER, node, (key, 0, value)) == (ErrorCode.INVALID_REQUEST, why)
+        assert await a.set(BROKER, "", (key, 0, "2000")) == (0, None)
+        assert await a.shown(BROKER, "1", key) == ("2000", 3, False, False, 5, [(key, "2000", 3)])
+        assert await a.set(BROKER, "1", (key, 0, "1000")) == (0, None)
+        assert await a.shown(BROKER, "1", key) == ("1000", 2, False, False, 5, [(key, "1000", 2), (key, "2000", 3)])
+        assert await a.shown(BROKER, "", key) == ("2000", 3, False, False, 5, [(key, "2000", 3)])
+
+
+async def test_counts_of_threads_change_step_by_step() -> None:
+    async with admin() as a:
+
+        async def becomes(value: str | None, node: str = "1", key: str = "num.io.threads") -> str | None:
+            error, why = await a.set(BROKER, node, (key, 0 if value else 1, value))
+            assert error == (ErrorCode.INVALID_REQUEST if why else ErrorCode.NONE)
+            return None if why is None else str(why)
+
+        too_many = (
+            "num.io.threads cannot become 17 while the broker runs: it must be no more than double the current value 8"
+        )
+        assert await becomes("17") == too_many
+        assert await becomes("17", node="") == too_many
+        assert await becomes("16") is None
+        assert await becomes("32") is None
+        # What a stronger level hides may be anything.
+        assert await becomes("100", node="") is None
+        assert await becomes(None, node="") is None
+        too_few = "num.io.threads cannot become 8 while the broker runs: it must be at least half the current value 32"
+        assert await becomes(None) == too_few
+        assert await becomes("17", key="background.threads") is None
+        assert await becomes("3", key="log.cleaner.threads") is not None
+
+
 async def test_groups_and_client_metrics() -> None:
     async with admin() as a:
         assert await a.set(GROUP, "g", ("consumer.session.timeout.ms", 0, "50000")) == (0, None)
@@ -409,6 +457,24 @@ async def test_the_old_way_to_alter_replaces_everything() -> None:
         assert await replace(LOGGER, "1", ("root", "INFO")) == (ErrorCode.INVALID_REQUEST, "Unknown resource type 8")
         assert await replace(TOPIC, "t") == (0, None)
         assert a.cluster.image.topic_config("t") == {}
+
+
+async def test_the_old_way_to_alter_works_for_all_brokers_at_once() -> None:
+    """Apache Kafka refuses it on clusters with eligible leader replicas unless min.insync.replicas is among the settings."""
+    async with admin() as a:
+
+        async def replace(*configs: tuple[str, str]) -> int:
+            rows = [alter.AlterableConfig(name=key, value=value) for key, value in configs]
+            resource = alter.AlterConfigsResource(resource_type=BROKER, resource_name="", configs=rows)
+            (result,) = (await a.ask(alter.AlterConfigsRequest(resources=[resource]))).responses
+            assert isinstance(result.error_code, int)
+            return result.error_code
+
+        assert await replace(("log.retention.ms", "600000"), ("log.cleaner.backoff.ms", "5")) == ErrorCode.NONE
+        assert await replace(("log.retention.ms", "700000")) == ErrorCode.NONE
+        assert a.cluster.controller.levels.default == {"log.retention.ms": "700000"}
+        assert await replace(("num.io.threads", "17")) == ErrorCode.INVALID_REQUEST
+        assert a.cluster.controller.levels.default == {"log.retention.ms": "700000"}
 
 
 async def test_levels_of_loggers_can_be_seen_and_changed() -> None:

@@ -34,7 +34,14 @@ from ottla.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from ottla.protocol.produce_frames import BY_ID, FLEXIBLE_SINCE, AcceptedPart, ProducedTopic, encode_accepted, parse
-from ottla.protocol.records.batch import ATTRIBUTES_END, HEADER_SIZE, TRANSACTIONAL_BIT, read_header
+from ottla.protocol.records.batch import (
+    ATTRIBUTES_END,
+    HEADER_SIZE,
+    MAGIC,
+    MAGIC_POSITION,
+    TRANSACTIONAL_BIT,
+    read_header,
+)
 from ottla.storage.validation import NotOneBatchError
 from ottla.storage.verification import UNCHECKED
 from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
@@ -424,8 +431,13 @@ def _without_repetitions(topics: list[TopicProduceData]) -> list[TopicProduceDat
 
 
 def _is_transactional(records: Any) -> bool:
-    """Look at one bit of a batch that has not been checked yet."""
-    return records is not None and len(records) >= HEADER_SIZE and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
+    """Look at one bit of a batch that has not been checked yet; in other formats than magic 2 it is a bit of the message."""
+    return (
+        records is not None
+        and len(records) >= HEADER_SIZE
+        and records[MAGIC_POSITION] == MAGIC
+        and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
+    )
 
 
 def _check_first_sequence(partition: Partition, records: Any) -> None:

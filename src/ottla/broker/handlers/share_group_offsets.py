@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.partition_states import NewOffset
+from ottla.broker.coordinators.share.coordinator import lag_of
 from ottla.broker.share.persister import SharePlace, StateSummary
 from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import ErrorCode, KafkaError, error_for
@@ -137,7 +138,7 @@ class ShareGroupOffsetsHandler:
             return describe.DescribeShareGroupOffsetsResponsePartition(
                 partition_index=summary.place.partition, error_code=code, error_message=error_for(code).message
             )
-        row.lag = partition.log.high_watermark - summary.start_offset - summary.delivery_complete_count
+        row.lag = lag_of(summary.start_offset, summary.delivery_complete_count, partition.log.high_watermark)
         return row
 
     # ----------------------------------------------------------------------- alter

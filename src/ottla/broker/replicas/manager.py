@@ -38,6 +38,7 @@ class ReplicaManager:
     Attributes:
         image: the cluster as this broker last saw it.
         on_leader, on_resigned: told when a partition of an internal topic gets or loses its leader here.
+        on_old_records: told of appends that retention would delete at once, see `Partition`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ReplicaManager:
         self.image = image
         self.on_leader: Callable[[TopicPartition, int], None] = lambda _tp, _epoch: None
         self.on_resigned: Callable[[TopicPartition], None] = lambda _tp: None
+        self.on_old_records: Callable[[TopicPartition, int, int], None] = lambda _tp, _newest_ms, _retention_ms: None
         self._logs = logs
         self._topic_config = topic_config
         self._offload = offload
@@ -159,6 +161,7 @@ class ReplicaManager:
                 hops=hops,
                 offload=offload,
                 clock=self._clock,
+                on_old_records=self.on_old_records,
             )
             self._partitions[topic_partition] = partition
             self._follow_role(partition, state)

@@ -85,6 +85,8 @@ class Partition:
             leave the loop then, and where whatever else waits for it runs.
         unpacking: held while a batch that grows large is unpacked off the loop; shared by all partitions, so that
             no more than one of them is in memory.
+        on_old_records: called with the newest timestamp of the active segment and `retention.ms` after an append that
+            retention would delete at once.
 
     Attributes:
         fetch_waiters: who waits for something to read; a dict because its order is the order of arrival.
@@ -97,6 +99,7 @@ class Partition:
         "_high_watermark_waiters",
         "_hops",
         "_offload",
+        "_on_old_records",
         "_pace",
         "_queue",
         "_stable_told",
@@ -120,6 +123,7 @@ class Partition:
         unpacking: asyncio.Lock,
         offload: Offload,
         clock: Clock,
+        on_old_records: Callable[[TopicPartition, int, int], None] = lambda _tp, _newest_ms, _retention_ms: None,
     ) -> None:
         self.log = log
         self.topic_partition: TopicPartition = log.topic_partition
@@ -137,6 +141,7 @@ class Partition:
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
+        self._on_old_records = on_old_records
         self._queue: AppendQueue | None = None
 
     @property
@@ -260,7 +265,7 @@ class Partition:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(started_ms, waits)
-            self.on_appended(info.last_offset + 1, len(records))
+            self.on_appended(info.last_offset + 1, len(records), now_ms)
         return info
 
     def _waits(self, now_ms: int) -> int:
@@ -323,13 +328,21 @@ class Partition:
         """Nothing waits any more: appends need no queue."""
         self._queue = None
 
-    def on_appended(self, end_offset: int, byte_count: int) -> None:
+    def on_appended(self, end_offset: int, byte_count: int, now_ms: int | None = None) -> None:
         """The log has grown up to `end_offset`, by a batch of `byte_count`; others behind it may be there already."""
-        if self.log.config.flush_messages == 1:
+        log = self.log
+        config = log.config
+        if config.flush_messages == 1:
             self._unsynced.append((end_offset, byte_count))
             self._start_commit()
         else:
             self._advance(byte_count)
+        retention_ms = config.retention_ms
+        if retention_ms >= 0 and config.cleanup_delete:
+            # What time retention goes by: of the whole segment, which newer records keep from being deleted.
+            newest_ms = log.active_segment.max_timestamp_ms
+            if 0 <= newest_ms < (self._clock.wall_ms() if now_ms is None else now_ms) - retention_ms:
+                self._on_old_records(self.topic_partition, newest_ms, retention_ms)
 
     # -- high watermark
 

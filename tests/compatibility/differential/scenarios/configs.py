@@ -114,6 +114,8 @@ def altering(wire: Wire) -> None:
         ask("unknown broker", BROKER, "7", {"log.cleaner.threads": "2"})
         ask("read-only broker key", BROKER, NODE, {"broker.rack": "2"})
         ask("unknown broker key", BROKER, NODE, {"no.such.key": "2"})
+        ask("all brokers' key", BROKER, "", {"log.retention.ms": "600000"}, only=True)
+        ask("all brokers' threads", BROKER, "", {"num.io.threads": "17"}, only=True)
         wire.ask("nothing", alter_configs.AlterConfigsRequest(), version)
 
 
@@ -225,4 +227,62 @@ def listing(wire: Wire) -> None:
                 wire.ask(f"types {kinds}", ListConfigResourcesRequest(resource_types=kinds), version)
 
 
-SCENARIOS = [describing, altering, incremental, listing]
+#: Counts of threads by their default, and one that each may become from there.
+THREAD_COUNTS = {
+    "background.threads": 10, "log.cleaner.threads": 1, "num.io.threads": 8, "num.network.threads": 3,
+    "num.recovery.threads.per.data.dir": 2, "num.replica.fetchers": 1, "remote.log.manager.copier.thread.pool.size": 10,
+    "remote.log.manager.expiration.thread.pool.size": 10, "remote.log.manager.follower.thread.pool.size": 2,
+    "remote.log.reader.threads": 10, "listener.name.plaintext.num.network.threads": 3,
+}  # fmt: skip
+THROTTLES = (
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+)
+
+
+def dynamic_brokers(wire: Wire) -> None:
+    """What can be set on a running broker only: throttles, and counts of threads step by step."""
+    version = newest(ApiKey.INCREMENTAL_ALTER_CONFIGS)
+
+    def ask(label: str, node: str, key: str, value: str | None, *, only: bool = True) -> None:
+        row = incremental_alter_configs.AlterableConfig(
+            name=key, config_operation=DELETE if value is None else SET, value=value
+        )
+        resource = incremental_alter_configs.AlterConfigsResource(
+            resource_type=BROKER, resource_name=node, configs=[row]
+        )
+        message = incremental_alter_configs.IncrementalAlterConfigsRequest(resources=[resource], validate_only=only)
+        wire.ask(label, message, version)
+
+    for node in (NODE, ""):
+        whose = "one broker's" if node else "all brokers'"
+        for key, now in THREAD_COUNTS.items():
+            for count in (now // 2 - 1, now // 2, now * 2, now * 2 + 1):
+                if count or key != "log.cleaner.threads":  # of which 0 makes Kafka divide by it
+                    ask(f"{whose} {key}={count}", node, key, str(count))
+        for key in THROTTLES:
+            for text in ("abc", "-1", "0", "1000", "1.5", ""):
+                ask(f"{whose} {key}={text}", node, key, text)
+            ask(f"{whose} {key}", node, key, "1000" if node else "2000", only=False)
+            await_value(wire, BROKER, node, key, "1000" if node else "2000")
+    describe(wire, "throttles", newest(ApiKey.DESCRIBE_CONFIGS), BROKER, NODE, list(THROTTLES), synonyms=True)
+    describe(wire, "throttles of all brokers", newest(ApiKey.DESCRIBE_CONFIGS), BROKER, "", synonyms=True)
+    for node in (NODE, ""):
+        for key in THROTTLES:
+            ask(f"{key} is taken back from '{node}'", node, key, None, only=False)
+    for label, node, value in (
+        ("twice as many", NODE, "16"),
+        ("four times as many", NODE, "32"),
+        ("hidden by a stronger level", "", "8"),
+        ("back at once is too far", NODE, None),
+        ("half", NODE, "16"),
+        ("back", NODE, None),
+        ("back for all", "", None),
+    ):
+        ask(f"num.io.threads: {label}", node, "num.io.threads", value, only=False)
+        if value is not None:
+            await_value(wire, BROKER, node, "num.io.threads", value)
+
+
+SCENARIOS = [describing, altering, incremental, dynamic_brokers, listing]

@@ -97,6 +97,10 @@ def bad_batches(wire: Wire) -> None:
         "magic 0": patched(good, 16, ">b", 0),
         "magic 1": patched(good, 16, ">b", 1),
         "magic 3": patched(good, 16, ">b", 3),
+        **{
+            f"magic {magic} with the bit of a transaction": patched(patched(good, 21, ">h", 0x10), 16, ">b", magic)
+            for magic in (0, 1, 3)
+        },
         "codec 5": patched(good, 21, ">h", 5),
         "codec 7": patched(good, 21, ">h", 7),
         "control": patched(good, 21, ">h", 0x20),

@@ -82,6 +82,14 @@ class Commit(NamedTuple):
         return self.version >= 9
 
 
+class GroupSummary(NamedTuple):
+    """What a group of any type is: its type, Kafka's word for its state, how many members it has."""
+
+    group_type: GroupType
+    state: str
+    member_count: int
+
+
 def run_inline(task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
     """Run the task at once: for coordinators without threads."""
     try:
@@ -358,6 +366,11 @@ class GroupCoordinator:
             if not wanted_types or group.group_type.value in wanted_types
             if (state := group.state_name()).lower() in wanted or not wanted
         ]
+
+    def summarize_group(self, group_id: str) -> GroupSummary | None:
+        """Return what a committed group is, whatever its type; None if there is none."""
+        group = self.groups.get_committed(group_id)
+        return None if group is None else GroupSummary(group.group_type, group.state_name(), group.member_count())
 
     def _group(self, group_id: str) -> Group:
         group = self.groups.get(group_id)

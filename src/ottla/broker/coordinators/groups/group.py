@@ -87,6 +87,10 @@ class Group(Protocol):
         """Return the state as clients may see it: that of the committed view."""
         ...
 
+    def member_count(self) -> int:
+        """Return how many members clients may see: those of the committed view."""
+        ...
+
     def is_subscribed_to(self, topic: str) -> bool:
         """Whether a member consumes the topic: then its offsets are neither deleted nor expire."""
         ...

@@ -70,6 +70,13 @@ class Summary(NamedTuple):
     delivery_complete_count: int
 
 
+def lag_of(start_offset: int, delivery_complete_count: int, high_watermark: int) -> int:
+    """Return how many records of a share partition are not finished yet (KIP-1226); -1 if that is not known."""
+    if start_offset == NO_OFFSET or delivery_complete_count == UNKNOWN_COUNT:
+        return -1
+    return high_watermark - start_offset - delivery_complete_count
+
+
 class SharePartitionNotFoundError(UnknownTopicOrPartitionError):
     """The partition asked about does not exist; not to be taken for trouble with the coordinator's own topic."""
 

@@ -113,6 +113,9 @@ class ClassicGroup:
     def state_name(self) -> str:
         return self.state.value
 
+    def member_count(self) -> int:
+        return len(self.members)
+
     @property
     def is_simple(self) -> bool:
         """Only offsets, no membership protocol ever used."""

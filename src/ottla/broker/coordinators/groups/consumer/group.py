@@ -122,6 +122,9 @@ class ConsumerGroup(ModernGroup[ConsumerMember, Assignment]):
             return ASSIGNING
         return STABLE if self._stable.get_committed(epochs.assignment_epoch) == count else RECONCILING
 
+    def member_count(self) -> int:
+        return self.members.count_committed
+
     def is_subscribed_to(self, topic: str) -> bool:
         return topic in self._topics
 

@@ -75,6 +75,9 @@ class ShareGroup(ModernGroup[ShareMember, Assignment]):
     def state_name(self) -> str:
         return STABLE if self.members.count_committed else EMPTY
 
+    def member_count(self) -> int:
+        return self.members.count_committed
+
     def is_subscribed_to(self, topic: str) -> bool:
         return topic in self._topics
 

@@ -88,6 +88,9 @@ class StreamsGroup(ModernGroup[StreamsMember, Tasks]):
     def state_name(self) -> str:
         return _state((member for _, member in self.members.items_committed()), self.scalars.committed)
 
+    def member_count(self) -> int:
+        return self.members.count_committed
+
     def current_state(self) -> str:
         """Return the state as far as is decided."""
         return _state(self.members.values(), self.scalars.value)
