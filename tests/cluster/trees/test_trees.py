@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +38,7 @@ from ottla.cluster.tree import (
 from ottla.cluster.trees.local import LocalTree
 from ottla.cluster.trees.memory import MemoryStore
 from ottla.offload import InlineOffload
+from ottla.testing.simulated_ensemble import EnsembleFaults, SimulatedEnsemble
 
 Session = Callable[[], Awaitable[Tree]]
 
@@ -63,7 +65,13 @@ async def local_sessions(tmp_path: Path) -> AsyncIterator[Session]:
     yield begin
 
 
-TREES = {"memory": memory_sessions, "local": local_sessions}
+@asynccontextmanager
+async def simulated_sessions(tmp_path: Path) -> AsyncIterator[Session]:
+    """An ensemble of servers that lag, each session with another one."""
+    yield SimulatedEnsemble(Random(7), faults=EnsembleFaults(delay_seconds_max=0.001)).connect
+
+
+TREES = {"memory": memory_sessions, "local": local_sessions, "simulated": simulated_sessions}
 ALL = sorted(TREES)
 OTHERS = [name for name in ALL if name != "memory"]
 

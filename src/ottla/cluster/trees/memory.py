@@ -79,14 +79,12 @@ class MemoryStore:
         tree = self._sessions.pop(session_id, None)
         if tree is None:
             return
-        self.delete_owned(session_id)
+        self.apply(self.owned_deletions(session_id), 0)
         tree.on_ended()
 
-    def delete_owned(self, session_id: int) -> None:
-        """Delete the ephemeral nodes of a session, in one transaction."""
-        owned = [path for path, node in self._nodes.items() if node.stat.owner == session_id]
-        if owned:
-            self.apply([Delete(path) for path in owned], 0)
+    def owned_deletions(self, session_id: int) -> list[Operation]:
+        """Return the deletions of the ephemeral nodes of a session."""
+        return [Delete(path) for path, node in self._nodes.items() if node.stat.owner == session_id]
 
     def node(self, path: str) -> Node | None:
         """Return a node, None if it does not exist."""
