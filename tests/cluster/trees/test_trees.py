@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.cluster.tree_support import subtree
+from tests.support.zookeeper_anchor import ZooKeeperEnsemble
 
 from ottla.cluster.tree import (
     REQUEST_BYTES_MAX,
@@ -37,14 +39,14 @@ from ottla.cluster.tree import (
 )
 from ottla.cluster.trees.local import LocalTree
 from ottla.cluster.trees.memory import MemoryStore
-from ottla.offload import InlineOffload
+from ottla.offload import InlineOffload, ThreadOffload
 from ottla.testing.simulated_ensemble import EnsembleFaults, SimulatedEnsemble
 
 Session = Callable[[], Awaitable[Tree]]
 
 
 @asynccontextmanager
-async def memory_sessions(tmp_path: Path) -> AsyncIterator[Session]:
+async def memory_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
     store = MemoryStore()
 
     async def begin() -> Tree:
@@ -54,7 +56,7 @@ async def memory_sessions(tmp_path: Path) -> AsyncIterator[Session]:
 
 
 @asynccontextmanager
-async def local_sessions(tmp_path: Path) -> AsyncIterator[Session]:
+async def local_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
     """A local tree has one session at a time: beginning the next one ends the one before."""
 
     async def begin() -> Tree:
@@ -66,27 +68,57 @@ async def local_sessions(tmp_path: Path) -> AsyncIterator[Session]:
 
 
 @asynccontextmanager
-async def simulated_sessions(tmp_path: Path) -> AsyncIterator[Session]:
+async def simulated_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
     """An ensemble of servers that lag, each session with another one."""
     yield SimulatedEnsemble(Random(7), faults=EnsembleFaults(delay_seconds_max=0.001)).connect
 
 
-TREES = {"memory": memory_sessions, "local": local_sessions, "simulated": simulated_sessions}
-ALL = sorted(TREES)
-OTHERS = [name for name in ALL if name != "memory"]
+@asynccontextmanager
+async def zookeeper_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
+    """A real ensemble of three, below a chroot of its own, which the first session makes."""
+    from ottla.cluster.trees.zookeeper import ZooKeeperTree
+    from ottla.cluster.trees.zookeeper_options import ZooKeeperOptions
+
+    ensemble: ZooKeeperEnsemble = request.getfixturevalue("ensemble")
+    options = ZooKeeperOptions(servers=tuple(ensemble.servers), chroot=f"/suite/{next(NUMBERS)}")
+    offload = ThreadOffload(4)
+    begun: list[ZooKeeperTree] = []
+
+    async def begin() -> Tree:
+        tree = ZooKeeperTree(options, offload)
+        begun.append(tree)
+        await tree.open()
+        return tree
+
+    yield begin
+    for tree in begun:
+        await tree.close()
+    offload.close()
+
+
+NUMBERS = itertools.count()
+TREES = {
+    "memory": memory_sessions,
+    "local": local_sessions,
+    "simulated": simulated_sessions,
+    "zookeeper": zookeeper_sessions,
+}
+ALL = [pytest.param(name, marks=pytest.mark.zookeeper if name == "zookeeper" else ()) for name in sorted(TREES)]
+SHARED = [param for param in ALL if param.values != ("local",)]
+OTHERS = [param for param in ALL if param.values != ("memory",)]
 
 
 @pytest.fixture(params=ALL)
 async def session(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
     """Begin sessions with one and the same tree."""
-    async with TREES[request.param](tmp_path) as begin:
+    async with TREES[request.param](request, tmp_path) as begin:
         yield begin
 
 
-@pytest.fixture(params=[name for name in ALL if name != "local"])
+@pytest.fixture(params=SHARED)
 async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
     """Begin sessions with one and the same tree that go on beside each other."""
-    async with TREES[request.param](tmp_path) as begin:
+    async with TREES[request.param](request, tmp_path) as begin:
         yield begin
 
 
@@ -396,10 +428,13 @@ OPERATIONS = st.one_of(
 @given(multis=st.lists(st.lists(OPERATIONS, min_size=1, max_size=4), max_size=12))
 @pytest.mark.parametrize("name", OTHERS)
 def test_all_trees_agree_on_any_history(
-    name: str, tmp_path_factory: pytest.TempPathFactory, multis: list[list[Operation]]
+    name: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    multis: list[list[Operation]],
 ) -> None:
     async def outcomes(name: str) -> list[object]:
-        async with TREES[name](tmp_path_factory.mktemp("tree")) as begin:
+        async with TREES[name](request, tmp_path_factory.mktemp("tree")) as begin:
             tree = await begin()
             seen: list[object] = []
             for operations in multis:
