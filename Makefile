@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak kernels lock clean
+.PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-kafka: $(VENV)/.built ## against Apache Kafka and with its tools (needs a J
 
 test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
 	$(BIN)/python -m pytest -q -s -m crash
+
+test-zookeeper: $(VENV)/.built ## on real ZooKeeper ensembles (needs a JRE; see CONTRIBUTING.md)
+	$(BIN)/python -m pytest -q -s -m zookeeper
 
 test-soak: $(VENV)/.built ## long simulations and fuzzing
 	$(BIN)/python -m pytest -q -s -m soak

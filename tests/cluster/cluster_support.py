@@ -52,7 +52,7 @@ async def running(
     *,
     node_id: int = 1,
     static: Mapping[str, str] | None = None,
-    partitions_per_multi: int = 10_000,
+    partitions_per_multi: int = 100,
     start: bool = True,
 ) -> AsyncIterator[Cluster]:
     """Begin a session with the store, follow it, become controller. On the way out the session ends."""

@@ -7,9 +7,11 @@ from random import Random
 
 import pytest
 from tests.cluster.cluster_support import CLUSTER, ENDPOINT, running
+from tests.cluster.tree_support import paths_below, subtree
 
 from ottla.cluster.controller import (
     CHANGE_AGE_MAX_MS,
+    DELETED_AGE_MAX_MS,
     Controller,
     ControllerSettings,
     InconsistentClusterIdError,
@@ -21,7 +23,18 @@ from ottla.cluster.decisions.configs import Alteration
 from ottla.cluster.decisions.features import FeatureUpdate
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.image import BROKERS, DEFAULT_ENTITY, GROUPS, TOPICS, ConfigResource
-from ottla.cluster.nodes import CHANGES, CONTROLLER_EPOCH, ConfigNode, StateNode
+from ottla.cluster.nodes import (
+    CHANGE_PREFIX,
+    CHANGES,
+    CONTROLLER_EPOCH,
+    DELETED,
+    Change,
+    ChangeNode,
+    ConfigNode,
+    DeletedNode,
+    DeletedTopic,
+    StateNode,
+)
 from ottla.cluster.tree import Create, Delete, SetData
 from ottla.cluster.trees.memory import MemoryStore
 from ottla.errors import ErrorCode, KafkaStorageError, NotControllerError
@@ -63,27 +76,63 @@ async def test_topics_are_made_with_their_settings_and_a_leader() -> None:
 
 async def test_validate_only_changes_nothing() -> None:
     async with running() as c:
-        before = await c.tree.subtree("/")
+        before = await subtree(c.tree)
         assert (await c.controller.create_topics([NewTopic(name="t")], validate_only=True))[0].error is ErrorCode.NONE
         await c.controller.create_topics([NewTopic(name="u")])
         await c.controller.delete_topics(["u"])
-        before = await c.tree.subtree("/brokers")
+        before = await subtree(c.tree, "/brokers")
         assert (await c.controller.create_partitions("t", 5, validate_only=True)).error is not ErrorCode.NONE
         refusal = await c.controller.incremental_alter_configs(
             ConfigResource(BROKERS, DEFAULT_ENTITY), [Alteration("log.retention.ms", 0, "5")], validate_only=True
         )
         assert refusal is None
         assert c.image.config(BROKERS, DEFAULT_ENTITY) == {}
-        assert await c.tree.subtree("/brokers") == before
+        assert await subtree(c.tree, "/brokers") == before
 
 
-async def test_a_deleted_topic_leaves_nothing_behind() -> None:
-    async with running() as c:
-        before = [path for path, _ in await c.tree.subtree("/") if not path.startswith(CHANGES)]
+async def test_a_deleted_topic_leaves_only_the_note_that_it_is_deleted() -> None:
+    async with running(partitions_per_multi=2) as c:
+        before = [path for path in await paths_below(c.tree) if not path.startswith(CHANGES)]
         await c.controller.create_topics([NewTopic(name="t", num_partitions=5, configs={"flush.ms": "1"})])
+        topic_id = c.image.topics["t"].topic_id
         results = await c.controller.delete_topics(["t", "none"])
         assert [r.error for r in results] == [ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
-        assert [path for path, _ in await c.tree.subtree("/") if not path.startswith(CHANGES)] == before
+        after = [path for path in await paths_below(c.tree) if not path.startswith(CHANGES)]
+        assert after == sorted([*before, DeletedNode.path(topic_id)])
+        assert (await c.controller.create_topics([NewTopic(name="t")]))[0].error is ErrorCode.NONE
+
+
+async def test_a_deletion_that_was_interrupted_is_finished() -> None:
+    """`half_deleted_topic`: no partition of a topic that is half gone is led, and none comes back."""
+    store = MemoryStore()
+    async with running(store) as c:
+        await c.controller.create_topics([NewTopic(name="t", num_partitions=3), NewTopic(name="u", num_partitions=3)])
+        for name in ("t", "u"):
+            data = DeletedNode.encode(DeletedTopic(name=name, timestamp_ms=c.clock.now_ms))
+            await c.tree.multi([Create(DeletedNode.path(c.image.topics[name].topic_id), data)])
+        await c.tree.multi([Delete(StateNode.path("t", 1)), Delete(StateNode.partition_path("t", 1))])
+        # A name that is being freed can be given again: by the same controller, or ...
+        assert (await c.controller.create_topics([NewTopic(name="t")]))[0].error is ErrorCode.TOPIC_ALREADY_EXISTS
+        await c.tree.multi([Create(CHANGE_PREFIX, ChangeNode.encode(Change(topics=("t", "u")), 0), sequential=True)])
+        await c.follower.applied(c.image.epoch + 1)
+        assert c.image.topics == {}
+        assert (await c.controller.create_topics([NewTopic(name="t")]))[0].error is ErrorCode.NONE
+        assert len(c.image.topics["t"].partitions) == 1
+    async with running(store) as c:  # ... by the next one
+        assert list(c.image.topics) == ["t"]
+        assert not any("/u" in path for path in await paths_below(c.tree))
+
+
+async def test_deletions_are_remembered_for_a_week() -> None:
+    store = MemoryStore()
+    async with running(store) as c:
+        await c.controller.create_topics([NewTopic(name="t")])
+        await c.controller.delete_topics(["t"])
+        await c.controller._finish_deletions()
+        assert len(await c.tree.children(DELETED)) == 1
+        c.clock.now_ms += DELETED_AGE_MAX_MS + 1
+        await c.controller._finish_deletions()
+        assert await c.tree.children(DELETED) == []
 
 
 async def test_a_new_topic_does_not_inherit_settings_left_by_an_old_one() -> None:
@@ -105,6 +154,16 @@ async def test_very_many_partitions_are_several_transactions() -> None:
         await c.controller.create_topics([NewTopic(name="t", num_partitions=10)])
         await c.controller.create_partitions("t", 19)
         assert [p.leader for p in c.image.topics["t"].partitions] == [1] * 19
+
+
+async def test_very_many_topics_are_several_transactions() -> None:
+    async with running(partitions_per_multi=4) as c:
+        before = c.image.epoch
+        results = await c.controller.create_topics([NewTopic(name=f"t{n}", num_partitions=2) for n in range(7)])
+        assert [result.error for result in results] == [ErrorCode.NONE] * 7
+        assert c.image.epoch - before == 4
+        await c.controller.delete_topics([f"t{n}" for n in range(7)])
+        assert c.image.topics == {}
 
 
 async def test_a_topic_whose_maker_died_half_way_gets_leaders_at_the_next_start() -> None:

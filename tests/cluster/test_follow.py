@@ -9,8 +9,9 @@ from tests.cluster.cluster_support import CLUSTER, ENDPOINT, running
 
 from ottla.cluster.controller import NewTopic
 from ottla.cluster.decisions.configs import Alteration
-from ottla.cluster.follow import MetadataFollower, load_image
+from ottla.cluster.follow import MetadataFollower
 from ottla.cluster.image import TOPICS, ConfigResource, ImageDelta
+from ottla.cluster.loading import load_image
 from ottla.cluster.nodes import (
     BROKER_IDS,
     CHANGE_PREFIX,

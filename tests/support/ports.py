@@ -18,12 +18,13 @@ def free_port(*, neighbours: int = 0) -> int:
     dice = random.SystemRandom()
     for _ in range(1_000):
         port = dice.randrange(_LOWEST, _HIGHEST - neighbours)
-        if all(_is_free(candidate) for candidate in range(port, port + neighbours + 1)):
+        if all(is_free(candidate) for candidate in range(port, port + neighbours + 1)):
             return port
     raise RuntimeError(f"no free port between {_LOWEST} and {_HIGHEST}")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

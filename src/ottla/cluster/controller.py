@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ottla.cluster.decisions.configs import (
     Alteration,
@@ -49,6 +49,7 @@ from ottla.cluster.nodes import (
     CHANGES,
     CLUSTER_ID,
     CONTROLLER_EPOCH,
+    DELETED,
     FEATURES,
     PERSISTENT_PATHS,
     PRODUCER_ID_BLOCK,
@@ -60,6 +61,8 @@ from ottla.cluster.nodes import (
     ConfigNode,
     ControllerEpochNode,
     ControllerNode,
+    DeletedNode,
+    DeletedTopic,
     FeaturesNode,
     PartitionState,
     ProducerIdBlockNode,
@@ -86,7 +89,7 @@ from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotController
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from random import Random
 
     from ottla.clock import Clock
@@ -95,14 +98,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 __all__ = ["Controller", "ControllerSettings", "InconsistentClusterIdError", "NewTopic", "TopicResult", "prepare_tree"]
 
 #: Changes older than this are forgotten; who missed them reads everything again (Kafka keeps its own as long).
 CHANGE_AGE_MAX_MS = 15 * 60 * 1000
 #: How many changes are made before old ones are looked for.
 CHANGES_PER_PURGE = 100
-#: Partitions in one transaction. ZooKeeper takes at most 1 MiB; the local tree does not mind.
-PARTITIONS_PER_MULTI = 10_000
+#: Partitions (or topics) in one transaction. One stale version aborts it, and ZooKeeper takes at most 1 MiB.
+PARTITIONS_PER_MULTI = 100
+#: How long it is remembered that a topic was deleted: a broker that was away for longer keeps its log, set aside.
+DELETED_AGE_MAX_MS = 7 * 24 * 3_600_000
 
 
 class InconsistentClusterIdError(Exception):
@@ -260,6 +267,7 @@ class Controller:
                 await self._skip_producer_ids()
             elections = dict(elections_at_start(self.image, {node_id}, clean=clean or found is not None))
             await self._write_partitions(elections)
+            await self._finish_deletions()
             await self._purge_changes()
         return notes
 
@@ -326,24 +334,73 @@ class Controller:
         )
 
     async def delete_topics(self, names: Sequence[str]) -> list[TopicResult]:
-        """Delete topics and their settings, in one transaction."""
+        """Delete topics and their settings: once /deleted names a topic it is gone, and its nodes are taken away after."""
         async with self._serving():
             found = {name: self.image.topics[name] for name in names if name in self.image.topics}
-            operations: list[Operation] = []
-            for name in found:
-                # What is in the tree counts, not what the image says: states of a growing topic may be missing.
-                nodes = await self._tree.subtree(TopicNode.path(name))
-                operations += [Delete(path) for path, _ in reversed(nodes)]
-            operations += await self._config_operations({ConfigResource(TOPICS, name): {} for name in found})
-            if operations:
-                configs = tuple((TOPICS, name) for name in found if self.image.topic_config(name))
-                await self._commit(operations, Change(topics=tuple(found), configs=configs))
+            for topics in _chunks(list(found.values()), self._partitions_per_multi):
+                now = self._clock.wall_ms()
+                operations: list[Operation] = [
+                    Create(
+                        DeletedNode.path(t.topic_id), DeletedNode.encode(DeletedTopic(name=t.name, timestamp_ms=now))
+                    )
+                    for t in topics
+                ]
+                operations += await self._config_operations({ConfigResource(TOPICS, t.name): {} for t in topics})
+                configs = tuple((TOPICS, t.name) for t in topics if self.image.topic_config(t.name))
+                await self._commit(operations, Change(topics=tuple(t.name for t in topics), configs=configs))
+            await self._remove_topics(list(found))
         return [
             TopicResult(name=name, topic_id=found[name].topic_id)
             if name in found
             else TopicResult(name=name, error=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             for name in names
         ]
+
+    async def _remove_topics(self, names: Sequence[str]) -> None:
+        """Take away the nodes of topics that are deleted, the states first, the topic's own last."""
+        for name in names:
+            partitions = TopicNode.partitions_path(name)
+            # What is in the tree counts, not what the image said: a topic that was growing may have some states only.
+            indexes = await self._tree.children(partitions) if await self._exists(partitions) else []
+            for chunk in _chunks(indexes, self._partitions_per_multi):
+                paths = [
+                    path
+                    for p in chunk
+                    for path in (StateNode.path(name, int(p)), StateNode.partition_path(name, int(p)))
+                ]
+                await self._tree.multi([*self._fence(), *await self._deletions(paths)])
+            operations = await self._config_operations({ConfigResource(TOPICS, name): {}})
+            configs = ((TOPICS, name),) if operations else ()
+            operations += await self._deletions([partitions, TopicNode.path(name)])
+            if operations:
+                await self._commit(operations, Change(configs=configs))
+
+    async def _finish_deletions(self) -> None:
+        """Take away what an earlier controller left of deleted topics, and forget those deleted long ago."""
+        names = await self._tree.children(DELETED)
+        paths = [f"{DELETED}/{name}" for name in names]
+        found = {
+            DeletedNode.topic_id(name): DeletedNode.decode(path, node.data)
+            for name, path, node in zip(names, paths, await self._tree.get_many(paths), strict=True)
+            if node is not None
+        }
+        topics = list(dict.fromkeys(topic.name for topic in found.values()))
+        left = []
+        for name, node in zip(topics, await self._tree.get_many([TopicNode.path(t) for t in topics]), strict=True):
+            if node is not None and TopicNode.decode(name, node.data).topic_id in found:
+                left.append(name)
+        await self._remove_topics(left)
+        deadline = self._clock.wall_ms() - DELETED_AGE_MAX_MS
+        old = [DeletedNode.path(topic_id) for topic_id, topic in found.items() if topic.timestamp_ms < deadline]
+        for chunk in _chunks(old, self._partitions_per_multi):
+            await self._tree.multi([*self._fence(), *[Delete(path) for path in chunk]])
+
+    async def _exists(self, path: str) -> bool:
+        return (await self._tree.get_many([path]))[0] is not None
+
+    async def _deletions(self, paths: Sequence[str]) -> list[Operation]:
+        """Return the deletions of those of the nodes that exist."""
+        return [Delete(p) for p, node in zip(paths, await self._tree.get_many(paths), strict=True) if node is not None]
 
     async def create_partitions(
         self, name: str, count: int, assignments: Sequence[Sequence[int]] | None = None, *, validate_only: bool = False
@@ -449,8 +506,21 @@ class Controller:
             await self._write_producer_id_block(None, self._random.randrange(1 << 32, 1 << 48) // 1000 * 1000)
 
     async def _create(self, plans: Sequence[TopicPlan]) -> None:
-        if not plans:
-            return
+        """Make topics, several in one transaction as long as their partitions fit into it."""
+        chunk: list[TopicPlan] = []
+        room = self._partitions_per_multi
+        for plan in plans:
+            if chunk and len(plan.partitions) > room:
+                await self._create_together(chunk)
+                chunk, room = [], self._partitions_per_multi
+            chunk.append(plan)
+            room -= len(plan.partitions)
+        if chunk:
+            await self._create_together(chunk)
+
+    async def _create_together(self, plans: Sequence[TopicPlan]) -> None:
+        if not all(node is None for node in await self._tree.get_many([TopicNode.path(plan.name) for plan in plans])):
+            await self._finish_deletions()  # one that was interrupted
         operations = await self._config_operations({ConfigResource(TOPICS, p.name): p.configs for p in plans})
         later: dict[TopicPartition, PartitionImage] = {}
         for plan in plans:
@@ -504,9 +574,7 @@ class Controller:
 
     async def _write_partitions(self, partitions: Mapping[TopicPartition, PartitionImage]) -> None:
         """Write states, in as many transactions as needed. States that do not exist yet are made."""
-        items = list(partitions.items())
-        for first in range(0, len(items), self._partitions_per_multi):
-            chunk = items[first : first + self._partitions_per_multi]
+        for chunk in _chunks(list(partitions.items()), self._partitions_per_multi):
             nodes = await self._tree.get_many(
                 [path for tp, _ in chunk for path in (StateNode.partition_path(*tp), StateNode.path(*tp))]
             )
@@ -576,15 +644,17 @@ class Controller:
 
     async def _commit(self, operations: Sequence[Operation], change: Change) -> None:
         """Write one transaction and wait until our own image has it."""
-        fence: list[Operation] = [Check(CONTROLLER_EPOCH, self._epoch_version)] if self._epoch else []
         note = Create(CHANGE_PREFIX, ChangeNode.encode(change, self._clock.wall_ms()), sequential=True)
-        result = await self._tree.multi([*fence, *operations, note])
-        path = result.results[-1]
+        path = (await self._tree.multi([*self._fence(), *operations, note]))[-1]
         assert isinstance(path, str)
         await self._follower.applied(ChangeNode.number(path))
         self._until_purge -= 1
         if self._until_purge < 0 and self._epoch:
             await self._purge_changes()
+
+    def _fence(self) -> list[Operation]:
+        """Return the check that this still is the controller; nothing as long as it is none."""
+        return [Check(CONTROLLER_EPOCH, self._epoch_version)] if self._epoch else []
 
     async def _purge_changes(self) -> None:
         """Remove changes that are old. The newest stays: its number tells who starts where to go on."""
@@ -597,11 +667,16 @@ class Controller:
             if node is None or ChangeNode.decode(path, node.data)[1] > deadline:
                 break
             old.append(Delete(path))
-        if old:
+        for chunk in _chunks(old, self._partitions_per_multi):
             try:
-                await self._tree.multi(old)
+                await self._tree.multi(chunk)
             except (NoNodeError, BadVersionError):  # another controller was quicker
                 logger.debug("old changes were purged by somebody else")
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def _result_of(plan: TopicPlan) -> TopicResult:

@@ -15,45 +15,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from ottla.cluster.decisions.features import finalized
-from ottla.cluster.image import (
-    NO_LEADER,
-    BrokerImage,
-    ClusterImage,
-    ConfigResource,
-    ImageDelta,
-    PartitionImage,
-    TopicImage,
-    delta_between,
-)
-from ottla.cluster.nodes import (
-    BROKER_IDS,
-    BROKER_TOPICS,
-    CHANGES,
-    CLUSTER_ID,
-    CONFIG,
-    CONTROLLER,
-    FEATURES,
-    BrokerNode,
-    Change,
-    ChangeNode,
-    ClusterIdNode,
-    ConfigNode,
-    ControllerNode,
-    FeaturesNode,
-    StateNode,
-    TopicNode,
-    merge_changes,
-)
-from ottla.cluster.tree import Node, NoNodeError, Tree, TreeUnavailableError
+from ottla.cluster.image import ClusterImage, ConfigResource, ImageDelta, PartitionImage, TopicImage, delta_between
+from ottla.cluster.loading import load_brokers, load_configs, load_features, load_image, load_states, load_topics
+from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, merge_changes
+from ottla.cluster.tree import Tree, TreeUnavailableError
 
 logger = logging.getLogger(__name__)
 
 Subscriber = Callable[[ClusterImage, ImageDelta], Awaitable[None] | None]
 """Gets the next image before anybody else sees it. While an awaitable is waited for, the old image stays in force."""
-
-#: With more topics than this in one change, all topics are read at once instead of one by one.
-TOPICS_READ_SINGLY_MAX = 32
 
 #: Pause before the tree is read again after it could not be.
 RETRY_SECONDS = 0.5
@@ -159,13 +129,8 @@ class MetadataFollower:
         created: list[str] = []
         deleted: list[TopicImage] = []
         changed: list[str] = []
-        everything: dict[str, Node] | None = None
-        if len(change.topics) > TOPICS_READ_SINGLY_MAX:
-            everything = dict(await self._tree.subtree(BROKER_TOPICS))
-        for name in change.topics:
+        for name, new in (await load_topics(self._tree, change.topics)).items():
             old = before.topics.get(name)
-            nodes = dict(await self._tree.subtree(TopicNode.path(name))) if everything is None else everything
-            new = decode_topic(name, nodes)
             assert isinstance(topics, dict)
             assert isinstance(names, dict)
             if old is not None and (new is None or new.topic_id != old.topic_id):
@@ -185,10 +150,10 @@ class MetadataFollower:
         configs, changed_configs = await self._read_configs(change)
         image = replace(before, topics=topics, topic_names=names, configs=configs, epoch=max(epoch, before.epoch))
         if change.brokers:
-            brokers, controller_id = await _load_brokers(self._tree)
+            brokers, controller_id = await load_brokers(self._tree)
             image = replace(image, brokers=brokers, controller_id=controller_id)
         if change.features:
-            levels, features_epoch = await _load_features(self._tree)
+            levels, features_epoch = await load_features(self._tree)
             image = replace(image, features=levels, features_epoch=features_epoch)
         delta = ImageDelta(
             created=tuple(created),
@@ -201,19 +166,21 @@ class MetadataFollower:
         return image, delta
 
     async def _read_states(self, change: Change, topics: dict[str, TopicImage]) -> list[str]:
-        paths = [StateNode.path(topic, partition) for topic, partition in change.partitions]
-        nodes = await self._tree.get_many(paths)
-        changed: dict[str, None] = {}
-        for (name, index), path, node in zip(change.partitions, paths, nodes, strict=True):
-            topic = topics.get(name)
-            if topic is None or not 0 <= index < len(topic.partitions):
-                continue
-            old = topic.partitions[index]
-            new = _with_state(old, path, node)
-            if new != old:
-                partitions = (*topic.partitions[:index], new, *topic.partitions[index + 1 :])
-                topics[name] = topic._replace(partitions=partitions)
-                changed[name] = None
+        """Read the states a change names, and put the topics with other ones into `topics`; return their names.
+
+        A topic is built anew once, however many of its partitions changed.
+        """
+        named = [
+            (topics[name], index)
+            for name, index in change.partitions
+            if name in topics and 0 <= index < len(topics[name].partitions)
+        ]
+        changed: dict[str, list[PartitionImage]] = {}
+        for (name, index), new in (await load_states(self._tree, named)).items():
+            if new != topics[name].partitions[index]:
+                changed.setdefault(name, list(topics[name].partitions))[index] = new
+        for name, partitions in changed.items():
+            topics[name] = topics[name]._replace(partitions=tuple(partitions))
         return list(changed)
 
     async def _read_configs(
@@ -222,16 +189,10 @@ class MetadataFollower:
         before = self.image.configs
         if not change.configs:
             return before, ()
-        configs = dict(before)
-        paths = [ConfigNode.path(kind, name) for kind, name in change.configs]
-        for (kind, name), path, node in zip(change.configs, paths, await self._tree.get_many(paths), strict=True):
-            config = ConfigNode.decode(path, node.data) if node is not None else {}
-            if config:
-                configs[ConfigResource(kind, name)] = config
-            else:
-                configs.pop(ConfigResource(kind, name), None)
         resources = [ConfigResource(kind, name) for kind, name in change.configs]
-        return configs, tuple(r for r in resources if configs.get(r) != before.get(r))
+        found = await load_configs(self._tree, resources)
+        configs = {r: c for r, c in {**before, **found}.items() if c}
+        return configs, tuple(r for r in found if configs.get(r) != before.get(r))
 
     async def _publish(self, image: ClusterImage, delta: ImageDelta | None = None) -> None:
         if delta is None:
@@ -258,87 +219,3 @@ async def _tell(subscriber: Subscriber, image: ClusterImage, delta: ImageDelta) 
             await result
     except Exception:
         logger.exception("a change of the cluster could not be followed completely")
-
-
-async def load_image(tree: Tree) -> ClusterImage:
-    """Read the whole tree into an image. Changes made meanwhile have higher numbers and are applied again later."""
-    try:
-        numbers = [ChangeNode.number(name) for name in await tree.children(CHANGES)]
-        cluster_id = ClusterIdNode.decode((await tree.get(CLUSTER_ID)).data)
-    except NoNodeError:
-        return ClusterImage()  # nobody has set up the tree yet
-    topics = decode_topics(await tree.subtree(BROKER_TOPICS))
-    brokers, controller_id = await _load_brokers(tree)
-    features, features_epoch = await _load_features(tree)
-    configs: dict[ConfigResource, Mapping[str, str]] = {}
-    for path, node in await tree.subtree(CONFIG):
-        parts = path.split("/")
-        if len(parts) == 4:
-            config = ConfigNode.decode(path, node.data)
-            if config:
-                configs[ConfigResource(parts[2], ConfigNode.name(parts[3]))] = config
-    return ClusterImage(
-        cluster_id=cluster_id,
-        brokers=brokers,
-        topics=topics,
-        topic_names={topic.topic_id: name for name, topic in topics.items()},
-        configs=configs,
-        controller_id=controller_id,
-        epoch=max(numbers, default=-1),
-        features=features,
-        features_epoch=features_epoch,
-    )
-
-
-async def _load_brokers(tree: Tree) -> tuple[dict[int, BrokerImage], int]:
-    brokers: dict[int, BrokerImage] = {}
-    for path, node in await tree.subtree(BROKER_IDS):
-        name = path[len(BROKER_IDS) + 1 :]
-        if name:
-            brokers[int(name)] = BrokerNode.decode(int(name), node.data, node.stat.czxid)
-    controller = (await tree.get_many([CONTROLLER]))[0]
-    return dict(sorted(brokers.items())), -1 if controller is None else ControllerNode.decode(controller.data)
-
-
-async def _load_features(tree: Tree) -> tuple[dict[str, int], int]:
-    node = (await tree.get_many([FEATURES]))[0]
-    return (finalized({}), 0) if node is None else (finalized(FeaturesNode.decode(node.data)), node.stat.version)
-
-
-def decode_topics(nodes: list[tuple[str, Node]]) -> dict[str, TopicImage]:
-    """Turn everything below /brokers/topics into topic images, sorted by name."""
-    by_path = dict(nodes)
-    prefix = BROKER_TOPICS + "/"
-    names = [path[len(prefix) :] for path in by_path if path.startswith(prefix) and "/" not in path[len(prefix) :]]
-    topics: dict[str, TopicImage] = {}
-    for name in sorted(names):
-        topic = decode_topic(name, by_path)
-        assert topic is not None
-        topics[name] = topic
-    return topics
-
-
-def decode_topic(name: str, by_path: Mapping[str, Node]) -> TopicImage | None:
-    """Turn the nodes of one topic into its image; None if there is no such topic."""
-    node = by_path.get(TopicNode.path(name))
-    if node is None:
-        return None
-    assignment = TopicNode.decode(name, node.data)
-    partitions = []
-    for index, replicas in enumerate(assignment.partitions):
-        path = StateNode.path(name, index)
-        # Without a state the topic is being made, or its maker died: nobody leads until the controller has decided.
-        blank = PartitionImage(
-            replicas, (), NO_LEADER, 0, 0, assignment.adding.get(index, ()), assignment.removing.get(index, ())
-        )
-        partitions.append(_with_state(blank, path, by_path.get(path)))
-    return TopicImage(name, assignment.topic_id, tuple(partitions))
-
-
-def _with_state(partition: PartitionImage, path: str, node: Node | None) -> PartitionImage:
-    if node is None:
-        return partition._replace(isr=(), leader=NO_LEADER)
-    state = StateNode.decode(path, node.data)
-    return partition._replace(
-        isr=state.isr, leader=state.leader, leader_epoch=state.leader_epoch, partition_epoch=node.stat.version
-    )

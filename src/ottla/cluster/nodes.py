@@ -23,6 +23,7 @@ BROKER_TOPICS = "/brokers/topics"
 CONTROLLER = "/controller"
 CONTROLLER_EPOCH = "/controller_epoch"
 CONFIG = "/config"
+DELETED = "/deleted"
 CHANGES = "/changes"
 CHANGE_PREFIX = CHANGES + "/change_"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
@@ -41,6 +42,7 @@ PERSISTENT_PATHS = (
     CONFIG + "/client-metrics",
     "/admin",
     "/admin/delete_topics",
+    DELETED,
     CHANGES,
 )
 
@@ -215,6 +217,43 @@ class StateNode:
                 controller_epoch=value["controller_epoch"],
             )
         except (KeyError, TypeError) as error:
+            raise BadNodeError(path, f"{type(error).__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedTopic:
+    """What /deleted/<topic id> says: which topic it was, and when (ms since 1970) it was deleted."""
+
+    name: str
+    timestamp_ms: int
+
+
+class DeletedNode:
+    """/deleted/<topic id>: the topic is deleted, whatever else of it is still in the tree.
+
+    Written first; the controller then takes the topic's nodes away, in as many transactions as it takes, and a controller
+    that is elected in between goes on. A topic of that id never comes back, so a broker that was away may delete its log.
+    """
+
+    @staticmethod
+    def path(topic_id: bytes) -> str:
+        return f"{DELETED}/{uuid_to_text(topic_id)}"
+
+    @staticmethod
+    def topic_id(name: str) -> bytes:
+        """Return the topic id in the name of such a node."""
+        return uuid_from_text(name)
+
+    @staticmethod
+    def encode(topic: DeletedTopic) -> bytes:
+        return _dump({"version": 1, "topic": topic.name, "timestamp": str(topic.timestamp_ms)})
+
+    @staticmethod
+    def decode(path: str, data: bytes) -> DeletedTopic:
+        value = _load(path, data)
+        try:
+            return DeletedTopic(name=value["topic"], timestamp_ms=int(value["timestamp"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise BadNodeError(path, f"{type(error).__name__}: {error}") from None
 
 

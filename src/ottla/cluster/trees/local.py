@@ -10,7 +10,7 @@ The file is small (some hundred bytes per partition) and can be lost: topics are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ottla.cluster.tree import (
@@ -19,20 +19,23 @@ from ottla.cluster.tree import (
     Check,
     Create,
     Delete,
-    MultiResult,
     NoChildrenForEphemeralsError,
     Node,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
     Operation,
+    Result,
+    SessionEndedError,
+    SessionState,
     SetData,
     Stat,
     TreeUnavailableError,
+    check_operations,
     parent_of,
     sequential_path,
-    validate_path,
 )
+from ottla.cluster.trees.listeners import ChildrenWatches, Listeners
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,6 +46,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FORMAT_VERSION = 1
+#: A session lasts as long as the file is open; this is what others reckon with (Kafka's default for ZooKeeper).
+SESSION_TIMEOUT_MS = 18_000
 #: "ottl" in the file's header, so that `file` and others can tell.
 APPLICATION_ID = 0x6F74746C
 
@@ -74,11 +79,20 @@ class LocalTree:
         self._session_id = 0
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
-        self._watches: dict[str, list[Callable[[], None]]] = {}
+        self._watches = ChildrenWatches()
+        self._state_listeners: Listeners[[SessionState]] = Listeners()
 
     @property
     def session_id(self) -> int:
         return self._session_id
+
+    @property
+    def session_timeout_ms(self) -> int:
+        return SESSION_TIMEOUT_MS
+
+    @property
+    def state(self) -> SessionState:
+        return SessionState.ENDED if self._connection is None else SessionState.CONNECTED
 
     async def open(self) -> None:
         """Open the file, or make it, and begin a session.
@@ -106,25 +120,27 @@ class LocalTree:
     async def children(self, path: str) -> list[str]:
         return await self._run(_children, self._live(), path)
 
-    async def subtree(self, path: str) -> list[tuple[str, Node]]:
-        return await self._run(_subtree, self._live(), path)
-
-    async def multi(self, operations: Sequence[Operation]) -> MultiResult:
+    async def multi(self, operations: Sequence[Operation]) -> tuple[Result, ...]:
+        check_operations(operations)
         connection = self._live()
 
-        def apply() -> MultiResult:
-            result, changed = _multi(connection, tuple(operations), self._session_id)
-            # From here and not after the wait: whoever waits may be gone by then, and the change is made all the same.
-            loop.call_soon_threadsafe(self._notify, changed)
-            return result
+        def apply() -> tuple[Result, ...]:
+            results, changed = _multi(connection, tuple(operations), self._session_id)
+            # From here and not after the wait: the caller may be gone by then, and the change is made all the same.
+            loop.call_soon_threadsafe(self._watches.tell, changed)
+            return results
 
         loop = asyncio.get_running_loop()
         return await self._run(apply)
 
+    async def sync(self) -> None:
+        self._live()  # every change goes through this object
+
     def watch_children(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
-        callbacks = self._watches.setdefault(path, [])
-        callbacks.append(callback)
-        return lambda: callbacks.remove(callback) if callback in callbacks else None
+        return self._watches.add(path, callback)
+
+    def watch_state(self, callback: Callable[[SessionState], None]) -> Callable[[], None]:
+        return self._state_listeners.add(callback)
 
     async def close(self) -> None:
         """End the session and close the file."""
@@ -132,16 +148,12 @@ class LocalTree:
         self._watches.clear()
         if connection is not None:
             await self._run(_close, connection)
+            self._state_listeners.tell(SessionState.ENDED)
 
     def _live(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise TreeUnavailableError(f"{self._path} is not open")
+            raise SessionEndedError(f"{self._path} is not open")
         return self._connection
-
-    def _notify(self, changed: Iterable[str]) -> None:
-        for path in changed:
-            for callback in list(self._watches.get(path, ())):
-                callback()
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one call off the loop, after the calls before it.
@@ -228,27 +240,15 @@ def _children(connection: sqlite3.Connection, path: str) -> list[str]:
     return sorted(parent_of(row[0])[1] for row in rows)
 
 
-def _subtree(connection: sqlite3.Connection, path: str) -> list[tuple[str, Node]]:
-    # "0" follows "/" in ASCII: everything below path lies between path/ and path0.
-    low, high = ("/", "0") if path == "/" else (path + "/", path + "0")
-    rows = connection.execute(
-        f"SELECT path, {_NODE_COLUMNS} FROM node WHERE path = ? OR (path >= ? AND path < ?) ORDER BY path",
-        (path, low, high),
-    )
-    return [(row[0], Node(row[1], Stat(*row[2:]))) for row in rows]
-
-
 def _multi(
     connection: sqlite3.Connection, operations: tuple[Operation, ...], session_id: int
-) -> tuple[MultiResult, list[str]]:
-    """Apply the operations in one transaction; return the result and the parents whose children changed."""
-    for operation in operations:
-        validate_path(operation.path, sequential=isinstance(operation, Create) and operation.sequential)
+) -> tuple[tuple[Result, ...], list[str]]:
+    """Apply the operations in one transaction; return the results and the parents whose children changed."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         zxid = connection.execute("SELECT value FROM counter WHERE name = 'zxid'").fetchone()[0]
         changed: dict[str, None] = {}
-        results: list[str | Stat | None] = []
+        results: list[Result] = []
         if any(not isinstance(operation, Check) for operation in operations):
             zxid += 1
             connection.execute("UPDATE counter SET value = ? WHERE name = 'zxid'", (zxid,))
@@ -262,7 +262,7 @@ def _multi(
         if connection.in_transaction:  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
         raise
-    return MultiResult(zxid, tuple(results)), list(changed)
+    return tuple(results), list(changed)
 
 
 def _create(
@@ -271,12 +271,12 @@ def _create(
     parent = parent_of(operation.path)[0]
     row = connection.execute("SELECT owner, sequence FROM node WHERE path = ?", (parent,)).fetchone()
     if row is None:
-        raise NoNodeError(parent, "it does not exist and cannot be a parent")
+        raise NoNodeError(operation.path, "its parent does not exist")
     if row[0]:
-        raise NoChildrenForEphemeralsError(parent)
+        raise NoChildrenForEphemeralsError(operation.path)
     path = sequential_path(operation.path, row[1]) if operation.sequential else operation.path
     if connection.execute("SELECT 1 FROM node WHERE path = ?", (path,)).fetchone():
-        raise NodeExistsError(path)
+        raise NodeExistsError(operation.path)
     owner = session_id if operation.ephemeral else 0
     connection.execute(
         "INSERT INTO node (path, parent, data, czxid, mzxid, version, owner) VALUES (?, ?, ?, ?, ?, 0, ?)",
@@ -305,8 +305,6 @@ def _change(
             (bytes(operation.data), zxid, path),
         )
         return Stat(czxid, zxid, version + 1, owner)
-    if path == "/":
-        raise NotEmptyError(path, "the root cannot be deleted")
     count = connection.execute("SELECT count(*) FROM node WHERE parent = ?", (path,)).fetchone()[0]
     if count:
         raise NotEmptyError(path, f"it has {count} children")

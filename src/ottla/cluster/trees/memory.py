@@ -1,14 +1,17 @@
-"""The coordination tree in memory: for tests and simulation, and the reference for the others.
+"""The coordination tree in memory: for tests and the simulation of a single node, and the reference for the others.
 
 `MemoryStore` is the ensemble: the nodes and the sessions. `MemoryTree` is one session with it. A store outlives its
 sessions, so a simulated broker that crashes and starts again finds what it wrote. `expire` ends a session as ZooKeeper
-would after a silence: its ephemeral nodes vanish, and it can do no more.
+would after a silence: its ephemeral nodes vanish, and it can do no more. It makes no other mistakes: a change is seen by all
+sessions at once. `testing.simulated_ensemble` makes those of a real ensemble out of several stores.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import ParamSpec
 
 from ottla.cluster.tree import (
     ANY_VERSION,
@@ -16,20 +19,27 @@ from ottla.cluster.tree import (
     Check,
     Create,
     Delete,
-    MultiResult,
     NoChildrenForEphemeralsError,
     Node,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
     Operation,
+    Result,
+    SessionEndedError,
+    SessionState,
     SetData,
     Stat,
-    TreeUnavailableError,
+    check_operations,
     parent_of,
     sequential_path,
-    validate_path,
 )
+from ottla.cluster.trees.listeners import ChildrenWatches, Listeners
+
+P = ParamSpec("P")
+
+#: Kafka's default of zookeeper.session.timeout.ms.
+SESSION_TIMEOUT_MS = 18_000
 
 
 class _StoredNode:
@@ -39,46 +49,56 @@ class _StoredNode:
         self.data = data
         self.stat = stat
         self.children: dict[str, None] = {}
-        #: Number of the next sequential child; only grows.
+        #: Number of the next sequential child: how many children there ever were, as in ZooKeeper.
         self.sequence = 0
 
 
 class MemoryStore:
-    """The nodes, and the sessions that watch them."""
+    """The nodes, and the sessions that watch them.
+
+    Attributes:
+        changed: told, at once, after each transaction, the paths whose children changed.
+    """
 
     def __init__(self) -> None:
+        self.changed: Listeners[[Collection[str]]] = Listeners()
         self._nodes: dict[str, _StoredNode] = {"/": _StoredNode(b"", Stat(0, 0, 0))}
         self._zxid = 0
         self._sessions: dict[int, MemoryTree] = {}
         self._session_count = 0
 
-    def session(self) -> MemoryTree:
+    def session(self, timeout_ms: int = SESSION_TIMEOUT_MS) -> MemoryTree:
         """Begin a session."""
         self._session_count += 1
-        tree = MemoryTree(self, self._session_count)
+        tree = MemoryTree(self, self._session_count, timeout_ms)
         self._sessions[self._session_count] = tree
         return tree
 
     def expire(self, session_id: int) -> None:
         """End a session: its ephemeral nodes vanish in one transaction, its calls fail from now on."""
-        if self._sessions.pop(session_id, None) is None:
+        tree = self._sessions.pop(session_id, None)
+        if tree is None:
             return
-        owned = [path for path, node in self._nodes.items() if node.stat.owner == session_id]
-        if owned:
-            self.apply([Delete(path) for path in owned], 0)
+        self.apply(self.owned_deletions(session_id), 0)
+        tree.on_ended()
 
-    def is_live(self, session_id: int) -> bool:
-        return session_id in self._sessions
+    def owned_deletions(self, session_id: int) -> list[Operation]:
+        """Return the deletions of the ephemeral nodes of a session."""
+        return [Delete(path) for path, node in self._nodes.items() if node.stat.owner == session_id]
 
-    def node(self, path: str) -> _StoredNode | None:
-        return self._nodes.get(path)
+    def node(self, path: str) -> Node | None:
+        """Return a node, None if it does not exist."""
+        node = self._nodes.get(path)
+        return None if node is None else Node(node.data, node.stat)
 
-    def below(self, path: str) -> list[tuple[str, Node]]:
-        prefix = "/" if path == "/" else path + "/"
-        found = [p for p in self._nodes if p == path or p.startswith(prefix)]
-        return [(p, Node(self._nodes[p].data, self._nodes[p].stat)) for p in sorted(found)]
+    def children(self, path: str) -> list[str]:
+        """Return the names of the children, sorted. Raises NoNodeError."""
+        node = self._nodes.get(path)
+        if node is None:
+            raise NoNodeError(path)
+        return sorted(node.children)
 
-    def apply(self, operations: Sequence[Operation], session_id: int) -> MultiResult:
+    def apply(self, operations: Sequence[Operation], session_id: int) -> tuple[Result, ...]:
         """Apply the operations, or undo those that were applied and raise."""
         zxid = self._zxid + 1
         undo: list[Callable[[], None]] = []
@@ -89,11 +109,9 @@ class MemoryStore:
             for step in reversed(undo):
                 step()
             raise
-        if any(not isinstance(operation, Check) for operation in operations):
-            self._zxid = zxid
-        for tree in list(self._sessions.values()):
-            tree.on_children_changed(changed)
-        return MultiResult(self._zxid, tuple(results))
+        self._zxid = zxid
+        self.changed.tell(changed)
+        return tuple(results)
 
     def _apply_one(
         self,
@@ -102,10 +120,9 @@ class MemoryStore:
         zxid: int,
         undo: list[Callable[[], None]],
         changed: dict[str, None],
-    ) -> str | Stat | None:
+    ) -> Result:
         if isinstance(operation, Create):
             return self._create(operation, session_id, zxid, undo, changed)
-        validate_path(operation.path)
         node = self._nodes.get(operation.path)
         if node is None:
             raise NoNodeError(operation.path)
@@ -125,8 +142,6 @@ class MemoryStore:
             node.data = bytes(operation.data)
             node.stat = node.stat._replace(mzxid=zxid, version=node.stat.version + 1)
             return node.stat
-        if operation.path == "/":
-            raise NotEmptyError("/", "the root cannot be deleted")
         if node.children:
             raise NotEmptyError(operation.path, f"it has {len(node.children)} children")
         parent_path, name = parent_of(operation.path)
@@ -150,16 +165,15 @@ class MemoryStore:
         undo: list[Callable[[], None]],
         changed: dict[str, None],
     ) -> str:
-        validate_path(operation.path, sequential=operation.sequential)
         parent_path, _ = parent_of(operation.path)
         parent = self._nodes.get(parent_path)
         if parent is None:
-            raise NoNodeError(parent_path, "it does not exist and cannot be a parent")
+            raise NoNodeError(operation.path, "its parent does not exist")
         if parent.stat.owner:
-            raise NoChildrenForEphemeralsError(parent_path)
+            raise NoChildrenForEphemeralsError(operation.path)
         path = sequential_path(operation.path, parent.sequence) if operation.sequential else operation.path
         if path in self._nodes:
-            raise NodeExistsError(path)
+            raise NodeExistsError(operation.path)
         name = parent_of(path)[1]
         parent.sequence += 1
         parent.children[name] = None
@@ -180,57 +194,80 @@ class MemoryStore:
 class MemoryTree:
     """One session with a MemoryStore."""
 
-    def __init__(self, store: MemoryStore, session_id: int) -> None:
+    def __init__(self, store: MemoryStore, session_id: int, timeout_ms: int) -> None:
         self._store = store
         self._session_id = session_id
-        self._watches: dict[str, list[Callable[[], None]]] = {}
+        self._timeout_ms = timeout_ms
+        self._state = SessionState.CONNECTED
+        self._watches = ChildrenWatches()
+        self._state_listeners: Listeners[[SessionState]] = Listeners()
+        self._stop_listening = store.changed.add(self._on_changed)
 
     @property
     def session_id(self) -> int:
         return self._session_id
 
+    @property
+    def session_timeout_ms(self) -> int:
+        return self._timeout_ms
+
+    @property
+    def state(self) -> SessionState:
+        return self._state
+
     async def get(self, path: str) -> Node:
         node = self._live().node(path)
         if node is None:
             raise NoNodeError(path)
-        return Node(node.data, node.stat)
+        return node
 
     async def get_many(self, paths: Sequence[str]) -> list[Node | None]:
         store = self._live()
-        return [None if (node := store.node(path)) is None else Node(node.data, node.stat) for path in paths]
+        return [store.node(path) for path in paths]
 
     async def children(self, path: str) -> list[str]:
-        node = self._live().node(path)
-        if node is None:
-            raise NoNodeError(path)
-        return sorted(node.children)
+        return self._live().children(path)
 
-    async def subtree(self, path: str) -> list[tuple[str, Node]]:
-        return self._live().below(path)
-
-    async def multi(self, operations: Sequence[Operation]) -> MultiResult:
+    async def multi(self, operations: Sequence[Operation]) -> tuple[Result, ...]:
+        check_operations(operations)
         return self._live().apply(operations, self._session_id)
 
-    def watch_children(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
-        callbacks = self._watches.setdefault(path, [])
-        callbacks.append(callback)
-        return lambda: callbacks.remove(callback) if callback in callbacks else None
+    async def sync(self) -> None:
+        self._live()
 
-    def on_children_changed(self, paths: dict[str, None]) -> None:
-        """Tell the watchers of these paths, on the loop, after the caller is done."""
-        for path in paths:
-            for callback in self._watches.get(path, ()):
-                asyncio.get_running_loop().call_soon(callback)
+    def watch_children(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._watches.add(path, callback)
+
+    def watch_state(self, callback: Callable[[SessionState], None]) -> Callable[[], None]:
+        return self._state_listeners.add(callback)
+
+    def _on_changed(self, paths: Collection[str]) -> None:
+        _soon(self._watches.tell, paths)
+
+    def on_ended(self) -> None:
+        """Note that the store has ended this session. Listeners are called on the loop, after the caller is done."""
+        self._state = SessionState.ENDED
+        self._stop_listening()
+        self._watches.clear()
+        _soon(self._state_listeners.tell, SessionState.ENDED)
 
     def expire(self) -> None:
         """End the session as if this process had been silent for too long."""
         self._store.expire(self._session_id)
 
     async def close(self) -> None:
-        self._watches.clear()
         self._store.expire(self._session_id)
 
     def _live(self) -> MemoryStore:
-        if not self._store.is_live(self._session_id):
-            raise TreeUnavailableError("the session has ended")
+        if self._state is SessionState.ENDED:
+            raise SessionEndedError("the session has ended")
         return self._store
+
+
+def _soon(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call the function on the loop, after the caller is done; not at all if the loop of a test is over."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    loop.call_soon(partial(function, *args, **kwargs))
