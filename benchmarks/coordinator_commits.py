@@ -21,6 +21,7 @@ from ottla.broker.coordinators.groups.offsets import PartitionCommit
 from ottla.broker.coordinators.runtime import CoordinatorRuntime
 from ottla.errors import KafkaError
 from ottla.protocol.records.batch import read_header
+from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import GROUP_METADATA_TOPIC
 
@@ -37,7 +38,14 @@ class SlowCommits:
         self.batches = 0
         self.in_flight = 0
 
-    def append(self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0) -> int:
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
+    ) -> int:
         self._end += read_header(batch).last_offset_delta + 1
         self.batches += 1
         self.in_flight += 1
@@ -51,6 +59,9 @@ class SlowCommits:
             _, future = self._waiting.pop(0)
             if not future.done():
                 future.set_result(None)
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        return VerificationGuard(*producer, 0, 0)
 
     def committed(self, topic: str, partition: int, last_offset: int) -> asyncio.Future[None]:
         future = self._loop.create_future()

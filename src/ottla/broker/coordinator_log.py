@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import NotCoordinatorError
 from ottla.storage.log import AppendInfo
+from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, IsolationLevel
 
 if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.storage.verification import Verification, VerificationGuard
 
 
 class ReplicatedCoordinatorLog:
@@ -31,12 +33,23 @@ class ReplicatedCoordinatorLog:
         return partition
 
     def append(
-        self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
     ) -> int | Awaitable[int]:
         """Append one batch; returns its last offset, or resolves with it where the disk is slow."""
         held = self._partition(topic, partition)
-        info = held.append(batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version)
+        info = held.append(
+            batch, AppendOrigin.COORDINATOR, transaction_version=transaction_version, verification=verification
+        )
         return info.last_offset if isinstance(info, AppendInfo) else _append_later(info)
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        """Return the guard with which to verify a transaction before its first append."""
+        return self._partition(topic, partition).begin_verification(*producer)
 
     def committed(self, topic: str, partition: int, last_offset: int) -> Awaitable[None]:
         """Resolve when the high watermark has passed `last_offset`."""

@@ -62,6 +62,7 @@ from ottla.storage.segment import (
 )
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
 from ottla.storage.validation import is_taken_as_it_is, look_into, ordinary_packed_header, validate_batch
+from ottla.storage.verification import UNCHECKED, Verification
 from ottla.types import ZERO_UUID, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
@@ -347,6 +348,7 @@ class PartitionLog:
         now_ms: int,
         api_version: int | None = None,
         transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
     ) -> AppendInfo:
         """Append one batch: check it, give it the next offsets, write it.
 
@@ -357,6 +359,7 @@ class PartitionLog:
             now_ms: wall time.
             api_version: of the Produce request.
             transaction_version: of the WriteTxnMarkers request.
+            verification: of the transaction that the batch belongs to (`ProducerState.check_verification`).
 
         Raises:
             KafkaError: the batch is refused and nothing was appended. KafkaStorageError: no space or no descriptor is left.
@@ -364,7 +367,7 @@ class PartitionLog:
         """
         batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
         with self._lock:
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
 
     def append_as_leader_nowait(
         self,
@@ -374,17 +377,18 @@ class PartitionLog:
         now_ms: int,
         api_version: int | None,
         transaction_version: int,
+        verification: Verification | None = UNCHECKED,
     ) -> AppendInfo | None:
         """Do as `append_as_leader`; or nothing, and return None, if another thread changes the log right now."""
         acquire = self._acquire
         if acquire is None:
             batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
         if not acquire(False):
             return None
         try:
             batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version)
+            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
         finally:
             self._lock.release()  # type: ignore[attr-defined]
 
@@ -450,7 +454,13 @@ class PartitionLog:
         return AppendInfo(first, end - 1, NO_TIMESTAMP, self.log_start_offset)
 
     def _append_validated(
-        self, batch: ValidatedBatch, leader_epoch: int, origin: AppendOrigin, now_ms: int, transaction_version: int
+        self,
+        batch: ValidatedBatch,
+        leader_epoch: int,
+        origin: AppendOrigin,
+        now_ms: int,
+        transaction_version: int,
+        verification: Verification | None,
     ) -> AppendInfo:
         if self._failure is not None:
             raise StorageError(self._failure)
@@ -467,6 +477,8 @@ class PartitionLog:
                     return AppendInfo(
                         known.first_offset, known.last_offset, known.timestamp, self.log_start_offset, True
                     )
+                if verification is not UNCHECKED:
+                    self.producers.check_verification(header, verification, leader_epoch)
         first = self.log_end_offset
         last = first + header.last_offset_delta
         set_offset_and_epoch(data, 0, first, leader_epoch)

@@ -7,7 +7,8 @@ are encoded and decoded here, `log` and `recovery` store them.
 Rules (KIP-98, KIP-360, KIP-890; Kafka's ProducerAppendInfo, ProducerStateManager):
 * the last 5 batches of a producer are kept; one with the same epoch, first and last sequence is a duplicate;
 * the next sequence is the last one plus 1, after 2^31-1 comes 0; a new epoch starts at 0;
-* a producer that is not known here may start with any sequence (its state may have expired or been deleted).
+* a producer that is not known here may start with any sequence (its state may have expired or been deleted);
+* a transaction begins only with a guard that is still good, where the broker verifies transactions (`verification`).
 
 Differences to Kafka: a producer expires by the later of its batches' timestamps and the time it was last seen here, so
 that producers of old timestamps keep their protection. (An older duplicate than the five gets
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.errors import (
     InvalidProducerEpochError,
     InvalidTxnStateError,
+    NotLeaderOrFollowerError,
     OutOfOrderSequenceNumberError,
     TransactionCoordinatorFencedError,
 )
@@ -30,6 +32,7 @@ from ottla.protocol.records.batch import MAX_SEQUENCE, NO_PRODUCER_EPOCH, NO_SEQ
 from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import ControlType, EndTransactionMarker
 from ottla.storage.index import AbortedTransaction
+from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
 from ottla.types import AppendOrigin
 
 if TYPE_CHECKING:
@@ -130,7 +133,7 @@ class CompletedTransaction(NamedTuple):
 class ProducerState:
     """All producers of one partition."""
 
-    __slots__ = ("_expiration_ms", "_open", "_partition", "_unreplicated", "end_offset", "entries")
+    __slots__ = ("_expiration_ms", "_guards", "_open", "_partition", "_unreplicated", "end_offset", "entries")
 
     def __init__(self, partition: TopicPartition, expiration_ms: int) -> None:
         self._partition = partition
@@ -142,6 +145,64 @@ class ProducerState:
         self._open: dict[int, int] = {}
         #: Ended ones whose marker is not below the high watermark yet, by first offset.
         self._unreplicated: dict[int, CompletedTransaction] = {}
+        #: Producer id -> the guard of a transaction that is about to begin. Not part of snapshots.
+        self._guards: dict[int, VerificationGuard] = {}
+
+    # Verification
+
+    def begin_verification(
+        self, producer_id: int, producer_epoch: int, leader_epoch: int, now_ms: int
+    ) -> VerificationGuard:
+        """Return the guard to verify a transaction with; requests that verify at the same time share it.
+
+        A producer that has been replaced by a newer epoch gets a guard that is void: it must not take the newer one's away.
+        """
+        known = self._guards.get(producer_id)
+        if known is not None and (known.producer_epoch, known.leader_epoch) == (producer_epoch, leader_epoch):
+            return known
+        guard = VerificationGuard(producer_id, producer_epoch, leader_epoch, now_ms)
+        if known is None or known.leader_epoch != leader_epoch or known.producer_epoch < producer_epoch:
+            self._guards[producer_id] = guard
+        return guard
+
+    def check_verification(self, header: BatchHeader, verification: Verification | None, leader_epoch: int) -> None:
+        """Check that a new batch belongs to the open transaction of its producer, or may begin one.
+
+        Args:
+            verification: of the batch; None if it was not verified, since its transaction was open when it came.
+            leader_epoch: under which the batch is appended.
+
+        Raises:
+            NotLeaderOrFollowerError: it was verified under another leader epoch; a retry is verified anew.
+            InvalidTxnStateError: the transaction that was verified has ended.
+        """
+        if verification is UNCHECKED or not header.is_transactional:
+            return
+        entry = self.entries.get(header.producer_id)
+        if entry is not None and entry.current_txn_first_offset >= 0 and entry.producer_epoch == header.producer_epoch:
+            return
+        if verification is None:
+            raise self._unverified(header, "the transaction it belonged to has ended")
+        guard, coordinator_epoch = verification
+        if guard.leader_epoch != leader_epoch:
+            raise NotLeaderOrFollowerError(
+                f"{self._partition}: a transaction of producer {header.producer_id} was verified under leader epoch "
+                f"{guard.leader_epoch}, now it is {leader_epoch}"
+            )
+        if self._guards.get(header.producer_id) is not guard or guard.producer_epoch != header.producer_epoch:
+            raise self._unverified(header, "the transaction that was verified has ended")
+        if entry is not None and entry.coordinator_epoch > coordinator_epoch:
+            raise self._unverified(
+                header,
+                f"it was verified by a coordinator of epoch {coordinator_epoch}, and one of epoch "
+                f"{entry.coordinator_epoch} has ended a transaction here",
+            )
+
+    def _unverified(self, header: BatchHeader, reason: str) -> InvalidTxnStateError:
+        return InvalidTxnStateError(
+            f"{self._partition}: a batch of producer {header.producer_id} epoch {header.producer_epoch} is not part of an "
+            f"open transaction: {reason}"
+        )
 
     # Checks, before the write
 
@@ -246,6 +307,7 @@ class ProducerState:
         entry.take_in(header.base_sequence, delta, base_offset, header.max_timestamp, now_ms)
         if header.is_transactional and entry.current_txn_first_offset < 0:
             entry.current_txn_first_offset = base_offset
+            self._guards.pop(producer_id, None)
             self._open[base_offset] = producer_id
         self.end_offset = base_offset + delta + 1
 
@@ -257,6 +319,7 @@ class ProducerState:
         entry = self.entries.get(producer_id)
         if entry is None:
             entry = self.entries[producer_id] = ProducerEntry(producer_id)
+        self._guards.pop(producer_id, None)
         entry.set_epoch(header.producer_epoch)
         entry.coordinator_epoch = marker.coordinator_epoch
         entry.last_timestamp = header.max_timestamp
@@ -323,6 +386,9 @@ class ProducerState:
         expired = [entry.producer_id for entry in self.entries.values() if self.is_expired(entry, now_ms)]
         for producer_id in expired:
             del self.entries[producer_id]
+        for guard in list(self._guards.values()):
+            if now_ms - guard.taken_ms >= self._expiration_ms:
+                self._guards.pop(guard.producer_id, None)
         return len(expired)
 
     def clear(self, end_offset: int) -> None:
@@ -330,6 +396,7 @@ class ProducerState:
         self.entries.clear()
         self._open.clear()
         self._unreplicated.clear()
+        self._guards.clear()
         self.end_offset = end_offset
 
     # Snapshots

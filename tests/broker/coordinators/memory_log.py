@@ -10,6 +10,7 @@ from ottla.protocol.records.batch import read_header, set_offset_and_epoch
 from ottla.protocol.records.builder import Record
 from ottla.protocol.records.reader import read_records
 from ottla.protocol.records.walk import iter_batches
+from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
 
 
 class MemoryCoordinatorLog:
@@ -32,7 +33,12 @@ class MemoryCoordinatorLog:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
     def append(
-        self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
     ) -> int | asyncio.Future[int]:
         failure = self.failures.popleft() if self.failures else None
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -52,6 +58,9 @@ class MemoryCoordinatorLog:
         if not self.hold:
             self.commit_up_to(partition, self._ends[partition])
         return self._ends[partition] - 1
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        return VerificationGuard(*producer, 1, 0)
 
     def committed(self, topic: str, partition: int, last_offset: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

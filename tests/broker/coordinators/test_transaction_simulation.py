@@ -2,7 +2,8 @@
 that take their time for markers or refuse them for a while. Everything comes from the seed.
 
 Producers of both transaction versions share transactional ids. What they write into the (modelled) partitions is admitted
-by the real gate; markers are written by the real `TransactionMarkers`. Invariants, checked with every marker:
+by the real gate, whose answers take their time as if the coordinator were on another broker, and by the partitions' real
+`ProducerState`; markers are written by the real `TransactionMarkers`. Invariants, checked with every marker:
 * all records of a transaction have the same end, and it is the one its producer was told (I5);
 * what nobody decided to commit is not committed (I5);
 after every step of the coordinator:
@@ -35,11 +36,22 @@ from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import Identity, TransactionCoordinator
 from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
-from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.handlers.transaction_gate import Admission, TransactionGate
 from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
-from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotLeaderOrFollowerError, error_for
+from ottla.errors import (
+    ErrorCode,
+    InvalidTxnStateError,
+    KafkaError,
+    KafkaStorageError,
+    NotLeaderOrFollowerError,
+    error_for,
+)
 from ottla.protocol.messages.transaction_records import TransactionLogKey, TransactionLogValue
+from ottla.protocol.records.batch import read_header
+from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, EndTransactionMarker
+from ottla.storage.producer_state import ProducerState
+from ottla.storage.verification import Verification, VerificationGuard
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
@@ -50,6 +62,10 @@ EVENTS_MIN = 1_000
 PLACES = [TopicPartition("t", index) for index in range(4)]
 IDS = ("alpha", "beta", "gamma")
 TIMEOUT_MS = 1_000
+#: The header of what producers write: what is checked of it is set for each.
+RECORD = read_header(
+    build_batch([Record(0, 0, b"k", b"v")], producer_id=1, producer_epoch=0, base_sequence=0, transactional=True)
+)
 
 #: What 200 seeds must have met, each at least once.
 COVERAGE = (
@@ -72,6 +88,8 @@ COVERAGE = (
     "marker refused for a while",
     "records written",
     "refused by the gate",
+    "refused by the log with INVALID_TXN_STATE",
+    "refused by the log with NOT_LEADER_OR_FOLLOWER",
     "reload",
     "reload while markers are written",
     "seen aborted",
@@ -100,21 +118,41 @@ FOLLOWS: dict[TransactionState, tuple[TransactionState | None, ...]] = {
 
 
 class Partitions:
-    """Partitions that fence as a log does; stands in for `MarkerLog`. `on_end` hears how each transaction ended."""
+    """Partitions that fence and verify as a log does; stands in for `MarkerLog`. `on_end` hears how transactions ended."""
 
     def __init__(self, dice: random.Random, coverage: Counter[str], on_end: Callable[[int, bool], None]) -> None:
         self.entries: dict[TopicPartition, list[Entry]] = {place: [] for place in PLACES}
         self.open: dict[tuple[TopicPartition, int], list[int]] = {}
         self.epochs: dict[tuple[TopicPartition, int], int] = {}
+        self.states = {place: ProducerState(place, 1 << 40) for place in PLACES}
+        self.leader_epochs = dict.fromkeys(PLACES, 0)
         self._dice = dice
         self._coverage = coverage
         self._on_end = on_end
 
-    def write(self, place: TopicPartition, producer: Producer, transaction: int) -> None:
-        if producer[1] >= self.epochs.get((place, producer[0]), -1):
-            self.epochs[place, producer[0]] = producer[1]
-            self.entries[place].append(Entry(producer, transaction))
-            self.open.setdefault((place, producer[0]), []).append(transaction)
+    def begin(self, place: TopicPartition, producer: Producer) -> VerificationGuard:
+        return self.states[place].begin_verification(*producer, self.leader_epochs[place], 0)
+
+    def change_leader(self, place: TopicPartition) -> None:
+        """The partition has another leader, which knows what is in the log and no guards."""
+        self.leader_epochs[place] += 1
+        self.states[place].load(self.states[place].snapshot(), 0, 0)
+
+    def write(self, place: TopicPartition, producer: Producer, transaction: int, verification: Verification) -> bool:
+        """Append a record; return whether the log takes it."""
+        if producer[1] < self.epochs.get((place, producer[0]), -1):
+            return True  # fenced
+        header = RECORD._replace(producer_id=producer[0], producer_epoch=producer[1])
+        try:
+            self.states[place].check_verification(header, verification, self.leader_epochs[place])
+        except (InvalidTxnStateError, NotLeaderOrFollowerError) as error:
+            self._coverage[f"refused by the log with {error.code.name}"] += 1
+            return False
+        self.states[place].add_batch(header, len(self.entries[place]), 0)
+        self.epochs[place, producer[0]] = producer[1]
+        self.entries[place].append(Entry(producer, transaction))
+        self.open.setdefault((place, producer[0]), []).append(transaction)
+        return True
 
     def append(
         self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
@@ -123,6 +161,8 @@ class Partitions:
             self._coverage["marker refused for a while"] += 1
             raise NotLeaderOrFollowerError()
         assert producer[1] >= self.epochs.get((place, producer[0]), -1), "a marker comes too late"
+        header = RECORD._replace(producer_id=producer[0], producer_epoch=producer[1])
+        self.states[place].add_marker(header, marker, len(self.entries[place]), 0)
         self.epochs[place, producer[0]] = producer[1]
         self.entries[place].append(Entry(producer, -1, marker.kind is ControlType.COMMIT))
         for number in self.open.pop((place, producer[0]), ()):
@@ -187,6 +227,7 @@ class Simulation:
         )
         self.wall_ms = clock.wall_ms
         self.rollbacks = 0
+        self.coordinator_epoch = 0
 
     def take_producer_id(self) -> int | None:
         if self.dice.random() < 0.02:
@@ -276,13 +317,14 @@ class Simulation:
             if not adds and self.dice.random() < 0.15:
                 self.late.append(asyncio.ensure_future(self.write_late(transactional_id, producer, place)))
             for _ in range(20):
-                codes = await self.gate.admit(transactional_id, *producer, [place], adds=adds)
-                if codes[place] == ErrorCode.NONE:
-                    self.partitions.write(place, producer, number)
-                    self.coverage["records written"] += 1
-                    break
+                admission = await self.admit(transactional_id, producer, place, adds=adds)
+                if admission.code == ErrorCode.NONE:
+                    if self.partitions.write(place, producer, number, admission.verification):
+                        self.coverage["records written"] += 1
+                        break
+                    return None
                 self.coverage["refused by the gate"] += 1
-                if codes[place] not in (
+                if admission.code not in (
                     ErrorCode.CONCURRENT_TRANSACTIONS,
                     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
                     ErrorCode.COORDINATOR_NOT_AVAILABLE,
@@ -304,12 +346,21 @@ class Simulation:
         number = len(self.told)
         self.told[number] = Told(None)
         await asyncio.sleep(self.dice.uniform(0, 0.5))
-        codes = await self.gate.admit(transactional_id, *producer, [place], adds=False)
-        if codes[place] == ErrorCode.NONE:
-            self.partitions.write(place, producer, number)
+        admission = await self.admit(transactional_id, producer, place, adds=False)
+        await asyncio.sleep(self.dice.choice((0, 0.05, 0.3)))
+        if admission.code == ErrorCode.NONE and self.partitions.write(place, producer, number, admission.verification):
             self.coverage["late record written"] += 1
         else:
             self.coverage["late record refused"] += 1
+
+    async def admit(self, transactional_id: str, producer: Producer, place: TopicPartition, *, adds: bool) -> Admission:
+        """Ask the gate; its answer is under way for a while."""
+        admissions = await self.gate.admit(
+            transactional_id, *producer, [place], adds=adds, begin=lambda place: self.partitions.begin(place, producer)
+        )
+        if self.dice.random() < 0.3:
+            await asyncio.sleep(self.dice.choice((0, 0.01, 0.3)))
+        return admissions[place]
 
     async def add(self, transactional_id: str, producer: Producer, place: TopicPartition) -> bool:
         for _ in range(20):
@@ -365,7 +416,7 @@ class Simulation:
         """Stall the log, let it fail, lose the partition, use up epochs."""
         while True:
             await asyncio.sleep(self.dice.expovariate(1.5))
-            match self.dice.randrange(5):
+            match self.dice.randrange(6):
                 case 0:
                     self.log.hold = True
                     await asyncio.sleep(self.dice.uniform(0, 0.5))
@@ -381,6 +432,8 @@ class Simulation:
                     await self.reload()
                 case 4:
                     self.use_up_epochs()
+                case 5:
+                    self.partitions.change_leader(self.dice.choice(PLACES))
 
     async def reload(self) -> None:
         if len(self.markers):
@@ -393,7 +446,8 @@ class Simulation:
         self.runtime.on_resign(0)
         self.coverage["crash before the commit"] += self.log.lose_uncommitted()
         await asyncio.sleep(self.dice.choice((0, 0.05)))
-        self.runtime.on_leader(0, 1)
+        self.coordinator_epoch += 1
+        self.runtime.on_leader(0, self.coordinator_epoch)
         for _ in range(50):
             await asyncio.sleep(0)
             if self.runtime.loaded_partitions:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pytest
 
 from ottla.broker.broker import Broker
 from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
+from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.add_partitions_to_txn import (
@@ -42,6 +45,11 @@ T = TypeVar("T")
 
 def with_broker(settings: dict[str, object], ask: Callable[[WireClient, Broker], Awaitable[T]]) -> T:
     """Return what `ask(client, broker)` does of a broker with these settings, a topic `t` and a coordinator."""
+    return with_node(settings, lambda client, broker, _node: ask(client, broker))
+
+
+def with_node(settings: dict[str, object], ask: Callable[[WireClient, Broker, SimulatedBroker], Awaitable[T]]) -> T:
+    """Do as `with_broker`; `ask` can also open further connections."""
 
     async def scenario(loop: VirtualLoop) -> T:
         node = SimulatedBroker(loop, **settings)
@@ -53,7 +61,7 @@ def with_broker(settings: dict[str, object], ask: Callable[[WireClient, Broker],
         assert found.coordinators[0].error_code == ErrorCode.NONE
         await asyncio.sleep(0.1)
         try:
-            return await ask(client, broker)
+            return await ask(client, broker, node)
         finally:
             client.close()
             await node.stop()
@@ -371,3 +379,42 @@ def test_a_transaction_of_a_deleted_topic_ends() -> None:
         return await state(client)
 
     assert with_broker({}, ask) == "CompleteCommit"
+
+
+def test_a_batch_whose_transaction_has_ended_while_the_coordinator_was_asked_is_refused() -> None:
+    """The coordinator may be on another broker: its answer is right when it is given, and late."""
+    answered, delivered = asyncio.Event(), asyncio.Event()
+    ask_coordinator = TransactionGate._ask
+
+    async def ask_slowly(*arguments: Any, **options: Any) -> Any:
+        answer = await ask_coordinator(*arguments, **options)
+        answered.set()
+        await delivered.wait()
+        return answer
+
+    async def ask(client: WireClient, broker: Broker, node: SimulatedBroker) -> tuple[int, str, list[int]]:
+        producer_id = (await init(client)).producer_id
+        add = AddPartitionsToTxnRequest(
+            v3_and_below_transactional_id="x",
+            v3_and_below_producer_id=producer_id,
+            v3_and_below_producer_epoch=0,
+            v3_and_below_topics=[AddPartitionsToTxnTopic(name="t", partitions=[0])],
+        )
+        await client.ask(add, 3, AddPartitionsToTxnResponse)
+        late = asyncio.ensure_future(produce(client, producer_id, version=11))
+        await answered.wait()
+        other = await node.connect()
+        abort = EndTxnRequest(transactional_id="x", producer_id=producer_id, producer_epoch=0, committed=False)
+        await other.ask(abort, 4, EndTxnResponse)
+        await asyncio.sleep(0.1)
+        ended = await state(other)
+        other.close()
+        delivered.set()
+        code = await late
+        partition = broker.replicas.partition("t", 0)
+        assert partition is not None
+        return code, ended, [partition.log.log_end_offset, partition.log.last_stable_offset]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionGate, "_ask", ask_slowly)
+        assert with_node({}, ask) == (ErrorCode.INVALID_TXN_STATE, "CompleteAbort", [1, 1])

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from ottla.errors import KafkaError, RequestTimedOutError, UnknownServerError
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import EndTransactionMarker, end_transaction_marker
+from ottla.storage.verification import UNCHECKED
 
 if TYPE_CHECKING:
+    from ottla.storage.verification import Verification
     from ottla.types import CompressionType
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class Batch:
 
     Attributes:
         producer: whose transaction the records belong to.
+        verification: of that transaction.
         marker: the end of the producer's transaction, instead of records.
         epoch: of the timeline, once the batch is sealed; -1 while it gathers records.
         last_offset: of the batch in the log, once it is there; -1 before.
@@ -86,11 +89,13 @@ class Batch:
         "records",
         "size",
         "transaction_version",
+        "verification",
         "waiters",
     )
 
-    def __init__(self, producer: Producer | None = None) -> None:
+    def __init__(self, producer: Producer | None = None, verification: Verification | None = UNCHECKED) -> None:
         self.producer = producer
+        self.verification = verification
         self.marker: EndTransactionMarker | None = None
         self.transaction_version = 0
         self.records: list[Record] = []

@@ -19,11 +19,13 @@ from ottla.errors import CorruptMessageError, KafkaError, OffsetOutOfRangeError,
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.reader import read_records
 from ottla.protocol.records.walk import DamagedBatchError, iter_batches
+from ottla.storage.verification import UNCHECKED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ottla.broker.coordinators.shard import Shard
+    from ottla.storage.verification import Verification, VerificationGuard
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +43,28 @@ class CoordinatorLog(Protocol):
     """
 
     def append(
-        self, topic: str, partition: int, batch: bytearray, transaction_version: int = 0
+        self,
+        topic: str,
+        partition: int,
+        batch: bytearray,
+        transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
     ) -> int | Awaitable[int]:
         """Append one batch as the leader; returns its last offset, or resolves with it once the batch is in the log.
 
-        The batch need not be committed by then. `transaction_version` is that of a marker. The runtime appends to a
-        partition only after its append before has ended. Raises KafkaError, directly or through the awaitable; if
-        `end_offset` has not moved then, nothing was written.
+        The batch need not be committed by then. The runtime appends to a partition only after its append before has ended.
+
+        Args:
+            transaction_version: of a marker.
+            verification: of the transaction that the batch belongs to.
+
+        Raises:
+            KafkaError: directly or through the awaitable. If `end_offset` has not moved then, nothing was written.
         """
+        ...
+
+    def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
+        """Return the guard with which to verify a transaction of this producer id and epoch before its first append."""
         ...
 
     def committed(self, topic: str, partition: int, last_offset: int) -> Awaitable[None]:

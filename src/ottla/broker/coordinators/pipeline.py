@@ -45,6 +45,7 @@ from ottla.errors import (
     UnknownServerError,
 )
 from ottla.protocol.records.control import ControlType, EndTransactionMarker
+from ottla.storage.verification import UNCHECKED
 from ottla.types import CompressionType
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.loader import CoordinatorLog
     from ottla.broker.coordinators.timeline import Timeline
     from ottla.clock import Clock
+    from ottla.storage.verification import Verification
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +186,7 @@ class AppendPipeline(Generic[S]):
         operation: Callable[[S, int], Result[R]],
         producer: Producer | None = None,
         refusal: Callable[[KafkaError], R] | None = None,
+        verification: Verification | None = UNCHECKED,
     ) -> asyncio.Future[R]:
         """Let an operation decide, and write its records; the future resolves with its response when they are committed.
 
@@ -194,7 +197,7 @@ class AppendPipeline(Generic[S]):
         future: asyncio.Future[R] = self._loop.create_future()
         waiter = Waiter(future, result.response, result.on_appended, refusal)
         if result.records:
-            self._gather(result, waiter, producer)
+            self._gather(result, waiter, producer, verification)
         elif result.barrier and (last := self._last_batch()) is not None:
             self._wait_for(last, waiter)
         else:
@@ -206,7 +209,7 @@ class AppendPipeline(Generic[S]):
     def write_unasked(self, result: Result[None]) -> None:
         """Write what a timer has decided; no request waits for it."""
         if result.records:
-            self._gather(result, Waiter(None, None, result.on_appended), None)
+            self._gather(result, Waiter(None, None, result.on_appended))
 
     def end_transaction(
         self, producer: Producer, marker: EndTransactionMarker, transaction_version: int
@@ -223,7 +226,13 @@ class AppendPipeline(Generic[S]):
 
     # ----------------------------------------------------------- gathering
 
-    def _gather(self, result: Result[Any], waiter: Waiter, producer: Producer | None) -> None:
+    def _gather(
+        self,
+        result: Result[Any],
+        waiter: Waiter,
+        producer: Producer | None = None,
+        verification: Verification | None = UNCHECKED,
+    ) -> None:
         shard = self._shard
         timestamp_ms = self._clock.wall_ms()
         encoded = [(record, *shard.encode(record)) for record in result.records]
@@ -234,12 +243,12 @@ class AppendPipeline(Generic[S]):
                 RecordListTooLargeError(f"{total} bytes of records do not fit into a batch of {limit} bytes")
             )
             return
-        batch = self._open_batch(producer)
+        batch = self._open_batch(producer, verification)
         if batch.records and batch.size + total > limit:
-            batch = self._seal(producer)
+            batch = self._seal(producer, verification)
         for record, key, value in encoded:
             if batch.records and batch.size + record_size(key, value) > limit:
-                batch = self._seal(producer)
+                batch = self._seal(producer, verification)
             batch.add_record(timestamp_ms, key, value)
             if result.replay:
                 shard.replay(self._next_offset, NO_PRODUCER_ID if producer is None else producer[0], record)
@@ -258,22 +267,32 @@ class AppendPipeline(Generic[S]):
     def _wait_for(self, batch: Batch, waiter: Waiter) -> None:
         batch.add_waiter(waiter, self._loop, self._config.append_timeout_ms)
 
-    def _open_batch(self, producer: Producer | None, *, is_marker: bool = False) -> Batch:
-        """Return the batch that gathers records of this producer; make one, and see to its append, if there is none."""
+    def _open_batch(
+        self,
+        producer: Producer | None,
+        verification: Verification | None = UNCHECKED,
+        *,
+        is_marker: bool = False,
+    ) -> Batch:
+        """Return the batch that gathers records of this producer under this verification.
+
+        If there is none, make one, and see to its append.
+        """
         if self._queue:
             last = self._queue[-1]
-            if last.producer == producer and last.marker is None and not is_marker:
+            is_same = last.producer == producer and last.verification == verification
+            if is_same and last.marker is None and not is_marker:
                 return last
-            return self._seal(producer)
-        batch = Batch(producer)
+            return self._seal(producer, verification)
+        batch = Batch(producer, verification)
         self._queue.append(batch)
         self._schedule_flush(self._config.append_linger_ms)
         return batch
 
-    def _seal(self, producer: Producer | None) -> Batch:
+    def _seal(self, producer: Producer | None, verification: Verification | None) -> Batch:
         """Close the batch that gathers records and start the next one."""
         self._queue[-1].epoch = self._timeline.advance()
-        batch = Batch(producer)
+        batch = Batch(producer, verification)
         self._queue.append(batch)
         return batch
 
@@ -310,7 +329,9 @@ class AppendPipeline(Generic[S]):
         try:
             end_offset = self._log.end_offset(self._topic, self._partition)
             data = batch.encode(self._leader_epoch, self._config.compression, self._clock.wall_ms())
-            appended = self._log.append(self._topic, self._partition, data, batch.transaction_version)
+            appended = self._log.append(
+                self._topic, self._partition, data, batch.transaction_version, batch.verification
+            )
         except Exception as error:
             self._on_append_failed(batch, end_offset, error)
             return

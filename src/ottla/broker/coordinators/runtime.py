@@ -27,12 +27,14 @@ from ottla.broker.coordinators.shard import DeletedTopic, Result, Shard, ShardFa
 from ottla.broker.coordinators.timeline import Timeline
 from ottla.broker.coordinators.timers import ShardTimers
 from ottla.errors import CoordinatorLoadInProgressError, KafkaError, NotCoordinatorError
+from ottla.storage.verification import UNCHECKED
 from ottla.types import coordinator_partition
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta
     from ottla.protocol.records.control import EndTransactionMarker
+    from ottla.storage.verification import Verification, VerificationGuard
 
 __all__ = ["CoordinatorLog", "CoordinatorRuntime", "Producer", "RuntimeConfig"]
 
@@ -245,6 +247,7 @@ class CoordinatorRuntime(Generic[S]):
         operation: Callable[[S, int], Result[R]],
         *,
         producer: Producer | None = None,
+        verification: Verification | None = UNCHECKED,
         refusal: Callable[[KafkaError], R] | None = None,
     ) -> asyncio.Future[R]:
         """Run an operation; the future resolves with its response when its records are committed.
@@ -253,6 +256,7 @@ class CoordinatorRuntime(Generic[S]):
 
         Args:
             producer: write the records in the open transaction of this producer id and epoch.
+            verification: of that transaction; the log refuses the records if it has ended (`begin_verification`).
             refusal: what the future resolves with when the append fails; without it, the future has the error.
 
         Raises:
@@ -261,7 +265,16 @@ class CoordinatorRuntime(Generic[S]):
         """
         pipeline = self._active(partition).pipeline
         pipeline.check_room()
-        return pipeline.submit(operation, producer, refusal)
+        return pipeline.submit(operation, producer, refusal, verification)
+
+    def begin_verification(self, partition: int, producer: Producer) -> VerificationGuard:
+        """Return the guard with which to verify a transaction before its first records are written here (KIP-890).
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
+        """
+        self._active(partition)
+        return self._log.begin_verification(self.topic, partition, producer)
 
     def end_transaction(
         self, partition: int, producer: Producer, marker: EndTransactionMarker, transaction_version: int = 0

@@ -55,6 +55,7 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
 )
+from ottla.storage.verification import UNCHECKED
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
@@ -157,12 +158,22 @@ class OffsetsHandler:
             return [ErrorCode.INVALID_GROUP_ID] * len(commits)
         partition = self._runtime.partition_for(request.group_id)
         adds = version >= _TXN_ADDS_PARTITION
+        producer = (request.producer_id, request.producer_epoch)
+        verification = UNCHECKED
         if not self._gate.is_open(adds=adds):
             topic_partition = TopicPartition(GROUP_METADATA_TOPIC, partition)
-            said = await self._gate.admit(
-                request.transactional_id, request.producer_id, request.producer_epoch, [topic_partition], adds=adds
-            )
-            code = data_error_code(said[topic_partition], is_abortable_known=version >= _TXN_ABORTABLE_KNOWN)
+            try:
+                admissions = await self._gate.admit(
+                    request.transactional_id,
+                    *producer,
+                    [topic_partition],
+                    adds=adds,
+                    begin=lambda _topic_partition: self._runtime.begin_verification(partition, producer),
+                )
+            except KafkaError as error:
+                return [client_error_code(error)] * len(commits)
+            admitted, verification = admissions[topic_partition]
+            code = data_error_code(admitted, is_abortable_known=version >= _TXN_ABORTABLE_KNOWN)
             if code:
                 return [code] * len(commits)
         commit = Commit(
@@ -178,7 +189,8 @@ class OffsetsHandler:
             return await self._runtime.write(
                 partition,
                 lambda shard, now_ms: shard.commit_offsets_in_transaction(commit, now_ms),
-                producer=(request.producer_id, request.producer_epoch),
+                producer=producer,
+                verification=verification,
             )
         except KafkaError as error:
             return [client_error_code(error)] * len(commits)

@@ -36,6 +36,7 @@ from ottla.protocol.messages.produce import (
 from ottla.protocol.produce_frames import BY_ID, FLEXIBLE_SINCE, AcceptedPart, ProducedTopic, encode_accepted, parse
 from ottla.protocol.records.batch import ATTRIBUTES_END, HEADER_SIZE, TRANSACTIONAL_BIT, read_header
 from ottla.storage.validation import NotOneBatchError
+from ottla.storage.verification import UNCHECKED
 from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log import AppendInfo
+    from ottla.storage.verification import Verification, VerificationGuard
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +182,7 @@ class ProduceHandler:
                         # A view of the connection's buffer, which is used for the next request while this one waits.
                         data.records = None if data.records is None else bytearray(data.records)
                 return self._produce_admitted(context, request, asked)
-        return self._produce(context, request, refusal, {})
+        return self._produce(context, request, refusal, {}, {})
 
     def _begins_transaction(
         self, context: RequestContext, request: ProduceRequest
@@ -211,24 +213,36 @@ class ProduceHandler:
     async def _produce_admitted(
         self, context: RequestContext, request: ProduceRequest, asked: dict[TopicPartition, tuple[int, int]]
     ) -> Any:
-        """Ask the coordinator, then append what it admits: between its last word and the append nothing else runs."""
+        """Ask the coordinator, then append what it admits, if the guards are still good by then."""
         assert request.transactional_id is not None
         adds = context.version >= _ADDS_PARTITIONS
         producer_id, producer_epoch = next(iter(asked.values()))
-        codes = await self._gate.admit(request.transactional_id, producer_id, producer_epoch, list(asked), adds=adds)
+        # A partition that is led here no more refuses the append; until then any guard will do.
+        partitions = {name: self._replicas.partition(*name) for name in asked}
+
+        def begin(topic_partition: TopicPartition) -> VerificationGuard:
+            partition = partitions[topic_partition]
+            assert partition is not None, "it was there when it was asked for, in this turn"
+            return partition.begin_verification(producer_id, producer_epoch)
+
+        admissions = await self._gate.admit(
+            request.transactional_id, producer_id, producer_epoch, list(asked), adds=adds, begin=begin
+        )
+        verifications: dict[TopicPartition, Verification] = {}
         refused: dict[TopicPartition, tuple[ErrorCode, str | None]] = {}
-        for place, said in codes.items():
-            code = data_error_code(said, is_abortable_known=context.version >= _ABORTABLE_KNOWN)
+        for topic_partition, admission in admissions.items():
+            verifications[topic_partition] = admission.verification
+            code = data_error_code(admission.code, is_abortable_known=context.version >= _ABORTABLE_KNOWN)
             if code in _TRY_AGAIN or (code == ErrorCode.CONCURRENT_TRANSACTIONS and not adds):
                 text = (
                     f"Unable to verify the partition has been added to the transaction. Underlying error: {code.name}"
                 )
-                refused[place] = (ErrorCode.NOT_ENOUGH_REPLICAS, text)
+                refused[topic_partition] = (ErrorCode.NOT_ENOUGH_REPLICAS, text)
             elif code == ErrorCode.INVALID_TXN_STATE:
-                refused[place] = (code, "Partition was not added to the transaction")
+                refused[topic_partition] = (code, "Partition was not added to the transaction")
             elif code:
-                refused[place] = (code, None)
-        answer = self._produce(context, request, ErrorCode.NONE, refused)
+                refused[topic_partition] = (code, None)
+        answer = self._produce(context, request, ErrorCode.NONE, refused, verifications)
         return await answer if isinstance(answer, Awaitable) else answer
 
     def _produce(
@@ -237,8 +251,13 @@ class ProduceHandler:
         request: ProduceRequest,
         refusal: ErrorCode,
         refused: Mapping[TopicPartition, tuple[ErrorCode, str | None]],
+        verifications: Mapping[TopicPartition, Verification],
     ) -> Any | Awaitable[Any]:
         response = ProduceResponse()
+        # What was not verified must belong to a transaction that is open when it is appended.
+        verifies = request.transactional_id is not None and not self._gate.is_open(
+            adds=context.version >= _ADDS_PARTITIONS
+        )
         appended, self._appended = self._appended, {}
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
         for topic in _without_repetitions(request.topic_data):
@@ -277,7 +296,8 @@ class ProduceHandler:
                         waiting.append((part, _looked_at(commit)))
                     continue
                 counts.bytes_in += len(data.records or b"")
-                wait = self._append(context, request.acks, partition, data.records, part, counts)
+                verification = verifications.get(TopicPartition(name, data.index)) if verifies else UNCHECKED
+                wait = self._append(context, request.acks, partition, data.records, verification, part, counts)
                 if wait is not None:
                     waiting.append((part, _looked_at(asyncio.ensure_future(wait))))
         if waiting:
@@ -290,6 +310,7 @@ class ProduceHandler:
         acks: int,
         partition: Partition,
         records: Any,
+        verification: Verification | None,
         part: PartitionProduceResponse,
         counts: TopicMetrics,
     ) -> Awaitable[Any] | None:
@@ -298,7 +319,10 @@ class ProduceHandler:
             if context.version >= _ADDS_PARTITIONS and _is_transactional(records):
                 _check_first_sequence(partition, records)
             info = partition.append(
-                records if records is not None else bytearray(), AppendOrigin.CLIENT, context.version
+                records if records is not None else bytearray(),
+                AppendOrigin.CLIENT,
+                context.version,
+                verification=verification,
             )
         except KafkaError as error:
             _refuse(part, error, partition, counts)

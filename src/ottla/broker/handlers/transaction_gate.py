@@ -1,19 +1,20 @@
 """May this producer write into these partitions now? Produce and TxnOffsetCommit ask before they append (KIP-890).
 
 Clients of transaction version 2 do not say beforehand which partitions take part: the broker that gets the data adds them.
-Older clients have said it with AddPartitionsToTxn, and it is only checked that they have. Either way the last question is
-asked with nothing between it and what the caller does next, and markers are written only after the coordinator has decided
-the end: so no record of a transaction lands behind its marker.
+Older clients have said it with AddPartitionsToTxn, and it is only checked that they have. The answer may be late, and
+the coordinator on another broker: so each partition gives a guard before the question is asked, and its log takes the batch
+only while the guard is good (`storage.verification`). No record of a transaction lands behind its marker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.coordinators.errors import client_error_code
-from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION
+from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, NO_EPOCH
 from ottla.errors import ErrorCode, KafkaError
+from ottla.storage.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
     from ottla.clock import Clock
+    from ottla.storage.verification import VerificationGuard
     from ottla.types import TopicPartition
+
+
+class Admission(NamedTuple):
+    """What the coordinator says of one partition; without an error the batch is appended with `verification`."""
+
+    code: ErrorCode
+    verification: Verification
 
 
 class TransactionGate:
@@ -60,52 +69,56 @@ class TransactionGate:
         topic_partitions: Sequence[TopicPartition],
         *,
         adds: bool,
-    ) -> dict[TopicPartition, ErrorCode]:
-        """Add the partitions to the transaction, or only look whether they are in it; answers a code for each.
+        begin: Callable[[TopicPartition], VerificationGuard],
+    ) -> dict[TopicPartition, Admission]:
+        """Add the partitions to the transaction, or only look whether they are in it.
 
-        What the caller does before its next await happens while the answer is still true.
+        Args:
+            begin: takes a guard of the partition's log for this producer, each time before the coordinator is asked.
         """
         deadline_ms = self._clock.monotonic_ms() + self._retry_ms_max
         while True:
-            code = ErrorCode.NONE
-            if adds:
-                code = await self._add(transactional_id, producer_id, producer_epoch, topic_partitions)
-            codes = (
-                dict.fromkeys(topic_partitions, code)
-                if code
-                else self._verify(transactional_id, producer_id, producer_epoch, topic_partitions)
+            guards = [begin(topic_partition) for topic_partition in topic_partitions]
+            codes, coordinator_epoch = await self._ask(
+                transactional_id, producer_id, producer_epoch, topic_partitions, adds=adds
             )
-            if ErrorCode.CONCURRENT_TRANSACTIONS not in codes.values() or self._clock.monotonic_ms() >= deadline_ms:
-                return codes
+            if ErrorCode.CONCURRENT_TRANSACTIONS not in codes or self._clock.monotonic_ms() >= deadline_ms:
+                return {
+                    topic_partition: Admission(code, Verification(guard, coordinator_epoch))
+                    for topic_partition, code, guard in zip(topic_partitions, codes, guards, strict=True)
+                }
             await asyncio.sleep(self._retry_backoff_ms / 1000)
 
-    async def _add(
-        self, transactional_id: str, producer_id: int, producer_epoch: int, topic_partitions: Sequence[TopicPartition]
-    ) -> ErrorCode:
+    async def _ask(
+        self,
+        transactional_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        topic_partitions: Sequence[TopicPartition],
+        *,
+        adds: bool,
+    ) -> tuple[Sequence[ErrorCode], int]:
+        """Return a code for each partition, and the epoch of the coordinator that gave them."""
+        partition = self._runtime.partition_for(transactional_id)
         try:
+            coordinator_epoch = self._runtime.leader_epoch(partition)
+            if not adds:
+                codes = await self._runtime.write(
+                    partition,
+                    lambda shard, _now_ms: shard.verify_partitions(
+                        transactional_id, producer_id, producer_epoch, topic_partitions
+                    ),
+                )
+                return codes, coordinator_epoch
             await self._runtime.write(
-                self._runtime.partition_for(transactional_id),
+                partition,
                 lambda shard, now_ms: shard.add_partitions(
                     transactional_id, producer_id, producer_epoch, topic_partitions, EPOCH_BUMP_VERSION, now_ms
                 ),
             )
         except KafkaError as error:
-            return client_error_code(error)
-        return ErrorCode.NONE
-
-    def _verify(
-        self, transactional_id: str, producer_id: int, producer_epoch: int, topic_partitions: Sequence[TopicPartition]
-    ) -> dict[TopicPartition, ErrorCode]:
-        try:
-            codes = self._runtime.run(
-                self._runtime.partition_for(transactional_id),
-                lambda shard, _now_ms: shard.verify_partitions(
-                    transactional_id, producer_id, producer_epoch, topic_partitions
-                ),
-            )
-        except KafkaError as error:
-            return dict.fromkeys(topic_partitions, client_error_code(error))
-        return dict(zip(topic_partitions, codes, strict=True))
+            return [client_error_code(error)] * len(topic_partitions), NO_EPOCH
+        return [ErrorCode.NONE] * len(topic_partitions), coordinator_epoch
 
 
 def data_error_code(code: ErrorCode, *, is_abortable_known: bool) -> ErrorCode:

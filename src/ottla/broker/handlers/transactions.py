@@ -153,7 +153,7 @@ class TransactionsHandler:
         client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
         try:
             if request.verify_only:
-                return self._runtime.run(
+                return await self._runtime.write(
                     partition,
                     lambda shard, _now_ms: shard.verify_partitions(
                         transactional_id, producer_id, epoch, topic_partitions

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.shared_hops import SharedHops
     from ottla.offload import Offload
     from ottla.storage.log import AppendInfo
+    from ottla.storage.verification import Verification
     from ottla.types import AppendOrigin
 
     Outcome = AppendInfo | Exception | None
@@ -40,7 +41,7 @@ class QueuedAppend:
         future: its result.
     """
 
-    __slots__ = ("api_version", "future", "heavy", "origin", "records", "size", "transaction_version")
+    __slots__ = ("api_version", "future", "heavy", "origin", "records", "size", "transaction_version", "verification")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class QueuedAppend:
         origin: AppendOrigin,
         api_version: int | None,
         transaction_version: int,
+        verification: Verification | None,
         *,
         heavy: bool,
         future: asyncio.Future[AppendInfo],
@@ -57,6 +59,7 @@ class QueuedAppend:
         self.origin = origin
         self.api_version = api_version
         self.transaction_version = transaction_version
+        self.verification = verification
         self.heavy = heavy
         self.future = future
 

@@ -28,6 +28,7 @@ from ottla.errors import (
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import GROWTH_MAX, unpacked_size_max
+from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ottla.offload import Offload
     from ottla.storage.log import AppendInfo, PartitionLog
     from ottla.storage.slices import LogSlice
+    from ottla.storage.verification import Verification, VerificationGuard
 
 Records = bytearray | memoryview
 
@@ -172,6 +174,7 @@ class Partition:
         origin: AppendOrigin = AppendOrigin.CLIENT,
         api_version: int | None = None,
         transaction_version: int = 0,
+        verification: Verification | None = UNCHECKED,
     ) -> AppendInfo | Awaitable[AppendInfo]:
         """Append one batch as the leader.
 
@@ -187,7 +190,7 @@ class Partition:
         pace = self._pace
         heavy = _is_heavy(records)
         if not heavy and self._queue is None and not pace.is_slow(now_ms):
-            info = self._append_nowait(records, origin, api_version, transaction_version, now_ms)
+            info = self._append_nowait(records, origin, api_version, transaction_version, verification, now_ms)
             if info is not None:
                 self.on_appended(info.last_offset + 1, len(records))
                 return info
@@ -197,7 +200,9 @@ class Partition:
         if self._queue is None:
             self._queue = AppendQueue(self, pace, self._hops, self._unpacking, self._offload)
         self._queue.add(
-            QueuedAppend(bytearray(records), origin, api_version, transaction_version, heavy=heavy, future=future)
+            QueuedAppend(
+                bytearray(records), origin, api_version, transaction_version, verification, heavy=heavy, future=future
+            )
         )
         return future
 
@@ -207,19 +212,32 @@ class Partition:
         origin: AppendOrigin,
         api_version: int | None,
         transaction_version: int,
+        verification: Verification | None,
         now_ms: int,
     ) -> AppendInfo | None:
         """Append on the loop; None: nothing was done, another thread changes the log."""
         waits = self._waits(now_ms)
         try:
             info = self.log.append_as_leader_nowait(
-                records, self.leader_epoch, origin, self._clock.wall_ms(), api_version, transaction_version
+                records,
+                self.leader_epoch,
+                origin,
+                self._clock.wall_ms(),
+                api_version,
+                transaction_version,
+                verification,
             )
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
             self._time_write(now_ms, waits)
         return info
+
+    def begin_verification(self, producer_id: int, producer_epoch: int) -> VerificationGuard:
+        """Return the guard with which a transaction is verified before its first append here (KIP-890)."""
+        return self.log.producers.begin_verification(
+            producer_id, producer_epoch, self.leader_epoch, self._clock.wall_ms()
+        )
 
     def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
         """Append a client's batch that needs nobody's second look; None: nothing was done, use `append`.
@@ -268,7 +286,12 @@ class Partition:
     def append_queued_nowait(self, queued: QueuedAppend, records: bytearray) -> AppendInfo | None:
         """Append on the loop; None: nothing was done, another thread changes the log."""
         return self._append_nowait(
-            records, queued.origin, queued.api_version, queued.transaction_version, self._clock.monotonic_ms()
+            records,
+            queued.origin,
+            queued.api_version,
+            queued.transaction_version,
+            queued.verification,
+            self._clock.monotonic_ms(),
         )
 
     def append_queued(self, queued: QueuedAppend, records: bytearray, *, wait: bool) -> tuple[AppendInfo | None, int]:
@@ -287,6 +310,7 @@ class Partition:
                 now_ms=self._clock.wall_ms(),
                 api_version=queued.api_version,
                 transaction_version=queued.transaction_version,
+                verification=queued.verification,
             )
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
