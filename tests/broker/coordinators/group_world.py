@@ -69,13 +69,13 @@ class GroupWorld:
         self.clock = VirtualClock(loop)
         self.config = config or GroupConfig()
         self.log = MemoryCoordinatorLog()
-        self.dice = random.Random(seed)
+        self.random = random.Random(seed)
         self.partition_count = partition_count
         self.runtime: CoordinatorRuntime[GroupCoordinator] = CoordinatorRuntime(
             topic=GROUP_METADATA_TOPIC,
             log=self.log,
             shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition, timeline, timers, config=self.config, random=self.dice, image=lambda: self.image
+                partition, timeline, timers, config=self.config, random=self.random, image=lambda: self.image
             ),
             partition_count=lambda: partition_count,
             clock=self.clock,

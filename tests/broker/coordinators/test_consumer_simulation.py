@@ -170,26 +170,26 @@ class Simulation:
     # ------------------------------------------------------------------ steps
 
     async def step(self) -> None:
-        dice = self.random.random()
-        if dice < 0.66 and self.clients:
+        random = self.random.random()
+        if random < 0.66 and self.clients:
             await self.random.choice(self.clients).act()
-        elif dice < 0.76:
+        elif random < 0.76:
             self.arrive()
-        elif dice < 0.81 and self.clients:
+        elif random < 0.81 and self.clients:
             await self.depart(self.random.choice(self.clients))
-        elif dice < 0.89 and self.clients:
+        elif random < 0.89 and self.clients:
             await self.commit(self.random.choice(self.clients))
-        elif dice < 0.91:
+        elif random < 0.91:
             await self.impostor()
-        elif dice < 0.93:
+        elif random < 0.93:
             self.change_topics()
-        elif dice < 0.94:
+        elif random < 0.94:
             written = self.random.random() < 0.1
             self.world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), written))
             self.count("append failed after writing" if written else "append failed")
-        elif dice < 0.943:
+        elif random < 0.943:
             await self.crash()
-        elif dice < 0.947:
+        elif random < 0.947:
             await self.reload(compact=self.random.random() < 0.7)
         else:
             await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 5.5, 10.0]))

@@ -114,10 +114,10 @@ class Client:
         self.alive = True
 
     async def act(self) -> None:
-        dice = self.simulation.random
-        if self.epoch and dice.random() < 0.06:
+        random = self.simulation.random
+        if self.epoch and random.random() < 0.06:
             self.names, self.changed = self.simulation.some_topics(), True
-        await self.heartbeat(full=dice.random() < 0.05)
+        await self.heartbeat(full=random.random() < 0.05)
 
     async def heartbeat(self, *, full: bool = False) -> None:
         tells = full or self.changed or self.is_unsure or self.epoch == 0
@@ -267,30 +267,30 @@ class Simulation:
     # ------------------------------------------------------------------ steps
 
     async def step(self) -> None:
-        dice = self.random.random()
-        if dice < 0.66 and self.clients:
+        random = self.random.random()
+        if random < 0.66 and self.clients:
             await self.random.choice(self.clients).act()
-        elif dice < 0.76:
+        elif random < 0.76:
             self.arrive()
-        elif dice < 0.81 and self.clients:
+        elif random < 0.81 and self.clients:
             await self.depart(self.random.choice(self.clients))
-        elif dice < 0.83:
+        elif random < 0.83:
             await self.impostor()
-        elif dice < 0.88:
+        elif random < 0.88:
             self.administer()
-        elif dice < 0.90:
+        elif random < 0.90:
             self.change_topics()
-        elif dice < 0.92:
+        elif random < 0.92:
             self.persister.failures.append(self.random.choice((ErrorCode.NOT_COORDINATOR, ErrorCode.REQUEST_TIMED_OUT)))
-        elif dice < 0.935:
+        elif random < 0.935:
             self.persister.hold = True
-        elif dice < 0.945:
+        elif random < 0.945:
             written = self.random.random() < 0.1
             self.world.log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), written))
             self.count("append failed after writing" if written else "append failed")
-        elif dice < 0.955:
+        elif random < 0.955:
             await self.crash()
-        elif dice < 0.965:
+        elif random < 0.965:
             await self.reload(compact=self.random.random() < 0.7)
         else:
             await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 7.0]))

@@ -133,7 +133,7 @@ class Simulation:
 
     def __init__(self, world: GroupWorld, seed: int, coverage: Counter[str]) -> None:
         self.world = world
-        self.dice = random.Random(seed)
+        self.random = random.Random(seed)
         self.coverage = coverage
         self.members = [
             Member(f"{group}-{number}", group, f"{group}-p{number // 2}", f"i{number}" if number == 3 else None)
@@ -210,8 +210,8 @@ class Simulation:
         owned = member.active | member.closing
         holds = (owned, member.standby)
         # In peace as the Java client does: what has changed since it was last told. Before, now and then a beat late.
-        tells = joins or (holds != member.reported and (self.is_peace or self.dice.random() < 0.6))
-        tells = tells or self.dice.random() < 0.1
+        tells = joins or (holds != member.reported and (self.is_peace or self.random.random() < 0.6))
+        tells = tells or self.random.random() < 0.1
         request = StreamsGroupHeartbeatRequest(
             group_id=member.group,
             member_id=member.member_id,
@@ -220,15 +220,15 @@ class Simulation:
             rebalance_timeout_ms=20_000 if joins else -1,
             topology=TOPOLOGY if joins else None,
             process_id=member.process if joins else None,
-            user_endpoint=Endpoint(host=member.name, port=1) if joins and self.dice.random() < 0.5 else None,
+            user_endpoint=Endpoint(host=member.name, port=1) if joins and self.random.random() < 0.5 else None,
             active_tasks=ids(owned) if tells else None,
             standby_tasks=ids(member.standby) if tells else None,
             warmup_tasks=[] if tells else None,
             shutdown_application=shutdown,
         )
-        if self.dice.random() < 0.1:
+        if self.random.random() < 0.1:
             request.task_offsets = [
-                TaskOffset(subtopology_id=task.subtopology, partition=task.partition, offset=self.dice.randrange(100))
+                TaskOffset(subtopology_id=task.subtopology, partition=task.partition, offset=self.random.randrange(100))
                 for task in sorted(member.active)
             ]
         sent_at, life = self.world.loop.time(), member.lives
@@ -277,7 +277,7 @@ class Simulation:
     async def leave(self, member: Member) -> None:
         if member.epoch == 0:
             return
-        for_a_while = member.instance is not None and self.dice.random() < 0.6
+        for_a_while = member.instance is not None and self.random.random() < 0.6
         request = StreamsGroupHeartbeatRequest(
             group_id=member.group,
             member_id=member.member_id,
@@ -295,8 +295,8 @@ class Simulation:
         mine = sorted(task for task in member.active if task.subtopology == "0")
         if not mine or member.epoch <= 0:
             return
-        task = self.dice.choice(mine)
-        epoch = member.epoch if self.dice.random() < 0.6 else self.dice.randint(1, member.epoch + 1)
+        task = self.random.choice(mine)
+        epoch = member.epoch if self.random.random() < 0.6 else self.random.randint(1, member.epoch + 1)
         self.offset += 1
         offset, topic = self.offset, self.world.image.topics.get("lines")
         row = OffsetCommitRequestPartition(partition_index=task.partition, committed_offset=offset)
@@ -348,23 +348,23 @@ class Simulation:
     # ------------------------------------------------------------- surroundings
 
     def disturb(self) -> None:
-        dice, world = self.dice, self.world
-        what = dice.random()
-        if dice.random() < 0.5 and any(group.configured and group.configured.problem for group in self.groups()):
+        random, world = self.random, self.world
+        what = random.random()
+        if random.random() < 0.5 and any(group.configured and group.configured.problem for group in self.groups()):
             self.mend_topics()  # or nobody would have tasks for most of the time
         elif what < 0.25:
-            code = dice.choice((ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.NOT_ENOUGH_REPLICAS))
-            world.log.failures.append((error_for(code), dice.random() < 0.3))
+            code = random.choice((ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.NOT_ENOUGH_REPLICAS))
+            world.log.failures.append((error_for(code), random.random() < 0.3))
         elif what < 0.4:
             world.log.hold = True
-            world.loop.call_later(dice.random(), self.release)
+            world.loop.call_later(random.random(), self.release)
         elif what < 0.5:
             self.compact()
         elif what < 0.75:
             self.change_topics()
         else:
-            group = dice.choice(GROUPS_OF)
-            self.set_standbys(group, dice.randrange(3))
+            group = random.choice(GROUPS_OF)
+            self.set_standbys(group, random.randrange(3))
 
     def compact(self) -> None:
         self.world.log.compact(0)
@@ -379,20 +379,20 @@ class Simulation:
         self.coverage["standbys changed"] += 1
 
     def change_topics(self) -> None:
-        world, dice = self.world, self.dice
+        world, random = self.world, self.random
         missing = [name for name in ("lines", "left", "right") if name not in world.image.topics]
         sizes = {len(world.image.topics[name].partitions) for name in ("left", "right") if name in world.image.topics}
-        if (missing or len(sizes) > 1) and dice.random() < 0.8:
+        if (missing or len(sizes) > 1) and random.random() < 0.8:
             self.mend_topics()
             return
-        name = dice.choice(("lines", "left", "right", "words", "counts", "joined"))
+        name = random.choice(("lines", "left", "right", "words", "counts", "joined"))
         topic = world.image.topics.get(name)
-        if topic is not None and dice.random() < 0.5:
+        if topic is not None and random.random() < 0.5:
             self.delete_topic(name)
             self.coverage["topic deleted"] += 1
         else:
-            count = min(5, len(topic.partitions) + 1) if topic is not None else dice.randint(1, 4)
-            number = 3_000 + dice.randrange(10**6) if topic is None else int.from_bytes(topic.topic_id, "big")
+            count = min(5, len(topic.partitions) + 1) if topic is not None else random.randint(1, 4)
+            number = 3_000 + random.randrange(10**6) if topic is None else int.from_bytes(topic.topic_id, "big")
             world.add_topic(name, number, count)
             self.coverage["topic grew"] += topic is not None
 
@@ -402,7 +402,7 @@ class Simulation:
             if name in self.world.image.topics:
                 self.delete_topic(name)
         for name, count in (("lines", 4), ("left", 3), ("right", 3)):
-            self.world.add_topic(name, 3_000 + self.dice.randrange(10**6), count)
+            self.world.add_topic(name, 3_000 + self.random.randrange(10**6), count)
 
     def delete_topic(self, name: str) -> None:
         gone = self.world.image.topics[name].topic_id
@@ -415,10 +415,10 @@ class Simulation:
 
     async def reload(self) -> None:
         """Lose the partition and get it back: what is committed is there again."""
-        if self.dice.random() < 0.5:
+        if self.random.random() < 0.5:
             self.release()
             await self.world.settle()
-        if self.dice.random() < 0.4:
+        if self.random.random() < 0.4:
             self.compact()
         before = self.committed()
         stable = any(group.state_name() == "Stable" for group in self.groups())
@@ -453,7 +453,7 @@ class Simulation:
     # --------------------------------------------------------------------- run
 
     async def run(self) -> None:
-        world, dice = self.world, self.dice
+        world, random = self.world, self.random
         for name, count in (("lines", 3), ("left", 2), ("right", 2)):
             world.add_topic(name, 10 + count + len(name), count)
         tasks: set[asyncio.Task[Any]] = set()
@@ -472,15 +472,15 @@ class Simulation:
         while not self.failures and (
             self.coverage["events"] < EVENTS_MIN - EVENTS_OF_PEACE or not self.coverage["crashes"]
         ):
-            await asyncio.sleep(dice.choice((0.05, 0.3, 1.0)) * dice.random())
-            member = dice.choice(self.members)
+            await asyncio.sleep(random.choice((0.05, 0.3, 1.0)) * random.random())
+            member = random.choice(self.members)
             if silent.get(member.name, 0.0) > world.loop.time():
                 continue
-            what = dice.random()
+            what = random.random()
             if member.closing and what < 0.5:
                 self.close_tasks(member)
             if what < 0.02:
-                silent[member.name] = world.loop.time() + dice.uniform(5, 25)
+                silent[member.name] = world.loop.time() + random.uniform(5, 25)
                 self.coverage["fell silent"] += 1
             elif what < 0.06:
                 soon(self.leave(member))
@@ -491,9 +491,9 @@ class Simulation:
             elif what < 0.29:
                 self.disturb()
             elif what < 0.31:
-                if dice.random() < 0.5:
+                if random.random() < 0.5:
                     world.log.hold = True
-                    soon(self.beat(dice.choice(self.members)))
+                    soon(self.beat(random.choice(self.members)))
                     await world.settle()
                 await self.reload()
             else:
@@ -518,7 +518,7 @@ class Simulation:
         for number in range(26):
             if number == 14:  # nothing else changes the epoch now
                 for group_id in GROUPS_OF:
-                    self.set_standbys(group_id, self.dice.randrange(3))
+                    self.set_standbys(group_id, self.random.randrange(3))
             for member in self.members:
                 self.close_tasks(member)
                 await self.beat(member)

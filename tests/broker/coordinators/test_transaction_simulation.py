@@ -59,7 +59,7 @@ SEEDS = 200
 #: How long producers are at work, at least; they go on until there were EVENTS_MIN events and a crash.
 VIRTUAL_SECONDS = 4
 EVENTS_MIN = 1_000
-PLACES = [TopicPartition("t", index) for index in range(4)]
+TOPIC_PARTITIONS = [TopicPartition("t", index) for index in range(4)]
 IDS = ("alpha", "beta", "gamma")
 TIMEOUT_MS = 1_000
 #: The header of what producers write: what is checked of it is set for each.
@@ -120,55 +120,61 @@ FOLLOWS: dict[TransactionState, tuple[TransactionState | None, ...]] = {
 class Partitions:
     """Partitions that fence and verify as a log does; stands in for `MarkerLog`. `on_end` hears how transactions ended."""
 
-    def __init__(self, dice: random.Random, coverage: Counter[str], on_end: Callable[[int, bool], None]) -> None:
-        self.entries: dict[TopicPartition, list[Entry]] = {place: [] for place in PLACES}
+    def __init__(self, random: random.Random, coverage: Counter[str], on_end: Callable[[int, bool], None]) -> None:
+        self.entries: dict[TopicPartition, list[Entry]] = {topic_partition: [] for topic_partition in TOPIC_PARTITIONS}
         self.open: dict[tuple[TopicPartition, int], list[int]] = {}
         self.epochs: dict[tuple[TopicPartition, int], int] = {}
-        self.states = {place: ProducerState(place, 1 << 40) for place in PLACES}
-        self.leader_epochs = dict.fromkeys(PLACES, 0)
-        self._dice = dice
+        self.states = {topic_partition: ProducerState(topic_partition, 1 << 40) for topic_partition in TOPIC_PARTITIONS}
+        self.leader_epochs = dict.fromkeys(TOPIC_PARTITIONS, 0)
+        self._random = random
         self._coverage = coverage
         self._on_end = on_end
 
-    def begin(self, place: TopicPartition, producer: Producer) -> VerificationGuard:
-        return self.states[place].begin_verification(*producer, self.leader_epochs[place], 0)
+    def begin(self, topic_partition: TopicPartition, producer: Producer) -> VerificationGuard:
+        return self.states[topic_partition].begin_verification(*producer, self.leader_epochs[topic_partition], 0)
 
-    def change_leader(self, place: TopicPartition) -> None:
+    def change_leader(self, topic_partition: TopicPartition) -> None:
         """The partition has another leader, which knows what is in the log and no guards."""
-        self.leader_epochs[place] += 1
-        self.states[place].load(self.states[place].snapshot(), 0, 0)
+        self.leader_epochs[topic_partition] += 1
+        self.states[topic_partition].load(self.states[topic_partition].snapshot(), 0, 0)
 
-    def write(self, place: TopicPartition, producer: Producer, transaction: int, verification: Verification) -> bool:
+    def write(
+        self, topic_partition: TopicPartition, producer: Producer, transaction: int, verification: Verification
+    ) -> bool:
         """Append a record; return whether the log takes it."""
-        if producer[1] < self.epochs.get((place, producer[0]), -1):
+        if producer[1] < self.epochs.get((topic_partition, producer[0]), -1):
             return True  # fenced
         header = RECORD._replace(producer_id=producer[0], producer_epoch=producer[1])
         try:
-            self.states[place].check_verification(header, verification, self.leader_epochs[place])
+            self.states[topic_partition].check_verification(header, verification, self.leader_epochs[topic_partition])
         except (InvalidTxnStateError, NotLeaderOrFollowerError) as error:
             self._coverage[f"refused by the log with {error.code.name}"] += 1
             return False
-        self.states[place].add_batch(header, len(self.entries[place]), 0)
-        self.epochs[place, producer[0]] = producer[1]
-        self.entries[place].append(Entry(producer, transaction))
-        self.open.setdefault((place, producer[0]), []).append(transaction)
+        self.states[topic_partition].add_batch(header, len(self.entries[topic_partition]), 0)
+        self.epochs[topic_partition, producer[0]] = producer[1]
+        self.entries[topic_partition].append(Entry(producer, transaction))
+        self.open.setdefault((topic_partition, producer[0]), []).append(transaction)
         return True
 
     def append(
-        self, place: TopicPartition, producer: Producer, marker: EndTransactionMarker, transaction_version: int
+        self,
+        topic_partition: TopicPartition,
+        producer: Producer,
+        marker: EndTransactionMarker,
+        transaction_version: int,
     ) -> Awaitable[None]:
-        if self._dice.random() < 0.1:
+        if self._random.random() < 0.1:
             self._coverage["marker refused for a while"] += 1
             raise NotLeaderOrFollowerError()
-        assert producer[1] >= self.epochs.get((place, producer[0]), -1), "a marker comes too late"
+        assert producer[1] >= self.epochs.get((topic_partition, producer[0]), -1), "a marker comes too late"
         header = RECORD._replace(producer_id=producer[0], producer_epoch=producer[1])
-        self.states[place].add_marker(header, marker, len(self.entries[place]), 0)
-        self.epochs[place, producer[0]] = producer[1]
-        self.entries[place].append(Entry(producer, -1, marker.kind is ControlType.COMMIT))
-        for number in self.open.pop((place, producer[0]), ()):
+        self.states[topic_partition].add_marker(header, marker, len(self.entries[topic_partition]), 0)
+        self.epochs[topic_partition, producer[0]] = producer[1]
+        self.entries[topic_partition].append(Entry(producer, -1, marker.kind is ControlType.COMMIT))
+        for number in self.open.pop((topic_partition, producer[0]), ()):
             self._on_end(number, marker.kind is ControlType.COMMIT)
-        fails = self._dice.random() < 0.05
-        delay = self._dice.choice((0, 0, 0.01, 0.3))
+        fails = self._random.random() < 0.05
+        delay = self._random.choice((0, 0, 0.01, 0.3))
 
         async def committed() -> None:
             if delay:
@@ -189,11 +195,11 @@ class Told(NamedTuple):
 class Simulation:
     def __init__(self, loop: VirtualLoop, seed: int, coverage: Counter[str]) -> None:
         self.loop = loop
-        self.dice = random.Random(seed)
+        self.random = random.Random(seed)
         self.coverage = coverage
         self.log = MemoryCoordinatorLog()
         clock = VirtualClock(loop)
-        self.partitions = Partitions(self.dice, coverage, self.on_end)
+        self.partitions = Partitions(self.random, coverage, self.on_end)
         self.markers = TransactionMarkers(cast(MarkerLog, self.partitions))
         self.next_id = 0
         self.told: dict[int, Told] = {}
@@ -230,7 +236,7 @@ class Simulation:
         self.coordinator_epoch = 0
 
     def take_producer_id(self) -> int | None:
-        if self.dice.random() < 0.02:
+        if self.random.random() < 0.02:
             return None
         self.next_id += 1
         return self.next_id
@@ -272,14 +278,14 @@ class Simulation:
         producer: Producer | None = None
         transactional_id = ""
         while True:
-            await asyncio.sleep(self.dice.uniform(0, 0.5))
-            resumes = producer is not None and self.dice.random() < 0.5
+            await asyncio.sleep(self.random.uniform(0, 0.5))
+            resumes = producer is not None and self.random.random() < 0.5
             if not resumes:
-                transactional_id = self.dice.choice(IDS)
+                transactional_id = self.random.choice(IDS)
             producer = await self.init(transactional_id, producer if resumes else None)
             if producer is None:
                 continue
-            for _ in range(self.dice.randint(1, 4)):
+            for _ in range(self.random.randint(1, 4)):
                 producer = await self.transaction(transactional_id, producer)
                 if producer is None:
                     break
@@ -305,21 +311,21 @@ class Simulation:
             self.coverage[f"init answered {code.name}"] += 1
             if code in (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_ID_MAPPING):
                 return None
-            await asyncio.sleep(self.dice.uniform(0.01, 0.1))
+            await asyncio.sleep(self.random.uniform(0.01, 0.1))
 
     async def transaction(self, transactional_id: str, producer: Producer) -> Producer | None:
         number = len(self.told)
         self.told[number] = Told(False)
-        adds = self.dice.random() < 0.6
-        for place in self.dice.sample(PLACES, self.dice.randint(1, 3)):
-            if not adds and not await self.add(transactional_id, producer, place):
+        adds = self.random.random() < 0.6
+        for topic_partition in self.random.sample(TOPIC_PARTITIONS, self.random.randint(1, 3)):
+            if not adds and not await self.add(transactional_id, producer, topic_partition):
                 return None
-            if not adds and self.dice.random() < 0.15:
-                self.late.append(asyncio.ensure_future(self.write_late(transactional_id, producer, place)))
+            if not adds and self.random.random() < 0.15:
+                self.late.append(asyncio.ensure_future(self.write_late(transactional_id, producer, topic_partition)))
             for _ in range(20):
-                admission = await self.admit(transactional_id, producer, place, adds=adds)
+                admission = await self.admit(transactional_id, producer, topic_partition, adds=adds)
                 if admission.code == ErrorCode.NONE:
-                    if self.partitions.write(place, producer, number, admission.verification):
+                    if self.partitions.write(topic_partition, producer, number, admission.verification):
                         self.coverage["records written"] += 1
                         break
                     return None
@@ -331,47 +337,58 @@ class Simulation:
                     ErrorCode.NOT_COORDINATOR,
                 ):
                     return None
-                await asyncio.sleep(self.dice.uniform(0, 0.05))
+                await asyncio.sleep(self.random.uniform(0, 0.05))
             else:
                 return None
-        if self.dice.random() < 0.1:
+        if self.random.random() < 0.1:
             self.coverage["vanished"] += 1
             return None
-        if self.dice.random() < 0.05:
+        if self.random.random() < 0.05:
             await asyncio.sleep(2)
-        return await self.end(transactional_id, producer, number, commit=self.dice.random() < 0.7, bumps=adds)
+        return await self.end(transactional_id, producer, number, commit=self.random.random() < 0.7, bumps=adds)
 
-    async def write_late(self, transactional_id: str, producer: Producer, place: TopicPartition) -> None:
+    async def write_late(self, transactional_id: str, producer: Producer, topic_partition: TopicPartition) -> None:
         """Be a request that its producer has given up, and that arrives when its transaction may be over (KIP-890)."""
         number = len(self.told)
         self.told[number] = Told(None)
-        await asyncio.sleep(self.dice.uniform(0, 0.5))
-        admission = await self.admit(transactional_id, producer, place, adds=False)
-        await asyncio.sleep(self.dice.choice((0, 0.05, 0.3)))
-        if admission.code == ErrorCode.NONE and self.partitions.write(place, producer, number, admission.verification):
+        await asyncio.sleep(self.random.uniform(0, 0.5))
+        admission = await self.admit(transactional_id, producer, topic_partition, adds=False)
+        await asyncio.sleep(self.random.choice((0, 0.05, 0.3)))
+        if admission.code == ErrorCode.NONE and self.partitions.write(
+            topic_partition, producer, number, admission.verification
+        ):
             self.coverage["late record written"] += 1
         else:
             self.coverage["late record refused"] += 1
 
-    async def admit(self, transactional_id: str, producer: Producer, place: TopicPartition, *, adds: bool) -> Admission:
+    async def admit(
+        self, transactional_id: str, producer: Producer, topic_partition: TopicPartition, *, adds: bool
+    ) -> Admission:
         """Ask the gate; its answer is under way for a while."""
         admissions = await self.gate.admit(
-            transactional_id, *producer, [place], adds=adds, begin=lambda place: self.partitions.begin(place, producer)
+            transactional_id,
+            *producer,
+            [topic_partition],
+            adds=adds,
+            begin=lambda topic_partition: self.partitions.begin(topic_partition, producer),
         )
-        if self.dice.random() < 0.3:
-            await asyncio.sleep(self.dice.choice((0, 0.01, 0.3)))
-        return admissions[place]
+        if self.random.random() < 0.3:
+            await asyncio.sleep(self.random.choice((0, 0.01, 0.3)))
+        return admissions[topic_partition]
 
-    async def add(self, transactional_id: str, producer: Producer, place: TopicPartition) -> bool:
+    async def add(self, transactional_id: str, producer: Producer, topic_partition: TopicPartition) -> bool:
         for _ in range(20):
             try:
                 await self.runtime.write(
-                    0, lambda shard, now_ms: shard.add_partitions(transactional_id, *producer, [place], 0, now_ms)
+                    0,
+                    lambda shard, now_ms: shard.add_partitions(
+                        transactional_id, *producer, [topic_partition], 0, now_ms
+                    ),
                 )
             except KafkaError as error:
                 if error.code in (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_ID_MAPPING):
                     return False
-                await asyncio.sleep(self.dice.uniform(0, 0.05))
+                await asyncio.sleep(self.random.uniform(0, 0.05))
             else:
                 return True
         return False
@@ -401,7 +418,7 @@ class Simulation:
                         self.coverage["commit of unknown outcome"] += 1
                     return None
                 is_repetition = True
-                await asyncio.sleep(self.dice.uniform(0, 0.1))
+                await asyncio.sleep(self.random.uniform(0, 0.1))
                 continue
             self.told[number] = Told(commit)
             self.coverage["committed" if commit else "aborted"] += 1
@@ -415,25 +432,25 @@ class Simulation:
     async def trouble(self) -> None:
         """Stall the log, let it fail, lose the partition, use up epochs."""
         while True:
-            await asyncio.sleep(self.dice.expovariate(1.5))
-            match self.dice.randrange(6):
+            await asyncio.sleep(self.random.expovariate(1.5))
+            match self.random.randrange(6):
                 case 0:
                     self.log.hold = True
-                    await asyncio.sleep(self.dice.uniform(0, 0.5))
-                    if self.dice.random() < 0.4:
+                    await asyncio.sleep(self.random.uniform(0, 0.5))
+                    if self.random.random() < 0.4:
                         await self.reload()
                     self.log.hold = False
                     self.log.release()
                 case 1:
-                    code = self.dice.choice((ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.KAFKA_STORAGE_ERROR))
-                    self.log.failures.append((error_for(code), self.dice.random() < 0.3))
+                    code = self.random.choice((ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.KAFKA_STORAGE_ERROR))
+                    self.log.failures.append((error_for(code), self.random.random() < 0.3))
                     self.coverage["append failed"] += 1
                 case 2 | 3:
                     await self.reload()
                 case 4:
                     self.use_up_epochs()
                 case 5:
-                    self.partitions.change_leader(self.dice.choice(PLACES))
+                    self.partitions.change_leader(self.random.choice(TOPIC_PARTITIONS))
 
     async def reload(self) -> None:
         if len(self.markers):
@@ -441,11 +458,11 @@ class Simulation:
         self.coverage["reload"] += 1
         self.coverage["crashes"] += 1
         self.log.hold = False
-        if self.dice.random() < 0.5:
+        if self.random.random() < 0.5:
             self.log.release()
         self.runtime.on_resign(0)
         self.coverage["crash before the commit"] += self.log.lose_uncommitted()
-        await asyncio.sleep(self.dice.choice((0, 0.05)))
+        await asyncio.sleep(self.random.choice((0, 0.05)))
         self.coordinator_epoch += 1
         self.runtime.on_leader(0, self.coordinator_epoch)
         for _ in range(50):
@@ -480,7 +497,7 @@ class Simulation:
             except KafkaError:
                 return
             if known is not None and known.state.is_idle and known.producer_epoch < 32_000:
-                aged = known.with_epoch(32_765 - self.dice.randint(0, 1), -1, TIMEOUT_MS, self.wall_ms())
+                aged = known.with_epoch(32_765 - self.random.randint(0, 1), -1, TIMEOUT_MS, self.wall_ms())
                 future = self.runtime.write(0, lambda _s, _n, state=aged: Result(None, [records.transaction(state, 2)]))  # type: ignore[misc]
                 future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 self.coverage["epochs used up"] += 1

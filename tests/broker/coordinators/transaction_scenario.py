@@ -102,17 +102,19 @@ class TransactionScenario:
 
     async def do_add(self, transactional_id: str, producer: str, *words: str) -> None:
         version = 2 if "v2" in words else 0
-        places = [place(word) for word in words if word != "v2"]
+        topic_partitions = [topic_partition(word) for word in words if word != "v2"]
         self.write(
             "add",
-            lambda shard, now: shard.add_partitions(transactional_id, *identity(producer), places, version, now),
+            lambda shard, now: shard.add_partitions(
+                transactional_id, *identity(producer), topic_partitions, version, now
+            ),
         )
 
     async def do_verify(self, transactional_id: str, producer: str, *words: str) -> None:
-        places = [place(word) for word in words]
+        topic_partitions = [topic_partition(word) for word in words]
         try:
             codes = self.runtime.run(
-                0, lambda shard, _now: shard.verify_partitions(transactional_id, *identity(producer), places)
+                0, lambda shard, _now: shard.verify_partitions(transactional_id, *identity(producer), topic_partitions)
             )
         except KafkaError as error:
             codes = [error.code]
@@ -138,10 +140,11 @@ class TransactionScenario:
 
     async def do_markers(self) -> None:
         for markers in self.markers.values():
-            places = " ".join(str(each) for each in markers.partitions)
+            topic_partitions = " ".join(str(each) for each in markers.partitions)
             kind = "commit" if markers.commit else "abort"
             self.output.append(
-                f"markers: {kind} {markers.transactional_id} p{markers.producer_id}/{markers.producer_epoch} [{places}]"
+                f"markers: {kind} {markers.transactional_id} p{markers.producer_id}/{markers.producer_epoch} "
+                f"[{topic_partitions}]"
             )
 
     async def do_describe(self, transactional_id: str) -> None:
@@ -149,9 +152,9 @@ class TransactionScenario:
         if found is None:
             self.output.append(f"{transactional_id}: unknown")
             return
-        places = " ".join(str(each) for each in sorted(found.partitions))
+        topic_partitions = " ".join(str(each) for each in sorted(found.partitions))
         self.output.append(
-            f"{transactional_id}: {found.state.text} p{found.producer_id}/{found.producer_epoch} [{places}]"
+            f"{transactional_id}: {found.state.text} p{found.producer_id}/{found.producer_epoch} [{topic_partitions}]"
         )
 
     async def do_age(self, transactional_id: str, epoch: str) -> None:
@@ -204,7 +207,7 @@ def identity(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def place(text: str) -> TopicPartition:
+def topic_partition(text: str) -> TopicPartition:
     """Return what `t-0` means."""
     topic, _, index = text.rpartition("-")
     return TopicPartition(topic, int(index))

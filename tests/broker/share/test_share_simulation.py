@@ -87,13 +87,13 @@ class Log(NamedTuple):
 class ModelPartition:
     """A partition's batches: (first, last, aborted); between them are holes."""
 
-    def __init__(self, index: int, dice: random.Random) -> None:
+    def __init__(self, index: int, random: random.Random) -> None:
         self.topic_partition = TopicPartition("jobs", index)
         self.topic_id = TOPIC_ID
         self.leader_epoch = 0
         self.log_start = 0
         self.batches: list[tuple[int, int, bool]] = []
-        self.dice = dice
+        self.random = random
 
     @property
     def log(self) -> Log:
@@ -104,8 +104,8 @@ class ModelPartition:
         return self.batches[-1][1] + 1 if self.batches else 0
 
     def append(self) -> None:
-        first = self.end + (self.dice.random() < 0.1) * self.dice.randint(1, 4)
-        self.batches.append((first, first + self.dice.randint(0, 9), self.dice.random() < 0.1))
+        first = self.end + (self.random.random() < 0.1) * self.random.randint(1, 4)
+        self.batches.append((first, first + self.random.randint(0, 9), self.random.random() < 0.1))
 
     def fetch(self, offset: int, count: int) -> list[tuple[int, int, bool]]:
         first = bisect_left(self.batches, offset, key=itemgetter(1))
@@ -140,11 +140,11 @@ class Simulation:
 
     def __init__(self, loop: VirtualLoop, seed: int, coverage: Counter[str]) -> None:
         self.loop = loop
-        self.dice = random.Random(seed)
+        self.random = random.Random(seed)
         self.coverage = coverage
         self.log = MemoryCoordinatorLog()
         self.clock = VirtualClock(loop)
-        self.partitions = [ModelPartition(index, self.dice) for index in range(PARTITIONS)]
+        self.partitions = [ModelPartition(index, self.random) for index in range(PARTITIONS)]
         self.config = ShareConfig(
             record_lock_duration_ms=LOCK_MS, delivery_count_limit=LIMIT, record_locks_max=LOCKS_MAX
         )
@@ -203,12 +203,12 @@ class Simulation:
         """Fetch and acknowledge for ever."""
         mine: list[tuple[int, int, int]] = []
         while True:
-            await asyncio.sleep(self.dice.choice((0, 0.01, 0.1, 0.5)))
+            await asyncio.sleep(self.random.choice((0, 0.01, 0.1, 0.5)))
             self.coverage["events"] += 1
             life = self.life
-            if mine and self.dice.random() < 0.7:
+            if mine and self.random.random() < 0.7:
                 await self.acknowledge(member_id, mine)
-            elif self.dice.random() < 0.03:
+            elif self.random.random() < 0.03:
                 self.coverage["member left"] += 1
                 self.session(member_id)
                 self.manager.on_member_left(GROUP, member_id)
@@ -217,7 +217,7 @@ class Simulation:
                         del held[offset]
                 mine.clear()
             else:
-                mine += self.fetch(member_id, self.dice.randrange(PARTITIONS))
+                mine += self.fetch(member_id, self.random.randrange(PARTITIONS))
             if life != self.life:
                 mine.clear()
 
@@ -240,11 +240,11 @@ class Simulation:
         assert state.start_offset >= self.starts[index], "the start offset has moved back"
         self.starts[index] = state.start_offset
         offset = state.next_fetch_offset()
-        batches = partition.fetch(offset, self.dice.randint(1, 4))
-        exact = self.dice.random() < 0.3
-        wanted = self.dice.randint(1, 15)
+        batches = partition.fetch(offset, self.random.randint(1, 4))
+        exact = self.random.random() < 0.3
+        wanted = self.random.randint(1, 15)
         acquired = state.acquire(
-            Wish(member_id, wanted, self.dice.choice((3, 500)), exact),
+            Wish(member_id, wanted, self.random.choice((3, 500)), exact),
             offset,
             [(first, last) for first, last, _ in batches],
             [(first, last) for first, last, aborted in batches if aborted],
@@ -278,15 +278,15 @@ class Simulation:
         return [(index, piece.first, piece.last) for piece in acquired]
 
     async def acknowledge(self, member_id: str, mine: list[tuple[int, int, int]]) -> None:
-        index, first, last = mine.pop(self.dice.randrange(len(mine)))
-        if self.dice.random() < 0.3 and first < last:
-            middle = self.dice.randint(first, last - 1)
+        index, first, last = mine.pop(self.random.randrange(len(mine)))
+        if self.random.random() < 0.3 and first < last:
+            middle = self.random.randint(first, last - 1)
             mine.append((index, middle + 1, last))
             last = middle
-        if self.dice.random() < 0.1:
+        if self.random.random() < 0.1:
             last += 1  # perhaps somebody else's, perhaps nobody's
-        kinds = [self.dice.choice((ACCEPT, ACCEPT, ACCEPT, RELEASE, REJECT, GAP)) for _ in range(first, last + 1)]
-        types = kinds if self.dice.random() < 0.3 else [self.dice.choice((kinds[0], kinds[0], RENEW))]
+        kinds = [self.random.choice((ACCEPT, ACCEPT, ACCEPT, RELEASE, REJECT, GAP)) for _ in range(first, last + 1)]
+        types = kinds if self.random.random() < 0.3 else [self.random.choice((kinds[0], kinds[0], RENEW))]
         life, now = self.life, self.clock.monotonic_ms()
         each_type = {
             offset: types[0] if len(types) == 1 else types[offset - first] for offset in range(first, last + 1)
@@ -336,30 +336,30 @@ class Simulation:
 
     async def producer(self) -> None:
         while self.producing:
-            await asyncio.sleep(self.dice.expovariate(8))
-            self.dice.choice(self.partitions).append()
-            if self.dice.random() < 0.02:
-                index = self.dice.randrange(PARTITIONS)
+            await asyncio.sleep(self.random.expovariate(8))
+            self.random.choice(self.partitions).append()
+            if self.random.random() < 0.02:
+                index = self.random.randrange(PARTITIONS)
                 partition = self.partitions[index]
-                partition.log_start = self.dice.randint(
+                partition.log_start = self.random.randint(
                     partition.log_start, min(partition.end, partition.log_start + 10)
                 )
                 self.coverage["log start moved"] += 1
 
     async def trouble(self) -> None:
         while True:
-            await asyncio.sleep(self.dice.expovariate(0.5))
-            match self.dice.randrange(5):
+            await asyncio.sleep(self.random.expovariate(0.5))
+            match self.random.randrange(5):
                 case 0:
                     self.log.hold = True
-                    await asyncio.sleep(self.dice.uniform(0, 0.5))
-                    if self.dice.random() < 0.4:
+                    await asyncio.sleep(self.random.uniform(0, 0.5))
+                    if self.random.random() < 0.4:
                         await self.reload()
                     self.log.hold = False
                     self.log.release()
                 case 1:
-                    code = self.dice.choice((ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.MESSAGE_TOO_LARGE))
-                    self.log.failures.append((error_for(code), self.dice.random() < 0.3))
+                    code = self.random.choice((ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.MESSAGE_TOO_LARGE))
+                    self.log.failures.append((error_for(code), self.random.random() < 0.3))
                     self.coverage["append failed"] += 1
                 case 2:
                     await self.reload()
@@ -372,7 +372,7 @@ class Simulation:
         """The coordinator moves, perhaps with a power cut."""
         self.coverage["coordinator reload"] += 1
         self.log.hold = False
-        if self.dice.random() < 0.5:
+        if self.random.random() < 0.5:
             self.log.release()
         self.runtime.on_resign(0)
         self.coverage["crash before the commit"] += self.log.lose_uncommitted()
@@ -381,7 +381,7 @@ class Simulation:
             await asyncio.sleep(0)
             if self.runtime.loaded_partitions:
                 break
-        if self.dice.random() < 0.1:
+        if self.random.random() < 0.1:
             self.check_state()
 
     async def crash(self) -> None:
@@ -399,10 +399,10 @@ class Simulation:
 
     async def alter(self) -> None:
         """Offsets are altered: the group begins at the log start again."""
-        if self.dice.random() < 0.7:
+        if self.random.random() < 0.7:
             return
         epoch = self.state_epoch + 1
-        index = self.dice.randrange(PARTITIONS)
+        index = self.random.randrange(PARTITIONS)
         start = self.partitions[index].log_start
         place = SharePlace(TOPIC_ID, index)
         self.state_epoch = epoch
