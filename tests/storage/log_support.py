@@ -11,7 +11,7 @@ from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.protocol.records.reader import iter_records
 from ottla.storage.config import LogConfig
 from ottla.storage.files import Files
-from ottla.storage.log import AppendInfo, PartitionLog
+from ottla.storage.log import Append, AppendInfo, PartitionLog
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import AppendOrigin, TopicPartition
 
@@ -38,9 +38,20 @@ def open_log(files: Files | None = None, config: LogConfig | None = None, **opti
     return PartitionLog.open(files or MemoryFiles(lambda: NOW), DIRECTORY, TP, config or LogConfig(), **options)
 
 
-def append(log: PartitionLog, records: bytearray, *, now_ms: int = NOW, leader_epoch: int = 0) -> AppendInfo:
+def lead_and_append(
+    log: PartitionLog, records: bytearray, *, leader_epoch: int | None = None, now_ms: int = NOW, **how: Any
+) -> AppendInfo:
+    """Append as the leader of an epoch, the log's newest unless given; `how`: other fields of `Append`."""
+    if leader_epoch is None:
+        leader_epoch = max(log.leader_epochs.latest, 0)
+    if log.led_epoch != leader_epoch:
+        log.lead(leader_epoch)
+    return log.append_as_leader(Append(records, leader_epoch, **how), now_ms)
+
+
+def append(log: PartitionLog, records: bytearray, *, now_ms: int = NOW, leader_epoch: int | None = None) -> AppendInfo:
     """Append as a client's batch."""
-    return log.append_as_leader(records, leader_epoch=leader_epoch, now_ms=now_ms)
+    return lead_and_append(log, records, leader_epoch=leader_epoch, now_ms=now_ms)
 
 
 def append_many(log: PartitionLog, count: int, size: int = 100, **options: Any) -> None:
@@ -69,9 +80,7 @@ def marker(
     records = end_transaction_marker(
         kind, coordinator_epoch, timestamp_ms=NOW, producer_id=producer_id, producer_epoch=epoch
     )
-    return log.append_as_leader(
-        records, leader_epoch=0, origin=AppendOrigin.COORDINATOR, now_ms=NOW, transaction_version=version
-    )
+    return lead_and_append(log, records, origin=AppendOrigin.COORDINATOR, transaction_version=version)
 
 
 def read_all(log: PartitionLog, start: int | None = None, max_bytes: int = 1 << 20) -> list[Record]:

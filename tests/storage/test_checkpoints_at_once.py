@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.storage.log_support import batch
+from tests.storage.log_support import batch, lead_and_append
 
 from ottla.clock import SystemClock
 from ottla.offload import ThreadOffload
@@ -63,7 +63,7 @@ async def test_checkpoint_of_high_watermarks_has_one_writer_at_a_time(tmp_path: 
     await manager.take_directories()
     await manager.load(lambda topic: LogConfig())
     log = manager.create(TopicPartition("t", 0), bytes(range(16)), LogConfig())
-    log.append_as_leader(batch([b"value"]), leader_epoch=0, now_ms=clock.wall_ms())
+    lead_and_append(log, batch([b"value"]), leader_epoch=0, now_ms=clock.wall_ms())
     log.advance_high_watermark(1)
     await asyncio.gather(manager.checkpoint(), manager.checkpoint_high_watermarks())
     assert files.most_writers == 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.storage.log_support import lead_and_append
 
 from ottla.errors import StorageError
 from ottla.protocol.records.batch import BatchHeader, check_crc
@@ -73,7 +74,7 @@ class Table:
         config = self.log.config
         self.log.config = replace(config, cleanup_compact=False)  # lets records without a key in, as old logs have them
         try:
-            info = self.log.append_as_leader(batch, leader_epoch=0, origin=origin, now_ms=NOW)
+            info = lead_and_append(self.log, batch, leader_epoch=0, origin=origin, now_ms=NOW)
         finally:
             self.log.config = config
         self.log.advance_high_watermark(self.log.log_end_offset)
@@ -430,7 +431,8 @@ def test_last_sequence_of_a_producer_survives_without_its_records() -> None:
     assert [(header.base_offset, len(records)) for header, records in table.batches()] == [(2, 0), (3, 1)]
     table.open()
     assert table.log.producers.entries[5].last_sequence == 2
-    again = table.log.append_as_leader(
+    again = lead_and_append(
+        table.log,
         build_batch([Record(0, NOW, b"a", b"2")], producer_id=5, producer_epoch=0, base_sequence=2),
         leader_epoch=0,
         now_ms=NOW,
@@ -630,6 +632,7 @@ def test_groups_span_no_more_offsets_than_an_index_can_say() -> None:
     for base in (0, 2**31 - 2, 2**31 + 5):
         records = [Record(base, NOW, b"k%d" % base, b"v")]
         if base > table.log.log_end_offset:
+            table.log.fence()
             table.log.append_as_follower(build_batch(records, leader_epoch=0))
         else:
             table.put((b"k0", b"v"))

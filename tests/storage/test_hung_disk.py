@@ -8,7 +8,7 @@ import random
 import threading
 from pathlib import Path
 
-from tests.storage.log_support import batch
+from tests.storage.log_support import batch, lead_and_append
 
 from ottla.clock import SystemClock
 from ottla.offload import ThreadOffload
@@ -87,7 +87,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
         manager.create(TopicPartition("t", index), bytes(range(16)), LogConfig()) for index in range(2 * PARTITIONS)
     ]
     for log in logs:
-        log.append_as_leader(batch([b"value"]), leader_epoch=0, now_ms=clock.wall_ms())
+        lead_and_append(log, batch([b"value"]), leader_epoch=0, now_ms=clock.wall_ms())
         log.advance_high_watermark(1)
     here = {path: [log for log in logs if log.directory.startswith(path)] for path in (bad, good)}
     assert [len(found) for found in here.values()] == [PARTITIONS, PARTITIONS]
@@ -102,7 +102,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
             assert await offload.run(lambda: "answered") == "answered"
             # Its timers go on, too: what happens now is in the next checkpoints.
             for log in here[good]:
-                log.append_as_leader(batch([b"more"]), leader_epoch=0, now_ms=clock.wall_ms())
+                lead_and_append(log, batch([b"more"]), leader_epoch=0, now_ms=clock.wall_ms())
                 log.advance_high_watermark(2)
                 await manager.commit(log)
             for name in (HIGH_WATERMARK_FILE, RECOVERY_POINT_FILE):

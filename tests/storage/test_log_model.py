@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.storage.log_support import DIRECTORY, NOW, TP, batch, read_all
+from tests.storage.log_support import DIRECTORY, NOW, TP, batch, lead_and_append, read_all
 
 from ottla.protocol.records.reader import iter_records
 from ottla.storage.config import LogConfig
@@ -77,7 +77,7 @@ class LogMachine(RuleBasedStateMachine):
     def append(self, count: int, size: int, delay: int) -> None:
         values = self.new_values(count, size)
         timestamp = NOW + self.end + delay
-        info = self.log.append_as_leader(batch(values, timestamp=timestamp), leader_epoch=self.epoch, now_ms=NOW)
+        info = lead_and_append(self.log, batch(values, timestamp=timestamp), leader_epoch=self.epoch, now_ms=NOW)
         assert (info.first_offset, info.last_offset) == (self.end, self.end + count - 1)
         self.expect(info.first_offset, values, timestamp)
         self.written()
@@ -88,7 +88,7 @@ class LogMachine(RuleBasedStateMachine):
         sequence = self.sequences[producer]
         records = batch(values, timestamp=NOW, producer_id=producer, producer_epoch=0, base_sequence=sequence)
         copy = bytearray(records)
-        info = self.log.append_as_leader(records, leader_epoch=self.epoch, now_ms=NOW)
+        info = lead_and_append(self.log, records, leader_epoch=self.epoch, now_ms=NOW)
         assert not info.duplicate
         self.expect(info.first_offset, values, NOW)
         self.sequences[producer] = sequence + count
@@ -100,14 +100,14 @@ class LogMachine(RuleBasedStateMachine):
     def send_again(self, data: st.DataObject) -> None:
         producer = data.draw(st.sampled_from(sorted(self.last_sent)))
         records, first = self.last_sent[producer]
-        info = self.log.append_as_leader(bytearray(records), leader_epoch=self.epoch, now_ms=NOW)
+        info = lead_and_append(self.log, bytearray(records), leader_epoch=self.epoch, now_ms=NOW)
         assert info.duplicate
         assert info.first_offset == first
 
     @rule()
     def new_leader(self) -> None:
         self.epoch += 1
-        self.log.leader_epochs.assign(self.epoch, self.end)
+        self.log.lead(self.epoch)
 
     @rule()
     def roll(self) -> None:
@@ -186,7 +186,7 @@ class LogMachine(RuleBasedStateMachine):
         values = self.new_values(count, 100)
         self.files.torn_append = lambda size: int(size * share)
         with pytest.raises(Exception):  # noqa: B017, PT011 - a dead process; which error it sees is no matter
-            self.log.append_as_leader(batch(values, timestamp=NOW), leader_epoch=self.epoch, now_ms=NOW)
+            lead_and_append(self.log, batch(values, timestamp=NOW), leader_epoch=self.epoch, now_ms=NOW)
         self.files.torn_append = lambda _size: None
         first = self.end
         self.open()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.storage.log_support import lead_and_append
 
 from ottla.errors import KafkaError, StorageError
 from ottla.protocol.records.builder import Record, build_batch
@@ -43,7 +44,7 @@ class KeepFiles:
 
 def put(log: PartitionLog, number: int) -> None:
     batch = build_batch([Record(0, 1, b"k%d" % number, b"v" * (100 + number))])
-    log.append_as_leader(batch, leader_epoch=0, now_ms=1)
+    lead_and_append(log, batch, leader_epoch=0, now_ms=1)
 
 
 class Disk(MemoryFiles):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.storage.log_support import lead_and_append
 
 from ottla.protocol.records.batch import HEADER_SIZE, read_header
 from ottla.protocol.records.builder import Record, build_batch
@@ -189,7 +190,7 @@ def directory() -> Iterator[str]:
         log = PartitionLog.open(OsFiles(), path, TP, LogConfig(), now_ms=NOW, log_start_offset=END, topic_id=bytes(16))
         for number in range(TAIL_BATCHES):
             batch = bytearray(small_batch(0, NOW + number * 1000))
-            log.append_as_leader(batch, leader_epoch=0, now_ms=NOW)
+            lead_and_append(log, batch, leader_epoch=0, now_ms=NOW)
         snapshot = log.producers.snapshot()
         log.close()
         Path(f"{path}/{END:020d}.snapshot").write_bytes(snapshot)  # as the roll to the last segment leaves it

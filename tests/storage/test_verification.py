@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.storage.log_support import NOW, idempotent, marker, open_log
+from tests.storage.log_support import NOW, idempotent, lead_and_append, marker, open_log
 
 from ottla.errors import InvalidTxnStateError, NotLeaderOrFollowerError
 from ottla.protocol.records.control import ControlType
@@ -29,7 +29,8 @@ def send(
     leader_epoch: int = 1,
     origin: AppendOrigin = AppendOrigin.CLIENT,
 ) -> AppendInfo:
-    return log.append_as_leader(
+    return lead_and_append(
+        log,
         idempotent(7, epoch, sequence, transactional=True),
         leader_epoch=leader_epoch,
         now_ms=NOW,

@@ -46,6 +46,7 @@ from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.formats import check_any_crc, read_any_header
 from ottla.protocol.records.legacy import upgrade
 from ottla.protocol.records.reader import read_body
+from ottla.storage.aborted import check_spans
 from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 from ottla.storage.damage import UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.index import TransactionIndex
@@ -176,7 +177,8 @@ def clean(
     offsets = OffsetMap(memory_bytes, load_factor)
     try:
         log.check_aborted(log.log_start_offset, nowait=False)
-        _check_order_of_markers(log, plan.first_uncleanable_offset)
+        # A first offset that is too small would drop committed records.
+        check_spans(log.segments, _aborted_transactions(log, 0, plan.first_uncleanable_offset))
         yield from _fill(offsets, log, plan, result)
         result.keys = offsets.keys
         if offsets.latest_offset < plan.first_dirty_offset:
@@ -500,31 +502,6 @@ def _aborted_transactions(log: PartitionLog, start: int, end: int) -> list[Abort
     except ValueError as error:
         raise CleaningAbortedError(f"{log.topic_partition}: an entry is just being written: {error}") from None
     return [entry for entry in found if entry.last_offset >= start and entry.first_offset < end]
-
-
-def _check_order_of_markers(log: PartitionLog, end: int) -> None:
-    """Check that no transaction that counts as aborted contains a marker of its producer before its end.
-
-    The transaction index has no checksum, and a first offset that is too small would drop committed records.
-    """
-    transactions = _aborted_transactions(log, 0, end)
-    if not transactions:
-        return
-    first, last = min(entry.first_offset for entry in transactions), max(entry.last_offset for entry in transactions)
-    spans: dict[int, list[AbortedTransaction]] = {}
-    for entry in transactions:
-        spans.setdefault(entry.producer_id, []).append(entry)
-    for segment, following in pairwise(log.segments):
-        if segment.base_offset > last or following.base_offset <= first:
-            continue
-        for _, header in segment.headers():
-            if header.is_control and header.record_count:
-                for entry in spans.get(header.producer_id, ()):
-                    if entry.first_offset <= header.base_offset < entry.last_offset:
-                        raise UnreliableTransactionsError(
-                            f"the transaction of producer {entry.producer_id} from {entry.first_offset} to "
-                            f"{entry.last_offset} contains its marker at {header.base_offset}"
-                        )
 
 
 class CleanedTransactions:

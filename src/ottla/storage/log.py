@@ -25,7 +25,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ottla import failpoints
-from ottla.errors import CorruptMessageError, KafkaStorageError, OffsetOutOfRangeError, StorageError
+from ottla.errors import (
+    CorruptMessageError,
+    KafkaStorageError,
+    NotLeaderOrFollowerError,
+    OffsetOutOfRangeError,
+    StorageError,
+)
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
     ATTRIBUTES_END,
@@ -41,6 +47,7 @@ from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import read_marker
 from ottla.protocol.records.formats import check_any_crc
 from ottla.protocol.records.walk import DamagedBatchError, iter_batches
+from ottla.storage.aborted import check_spans
 from ottla.storage.checkpoints import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_partition_metadata
 from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError, UnreliableTransactionsError
 from ottla.storage.files import NO_DESCRIPTOR, PASSING
@@ -84,6 +91,28 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
+#: The led epoch of a log that is led by another broker, or by none: no append has it, not even one without an epoch (-1).
+NOT_LED = -2
+
+
+class Append(NamedTuple):
+    """One batch on its way into a log, and how it is to be appended.
+
+    Attributes:
+        records: the batch; patched in place.
+        leader_epoch: written into the batch; the log takes no other than the one it is led in.
+        origin: a client is checked fully, a coordinator for epochs.
+        api_version: of the Produce request.
+        transaction_version: of the WriteTxnMarkers request.
+        verification: of the transaction that the batch belongs to (`ProducerState.check_verification`).
+    """
+
+    records: bytearray | memoryview
+    leader_epoch: int
+    origin: AppendOrigin = AppendOrigin.CLIENT
+    api_version: int | None = None
+    transaction_version: int = 0
+    verification: Verification | None = UNCHECKED
 
 
 class AppendInfo(NamedTuple):
@@ -138,6 +167,7 @@ class PartitionLog:
         "high_watermark",
         "last_flush_ms",
         "leader_epochs",
+        "led_epoch",
         "log_end_offset",
         "log_start_offset",
         "producers",
@@ -172,6 +202,8 @@ class PartitionLog:
         self.leader_epochs = loaded.leader_epochs
         self.producers = loaded.producers
         self.recovered_bytes = loaded.recovered_bytes
+        #: The leader epoch whose appends are taken. Set with the lock held, taken back without.
+        self.led_epoch = NOT_LED
         #: Oldest first; replaced, never changed in place. The last one is active.
         self.segments: list[Segment] = loaded.segments
         self.last_flush_ms = now_ms
@@ -285,6 +317,46 @@ class PartitionLog:
                 log.flush()  # nobody may see it before it is safe
         return log
 
+    # -- the fence
+
+    def lead(self, leader_epoch: int) -> None:
+        """Take appends of this leader epoch, and of no other; note where the epoch starts (KIP-101). Waits for the lock.
+
+        Epochs only grow: one that is not larger than the last batch's begins nothing anew, and a smaller one is refused.
+
+        Raises:
+            NotLeaderOrFollowerError: a larger epoch is in the log.
+        """
+        with self._lock:
+            self._lead(leader_epoch)
+
+    def lead_nowait(self, leader_epoch: int) -> bool:
+        """Do as `lead`; or nothing, and return False, if another thread changes the log right now."""
+        acquire = self._acquire
+        if acquire is None:
+            self._lead(leader_epoch)
+            return True
+        if not acquire(False):
+            return False
+        try:
+            self._lead(leader_epoch)
+        finally:
+            self._lock.release()  # type: ignore[attr-defined]
+        return True
+
+    def _lead(self, leader_epoch: int) -> None:
+        latest = self.leader_epochs.latest
+        if leader_epoch < latest:
+            raise NotLeaderOrFollowerError(
+                f"{self.topic_partition} cannot be led in epoch {leader_epoch}: it holds batches of epoch {latest}"
+            )
+        self.leader_epochs.assign(leader_epoch, self.log_end_offset)
+        self.led_epoch = leader_epoch
+
+    def fence(self) -> None:
+        """Take no appends of a leader any more. One that holds the lock right now is finished."""
+        self.led_epoch = NOT_LED
+
     def set_topic_id(self, topic_id: bytes) -> None:
         """Write partition.metadata if the directory has none. It becomes durable with the next flush.
 
@@ -340,58 +412,34 @@ class PartitionLog:
 
     # -- append
 
-    def append_as_leader(
-        self,
-        records: bytearray | memoryview,
-        *,
-        leader_epoch: int,
-        origin: AppendOrigin = AppendOrigin.CLIENT,
-        now_ms: int,
-        api_version: int | None = None,
-        transaction_version: int = 0,
-        verification: Verification | None = UNCHECKED,
-    ) -> AppendInfo:
+    def append_as_leader(self, append: Append, now_ms: int) -> AppendInfo:
         """Append one batch: check it, give it the next offsets, write it.
 
-        Args:
-            records: the batch; patched in place.
-            leader_epoch: written into the batch.
-            origin: a client is checked fully, a coordinator for epochs.
-            now_ms: wall time.
-            api_version: of the Produce request.
-            transaction_version: of the WriteTxnMarkers request.
-            verification: of the transaction that the batch belongs to (`ProducerState.check_verification`).
-
         Raises:
+            NotLeaderOrFollowerError: this log is not led in that epoch, now that its turn has come.
             KafkaError: the batch is refused and nothing was appended. KafkaStorageError: no space or no descriptor is left.
             StorageError: the disk failed, now or before.
         """
-        batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
+        batch = self._validated(append, now_ms)
         with self._lock:
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
+            return self._append_validated(batch, append, now_ms)
 
-    def append_as_leader_nowait(
-        self,
-        records: bytearray | memoryview,
-        leader_epoch: int,
-        origin: AppendOrigin,
-        now_ms: int,
-        api_version: int | None,
-        transaction_version: int,
-        verification: Verification | None = UNCHECKED,
-    ) -> AppendInfo | None:
+    def append_as_leader_nowait(self, append: Append, now_ms: int) -> AppendInfo | None:
         """Do as `append_as_leader`; or nothing, and return None, if another thread changes the log right now."""
         acquire = self._acquire
         if acquire is None:
-            batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
+            return self._append_validated(self._validated(append, now_ms), append, now_ms)
         if not acquire(False):
             return None
         try:
-            batch = validate_batch(records, config=self.config, origin=origin, now_ms=now_ms, api_version=api_version)
-            return self._append_validated(batch, leader_epoch, origin, now_ms, transaction_version, verification)
+            return self._append_validated(self._validated(append, now_ms), append, now_ms)
         finally:
             self._lock.release()  # type: ignore[attr-defined]
+
+    def _validated(self, append: Append, now_ms: int) -> ValidatedBatch:
+        return validate_batch(
+            append.records, config=self.config, origin=append.origin, now_ms=now_ms, api_version=append.api_version
+        )
 
     def append_ordinary(self, records: memoryview, leader_epoch: int, now_ms: int) -> AppendInfo | None:
         """Append a client's batch if nothing about it, the producer or this log needs a second look.
@@ -413,6 +461,7 @@ class PartitionLog:
                 or failpoints.ENABLED
                 or not active.is_warm
                 or leader_epoch != self.leader_epochs.latest
+                or leader_epoch != self.led_epoch
             ):
                 return None
             packed = records[ATTRIBUTES_END] & COMPRESSION_MASK
@@ -454,32 +503,30 @@ class PartitionLog:
                 self._lock.release()  # type: ignore[attr-defined]
         return AppendInfo(first, end - 1, NO_TIMESTAMP, self.log_start_offset)
 
-    def _append_validated(
-        self,
-        batch: ValidatedBatch,
-        leader_epoch: int,
-        origin: AppendOrigin,
-        now_ms: int,
-        transaction_version: int,
-        verification: Verification | None,
-    ) -> AppendInfo:
+    def _append_validated(self, batch: ValidatedBatch, append: Append, now_ms: int) -> AppendInfo:
         if self._failure is not None:
             raise StorageError(self._failure)
+        leader_epoch, origin = append.leader_epoch, append.origin
+        if leader_epoch != self.led_epoch:
+            raise NotLeaderOrFollowerError(
+                f"{self.topic_partition}: a batch of leader epoch {leader_epoch}, the log is led in "
+                + (f"epoch {self.led_epoch}" if self.led_epoch >= 0 else "none")
+            )
         data, header, _, _, log_append_time_ms = batch
         marker: EndTransactionMarker | None = None
         if header.producer_id >= 0:
             if header.attributes & CONTROL_BIT:
                 marker = read_marker(data)
                 if marker is not None:
-                    self.producers.check_marker(header, marker, origin, transaction_version)
+                    self.producers.check_marker(header, marker, origin, append.transaction_version)
             else:
                 known = self.producers.check_batch(header, origin)
                 if known is not None:
                     return AppendInfo(
                         known.first_offset, known.last_offset, known.timestamp, self.log_start_offset, True
                     )
-                if verification is not UNCHECKED:
-                    self.producers.check_verification(header, verification, leader_epoch)
+                if append.verification is not UNCHECKED:
+                    self.producers.check_verification(header, append.verification, leader_epoch)
         first = self.log_end_offset
         last = first + header.last_offset_delta
         set_offset_and_epoch(data, 0, first, leader_epoch)
@@ -519,8 +566,16 @@ class PartitionLog:
         with self._lock:
             if self._failure is not None:
                 raise StorageError(self._failure)
-            expected = self.log_end_offset
+            expected, epoch = self.log_end_offset, self.leader_epochs.latest
+            if self.led_epoch != NOT_LED:
+                raise NotLeaderOrFollowerError(f"{self.topic_partition} is led here, in epoch {self.led_epoch}")
             for position, header in batches:
+                if 0 <= header.partition_leader_epoch < epoch:
+                    raise NotLeaderOrFollowerError(
+                        f"{self.topic_partition}: a replicated batch at {header.base_offset} has leader epoch "
+                        f"{header.partition_leader_epoch}, the log holds {epoch}"
+                    )
+                epoch = max(epoch, header.partition_leader_epoch)
                 if header.base_offset < expected:
                     raise OffsetOutOfRangeError(
                         f"{self.topic_partition}: a replicated batch begins at {header.base_offset}, "
@@ -961,8 +1016,14 @@ class PartitionLog:
                 self._check_aborted_of(segment)
 
     def _check_aborted_of(self, segment: Segment) -> None:
+        def check() -> None:
+            segment.check_aborted()
+            check_spans(self.segments, segment.transaction_index.entries())
+
         try:
-            self._around_damage(segment.check_aborted)
+            self._around_damage(check)
+        except UnreadableError:
+            pass  # what can be compared was right; the damage is noted
         except UnreliableTransactionsError as error:
             logger.error("%s: %s; it is built anew", self.topic_partition, error)
             entries = self._aborted_entries(segment)

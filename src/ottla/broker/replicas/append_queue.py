@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.disk_pace import DiskPace
     from ottla.broker.replicas.shared_hops import SharedHops
     from ottla.offload import Offload
-    from ottla.storage.log import AppendInfo
-    from ottla.storage.verification import Verification
-    from ottla.types import AppendOrigin
+    from ottla.storage.log import Append, AppendInfo
 
     Outcome = AppendInfo | Exception | None
 
@@ -35,31 +33,17 @@ class QueuedAppend:
     """An append that waits.
 
     Attributes:
-        records: the batch; None when whoever asked has given up before its turn.
+        append: the batch; None when its sender has given up before its turn.
         size: its bytes.
         heavy: whether it unpacks to much.
         future: its result.
     """
 
-    __slots__ = ("api_version", "future", "heavy", "origin", "records", "size", "transaction_version", "verification")
+    __slots__ = ("append", "future", "heavy", "size")
 
-    def __init__(
-        self,
-        records: bytearray,
-        origin: AppendOrigin,
-        api_version: int | None,
-        transaction_version: int,
-        verification: Verification | None,
-        *,
-        heavy: bool,
-        future: asyncio.Future[AppendInfo],
-    ) -> None:
-        self.records: bytearray | None = records
-        self.size = len(records)
-        self.origin = origin
-        self.api_version = api_version
-        self.transaction_version = transaction_version
-        self.verification = verification
+    def __init__(self, append: Append, *, heavy: bool, future: asyncio.Future[AppendInfo]) -> None:
+        self.append: Append | None = append
+        self.size = len(append.records)
         self.heavy = heavy
         self.future = future
 
@@ -71,12 +55,12 @@ class Appender(Protocol):
         """Whether the disk is quick."""
         ...
 
-    def append_queued_nowait(self, queued: QueuedAppend, records: bytearray) -> AppendInfo | None:
+    def append_queued_nowait(self, append: Append) -> AppendInfo | None:
         """Append on the loop; None: nothing was done, another thread changes the log."""
         ...
 
-    def append_queued(self, queued: QueuedAppend, records: bytearray, *, wait: bool) -> tuple[AppendInfo | None, int]:
-        """Append on a thread; tell how many milliseconds it took, too.
+    def append_queued(self, append: Append, *, heavy: bool, wait: bool) -> tuple[AppendInfo | None, int]:
+        """Append on a thread; return how many milliseconds it took, too.
 
         Without `wait` nothing is done, and None returned, if another thread changes the log.
         """
@@ -119,8 +103,8 @@ class AppendQueue:
         """Whoever asked may be gone by then (a request that timed out, a connection that ended)."""
         if not future.cancelled():
             future.exception()
-        elif queued.records is not None:
-            queued.records = None
+        elif queued.append is not None:
+            queued.append = None
             self._pace.queued_bytes -= queued.size
 
     async def _drain(self) -> None:
@@ -154,11 +138,11 @@ class AppendQueue:
                 return True
             queued = waiting[0]
             outcome: Outcome = None
-            if queued.records is not None:
+            if queued.append is not None:
                 if not partition.may_append_on_loop():
                     return count > 0
                 try:
-                    outcome = partition.append_queued_nowait(queued, queued.records)
+                    outcome = partition.append_queued_nowait(queued.append)
                 except Exception as error:
                     outcome = _without_frames(error)
                 if outcome is None:
@@ -193,12 +177,12 @@ class AppendQueue:
         """
         outcomes: list[Outcome] = []
         for queued in taken:
-            records = queued.records
-            if records is None:
+            append = queued.append
+            if append is None:
                 outcomes.append(None)
                 continue
             try:
-                info, took_ms = self._partition.append_queued(queued, records, wait=wait)
+                info, took_ms = self._partition.append_queued(append, heavy=queued.heavy, wait=wait)
             except Exception as error:
                 outcomes.append(_without_frames(error))
                 continue
@@ -210,9 +194,9 @@ class AppendQueue:
 
     def _settle(self, queued: QueuedAppend, outcome: Outcome) -> None:
         """Tell whoever waits; None: nobody did any more."""
-        if queued.records is not None:
+        if queued.append is not None:
             self._pace.queued_bytes -= queued.size
-            queued.records = None
+            queued.append = None
         if isinstance(outcome, Exception):
             if not queued.future.done():
                 queued.future.set_exception(outcome)

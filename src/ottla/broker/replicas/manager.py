@@ -14,7 +14,7 @@ from ottla.broker.replicas.disk_pace import DiskPace
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.cluster.image import TOPICS
-from ottla.errors import ErrorCode, KafkaStorageError, StorageError
+from ottla.errors import ErrorCode, KafkaStorageError, NotLeaderOrFollowerError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta, PartitionImage
+    from ottla.errors import KafkaError
     from ottla.offload import Offload
     from ottla.storage.config import LogConfig
     from ottla.storage.log_manager import LogManager
@@ -62,18 +63,24 @@ class ReplicaManager:
         self._clock = clock
         self._disks: dict[str, tuple[DiskPace, SharedHops]] = {}
         self._unpacking = asyncio.Lock()
+        #: Every replica held here, and those of them that this broker leads.
         self._partitions: dict[tuple[str, int], Partition] = {}
+        self._led: dict[tuple[str, int], Partition] = {}
         self._failed: dict[tuple[str, int], str] = {}
 
     # -- lookup
 
     def partition(self, topic: str, index: int) -> Partition | None:
-        """Return the partition if this broker leads it."""
+        """Return the partition if this broker leads it; else `error` says why not."""
+        return self._led.get((topic, index))
+
+    def replica(self, topic: str, index: int) -> Partition | None:
+        """Return the partition if this broker holds a replica of it, leading or not."""
         return self._partitions.get((topic, index))
 
     def partitions(self) -> Iterable[Partition]:
         """Every partition this broker leads."""
-        return self._partitions.values()
+        return self._led.values()
 
     def error(self, topic: str, index: int) -> ErrorCode:
         """Say why `partition` returned None."""
@@ -167,20 +174,31 @@ class ReplicaManager:
             self._follow_role(partition, state)
 
     def _follow_role(self, partition: Partition, state: PartitionImage) -> None:
-        if state.leader == self.node_id:
-            if state.leader_epoch > partition.leader_epoch:
+        topic_partition = partition.topic_partition
+        if state.leader != self.node_id:
+            self._resign(partition)
+        elif state.leader_epoch > partition.leader_epoch:
+            try:
                 partition.become_leader(state.leader_epoch)
-                self.on_leader(partition.topic_partition, state.leader_epoch)
-        elif partition.leader_epoch >= 0:
-            partition.resign()
+            except NotLeaderOrFollowerError as error:
+                self._resign(partition)
+                self._failed[topic_partition] = str(error)
+                logger.error("%s", error)
+                return
+            self._led[topic_partition] = partition
+            self.on_leader(topic_partition, state.leader_epoch)
+
+    def _resign(self, partition: Partition, error: KafkaError | None = None) -> None:
+        """Stop leading, if this broker leads: first no request finds the partition, then waiters get the error."""
+        if self._led.pop(partition.topic_partition, None) is not None:
+            partition.resign(error)
             self.on_resigned(partition.topic_partition)
 
     async def _remove(self, topic_partition: TopicPartition) -> None:
         self._failed.pop(topic_partition, None)
         partition = self._partitions.pop(topic_partition, None)
         if partition is not None:
-            partition.resign()
-            self.on_resigned(topic_partition)
+            self._resign(partition)
         if self._logs.holds(topic_partition):
             try:
                 await self._offload.run(self._logs.delete, topic_partition)
@@ -195,5 +213,4 @@ class ReplicaManager:
             self._failed[topic_partition] = reason
             partition = self._partitions.pop(topic_partition, None)
             if partition is not None:
-                partition.resign(KafkaStorageError(reason))
-                self.on_resigned(topic_partition)
+                self._resign(partition, KafkaStorageError(reason))

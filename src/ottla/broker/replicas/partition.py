@@ -11,6 +11,7 @@ has been synced, so no consumer, no coordinator and no answer to a duplicate see
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ from ottla.errors import (
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import GROWTH_MAX, unpacked_size_max
+from ottla.storage.log import Append
 from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from ottla.storage.log import AppendInfo, PartitionLog
     from ottla.storage.slices import LogSlice
     from ottla.storage.verification import Verification, VerificationGuard
+
+logger = logging.getLogger(__name__)
 
 Records = bytearray | memoryview
 
@@ -78,7 +82,7 @@ class CommitWaiter(Protocol):
 
 
 class Partition:
-    """One partition this broker leads.
+    """One partition of which this broker holds a replica; it takes appends while this broker leads it.
 
     Args:
         pace, hops, offload: of its log directory, shared by all partitions there: whether the disk is slow, how appends
@@ -93,6 +97,7 @@ class Partition:
     """
 
     __slots__ = (
+        "_beginning",
         "_clock",
         "_commits",
         "_committing",
@@ -143,6 +148,8 @@ class Partition:
         self._unpacking = unpacking
         self._on_old_records = on_old_records
         self._queue: AppendQueue | None = None
+        #: Takes up the lead of a log that another thread held.
+        self._beginning: asyncio.Task[None] | None = None
 
     @property
     def offload(self) -> Offload:
@@ -151,15 +158,44 @@ class Partition:
 
     # -- role
 
+    @property
+    def is_led(self) -> bool:
+        """Whether this broker leads the partition, and takes appends."""
+        return self.log.led_epoch >= 0
+
     def become_leader(self, leader_epoch: int) -> None:
-        """Lead from the present end of the log on. The epoch's start is noted before anything is served (KIP-101)."""
-        if leader_epoch > self.leader_epoch:
+        """Lead from the present end of the log on. The epoch's start is noted before anything is served (KIP-101).
+
+        The role changes at once. Where another thread holds the log right now, appends are taken as soon as it lets go;
+        until then they get NOT_LEADER_OR_FOLLOWER, which a client tries again.
+
+        Raises:
+            NotLeaderOrFollowerError: the log holds batches of a larger epoch: the partition is not led.
+        """
+        if leader_epoch <= self.leader_epoch:
+            return
+        self.log.fence()
+        if self.log.lead_nowait(leader_epoch):
             self.leader_epoch = leader_epoch
-            self.log.leader_epochs.assign(leader_epoch, self.log.log_end_offset)
             self._advance()
+            return
+        self.leader_epoch = leader_epoch
+        self._beginning = asyncio.get_running_loop().create_task(self._lead(leader_epoch))
+
+    async def _lead(self, leader_epoch: int) -> None:
+        try:
+            await self._offload.run(self.log.lead, leader_epoch)
+        except NotLeaderOrFollowerError as error:
+            logger.error("%s", error)
+            return
+        if self.leader_epoch != leader_epoch:  # the role has changed again meanwhile
+            self.log.fence()
+            return
+        self._advance()
 
     def resign(self, error: KafkaError | None = None) -> None:
-        """Stop leading: everybody who waits is told."""
+        """Stop leading: whatever waits for a commit gets `error`, NOT_LEADER_OR_FOLLOWER unless given."""
+        self.log.fence()
         self.leader_epoch = -1
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
 
@@ -189,13 +225,15 @@ class Partition:
         copied otherwise. Cancelling what is awaited drops the batch if its turn has not come.
 
         Raises:
+            NotLeaderOrFollowerError: this broker does not lead the partition, or not any more when the batch has its turn.
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
         """
         now_ms = self._clock.monotonic_ms()
         pace = self._pace
         heavy = _is_heavy(records)
+        append = Append(records, self.leader_epoch, origin, api_version, transaction_version, verification)
         if not heavy and self._queue is None and not pace.is_slow(now_ms):
-            info = self._append_nowait(records, origin, api_version, transaction_version, verification, now_ms)
+            info = self._append_nowait(append, now_ms)
             if info is not None:
                 self.on_appended(info.last_offset + 1, len(records))
                 return info
@@ -204,34 +242,15 @@ class Partition:
         future: asyncio.Future[AppendInfo] = asyncio.get_running_loop().create_future()
         if self._queue is None:
             self._queue = AppendQueue(self, pace, self._hops, self._unpacking, self._offload)
-        self._queue.add(
-            QueuedAppend(
-                bytearray(records), origin, api_version, transaction_version, verification, heavy=heavy, future=future
-            )
-        )
+        waiting = append._replace(records=bytearray(records))
+        self._queue.add(QueuedAppend(waiting, heavy=heavy, future=future))
         return future
 
-    def _append_nowait(
-        self,
-        records: Records,
-        origin: AppendOrigin,
-        api_version: int | None,
-        transaction_version: int,
-        verification: Verification | None,
-        now_ms: int,
-    ) -> AppendInfo | None:
+    def _append_nowait(self, append: Append, now_ms: int) -> AppendInfo | None:
         """Append on the loop; None: nothing was done, another thread changes the log."""
         waits = self._waits(now_ms)
         try:
-            info = self.log.append_as_leader_nowait(
-                records,
-                self.leader_epoch,
-                origin,
-                self._clock.wall_ms(),
-                api_version,
-                transaction_version,
-                verification,
-            )
+            info = self.log.append_as_leader_nowait(append, self._clock.wall_ms())
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
         if info is not None:
@@ -288,39 +307,24 @@ class Partition:
         """Whether the disk is quick."""
         return not self._pace.is_slow(self._clock.monotonic_ms())
 
-    def append_queued_nowait(self, queued: QueuedAppend, records: bytearray) -> AppendInfo | None:
+    def append_queued_nowait(self, append: Append) -> AppendInfo | None:
         """Append on the loop; None: nothing was done, another thread changes the log."""
-        return self._append_nowait(
-            records,
-            queued.origin,
-            queued.api_version,
-            queued.transaction_version,
-            queued.verification,
-            self._clock.monotonic_ms(),
-        )
+        return self._append_nowait(append, self._clock.monotonic_ms())
 
-    def append_queued(self, queued: QueuedAppend, records: bytearray, *, wait: bool) -> tuple[AppendInfo | None, int]:
-        """Append on a thread; tell how long it took, too.
+    def append_queued(self, append: Append, *, heavy: bool, wait: bool) -> tuple[AppendInfo | None, int]:
+        """Append on a thread; return how long it took, too, in milliseconds.
 
         It is timed there: the loop would count how long the thread waited for its turn.
         """
         started_ms = self._clock.monotonic_ms()
         waits = self._clock.thread_waits()
-        append = self.log.append_as_leader if wait else self.log.append_as_leader_nowait
+        to_log = self.log.append_as_leader if wait else self.log.append_as_leader_nowait
         try:
-            info = append(
-                records,
-                leader_epoch=self.leader_epoch,
-                origin=queued.origin,
-                now_ms=self._clock.wall_ms(),
-                api_version=queued.api_version,
-                transaction_version=queued.transaction_version,
-                verification=queued.verification,
-            )
+            info = to_log(append, self._clock.wall_ms())
         except StorageError as error:
             raise KafkaStorageError(str(error)) from error
         finally:
-            if not queued.heavy:
+            if not heavy:
                 self._time_write(started_ms, waits)
         return info, self._clock.monotonic_ms() - started_ms
 
