@@ -54,6 +54,7 @@ async def running(
     static: Mapping[str, str] | None = None,
     partitions_per_multi: int = 100,
     start: bool = True,
+    changes_kept: int = 1_000,
 ) -> AsyncIterator[Cluster]:
     """Begin a session with the store, follow it, become controller. On the way out the session ends."""
     tree = (store or MemoryStore()).session()
@@ -69,6 +70,7 @@ async def running(
         random=Random(7),
         clock=clock,
         partitions_per_multi=partitions_per_multi,
+        changes_kept=changes_kept,
     )
     await follower.start()
     try:
@@ -76,11 +78,13 @@ async def running(
             await controller.start([ENDPOINT])
         yield Cluster(tree, follower, controller, clock, deltas)
     finally:
+        await controller.stop()
         await follower.stop()
         await tree.close()
 
 
 def brokers(*node_ids: int, racks: Mapping[int, str] | None = None) -> dict[int, BrokerImage]:
+    """Return brokers, each registered under an epoch of its own number that continues all before."""
     return {n: BrokerImage(n, n, (ENDPOINT,), (racks or {}).get(n)) for n in node_ids}
 
 

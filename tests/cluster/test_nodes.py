@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,26 @@ from hypothesis import strategies as st
 from ottla.cluster.image import BrokerImage, Endpoint
 from ottla.cluster.nodes import (
     BadNodeError,
+    BrokerEnds,
+    BrokerEpoch,
+    BrokerEpochNode,
     BrokerNode,
     Change,
     ChangeNode,
     ClusterIdNode,
     ConfigNode,
     ControllerNode,
+    EndsNode,
+    Features,
+    FeaturesNode,
+    LogEnd,
+    Maker,
     PartitionState,
     ProducerIdBlockNode,
     StateNode,
+    TopicAssignment,
     TopicNode,
+    UnfitNode,
     desanitize,
     merge_changes,
     sanitize,
@@ -32,7 +43,7 @@ ID = uuid_from_text("sOcX9Ho5RSmccRo6T7-_RA")
 
 def test_nodes_are_written_as_kafka_writes_them() -> None:
     assert json.loads(ClusterIdNode.encode("abc")) == {"version": "1", "id": "abc"}
-    assert json.loads(TopicNode.encode(ID, [(1, 2), (2, 1)])) == {
+    assert json.loads(TopicNode.encode(TopicAssignment(topic_id=ID, partitions=((1, 2), (2, 1))))) == {
         "version": 3,
         "partitions": {"0": [1, 2], "1": [2, 1]},
         "adding_replicas": {},
@@ -60,7 +71,64 @@ def test_nodes_are_written_as_kafka_writes_them() -> None:
     assert broker["endpoints"] == ["IN://[::1]:9092", "OUT://h:9093"]
     assert broker["listener_security_protocol_map"] == {"IN": "PLAINTEXT", "OUT": "SSL"}
     assert (broker["version"], broker["host"], broker["port"], broker["rack"]) == (5, "::1", 9092, "r1")
-    assert BrokerNode.decode(3, json.dumps(broker).encode(), 99) == BrokerImage(3, 99, tuple(endpoints), "r1")
+    assert BrokerNode.decode(3, json.dumps(broker).encode(), 99) == BrokerImage(3, 99, tuple(endpoints), "r1", 99)
+
+
+UUIDS = st.binary(min_size=16, max_size=16)
+EPOCHS = st.integers(0, 9)
+
+
+@given(st.builds(BrokerEpoch, directories=st.lists(st.text(max_size=3)).map(tuple), page_cache=st.text(max_size=3)))
+def test_broker_epochs_round_trip(epoch: BrokerEpoch) -> None:
+    stopping = replace(epoch, continues=3, is_stopping=True)
+    assert BrokerEpochNode.decode(1, BrokerEpochNode.encode(epoch)) == epoch
+    assert BrokerEpochNode.decode(1, BrokerEpochNode.encode(stopping)) == stopping
+
+
+@given(st.frozensets(st.tuples(UUIDS, EPOCHS)))
+def test_unfit_partitions_round_trip(partitions: frozenset[tuple[bytes, int]]) -> None:
+    assert UnfitNode.decode(1, UnfitNode.encode(partitions)) == partitions
+
+
+@given(EPOCHS, st.dictionaries(st.tuples(UUIDS, EPOCHS), st.builds(LogEnd, EPOCHS, EPOCHS)))
+def test_log_ends_round_trip(broker_epoch: int, ends: dict[tuple[bytes, int], LogEnd]) -> None:
+    said = BrokerEnds(broker_epoch=broker_epoch, ends=ends)
+    assert EndsNode.decode(1, EndsNode.encode(said)) == said
+
+
+@given(
+    st.lists(EPOCHS, unique=True),
+    st.lists(st.integers(10, 19), unique=True),
+    st.integers(-1, 3),
+    st.integers(0, 1),
+    UUIDS,
+)
+def test_states_round_trip(isr: list[int], elr: list[int], recovered_in: int, recovery: int, topic_id: bytes) -> None:
+    state = PartitionState(
+        leader=1,
+        leader_epoch=5,
+        isr=tuple(isr),
+        controller_epoch=3,
+        isr_epochs=tuple(n + 100 for n in isr),
+        elr=tuple(elr),
+        elr_epochs=tuple(n + 200 for n in elr),
+        leader_recovery_state=recovery,
+        recovered_in=recovered_in,
+        topic_id=topic_id,
+    )
+    assert StateNode.decode("/s", StateNode.encode(state)) == state
+
+
+def test_a_topic_that_is_being_made_says_who_makes_it() -> None:
+    assignment = TopicAssignment(
+        topic_id=ID, partitions=((1,),), adding={0: (2,)}, creating=Maker(node_id=1, broker_epoch=4)
+    )
+    assert TopicNode.decode("t", TopicNode.encode(assignment)) == assignment
+
+
+def test_features_carry_the_format_of_the_tree() -> None:
+    assert FeaturesNode.decode(FeaturesNode.encode(Features({"a": 1}, 7))) == Features({"a": 1}, 7)
+    assert FeaturesNode.decode(b'{"version":2,"status":1,"features":{"a":1}}') == Features({"a": 1}, 0)
 
 
 def test_nodes_of_an_old_kafka_are_read() -> None:
@@ -81,6 +149,7 @@ def test_any_name_becomes_one_step_of_a_path_and_comes_back(name: str) -> None:
 
 def test_names_are_encoded_as_in_kafka() -> None:
     assert sanitize("a b/c*ü") == "a%20b%2Fc%2A%C3%BC"
+    assert (sanitize("."), sanitize(".."), sanitize("...")) == ("%2E", "%2E%2E", "...")
     assert ConfigNode.path("groups", "g/1") == "/config/groups/g%2F1"
     assert ConfigNode.path("brokers", "<default>") == "/config/brokers/<default>"
 
@@ -123,6 +192,14 @@ def test_merged_changes_name_everything_once() -> None:
         (lambda d: TopicNode.decode("t", d), b'{"partitions":{"1":[1]}}'),
         (lambda d: TopicNode.decode("t", d), b'{"partitions":{"0":[1]},"topic_id":"x"}'),
         (lambda d: StateNode.decode("/s", d), b'{"leader":1}'),
+        (
+            lambda d: StateNode.decode("/s", d),
+            b'{"leader":1,"leader_epoch":0,"controller_epoch":0,"isr":[1,2],"isr_epochs":[3]}',
+        ),
+        (lambda d: BrokerEpochNode.decode(1, d), b'{"version":1}'),
+        (lambda d: UnfitNode.decode(1, d), b'{"partitions":{"x":[1]}}'),
+        (lambda d: EndsNode.decode(1, d), b'{"broker_epoch":1,"ends":[[1]]}'),
+        (lambda d: FeaturesNode.decode(d), b'{"features":{"a":"b"}}'),
         (lambda d: ConfigNode.decode("/c", d), b'{"version":1}'),
         (lambda d: ChangeNode.decode("/c", d), b'{"version":1}'),
     ],

@@ -369,7 +369,7 @@ def test_a_wrong_transaction_index_drops_no_committed_record() -> None:
                     for record in iter_records(data)
                 }
                 assert {value for _, value in expected} <= values, (name, position, flip)
-                healed += log.segments[0].transaction_index.is_checked
+                healed += any(segment.transaction_index.is_checked for segment in log.segments[:-1])
     assert healed
 
 

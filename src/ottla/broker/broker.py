@@ -60,7 +60,14 @@ from ottla.broker.share.manager import SharePartitionManager
 from ottla.broker.share.persister import LocalPersister
 from ottla.broker.share_state_pruning import ShareStatePruning
 from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
-from ottla.cluster.controller import Controller, ControllerSettings, InconsistentClusterIdError, prepare_tree
+from ottla.cluster.controller import (
+    Controller,
+    ControllerSettings,
+    InconsistentClusterIdError,
+    NewerTreeError,
+    RegistrationRefusedError,
+    prepare_tree,
+)
 from ottla.cluster.decisions.features import TRANSACTION_VERSION
 from ottla.cluster.decisions.recovery import FoundPartition
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -75,6 +82,7 @@ from ottla.cluster.image import (
     ImageDelta,
     delta_between,
 )
+from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.errors import ErrorCode, StorageError
@@ -99,11 +107,10 @@ from ottla.types import (
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ottla.broker.config import BrokerConfig
     from ottla.clock import Clock
-    from ottla.cluster.tree import Tree
     from ottla.offload import Offload
     from ottla.storage.config import LogConfig
     from ottla.storage.files import Files
@@ -113,8 +120,19 @@ logger = logging.getLogger(__name__)
 #: The coordination tree of a single node, in the first data directory.
 TREE_FILE = "ottla.sqlite"
 
+#: How long a stop waits until other brokers lead what they can.
+HAND_OVER_SECONDS = 15.0
+
 #: What `start` raises when the fault is not ours: shown to the user as one line.
-START_ERRORS = (ConfigError, InconsistentClusterIdError, ListenError, StorageError, TreeUnavailableError)
+START_ERRORS = (
+    ConfigError,
+    InconsistentClusterIdError,
+    ListenError,
+    NewerTreeError,
+    RegistrationRefusedError,
+    StorageError,
+    TreeUnavailableError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +145,8 @@ class Surroundings:
         host_names: what this machine calls itself; HTTP requests may name it.
         make_server: makes the listener.
         descriptor_limit: files and sockets this process may have open; None for no limit.
+        page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
+            process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
     """
 
     clock: Clock
@@ -138,6 +158,7 @@ class Surroundings:
     host_names: tuple[str, ...] = ()
     make_server: Callable[..., Server] = Server
     descriptor_limit: int | None = None
+    page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
 
 
 class Broker:
@@ -156,6 +177,7 @@ class Broker:
         #: Resolves with one sentence when the broker can go on no longer; whoever runs it should stop it then.
         self.failure: asyncio.Future[str]
         self.logs: LogManager
+        self.sessions: Sessions
         self.follower: MetadataFollower
         self.controller: Controller
         self.replicas: ReplicaManager
@@ -203,13 +225,17 @@ class Broker:
         self.logs = self._make_logs()
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
-        tree: Tree = await around.open_tree(f"{self._first_directory()}/{TREE_FILE}")
-        self._parts_running.append(tree.close)
+        tree_file = f"{self._first_directory()}/{TREE_FILE}"
+        self.sessions = Sessions(lambda: around.open_tree(tree_file))
+        tree = await self.sessions.start()
+        self._parts_running.append(self.sessions.stop)
         assert self.logs.cluster_id is not None
         await prepare_tree(tree, self.logs.cluster_id)
         self.follower = MetadataFollower(tree)
         await self.follower.start()
         self._parts_running.append(self.follower.stop)
+        assert self.follower.lost is not None
+        self.follower.lost.add_done_callback(lambda lost: None if lost.cancelled() else self._fail(lost.result()))
 
         self.controller = Controller(
             tree,
@@ -273,7 +299,7 @@ class Broker:
         await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
         self._parts_running.append(self.server.stop)
 
-        is_new_tree = not self.image.topics
+        is_new_tree = not self.image.topics and not self.image.brokers
         await self.logs.load(lambda topic: self._topic_config(self.image, topic))
         if self.logs.recovered_logs:
             logger.info(
@@ -291,6 +317,12 @@ class Broker:
             clean=self.logs.was_clean,
             found=found,
             keep_everything=not config.ottla_foreign_confirm,
+            directories=self._directory_ids(),
+            page_cache=around.page_cache(list(self.logs.directories)),
+        )
+        self._parts_running.append(self.controller.stop)
+        self.sessions.keep(
+            on_end=self.controller.end_session, on_begin=self.controller.begin_session, on_failure=self._fail
         )
         for note in notes:
             logger.warning("%s", note)
@@ -309,6 +341,15 @@ class Broker:
         self.server.accept()
         self._started_at = asyncio.get_running_loop().time()
         self.is_ready = True
+
+    def _directory_ids(self) -> list[str]:
+        """Ids of the log directories, by which a broker that registers is told from another one under its id."""
+        known = [read_meta_properties(self._around.files, path) for path in self.logs.directories]
+        return [properties.directory_id for properties in known if properties is not None and properties.directory_id]
+
+    def _fail(self, why: str) -> None:
+        if not self.failure.done():
+            self.failure.set_result(why)
 
     def _first_directory(self) -> str:
         return next(iter(self.logs.directories))
@@ -624,10 +665,10 @@ class Broker:
 
     def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
         self.replicas.on_directory_offline(directory, topic_partitions)
-        if not self.logs.online_dirs and not self.failure.done():
+        if not self.logs.online_dirs:
             # Kafka halts: a broker without a disk can only lie. Whoever runs this one is told.
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.logs.offline_dirs.items())
-            self.failure.set_result(f"no log directory is left: {reasons}")
+            self._fail(f"no log directory is left: {reasons}")
 
     def _on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
         if topic_partition.topic == GROUP_METADATA_TOPIC:
@@ -653,6 +694,7 @@ class Broker:
         """Stop everything, in the reverse order; safe to call after a failed start. Data is complete on the disk after."""
         if self.is_ready:
             logger.info("stopping")
+            await self.controller.hand_over(HAND_OVER_SECONDS)
         self.is_ready = False
         self._monitor.stop()
         for stop in reversed(self._parts_running):

@@ -1,11 +1,16 @@
 """MetadataFollower: follows the tree and turns its changes into cluster images.
 
-Every broker has one. It keeps one children-watch on /changes, reads the change nodes that are new, reads again the nodes they
-name, builds the next ClusterImage and tells subscribers (image, delta), on the loop, in order. A broker that fell behind the
-purge of /changes reads everything again. Brokers and the controller are ephemeral nodes, which vanish without a change node:
-their parents are watched as well.
+Every broker has one. It watches the children of /changes, reads the change nodes that are new, reads again the nodes they
+name, builds the next ClusterImage and tells subscribers (image, delta), on the loop, in order. A broker that fell behind
+the purge of /changes reads everything again. Brokers and the controller are ephemeral nodes, which vanish without a change
+node: their parents are watched as well.
 
-Invariant: `image.epoch` is the number of the last change applied, and never goes back.
+Watches are hints that may get lost, so a third of the session timeout after the last look it looks anyway. In a new session
+it looks after a `sync`, and goes on from the number it has.
+
+Invariant: `image.epoch` is the number of the last change applied, and never goes back. If the numbers in the tree do, or
+/changes is another node than before, this is not the tree that was followed (a backup was put in its place): then nothing
+more is believed, and `lost` says why.
 """
 
 from __future__ import annotations
@@ -15,10 +20,19 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from ottla.cluster.image import ClusterImage, ConfigResource, ImageDelta, PartitionImage, TopicImage, delta_between
+from ottla.cluster.image import (
+    ClusterImage,
+    ConfigResource,
+    ImageDelta,
+    PartitionImage,
+    TopicImage,
+    brokers_differ,
+    delta_between,
+    differing,
+)
 from ottla.cluster.loading import load_brokers, load_configs, load_features, load_image, load_states, load_topics
-from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, merge_changes
-from ottla.cluster.tree import Tree, TreeUnavailableError
+from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, DeletedNode, merge_changes
+from ottla.cluster.tree import SessionState, Tree, TreeUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +44,25 @@ RETRY_SECONDS = 0.5
 
 
 class MetadataFollower:
-    """Keeps `image` up to date. `start()` loads everything; from then on changes are followed."""
+    """Keeps `image` up to date. `start()` loads everything; from then on changes are followed.
+
+    Attributes:
+        lost: resolves with one sentence when the tree is not the one that was followed before.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.image = ClusterImage()
+        self.lost: asyncio.Future[str] | None = None
         self._subscribers: list[Subscriber] = []
         self._news = asyncio.Event()
         self._brokers_news = False
+        self._must_sync = False
         self._waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
+        self._refreshing: list[asyncio.Future[ClusterImage]] = []
         self._stop_watching: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._changes_id: int | None = None
 
     async def start(self) -> None:
         """Load the whole image and follow changes from there. Subscribers get the first image as one delta.
@@ -49,13 +71,34 @@ class MetadataFollower:
             BadNodeError: a node contains something else than it should.
             TreeUnavailableError: the tree cannot be read.
         """
+        self.lost = asyncio.get_running_loop().create_future()
+        self._watch()
+        await self._tree.sync()
+        node = (await self._tree.get_many([CHANGES]))[0]
+        self._changes_id = None if node is None else node.stat.czxid
+        await self._publish(await load_image(self._tree))
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
+
+    def use(self, tree: Tree) -> None:
+        """Follow in another session from now on."""
+        for stop in self._stop_watching:
+            stop()
+        self._tree = tree
+        self._watch()
+        self._must_sync = self._brokers_news = True
+        self._news.set()
+
+    def _watch(self) -> None:
         self._stop_watching = [
             self._tree.watch_children(CHANGES, self._news.set),
             self._tree.watch_children(BROKER_IDS, self._on_brokers),
             self._tree.watch_children("/", self._on_brokers),
+            self._tree.watch_state(self._on_state),
         ]
-        await self._publish(await load_image(self._tree))
-        self._task = asyncio.get_running_loop().create_task(self._follow(), name="metadata-follower")
+
+    def _on_state(self, state: SessionState) -> None:
+        if state is SessionState.ENDED:
+            self._fail_waiting("the session with the coordination tree has ended")
 
     async def stop(self) -> None:
         """Follow no more. Those who wait in `applied` are told that the tree is unavailable."""
@@ -64,10 +107,26 @@ class MetadataFollower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for _, future in self._waiting:
+        self._fail_waiting("the broker stops")
+
+    def _fail_waiting(self, why: str) -> None:
+        waiting = [*(future for _, future in self._waiting), *self._refreshing]
+        self._waiting, self._refreshing = [], []
+        for future in waiting:
             if not future.done():
-                future.set_exception(TreeUnavailableError("the broker stops"))
-        self._waiting.clear()
+                future.set_exception(TreeUnavailableError(why))
+
+    async def refresh(self) -> ClusterImage:
+        """Return an image of everything, brokers included, that was in the tree when this was called.
+
+        Raises:
+            TreeUnavailableError: the session ends before.
+        """
+        future: asyncio.Future[ClusterImage] = asyncio.get_running_loop().create_future()
+        self._refreshing.append(future)
+        self._must_sync = self._brokers_news = True
+        self._news.set()
+        return await future
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback(image, delta)` after every change. Returns a function that ends it.
@@ -91,35 +150,85 @@ class MetadataFollower:
 
     async def _follow(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._hint()
+            refreshing, self._refreshing = self._refreshing, []
             try:
                 await self._catch_up()
             except TreeUnavailableError as error:
-                logger.warning("cannot follow the coordination tree, trying again: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-                self._news.set()
+                self._refreshing += refreshing
+                if self._tree.state is not SessionState.ENDED:
+                    logger.warning("cannot follow the coordination tree, trying again: %s", error)
+                await self._try_later()
             except Exception:
                 # A node that cannot be read must not stop the following for good: the next change may mend it.
                 logger.exception("cannot apply a change of the coordination tree")
-                await asyncio.sleep(RETRY_SECONDS)
+                self._refreshing += refreshing
+                await self._try_later(look=False)
+            else:
+                for future in refreshing:
+                    if not future.done():
+                        future.set_result(self.image)
+
+    async def _hint(self) -> None:
+        """Wait until there may be something new."""
+        try:
+            async with asyncio.timeout(self._tree.session_timeout_ms / 3000):
+                await self._news.wait()
+        except TimeoutError:
+            self._brokers_news = True  # nothing was told; the watches may have been lost
+        self._news.clear()
+
+    async def _try_later(self, *, look: bool = True) -> None:
+        self._must_sync = self._brokers_news = True
+        await asyncio.sleep(RETRY_SECONDS)
+        if self._tree.state is SessionState.ENDED:
+            self._fail_waiting("the session with the coordination tree has ended")
+        elif look:
+            self._news.set()
 
     async def _catch_up(self) -> None:
+        tree = self._tree
+        if self._must_sync:
+            await tree.sync()
+            self._must_sync = False
         brokers_news, self._brokers_news = self._brokers_news, False
-        numbers = sorted(ChangeNode.number(name) for name in await self._tree.children(CHANGES))
+        try:
+            await self._catch_up_in(tree, brokers_news)
+        except BaseException:
+            self._brokers_news = self._brokers_news or brokers_news
+            raise
+
+    async def _catch_up_in(self, tree: Tree, brokers_news: bool) -> None:
+        node = (await tree.get_many([CHANGES]))[0] if brokers_news else None
+        numbers = sorted(ChangeNode.number(name) for name in await tree.children(CHANGES))
+        if node is not None and not self._is_same_tree(node.stat.czxid, numbers):
+            return
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            await self._publish(await load_image(self._tree))
+            await self._publish(await load_image(tree))
             return
-        paths = [f"{CHANGES}/change_{number:010d}" for number in new]
-        found = await self._tree.get_many(paths)
+        paths = [ChangeNode.path(number) for number in new]
+        found = await tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            await self._publish(await load_image(self._tree))
+            await self._publish(await load_image(tree))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
         await self._publish(*await self._read_again(change, epoch))
+
+    def _is_same_tree(self, changes_id: int, numbers: list[int]) -> bool:
+        """Return whether this is the tree that was followed before, and say so in `lost` if it is not."""
+        assert self.lost is not None
+        if self._changes_id is None:
+            self._changes_id = changes_id
+        if changes_id == self._changes_id and (not numbers or numbers[-1] >= self.image.epoch):
+            return True
+        if not self.lost.done():
+            self.lost.set_result(
+                "the coordination tree is not the one that this broker followed: its log of changes has gone back"
+            )
+        return False
 
     async def _read_again(self, change: Change, epoch: int) -> tuple[ClusterImage, ImageDelta]:
         """Read the nodes a change names; return the image with them, and what really differs."""
@@ -128,13 +237,15 @@ class MetadataFollower:
         names = dict(before.topic_names) if change.topics else before.topic_names
         created: list[str] = []
         deleted: list[TopicImage] = []
-        changed: list[str] = []
+        changed: dict[str, tuple[int, ...]] = {}
+        gone: set[bytes] = set()
         for name, new in (await load_topics(self._tree, change.topics)).items():
             old = before.topics.get(name)
             assert isinstance(topics, dict)
             assert isinstance(names, dict)
             if old is not None and (new is None or new.topic_id != old.topic_id):
                 deleted.append(old)
+                gone.add(old.topic_id)
                 names.pop(old.topic_id, None)
                 topics.pop(name)
             if new is not None:
@@ -142,31 +253,47 @@ class MetadataFollower:
                 names[new.topic_id] = name
                 if old is None or old.topic_id != new.topic_id:
                     created.append(name)
-                elif old.partitions != new.partitions:
-                    changed.append(name)
+                elif old != new:
+                    changed[name] = differing(old, new)
         if change.partitions:
             assert isinstance(topics, dict)
-            changed.extend(await self._read_states(change, topics))
+            for name, indexes in (await self._read_states(change, topics)).items():
+                changed[name] = tuple(sorted({*changed.get(name, ()), *indexes}))
         configs, changed_configs = await self._read_configs(change)
-        image = replace(before, topics=topics, topic_names=names, configs=configs, epoch=max(epoch, before.epoch))
+        deleted_ids = before.deleted
+        if gone:
+            paths = [DeletedNode.path(topic_id) for topic_id in gone]
+            notes = await self._tree.get_many(paths)
+            deleted_ids |= {topic_id for topic_id, node in zip(gone, notes, strict=True) if node is not None}
+        image = replace(
+            before,
+            topics=topics,
+            topic_names=names,
+            configs=configs,
+            epoch=max(epoch, before.epoch),
+            deleted=deleted_ids,
+        )
         if change.brokers:
-            brokers, controller_id = await load_brokers(self._tree)
-            image = replace(image, brokers=brokers, controller_id=controller_id)
+            found = await load_brokers(self._tree)
+            image = replace(image, brokers=found.brokers, controller_id=found.controller_id, unfit=found.unfit)
         if change.features:
             levels, features_epoch = await load_features(self._tree)
             image = replace(image, features=levels, features_epoch=features_epoch)
         delta = ImageDelta(
             created=tuple(created),
             deleted=tuple(deleted),
-            changed=tuple(dict.fromkeys(changed)),
+            changed=tuple(changed),
+            changed_partitions=changed,
             changed_configs=changed_configs,
-            brokers_changed=image.brokers != before.brokers or image.controller_id != before.controller_id,
+            brokers_changed=brokers_differ(before, image),
             features_changed=image.features != before.features,
         )
         return image, delta
 
-    async def _read_states(self, change: Change, topics: dict[str, TopicImage]) -> list[str]:
-        """Read the states a change names, and put the topics with other ones into `topics`; return their names.
+    async def _read_states(self, change: Change, topics: dict[str, TopicImage]) -> dict[str, list[int]]:
+        """Read the states a change names, and put the topics with other ones into `topics`.
+
+        Returns the partitions that changed, by topic.
 
         A topic is built anew once, however many of its partitions changed.
         """
@@ -175,13 +302,15 @@ class MetadataFollower:
             for name, index in change.partitions
             if name in topics and 0 <= index < len(topics[name].partitions)
         ]
-        changed: dict[str, list[PartitionImage]] = {}
+        rebuilt: dict[str, list[PartitionImage]] = {}
+        changed: dict[str, list[int]] = {}
         for (name, index), new in (await load_states(self._tree, named)).items():
             if new != topics[name].partitions[index]:
-                changed.setdefault(name, list(topics[name].partitions))[index] = new
-        for name, partitions in changed.items():
+                rebuilt.setdefault(name, list(topics[name].partitions))[index] = new
+                changed.setdefault(name, []).append(index)
+        for name, partitions in rebuilt.items():
             topics[name] = topics[name]._replace(partitions=tuple(partitions))
-        return list(changed)
+        return changed
 
     async def _read_configs(
         self, change: Change

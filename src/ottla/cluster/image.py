@@ -47,12 +47,24 @@ class Endpoint(NamedTuple):
 
 
 class BrokerImage(NamedTuple):
-    """One live broker. `broker_epoch` is the creation transaction id (czxid) of its registration node."""
+    """One live broker.
+
+    Attributes:
+        broker_epoch: the version of its epoch node: raised by each registration, and when it begins to stop.
+        continues: the oldest epoch that this one continues unbroken: what was in sync under it still is.
+        is_stopping: it is about to stop and is to lead nothing.
+    """
 
     node_id: int
     broker_epoch: int
     endpoints: tuple[Endpoint, ...]
     rack: str | None = None
+    continues: int = 0
+    is_stopping: bool = False
+
+    def continues_from(self, admitted_epoch: int) -> bool:
+        """Return whether a replica that was in sync under this epoch of the broker still is."""
+        return self.continues <= admitted_epoch
 
     def endpoint(self, listener: str) -> Endpoint | None:
         """Return the endpoint of the listener with this name, if the broker has one."""
@@ -63,7 +75,15 @@ class BrokerImage(NamedTuple):
 
 
 class PartitionImage(NamedTuple):
-    """One partition. `leader` is NO_LEADER when nobody leads; `partition_epoch` is the version of its state node."""
+    """One partition. `leader` is NO_LEADER when no broker leads; `partition_epoch` is the version of its state node.
+
+    Attributes:
+        isr_epochs, elr_epochs: under which broker epoch each member of `isr` and of `elr` was admitted; `isr_epochs` may be
+            empty: then all count as admitted under epoch 0.
+        elr: replicas that are not in sync but have everything that was acknowledged (KIP-966).
+        leader_recovery_state: 1 after an unclean election, until other replicas are in sync again (KIP-704).
+        recovered_in: the leader epoch of the last election by log ends; -1 if there was none.
+    """
 
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
@@ -72,14 +92,28 @@ class PartitionImage(NamedTuple):
     partition_epoch: int
     adding_replicas: tuple[int, ...] = ()
     removing_replicas: tuple[int, ...] = ()
+    isr_epochs: tuple[int, ...] = ()
+    elr: tuple[int, ...] = ()
+    elr_epochs: tuple[int, ...] = ()
+    leader_recovery_state: int = 0
+    recovered_in: int = -1
+
+    def admitted(self) -> dict[int, int]:
+        """Return the members of `isr` and `elr` with the broker epochs they were admitted under."""
+        isr_epochs = self.isr_epochs or (0,) * len(self.isr)
+        return dict(zip((*self.isr, *self.elr), (*isr_epochs, *self.elr_epochs), strict=True))
 
 
 class TopicImage(NamedTuple):
-    """One topic. `topic_id` is 16 bytes."""
+    """One topic. `topic_id` is 16 bytes.
+
+    `creating` is (node id, broker epoch) of the broker that makes the topic, until all its partitions have states.
+    """
 
     name: str
     topic_id: bytes
     partitions: tuple[PartitionImage, ...]
+    creating: tuple[int, int] | None = None
 
     @property
     def is_internal(self) -> bool:
@@ -101,6 +135,8 @@ class ClusterImage:
         controller_id: node id of the active controller, -1 when there is none.
         epoch: number of the last change applied; grows with every image.
         features: the level of every feature (KIP-584); features_epoch grows when one is changed.
+        unfit: by node id, the (topic id, partition) pairs that a broker holds and cannot lead.
+        deleted: ids of topics that are deleted for good; kept for some days.
     """
 
     cluster_id: str = ""
@@ -112,6 +148,8 @@ class ClusterImage:
     epoch: int = -1
     features: Mapping[str, int] = field(default_factory=lambda: finalized({}))
     features_epoch: int = 0
+    unfit: Mapping[int, frozenset[tuple[bytes, int]]] = field(default_factory=dict)
+    deleted: frozenset[bytes] = frozenset()
 
     def topic_by_id(self, topic_id: bytes) -> TopicImage | None:
         """Return the topic with this id, if it exists."""
@@ -152,14 +190,16 @@ class ImageDelta:
         created: names of topics that are new.
         deleted: the topics that are gone, as they were.
         changed: names of topics with other partitions, leaders, ISRs or replicas than before.
+        changed_partitions: by the names in `changed`, the indexes of the partitions that are new or not what they were.
         changed_configs: resources whose overrides are not what they were.
-        brokers_changed: a broker came, went or moved.
+        brokers_changed: a broker came, went, moved, begins to stop or cannot lead what it could; or the controller changed.
         features_changed: a feature has another level.
     """
 
     created: tuple[str, ...] = ()
     deleted: tuple[TopicImage, ...] = ()
     changed: tuple[str, ...] = ()
+    changed_partitions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     changed_configs: tuple[ConfigResource, ...] = ()
     brokers_changed: bool = False
     features_changed: bool = False
@@ -179,7 +219,7 @@ class ImageDelta:
 def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
     """Compare two whole images (used after a reload; following a change knows its delta already)."""
     created: list[str] = []
-    changed: list[str] = []
+    changed: dict[str, tuple[int, ...]] = {}
     deleted = [
         topic
         for name, topic in before.topics.items()
@@ -189,15 +229,26 @@ def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
         old = before.topics.get(name)
         if old is None or old.topic_id != topic.topic_id:
             created.append(name)
-        elif old.partitions != topic.partitions:
-            changed.append(name)
+        elif old != topic:
+            changed[name] = differing(old, topic)
     resources = [r for r, config in after.configs.items() if before.configs.get(r) != config]
     resources += [r for r in before.configs if r not in after.configs]
     return ImageDelta(
         created=tuple(created),
         deleted=tuple(deleted),
         changed=tuple(changed),
+        changed_partitions=changed,
         changed_configs=tuple(resources),
-        brokers_changed=before.brokers != after.brokers or before.controller_id != after.controller_id,
+        brokers_changed=brokers_differ(before, after),
         features_changed=before.features != after.features,
     )
+
+
+def differing(before: TopicImage, after: TopicImage) -> tuple[int, ...]:
+    """Return the indexes of the partitions that are new in `after` or not what they were."""
+    old = before.partitions
+    return tuple(i for i, partition in enumerate(after.partitions) if i >= len(old) or old[i] != partition)
+
+
+def brokers_differ(before: ClusterImage, after: ClusterImage) -> bool:
+    return (before.brokers, before.controller_id, before.unfit) != (after.brokers, after.controller_id, after.unfit)

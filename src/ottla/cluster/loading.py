@@ -7,29 +7,38 @@ the reader goes on from, so it is applied again later.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ottla.cluster.decisions.features import finalized
 from ottla.cluster.image import NO_LEADER, BrokerImage, ClusterImage, ConfigResource, PartitionImage, TopicImage
 from ottla.cluster.nodes import (
+    BROKER_ENDS,
     BROKER_IDS,
     BROKER_TOPICS,
     CHANGES,
     CLUSTER_ID,
     CONFIG,
     CONTROLLER,
+    DELETED,
     FEATURES,
+    BrokerEnds,
+    BrokerEpochNode,
     BrokerNode,
     ChangeNode,
     ClusterIdNode,
     ConfigNode,
     ControllerNode,
     DeletedNode,
+    EndsNode,
     FeaturesNode,
     StateNode,
     TopicAssignment,
     TopicNode,
+    UnfitNode,
+    with_state,
 )
 from ottla.cluster.tree import Node, NoNodeError, Tree
+from ottla.types import ZERO_UUID
 
 
 async def load_image(tree: Tree) -> ClusterImage:
@@ -49,7 +58,7 @@ async def load_image(tree: Tree) -> ClusterImage:
         for name, topic in (await load_topics(tree, await tree.children(BROKER_TOPICS))).items()
         if topic is not None
     }
-    brokers, controller_id = await load_brokers(tree)
+    brokers = await load_brokers(tree)
     features, features_epoch = await load_features(tree)
     resources = [
         ConfigResource(kind, ConfigNode.name(name))
@@ -59,33 +68,60 @@ async def load_image(tree: Tree) -> ClusterImage:
     configs = await load_configs(tree, resources)
     return ClusterImage(
         cluster_id=cluster_id,
-        brokers=brokers,
+        brokers=brokers.brokers,
+        unfit=brokers.unfit,
         topics=topics,
         topic_names={topic.topic_id: name for name, topic in topics.items()},
         configs={resource: config for resource, config in configs.items() if config},
-        controller_id=controller_id,
+        controller_id=brokers.controller_id,
         epoch=max(numbers, default=-1),
         features=features,
         features_epoch=features_epoch,
+        deleted=frozenset(DeletedNode.topic_id(name) for name in await tree.children(DELETED)),
     )
 
 
-async def load_brokers(tree: Tree) -> tuple[dict[int, BrokerImage], int]:
-    """Return the registered brokers by node id, and the node id of the controller (-1: there is none)."""
+class Brokers(NamedTuple):
+    """What the tree says of brokers; see ClusterImage."""
+
+    brokers: dict[int, BrokerImage]
+    unfit: dict[int, frozenset[tuple[bytes, int]]]
+    controller_id: int
+
+
+async def load_brokers(tree: Tree) -> Brokers:
+    """Read who is registered, with its epoch and what it cannot lead, and who is the controller."""
     node_ids = sorted(int(name) for name in await tree.children(BROKER_IDS))
-    *nodes, controller = await tree.get_many([*map(BrokerNode.path, node_ids), CONTROLLER])
-    brokers = {
-        node_id: BrokerNode.decode(node_id, node.data, node.stat.czxid)
+    kinds = (BrokerNode, BrokerEpochNode, UnfitNode)
+    paths = [kind.path(node_id) for node_id in node_ids for kind in kinds]
+    *nodes, controller = await tree.get_many([*paths, CONTROLLER])
+    brokers: dict[int, BrokerImage] = {}
+    unfit: dict[int, frozenset[tuple[bytes, int]]] = {}
+    for node_id, broker, epoch, cannot in zip(node_ids, nodes[::3], nodes[1::3], nodes[2::3], strict=True):
+        if broker is None:
+            continue
+        said = None if epoch is None else BrokerEpochNode.decode(node_id, epoch.data)
+        brokers[node_id] = BrokerNode.decode(node_id, broker.data, 0 if epoch is None else epoch.stat.version, said)
+        if cannot is not None and (partitions := UnfitNode.decode(node_id, cannot.data)):
+            unfit[node_id] = partitions
+    return Brokers(brokers, unfit, -1 if controller is None else ControllerNode.decode(controller.data))
+
+
+async def load_ends(tree: Tree) -> dict[int, BrokerEnds]:
+    """Return what brokers have said of where their logs end, by node id."""
+    node_ids = sorted(int(name) for name in await tree.children(BROKER_ENDS))
+    nodes = await tree.get_many([EndsNode.path(node_id) for node_id in node_ids])
+    return {
+        node_id: EndsNode.decode(node_id, node.data)
         for node_id, node in zip(node_ids, nodes, strict=True)
         if node is not None
     }
-    return brokers, -1 if controller is None else ControllerNode.decode(controller.data)
 
 
 async def load_features(tree: Tree) -> tuple[dict[str, int], int]:
     """Return the level of every feature, and their epoch."""
     node = (await tree.get_many([FEATURES]))[0]
-    return (finalized({}), 0) if node is None else (finalized(FeaturesNode.decode(node.data)), node.stat.version)
+    return (finalized({}), 0) if node is None else (finalized(FeaturesNode.decode(node.data).levels), node.stat.version)
 
 
 async def load_configs(tree: Tree, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Mapping[str, str]]:
@@ -119,11 +155,15 @@ async def load_states(
     tree: Tree, partitions: Iterable[tuple[TopicImage, int]]
 ) -> dict[tuple[str, int], PartitionImage]:
     """Return these partitions (a topic and an index each) with the states they have now."""
-    known = {(topic.name, index): topic.partitions[index] for topic, index in partitions}
+    known: dict[tuple[str, int], PartitionImage] = {}
+    topic_ids: dict[str, bytes] = {}
+    for topic, index in partitions:
+        known[topic.name, index] = topic.partitions[index]
+        topic_ids[topic.name] = topic.topic_id
     paths = [StateNode.path(*key) for key in known]
     nodes = await tree.get_many(paths)
     return {
-        key: _with_state(partition, path, node)
+        key: _with_state(partition, path, node, topic_ids[key[0]])
         for (key, partition), path, node in zip(known.items(), paths, nodes, strict=True)
     }
 
@@ -136,14 +176,17 @@ def _topic(name: str, assignment: TopicAssignment, nodes: Mapping[str, Node | No
             replicas, (), NO_LEADER, 0, 0, assignment.adding.get(index, ()), assignment.removing.get(index, ())
         )
         path = StateNode.path(name, index)
-        partitions.append(_with_state(blank, path, nodes[path]))
-    return TopicImage(name, assignment.topic_id, tuple(partitions))
+        partitions.append(_with_state(blank, path, nodes[path], assignment.topic_id))
+    maker = assignment.creating
+    creating = None if maker is None else (maker.node_id, maker.broker_epoch)
+    return TopicImage(name, assignment.topic_id, tuple(partitions), creating)
 
 
-def _with_state(partition: PartitionImage, path: str, node: Node | None) -> PartitionImage:
-    if node is None:
-        return partition._replace(isr=(), leader=NO_LEADER)
-    state = StateNode.decode(path, node.data)
-    return partition._replace(
-        isr=state.isr, leader=state.leader, leader_epoch=state.leader_epoch, partition_epoch=node.stat.version
-    )
+def _with_state(partition: PartitionImage, path: str, node: Node | None, topic_id: bytes) -> PartitionImage:
+    state = None if node is None else StateNode.decode(path, node.data)
+    if node is None or state is None or state.topic_id not in (topic_id, ZERO_UUID):
+        # None, or that of an earlier topic of this name.
+        return PartitionImage(
+            partition.replicas, (), NO_LEADER, 0, 0, partition.adding_replicas, partition.removing_replicas
+        )
+    return with_state(partition, state, node.stat.version)

@@ -65,7 +65,7 @@ async def test_a_file_of_a_newer_release_is_refused_in_one_sentence(tmp_path: Pa
     await tree.open()
     tree._live().execute("PRAGMA user_version=99")
     await tree.close()
-    with pytest.raises(TreeUnavailableError, match="has format 99, and this release knows 1"):
+    with pytest.raises(TreeUnavailableError, match="has format 99, and this release knows 2"):
         await LocalTree(path, InlineOffload()).open()
 
 

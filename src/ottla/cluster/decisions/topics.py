@@ -114,7 +114,8 @@ def new_topic_id(random: Random) -> bytes:
 def new_partition(replicas: Sequence[int], brokers: Mapping[int, BrokerImage]) -> PartitionImage:
     """Return a partition as it begins: the live replicas in sync, the first of them leads."""
     isr = tuple(node_id for node_id in replicas if node_id in brokers)
-    return PartitionImage(tuple(replicas), isr, isr[0], 0, 0)
+    epochs = tuple(brokers[node_id].broker_epoch for node_id in isr)
+    return PartitionImage(tuple(replicas), isr, isr[0], 0, 0, isr_epochs=epochs)
 
 
 def _check_name(name: str, image: ClusterImage, taken: Mapping[str, str]) -> Refusal | None:

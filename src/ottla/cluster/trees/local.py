@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
+#: 2: the tree in it may have format 1, which the first releases do not know; they refuse the file because of this number.
+FORMAT_VERSION = 2
 #: A session lasts as long as the file is open; this is what others reckon with (Kafka's default for ZooKeeper).
 SESSION_TIMEOUT_MS = 18_000
 #: "ottl" in the file's header, so that `file` and others can tell.
@@ -66,6 +67,12 @@ CREATE INDEX node_by_parent ON node (parent);
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('zxid', 0), ('session', 0);
 INSERT INTO node VALUES ('/', '', x'', 0, 0, 0, 0, 0);
+"""
+
+#: Names that ZooKeeper does not take, and now no tree: groups called "." and ".." that have settings.
+_FROM_1 = """
+UPDATE node SET path = parent || '/%2E' WHERE path = parent || '/.';
+UPDATE node SET path = parent || '/%2E%2E' WHERE path = parent || '/..';
 """
 
 
@@ -195,6 +202,8 @@ def _open(path: str) -> tuple[sqlite3.Connection, int]:
                 f"BEGIN IMMEDIATE; PRAGMA application_id={APPLICATION_ID}; {_SCHEMA}"
                 f" PRAGMA user_version={FORMAT_VERSION}; COMMIT"
             )
+        elif version == 1:
+            connection.executescript(f"BEGIN IMMEDIATE; {_FROM_1} PRAGMA user_version={FORMAT_VERSION}; COMMIT")
         elif version != FORMAT_VERSION:
             raise TreeUnavailableError(
                 f"{path} has format {version}, and this release knows {FORMAT_VERSION}: it was written by a newer one"

@@ -1,0 +1,149 @@
+"""Duties: what the controller does about the cluster as it is.
+
+Each run looks at the image, not at what has just happened, and does what is to be done: gives partitions leaders, finishes
+what makers and earlier controllers left unfinished. What one run misses, because another broker was quicker or the tree
+could not be reached, the next one does. What is to be done is decided in `decisions.election`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ottla.cluster.decisions.election import (
+    ElectionRules,
+    elections,
+    preferred_elections,
+    waits_for_ends,
+)
+from ottla.cluster.image import NO_LEADER, ClusterImage, ImageDelta, PartitionImage, TopicImage
+from ottla.cluster.loading import load_ends
+from ottla.cluster.state_writer import NewState, StateWriter, Written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ottla.cluster.change_log import ChangeLog
+    from ottla.cluster.follow import MetadataFollower
+    from ottla.cluster.nodes import BrokerEnds
+    from ottla.cluster.office import Office
+    from ottla.cluster.topic_writer import TopicWriter
+    from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+
+class Duties:
+    """Does what the holder of the office has to do.
+
+    Args:
+        min_isr, is_unclean_allowed: settings of topics, by name.
+    """
+
+    def __init__(
+        self,
+        log: ChangeLog,
+        follower: MetadataFollower,
+        office: Office,
+        topics: TopicWriter,
+        *,
+        min_isr: Callable[[str], int],
+        is_unclean_allowed: Callable[[str], bool],
+    ) -> None:
+        self._log = log
+        self._follower = follower
+        self._office = office
+        self._topics = topics
+        self._states = StateWriter(log)
+        self._min_isr = min_isr
+        self._is_unclean_allowed = is_unclean_allowed
+        self._deletions_looked_at = 0
+
+    async def run(self, partitions: Iterable[tuple[TopicImage, int]] | None = None) -> None:
+        """Do what is to be done about these partitions; all unless given.
+
+        Raises:
+            NotControllerError: this broker is not the controller.
+            BadVersionError: with the path of /controller_epoch: another one has been elected.
+            TreeUnavailableError: the tree cannot be reached.
+        """
+        fence, epoch = self._office.fence(), self._office.epoch
+        if self._deletions_looked_at != epoch:
+            await self._topics.finish_deletions(fence=fence)
+            self._deletions_looked_at = epoch
+        await self._topics.finish_creations(self._follower.image, fence=fence, controller_epoch=epoch)
+        image = self._follower.image
+        found = list(all_partitions(image)) if partitions is None else list(partitions)
+        ends: Mapping[int, BrokerEnds] = {}
+        if any(waits_for_ends(image, topic, index, n) for topic, index in found for n in topic.partitions[index].isr):
+            # An election that may lose records is decided on what is true, not on what a server knew some time ago.
+            await self._log.tree.sync()
+            image = await self._follower.refresh()
+            ends = await load_ends(self._log.tree)
+            names = {(topic.name, index) for topic, index in found}
+            found = [(topic, index) for topic, index in all_partitions(image) if (topic.name, index) in names]
+        rules = ElectionRules(min_isr=self._min_isr, is_unclean_allowed=self._is_unclean_allowed, ends=ends)
+        await self.write(image, dict(elections(image, found, rules)))
+        await self._log.maybe_purge()
+
+    async def elect_preferred(self) -> None:
+        """Move leadership back to preferred replicas."""
+        image = self._follower.image
+        await self.write(image, dict(preferred_elections(image)))
+
+    async def write(
+        self, image: ClusterImage, elected: Mapping[TopicPartition, PartitionImage]
+    ) -> dict[TopicPartition, Written]:
+        """Write partitions with their new leaders."""
+        states: dict[TopicPartition, NewState] = {}
+        for tp, partition in elected.items():
+            topic = image.topics[tp.topic]
+            relies_on = {}
+            if partition.leader != NO_LEADER:
+                names = {partition.leader}
+                if partition.recovered_in == partition.leader_epoch:
+                    names |= topic.partitions[tp.partition].admitted().keys()  # all whose log ends were compared
+                relies_on = {node_id: image.brokers[node_id].broker_epoch for node_id in names}
+            states[tp] = NewState(topic_id=topic.topic_id, partition=partition, relies_on=relies_on)
+        if not states:
+            return {}
+        outcome = await self._states.write(states, fence=self._office.fence(), controller_epoch=self._office.epoch)
+        for tp, result in outcome.items():
+            if result is Written.DONE:
+                _log_election(tp, image, elected[tp])
+        return outcome
+
+
+def all_partitions(image: ClusterImage) -> Iterator[tuple[TopicImage, int]]:
+    for topic in image.topics.values():
+        for index in range(len(topic.partitions)):
+            yield topic, index
+
+
+def touched_partitions(image: ClusterImage, delta: ImageDelta) -> Iterator[tuple[TopicImage, int]]:
+    """Yield the partitions about which there may be something to do after a change."""
+    if delta.brokers_changed:
+        yield from all_partitions(image)
+        return
+    for name in delta.created:
+        if name in image.topics:
+            yield from ((image.topics[name], index) for index in range(len(image.topics[name].partitions)))
+    for name, indexes in delta.changed_partitions.items():
+        if name in image.topics:
+            yield from ((image.topics[name], i) for i in indexes if i < len(image.topics[name].partitions))
+
+
+def _log_election(tp: TopicPartition, image: ClusterImage, elected: PartitionImage) -> None:
+    before = image.partition(tp)
+    assert before is not None
+    if elected.leader == NO_LEADER:
+        logger.warning("%s has no leader: none of %s can lead", tp, before.isr)
+    elif elected.leader_recovery_state and elected.recovered_in != elected.leader_epoch:
+        logger.error("%s is led by broker %d after an unclean election: records may be lost", tp, elected.leader)
+    elif elected.recovered_in == elected.leader_epoch:
+        logger.warning("%s is led by broker %d, whose log was the longest of all", tp, elected.leader)
+    else:
+        logger.info(
+            "%s is led by broker %d in epoch %d, by %d before", tp, elected.leader, elected.leader_epoch, before.leader
+        )
