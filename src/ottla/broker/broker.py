@@ -261,6 +261,7 @@ class Broker:
             random=around.random,
             clock=around.clock,
             check_broker_config=config.with_dynamic,
+            settled=lambda topics: self.replicas.settled(topics),
         )
         self.replicas = ReplicaManager(
             config.node_id,
@@ -333,7 +334,9 @@ class Broker:
         self._parts_running += [self.producer_ids.stop, self.transactions.stop, self.markers.stop]
         self.share_states.start()
         self._parts_running += [pruning.stop, self.share_states.stop, self.shares.stop, self.group_states.stop]
-        await self._on_image(self.image, delta_between(ClusterImage(), self.image))
+        self._on_image(self.image, delta_between(ClusterImage(), self.image))
+        self._parts_running.append(self.replicas.stop)
+        await self.replicas.settled()
         self.follower.subscribe(self._on_image)
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
         self._parts_running.append(self._stop_background)
@@ -639,14 +642,14 @@ class Broker:
             self.config = self._static_config.with_dynamic(own, default)
         return self.config
 
-    async def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
+    def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
         if any(resource.kind == BROKERS for resource in delta.changed_configs):
             config = self._with_dynamic(image)
             self.server.change_limits(self._network_limits(config))
             self.logs.change_settings(_log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
-        await self.replicas.apply(image, delta)
+        self.replicas.apply(image, delta)
         if delta.created or delta.deleted or delta.changed:
             self.server.change_limits(self._network_limits(self.config))
         if self.is_ready:

@@ -62,7 +62,7 @@ from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotController
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from random import Random
 
     from ottla.clock import Clock
@@ -86,6 +86,8 @@ __all__ = [
 RETRY_SECONDS = 0.5
 #: How often topics are planned again because brokers came or went while they were made.
 PLANS_MAX = 3
+#: How long an answer about a new topic waits for its logs at most.
+SETTLED_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ class Controller:
         follower: started; its image is what decisions are made on.
         random: dice for placement and topic ids.
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
+        settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
+            or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Controller:
         random: Random,
         clock: Clock,
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
+        settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
         partitions_per_multi: int = PARTITIONS_PER_MULTI,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
@@ -127,6 +132,7 @@ class Controller:
         self._settings = settings
         self._random = random
         self._check_broker_config = check_broker_config
+        self._settled = settled
         self._turn = asyncio.Lock()
         self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack)
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
@@ -411,7 +417,19 @@ class Controller:
                 if not left or attempt + 1 == PLANS_MAX:
                     break
                 await self._follower.refresh()
+        if not validate_only:
+            await self._wait_for_logs([name for name, result in results.items() if not result.error])
         return [results[topic.name] for topic in topics]
+
+    async def _wait_for_logs(self, topics: Sequence[str]) -> None:
+        """Wait until a client that asks next can produce here. No other request waits meanwhile."""
+        if self._settled is None or not topics:
+            return
+        try:
+            async with asyncio.timeout(SETTLED_SECONDS):
+                await self._settled(topics)
+        except TimeoutError:
+            logger.warning("the logs of %s are not all made after %d s", ", ".join(topics), SETTLED_SECONDS)
 
     async def ensure_topic(self, name: str) -> TopicResult:
         """Make a topic with the broker's defaults if it does not exist: for Metadata, and for internal topics.
@@ -464,6 +482,8 @@ class Controller:
                 )
             if refusal is not None:
                 return TopicResult(name=name, error=refusal.error, message=refusal.message)
+        if not validate_only:
+            await self._wait_for_logs([name])
         return TopicResult(name=name, num_partitions=count)
 
     async def incremental_alter_configs(

@@ -329,7 +329,6 @@ class MetadataFollower:
         if not delta.is_empty:
             for subscriber in list(self._subscribers):
                 await _tell(subscriber, image, delta)
-        # Only now, so that nobody finds a topic whose logs are still being made.
         self.image = image
         still_waiting: list[tuple[int, asyncio.Future[ClusterImage]]] = []
         for epoch, future in self._waiting:

@@ -317,8 +317,10 @@ class LogManager:
 
     # -- logs come and go
 
-    def create(self, topic_partition: TopicPartition, topic_id: bytes, config: LogConfig) -> PartitionLog:
-        """Make a partition's log in the directory that has the fewest; may be called off the loop.
+    def create(
+        self, topic_partition: TopicPartition, topic_id: bytes, config: LogConfig, directory: str | None = None
+    ) -> PartitionLog:
+        """Make a partition's log, in `directory` or the one that has the fewest; may be called off the loop.
 
         Raises:
             StorageError: no directory is usable.
@@ -332,7 +334,9 @@ class LogManager:
         if topic_partition in self.unusable:
             raise StorageError(self.unusable[topic_partition])
         self._rename_deleted(topic_partition)
-        path = self._roomiest()
+        path = self.roomiest(1)[0] if directory is None else directory
+        if path in self.offline_dirs:
+            raise StorageError(f"log directory {path} is offline: {self.offline_dirs[path]}")
         if config.flush_ms < LONG_MAX:
             self._any_flush_ms = True
         try:
@@ -361,16 +365,27 @@ class LogManager:
         """Return the threads that wait for this directory's disk, and for no other."""
         return self._offload.share(directory)
 
-    def _roomiest(self) -> str:
+    def roomiest(self, count: int) -> list[str]:
+        """Return the directories for `count` new logs: those that have the fewest.
+
+        Raises:
+            StorageError: no directory is usable.
+        """
         paths = self.online_dirs
         if not paths:
             raise StorageError("all log directories are offline")
         if len(paths) == 1:
-            return paths[0]
+            return paths * count
         counts = dict.fromkeys(paths, 0)
         for log in list(self.logs.values()):
-            counts[log.directory.rpartition("/")[0]] = counts.get(log.directory.rpartition("/")[0], 0) + 1
-        return min(paths, key=counts.__getitem__)
+            path = log.directory.rpartition("/")[0]
+            counts[path] = counts.get(path, 0) + 1
+        chosen = []
+        for _ in range(count):
+            path = min(paths, key=counts.__getitem__)
+            counts[path] += 1
+            chosen.append(path)
+        return chosen
 
     def delete(self, topic_partition: TopicPartition) -> None:
         """Take a log away: renamed now, unlinked after file.delete.delay.ms. Waits for the log's lock: off the loop.
@@ -440,7 +455,9 @@ class LogManager:
         return target
 
     def directory_of(self, topic_partition: TopicPartition) -> str:
-        """Return the log directory of a partition."""
+        """Return the log directory of a partition that is held here."""
+        if topic_partition in self._unusable_in:
+            return self._unusable_in[topic_partition][0]
         return self.logs[topic_partition].directory.rpartition("/")[0]
 
     def change_settings(self, settings: LogManagerSettings) -> None:

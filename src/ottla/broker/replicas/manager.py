@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.broker.replicas.disk_pace import DiskPace
+from ottla.broker.replicas.log_work import LogWork
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.cluster.image import TOPICS
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     from ottla.storage.log_manager import LogManager
 
 logger = logging.getLogger(__name__)
-
-#: How many logs are made in one hop off the loop.
-BATCH = 200
 
 
 class ReplicaManager:
@@ -67,6 +66,11 @@ class ReplicaManager:
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._led: dict[tuple[str, int], Partition] = {}
         self._failed: dict[tuple[str, int], str] = {}
+        #: Logs that are being made, with the id of their topic, and deleted, with the directory in which they lie.
+        self._making: dict[TopicPartition, bytes] = {}
+        self._deleting: dict[TopicPartition, str] = {}
+        self._work: dict[str, LogWork] = {}
+        self._unsettled: list[asyncio.Future[None]] = []
 
     # -- lookup
 
@@ -100,77 +104,124 @@ class ReplicaManager:
 
     # -- following the cluster
 
-    async def apply(self, image: ClusterImage, delta: ImageDelta) -> None:
-        """Bring the partitions of this broker in line with `image`.
+    def apply(self, image: ClusterImage, delta: ImageDelta) -> None:
+        """Bring the partitions of this broker in line with `image`: roles at once, logs beside it.
 
-        When it returns, every new partition can be written and every deleted one is out of reach.
+        When it returns, no request finds a deleted partition or one that another broker leads. A new partition is led as
+        soon as its log has been made; `settled` waits for that.
         """
-        # The old image is still what clients see while the logs of new topics are made.
         for topic in delta.deleted:
             for index in range(len(topic.partitions)):
-                await self._remove(TopicPartition(topic.name, index))
+                self._remove(TopicPartition(topic.name, index))
         for resource in delta.changed_configs:
             if resource.kind == TOPICS:
                 self._logs.update_config(resource.name, self._topic_config(image, resource.name))
             else:
                 for name in image.topics:
                     self._logs.update_config(name, self._topic_config(image, name))
-        new: list[tuple[TopicPartition, bytes, PartitionImage, LogConfig]] = []
+        self.image = image
+        new: list[tuple[TopicPartition, bytes]] = []
         for name in (*delta.created, *delta.changed):
             known = image.topics[name]
-            config = self._topic_config(image, name)
             for index, state in enumerate(known.partitions):
-                partition = self._partitions.get((name, index))
+                topic_partition = TopicPartition(name, index)
+                partition = self._partitions.get(topic_partition)
                 if partition is not None and partition.topic_id != known.topic_id:
-                    await self._remove(partition.topic_partition)  # a topic of the same name that is gone
+                    self._remove(topic_partition)  # of a topic of the same name that is gone
                     partition = None
                 if partition is not None:
                     self._follow_role(partition, state)
-                elif state.leader == self.node_id:
-                    new.append((TopicPartition(name, index), known.topic_id, state, config))
-        for start in range(0, len(new), BATCH):
-            await self._add(new[start : start + BATCH])
-        self.image = image
+                elif state.leader == self.node_id and self._making.get(topic_partition) != known.topic_id:
+                    new.append((topic_partition, known.topic_id))
+        self._add(new)
 
-    async def _add(self, new: list[tuple[TopicPartition, bytes, PartitionImage, LogConfig]]) -> None:
-        def make_logs() -> None:
-            for topic_partition, topic_id, _, config in new:
-                if topic_partition not in self._logs.logs:
-                    try:
-                        self._logs.create(topic_partition, topic_id, config)
-                    except (OSError, StorageError, KafkaStorageError) as error:
-                        self._failed[topic_partition] = str(error)
-                        logger.error("no log for %s: %s", topic_partition, error)
+    async def settled(self, topics: Iterable[str] | None = None) -> None:
+        """Wait until the logs of these topics, of all unless given, have been made, or could not be."""
+        names = None if topics is None else set(topics)
+        while any(names is None or topic in names for topic, _ in self._making):
+            changed = asyncio.get_running_loop().create_future()
+            self._unsettled.append(changed)
+            await changed
 
-        if any(topic_partition not in self._logs.logs for topic_partition, *_ in new):
-            await self._offload.run(make_logs)
-        for topic_partition, topic_id, state, _ in new:
-            log = self._logs.logs.get(topic_partition)
-            if log is None:
-                self._failed.setdefault(topic_partition, "its log directory is offline")
-                continue
-            if log.topic_id not in (topic_id, ZERO_UUID):
-                self._failed[topic_partition] = f"{log.directory} belongs to another topic of this name"
-                logger.error("no log for %s: %s", topic_partition, self._failed[topic_partition])
-                continue
-            self._failed.pop(topic_partition, None)
-            directory = self._logs.directory_of(topic_partition)
-            offload = self._logs.offload_of(directory)
-            if directory not in self._disks:
-                self._disks[directory] = DiskPace(), SharedHops(offload)
-            pace, hops = self._disks[directory]
-            partition = Partition(
-                log,
-                topic_id,
-                commits=self._logs.commits_of(log),
-                unpacking=self._unpacking,
-                pace=pace,
-                hops=hops,
-                offload=offload,
-                clock=self._clock,
-                on_old_records=self.on_old_records,
+    def _add(self, new: list[tuple[TopicPartition, bytes]]) -> None:
+        to_make: list[tuple[TopicPartition, bytes]] = []
+        for topic_partition, topic_id in new:
+            if topic_partition in self._logs.logs and topic_partition not in self._deleting:
+                self._hold(topic_partition, topic_id)
+            else:
+                to_make.append((topic_partition, topic_id))
+        if not to_make:
+            return
+        try:
+            directories = self._logs.roomiest(len(to_make))
+        except StorageError as error:
+            for topic_partition, _ in to_make:
+                self._fail(topic_partition, str(error))
+            return
+        for (topic_partition, topic_id), directory in zip(to_make, directories, strict=True):
+            # What has that name still is deleted first: in the directory where it lies.
+            place = self._deleting.get(topic_partition, directory)
+            self._making[topic_partition] = topic_id
+            config = self._topic_config(self.image, topic_partition.topic)
+            self._work_of(place).add(
+                partial(self._logs.create, topic_partition, topic_id, config, directory),
+                partial(self._on_made, topic_partition, topic_id),
             )
-            self._partitions[topic_partition] = partition
+
+    def _work_of(self, directory: str) -> LogWork:
+        work = self._work.get(directory)
+        if work is None:
+            work = self._work[directory] = LogWork(self._logs.offload_of(directory))
+        return work
+
+    def _on_made(self, topic_partition: TopicPartition, topic_id: bytes, error: Exception | None) -> None:
+        if self._making.get(topic_partition) == topic_id:
+            del self._making[topic_partition]
+            known = self.image.topics.get(topic_partition.topic)
+            if error is not None:
+                self._fail(topic_partition, str(error))
+            elif known is None or known.topic_id != topic_id:
+                self._remove(topic_partition)  # deleted while it was made
+            else:
+                self._hold(topic_partition, topic_id)
+        unsettled, self._unsettled = self._unsettled, []
+        for waiting in unsettled:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _fail(self, topic_partition: TopicPartition, reason: str) -> None:
+        self._failed[topic_partition] = reason
+        logger.error("no log for %s: %s", topic_partition, reason)
+
+    def _hold(self, topic_partition: TopicPartition, topic_id: bytes) -> None:
+        """Hold a replica whose log is there, and take the role that the image gives to it."""
+        log = self._logs.logs.get(topic_partition)
+        if log is None:
+            self._failed.setdefault(topic_partition, "its log directory is offline")
+            return
+        if log.topic_id not in (topic_id, ZERO_UUID):
+            self._fail(topic_partition, f"{log.directory} belongs to another topic of this name")
+            return
+        self._failed.pop(topic_partition, None)
+        directory = self._logs.directory_of(topic_partition)
+        offload = self._logs.offload_of(directory)
+        if directory not in self._disks:
+            self._disks[directory] = DiskPace(), SharedHops(offload)
+        pace, hops = self._disks[directory]
+        partition = Partition(
+            log,
+            topic_id,
+            commits=self._logs.commits_of(log),
+            unpacking=self._unpacking,
+            pace=pace,
+            hops=hops,
+            offload=offload,
+            clock=self._clock,
+            on_old_records=self.on_old_records,
+        )
+        self._partitions[topic_partition] = partition
+        state = self.image.partition(topic_partition)
+        if state is not None:
             self._follow_role(partition, state)
 
     def _follow_role(self, partition: Partition, state: PartitionImage) -> None:
@@ -194,17 +245,30 @@ class ReplicaManager:
             partition.resign(error)
             self.on_resigned(partition.topic_partition)
 
-    async def _remove(self, topic_partition: TopicPartition) -> None:
+    def _remove(self, topic_partition: TopicPartition) -> None:
+        """Let go of a replica that is deleted; its log is deleted beside it."""
         self._failed.pop(topic_partition, None)
+        self._making.pop(topic_partition, None)
         partition = self._partitions.pop(topic_partition, None)
         if partition is not None:
             self._resign(partition)
-        if self._logs.holds(topic_partition):
-            try:
-                await self._offload.run(self._logs.delete, topic_partition)
-            except (OSError, StorageError, KafkaStorageError) as error:
-                # It is out of reach already, and the rest of the change must not wait for this disk.
-                logger.error("the log of %s is not deleted: %s", topic_partition, error)
+        if self._logs.holds(topic_partition) and topic_partition not in self._deleting:
+            directory = self._logs.directory_of(topic_partition)
+            self._deleting[topic_partition] = directory
+            self._work_of(directory).add(
+                partial(self._logs.delete, topic_partition), partial(self._on_deleted, topic_partition)
+            )
+
+    def _on_deleted(self, topic_partition: TopicPartition, error: Exception | None) -> None:
+        self._deleting.pop(topic_partition, None)
+        if error is not None:
+            # It is out of reach already, and the rest of the change does not wait for this disk.
+            logger.error("the log of %s is not deleted: %s", topic_partition, error)
+
+    async def stop(self) -> None:
+        """Make and delete no more logs."""
+        for work in self._work.values():
+            await work.stop()
 
     def on_directory_offline(self, directory: str, topic_partitions: Iterable[TopicPartition]) -> None:
         """A log directory has failed: its partitions answer KAFKA_STORAGE_ERROR from now on."""
