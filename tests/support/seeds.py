@@ -56,11 +56,21 @@ def watching(
         for name in names:
             setattr(target, name, counted(getattr(target, name)))
 
+    def count_in_flight(pipeline: Any) -> None:
+        on_commit = pipeline._on_commit
+
+        def committed(*arguments: Any) -> None:
+            counter["several batches in flight"] += pipeline.uncommitted_count > 1
+            on_commit(*arguments)
+
+        pipeline._on_commit = committed
+
     def watch_pipelines() -> None:
         for held in runtime._held.values():
             if hasattr(held, "pipeline") and held.pipeline not in watched:
                 watched.append(held.pipeline)
                 watch(held.pipeline, ("_follow_high_watermark", "_on_append_failed", "_break"))
+                count_in_flight(held.pipeline)
 
     watched: list[object] = []
     activate = runtime._activate

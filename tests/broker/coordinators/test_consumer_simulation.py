@@ -97,6 +97,7 @@ COVERAGE = (
     "append failed after writing",
     "reload",
     "crash before the commit",
+    "several batches in flight",
     "compaction",
     "converged",
 )
@@ -191,6 +192,8 @@ class Simulation:
             await self.crash()
         elif random < 0.947:
             await self.reload(compact=self.random.random() < 0.7)
+        elif random < 0.952:
+            await self.slow()
         else:
             await asyncio.sleep(self.random.choice([0.1, 0.3, 1.0, 1.0, 2.5, 5.5, 10.0]))
         self.clients = [client for client in self.clients if client.alive]
@@ -304,6 +307,26 @@ class Simulation:
             self.acknowledged = {place: offset for place, offset in self.acknowledged.items() if place[0] != name}
             self.world.delete_topic(name)
             self.count("topic deleted")
+
+    async def slow(self) -> None:
+        """Commits take their time: several batches are in flight, and the high watermark moves in steps."""
+        if not self.is_active:
+            return
+        log = self.world.log
+        log.hold = True
+        acting = []
+        for client in self.random.sample(self.clients, min(4, len(self.clients))):
+            if self.random.random() < 0.1:
+                log.failures.append((error_for(ErrorCode.NOT_ENOUGH_REPLICAS), False))
+                self.count("append failed")
+            acting.append(asyncio.ensure_future(client.act()))
+            await self.world.settle()
+        log.commit_up_to(0, self.random.randint(log.high_watermark("", 0), log.end_offset("", 0)))
+        await self.world.settle()
+        log.hold = False
+        log.release()
+        for each in acting:
+            await each
 
     async def crash(self) -> None:
         """Requests are under way when the broker loses what was not committed."""

@@ -97,6 +97,7 @@ COVERAGE = (
     "reload of a stable group",
     "compaction",
     "crash before the commit",
+    "several batches in flight",
     "session expired",
     "pending member expired",
     "sync timeout",

@@ -76,6 +76,7 @@ COVERAGE = (
     "reload of a stable group",
     "compaction",
     "crash before the commit",
+    "several batches in flight",
     "topic grew",
     "topic deleted",
     "standbys changed",

@@ -75,6 +75,7 @@ COVERAGE = (
     "committed",
     "compared after a reload",
     "crash before the commit",
+    "several batches in flight",
     "end answered CONCURRENT_TRANSACTIONS",
     "end answered PRODUCER_FENCED",
     "epoch resumed",
