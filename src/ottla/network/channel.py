@@ -32,7 +32,7 @@ from ottla.network.channel_errors import (
     ConnectionFailedError,
 )
 from ottla.network.diagnosis import explain, hint_of_silence
-from ottla.protocol.api import APIS, ApiKey, request_header_version, response_header_version
+from ottla.protocol.api import APIS, ApiKey, common_version, request_header_version, response_header_version
 from ottla.protocol.codec import decode, encode, encode_chunks
 from ottla.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader, ResponseHeader
@@ -203,15 +203,13 @@ class Channel(asyncio.BufferedProtocol):
         Raises:
             UnsupportedVersionError: there is none. The text says what each end speaks.
         """
-        spec = APIS[key]
-        highest = spec.max_version - spec.unstable
-        if at_most is not None:
-            highest = min(highest, at_most)
-        theirs = self.versions.get(key)
-        if theirs is None:
-            raise UnsupportedVersionError(f"The broker at {self.address} does not offer {spec.name}.")
-        chosen = min(theirs[1], highest)
-        if chosen < max(theirs[0], spec.min_version):
+        chosen = common_version(self.versions, key, at_most=at_most)
+        if chosen is None:
+            spec = APIS[key]
+            theirs = self.versions.get(key)
+            if theirs is None:
+                raise UnsupportedVersionError(f"The broker at {self.address} does not offer {spec.name}.")
+            highest = spec.max_version if at_most is None else at_most
             raise UnsupportedVersionError(
                 f"The broker at {self.address} speaks {spec.name} {theirs[0]} to {theirs[1]}, "
                 f"this client {spec.min_version} to {highest}."
