@@ -78,7 +78,9 @@ def test_the_node_with_the_fewest_requests_is_asked() -> None:
     assert known.least_loaded(0)[0] == 0
     known.on_sent(0, 0)
     assert known.least_loaded(0)[:2] == (None, None), "no new connection where an answer will make room"
-    known.on_answered(1)
+    known.on_answered(1, 7)
+    assert known.least_loaded(0)[:2] == (None, None), "that was on an earlier connection"
+    known.on_answered(1, 1)
     assert known.least_loaded(0)[0] == 1
 
 

@@ -14,7 +14,7 @@ from ottla.client._core.batch import record_size
 from ottla.client._core.operation import Operation
 from ottla.client._core.producer import ProducerMachine
 from ottla.client._core.settings import ProducerSettings
-from ottla.client._core.transactions import GroupMetadata, OffsetToCommit, State
+from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata, State
 from ottla.client.errors import TransactionStateError
 from ottla.errors import KafkaError
 from ottla.types import TopicPartition
@@ -106,7 +106,7 @@ class Driver:
             if world.chance(0.5):
                 offset = number
                 operation = transactions.send_offsets(
-                    {TopicPartition("in", 0): OffsetToCommit(number)}, GroupMetadata("group", 3, "member")
+                    {TopicPartition("in", 0): OffsetAndMetadata(number)}, GroupMetadata("group", 3, "member")
                 )
                 yield operation
                 if operation.error:

@@ -41,7 +41,18 @@ class State(Enum):
 class _Link:
     """The connection to one node."""
 
-    __slots__ = ("error", "failures", "features", "in_flight", "node", "retry_ms", "state", "used_ms", "versions")
+    __slots__ = (
+        "error",
+        "failures",
+        "features",
+        "generation",
+        "in_flight",
+        "node",
+        "retry_ms",
+        "state",
+        "used_ms",
+        "versions",
+    )
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -50,6 +61,7 @@ class _Link:
         self.retry_ms = 0.0
         self.used_ms = 0.0
         self.in_flight = 0
+        self.generation = 0
         self.versions: Mapping[int, tuple[int, int]] = {}
         self.features: Mapping[str, int] = {}
         self.error: Exception | None = None
@@ -194,6 +206,7 @@ class Connections:
         if link is None:
             return
         link.state = State.UP
+        link.generation += 1
         link.failures = 0
         link.used_ms = now_ms
         link.in_flight = 0
@@ -213,14 +226,15 @@ class Connections:
         link.failures += 1
         link.retry_ms = now_ms + self._backoff.delay_ms(link.failures, self._random)
 
-    def on_sent(self, node_id: int, now_ms: float) -> None:
-        """A request that will be answered went out."""
+    def on_sent(self, node_id: int, now_ms: float) -> int:
+        """A request that will be answered went out; return which connection to the node it is on."""
         link = self._links[node_id]
         link.in_flight += 1
         link.used_ms = now_ms
+        return link.generation
 
-    def on_answered(self, node_id: int) -> None:
-        """A request was answered, or failed without ending the connection."""
+    def on_answered(self, node_id: int, generation: int) -> None:
+        """A request on this connection was answered, or failed."""
         link = self._links.get(node_id)
-        if link is not None and link.in_flight:
+        if link is not None and link.in_flight and link.generation == generation:
             link.in_flight -= 1

@@ -96,6 +96,7 @@ class Send:
         "answered",
         "batches",
         "build",
+        "generation",
         "key",
         "names",
         "node_id",
@@ -128,6 +129,7 @@ class Send:
         self.batches = batches
         self.names = names or {}
         self.sent_ms = 0.0
+        self.generation = 0
 
 
 Action = Send | Connect | Disconnect
@@ -144,7 +146,7 @@ class ProducerCounts:
     batch_bytes: int = 0
     packed_bytes: int = 0
     batch_bytes_max: int = 0
-    record_bytes_max: int = 0
+    batches_done: int = 0
     requests: int = 0
     batches_split: int = 0
     queue_ms: float = 0.0
@@ -470,7 +472,7 @@ class ProducerMachine:
     def _note_sent(self, send: Send, now_ms: float) -> None:
         send.sent_ms = now_ms
         if send.answered:
-            self.connections.on_sent(send.node_id, now_ms)
+            send.generation = self.connections.on_sent(send.node_id, now_ms)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
@@ -630,11 +632,12 @@ class ProducerMachine:
 
     def on_response(self, send: Send, response: Message, now_ms: float) -> None:
         """An answer came."""
-        self.connections.on_answered(send.node_id)
-        counts = self.counts
-        counts.answers += 1
-        counts.request_ms += now_ms - send.sent_ms
-        counts.request_ms_max = max(counts.request_ms_max, now_ms - send.sent_ms)
+        self.connections.on_answered(send.node_id, send.generation)
+        if send.purpose == "produce":
+            counts = self.counts
+            counts.answers += 1
+            counts.request_ms += now_ms - send.sent_ms
+            counts.request_ms_max = max(counts.request_ms_max, now_ms - send.sent_ms)
         match send.purpose:
             case "metadata":
                 self._metadata_in_flight = False
@@ -655,7 +658,7 @@ class ProducerMachine:
     def on_failed(self, send: Send, error: Exception, now_ms: float) -> None:
         """A request got no answer, or could not be written."""
         if send.answered:
-            self.connections.on_answered(send.node_id)
+            self.connections.on_answered(send.node_id, send.generation)
         match send.purpose:
             case "metadata":
                 self._metadata_in_flight = False
@@ -822,6 +825,7 @@ class ProducerMachine:
         waited = batch.drained_ms - batch.created_ms
         counts.queue_ms += waited
         counts.queue_ms_max = max(counts.queue_ms_max, waited)
+        counts.batches_done += 1
         counts.records_sent += batch.count
         counts.sent_by_topic[batch.topic] = counts.sent_by_topic.get(batch.topic, 0) + batch.count
         if self.sequences is not None and batch.has_sequence:

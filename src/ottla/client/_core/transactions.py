@@ -98,7 +98,7 @@ class GroupMetadata(NamedTuple):
     group_instance_id: str | None = None
 
 
-class OffsetToCommit(NamedTuple):
+class OffsetAndMetadata(NamedTuple):
     """The offset of the next record to read, with what is kept beside it."""
 
     offset: int
@@ -161,7 +161,7 @@ class Transactions:
         self._added: dict[PartitionQueue, None] = {}
         self._group: GroupMetadata | None = None
         self._group_added = False
-        self._offsets: dict[TopicPartition, OffsetToCommit] = {}
+        self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
 
     # -- the caller's side ------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Transactions:
         """Raise if a record may not be sent now."""
         self._must_be("send", State.IN_TRANSACTION)
 
-    def send_offsets(self, offsets: Mapping[TopicPartition, OffsetToCommit], group: GroupMetadata) -> Operation:
+    def send_offsets(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: GroupMetadata) -> Operation:
         """Commit offsets of a group with the transaction."""
         self._must_be("send offsets", State.IN_TRANSACTION)
         if self._offsets_operation is not None:
