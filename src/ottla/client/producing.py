@@ -277,11 +277,14 @@ class ProducerBase(Generic[K, V]):
 
     def _outcome_unknown(self, operation: Operation) -> TransactionOutcomeUnknownError:
         """No end of a transaction within `max.block.ms`: give the producer up."""
+        cause = self._transactions().obstacle or self._machine.connections.error
+        seconds = f"max.block.ms ({self._settings.max_block_ms / 1000:g} s)"
         error = TransactionOutcomeUnknownError(
-            f"The {operation.name} of the transaction was not answered within max.block.ms "
-            f"({self._settings.max_block_ms / 1000:g} s): it may happen yet, or not. The producer can only be closed."
+            f"No answer within {seconds} to: {operation.name}"
+            + (f" ({cause})" if cause is not None else "")
+            + ". It may happen yet, or not; the producer can only be closed."
         )
-        error.__cause__ = self._machine.connections.error
+        error.__cause__ = cause
         with self._lock:
             self._transactions().give_up(error)
         return error

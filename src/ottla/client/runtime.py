@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Polls in a row without giving other tasks of the loop a turn.
 _POLLS_MAX = 64
+#: No timer is shorter: 0.2 ms.
+_TIMER_MIN_S = 0.0002
 
 
 class Runtime:
@@ -53,7 +55,8 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._woken = False
         self._stopped = False
-        self._told_unreachable: set[int] = set()
+        #: Addresses that were reached once, or of which the log has said that they cannot be.
+        self._known_addresses: set[tuple[str, int]] = set()
 
     def now_ms(self) -> float:
         """The core's time; may be called from any thread."""
@@ -108,7 +111,8 @@ class Runtime:
             self._timer.cancel()
             self._timer = None
         if wake_ms < float("inf") and not self._woken:
-            self._timer = self._loop.call_at(wake_ms / 1000, self._poll)
+            # A moment that is now, but for rounding, would come again and again.
+            self._timer = self._loop.call_at(max(wake_ms / 1000, self._loop.time() + _TIMER_MIN_S), self._poll)
 
     def _fire(self) -> None:
         with self._lock:
@@ -188,7 +192,7 @@ class Runtime:
         self._channels[node.id] = channel
         channel.on_closed = lambda error: self._on_closed(node, channel, error)
         logger.debug("connected to %s:%d (node %d)", node.host, node.port, node.id)
-        self._told_unreachable.discard(node.id)
+        self._known_addresses.add((node.host, node.port))
         with self._lock:
             self._machine.on_connected(node.id, dict(channel.versions), dict(channel.features), self.now_ms())
             callbacks = self.connected.finish()
@@ -197,8 +201,8 @@ class Runtime:
         self._poll()
 
     def _on_unreachable(self, node: Node, error: Exception) -> None:
-        if node.id >= 0 and node.id not in self._told_unreachable:
-            self._told_unreachable.add(node.id)
+        if node.id >= 0 and (node.host, node.port) not in self._known_addresses:
+            self._known_addresses.add((node.host, node.port))
             logger.warning(
                 "broker %d advertises %s:%d, which cannot be reached from here: %s",
                 node.id,

@@ -237,7 +237,7 @@ class ProducerMachine:
             ValueError: the caller's partitioner answered nonsense.
         """
         topics = self.accumulator.topics.get(topic)
-        if topics is None or (partition is not None and partition >= len(topics.queues)):
+        if topics is None or (partition is not None and not 0 <= partition < len(topics.queues)):
             return None
         if self.transactions is not None:
             self.transactions.check_send()

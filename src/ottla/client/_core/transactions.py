@@ -124,6 +124,7 @@ class Transactions:
 
     Attributes:
         error: why the state is ABORTABLE or FATAL.
+        obstacle: why the request that is tried again and again failed last.
         v2: whether the present transaction is of version 2.
         coordinator: the transaction coordinator, if known.
     """
@@ -139,6 +140,7 @@ class Transactions:
     ) -> None:
         self.state = State.UNINITIALIZED
         self.error: Exception | None = None
+        self.obstacle: Exception | None = None
         self.v2 = False
         self.coordinators: dict[int, int | None] = {TRANSACTION: None, GROUP: None}
         self.new_nodes: list[Node] = []
@@ -517,15 +519,18 @@ class Transactions:
         """Act on an error code; return whether there was one."""
         if code == ErrorCode.NONE:
             self._failures = 0
+            self.obstacle = None
             return False
         error = error_for(code, message)
         if code in _NO_COORDINATOR:
             self.coordinators[TRANSACTION] = self.coordinators[GROUP] = None
             self._retry(now_ms)
+            self.obstacle = error
         elif code in _FENCED:
             self._fail(_fenced(self._id))
         elif error.retriable:
             self._retry(now_ms)
+            self.obstacle = error
         else:
             self._fail(error)
         return True
