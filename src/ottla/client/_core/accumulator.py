@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from ottla.client._core.settings import ProducerSettings
 
+#: Who waits for room is woken when so much of the memory is free: woken for each batch, a busy thread would share the
+#: interpreter with the one that sends, and neither would get on.
+_ROOM_SHARE = 1 / 8
 #: Kafka's steps of the estimate how far a topic's records can be compressed: quick to fear growth, slow to hope.
 _RATIO_UP, _RATIO_DOWN = 0.05, 0.005
 #: A batch of well-compressing records holds no more than this many times its size.
@@ -119,6 +122,7 @@ class Accumulator:
         self._random = random
         self._batch_size = settings.batch_size
         self._memory = settings.buffer_memory
+        self._wake_below = settings.buffer_memory * (1 - _ROOM_SHARE)
 
     def set_partitions(self, topic: str, count: int, available: Sequence[int]) -> None:
         """Learn how many partitions a topic has, and which of them have a leader. Partitions never go away."""
@@ -252,7 +256,7 @@ class Accumulator:
         """Give memory back; return who is to be called because there may be room now."""
         self.used -= size
         assert self.used >= 0, self.used
-        if not self.waiters or self.used >= self._memory:
+        if not self.waiters or self.used > self._wake_below:
             return []
         woken = list(self.waiters)
         self.waiters.clear()
