@@ -1,3 +1,80 @@
-"""ottla: a Kafka you can pip install."""
+"""ottla: a Kafka you can pip install, and a client for it.
+
+Names are imported when they are first used: `ottla serve` does not pay for the client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ottla import aio as aio
+    from ottla import serde as serde
+    from ottla.client._core.transactions import GroupMetadata as GroupMetadata
+    from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.deliveries import Delivery as Delivery
+    from ottla.client.errors import Abort as Abort
+    from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
+    from ottla.client.errors import ClosedError as ClosedError
+    from ottla.client.errors import ConfigurationError as ConfigurationError
+    from ottla.client.errors import DeliveryError as DeliveryError
+    from ottla.client.errors import DeliveryErrors as DeliveryErrors
+    from ottla.client.errors import ForkedError as ForkedError
+    from ottla.client.errors import RecordTooLargeError as RecordTooLargeError
+    from ottla.client.errors import SerializationError as SerializationError
+    from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
+    from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
+    from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.producer import Producer as Producer
+    from ottla.client.producer import Transaction as Transaction
+    from ottla.client.records import RecordMetadata as RecordMetadata
+    from ottla.errors import KafkaError as KafkaError
+    from ottla.errors import ProducerFencedError as ProducerFencedError
+    from ottla.network.channel_errors import BrokerUnreachableError as BrokerUnreachableError
+    from ottla.network.channel_errors import NotKafkaError as NotKafkaError
+    from ottla.network.channel_errors import TlsError as TlsError
+    from ottla.types import TopicPartition as TopicPartition
+
+_MODULES = {
+    "ottla": ("aio", "serde"),
+    "ottla.client.producer": ("Producer", "Transaction"),
+    "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.records": ("RecordMetadata",),
+    "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
+    "ottla.client.errors": (
+        "Abort",
+        "BlockedTooLongError",
+        "ClosedError",
+        "ConfigurationError",
+        "DeliveryError",
+        "DeliveryErrors",
+        "ForkedError",
+        "RecordTooLargeError",
+        "SerializationError",
+        "TransactionAbortedError",
+        "TransactionOutcomeUnknownError",
+        "TransactionStateError",
+    ),
+    "ottla.errors": ("KafkaError", "ProducerFencedError"),
+    "ottla.network.channel_errors": ("BrokerUnreachableError", "NotKafkaError", "TlsError"),
+    "ottla.types": ("TopicPartition",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ottla' has no attribute {name!r}")
+    found = import_module(f"ottla.{name}") if module == "ottla" else getattr(import_module(module), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

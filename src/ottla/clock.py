@@ -29,8 +29,8 @@ class Clock(Protocol):
     def thread_waits(self) -> int:
         """Return how often this thread has waited for something: a disk, a lock, the network.
 
-        Not counted is when others had its processor. So of something that took long this tells why: by comparison, before
-        and after. Where the system does not tell, each call returns another number.
+        Not counted is when others had its processor. So of something that took long this tells why: by comparison,
+        before and after. Where the system does not tell, each call returns another number.
         """
         ...
 

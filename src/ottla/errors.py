@@ -173,11 +173,13 @@ class KafkaError(Exception):
     """An answer with an error code.
 
     `record_errors` names the offending records of a refused batch: (index in the batch, what is wrong with it).
+    `hint` says what to do about it, where that is known; it is not part of the text.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.UNKNOWN_SERVER_ERROR
     retriable: ClassVar[bool] = False
     default_message: ClassVar[str] = ""
+    hint: str = ""
 
     def __init__(self, message: str | None = None, *, record_errors: Sequence[tuple[int, str]] = ()) -> None:
         self.message: str = self.default_message if message is None else message

@@ -1,8 +1,8 @@
 """Bytes of a file that go to a socket without being read: the kernel moves them (`sendfile`).
 
-Whoever finds the bytes (storage) and whoever sends them (network) know nothing of each other; this is what they pass on.
-Measured on loopback, 1 MB at a time, CPU s/GB of the sender: read into a fresh buffer and sent 0.84, into the same one
-again 0.38, from a mapping 0.29, `sendfile` 0.17-0.22.
+Whoever finds the bytes (storage) and whoever sends them (network) know nothing of each other; this is what they pass
+on. Measured on loopback, 1 MB at a time, CPU s/GB of the sender: read into a fresh buffer and sent 0.84, into the same
+one again 0.38, from a mapping 0.29, `sendfile` 0.17-0.22.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class SendableFile(Protocol):
 class FileRegion:
     """`size` bytes of `file` from `position` on. Holding it keeps the file open.
 
-    Bytes of a log below its high watermark never change, so it does not matter when they are read; the file can only become
-    shorter (its end is cut off), and then `read` and `send` fall short.
+    Bytes of a log below its high watermark never change, so it does not matter when they are read; the file can only
+    become shorter (its end is cut off), and then `read` and `send` fall short.
 
     Args:
         offload: where what waits for the file's disk runs.

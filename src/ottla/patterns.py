@@ -1,8 +1,9 @@
 """Regular expressions of strangers: RE2 syntax, matched in time linear in the text.
 
-Python's `re` accepts other patterns and can be made to run for ages: `(a+)+b` from one client would stop the loop for all.
-Kafka uses RE2 for topics and transactional ids, too (KIP-848, KIP-1152); for the clients that client metrics are asked of it
-uses Java's expressions, which have lookaround and back references besides. RE2 is imported with the first pattern.
+Python's `re` accepts other patterns and can be made to run for ages: `(a+)+b` from one client would stop the loop for
+all. Kafka uses RE2 for topics and transactional ids, too (KIP-848, KIP-1152); for the clients that client metrics are
+asked of it uses Java's expressions, which have lookaround and back references besides. RE2 is imported with the first
+pattern.
 """
 
 from __future__ import annotations

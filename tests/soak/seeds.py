@@ -32,6 +32,8 @@ from tests.support.seeds import missing, run_checked, summary
 SIMULATIONS = {
     "broker": "tests.simulation.test_simulation",
     "broker-transactions": "tests.simulation.test_transactions",
+    "client-producer": "tests.client.core.test_producer_simulation",
+    "client-transactions": "tests.client.core.test_producer_transactions_simulation",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
     "streams-groups": "tests.broker.coordinators.test_streams_simulation",

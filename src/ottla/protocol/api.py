@@ -302,3 +302,18 @@ def visible_features(version: int, features: Iterable[tuple[str, int, int]]) -> 
     if version < 3:
         return []
     return [feature for feature in features if version >= 4 or feature[1] > 0]
+
+
+def common_version(theirs: Mapping[int, tuple[int, int]], key: ApiKey, *, at_most: int | None = None) -> int | None:
+    """Return the highest version of an API that the peer and this library speak; None if there is none.
+
+    `theirs` has the lowest and highest version by API key, `at_most` is a bound of the caller's.
+    """
+    spec = APIS[key]
+    span = theirs.get(key)
+    if span is None:
+        return None
+    highest = min(spec.max_version - spec.unstable, span[1])
+    if at_most is not None:
+        highest = min(highest, at_most)
+    return highest if highest >= max(span[0], spec.min_version) else None

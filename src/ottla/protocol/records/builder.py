@@ -109,7 +109,36 @@ def wrap_body(
 ) -> bytearray:
     """Return a batch around encoded, uncompressed records; they are compressed with the codec in `attributes`."""
     codec = CompressionType(attributes & 0x07)
-    packed = body if codec == CompressionType.NONE else compress(codec, body, level)
+    return wrap_packed(
+        body if codec == CompressionType.NONE else compress(codec, body, level),
+        base_offset=base_offset,
+        last_offset_delta=last_offset_delta,
+        record_count=record_count,
+        base_timestamp=base_timestamp,
+        max_timestamp=max_timestamp,
+        attributes=attributes,
+        leader_epoch=leader_epoch,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    )
+
+
+def wrap_packed(
+    packed: Buffer,
+    *,
+    base_offset: int,
+    last_offset_delta: int,
+    record_count: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    attributes: int,
+    leader_epoch: int = -1,
+    producer_id: int = NO_PRODUCER_ID,
+    producer_epoch: int = NO_PRODUCER_EPOCH,
+    base_sequence: int = NO_SEQUENCE,
+) -> bytearray:
+    """Return a batch around records that are encoded, and compressed with the codec in `attributes`, already."""
     batch = bytearray(HEADER_SIZE)
     batch += packed
     HEADER.pack_into(

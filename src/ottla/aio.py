@@ -1,0 +1,6 @@
+"""The asynchronous clients: the names of `ottla`, awaitable."""
+
+from ottla.client.aio_producer import Producer, Transaction
+from ottla.client.deliveries import AsyncDelivery as Delivery
+
+__all__ = ["Producer", "Delivery", "Transaction"]

@@ -1,0 +1,104 @@
+"""A thread with an event loop, for clients with a blocking face; and what becomes of it at the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds within which a loop has to stop.
+_STOP_TIMEOUT_S = 10.0
+
+_here = threading.local()
+
+
+def check_may_wait() -> None:
+    """Raise if the caller runs on a client's own thread: waiting there would wait for itself.
+
+    Raises:
+        RuntimeError: it is called in a callback.
+    """
+    if getattr(_here, "is_client_thread", False):
+        raise RuntimeError("a callback of the client's runs on the client's own thread and cannot wait for it")
+
+
+class LoopThread:
+    """One daemon thread that runs one event loop until `stop`."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        _here.is_client_thread = True
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function on the loop and return what it returns."""
+
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_STOP_TIMEOUT_S)
+
+    def stop(self, last: Coroutine[Any, Any, None]) -> None:
+        """Run a last coroutine, end the loop and the thread."""
+        future = asyncio.run_coroutine_threadsafe(last, self._loop)
+        try:
+            future.result(_STOP_TIMEOUT_S)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    def stop_soon(self, last: Coroutine[Any, Any, None]) -> None:
+        """Do as `stop`, without waiting."""
+
+        async def run() -> None:
+            try:
+                await last
+            finally:
+                self._loop.stop()
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop)
+
+
+class Closeable(Protocol):
+    """A client that has a thread."""
+
+    def _close_at_exit(self) -> None: ...
+
+
+_running: weakref.WeakSet[Closeable] = weakref.WeakSet()
+
+
+def register(client: Closeable) -> None:
+    """Close a client at the end of the process if it still runs then."""
+    _running.add(client)
+
+
+def forget(client: Closeable) -> None:
+    """The client is closed."""
+    _running.discard(client)
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_running):
+        try:
+            client._close_at_exit()
+        except Exception:
+            logger.exception("a client that was not closed could not be closed at the end of the process")

@@ -1,0 +1,261 @@
+"""A client's configuration: Kafka's keys with Kafka's defaults, as keywords (`linger_ms=5`) or in `config={"linger.ms": 5}`.
+
+Pure: values in, `ProducerSettings` and friends out. An unknown key is an error that names the nearest one. librdkafka's
+names are taken where they mean the same, with a line in the log that says Kafka's. The keys are in `ottla.client.keys`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ottla.client._core.backoff import Backoff
+from ottla.client._core.partitioner import PartitionFunction
+from ottla.client._core.settings import ProducerSettings
+from ottla.client.errors import ConfigurationError
+from ottla.client.keys import ALIASES, ELSEWHERE, INERT, PRODUCER_KEYS, Key, Milliseconds, Size, integer
+from ottla.types import CompressionType
+
+if TYPE_CHECKING:
+    import ssl
+
+logger = logging.getLogger(__name__)
+
+
+class ProducerOptions(TypedDict, total=False):
+    """The keys of a producer as keywords; docs/client.md says what each does."""
+
+    acks: int | str
+    batch_size: Size
+    buffer_memory: Size
+    client_id: str
+    compression_type: str
+    compression_gzip_level: int
+    compression_lz4_level: int
+    compression_zstd_level: int
+    connections_max_idle_ms: Milliseconds
+    delivery_timeout_ms: Milliseconds
+    enable_idempotence: bool
+    linger_ms: Milliseconds
+    max_block_ms: Milliseconds
+    max_in_flight_requests_per_connection: int
+    max_request_size: Size
+    metadata_max_age_ms: Milliseconds
+    metadata_max_idle_ms: Milliseconds
+    metadata_recovery_strategy: str
+    partitioner_adaptive_partitioning_enable: bool
+    partitioner_ignore_keys: bool
+    receive_buffer_bytes: Size
+    reconnect_backoff_max_ms: Milliseconds
+    reconnect_backoff_ms: Milliseconds
+    request_timeout_ms: Milliseconds
+    retries: int
+    retry_backoff_max_ms: Milliseconds
+    retry_backoff_ms: Milliseconds
+    security_protocol: str
+    send_buffer_bytes: Size
+    socket_connection_setup_timeout_ms: Milliseconds
+    transaction_timeout_ms: Milliseconds
+    transactional_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What every client has: where to connect, and how.
+
+    Attributes:
+        bootstrap: (host, port) of `bootstrap.servers`.
+        tls: whether to speak TLS; `ssl_context` is the caller's, or None for the system's authorities.
+    """
+
+    bootstrap: tuple[tuple[str, int], ...]
+    client_id: str
+    tls: bool
+    ssl_context: ssl.SSLContext | None
+    connect_timeout_ms: float
+    send_buffer_bytes: int
+    receive_buffer_bytes: int
+
+
+def producer_settings(
+    bootstrap_servers: str | list[str] | None,
+    config: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    *,
+    partitioner: str | PartitionFunction | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[ClientSettings, ProducerSettings]:
+    """Return the settings of a producer.
+
+    Raises:
+        ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
+    """
+    given = _merge(config, options)
+    servers = given.pop("bootstrap.servers", None)
+    if servers is not None and bootstrap_servers is not None:
+        raise ConfigurationError("bootstrap.servers is given twice.")
+    values = {name: _value(PRODUCER_KEYS[name], given.get(name)) for name in PRODUCER_KEYS}
+    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    _check(given, values)
+    compression = CompressionType[values["compression.type"].upper()]
+    level = None
+    if f"compression.{values['compression.type']}.level" in given:
+        level = values[f"compression.{values['compression.type']}.level"]
+    if isinstance(partitioner, str) and partitioner not in ("consistent_random", "round_robin", "random"):
+        raise ConfigurationError(
+            f"partitioner={partitioner!r} is not valid: it takes 'consistent_random', 'round_robin', 'random' or a function."
+        )
+    return client, ProducerSettings(
+        acks=values["acks"],
+        batch_size=values["batch.size"],
+        linger_ms=values["linger.ms"],
+        buffer_memory=values["buffer.memory"],
+        max_request_size=values["max.request.size"],
+        max_in_flight=values["max.in.flight.requests.per.connection"],
+        max_block_ms=values["max.block.ms"],
+        delivery_timeout_ms=values["delivery.timeout.ms"],
+        request_timeout_ms=values["request.timeout.ms"],
+        retries=values["retries"],
+        retry_backoff=Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
+        reconnect_backoff=Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
+        enable_idempotence=values["enable.idempotence"],
+        transactional_id=values["transactional.id"],
+        transaction_timeout_ms=int(values["transaction.timeout.ms"]),
+        compression=compression,
+        compression_level=level,
+        partitioner=partitioner,
+        partitioner_ignore_keys=values["partitioner.ignore.keys"],
+        partitioner_adaptive=values["partitioner.adaptive.partitioning.enable"],
+        metadata_max_age_ms=values["metadata.max.age.ms"],
+        metadata_max_idle_ms=values["metadata.max.idle.ms"],
+        connections_max_idle_ms=values["connections.max.idle.ms"],
+        rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
+    )
+
+
+def client_settings(
+    servers: str | list[str] | None,
+    values: Mapping[str, Any],
+    ssl_context: ssl.SSLContext | None,
+    environment: Mapping[str, str],
+) -> ClientSettings:
+    """Return what every client has. Without `servers` KAFKA_BOOTSTRAP_SERVERS of `environment` counts."""
+    if servers is None:
+        servers = environment.get("KAFKA_BOOTSTRAP_SERVERS")
+    if not servers:
+        raise ConfigurationError(
+            "No broker is given.",
+            "Pass 'host:port', or set KAFKA_BOOTSTRAP_SERVERS; `ottla serve` listens on localhost:9092.",
+        )
+    return ClientSettings(
+        bootstrap=tuple(parse_servers(servers)),
+        client_id=values["client.id"],
+        tls=ssl_context is not None or values["security.protocol"] == "ssl",
+        ssl_context=ssl_context,
+        connect_timeout_ms=values["socket.connection.setup.timeout.ms"],
+        send_buffer_bytes=values["send.buffer.bytes"],
+        receive_buffer_bytes=values["receive.buffer.bytes"],
+    )
+
+
+def parse_servers(servers: str | list[str]) -> list[tuple[str, int]]:
+    """Return (host, port) of each "host:port", comma-separated or in a list; "[::1]:9092" for IPv6, 9092 without a port."""
+    found = []
+    for part in servers.split(",") if isinstance(servers, str) else servers:
+        text = part.strip()
+        if not text:
+            continue
+        _, _, rest = text.rpartition("://")  # PLAINTEXT://host:port, as listeners are written
+        host, colon, port = rest.rpartition(":")
+        if not colon or rest.endswith("]"):
+            host, port = rest, "9092"
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536 or (":" in host and not host.startswith("[")):
+            raise ConfigurationError(
+                f"bootstrap.servers: {text!r} is no address.", "Write host:port, or [::1]:9092 for IPv6."
+            )
+        found.append((host.strip("[]"), int(port)))
+    if not found:
+        raise ConfigurationError("bootstrap.servers is empty.")
+    return found
+
+
+def _merge(config: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given, by Kafka's names; None counts as not given."""
+    given: dict[str, Any] = {}
+    for spelled, value in [*(config or {}).items(), *options.items()]:
+        if value is None:
+            continue
+        name = spelled.replace("_", ".")
+        alias = ALIASES.get(name)
+        if alias is not None:
+            logger.warning("%s is librdkafka's name; Kafka's is %s", spelled, alias[0])
+            name = alias[0]
+            if alias[1] != 1:
+                value = integer(spelled, value) * int(alias[1])
+        if name in ELSEWHERE:
+            raise ConfigurationError(f"{spelled} is no key of this client.", ELSEWHERE[name])
+        if name.startswith(("sasl.", "ssl.")):
+            hint = "Pass ssl_context=." if name.startswith("ssl.") else "SASL is not there yet."
+            raise ConfigurationError(f"{spelled} is no key of this client.", hint)
+        if name in INERT:
+            continue
+        if name not in PRODUCER_KEYS and name != "bootstrap.servers":
+            raise ConfigurationError(f"Unknown key {spelled!r}.", _nearest(spelled, name))
+        if name in given:
+            raise ConfigurationError(f"{name} is given twice.")
+        given[name] = value
+    return given
+
+
+def _nearest(spelled: str, name: str) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, [*PRODUCER_KEYS, "bootstrap.servers"], n=1, cutoff=0.6)
+    if not found:
+        return ""
+    meant = found[0] if "." in spelled else found[0].replace(".", "_")
+    return f"Did you mean {meant!r}?"
+
+
+def _value(key: Key, given: Any) -> Any:
+    if given is None and key.default is None:
+        return None
+    value = key.parse(key.name, key.default if given is None else given)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if key.low is not None and value < key.low:
+            raise ConfigurationError(f"{key.name}={given!r} is not valid: it must be at least {key.low}.")
+        if key.high is not None and value > key.high:
+            raise ConfigurationError(f"{key.name}={given!r} is not valid: it must be no more than {key.high}.")
+    return value
+
+
+def _check(given: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Settle what depends on several keys, as Kafka's ProducerConfig does."""
+    transactional = values["transactional.id"] is not None
+    demanded = transactional or "enable.idempotence" in given
+    problems = []
+    if values["acks"] != -1:
+        problems.append("acks must be 'all'")
+    if values["retries"] == 0:
+        problems.append("retries must not be 0")
+    if values["max.in.flight.requests.per.connection"] > 5:
+        problems.append("max.in.flight.requests.per.connection must be at most 5")
+    if values["enable.idempotence"] and problems:
+        if demanded:
+            why = "a transactional.id" if transactional else "enable.idempotence"
+            raise ConfigurationError(f"With {why}, {' and '.join(problems)}.")
+        values["enable.idempotence"] = False
+    if transactional and not values["enable.idempotence"]:
+        raise ConfigurationError("A transactional.id needs enable.idempotence.")
+    shortest = values["linger.ms"] + values["request.timeout.ms"]
+    if values["delivery.timeout.ms"] < shortest:
+        if "delivery.timeout.ms" in given:
+            raise ConfigurationError(
+                f"delivery.timeout.ms={given['delivery.timeout.ms']!r} must be at least linger.ms + request.timeout.ms "
+                f"({shortest:g}).",
+                "Lower request.timeout.ms, too.",
+            )
+        values["delivery.timeout.ms"] = shortest

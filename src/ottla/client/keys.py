@@ -1,0 +1,426 @@
+"""The keys of a client's configuration, one row each: Kafka's name, type, default, bounds, and what it does.
+
+docs/client.md lists them. Numbers of keys that end in `.ms` are milliseconds; "200ms", "10s", "5m", "1h", "7d" and
+`timedelta` are taken, too, and sizes as "32MiB".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from ottla.client.errors import ConfigurationError
+
+#: Seconds, or words ("1h"), or a timedelta.
+Duration = float | timedelta | str
+#: Milliseconds, or words, or a timedelta: what keys that end in `.ms` take.
+Milliseconds = float | timedelta | str
+#: Bytes, or words ("32MiB").
+Size = int | str
+
+INT_MAX = 2**31 - 1
+
+
+class Key(NamedTuple):
+    """One row: Kafka's name, how text becomes a value, default, bounds, what it does."""
+
+    name: str
+    parse: Callable[[str, Any], Any]
+    default: Any
+    low: float | None
+    high: float | None
+    text: str
+
+
+_UNITS_MS: Final = {"ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6, "d": 8.64e7}
+_UNITS_BYTES: Final = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "k": 2**10, "m": 2**20
+}  # fmt: skip
+_QUANTITY: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+def duration_ms(name: str, value: Milliseconds) -> float:
+    """Return milliseconds; a bare number is milliseconds already."""
+    if isinstance(value, timedelta):
+        return value.total_seconds() * 1000
+    return _quantity(name, value, _UNITS_MS, "milliseconds, or a duration such as '10s'")
+
+
+def duration_s(name: str, value: Duration) -> float:
+    """Return seconds; a bare number is seconds already."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str) and not _is_number(value):
+        return duration_ms(name, value) / 1000
+    return _quantity(name, value, {}, "seconds, or a duration such as '10s'")
+
+
+def _is_number(text: str) -> bool:
+    found = _QUANTITY.fullmatch(text)
+    return found is not None and not found[2]
+
+
+def _quantity(name: str, value: object, units: Mapping[str, float], expected: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (found := _QUANTITY.fullmatch(value)) is not None:
+        factor = units.get(found[2].lower(), None) if found[2] else 1.0
+        if factor is not None:
+            return float(found[1]) * factor
+    raise ConfigurationError(f"{name}={value!r} is not valid: it takes {expected}.")
+
+
+def _size(name: str, value: object) -> int:
+    return int(_quantity(name, value, _UNITS_BYTES, "bytes, or a size such as '32MiB'"))
+
+
+def integer(name: str, value: object) -> int:
+    number = _quantity(name, value, {}, "a whole number")
+    if number != int(number):
+        raise ConfigurationError(f"{name}={value!r} is not valid: it takes a whole number.")
+    return int(number)
+
+
+def _boolean(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ConfigurationError(f"{name}={value!r} is not valid: it takes true or false.")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}={value!r} is not valid: it takes text.")
+    return value
+
+
+def _acks(name: str, value: object) -> int:
+    found = {"all": -1, "-1": -1, "0": 0, "1": 1}.get(str(value).lower())
+    if found is None:
+        raise ConfigurationError(f"{name}={value!r} is not valid: it takes 'all', 1 or 0.")
+    return found
+
+
+def _choice(*choices: str) -> Callable[[str, Any], str]:
+    def parse(name: str, value: object) -> str:
+        if str(value).lower() not in choices:
+            raise ConfigurationError(f"{name}={value!r} is not valid: it takes {', '.join(choices)}.")
+        return str(value).lower()
+
+    return parse
+
+
+_ROWS: Final = (
+    Key(
+        "acks",
+        _acks,
+        "all",
+        None,
+        None,
+        "Who has to have a record before it counts as delivered: all in-sync replicas, the leader (1), no broker (0).",
+    ),
+    Key(
+        "batch.size",
+        _size,
+        16_384,
+        0,
+        INT_MAX,
+        "Bytes of a batch for one partition; 0 sends each record by itself.",
+    ),
+    Key(
+        "buffer.memory",
+        _size,
+        33_554_432,
+        0,
+        None,
+        "Bytes of records that wait for their acknowledgement; `send()` waits for room above it.",
+    ),
+    Key(
+        "client.id",
+        _text,
+        "ottla",
+        None,
+        None,
+        "The name under which brokers log and count this client.",
+    ),
+    Key(
+        "compression.type",
+        _choice("none", "gzip", "snappy", "lz4", "zstd"),
+        "none",
+        None,
+        None,
+        "The codec of batches.",
+    ),
+    Key(
+        "compression.gzip.level",
+        integer,
+        -1,
+        -1,
+        9,
+        "Level of gzip; -1 is zlib's default.",
+    ),
+    Key(
+        "compression.lz4.level",
+        integer,
+        9,
+        1,
+        17,
+        "Level of lz4.",
+    ),
+    Key(
+        "compression.zstd.level",
+        integer,
+        3,
+        -131_072,
+        22,
+        "Level of zstd.",
+    ),
+    Key(
+        "connections.max.idle.ms",
+        duration_ms,
+        540_000,
+        None,
+        None,
+        "Connections that were not used for so long are closed.",
+    ),
+    Key(
+        "delivery.timeout.ms",
+        duration_ms,
+        120_000,
+        0,
+        None,
+        "From `send()` to the acknowledgement or failure of a record, retries included.",
+    ),
+    Key(
+        "enable.idempotence",
+        _boolean,
+        True,
+        None,
+        None,
+        "Retries are written once and in order. Needs acks=all, retries, and 5 requests in flight at most.",
+    ),
+    Key(
+        "linger.ms",
+        duration_ms,
+        5,
+        0,
+        None,
+        "How long a batch waits for more records.",
+    ),
+    Key(
+        "max.block.ms",
+        duration_ms,
+        60_000,
+        0,
+        None,
+        "How long `send()` waits for room or for metadata, and how long the ends of a transaction wait.",
+    ),
+    Key(
+        "max.in.flight.requests.per.connection",
+        integer,
+        5,
+        1,
+        None,
+        "Requests sent to one broker that it has not answered.",
+    ),
+    Key(
+        "max.request.size",
+        _size,
+        1_048_576,
+        0,
+        None,
+        "Bytes of a request, and of a record before compression, at most.",
+    ),
+    Key(
+        "metadata.max.age.ms",
+        duration_ms,
+        300_000,
+        0,
+        None,
+        "The cluster is asked anew after so long, whatever happens.",
+    ),
+    Key(
+        "metadata.max.idle.ms",
+        duration_ms,
+        300_000,
+        5_000,
+        None,
+        "Topics that were not used for so long are not asked for any more.",
+    ),
+    Key(
+        "metadata.recovery.strategy",
+        _choice("rebootstrap", "none"),
+        "rebootstrap",
+        None,
+        None,
+        "What to do when no known broker can be reached: begin with bootstrap.servers again.",
+    ),
+    Key(
+        "partitioner.adaptive.partitioning.enable",
+        _boolean,
+        True,
+        None,
+        None,
+        "Records without a key prefer partitions whose queue is short.",
+    ),
+    Key(
+        "partitioner.ignore.keys",
+        _boolean,
+        False,
+        None,
+        None,
+        "Records with a key go where records without one go.",
+    ),
+    Key(
+        "receive.buffer.bytes",
+        _size,
+        -1,
+        -1,
+        None,
+        "SO_RCVBUF; -1 leaves it to the system.",
+    ),
+    Key(
+        "reconnect.backoff.max.ms",
+        duration_ms,
+        1_000,
+        0,
+        None,
+        "The longest wait before a broker is dialled again.",
+    ),
+    Key(
+        "reconnect.backoff.ms",
+        duration_ms,
+        50,
+        0,
+        None,
+        "The first wait before a broker is dialled again; doubled each time.",
+    ),
+    Key(
+        "request.timeout.ms",
+        duration_ms,
+        30_000,
+        0,
+        None,
+        "A request that is not answered for so long ends its connection and is sent again.",
+    ),
+    Key(
+        "retries",
+        integer,
+        INT_MAX,
+        0,
+        INT_MAX,
+        "How often a batch is sent again; delivery.timeout.ms is the better bound.",
+    ),
+    Key(
+        "retry.backoff.max.ms",
+        duration_ms,
+        1_000,
+        0,
+        None,
+        "The longest wait before a request is sent again.",
+    ),
+    Key(
+        "retry.backoff.ms",
+        duration_ms,
+        100,
+        0,
+        None,
+        "The first wait before a request is sent again; doubled each time.",
+    ),
+    Key(
+        "security.protocol",
+        _choice("plaintext", "ssl"),
+        "plaintext",
+        None,
+        None,
+        "SSL without ssl_context= takes the system's authorities. SASL is not there yet.",
+    ),
+    Key(
+        "send.buffer.bytes",
+        _size,
+        -1,
+        -1,
+        None,
+        "SO_SNDBUF; -1 leaves it to the system.",
+    ),
+    Key(
+        "socket.connection.setup.timeout.ms",
+        duration_ms,
+        10_000,
+        0,
+        None,
+        "How long one attempt to connect may take.",
+    ),
+    Key(
+        "transaction.timeout.ms",
+        duration_ms,
+        60_000,
+        0,
+        None,
+        "The coordinator aborts a transaction that is open for longer.",
+    ),
+    Key(
+        "transactional.id",
+        _text,
+        None,
+        None,
+        None,
+        "Makes the producer transactional; each running instance needs one of its own that stays the same.",
+    ),
+)
+
+#: Every key of a producer beside bootstrap.servers, by Kafka's name.
+PRODUCER_KEYS: Final[Mapping[str, Key]] = {row.name: row for row in _ROWS}
+
+#: librdkafka's name: (Kafka's name, factor).
+ALIASES: Final[Mapping[str, tuple[str, float]]] = {
+    "metadata.broker.list": ("bootstrap.servers", 1),
+    "queue.buffering.max.ms": ("linger.ms", 1),
+    "queue.buffering.max.kbytes": ("buffer.memory", 1024),
+    "message.max.bytes": ("max.request.size", 1),
+    "message.timeout.ms": ("delivery.timeout.ms", 1),
+    "message.send.max.retries": ("retries", 1),
+    "compression.codec": ("compression.type", 1),
+    "request.required.acks": ("acks", 1),
+    "topic.metadata.refresh.interval.ms": ("metadata.max.age.ms", 1),
+    "socket.timeout.ms": ("request.timeout.ms", 1),
+    "max.in.flight": ("max.in.flight.requests.per.connection", 1),
+    "socket.send.buffer.bytes": ("send.buffer.bytes", 1),
+    "socket.receive.buffer.bytes": ("receive.buffer.bytes", 1),
+}
+
+#: Keys of other clients that mean something else here, or nothing: what to do instead.
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "key.serializer": "Pass key_serializer= to the producer: a function, or one of ottla.serde.",
+    "value.serializer": "Pass value_serializer= to the producer: a function, or one of ottla.serde.",
+    "partitioner.class": "Pass partitioner= to the producer: 'consistent_random', 'round_robin', 'random' or a function.",
+    "partitioner": "Pass partitioner= to the producer: 'consistent_random', 'round_robin', 'random' or a function.",
+    "interceptor.classes": "Wrap send() instead.",
+    "queue.buffering.max.messages": "Memory is bounded in bytes: buffer.memory.",
+    "batch.num.messages": "Batches are bounded in bytes: batch.size.",
+    "enable.gapless.guarantee": "enable.idempotence keeps the order; a record that fails for good leaves a gap.",
+    "api.version.request": "Versions are always asked for.",
+    "broker.version.fallback": "Versions are always asked for.",
+    "transaction.two.phase.commit.enable": "Two-phase commit (KIP-939) is not there.",
+}
+
+#: Accepted without effect: they tune what is not there, and leaving them in harms nothing.
+INERT: Final = frozenset(
+    {
+        "auto.include.jmx.reporter",
+        "client.dns.lookup",
+        "config.providers",
+        "enable.metrics.push",
+        "metadata.recovery.rebootstrap.trigger.ms",
+        "metric.reporters",
+        "metrics.num.samples",
+        "metrics.recording.level",
+        "metrics.sample.window.ms",
+        "partitioner.availability.timeout.ms",
+        "security.providers",
+        "socket.connection.setup.timeout.max.ms",
+    }
+)

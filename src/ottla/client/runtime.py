@@ -1,0 +1,230 @@
+"""Runs a producer's core: channels, timers, and the lock that it is shared under. All of it belongs to one event loop.
+
+The core decides; this does. Callers of other threads take `lock`, call the core, release it and `wake()`. The lock is
+held for the core's calls only: requests are built, and callers' callbacks called, without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from ottla.client._core.batch import Batch
+from ottla.client._core.connections import Connect, Disconnect
+from ottla.client._core.metadata import Node
+from ottla.client._core.operation import Operation
+from ottla.client._core.producer import Action, ProducerMachine, Send
+from ottla.errors import KafkaError
+from ottla.network.channel import Channel, ChannelSettings
+from ottla.network.channel_errors import ConnectionClosedError
+from ottla.protocol.schema import Message
+
+logger = logging.getLogger(__name__)
+
+#: Polls in a row without giving other tasks of the loop a turn.
+_POLLS_MAX = 64
+#: No timer is shorter: 0.2 ms.
+_TIMER_MIN_S = 0.0002
+
+
+class Runtime:
+    """One core on the running loop.
+
+    Attributes:
+        connected: done when a first connection has come about; failed when another try cannot help.
+        on_finished: called with batches that have got an outcome, on the loop's thread, without the lock.
+    """
+
+    def __init__(
+        self,
+        machine: ProducerMachine,
+        settings: ChannelSettings,
+        lock: AbstractContextManager[object],
+        on_finished: Callable[[list[Batch]], None],
+    ) -> None:
+        self.connected = Operation("connect")
+        self._machine = machine
+        self._settings = settings
+        self._lock = lock
+        self._on_finished = on_finished
+        self._loop = asyncio.get_running_loop()
+        self._channels: dict[int, Channel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._woken = False
+        self._stopped = False
+        #: Addresses that were reached once, or of which the log has said that they cannot be.
+        self._known_addresses: set[tuple[str, int]] = set()
+
+    def now_ms(self) -> float:
+        """The core's time; may be called from any thread."""
+        return self._loop.time() * 1000
+
+    def wake(self) -> None:
+        """Poll the core soon; for the loop's own thread."""
+        if not self._woken and not self._stopped:
+            self._woken = True
+            self._loop.call_soon(self._poll)
+
+    def wake_threadsafe(self) -> None:
+        """Poll the core soon; for other threads, which hold the lock or do not."""
+        if not self._woken and not self._stopped:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._poll)
+
+    async def stop(self) -> None:
+        """Close all connections; nothing is sent any more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        channels = list(self._channels.values())
+        for channel in channels:
+            channel.close()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in channels:
+            await channel.wait_closed()
+        self._fire()
+
+    # -- one turn ---------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        self._woken = False
+        if self._stopped:
+            return
+        for _ in range(_POLLS_MAX):
+            with self._lock:
+                actions, wake_ms = self._machine.poll(self.now_ms())
+            for action in actions:
+                self._act(action)
+            self._fire()
+            now_ms = self.now_ms()
+            if wake_ms > now_ms:
+                break
+        else:
+            self.wake()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_ms < float("inf") and not self._woken:
+            # A moment that is now, but for rounding, would come again and again.
+            self._timer = self._loop.call_at(max(wake_ms / 1000, self._loop.time() + _TIMER_MIN_S), self._poll)
+
+    def _fire(self) -> None:
+        with self._lock:
+            fired = self._machine.take_fired()
+            finished = self._machine.take_finished()
+        if finished:
+            self._on_finished(finished)
+        for callback in fired:
+            try:
+                callback()
+            except Exception:
+                logger.exception("a callback of the caller's failed")
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Send():
+                self._send(action)
+            case Connect(node):
+                task = self._loop.create_task(self._connect(node))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case Disconnect(node_id):
+                channel = self._channels.get(node_id)
+                if channel is not None:
+                    channel.close()
+
+    def _send(self, send: Send) -> None:
+        channel = self._channels.get(send.node_id)
+        try:
+            if channel is None:
+                raise ConnectionClosedError("The connection was closed.")
+            message = send.build(send.version)
+            if not send.answered:
+                channel.send_unanswered(message, send.version)
+                with self._lock:
+                    self._machine.on_sent_unanswered(send, self.now_ms())
+                return
+            future = channel.send(message, send.version, timeout_s=send.timeout_ms / 1000)
+        except Exception as error:
+            if not isinstance(error, KafkaError):
+                logger.exception("a request could not be made")
+            with self._lock:
+                self._machine.on_failed(send, error, self.now_ms())
+            self.wake()
+            return
+        future.add_done_callback(lambda done: self._on_answer(send, done))
+
+    def _on_answer(self, send: Send, future: asyncio.Future[Message]) -> None:
+        if self._stopped:
+            return
+        error = future.exception()
+        with self._lock:
+            if error is None:
+                self._machine.on_response(send, future.result(), self.now_ms())
+            else:
+                assert isinstance(error, Exception)
+                self._machine.on_failed(send, error, self.now_ms())
+        self._poll()
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    async def _connect(self, node: Node) -> None:
+        try:
+            channel = await Channel.open(node.host, node.port, self._settings)
+        except (KafkaError, OSError) as error:
+            self._on_unreachable(node, error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logger.exception("connecting to %s:%d failed", node.host, node.port)
+            self._on_unreachable(node, error)
+            return
+        if self._stopped:
+            channel.close()
+            return
+        self._channels[node.id] = channel
+        channel.on_closed = lambda error: self._on_closed(node, channel, error)
+        logger.debug("connected to %s:%d (node %d)", node.host, node.port, node.id)
+        self._known_addresses.add((node.host, node.port))
+        with self._lock:
+            self._machine.on_connected(node.id, dict(channel.versions), dict(channel.features), self.now_ms())
+            callbacks = self.connected.finish()
+        for callback in callbacks:
+            callback()
+        self._poll()
+
+    def _on_unreachable(self, node: Node, error: Exception) -> None:
+        if node.id >= 0 and (node.host, node.port) not in self._known_addresses:
+            self._known_addresses.add((node.host, node.port))
+            logger.warning(
+                "broker %d advertises %s:%d, which cannot be reached from here: %s",
+                node.id,
+                node.host,
+                node.port,
+                error,
+            )
+        callbacks: list[Callable[[], object]] = []
+        with self._lock:
+            self._machine.on_down(node.id, error, self.now_ms())
+            if isinstance(error, KafkaError) and not error.retriable:
+                callbacks = self.connected.finish(error)
+        for callback in callbacks:
+            callback()
+        self._poll()
+
+    def _on_closed(self, node: Node, channel: Channel, error: Exception) -> None:
+        if self._channels.get(node.id) is channel:
+            del self._channels[node.id]
+        if self._stopped:
+            return
+        logger.debug("the connection to %s:%d ended: %s", node.host, node.port, error)
+        with self._lock:
+            self._machine.on_down(node.id, error, self.now_ms())
+        self.wake()
