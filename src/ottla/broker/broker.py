@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ottla
 from ottla.broker.addresses import Addresses
+from ottla.broker.context import ShortCut
 from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
 from ottla.broker.coordinators.background_runner import BackgroundRunner
 from ottla.broker.coordinators.groups.config import GroupConfig
@@ -570,7 +571,7 @@ class Broker:
             config.node_id,
             self.metrics,
             takes_telemetry=self.telemetry.is_wanted,
-            produce_frame=produce.handle_frame,
+            produce=ShortCut(produce.handle_frame, produce.handle_produce),
         )
 
     def _make_server(self) -> Server:

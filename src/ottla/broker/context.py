@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ottla.protocol.api import ApiKey
@@ -58,3 +59,24 @@ class BodyToCome(Protocol):
     def then(self, tell: Callable[[bytes], None]) -> None:
         """Have `tell` called with it, once, later."""
         ...
+
+
+class PartialResult:
+    """What a short cut has done of a request before it left the rest to `ShortCut.finish`, which alone reads it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShortCut:
+    """Answers ordinary requests of one API from their bytes, without decoding them.
+
+    Attributes:
+        handle_frame: takes a frame (header included, size not) and its version; returns the encoded body, at once or to come.
+            None: nothing has been done, the request is to be decoded and given to the API's handler.
+        finish: a handler that also takes the `PartialResult` of `handle_frame` and does the rest, at once: nothing else is
+            handled in between.
+    """
+
+    handle_frame: Callable[[memoryview, int], bytes | BodyToCome | PartialResult | None]
+    finish: Callable[[RequestContext, Any, Any], Any | Awaitable[Any]]

@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
-from ottla.broker.context import ClientSoftware, Handler, RequestContext
+from ottla.broker.context import ClientSoftware, Handler, PartialResult, RequestContext
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import (
@@ -46,7 +46,7 @@ from ottla.protocol.schema import Struct as MessagePart
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ottla.broker.context import BodyToCome
+    from ottla.broker.context import BodyToCome, ShortCut
     from ottla.cluster.image import ClusterImage
     from ottla.file_region import Sendable
     from ottla.network.connection import BrokerConnection, Reply
@@ -96,7 +96,7 @@ class Dispatcher:
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
-        produce_frame: Callable[[memoryview, int], bytes | BodyToCome | None] | None = None,
+        produce: ShortCut | None = None,
     ) -> None:
         self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
         missing = SERVED.keys() - self._handlers.keys()
@@ -106,8 +106,7 @@ class Dispatcher:
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
-        #: Answers ordinary Produce requests from their bytes.
-        self._produce_frame = produce_frame
+        self._produce = produce
         self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
@@ -142,15 +141,19 @@ class Dispatcher:
         if key == ApiKey.API_VERSIONS and not 0 <= version <= SERVED[ApiKey.API_VERSIONS][1]:
             return self._refuse_api_versions(frame)
         route = self._route(key, version)
-        if key == ApiKey.PRODUCE and self._produce_frame is not None:
+        partial: PartialResult | None = None
+        if key == ApiKey.PRODUCE and self._produce is not None:
             begun = self._now()
-            body = self._produce_frame(frame, version)
-            if body is not None:
+            body = self._produce.handle_frame(frame, version)
+            if isinstance(body, bytes):
                 (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
-                if not isinstance(body, bytes):
-                    return self._body_to_come(route, correlation_id, body, begun)
                 route.metrics.observe((self._now() - begun) * 1000)
                 return [_encoded_frame(route, correlation_id, body)]
+            if body is None or isinstance(body, PartialResult):
+                partial = body
+            else:
+                (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
+                return self._body_to_come(route, correlation_id, body, begun)
         header, position = route.header_decode(frame, 0)
         # Bytes after the body are ignored, as in Kafka: librdkafka's Metadata v13 has three.
         request, _ = route.decode(frame, position)
@@ -168,7 +171,11 @@ class Dispatcher:
         )
         started = self._now()
         try:
-            answer = route.handler(context, request)
+            if partial is None:
+                answer = route.handler(context, request)
+            else:
+                assert self._produce is not None
+                answer = self._produce.finish(context, request, partial)
         except KafkaError as error:
             answer = self._error_response(route, error)
         # A message, nearly always: asking that first spares it being asked whether it could be awaited.

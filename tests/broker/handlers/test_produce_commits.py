@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.broker.story import started
 
-from ottla.broker.context import BodyToCome
+from ottla.broker.context import BodyToCome, PartialResult, ShortCut
 from ottla.broker.handlers.produce_commits import CommittedAnswer
 from ottla.broker.replicas.partition import Partition
 from ottla.errors import ErrorCode
@@ -55,15 +55,15 @@ async def begun(loop: VirtualLoop, *, by_position: bool) -> tuple[SimulatedBroke
     assert node.broker is not None
     await client.ask(request(node, 0, 1, 2), 9, ProduceResponse)  # the first batch of a log is nothing ordinary
     dispatcher = node.broker.dispatcher
-    handle_frame = dispatcher._produce_frame
-    assert handle_frame is not None
+    produce = dispatcher._produce
+    assert produce is not None
 
-    def checked(frame: memoryview, version: int) -> bytes | BodyToCome | None:
-        answer = handle_frame(frame, version) if by_position else None
+    def checked(frame: memoryview, version: int) -> bytes | BodyToCome | PartialResult | None:
+        answer = produce.handle_frame(frame, version) if by_position else None
         assert isinstance(answer, CommittedAnswer) == by_position
         return answer
 
-    dispatcher._produce_frame = checked
+    dispatcher._produce = ShortCut(checked, produce.finish)
     found = [node.broker.replicas.partition("orders", index) for index in range(3)]
     return node, client, [Commits(partition) for partition in found if partition is not None]
 
