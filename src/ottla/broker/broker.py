@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import ottla
 from ottla.broker.addresses import Addresses
-from ottla.broker.context import ShortCut
 from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
 from ottla.broker.coordinators.background_runner import BackgroundRunner
 from ottla.broker.coordinators.groups.config import GroupConfig
@@ -504,9 +503,8 @@ class Broker:
             always=config.ottla_client_telemetry_enable,
         )
         routes: dict[Any, Any] = {}
-        produce = ProduceHandler(replicas, self.metrics, gate, clock=around.clock)
         for handlers in (
-            produce,
+            ProduceHandler(replicas, self.metrics, gate, clock=around.clock),
             FetchHandler(
                 replicas,
                 sessions,
@@ -571,7 +569,6 @@ class Broker:
             config.node_id,
             self.metrics,
             takes_telemetry=self.telemetry.is_wanted,
-            produce=ShortCut(produce.handle_frame, produce.handle_produce),
         )
 
     def _make_server(self) -> Server:

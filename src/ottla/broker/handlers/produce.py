@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ottla.broker.context import PartialResult
+from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
 from ottla.broker.handlers.transaction_gate import data_error_code
 from ottla.errors import (
@@ -51,7 +51,7 @@ from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
@@ -120,10 +120,17 @@ class ProduceHandler:
         self._gate = gate
         self._deadlines = Deadlines(asyncio.get_running_loop())
 
-    def routes(self) -> dict[ApiKey, Handler]:
-        return {ApiKey.PRODUCE: self.handle_produce}
+    def routes(self) -> Routes:
+        route = Route(
+            self.handle_produce,
+            short_cut=ShortCut(self.handle_frame, self.handle_produce),
+            keeps_order=_is_appended_in_order,
+        )
+        return {ApiKey.PRODUCE: route}
 
-    def handle_frame(self, frame: memoryview, version: int) -> bytes | CommittedAnswer | PartlyAppended | None:
+    def handle_frame(
+        self, frame: memoryview, version: int, _session: Session
+    ) -> bytes | CommittedAnswer | PartlyAppended | None:
         """Answer an ordinary request from its bytes, at once or when it is committed.
 
         None: nothing has been appended; the request has to be decoded and given to `handle_produce`.
@@ -393,6 +400,14 @@ def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
     """The connection may end before anybody waits for it."""
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future
+
+
+def _is_appended_in_order(request: ProduceRequest) -> bool:
+    """A produce that waits for its commit has been appended, or has its place in the queue: the next one goes behind it.
+
+    One of a transaction may have to wait for the coordinator's leave before it is appended.
+    """
+    return request.transactional_id is None
 
 
 def _partly(appended: list[tuple[Partition, AppendInfo | KafkaError]]) -> PartlyAppended:
