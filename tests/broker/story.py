@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ottla.broker.context import Session, ShortCut
+from ottla.broker.dispatch import Dispatcher
 from ottla.errors import ErrorCode
+from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
@@ -63,3 +71,13 @@ def log_of(node: SimulatedBroker) -> PartitionLog:
     """The log of `orders`."""
     assert node.broker is not None
     return node.broker.logs.logs[ORDERS]
+
+
+def replace_short_cut(dispatcher: Dispatcher, replacement: Callable[[ShortCut, memoryview, int, Session], Any]) -> None:
+    """Have Produce requests handled by `replacement`, which gets the genuine short cut besides its arguments."""
+    route = dispatcher._routes[ApiKey.PRODUCE]
+    short_cut = route.short_cut
+    assert short_cut is not None
+    replaced = replace(short_cut, handle_frame=partial(replacement, short_cut))
+    dispatcher._routes[ApiKey.PRODUCE] = replace(route, short_cut=replaced)
+    dispatcher._versions.clear()

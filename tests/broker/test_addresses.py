@@ -6,7 +6,7 @@ import pytest
 from tests.cluster.cluster_support import image_with
 
 from ottla.broker.addresses import Addresses
-from ottla.broker.context import RequestContext
+from ottla.broker.context import RequestContext, Session
 from ottla.protocol.api import ApiKey
 
 
@@ -17,12 +17,7 @@ def told(local_host: str, *, auto: bool = True, localhost_ports: frozenset[int] 
         version=0,
         correlation_id=1,
         client_id="c",
-        principal="User:ANONYMOUS",
-        listener="PLAINTEXT",
-        client_host="10.0.0.9",
-        local_host=local_host,
-        local_port=9092,
-        connection=None,
+        session=Session(listener="PLAINTEXT", client_host="10.0.0.9", local_host=local_host, local_port=9092),
     )
     image = image_with({}, 1)
     address = Addresses(lambda: image, 1, auto=auto, localhost_ports=lambda: localhost_ports).of_broker(1, context)

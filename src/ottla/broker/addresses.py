@@ -69,11 +69,11 @@ class Addresses:
         if broker is None:
             return None
         if self._auto and node_id == self._node_id:
-            return BrokerAddress(node_id, self._own_host(context), context.local_port, broker.rack)
-        endpoint = broker.endpoint(context.listener)
+            return BrokerAddress(node_id, self._own_host(context), context.session.local_port, broker.rack)
+        endpoint = broker.endpoint(context.session.listener)
         return None if endpoint is None else BrokerAddress(node_id, endpoint.host, endpoint.port, broker.rack)
 
     def _own_host(self, context: RequestContext) -> str:
-        if context.local_host in _LOOPBACK and context.local_port in self._localhost_ports():
+        if context.session.local_host in _LOOPBACK and context.session.local_port in self._localhost_ports():
             return "localhost"
-        return context.local_host
+        return context.session.local_host

@@ -506,9 +506,8 @@ class Broker:
             always=config.ottla_client_telemetry_enable,
         )
         routes: dict[Any, Any] = {}
-        produce = ProduceHandler(replicas, self.metrics, gate, clock=around.clock)
         for handlers in (
-            produce,
+            ProduceHandler(replicas, self.metrics, gate, clock=around.clock),
             FetchHandler(
                 replicas,
                 sessions,
@@ -573,7 +572,6 @@ class Broker:
             config.node_id,
             self.metrics,
             takes_telemetry=self.telemetry.is_wanted,
-            produce_frame=produce.handle_frame,
         )
 
     def _make_server(self) -> Server:

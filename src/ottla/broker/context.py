@@ -1,11 +1,15 @@
-"""RequestContext: everything about a request but its body."""
+"""What dispatch and handlers share: the session of a connection, the context of a request, the route of an API."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ottla.protocol.api import ApiKey
+
+#: Who a client is that has not authenticated.
+ANONYMOUS = "User:ANONYMOUS"
 
 
 class ClientSoftware(NamedTuple):
@@ -15,36 +19,60 @@ class ClientSoftware(NamedTuple):
     version: str
 
 
-class RequestContext(NamedTuple):
-    """Who asks what, and from where.
+class Session:
+    """What the broker knows of the client at the other end of one connection, from its first request until it ends.
 
     Attributes:
+        listener: name of the listener that accepted the connection.
+        client_host, client_port: the client's address.
         local_host, local_port: the address of this broker that the client used; with `advertised.listeners=auto` it is what
-            the client is told to use again.
-        connection: identity of the connection, for what lives as long as it does.
+            the broker answers when the client asks for its address.
+        principal: on whose behalf requests are handled.
+        software: what the client called itself, if it did.
     """
+
+    __slots__ = (
+        "_at_end",
+        "client_host",
+        "client_port",
+        "listener",
+        "local_host",
+        "local_port",
+        "principal",
+        "software",
+    )
+
+    def __init__(
+        self, *, listener: str, client_host: str, client_port: int = 0, local_host: str = "", local_port: int = 0
+    ) -> None:
+        self.listener = listener
+        self.client_host = client_host
+        self.client_port = client_port
+        self.local_host = local_host
+        self.local_port = local_port
+        self.principal = ANONYMOUS
+        self.software: ClientSoftware | None = None
+        self._at_end: list[Callable[[], None]] = []
+
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the connection has ended."""
+        self._at_end.append(callback)
+
+    def end(self) -> None:
+        """The connection has ended."""
+        callbacks, self._at_end = self._at_end, []
+        for callback in callbacks:
+            callback()
+
+
+class RequestContext(NamedTuple):
+    """Everything about a request but its body."""
 
     api_key: ApiKey
     version: int
     correlation_id: int
     client_id: str | None
-    principal: str
-    listener: str
-    client_host: str
-    local_host: str
-    local_port: int
-    connection: object
-
-    @property
-    def client_port(self) -> int:
-        """The port the client comes from; 0 if nobody knows."""
-        return getattr(self.connection, "peer_port", 0)
-
-    @property
-    def client_software(self) -> ClientSoftware | None:
-        """What the client called itself on this connection, if it did."""
-        known = getattr(self.connection, "session", None)
-        return known if isinstance(known, ClientSoftware) else None
+    session: Session
 
 
 #: Answers one request with a message or its encoded body, with something to await, or with None where the protocol has no
@@ -58,3 +86,48 @@ class BodyToCome(Protocol):
     def then(self, tell: Callable[[bytes], None]) -> None:
         """Have `tell` called with it, once, later."""
         ...
+
+
+class PartialResult:
+    """What a short cut has done of a request before it left the rest to `ShortCut.finish`, which alone reads it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShortCut:
+    """Answers ordinary requests of one API from their bytes, without decoding them.
+
+    Attributes:
+        handle_frame: takes a frame (header included, size not), its version and the session; returns the encoded body, at
+            once or to come. None: nothing has been done, the request is to be decoded and given to the route's handler.
+        finish: a handler that also takes the `PartialResult` of `handle_frame` and does the rest, at once: nothing else is
+            handled in between.
+    """
+
+    handle_frame: Callable[[memoryview, int, Session], bytes | BodyToCome | PartialResult | None]
+    finish: Callable[[RequestContext, Any, Any], Any | Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How the requests of one API are answered.
+
+    Attributes:
+        handler: answers a decoded request.
+        short_cut: what is tried before the request is decoded.
+        ends_with_connection: whether the work for an answer that comes later is cancelled when the connection ends. For
+            APIs that only read; what others have begun (a topic, a commit) is finished.
+        keeps_order: says of a request whose answer comes later whether the connection's next one may be handled before that
+            answer and still have its effect afterwards. Without it the next request always waits.
+    """
+
+    handler: Handler
+    _: KW_ONLY
+    short_cut: ShortCut | None = None
+    ends_with_connection: bool = False
+    keeps_order: Callable[[Any], bool] | None = None
+
+
+#: The routes of the APIs that one family of handlers answers.
+Routes = dict[ApiKey, Route]

@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
-from ottla.broker.context import ClientSoftware, Handler, RequestContext
+from ottla.broker.context import ClientSoftware, PartialResult, RequestContext, Route, Session
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import (
@@ -39,7 +39,6 @@ from ottla.protocol.messages.api_versions import (
     SupportedFeatureKey,
 )
 from ottla.protocol.messages.headers import RequestHeader
-from ottla.protocol.messages.produce import ProduceRequest
 from ottla.protocol.schema import Message
 from ottla.protocol.schema import Struct as MessagePart
 
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRINCIPAL = "User:ANONYMOUS"
-
 _KEY_AND_VERSION = Struct(">hh")
 _CORRELATION_ID = Struct(">i")
 _SIZE_AND_CORRELATION = Struct(">ii")
@@ -68,16 +65,28 @@ ERROR_MESSAGE_MAX = 1000
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
-class _Route:
-    """One API in one version: its handler with its codecs, looked up once per request."""
+class _ServedVersion:
+    """One API in one version: its route with its codecs, looked up once per request."""
 
-    __slots__ = ("api_key", "decode", "flexible_header", "handler", "header_decode", "metrics", "version")
+    __slots__ = (
+        "api_key",
+        "decode",
+        "flexible_header",
+        "handler",
+        "header_decode",
+        "metrics",
+        "route",
+        "short_cut",
+        "version",
+    )
 
-    def __init__(self, api_key: ApiKey, version: int, handler: Handler, metrics: BrokerMetrics) -> None:
+    def __init__(self, api_key: ApiKey, version: int, route: Route, metrics: BrokerMetrics) -> None:
         spec = APIS[api_key]
         self.api_key = api_key
         self.version = version
-        self.handler = handler
+        self.route = route
+        self.handler = route.handler
+        self.short_cut = route.short_cut
         self.metrics = metrics.request(spec.name)
         self.decode = decoder(spec.request_class(), version)
         encoder(spec.response_class(), version)  # built now, found by `encode_chunks`
@@ -86,28 +95,25 @@ class _Route:
 
 
 class Dispatcher:
-    """Knows which handler answers what. `handle` is what connections call with each frame."""
+    """Knows by which route each API is answered. `handle` is what connections call with each frame."""
 
     def __init__(
         self,
-        routes: Mapping[ApiKey, Handler],
+        routes: Mapping[ApiKey, Route],
         image: Callable[[], ClusterImage],
         node_id: int,
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
-        produce_frame: Callable[[memoryview, int], bytes | BodyToCome | None] | None = None,
     ) -> None:
-        self._handlers: dict[ApiKey, Handler] = {**routes, ApiKey.API_VERSIONS: self.handle_api_versions}
-        missing = SERVED.keys() - self._handlers.keys()
+        self._routes: dict[ApiKey, Route] = {**routes, ApiKey.API_VERSIONS: Route(self.handle_api_versions)}
+        missing = SERVED.keys() - self._routes.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
-        self._routes: dict[tuple[int, int], _Route] = {}
+        self._versions: dict[tuple[int, int], _ServedVersion] = {}
         self._image = image
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
-        #: Answers ordinary Produce requests from their bytes.
-        self._produce_frame = produce_frame
         self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
@@ -115,20 +121,21 @@ class Dispatcher:
     def warm(self) -> None:
         """Build the codecs that the first client of any kind needs, so that it does not wait for them."""
         for key in (ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.INIT_PRODUCER_ID):
-            self._route(key, SERVED[key][1])
+            self._version(key, SERVED[key][1])
 
-    def _route(self, key: int, version: int) -> _Route:
-        route = self._routes.get((key, version))
-        if route is None:
+    def _version(self, key: int, version: int) -> _ServedVersion:
+        found = self._versions.get((key, version))
+        if found is None:
             try:
                 api_key = ApiKey(key)
             except ValueError:
                 raise RemoteProtocolError(f"api key {key} does not exist") from None
-            served = SERVED.get(api_key)
-            if served is None or not served[0] <= version <= served[1]:
+            versions = SERVED.get(api_key)
+            if versions is None or not versions[0] <= version <= versions[1]:
                 raise RemoteProtocolError(f"{api_key.name} version {version} is not served")
-            route = self._routes[key, version] = _Route(api_key, version, self._handlers[api_key], self._metrics)
-        return route
+            found = _ServedVersion(api_key, version, self._routes[api_key], self._metrics)
+            self._versions[key, version] = found
+        return found
 
     def handle(self, connection: BrokerConnection, frame: memoryview) -> Reply:
         """Answer one frame.
@@ -141,71 +148,74 @@ class Dispatcher:
         key, version = _KEY_AND_VERSION.unpack_from(frame)
         if key == ApiKey.API_VERSIONS and not 0 <= version <= SERVED[ApiKey.API_VERSIONS][1]:
             return self._refuse_api_versions(frame)
-        route = self._route(key, version)
-        if key == ApiKey.PRODUCE and self._produce_frame is not None:
+        served = self._version(key, version)
+        session: Session = connection.session or _begin_session(connection)
+        partial: PartialResult | None = None
+        short_cut = served.short_cut
+        if short_cut is not None:
             begun = self._now()
-            body = self._produce_frame(frame, version)
-            if body is not None:
+            body = short_cut.handle_frame(frame, version, session)
+            if isinstance(body, bytes):
                 (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
-                if not isinstance(body, bytes):
-                    return self._body_to_come(route, correlation_id, body, begun)
-                route.metrics.observe((self._now() - begun) * 1000)
-                return [_encoded_frame(route, correlation_id, body)]
-        header, position = route.header_decode(frame, 0)
+                served.metrics.observe((self._now() - begun) * 1000)
+                return [_encoded_frame(served, correlation_id, body)]
+            if body is None or isinstance(body, PartialResult):
+                partial = body
+            else:
+                (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
+                return self._body_to_come(served, correlation_id, body, begun)
+        header, position = served.header_decode(frame, 0)
         # Bytes after the body are ignored, as in Kafka: librdkafka's Metadata v13 has three.
-        request, _ = route.decode(frame, position)
+        request, _ = served.decode(frame, position)
         context = RequestContext(
-            api_key=route.api_key,
+            api_key=served.api_key,
             version=version,
             correlation_id=header.correlation_id,
             client_id=header.client_id,
-            principal=PRINCIPAL,
-            listener=connection.listener,
-            client_host=connection.peer_host,
-            local_host=connection.local_host,
-            local_port=connection.local_port,
-            connection=connection,
+            session=session,
         )
         started = self._now()
         try:
-            answer = route.handler(context, request)
+            if partial is None or short_cut is None:
+                answer = served.handler(context, request)
+            else:
+                answer = short_cut.finish(context, request, partial)
         except KafkaError as error:
-            answer = self._error_response(route, error)
+            answer = self._error_response(served, error)
         # A message, nearly always: asking that first spares it being asked whether it could be awaited.
         if answer is None or isinstance(answer, Message | bytes):
-            route.metrics.observe((self._now() - started) * 1000)
-            return None if answer is None else _frame(route, header.correlation_id, answer)
+            served.metrics.observe((self._now() - started) * 1000)
+            return None if answer is None else _frame(served, header.correlation_id, answer)
         if isinstance(answer, asyncio.Future):
-            return self._reply_to_come(route, header.correlation_id, answer, started)
-        task = asyncio.ensure_future(self._answer_later(connection, route, header.correlation_id, answer, started))
+            return self._reply_to_come(served, header.correlation_id, answer, started)
+        task = asyncio.ensure_future(self._answer_later(connection, served, header.correlation_id, answer, started))
         if isinstance(answer, Coroutine):  # a connection that ends at once cancels the task before it begins
             task.add_done_callback(lambda _task: answer.close())
-        if route.api_key is ApiKey.FETCH or route.api_key is ApiKey.SHARE_FETCH:
+        if served.route.ends_with_connection:
             return PendingReply(task)
-        # A client that goes away takes nothing back: what was begun (a topic, a commit) is finished. Only a fetch
-        # that nobody waits for any more is of no use.
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        # A produce that waits for its commit has been appended: the next one may be appended behind it. One of a
-        # transaction may wait for the coordinator's leave before it is appended.
-        is_appended = isinstance(request, ProduceRequest) and request.transactional_id is None
-        return PendingReply(asyncio.shield(task), blocks_next=not is_appended, work=task)
+        keeps_order = served.route.keeps_order
+        blocks_next = keeps_order is None or not keeps_order(request)
+        return PendingReply(asyncio.shield(task), blocks_next=blocks_next, work=task)
 
-    def _body_to_come(self, route: _Route, correlation_id: int, body: BodyToCome, started: float) -> PendingReply:
+    def _body_to_come(
+        self, served: _ServedVersion, correlation_id: int, body: BodyToCome, started: float
+    ) -> PendingReply:
         """Return what becomes the answer to a request that was carried out: the next one need not wait for it."""
         begun = self._now()
         reply: asyncio.Future[list[Sendable] | None] = self._loop.create_future()
 
         def tell(body: bytes) -> None:
-            route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
+            served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
             if not reply.done():
-                reply.set_result([_encoded_frame(route, correlation_id, body)])
+                reply.set_result([_encoded_frame(served, correlation_id, body)])
 
         body.then(tell)
         return PendingReply(reply, blocks_next=False)
 
     def _reply_to_come(
-        self, route: _Route, correlation_id: int, answer: asyncio.Future[Any], started: float
+        self, served: _ServedVersion, correlation_id: int, answer: asyncio.Future[Any], started: float
     ) -> PendingReply:
         """Return what becomes the answer when `answer` is there; that takes no task.
 
@@ -223,12 +233,12 @@ class Dispatcher:
                 if error is None:
                     message = answer.result()
                 elif isinstance(error, KafkaError):
-                    message = self._error_response(route, error)
+                    message = self._error_response(served, error)
                 else:
                     raise error
-                route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
+                served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
                 if not reply.done():
-                    reply.set_result(None if message is None else _frame(route, correlation_id, message))
+                    reply.set_result(None if message is None else _frame(served, correlation_id, message))
             except Exception as failure:
                 if not reply.done():
                     reply.set_exception(failure)
@@ -237,28 +247,33 @@ class Dispatcher:
         return PendingReply(reply, work=answer)
 
     async def _answer_later(
-        self, connection: BrokerConnection, route: _Route, correlation_id: int, answer: Awaitable[Any], started: float
+        self,
+        connection: BrokerConnection,
+        served: _ServedVersion,
+        correlation_id: int,
+        answer: Awaitable[Any],
+        started: float,
     ) -> list[Sendable] | None:
         begun = self._now()
         try:
             message = await answer
         except KafkaError as error:
-            message = self._error_response(route, error)
+            message = self._error_response(served, error)
         except RemoteProtocolError:
             if connection.closing:
                 return None  # it is closed already, and nobody would take the error from this task
             raise
-        route.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
-        return None if message is None else _frame(route, correlation_id, message)
+        served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
+        return None if message is None else _frame(served, correlation_id, message)
 
-    def _error_response(self, route: _Route, error: KafkaError) -> Message:
+    def _error_response(self, served: _ServedVersion, error: KafkaError) -> Message:
         """Put an error that a handler raised where the response has room for one.
 
         Raises:
             KafkaError: it has none; the connection is closed and the log says why.
         """
-        route.metrics.error(error.code.name)
-        response = APIS[route.api_key].response_class()()
+        served.metrics.error(error.code.name)
+        response = APIS[served.api_key].response_class()()
         if not hasattr(response, "error_code"):
             raise error
         response.error_code = int(error.code)
@@ -275,7 +290,8 @@ class Dispatcher:
         ):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         if context.version >= 3:
-            context.connection.session = ClientSoftware(request.client_software_name, request.client_software_version)  # type: ignore[attr-defined]
+            software = ClientSoftware(request.client_software_name, request.client_software_version)
+            context.session.software = software
         if context.version >= 5 and (
             request.cluster_id not in (None, self._image().cluster_id) or request.node_id not in (-1, self._node_id)
         ):
@@ -308,17 +324,30 @@ class Dispatcher:
             api_keys=[ApiVersion(api_key=ApiKey.API_VERSIONS, min_version=low, max_version=high)],
         )
         (correlation_id,) = Struct(">i").unpack_from(frame, 4)
-        return _frame(self._route(ApiKey.API_VERSIONS, 0), correlation_id, response)
+        return _frame(self._version(ApiKey.API_VERSIONS, 0), correlation_id, response)
 
 
-def _encoded_frame(route: _Route, correlation_id: int, body: bytes) -> bytes:
+def _begin_session(connection: BrokerConnection) -> Session:
+    session = Session(
+        listener=connection.listener,
+        client_host=connection.peer_host,
+        client_port=connection.peer_port,
+        local_host=connection.local_host,
+        local_port=connection.local_port,
+    )
+    connection.session = session
+    connection.on_closed = session.end
+    return session
+
+
+def _encoded_frame(served: _ServedVersion, correlation_id: int, body: bytes) -> bytes:
     """Return size, header and a short body in one piece."""
-    if route.flexible_header:
+    if served.flexible_header:
         return _SIZE_CORRELATION_TAGS.pack(len(body) + 5, correlation_id, 0) + body
     return _SIZE_AND_CORRELATION.pack(len(body) + 4, correlation_id) + body
 
 
-def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list[Sendable]:
+def _frame(served: _ServedVersion, correlation_id: int, message: Message | bytes) -> list[Sendable]:
     """Return size, header and body (encoded already, or not).
 
     Large record sets stay buffers of their own: nothing of them is copied here.
@@ -328,14 +357,14 @@ def _frame(route: _Route, correlation_id: int, message: Message | bytes) -> list
         chunks = [message]
     else:
         try:
-            chunks = encode_chunks(message, route.version)
+            chunks = encode_chunks(message, served.version)
         except LocalProtocolError:
             # A message that quotes a name of 32,767 bytes, legal in a request, has outgrown what a string may be.
             if not _shorten_error_messages(message):
                 raise
-            chunks = encode_chunks(message, route.version)
+            chunks = encode_chunks(message, served.version)
     size = sum(map(len, chunks))
-    if route.flexible_header:
+    if served.flexible_header:
         head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
     else:
         head = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)

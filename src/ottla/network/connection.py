@@ -111,7 +111,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
     Attributes:
         listener: name of the listener that accepted it.
         peer_host, peer_port, local_host, local_port: both ends; the local one is the address this client used.
-        session: free for the handler, e.g. what it knows of the client; None at first.
+        session: for the handler, which keeps here what it knows of the client; None at first.
         on_closed: called once when the connection has ended.
     """
 
@@ -171,7 +171,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.peer_host = peer_host
         self.local_host = ""
         self.peer_port = self.local_port = 0
-        self.session: object = None
+        self.session: Any = None
         self.on_closed: Callable[[], None] | None = None
 
     # -- transport events -------------------------------------------------------------------------------------------

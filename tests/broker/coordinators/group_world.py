@@ -12,7 +12,7 @@ from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 from tests.broker.coordinators.share_states import ModelPersister, ModelReplicas
 
 from ottla.broker.addresses import Addresses
-from ottla.broker.context import RequestContext
+from ottla.broker.context import RequestContext, Session
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -185,18 +185,13 @@ class GroupWorld:
             version=version,
             correlation_id=1,
             client_id=client_id,
-            principal="User:ANONYMOUS",
-            listener="PLAINTEXT",
-            client_host="10.0.0.7",
-            local_host="127.0.0.1",
-            local_port=9092,
-            connection=object(),
+            session=Session(listener="PLAINTEXT", client_host="10.0.0.7", local_host="127.0.0.1", local_port=9092),
         )
 
     async def handle(self, version: int, request: Any, client_id: str | None = "client") -> Any:
         """Send a request and wait for its answer."""
         api_key = ApiKey(request.API_KEY)
-        answer = self.routes[api_key](self.context(api_key, version, client_id), request)
+        answer = self.routes[api_key].handler(self.context(api_key, version, client_id), request)
         return await answer if asyncio.iscoroutine(answer) or isinstance(answer, asyncio.Future) else answer
 
     def classic_group(self, group_id: str) -> ClassicGroup | None:

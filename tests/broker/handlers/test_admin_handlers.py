@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.cluster_support import Cluster, running
 
 from ottla.broker.addresses import Addresses
-from ottla.broker.context import RequestContext
+from ottla.broker.context import RequestContext, Session
 from ottla.broker.handlers.cluster import ClusterHandlers, LogDirInfo, ReplicaInfo
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.loggers import PythonLoggers
@@ -82,14 +82,9 @@ class Admin:
             version=version,
             correlation_id=1,
             client_id="c",
-            principal="User:ANONYMOUS",
-            listener="PLAINTEXT",
-            client_host="10.0.0.9",
-            local_host="broker.example",
-            local_port=9092,
-            connection=None,
+            session=Session(listener="PLAINTEXT", client_host="10.0.0.9", local_host="broker.example", local_port=9092),
         )
-        answer = self.routes[context.api_key](context, request)
+        answer = self.routes[context.api_key].handler(context, request)
         return await answer if hasattr(answer, "__await__") else answer
 
     async def describe(self, kind: int, name: str, *keys: str) -> Any:

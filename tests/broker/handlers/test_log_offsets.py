@@ -45,7 +45,7 @@ def test_partitions_asked_twice_are_refused_once_and_found_in_linear_time() -> N
         assert node.broker is not None
         for part in partitions:
             part.partition_index = CountedIndex(part.partition_index)
-        handler = node.broker.dispatcher._handlers[ApiKey.LIST_OFFSETS]
+        handler = node.broker.dispatcher._routes[ApiKey.LIST_OFFSETS].handler
         await handler(SimpleNamespace(version=7), request)  # type: ignore[arg-type]
         assert CountedIndex.comparisons < 20 * count
         await node.stop()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import Any
 
 import pytest
-from tests.broker.story import started
+from tests.broker.story import replace_short_cut, started
 
-from ottla.broker.context import BodyToCome
+from ottla.broker.context import PartialResult, Session, ShortCut
 from ottla.broker.replicas.partition import Partition
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
@@ -91,17 +92,14 @@ def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -
             node, client = await started(loop, **{"num.partitions": PARTITIONS, **settings})
             assert node.broker is not None
             topic_id = node.broker.image.topics["orders"].topic_id
-            dispatcher = node.broker.dispatcher
-            handle_frame = dispatcher._produce_frame
-            assert handle_frame is not None
 
-            def counted(frame: memoryview, version: int) -> bytes | BodyToCome | None:
+            def counted(short_cut: ShortCut, frame: memoryview, version: int, session: Session) -> Any:
                 nonlocal answered_from_bytes
-                body = handle_frame(frame, version) if by_position else None
-                answered_from_bytes += body is not None
+                body = short_cut.handle_frame(frame, version, session) if by_position else None
+                answered_from_bytes += body is not None and not isinstance(body, PartialResult)
                 return body
 
-            dispatcher._produce_frame = counted
+            replace_short_cut(node.broker.dispatcher, counted)
             dice = random.Random(seed)
             for _ in range(150):
                 version = dice.choice([3, 7, 8, 9, 11, 13])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from tests.broker.story import started
+from tests.broker.story import replace_short_cut, started
 
-from ottla.broker.context import BodyToCome
+from ottla.broker.context import Session, ShortCut
 from ottla.broker.handlers.produce_commits import CommittedAnswer
 from ottla.broker.replicas.partition import Partition
 from ottla.errors import ErrorCode
@@ -54,16 +55,13 @@ async def begun(loop: VirtualLoop, *, by_position: bool) -> tuple[SimulatedBroke
     node, client = await started(loop, **{"log.flush.interval.messages": 1, "num.partitions": 3})
     assert node.broker is not None
     await client.ask(request(node, 0, 1, 2), 9, ProduceResponse)  # the first batch of a log is nothing ordinary
-    dispatcher = node.broker.dispatcher
-    handle_frame = dispatcher._produce_frame
-    assert handle_frame is not None
 
-    def checked(frame: memoryview, version: int) -> bytes | BodyToCome | None:
-        answer = handle_frame(frame, version) if by_position else None
+    def checked(short_cut: ShortCut, frame: memoryview, version: int, session: Session) -> Any:
+        answer = short_cut.handle_frame(frame, version, session) if by_position else None
         assert isinstance(answer, CommittedAnswer) == by_position
         return answer
 
-    dispatcher._produce_frame = checked
+    replace_short_cut(node.broker.dispatcher, checked)
     found = [node.broker.replicas.partition("orders", index) for index in range(3)]
     return node, client, [Commits(partition) for partition in found if partition is not None]
 

@@ -28,6 +28,7 @@ import pytest
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 from tests.support.seeds import run_seeds
 
+from ottla.broker.context import Session
 from ottla.broker.coordinators.runtime import CoordinatorRuntime
 from ottla.broker.coordinators.share import records
 from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
@@ -169,6 +170,7 @@ class Simulation:
         #: The same, but whose answer may yet come.
         self.asked: list[Counter[int]] = [Counter() for _ in range(PARTITIONS)]
         self.starts = [0] * PARTITIONS
+        self.connection = Session(listener="PLAINTEXT", client_host="10.0.0.7")
         self.life = 0
         self.producing = True
 
@@ -224,7 +226,7 @@ class Simulation:
     def session(self, member_id: str) -> None:
         """Give the member a session with all partitions, so that leaving releases what it holds."""
         places = [SharePlace(TOPIC_ID, index) for index in range(PARTITIONS)]
-        self.manager.sessions.open((GROUP, member_id), places, has_acks=False, connection=member_id)
+        self.manager.sessions.open((GROUP, member_id), places, has_acks=False, connection=self.connection)
 
     def fetch(self, member_id: str, index: int) -> list[tuple[int, int, int]]:
         partition, held, now = self.partitions[index], self.held[index], self.clock.monotonic_ms()

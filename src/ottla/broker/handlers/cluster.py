@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ottla.broker.context import Route
 from ottla.cluster.decisions.election import PREFERRED, UNCLEAN
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ottla.broker.addresses import Addresses
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.clock import Clock
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage, TopicImage
@@ -102,14 +103,14 @@ class ClusterHandlers:
         self._clock = clock
         self._partitions_max = max_request_partition_size_limit
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.DESCRIBE_LOG_DIRS: self.handle_describe_log_dirs,
-            ApiKey.ELECT_LEADERS: self.handle_elect_leaders,
-            ApiKey.LIST_PARTITION_REASSIGNMENTS: self.handle_list_partition_reassignments,
-            ApiKey.DESCRIBE_QUORUM: self.handle_describe_quorum,
-            ApiKey.DESCRIBE_CLUSTER: self.handle_describe_cluster,
-            ApiKey.DESCRIBE_TOPIC_PARTITIONS: self.handle_describe_topic_partitions,
+            ApiKey.DESCRIBE_LOG_DIRS: Route(self.handle_describe_log_dirs),
+            ApiKey.ELECT_LEADERS: Route(self.handle_elect_leaders),
+            ApiKey.LIST_PARTITION_REASSIGNMENTS: Route(self.handle_list_partition_reassignments),
+            ApiKey.DESCRIBE_QUORUM: Route(self.handle_describe_quorum),
+            ApiKey.DESCRIBE_CLUSTER: Route(self.handle_describe_cluster),
+            ApiKey.DESCRIBE_TOPIC_PARTITIONS: Route(self.handle_describe_topic_partitions),
         }
 
     def handle_describe_cluster(
@@ -230,7 +231,7 @@ class ClusterHandlers:
             current_voters=[voter],
         )
         listeners = [
-            quorum.Listener(name=context.listener, host=address.host, port=address.port)
+            quorum.Listener(name=context.session.listener, host=address.host, port=address.port)
             for address in self._addresses.of_brokers(context)
             if address.node_id == image.controller_id
         ]

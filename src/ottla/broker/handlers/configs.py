@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from ottla.broker.context import Route
 from ottla.broker.handlers.config_entries import (
     ConfigEntry,
     broker_default_entries,
@@ -42,7 +43,7 @@ from ottla.protocol.messages.describe_configs import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
 
@@ -85,12 +86,12 @@ class ConfigHandlers:
         self._loggers = loggers
         self._node_id = node_id
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.DESCRIBE_CONFIGS: self.handle_describe_configs,
-            ApiKey.ALTER_CONFIGS: self.handle_alter_configs,
-            ApiKey.INCREMENTAL_ALTER_CONFIGS: self.handle_incremental_alter_configs,
-            ApiKey.LIST_CONFIG_RESOURCES: self.handle_list_config_resources,
+            ApiKey.DESCRIBE_CONFIGS: Route(self.handle_describe_configs),
+            ApiKey.ALTER_CONFIGS: Route(self.handle_alter_configs),
+            ApiKey.INCREMENTAL_ALTER_CONFIGS: Route(self.handle_incremental_alter_configs),
+            ApiKey.LIST_CONFIG_RESOURCES: Route(self.handle_list_config_resources),
         }
 
     def handle_describe_configs(

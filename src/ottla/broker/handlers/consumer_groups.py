@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.groups.consumer.describe import describe
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_GIVEN, Heartbeat
@@ -38,7 +39,7 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
 )
 
 if TYPE_CHECKING:
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -65,10 +66,10 @@ class ConsumerGroupsHandler:
     def _is_enabled(self) -> bool:
         return self._is_configured and self._image().features[GROUP_VERSION] > 0
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.CONSUMER_GROUP_HEARTBEAT: self.handle_consumer_group_heartbeat,
-            ApiKey.CONSUMER_GROUP_DESCRIBE: self.handle_consumer_group_describe,
+            ApiKey.CONSUMER_GROUP_HEARTBEAT: Route(self.handle_consumer_group_heartbeat),
+            ApiKey.CONSUMER_GROUP_DESCRIBE: Route(self.handle_consumer_group_describe),
         }
 
     def handle_consumer_group_heartbeat(
@@ -91,7 +92,7 @@ class ConsumerGroupsHandler:
                 server_assignor=request.server_assignor,
                 owned=None if owned is None else {each.topic_id: frozenset(each.partitions) for each in owned},
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
+                client_host=f"/{context.session.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             answer = self._runtime.write(
                 self._runtime.partition_for(request.group_id),

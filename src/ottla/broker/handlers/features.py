@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.cluster.decisions.features import UPGRADE, FeatureUpdate
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
@@ -29,7 +30,7 @@ from ottla.protocol.messages.update_features import (
 )
 
 if TYPE_CHECKING:
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.cluster.controller import Controller
 
 
@@ -39,8 +40,8 @@ class FeaturesHandler:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    def routes(self) -> dict[ApiKey, Handler]:
-        return {ApiKey.UPDATE_FEATURES: self.handle_update_features}
+    def routes(self) -> Routes:
+        return {ApiKey.UPDATE_FEATURES: Route(self.handle_update_features)}
 
     async def handle_update_features(
         self, context: RequestContext, request: UpdateFeaturesRequest

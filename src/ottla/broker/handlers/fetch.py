@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ottla.broker.context import Route
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
 from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError
@@ -32,7 +33,7 @@ from ottla.types import ZERO_UUID, IsolationLevel
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
@@ -119,8 +120,8 @@ class FetchHandler:
         self._fetch_max_bytes = fetch_max_bytes
         self._clock = clock
 
-    def routes(self) -> dict[ApiKey, Handler]:
-        return {ApiKey.FETCH: self.handle_fetch}
+    def routes(self) -> Routes:
+        return {ApiKey.FETCH: Route(self.handle_fetch, ends_with_connection=True)}
 
     def handle_fetch(self, context: RequestContext, request: FetchRequest) -> Any | Awaitable[Any]:
         asked = self._sessions.open_context(

@@ -21,6 +21,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.classic.requests import Join, Sync
 from ottla.broker.coordinators.groups.classic.states import GroupState
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ottla.broker.addresses import Addresses
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -108,16 +109,16 @@ class GroupsHandler:
         self._ensure_topic = ensure_topic
         self._deleting_shares = deleting_shares
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.FIND_COORDINATOR: self.handle_find_coordinator,
-            ApiKey.JOIN_GROUP: self.handle_join_group,
-            ApiKey.HEARTBEAT: self.handle_heartbeat,
-            ApiKey.LEAVE_GROUP: self.handle_leave_group,
-            ApiKey.SYNC_GROUP: self.handle_sync_group,
-            ApiKey.DESCRIBE_GROUPS: self.handle_describe_groups,
-            ApiKey.LIST_GROUPS: self.handle_list_groups,
-            ApiKey.DELETE_GROUPS: self.handle_delete_groups,
+            ApiKey.FIND_COORDINATOR: Route(self.handle_find_coordinator),
+            ApiKey.JOIN_GROUP: Route(self.handle_join_group),
+            ApiKey.HEARTBEAT: Route(self.handle_heartbeat),
+            ApiKey.LEAVE_GROUP: Route(self.handle_leave_group),
+            ApiKey.SYNC_GROUP: Route(self.handle_sync_group),
+            ApiKey.DESCRIBE_GROUPS: Route(self.handle_describe_groups),
+            ApiKey.LIST_GROUPS: Route(self.handle_list_groups),
+            ApiKey.DELETE_GROUPS: Route(self.handle_delete_groups),
         }
 
     # ------------------------------------------------------- find coordinator
@@ -196,7 +197,7 @@ class GroupsHandler:
             member_id=request.member_id,
             group_instance_id=request.group_instance_id,
             client_id=context.client_id or "",
-            client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
+            client_host=f"/{context.session.client_host}",  # Java's InetAddress.toString, which tools expect
             session_timeout_ms=session_timeout_ms,
             rebalance_timeout_ms=session_timeout_ms if context.version == 0 else request.rebalance_timeout_ms,
             protocol_type=request.protocol_type,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.errors import ErrorCode, KafkaError, StorageError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.delete_records import (
@@ -43,7 +44,7 @@ from ottla.types import (
 )
 
 if TYPE_CHECKING:
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
 
@@ -58,11 +59,11 @@ class LogOffsetHandlers:
     def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.LIST_OFFSETS: self.handle_list_offsets,
-            ApiKey.OFFSET_FOR_LEADER_EPOCH: self.handle_offset_for_leader_epoch,
-            ApiKey.DELETE_RECORDS: self.handle_delete_records,
+            ApiKey.LIST_OFFSETS: Route(self.handle_list_offsets),
+            ApiKey.OFFSET_FOR_LEADER_EPOCH: Route(self.handle_offset_for_leader_epoch),
+            ApiKey.DELETE_RECORDS: Route(self.handle_delete_records),
         }
 
     async def handle_list_offsets(self, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.codec import encode
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from ottla.broker.addresses import Addresses
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.cluster.image import ClusterImage, TopicImage
 
 #: Bit fields of the operations an unguarded resource allows: bit n is ACL operation n (KIP-430).
@@ -63,8 +64,8 @@ class MetadataHandler:
         self._kept_of: ClusterImage | None = None
         self._kept: dict[object, bytes] = {}
 
-    def routes(self) -> dict[ApiKey, Handler]:
-        return {ApiKey.METADATA: self.handle_metadata}
+    def routes(self) -> Routes:
+        return {ApiKey.METADATA: Route(self.handle_metadata)}
 
     def handle_metadata(
         self, context: RequestContext, request: MetadataRequest

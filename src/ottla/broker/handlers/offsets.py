@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
@@ -61,7 +62,7 @@ from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.handlers.transaction_gate import TransactionGate
@@ -94,12 +95,12 @@ class OffsetsHandler:
         self._image = image
         self._gate = gate
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.OFFSET_COMMIT: self.handle_offset_commit,
-            ApiKey.OFFSET_FETCH: self.handle_offset_fetch,
-            ApiKey.OFFSET_DELETE: self.handle_offset_delete,
-            ApiKey.TXN_OFFSET_COMMIT: self.handle_txn_offset_commit,
+            ApiKey.OFFSET_COMMIT: Route(self.handle_offset_commit),
+            ApiKey.OFFSET_FETCH: Route(self.handle_offset_fetch),
+            ApiKey.OFFSET_DELETE: Route(self.handle_offset_delete),
+            ApiKey.TXN_OFFSET_COMMIT: Route(self.handle_txn_offset_commit),
         }
 
     # ----------------------------------------------------------------- commit

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
 from ottla.broker.handlers.transaction_gate import data_error_code
 from ottla.errors import (
@@ -49,7 +51,7 @@ from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
@@ -96,6 +98,16 @@ class CloseConnection(RemoteProtocolError):
     """With acks=0 there is no answer that could carry an error: Kafka closes the connection, so that the client notices."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartlyAppended(PartialResult):
+    """What became of the batches that the short cut appended, or failed to append, before it met one it cannot judge."""
+
+    outcomes: Mapping[TopicPartition, AppendInfo | KafkaError]
+
+
+_NOTHING_APPENDED = PartlyAppended({})
+
+
 class ProduceHandler:
     """Appends batches and answers when they are as safe as the client asked."""
 
@@ -104,25 +116,28 @@ class ProduceHandler:
     ) -> None:
         self._replicas = replicas
         self._clock = clock
-        #: What `handle_frame` has done of the request that it is about to leave to `handle_produce`.
-        self._appended: dict[TopicPartition, AppendInfo | KafkaError] = {}
         self._metrics = metrics
         self._gate = gate
         self._deadlines = Deadlines(asyncio.get_running_loop())
 
-    def routes(self) -> dict[ApiKey, Handler]:
-        return {ApiKey.PRODUCE: self.handle_produce}
+    def routes(self) -> Routes:
+        route = Route(
+            self.handle_produce,
+            short_cut=ShortCut(self.handle_frame, self.handle_produce),
+            keeps_order=_is_appended_in_order,
+        )
+        return {ApiKey.PRODUCE: route}
 
-    def handle_frame(self, frame: memoryview, version: int) -> bytes | CommittedAnswer | None:
+    def handle_frame(
+        self, frame: memoryview, version: int, _session: Session
+    ) -> bytes | CommittedAnswer | PartlyAppended | None:
         """Answer an ordinary request from its bytes, at once or when it is committed.
 
-        None: it has to be decoded and given to `handle_produce`, now.
+        None: nothing has been appended; the request has to be decoded and given to `handle_produce`.
 
-        Should one of its batches turn out to need a second look when others have been appended already, what became of
-        those is kept for `handle_produce`.
+        If a batch cannot be appended here although others of the same request have been, the result says what became of
+        those: `handle_produce` takes it and answers for all of them.
         """
-        if self._appended:  # of a request that could not be decoded after all
-            self._appended = {}
         request = parse(frame, version)
         if request is None or request.acks not in (ACKS_LEADER, ACKS_ALL):
             return None
@@ -147,7 +162,7 @@ class ProduceHandler:
         now_ms = self._clock.wall_ms()
         answers: list[tuple[bytes, list[AcceptedPart]]] = []
         waits: list[AwaitedBatch] = []
-        appended = self._appended
+        appended: list[tuple[Partition, AppendInfo | KafkaError]] = []
         for name, topic, batches in found:
             counts = self._metrics.topic(name)
             parts: list[AcceptedPart] = []
@@ -155,14 +170,11 @@ class ProduceHandler:
                 try:
                     info = partition.append_ordinary(records, now_ms)
                 except KafkaError as error:
-                    appended[partition.topic_partition] = error
-                    return None
-                except BaseException:
-                    appended.clear()  # nobody comes for it: the connection is closed
-                    raise
+                    appended.append((partition, error))
+                    return _partly(appended)
                 if info is None:
-                    return None
-                appended[partition.topic_partition] = info
+                    return _partly(appended) if appended else None
+                appended.append((partition, info))
                 size = len(records)
                 counts.bytes_in += size
                 counts.messages_in += info.last_offset - info.first_offset + 1
@@ -172,14 +184,15 @@ class ProduceHandler:
                     AcceptedPart(partition.topic_partition.partition, info.first_offset, -1, info.log_start_offset)
                 )
             answers.append((topic.key, parts))
-        appended.clear()
         for name, _, _ in found:
             self._metrics.topic(name).produce_requests += 1
         if waits:
             return CommittedAnswer(version, answers, waits, self._deadlines, request.timeout_ms / 1000)
         return encode_accepted(version, answers)
 
-    def handle_produce(self, context: RequestContext, request: ProduceRequest) -> Any | Awaitable[Any]:
+    def handle_produce(
+        self, context: RequestContext, request: ProduceRequest, done: PartlyAppended = _NOTHING_APPENDED
+    ) -> Any | Awaitable[Any]:
         refusal = _refuse_whole(request)
         if request.transactional_id is not None and not refusal:
             refusal, asked = self._begins_transaction(context, request)
@@ -189,7 +202,7 @@ class ProduceHandler:
                         # A view of the connection's buffer, which is used for the next request while this one waits.
                         data.records = None if data.records is None else bytearray(data.records)
                 return self._produce_admitted(context, request, asked)
-        return self._produce(context, request, refusal, {}, {})
+        return self._produce(context, request, refusal, {}, {}, done.outcomes)
 
     def _begins_transaction(
         self, context: RequestContext, request: ProduceRequest
@@ -259,13 +272,13 @@ class ProduceHandler:
         refusal: ErrorCode,
         refused: Mapping[TopicPartition, tuple[ErrorCode, str | None]],
         verifications: Mapping[TopicPartition, Verification],
+        appended: Mapping[TopicPartition, AppendInfo | KafkaError] = _NOTHING_APPENDED.outcomes,
     ) -> Any | Awaitable[Any]:
         response = ProduceResponse()
         # What was not verified must belong to a transaction that is open when it is appended.
         verifies = request.transactional_id is not None and not self._gate.is_open(
             adds=context.version >= _ADDS_PARTITIONS
         )
-        appended, self._appended = self._appended, {}
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
         for topic in _without_repetitions(request.topic_data):
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
@@ -387,6 +400,18 @@ def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
     """The connection may end before anybody waits for it."""
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future
+
+
+def _is_appended_in_order(request: ProduceRequest) -> bool:
+    """A produce that waits for its commit has been appended, or has its place in the queue: the next one goes behind it.
+
+    One of a transaction may have to wait for the coordinator's leave before it is appended.
+    """
+    return request.transactional_id is None
+
+
+def _partly(appended: list[tuple[Partition, AppendInfo | KafkaError]]) -> PartlyAppended:
+    return PartlyAppended({partition.topic_partition: outcome for partition, outcome in appended})
 
 
 def _name_of(key: bytes, version: int, replicas: ReplicaManager) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.errors import ErrorCode, KafkaError, error_for
@@ -23,7 +24,7 @@ from ottla.protocol.messages.describe_producers import (
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
 if TYPE_CHECKING:
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
     from ottla.broker.producer_id_block import ProducerIdBlock
@@ -46,10 +47,10 @@ class ProducerHandlers:
         self._producer_ids = producer_ids
         self._transactions = transactions
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.INIT_PRODUCER_ID: self.handle_init_producer_id,
-            ApiKey.DESCRIBE_PRODUCERS: self.handle_describe_producers,
+            ApiKey.INIT_PRODUCER_ID: Route(self.handle_init_producer_id),
+            ApiKey.DESCRIBE_PRODUCERS: Route(self.handle_describe_producers),
         }
 
     async def handle_init_producer_id(

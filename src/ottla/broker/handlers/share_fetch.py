@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from ottla.broker.context import Route
 from ottla.broker.share.fetch import Limits, ShareFetch, refusal
 from ottla.broker.share.persister import SharePlace
 from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ottla.broker.addresses import Addresses
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.share.manager import SharePartitionManager
     from ottla.broker.share.sessions import ShareSession
     from ottla.clock import Clock
@@ -75,10 +76,10 @@ class ShareFetchHandler:
         self._offload = offload
         self._clock = clock
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.SHARE_FETCH: self.handle_share_fetch,
-            ApiKey.SHARE_ACKNOWLEDGE: self.handle_share_acknowledge,
+            ApiKey.SHARE_FETCH: Route(self.handle_share_fetch, ends_with_connection=True),
+            ApiKey.SHARE_ACKNOWLEDGE: Route(self.handle_share_acknowledge),
         }
 
     # ------------------------------------------------------------------ fetch
@@ -143,7 +144,7 @@ class ShareFetchHandler:
             sessions.check_exists(key)
             return None
         if request.share_session_epoch == INITIAL_EPOCH:
-            session = sessions.open(key, list(wanted), has_acks=has_acks, connection=context.connection)
+            session = sessions.open(key, list(wanted), has_acks=has_acks, connection=context.session)
             self._manager.bind(session)
             return session
         forgotten = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.partition_states import NewOffset
 from ottla.broker.coordinators.share.coordinator import lag_of
@@ -23,7 +24,7 @@ from ottla.protocol.messages import describe_share_group_offsets as describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.replicas.manager import ReplicaManager
@@ -56,11 +57,11 @@ class ShareGroupOffsetsHandler:
     def _is_enabled(self) -> bool:
         return self._image().features[SHARE_VERSION] > 0
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: self.handle_describe,
-            ApiKey.ALTER_SHARE_GROUP_OFFSETS: self.handle_alter,
-            ApiKey.DELETE_SHARE_GROUP_OFFSETS: self.handle_delete,
+            ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: Route(self.handle_describe),
+            ApiKey.ALTER_SHARE_GROUP_OFFSETS: Route(self.handle_alter),
+            ApiKey.DELETE_SHARE_GROUP_OFFSETS: Route(self.handle_delete),
         }
 
     # -------------------------------------------------------------------- describe

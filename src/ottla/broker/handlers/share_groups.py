@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.groups.share.describe import describe
 from ottla.broker.coordinators.groups.share.family import Heartbeat
 from ottla.broker.coordinators.groups.share.member import JOIN_EPOCH, LEAVE_EPOCH
@@ -27,7 +28,7 @@ from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatReq
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.share.group_states import GroupStates
@@ -51,10 +52,10 @@ class ShareGroupsHandler:
     def _is_enabled(self) -> bool:
         return self._image().features[SHARE_VERSION] > 0
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.SHARE_GROUP_HEARTBEAT: self.handle_share_group_heartbeat,
-            ApiKey.SHARE_GROUP_DESCRIBE: self.handle_share_group_describe,
+            ApiKey.SHARE_GROUP_HEARTBEAT: Route(self.handle_share_group_heartbeat),
+            ApiKey.SHARE_GROUP_DESCRIBE: Route(self.handle_share_group_describe),
         }
 
     async def handle_share_group_heartbeat(
@@ -71,7 +72,7 @@ class ShareGroupsHandler:
                 rack_id=request.rack_id,
                 topic_names=request.subscribed_topic_names,
                 client_id=context.client_id or "",
-                client_host=f"/{context.client_host}",  # Java's InetAddress.toString, which tools expect
+                client_host=f"/{context.session.client_host}",  # Java's InetAddress.toString, which tools expect
             )
             result = await self._runtime.write(
                 self._runtime.partition_for(request.group_id),

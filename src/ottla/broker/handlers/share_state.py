@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.batches import StateBatch
 from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Summary, Write
@@ -36,7 +37,7 @@ from ottla.protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 
@@ -51,13 +52,13 @@ class ShareStateHandlers:
     def __init__(self, runtime: CoordinatorRuntime[ShareCoordinator]) -> None:
         self._runtime = runtime
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.INITIALIZE_SHARE_GROUP_STATE: self.handle_initialize,
-            ApiKey.READ_SHARE_GROUP_STATE: self.handle_read,
-            ApiKey.WRITE_SHARE_GROUP_STATE: self.handle_write,
-            ApiKey.DELETE_SHARE_GROUP_STATE: self.handle_delete,
-            ApiKey.READ_SHARE_GROUP_STATE_SUMMARY: self.handle_read_summary,
+            ApiKey.INITIALIZE_SHARE_GROUP_STATE: Route(self.handle_initialize),
+            ApiKey.READ_SHARE_GROUP_STATE: Route(self.handle_read),
+            ApiKey.WRITE_SHARE_GROUP_STATE: Route(self.handle_write),
+            ApiKey.DELETE_SHARE_GROUP_STATE: Route(self.handle_delete),
+            ApiKey.READ_SHARE_GROUP_STATE_SUMMARY: Route(self.handle_read_summary),
         }
 
     async def handle_initialize(

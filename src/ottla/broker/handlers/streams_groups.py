@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.groups.streams.checks import check_request
 from ottla.broker.coordinators.groups.streams.heartbeat import Beat
 from ottla.broker.coordinators.groups.streams.internal_topics import StatusCode
@@ -43,7 +44,7 @@ from ottla.types import INTERNAL_TOPICS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -79,11 +80,11 @@ class StreamsGroupsHandler:
     def _is_enabled(self) -> bool:
         return self._is_configured and self._image().features[STREAMS_VERSION] > 0
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.STREAMS_GROUP_HEARTBEAT: self.handle_heartbeat,
-            ApiKey.STREAMS_GROUP_DESCRIBE: self.handle_describe,
-            ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: self.handle_topology_description_update,
+            ApiKey.STREAMS_GROUP_HEARTBEAT: Route(self.handle_heartbeat),
+            ApiKey.STREAMS_GROUP_DESCRIBE: Route(self.handle_describe),
+            ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: Route(self.handle_topology_description_update),
         }
 
     async def handle_heartbeat(
@@ -91,7 +92,7 @@ class StreamsGroupsHandler:
     ) -> StreamsGroupHeartbeatResponse:
         if not self._is_enabled():
             return StreamsGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
-        beat = Beat(request, context.client_id or "", f"/{context.client_host}", context.version)
+        beat = Beat(request, context.client_id or "", f"/{context.session.client_host}", context.version)
         try:
             if request.topology is not None:
                 _check_topic_names(request.topology)

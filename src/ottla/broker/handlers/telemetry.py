@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.broker.telemetry.instances import EXPIRY_MS_MIN, ClientInstance, ClientInstances
 from ottla.broker.telemetry.otlp import OtlpError, Payload, parse
 from ottla.broker.telemetry.series import PushedMetrics
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Iterator
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage
     from ottla.offload import Offload
@@ -60,10 +61,10 @@ class TelemetryHandlers:
         self._pushed = PushedMetrics()
         self._next_sweep_ms = 0
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.GET_TELEMETRY_SUBSCRIPTIONS: self.handle_get_telemetry_subscriptions,
-            ApiKey.PUSH_TELEMETRY: self.handle_push_telemetry,
+            ApiKey.GET_TELEMETRY_SUBSCRIPTIONS: Route(self.handle_get_telemetry_subscriptions),
+            ApiKey.PUSH_TELEMETRY: Route(self.handle_push_telemetry),
         }
 
     def is_wanted(self) -> bool:
@@ -186,7 +187,11 @@ class TelemetryHandlers:
 
 def _attributes(context: RequestContext, instance_id: bytes) -> ClientAttributes:
     return attributes_of(
-        instance_id, context.client_id, context.client_software, context.client_host, context.client_port
+        instance_id,
+        context.client_id,
+        context.session.software,
+        context.session.client_host,
+        context.session.client_port,
     )
 
 

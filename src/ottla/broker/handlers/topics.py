@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ottla.broker.context import Route
 from ottla.broker.handlers.config_entries import topic_entries
 from ottla.cluster.controller import NewTopic, TopicResult
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC
@@ -35,7 +36,7 @@ from ottla.types import ZERO_UUID
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
 
@@ -54,11 +55,11 @@ class TopicHandlers:
         self._controller = controller
         self._delete_topic_enable = delete_topic_enable
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.CREATE_TOPICS: self.handle_create_topics,
-            ApiKey.DELETE_TOPICS: self.handle_delete_topics,
-            ApiKey.CREATE_PARTITIONS: self.handle_create_partitions,
+            ApiKey.CREATE_TOPICS: Route(self.handle_create_topics),
+            ApiKey.DELETE_TOPICS: Route(self.handle_delete_topics),
+            ApiKey.CREATE_PARTITIONS: Route(self.handle_create_partitions),
         }
 
     async def handle_create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:

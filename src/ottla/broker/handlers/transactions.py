@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
 from ottla.broker.transaction_markers import marker_error_code
@@ -48,7 +49,7 @@ from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ottla.broker.context import Handler, RequestContext
+    from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
@@ -84,14 +85,14 @@ class TransactionsHandler:
         self._image = image
         self._clock = clock
 
-    def routes(self) -> dict[ApiKey, Handler]:
+    def routes(self) -> Routes:
         return {
-            ApiKey.ADD_PARTITIONS_TO_TXN: self.handle_add_partitions_to_txn,
-            ApiKey.ADD_OFFSETS_TO_TXN: self.handle_add_offsets_to_txn,
-            ApiKey.END_TXN: self.handle_end_txn,
-            ApiKey.WRITE_TXN_MARKERS: self.handle_write_txn_markers,
-            ApiKey.DESCRIBE_TRANSACTIONS: self.handle_describe_transactions,
-            ApiKey.LIST_TRANSACTIONS: self.handle_list_transactions,
+            ApiKey.ADD_PARTITIONS_TO_TXN: Route(self.handle_add_partitions_to_txn),
+            ApiKey.ADD_OFFSETS_TO_TXN: Route(self.handle_add_offsets_to_txn),
+            ApiKey.END_TXN: Route(self.handle_end_txn),
+            ApiKey.WRITE_TXN_MARKERS: Route(self.handle_write_txn_markers),
+            ApiKey.DESCRIBE_TRANSACTIONS: Route(self.handle_describe_transactions),
+            ApiKey.LIST_TRANSACTIONS: Route(self.handle_list_transactions),
         }
 
     # ------------------------------------------------------------- partitions

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
+    from ottla.broker.context import Session
     from ottla.broker.coordinators.share.batches import StateBatch
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
@@ -135,7 +136,7 @@ class SharePartitionManager:
         self._clock = clock
         self._led: dict[ShareKey, LedSharePartition] = {}
         #: Sessions by the connection that opened them.
-        self._by_connection: dict[object, set[SessionKey]] = {}
+        self._by_connection: dict[Session, set[SessionKey]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -236,18 +237,10 @@ class SharePartitionManager:
         keys = self._by_connection.get(connection)
         if keys is None:
             keys = self._by_connection[connection] = set()
-            earlier = getattr(connection, "on_closed", None)
-
-            def on_closed() -> None:
-                if earlier is not None:
-                    earlier()
-                self.on_disconnect(connection)
-
-            if hasattr(connection, "on_closed"):
-                connection.on_closed = on_closed
+            connection.call_at_end(lambda: self.on_disconnect(connection))
         keys.add(session.key)
 
-    def on_disconnect(self, connection: object) -> None:
+    def on_disconnect(self, connection: Session) -> None:
         """A connection has ended: so have the sessions that it opened."""
         for key in self._by_connection.pop(connection, ()):
             session = self.sessions.get(key)

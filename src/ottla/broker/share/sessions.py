@@ -23,6 +23,8 @@ from ottla.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ottla.broker.context import Session
+
 #: Epoch of a request that opens a session, and of one that ends it.
 INITIAL_EPOCH = 0
 FINAL_EPOCH = -1
@@ -37,7 +39,7 @@ class ShareSession:
 
     key: SessionKey
     epoch: int
-    connection: object
+    connection: Session
     partitions: dict[SharePlace, bool] = field(default_factory=dict)
 
 
@@ -57,7 +59,7 @@ class ShareSessionCache:
         return self._sessions.get(key)
 
     def open(
-        self, key: SessionKey, wanted: Sequence[SharePlace], *, has_acks: bool, connection: object
+        self, key: SessionKey, wanted: Sequence[SharePlace], *, has_acks: bool, connection: Session
     ) -> ShareSession:
         """Begin a session, in place of one that is there.
 
