@@ -6,16 +6,17 @@ A failure names its seed: `run_virtual(seed, lambda loop: run(loop, ...))` repea
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from tests.simulation.workload import run
+from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.testing.virtual_loop import run_virtual
 
 SEEDS = 200
-SEEDS_PER_TEST = 20
 SECONDS = 4.0
 EVENTS_MIN = 500
 
@@ -33,8 +34,6 @@ COVERAGE = (
     "stop",
     "synced as a whole",
 )
-
-happened: Counter[str] = Counter()
 
 
 @pytest.fixture(autouse=True)
@@ -62,22 +61,13 @@ def run_seed(seed: int) -> Counter[str]:
     return story(seed)[0]
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
-def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(first: int) -> None:
-    for seed in range(first, first + SEEDS_PER_TEST):
-        happened.update(story(seed)[0])
+def test_in_the_first_seeds_everything_happens() -> None:
+    run_covering(sys.modules[__name__])
 
 
-def test_everything_that_should_happen_did(capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs after the seeds: counters that stayed zero would mean that they test nothing."""
-    if not happened:
-        happened.update(story(1)[0])
-        happened.update(story(2)[0])
-    with capsys.disabled():
-        print("\nsimulation:", ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
-    assert happened["acknowledged"] > 0
-    if sum(happened.values()) > 10_000:
-        assert [name for name in COVERAGE if not happened[name]] == []
+@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(seeds: range) -> None:
+    run_seeds(sys.modules[__name__], seeds)
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])

@@ -6,16 +6,17 @@ A failure names its seed: `run_virtual(seed, lambda loop: run(loop, ...))` repea
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from tests.simulation.transactions import run
+from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.testing.virtual_loop import run_virtual
 
 SEEDS = 60
-SEEDS_PER_TEST = 20
 SECONDS = 4.0
 EVENTS_MIN = 500
 
@@ -40,8 +41,6 @@ COVERAGE = (
     "synced as a whole",
     "vanished",
 )
-
-happened: Counter[str] = Counter()
 
 
 @pytest.fixture(autouse=True)
@@ -69,20 +68,13 @@ def run_seed(seed: int) -> Counter[str]:
     return story(seed)[0]
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
-def test_all_of_a_transaction_is_shown_or_nothing(first: int) -> None:
-    for seed in range(first, first + SEEDS_PER_TEST):
-        happened.update(story(seed)[0])
+def test_in_the_first_seeds_everything_happens() -> None:
+    run_covering(sys.modules[__name__], 40)
 
 
-def test_everything_that_should_happen_did(capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs after the seeds: counters that stayed zero would mean that they test nothing."""
-    if not happened:
-        happened.update(story(1)[0])
-    with capsys.disabled():
-        print("\ntransactions:", ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
-    if sum(happened.values()) > 20_000:
-        assert [name for name in COVERAGE if not happened[name]] == []
+@pytest.mark.parametrize("seeds", further_seeds(SEEDS, 40), ids=str)
+def test_all_of_a_transaction_is_shown_or_nothing(seeds: range) -> None:
+    run_seeds(sys.modules[__name__], seeds)
 
 
 def test_same_seed_same_trace() -> None:

@@ -17,6 +17,9 @@ from typing import Any, Protocol
 from ottla.broker.coordinators.runtime import CoordinatorRuntime
 
 EVENTS_MIN = 1_000
+#: In so many seeds everything that a simulation counts happens: one test runs them and insists on it.
+COVERING = 80
+SEEDS_PER_TEST = 20
 
 
 class Simulation(Protocol):
@@ -101,13 +104,24 @@ def run_checked(simulation: Simulation, seed: int) -> Counter[str]:
     return counters
 
 
-def run_seeds(simulation: Any, count: int) -> None:
-    """Run the first `count` seeds, print what happened and insist that everything of `COVERAGE` did."""
+def run_seeds(simulation: Any, seeds: Iterable[int]) -> Counter[str]:
+    """Run seeds and return what happened in them."""
     counters: Counter[str] = Counter()
-    for seed in range(count):
+    for seed in seeds:
         counters.update(run_checked(simulation, seed))
+    return counters
+
+
+def run_covering(simulation: Any, count: int = COVERING) -> None:
+    """Run the first seeds, print what happened and insist that everything of `COVERAGE` did."""
+    counters = run_seeds(simulation, range(count))
     print(f"\n{count} seeds: {summary(counters)}")
     assert missing(simulation, counters) == []
+
+
+def further_seeds(count: int, first: int = COVERING) -> list[range]:
+    """Return the seeds from `first` up to `count`, in parts of one test each: workers share them."""
+    return [range(start, min(start + SEEDS_PER_TEST, count)) for start in range(first, count, SEEDS_PER_TEST)]
 
 
 def summary(counters: Counter[str]) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.consumer_clients import MODERN_SESSION_MS, REBALANCE_MS, ClassicClient, ModernClient
 from tests.broker.coordinators.group_world import GroupWorld
-from tests.support.seeds import run_seeds, watching
+from tests.support.seeds import further_seeds, run_covering, run_seeds, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup
@@ -632,8 +633,10 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_seeds() -> None:
-    """Two hundred seeds, and everything that can happen has happened."""
-    import tests.broker.coordinators.test_consumer_simulation as module
+def test_in_the_first_seeds_everything_happens() -> None:
+    run_covering(sys.modules[__name__])
 
-    run_seeds(module, SEEDS)
+
+@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+def test_seeds_keep_the_invariants(seeds: range) -> None:
+    run_seeds(sys.modules[__name__], seeds)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +25,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.share_states import ModelPersister
-from tests.support.seeds import missing, summary, watching
+from tests.support.seeds import further_seeds, run_covering, run_seeds, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
@@ -635,17 +634,24 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_seeds() -> None:
-    """Two hundred seeds, and everything that can happen has happened."""
-    counters: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        try:
-            counters.update(run_seed(seed, EVENTS_SHORT))
-        except BaseException as error:
-            error.add_note(f"seed {seed}, {EVENTS_SHORT} events")
-            raise
-    print(f"\n{SEEDS} seeds: {summary(counters)}")
-    assert missing(sys.modules[__name__], counters) == []
+class Short:
+    """The same simulation with fewer events in a seed: what the default tests run."""
+
+    COVERAGE = COVERAGE
+    EVENTS_MIN = 1
+
+    @staticmethod
+    def run_seed(seed: int) -> Counter[str]:
+        return run_seed(seed, EVENTS_SHORT)
+
+
+def test_in_the_first_seeds_everything_happens() -> None:
+    run_covering(Short)
+
+
+@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+def test_seeds_keep_the_invariants(seeds: range) -> None:
+    run_seeds(Short, seeds)
 
 
 def test_the_same_seed_does_the_same() -> None:

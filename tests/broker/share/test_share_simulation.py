@@ -26,7 +26,7 @@ from typing import NamedTuple, cast
 
 import pytest
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
-from tests.support.seeds import run_seeds
+from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.broker.context import Session
 from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -496,9 +496,15 @@ def run_seed(seed: int) -> Counter[str]:
     return coverage
 
 
-def test_share_partitions_and_their_coordinator(caplog: pytest.LogCaptureFixture) -> None:
+def test_in_the_first_seeds_everything_happens(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.CRITICAL):
-        run_seeds(sys.modules[__name__], SEEDS)
+        run_covering(sys.modules[__name__])
+
+
+@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+def test_seeds_keep_the_invariants(seeds: range, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        run_seeds(sys.modules[__name__], seeds)
 
 
 def test_the_same_seed_does_the_same() -> None:

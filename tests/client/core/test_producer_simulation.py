@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from tests.client.core.hostile_cluster import BROKERS, POISON, Cluster, Shell, World
-from tests.support.seeds import run_seeds
+from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.batch import Batch, Outcome, record_size
 from ottla.client._core.producer import ProducerMachine
@@ -171,4 +171,5 @@ def check(driver: Driver, cluster: Cluster, settings: ProducerSettings) -> None:
 
 
 def test_seeds() -> None:
-    run_seeds(__import__(__name__, fromlist=["run_seed"]), 30)
+    simulation = __import__(__name__, fromlist=["run_seed"])
+    assert missing(simulation, run_seeds(simulation, range(30))) == []

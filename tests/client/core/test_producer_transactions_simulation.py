@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import pytest
 from tests.client.core.hostile_cluster import BROKERS, POISON, Cluster, Shell, World
-from tests.support.seeds import run_seeds
+from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.batch import record_size
 from ottla.client._core.operation import Operation
@@ -225,7 +225,8 @@ def check(driver: Driver, cluster: Cluster) -> None:
 
 
 def test_seeds() -> None:
-    run_seeds(__import__(__name__, fromlist=["run_seed"]), 100)
+    simulation = __import__(__name__, fromlist=["run_seed"])
+    assert missing(simulation, run_seeds(simulation, range(100))) == []
 
 
 def test_calls_out_of_order_say_what_is_wrong() -> None:
