@@ -14,20 +14,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ottla
-from ottla.broker.addresses import Addresses
-from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
 from ottla.broker.coordinators.background_runner import BackgroundRunner
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+from ottla.broker.coordinators.replicated_log import ReplicatedCoordinatorLog
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
 from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
 from ottla.broker.coordinators.share.coordinator import ShareCoordinator
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-from ottla.broker.descriptors import cached_files_max, connections_max, shortage
 from ottla.broker.dispatch import Dispatcher
-from ottla.broker.facts import LiveFacts, LogDirFacts
+from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
@@ -47,19 +45,21 @@ from ottla.broker.handlers.share_state import ShareStateHandlers
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.handlers.telemetry import TelemetryHandlers
 from ottla.broker.handlers.topics import TopicHandlers
-from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.handlers.transactions import TransactionsHandler
-from ottla.broker.http_pages import BrokerFacts, Pages
-from ottla.broker.old_records import OldRecords
-from ottla.broker.producer_id_block import ProducerIdBlock
+from ottla.broker.http.facts import LiveFacts, LogDirFacts
+from ottla.broker.http.pages import BrokerFacts, Pages
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.replicas.manager import ReplicaManager
+from ottla.broker.replicas.old_records import OldRecords
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.group_states import GroupStates
 from ottla.broker.share.manager import SharePartitionManager
 from ottla.broker.share.persister import LocalPersister
-from ottla.broker.share_state_pruning import ShareStatePruning
-from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
+from ottla.broker.share.state_pruning import ShareStatePruning
+from ottla.broker.transactions.gate import TransactionGate
+from ottla.broker.transactions.markers import MarkerLog, TransactionMarkers
+from ottla.broker.transactions.producer_id_block import ProducerIdBlock
+from ottla.broker.wiring.descriptors import cached_files_max, connections_max, shortage
 from ottla.cluster.controller import (
     Controller,
     ControllerSettings,

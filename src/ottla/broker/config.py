@@ -3,7 +3,7 @@
 Fields are Kafka's keys with underscores (`log.cleaner.backoff.ms` -> `log_cleaner_backoff_ms`); several keys that are one
 setting are one field. Text comes in through `from_sources`: a server.properties file, the environment, `-X key=value`,
 flags; the later in this list, the stronger. `with_dynamic` is the same configuration with what was set at run time.
-The key tables live in `ottla.config`; parsing of addresses in `ottla.broker.listeners`.
+The key tables live in `ottla.config`; parsing of addresses in `ottla.broker.settings.listeners`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ottla.broker.contradictions import contradictions
-from ottla.broker.listeners import (
+from ottla.broker.settings.contradictions import contradictions
+from ottla.broker.settings.listeners import (
     ADVERTISE_AUTO,
     Listener,
     apply_flags,

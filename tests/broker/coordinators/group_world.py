@@ -11,22 +11,22 @@ from typing import Any, TypeVar, cast
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 from tests.broker.coordinators.share_states import ModelPersister, ModelReplicas
 
-from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext, Session
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
 from ottla.broker.handlers.share_groups import ShareGroupsHandler
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
-from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.group_states import GroupStates
+from ottla.broker.transactions.gate import TransactionGate
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.topics import NewTopic
 from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, ImageDelta, PartitionImage, TopicImage

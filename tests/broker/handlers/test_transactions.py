@@ -11,7 +11,7 @@ import pytest
 from ottla.broker.broker import Broker
 from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
-from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.transactions.gate import TransactionGate
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.add_partitions_to_txn import (

@@ -39,8 +39,8 @@ from ottla.types import INTERNAL_TOPICS, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.clock import Clock
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage, TopicImage

@@ -22,7 +22,7 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
 from ottla.broker.coordinators.shard import Result
-from ottla.broker.handlers.transaction_gate import data_error_code
+from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.offset_commit import (
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
-    from ottla.broker.handlers.transaction_gate import TransactionGate
+    from ottla.broker.transactions.gate import TransactionGate
     from ottla.cluster.image import ClusterImage, TopicImage
 
 T = TypeVar("T")

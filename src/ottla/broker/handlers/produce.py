@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
-from ottla.broker.handlers.transaction_gate import data_error_code
+from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
     ErrorCode,
     KafkaError,
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ottla.broker.context import RequestContext, Routes, Session
-    from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.broker.transactions.gate import TransactionGate
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log import AppendInfo

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-    from ottla.broker.producer_id_block import ProducerIdBlock
     from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.transactions.producer_id_block import ProducerIdBlock
 
 
 _PRODUCER_FENCED: Final = 4

@@ -36,8 +36,8 @@ from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchRes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.broker.share.manager import SharePartitionManager
     from ottla.broker.share.sessions import ShareSession
     from ottla.clock import Clock

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
-from ottla.broker.transaction_markers import marker_error_code
+from ottla.broker.transactions.markers import marker_error_code
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
 from ottla.patterns import PatternError, compile_pattern
 from ottla.protocol.api import ApiKey
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-    from ottla.broker.producer_id_block import ProducerIdBlock
-    from ottla.broker.transaction_markers import MarkerLog
+    from ottla.broker.transactions.markers import MarkerLog
+    from ottla.broker.transactions.producer_id_block import ProducerIdBlock
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage
 

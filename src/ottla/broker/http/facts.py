@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts, coordinator_facts
 from ottla.broker.coordinators.groups.group import GroupType
 from ottla.broker.coordinators.share.coordinator import lag_of
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
-from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
-from ottla.broker.lag_ages import LagAges
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_facts
+from ottla.broker.http.lag_ages import LagAges
+from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ UNREADABLE_NAMED = 5
 
 
 class LiveFacts:
-    """Answers `ottla.broker.http_pages.Facts` from a broker's parts."""
+    """Answers `ottla.broker.http.pages.Facts` from a broker's parts."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple, Protocol
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts
-from ottla.broker.metrics_page import PLACES_PER_STEP, metrics_page
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts
+from ottla.broker.http.metrics_page import PLACES_PER_STEP, metrics_page
 from ottla.network.http import HttpResponse
 from ottla.observability.exposition import CONTENT_TYPE
 from ottla.observability.metrics import BrokerMetrics

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.broker.http.test_coordinator_metrics import shown
 from tests.broker.share.share_client import GROUP, Member, make_topic, set_group
 from tests.broker.share.share_client import produce as produce_jobs
 from tests.broker.share.test_share_groups_wire import ACCEPT, Worker
 from tests.broker.story import produce, started
-from tests.broker.test_coordinator_metrics import shown
 from tests.broker.test_kafka_directory import commit
 
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ottla.broker.coordinator_metrics import coordinator_metrics
+from ottla.broker.http.coordinator_metrics import coordinator_metrics
 from ottla.observability.exposition import Family, label_set
 
 if TYPE_CHECKING:
-    from ottla.broker.http_pages import Facts, GroupFacts
+    from ottla.broker.http.pages import Facts, GroupFacts
 
 STATES = ("Stable", "Empty", "Dead", "PreparingRebalance", "CompletingRebalance")
 PLACES_PER_STEP = 100

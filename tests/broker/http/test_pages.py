@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts
-from ottla.broker.http_pages import (
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts
+from ottla.broker.http.pages import (
     BrokerFacts,
     CommittedOffset,
     GroupFacts,
