@@ -362,7 +362,7 @@ def test_streams_group_settings_reach_the_coordinator() -> None:
 
 def test_settings_of_coordinators_reach_the_runtime() -> None:
     async def ask(client: WireClient, broker: Broker) -> Any:
-        config = broker.groups._config
+        config = broker.coordinators.groups._config
         return config.append_timeout_ms, config.load_bytes_max, int(config.compression)
 
     settings: dict[str, object] = {

@@ -19,8 +19,9 @@ from __future__ import annotations
 import random
 from contextlib import nullcontext
 
-from ottla.broker.broker import Broker, Surroundings
+from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
+from ottla.broker.wiring.surroundings import Surroundings
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.offload import InlineOffload
 from ottla.testing.memory_files import MemoryFiles

@@ -9,6 +9,7 @@ from ottla.broker.coordinators.share.coordinator import lag_of
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
 from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_facts
+from ottla.broker.http.gauges import process_gauges
 from ottla.broker.http.lag_ages import LagAges
 from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
 from ottla.errors import KafkaError
@@ -90,14 +91,14 @@ class LiveFacts:
         return self._broker.uptime_seconds
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
-        yield from self._broker.gauges()
+        return process_gauges(self._broker.monitor, self._broker.descriptor_limit)
 
     def warnings(self) -> Sequence[str]:
         return self._broker.old_records.sentences()
 
     def coordinators(self) -> CoordinatorFacts:
-        broker = self._broker
-        return coordinator_facts(broker.groups, broker.transactions, broker.markers, broker.logs.clock.wall_ms())
+        parts, clock = self._broker.coordinators, self._broker.logs.clock
+        return coordinator_facts(parts.groups, parts.transactions, parts.markers, clock.wall_ms())
 
     def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
         return self._broker.telemetry.counters()
@@ -145,14 +146,14 @@ class LiveFacts:
         try:
             return sorted(
                 group.group_id
-                for listed in self._broker.groups.read_all(lambda shard: shard.list_groups((), ()))
+                for listed in self._broker.coordinators.groups.read_all(lambda shard: shard.list_groups((), ()))
                 for group in listed
             )
         except KafkaError:
             return []  # loading: known in a moment
 
     def group(self, group_id: str) -> GroupFacts | None:
-        groups = self._broker.groups
+        groups = self._broker.coordinators.groups
         try:
             summary, offsets, shared = groups.read(
                 groups.partition_for(group_id),
@@ -194,7 +195,10 @@ class LiveFacts:
                     yield one
 
     def _share_offset(self, key: ShareKey, topic: str) -> CommittedOffset | None:
-        states, partition = self._broker.share_states, self._broker.replicas.partition(topic, key.partition)
+        states, partition = (
+            self._broker.coordinators.share_states,
+            self._broker.replicas.partition(topic, key.partition),
+        )
         try:
             summary = states.read(states.partition_for(key.coordinator_key), lambda shard: shard.summarize(key))
         except KafkaError:

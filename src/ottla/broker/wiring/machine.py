@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from ottla.broker.broker import Surroundings
+from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.local import LocalTree
 from ottla.observability.process import raise_descriptor_limit
