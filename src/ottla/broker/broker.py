@@ -321,8 +321,8 @@ class Broker:
         """The partitions on the disk, when the tree has none: it was lost, or the data was brought from elsewhere."""
         logger.warning("the coordination tree is new, but there is data: topics are rebuilt from their directories")
         return [
-            FoundPartition(tp.topic, tp.partition, log.topic_id, log.leader_epochs.latest)
-            for tp, log in list(self.logs.logs.items())
+            FoundPartition(*topic_partition, log.topic_id, log.leader_epochs.latest)
+            for topic_partition, log in list(self.logs.logs.items())
         ]
 
     async def _set_strays_aside(self) -> None:

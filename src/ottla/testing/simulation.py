@@ -10,8 +10,8 @@
 
     run_virtual(seed, scenario)
 
-The broker is the real one: only clock, disk, threads, dice, sockets and the coordination tree's file are simulated. The tree
-is kept in memory and survives everything, as a file synced at each change does.
+The broker is the real one: only clock, disk, threads, randomness, sockets and the coordination tree's file are simulated.
+The tree is kept in memory and survives everything, as a file synced at each change does.
 """
 
 from __future__ import annotations

@@ -50,12 +50,12 @@ async def join_consumer_group(client: WireClient, group: str) -> None:
     )
     answer = await client.ask(beat, 1, ConsumerGroupHeartbeatResponse)
     assert answer.error_code == ErrorCode.NONE
-    place = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
+    partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
     commit_request = OffsetCommitRequest(
         group_id=group,
         member_id="c" * 22,
         generation_id_or_member_epoch=answer.member_epoch,
-        topics=[OffsetCommitRequestTopic(name="orders", partitions=[place])],
+        topics=[OffsetCommitRequestTopic(name="orders", partitions=[partition])],
     )
     committed = await client.ask(commit_request, 9, OffsetCommitResponse)
     assert committed.topics[0].partitions[0].error_code == ErrorCode.NONE
@@ -75,12 +75,12 @@ async def join_streams_group(client: WireClient, group: str) -> None:
     )
     answer = await client.ask(beat, 0, StreamsGroupHeartbeatResponse)
     assert answer.error_code == ErrorCode.NONE
-    place = OffsetCommitRequestPartition(partition_index=0, committed_offset=2)
+    partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=2)
     request = OffsetCommitRequest(
         group_id=group,
         member_id="s" * 22,
         generation_id_or_member_epoch=answer.member_epoch,
-        topics=[OffsetCommitRequestTopic(name="orders", partitions=[place])],
+        topics=[OffsetCommitRequestTopic(name="orders", partitions=[partition])],
     )
     committed = await client.ask(request, 9, OffsetCommitResponse)
     assert committed.topics[0].partitions[0].error_code == ErrorCode.NONE

@@ -139,7 +139,11 @@ class Told:
         self.now_ms = 1_000_000_000_000
         self.kept: set[TopicPartition] = set()
         self.configs: dict[str, LogConfig] = {name: LogConfig(retention_ms=WEEK_MS) for name in "ab"}
-        self.old = OldRecords(lambda: self.now_ms, is_kept=lambda tp: tp in self.kept, config_of=self.configs.get)
+        self.old = OldRecords(
+            lambda: self.now_ms,
+            is_kept=self.kept.__contains__,
+            config_of=self.configs.get,
+        )
 
     def note(self, topic: str) -> None:
         self.old.note(TopicPartition(topic, 0), 5, WEEK_MS)

@@ -168,14 +168,14 @@ class LiveFacts:
         if summary is None:
             return None
         if summary.group_type is GroupType.SHARE:
-            places = self._share_offsets(group_id, shared)
+            shown: Iterable[CommittedOffset] = self._share_offsets(group_id, shared)
         else:
-            places = (
+            shown = (
                 self._committed(topic, index, fetched.offset)
                 for topic, partitions in sorted(offsets.items())
                 for index, fetched in sorted(partitions.items())
             )
-        return GroupFacts(group_id, summary.group_type.value, summary.state, summary.member_count, places)
+        return GroupFacts(group_id, summary.group_type.value, summary.state, summary.member_count, shown)
 
     def _committed(self, topic: str, index: int, offset: int) -> CommittedOffset:
         partition = self._broker.replicas.partition(topic, index)
@@ -185,7 +185,7 @@ class LiveFacts:
         return CommittedOffset(topic, index, offset, lag, self._ages.age_seconds(partition, offset))
 
     def _share_offsets(self, group_id: str, shared: Assignment) -> Iterator[CommittedOffset]:
-        """Where a share group is; partitions that no member has read yet have no place, as in kafka-share-groups."""
+        """Where a share group is; partitions that no member has read yet have no offset, as in kafka-share-groups."""
         names = self._broker.image.topic_names
         topics = sorted((names[topic_id], topic_id) for topic_id in shared if topic_id in names)
         for name, topic_id in topics:
@@ -229,8 +229,8 @@ class LogDirFacts:
             except OSError:
                 total = usable = -1
             replicas = [
-                ReplicaInfo(tp.topic, tp.partition, log.size)
-                for tp, log in list(self._logs.logs.items())  # topics come and go on other threads
+                ReplicaInfo(*topic_partition, log.size)
+                for topic_partition, log in list(self._logs.logs.items())  # topics come and go on other threads
                 if log.directory.rpartition("/")[0] == path
             ]
             found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))

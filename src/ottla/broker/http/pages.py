@@ -12,7 +12,7 @@ from html import escape
 from typing import NamedTuple, Protocol
 
 from ottla.broker.http.coordinator_metrics import CoordinatorFacts
-from ottla.broker.http.metrics_page import PLACES_PER_STEP, metrics_page
+from ottla.broker.http.metrics_page import OFFSETS_PER_STEP, metrics_page
 from ottla.network.http import HttpResponse
 from ottla.observability.exposition import CONTENT_TYPE
 from ottla.observability.metrics import BrokerMetrics
@@ -71,7 +71,7 @@ class GroupFacts(NamedTuple):
     Attributes:
         group_type: "classic", "consumer", "share" or "streams".
         state: Kafka's word ("Stable", "Empty", "PreparingRebalance", ...).
-        offsets: to be walked over once, in steps of `PLACES_PER_STEP`: each takes a look at a log.
+        offsets: to be walked over once, in steps of `OFFSETS_PER_STEP`: each takes a look at a log.
     """
 
     group_id: str
@@ -308,7 +308,7 @@ def _groups(facts: Facts) -> Iterator[bytes]:
         offsets: list[CommittedOffset] = []
         for committed in group.offsets:
             offsets.append(committed)
-            if len(offsets) % PLACES_PER_STEP == 0:
+            if len(offsets) % OFFSETS_PER_STEP == 0:
                 yield b""
         topics = ", ".join(dict.fromkeys(committed.topic for committed in offsets))
         lag = sum(max(committed.lag, 0) for committed in offsets)

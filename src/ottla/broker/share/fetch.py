@@ -19,14 +19,13 @@ from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.legacy import first_offset
 from ottla.protocol.records.walk import iter_batches
 from ottla.storage.index import WouldBlockError
-from ottla.types import IsolationLevel
+from ottla.types import IsolationLevel, TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ottla.broker.share.config import ShareConfig
     from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
-    from ottla.broker.share.persister import SharePlace
     from ottla.broker.share.share_partition import Acquired, Wish
     from ottla.clock import Clock
     from ottla.offload import Offload
@@ -71,7 +70,7 @@ class ShareFetch:
         group_id: str,
         wish: Wish,
         limits: Limits,
-        places: Sequence[SharePlace],
+        topic_id_partitions: Sequence[TopicIdPartition],
         *,
         offload: Offload,
         clock: Clock,
@@ -82,15 +81,15 @@ class ShareFetch:
         self._limits = limits
         self._offload = offload
         self._clock = clock
-        self._answers: dict[SharePlace, PartitionData] = {}
+        self._answers: dict[TopicIdPartition, PartitionData] = {}
         self._led: list[LedSharePartition] = []
-        for place in places:
+        for topic_id_partition in topic_id_partitions:
             try:
-                self._led.append(manager.get_or_load(group_id, place))
+                self._led.append(manager.get_or_load(group_id, topic_id_partition))
             except KafkaError as error:
-                self._refuse(place, error)
+                self._refuse(topic_id_partition, error)
 
-    async def run(self) -> dict[SharePlace, PartitionData]:
+    async def run(self) -> dict[TopicIdPartition, PartitionData]:
         """Return what was handed out, at once or when there is enough, and after `wait_ms` what there is."""
         limits = self._limits
         if not self._wish.records_max or not limits.bytes_max:
@@ -132,18 +131,21 @@ class ShareFetch:
     def _drop_fenced(self) -> None:
         for led in self._led:
             if led.error is not None:
-                self._refuse(led.place, led.error)
+                self._refuse(led.topic_id_partition, led.error)
         self._led = [led for led in self._led if led.error is None]
 
-    def _refuse(self, place: SharePlace, error: KafkaError) -> None:
-        self._answers[place] = PartitionData(
-            partition_index=place.partition, error_code=error.code, error_message=error.message, records=b""
+    def _refuse(self, topic_id_partition: TopicIdPartition, error: KafkaError) -> None:
+        self._answers[topic_id_partition] = PartitionData(
+            partition_index=topic_id_partition.partition,
+            error_code=error.code,
+            error_message=error.message,
+            records=b"",
         )
 
     def _refuse_damaged(self, led: LedSharePartition, offset: int, error: ValueError) -> None:
         message = f"what was read from offset {offset} on is damaged: {error}"
         logger.error("%s: %s", led.partition.topic_partition, message)
-        self._refuse(led.place, CorruptMessageError(message))
+        self._refuse(led.topic_id_partition, CorruptMessageError(message))
 
     async def _look(self, config: ShareConfig) -> list[_Look]:
         """Find what every share partition has to offer; those in the result are locked."""
@@ -163,7 +165,7 @@ class ShareFetch:
                 try:
                     look = await self._look_at(led, room, config, is_first)
                 except KafkaError as error:
-                    self._refuse(led.place, error)
+                    self._refuse(led.topic_id_partition, error)
                     continue
                 found.append(look)
                 if look.part is not None and look.part.size:
@@ -214,8 +216,8 @@ class ShareFetch:
         for look in looks:
             led, partition = look.led, look.led.partition
             data = PartitionData(partition_index=led.key.partition, records=b"")
-            if led.place not in self._answers:
-                self._answers[led.place] = data
+            if led.topic_id_partition not in self._answers:
+                self._answers[led.topic_id_partition] = data
             if look.part is None or not look.part.size or left <= 0:
                 continue
             try:
@@ -224,10 +226,10 @@ class ShareFetch:
                     records = await self._offload.run(look.part.read)
                 aborted = self._aborted_producers(look, config)
             except OSError as error:
-                self._refuse(led.place, partition.on_io_error(error))
+                self._refuse(led.topic_id_partition, partition.on_io_error(error))
                 continue
             if led.state is None:
-                self._refuse(led.place, led.error or NotLeaderOrFollowerError())
+                self._refuse(led.topic_id_partition, led.error or NotLeaderOrFollowerError())
                 continue
             try:
                 batches = _batches(records)
@@ -308,6 +310,6 @@ def _slice(records: Buffer, batches: Sequence[_Batch], acquired: Sequence[Acquir
     return memoryview(records)[kept[0].position : kept[-1].end]
 
 
-def refusal(place: SharePlace, code: ErrorCode) -> PartitionData:
+def refusal(topic_id_partition: TopicIdPartition, code: ErrorCode) -> PartitionData:
     """Return the answer about a partition that cannot be fetched."""
-    return PartitionData(partition_index=place.partition, error_code=code, records=b"")
+    return PartitionData(partition_index=topic_id_partition.partition, error_code=code, records=b"")

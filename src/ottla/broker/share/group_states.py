@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.states import TopicPartitions, Topics
-from ottla.broker.share.persister import InitialState, SharePlace, StateResult
+from ottla.broker.share.persister import InitialState, StateResult
 from ottla.errors import ErrorCode, KafkaError
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -119,9 +120,11 @@ class GroupStates:
             return []
         states = [
             InitialState(
-                place, beginning.state_epoch, beginning.offsets.get((place.topic_id, place.partition), _NO_OFFSET)
+                topic_id_partition,
+                beginning.state_epoch,
+                beginning.offsets.get((topic_id_partition.topic_id, topic_id_partition.partition), _NO_OFFSET),
             )
-            for place in _places(topics)
+            for topic_id_partition in _topic_id_partitions(topics)
         ]
         results = await self._persister.initialize(group_id, states)
         begun, failed = _sorted_out(topics, results)
@@ -181,9 +184,9 @@ class GroupStates:
         if not topics:
             return codes
         self._forget(group_id)
-        for result in await self._persister.delete(group_id, _places(topics)):
+        for result in await self._persister.delete(group_id, _topic_id_partitions(topics)):
             if result.error_code:
-                codes[result.place.topic_id] = result.error_code
+                codes[result.topic_id_partition.topic_id] = result.error_code
         self._forget(group_id)
         return codes
 
@@ -212,20 +215,24 @@ class GroupStates:
         task.add_done_callback(self._tasks.discard)
 
 
-def _places(topics: Topics) -> list[SharePlace]:
+def _topic_id_partitions(topics: Topics) -> list[TopicIdPartition]:
     return [
-        SharePlace(topic_id, partition) for topic_id, topic in topics.items() for partition in sorted(topic.partitions)
+        TopicIdPartition(topic_id, partition)
+        for topic_id, topic in topics.items()
+        for partition in sorted(topic.partitions)
     ]
 
 
 def _sorted_out(topics: Topics, results: list[StateResult]) -> tuple[Topics, Topics]:
     """Return what has begun and what has not."""
-    failed = {result.place for result in results if result.error_code}
+    failed = {result.topic_id_partition for result in results if result.error_code}
 
     def those(is_failed: bool) -> Mapping[bytes, TopicPartitions]:
         found = {}
         for topic_id, topic in topics.items():
-            partitions = frozenset(p for p in topic.partitions if (SharePlace(topic_id, p) in failed) is is_failed)
+            partitions = frozenset(
+                p for p in topic.partitions if (TopicIdPartition(topic_id, p) in failed) is is_failed
+            )
             if partitions:
                 found[topic_id] = TopicPartitions(topic.name, partitions)
         return found

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.share.config import ShareConfig, duration_ms
-from ottla.broker.share.persister import SharePlace
 from ottla.broker.share.sessions import SessionKey, ShareSession, ShareSessionCache
 from ottla.broker.share.share_partition import Acknowledgement, SharePartition
 from ottla.errors import (
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from ottla.broker.share.persister import ShareStatePersister
     from ottla.broker.share.window import Transition
     from ottla.clock import Clock
-    from ottla.types import TopicPartition
+    from ottla.types import TopicIdPartition, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +97,8 @@ class LedSharePartition:
         self.timer_at = 0
 
     @property
-    def place(self) -> SharePlace:
-        return SharePlace(self.key.topic_id, self.key.partition)
+    def topic_id_partition(self) -> TopicIdPartition:
+        return TopicIdPartition(self.key.topic_id, self.key.partition)
 
     @property
     def is_busy(self) -> bool:
@@ -153,19 +152,19 @@ class SharePartitionManager:
 
     # -------------------------------------------------------- share partitions
 
-    def get_or_load(self, group_id: str, place: SharePlace) -> LedSharePartition:
+    def get_or_load(self, group_id: str, topic_id_partition: TopicIdPartition) -> LedSharePartition:
         """Return a share partition, which may still be loading.
 
         Raises:
             KafkaError: its topic partition is not led here.
         """
-        key = ShareKey(group_id, *place)
+        key = ShareKey(group_id, *topic_id_partition)
         led = self._led.get(key)
         if led is None:
-            topic = self._replicas.image.topic_names.get(place.topic_id, "")
-            partition = self._replicas.partition(topic, place.partition)
-            if partition is None or partition.topic_id != place.topic_id:
-                raise error_for(self._replicas.error(topic, place.partition))
+            topic = self._replicas.image.topic_names.get(topic_id_partition.topic_id, "")
+            partition = self._replicas.partition(topic, topic_id_partition.partition)
+            if partition is None or partition.topic_id != topic_id_partition.topic_id:
+                raise error_for(self._replicas.error(topic, topic_id_partition.partition))
             led = self._led[key] = LedSharePartition(key, partition)
             led.loading = self.spawn(self._load(led))
         return led
@@ -173,7 +172,7 @@ class SharePartitionManager:
     async def _load(self, led: LedSharePartition) -> None:
         leader_epoch = led.partition.leader_epoch
         try:
-            loaded = await self._persister.read(led.key.group_id, led.place, leader_epoch)
+            loaded = await self._persister.read(led.key.group_id, led.topic_id_partition, leader_epoch)
             if loaded.error_code:
                 raise _share_error(loaded.error_code, loaded.error_message)
             start_offset = loaded.start_offset
@@ -271,8 +270,8 @@ class SharePartitionManager:
             return
         group_id, member_id = key
         config = self.config_of(group_id)
-        for place in session.partitions:
-            led = self._led.get(ShareKey(group_id, *place))
+        for topic_id_partition in session.partitions:
+            led = self._led.get(ShareKey(group_id, *topic_id_partition))
             if led is not None and led.state is not None:
                 transition = led.state.release(member_id, config)
                 if transition.updates:
@@ -281,30 +280,30 @@ class SharePartitionManager:
     # ------------------------------------------------------------- acknowledge
 
     async def acknowledge(
-        self, group_id: str, member_id: str, wanted: Mapping[SharePlace, Sequence[Acknowledgement]]
-    ) -> dict[SharePlace, KafkaError | None]:
+        self, group_id: str, member_id: str, wanted: Mapping[TopicIdPartition, Sequence[Acknowledgement]]
+    ) -> dict[TopicIdPartition, KafkaError | None]:
         """Acknowledge records of several partitions; returns what went wrong with each when everything is persisted."""
         config = self.config_of(group_id)
         now_ms = self._clock.monotonic_ms()
-        answers: dict[SharePlace, KafkaError | None] = {}
-        persisting: dict[SharePlace, asyncio.Task[KafkaError | None]] = {}
-        for place, acknowledgements in wanted.items():
-            led = self._led.get(ShareKey(group_id, *place))
-            answers[place] = None
+        answers: dict[TopicIdPartition, KafkaError | None] = {}
+        persisting: dict[TopicIdPartition, asyncio.Task[KafkaError | None]] = {}
+        for topic_id_partition, acknowledgements in wanted.items():
+            led = self._led.get(ShareKey(group_id, *topic_id_partition))
+            answers[topic_id_partition] = None
             if led is None:
-                answers[place] = UnknownTopicOrPartitionError()
+                answers[topic_id_partition] = UnknownTopicOrPartitionError()
             elif led.state is None:
-                answers[place] = InvalidRecordStateError()
+                answers[topic_id_partition] = InvalidRecordStateError()
             else:
                 try:
                     transition = led.state.acknowledge(member_id, acknowledgements, config, now_ms)
                 except KafkaError as error:
-                    answers[place] = error
+                    answers[topic_id_partition] = error
                 else:
                     if transition.updates:
-                        persisting[place] = self.spawn(self._persist(led, led.state, transition))
-        for place, task in persisting.items():
-            answers[place] = await asyncio.shield(task)
+                        persisting[topic_id_partition] = self.spawn(self._persist(led, led.state, transition))
+        for topic_id_partition, task in persisting.items():
+            answers[topic_id_partition] = await asyncio.shield(task)
         return answers
 
     async def _persist(
@@ -353,7 +352,7 @@ class SharePartitionManager:
         self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
     ) -> KafkaError | None:
         try:
-            result = await self._persister.write(led.key.group_id, led.place, state.write_of(updates))
+            result = await self._persister.write(led.key.group_id, led.topic_id_partition, state.write_of(updates))
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ottla.broker.share.persister import SharePlace
 from ottla.errors import (
     InvalidRequestError,
     InvalidShareSessionEpochError,
     ShareSessionLimitReachedError,
     ShareSessionNotFoundError,
 )
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class ShareSession:
     key: SessionKey
     epoch: int
     connection: Session
-    partitions: dict[SharePlace, bool] = field(default_factory=dict)
+    partitions: dict[TopicIdPartition, bool] = field(default_factory=dict)
 
 
 class ShareSessionCache:
@@ -59,7 +59,7 @@ class ShareSessionCache:
         return self._sessions.get(key)
 
     def open(
-        self, key: SessionKey, wanted: Sequence[SharePlace], *, has_acks: bool, connection: Session
+        self, key: SessionKey, wanted: Sequence[TopicIdPartition], *, has_acks: bool, connection: Session
     ) -> ShareSession:
         """Begin a session, in place of one that is there.
 
@@ -77,7 +77,7 @@ class ShareSessionCache:
         return session
 
     def go_on(
-        self, key: SessionKey, epoch: int, wanted: Iterable[SharePlace], forgotten: Iterable[SharePlace]
+        self, key: SessionKey, epoch: int, wanted: Iterable[TopicIdPartition], forgotten: Iterable[TopicIdPartition]
     ) -> ShareSession:
         """Go on with a session: add and take away partitions, raise the epoch.
 
@@ -85,10 +85,10 @@ class ShareSessionCache:
             KafkaError: SHARE_SESSION_NOT_FOUND, INVALID_SHARE_SESSION_EPOCH.
         """
         session = self.check(key, epoch)
-        for place in wanted:
-            session.partitions.setdefault(place, True)
-        for place in forgotten:
-            session.partitions.pop(place, None)
+        for topic_id_partition in wanted:
+            session.partitions.setdefault(topic_id_partition, True)
+        for topic_id_partition in forgotten:
+            session.partitions.pop(topic_id_partition, None)
         session.epoch = next_epoch(session.epoch)
         return session
 

@@ -1,4 +1,4 @@
-"""The real machine, as a broker's surroundings: clock, threads, disk, dice, sockets. A rim module."""
+"""The real machine, as a broker's surroundings: clock, threads, disk, randomness, sockets. A rim module."""
 
 from __future__ import annotations
 
