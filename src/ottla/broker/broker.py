@@ -96,7 +96,7 @@ class Broker:
         self._started_at = 0.0
         self._parts_running: list[Callable[[], Any]] = []
         self.is_ready = False
-        #: Resolves with one sentence when the broker can go on no longer; whoever runs it should stop it then.
+        #: Resolves with one sentence when the broker can go on no longer; the caller of `start` should stop it then.
         self.failure: asyncio.Future[str]
         self.logs: LogManager
         self.sessions: Sessions
@@ -255,7 +255,7 @@ class Broker:
             logger.warning("%s", note)
 
     def _directory_ids(self) -> list[str]:
-        """Ids of the log directories, by which a broker that registers is told from another one under its id."""
+        """Ids of the log directories: they distinguish this broker from another one that registers under the same node id."""
         known = [read_meta_properties(self._around.files, path) for path in self.logs.directories]
         return [properties.directory_id for properties in known if properties is not None and properties.directory_id]
 
@@ -312,7 +312,7 @@ class Broker:
         return network_limits(config, self._around.descriptor_limit, len(self.logs.logs))
 
     def _endpoints(self) -> list[Endpoint]:
-        """Where this broker is reached; with `auto` the host stays empty and each client is told what it used."""
+        """Where clients reach this broker; with `auto` the host stays empty, and each client gets the address it used."""
         bound = {name: port for name, _, port in self.server.addresses}
         listeners = self.config.advertised_listeners or self.config.listeners
         return [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
@@ -326,7 +326,7 @@ class Broker:
         ]
 
     async def _set_strays_aside(self) -> None:
-        """A log whose topic was deleted while we were away, or is another one of the same name, is kept but not used."""
+        """Keep, but do not use, each log whose topic was deleted while this broker was down, or replaced by a namesake."""
         for topic_partition, log in list(self.logs.logs.items()):
             topic = self.image.topics.get(topic_partition.topic)
             known = topic is not None and topic_partition.partition < len(topic.partitions)
@@ -376,7 +376,7 @@ class Broker:
     def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
         self.replicas.on_directory_offline(directory, topic_partitions)
         if not self.logs.online_dirs:
-            # Kafka halts: a broker without a disk can only lie. Whoever runs this one is told.
+            # Kafka halts: a broker without a disk cannot keep what it acknowledges. `failure` stops the process.
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.logs.offline_dirs.items())
             self._fail(f"no log directory is left: {reasons}")
 

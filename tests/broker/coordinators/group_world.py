@@ -119,19 +119,19 @@ class GroupWorld:
         self.created.append(name)
         self.add_topic(name, 1000, self.partition_count)
 
-    async def create_topics(self, wishes: Sequence[NewTopic]) -> list[TopicResult]:
+    async def create_topics(self, topics: Sequence[NewTopic]) -> list[TopicResult]:
         """Make topics as the controller would; a replication factor of 9 is too much for it."""
         results = []
-        for wish in wishes:
+        for topic in topics:
             error = ErrorCode.NONE
-            if wish.replication_factor == 9:
+            if topic.replication_factor == 9:
                 error = ErrorCode.INVALID_REPLICATION_FACTOR
-            elif wish.name in self.image.topics:
+            elif topic.name in self.image.topics:
                 error = ErrorCode.TOPIC_ALREADY_EXISTS
             else:
-                self.created.append(f"{wish.name}:{wish.num_partitions}")
-                self.add_topic(wish.name, 2000 + len(self.image.topics), wish.num_partitions)
-            results.append(TopicResult(name=wish.name, error=error))
+                self.created.append(f"{topic.name}:{topic.num_partitions}")
+                self.add_topic(topic.name, 2000 + len(self.image.topics), topic.num_partitions)
+            results.append(TopicResult(name=topic.name, error=error))
         return results
 
     def add_topic(self, name: str, number: int, partition_count: int) -> None:

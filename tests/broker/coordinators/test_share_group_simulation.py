@@ -327,7 +327,7 @@ class Simulation:
         await self.beat(ShareGroupHeartbeatRequest(group_id="g", member_id=member_id, member_epoch=epoch))
 
     def administer(self) -> None:
-        """An administrator's wish, which may take its time."""
+        """An administrator's request, which may take its time."""
         what = self.random.choice((self.alter, self.delete_offsets, self.delete_group))
         task = asyncio.ensure_future(what())
         self.admins.add(task)

@@ -12,7 +12,7 @@ from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
 from ottla.broker.share.persister import ShareStatePersister, StateResult
-from ottla.broker.share.share_partition import ACCEPT, Acknowledgement, SharePartition, Wish
+from ottla.broker.share.share_partition import ACCEPT, Acknowledgement, AcquireRequest, SharePartition
 from ottla.errors import CoordinatorNotAvailableError, ErrorCode, KafkaError
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import TopicIdPartition
@@ -56,8 +56,8 @@ class Bench:
         self.manager._led[key] = self.led
 
     def hand_out(self, member: str, first: int, last: int) -> None:
-        wish = Wish(member, last - first + 1, last - first + 1, True)
-        self.state.acquire(wish, first, [(first, last)], [], CONFIG, self.clock.monotonic_ms())
+        request = AcquireRequest(member, last - first + 1, last - first + 1, True)
+        self.state.acquire(request, first, [(first, last)], [], CONFIG, self.clock.monotonic_ms())
         self.manager.on_acquired(self.led)
 
     def accept(self, member: str, first: int, last: int) -> asyncio.Task[KafkaError | None]:

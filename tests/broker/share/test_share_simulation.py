@@ -38,7 +38,7 @@ from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.manager import SharePartitionManager
 from ottla.broker.share.persister import InitialState, LocalPersister
-from ottla.broker.share.share_partition import ACCEPT, GAP, REJECT, RELEASE, RENEW, Acknowledgement, Wish
+from ottla.broker.share.share_partition import ACCEPT, GAP, REJECT, RELEASE, RENEW, Acknowledgement, AcquireRequest
 from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicIdPartition, TopicPartition
@@ -246,7 +246,7 @@ class Simulation:
         exact = self.random.random() < 0.3
         wanted = self.random.randint(1, 15)
         acquired = state.acquire(
-            Wish(member_id, wanted, self.random.choice((3, 500)), exact),
+            AcquireRequest(member_id, wanted, self.random.choice((3, 500)), exact),
             offset,
             [(first, last) for first, last, _ in batches],
             [(first, last) for first, last, aborted in batches if aborted],

@@ -1,4 +1,4 @@
-"""Places in logs: ListOffsets (key 2, versions 1-11), OffsetForLeaderEpoch (23, 2-4), DeleteRecords (21, 0-2).
+"""Offsets in logs: ListOffsets (key 2, versions 1-11), OffsetForLeaderEpoch (23, 2-4), DeleteRecords (21, 0-2).
 
 ListOffsets. v2: isolation level. v4: leader epochs (KIP-320). v6: flexible. v7: max timestamp (KIP-734). v8: earliest local
 (KIP-405). v9: latest tiered. v10: timeout. v11: earliest pending upload (KIP-1023). Without tiered storage the local log
@@ -77,13 +77,13 @@ class LogOffsetHandlers:
         for topic in request.topics:
             answer = ListOffsetsTopicResponse(name=topic.name)
             response.topics.append(answer)
-            told: set[int] = set()
+            answered: set[int] = set()
             for p in topic.partitions:
                 part = ListOffsetsPartitionResponse(partition_index=p.partition_index)
                 repeated = seen[topic.name, p.partition_index] > 1
-                if repeated and p.partition_index in told:
+                if repeated and p.partition_index in answered:
                     continue  # refused once, however often it is there
-                told.add(p.partition_index)
+                answered.add(p.partition_index)
                 answer.partitions.append(part)
                 partition = self._replicas.partition(topic.name, p.partition_index)
                 if not known_isolation:

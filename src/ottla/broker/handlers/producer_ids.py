@@ -35,7 +35,7 @@ _PRODUCER_FENCED: Final = 4
 
 
 class ProducerHandlers:
-    """Hands out producer ids, and lists who produces."""
+    """Hands out producer ids, and lists the producers of partitions."""
 
     def __init__(
         self,

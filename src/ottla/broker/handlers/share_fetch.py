@@ -3,7 +3,7 @@
 v1: max records and batch size (KIP-932 as released). v2: acquire mode (KIP-1206), renewed locks (KIP-1222), the lock's
 duration in the answer of ShareAcknowledge. A request that renews locks fetches nothing.
 
-Membership is not looked at, as in Kafka: whoever names a group and a member id has a session. What is acknowledged with a
+As in Kafka membership is not checked: a request that names a group and a member id has a session. What is acknowledged with a
 fetch is decided before anything is fetched, and its outcome stands beside the partition.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ottla.broker.context import Route
 from ottla.broker.share.fetch import Limits, ShareFetch, refusal
 from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
-from ottla.broker.share.share_partition import RENEW, Acknowledgement, Wish
+from ottla.broker.share.share_partition import RENEW, Acknowledgement, AcquireRequest
 from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import (
     ErrorCode,
@@ -55,7 +55,7 @@ Outcomes = dict[TopicIdPartition, KafkaError | None]
 
 
 class ShareFetchHandler:
-    """Delivers records to members of share groups, and takes their word for what became of them."""
+    """Delivers records to members of share groups, and takes their acknowledgements."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class ShareFetchHandler:
             self._check_enabled()
             return await self._fetch(context, request)
         except ShareSessionLimitReachedError as error:
-            # Asked again at once it would be no better: Kafka lets the client wait as if there were nothing to fetch.
+            # A client that asks again at once gets the same answer: as in Kafka it waits as if there were nothing to fetch.
             await asyncio.sleep(max(request.max_wait_ms, 0) / 1000)
             return ShareFetchResponse(error_code=error.code)
         except KafkaError as error:
@@ -171,13 +171,15 @@ class ShareFetchHandler:
             else:
                 topic_id_partitions.append(topic_id_partition)
         if topic_id_partitions:
-            # Everybody begins with another partition, and with every request with another one.
+            # Each session begins with another partition, and each of its requests with the next one.
             turn = max(request.share_session_epoch, 0) % len(topic_id_partitions)
             bytes_max = max(min(request.max_bytes, self._fetch_max_bytes), 0)
             fetch = ShareFetch(
                 self._manager,
                 group_id,
-                Wish(member_id, request.max_records, request.batch_size, request.share_acquire_mode == _RECORD_LIMIT),
+                AcquireRequest(
+                    member_id, request.max_records, request.batch_size, request.share_acquire_mode == _RECORD_LIMIT
+                ),
                 Limits(min(request.min_bytes, bytes_max), bytes_max, request.max_wait_ms),
                 [*topic_id_partitions[turn:], *topic_id_partitions[:turn]],
                 offload=self._offload,
@@ -230,7 +232,7 @@ class ShareFetchHandler:
     def _leader(
         self, context: RequestContext, topic_id_partition: TopicIdPartition, code: int
     ) -> tuple[int, int, str, int] | None:
-        """Return who leads a partition, for a client that asked the wrong broker."""
+        """Return which broker leads a partition, for a client that asked the wrong broker."""
         if code not in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
             return None
         topic = self._image().topic_by_id(topic_id_partition.topic_id)
@@ -344,7 +346,7 @@ def _is_valid(acknowledgements: Sequence[Acknowledgement], kind_max: int, is_ren
 def _news(
     session: ShareSession, answers: dict[TopicIdPartition, share_fetch.PartitionData]
 ) -> dict[TopicIdPartition, share_fetch.PartitionData]:
-    """Return what a later request of a session is told: records, errors, and once what was added or has recovered."""
+    """Return the answer to a later request of a session: records, errors, and once each partition added or recovered."""
     news: dict[TopicIdPartition, share_fetch.PartitionData] = {}
     for topic_id_partition, data in answers.items():
         is_due = session.partitions.get(topic_id_partition, False)

@@ -68,7 +68,7 @@ class TelemetryHandlers:
         }
 
     def is_wanted(self) -> bool:
-        """Whether clients should be told that these APIs exist."""
+        """Whether ApiVersions lists these APIs."""
         return self._always or self._has_subscriptions
 
     def on_configs(self, image: ClusterImage) -> None:

@@ -150,7 +150,7 @@ class TransactionsHandler:
     ) -> list[ErrorCode]:
         transactional_id, producer_id, epoch = request.transactional_id, request.producer_id, request.producer_epoch
         partition = self._runtime.partition_for(transactional_id)
-        # Those who use version 2 add partitions by sending data; this request comes from older clients, or from a broker.
+        # Clients of transaction version 2 add partitions by sending data; older clients, and brokers, send this request.
         client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
         try:
             if request.verify_only:

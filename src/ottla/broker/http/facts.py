@@ -1,4 +1,4 @@
-"""What a running broker tells its pages and DescribeLogDirs: plain values, gathered when somebody asks."""
+"""What the pages and DescribeLogDirs show of a running broker: plain values, gathered when they are asked for."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Facts(Protocol):
         ...
 
     def warnings(self) -> Sequence[str]:
-        """Sentences about what somebody should look at: topics whose records are deleted at once."""
+        """Sentences about what an operator should look at: topics whose records are deleted at once."""
         ...
 
     def coordinators(self) -> CoordinatorFacts:
@@ -157,7 +157,7 @@ class Facts(Protocol):
         ...
 
     def topics(self) -> Sequence[str]:
-        """Names of all topics, sorted: people's own first, then internal ones."""
+        """Names of all topics, sorted: users' own first, then internal ones."""
         ...
 
     def partitions(self, topic: str) -> Sequence[PartitionFacts]:

@@ -2,7 +2,7 @@
 
 Looks at each in turn, reads what it has to offer and has it handed out; or waits until records are appended or given back.
 Reading follows the rules of `handlers.fetch`: what is in the page cache is read on the loop, the rest off it. While a share
-partition is read off the loop nobody else reads it: both would be handed the same records. Kafka's DelayedShareFetch.
+partition is read off the loop no other fetch reads it: both would hand out the same records. Kafka's DelayedShareFetch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.share.config import ShareConfig
     from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
-    from ottla.broker.share.share_partition import Acquired, Wish
+    from ottla.broker.share.share_partition import Acquired, AcquireRequest
     from ottla.clock import Clock
     from ottla.offload import Offload
     from ottla.protocol.primitives import Buffer
@@ -53,7 +53,7 @@ class _Look(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A batch among the bytes that were read: its offsets and its place."""
+    """A batch among the bytes that were read: its offsets and its position."""
 
     first: int
     last: int
@@ -68,7 +68,7 @@ class ShareFetch:
         self,
         manager: SharePartitionManager,
         group_id: str,
-        wish: Wish,
+        request: AcquireRequest,
         limits: Limits,
         topic_id_partitions: Sequence[TopicIdPartition],
         *,
@@ -77,7 +77,7 @@ class ShareFetch:
     ) -> None:
         self._manager = manager
         self._group_id = group_id
-        self._wish = wish
+        self._request = request
         self._limits = limits
         self._offload = offload
         self._clock = clock
@@ -92,7 +92,7 @@ class ShareFetch:
     async def run(self) -> dict[TopicIdPartition, PartitionData]:
         """Return what was handed out, at once or when there is enough, and after `wait_ms` what there is."""
         limits = self._limits
-        if not self._wish.records_max or not limits.bytes_max:
+        if not self._request.records_max or not limits.bytes_max:
             return self._answers
         deadline_ms = self._clock.monotonic_ms() + limits.wait_ms
         while self._led:
@@ -109,14 +109,14 @@ class ShareFetch:
                         return self._answers
                 finally:
                     self._unlock(looks, waiter)
-                if not waiter.done.done():  # else something has happened since the look began
+                if not waiter.done.done():  # else a share partition has changed since the look began
                     waiter.bytes_wanted = max(limits.bytes_min - size, 1)
                     await waiter.wait(deadline_ms - now_ms)
         return self._answers
 
     @contextmanager
     def _waiting(self, config: ShareConfig) -> Iterator[FetchWaiter]:
-        """Be told of the first byte, or of anything else that happens, from now on."""
+        """Register a waiter that wakes at the first byte, or at any other change, from now on."""
         watched = list(self._led)
         waiter = FetchWaiter([led.partition for led in watched], 1, config.isolation)
         for led in watched:
@@ -212,7 +212,7 @@ class ShareFetch:
     # --------------------------------------------------------------- hand out
 
     async def _hand_out(self, looks: Sequence[_Look], config: ShareConfig) -> None:
-        left = self._wish.records_max
+        left = self._request.records_max
         for look in looks:
             led, partition = look.led, look.led.partition
             data = PartitionData(partition_index=led.key.partition, records=b"")
@@ -238,7 +238,7 @@ class ShareFetch:
                 self._refuse_damaged(led, look.offset, error)
                 continue
             acquired = led.state.acquire(
-                self._wish._replace(records_max=left),
+                self._request._replace(records_max=left),
                 look.offset,
                 [(batch.first, batch.last) for batch in batches],
                 gone,
@@ -280,7 +280,7 @@ def _batches(records: Buffer) -> list[_Batch]:
 
 
 def _aborted_batches(records: Buffer, aborted: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the offsets of the batches that belong to aborted transactions, as consumers tell them (KIP-98)."""
+    """Return the offsets of the batches that belong to aborted transactions, by the rules consumers use (KIP-98)."""
     waiting = sorted(((first, producer_id) for producer_id, first in aborted), reverse=True)
     open_now: set[int] = set()
     found: list[tuple[int, int]] = []

@@ -1,11 +1,11 @@
 """GroupStates: has the share coordinator do what share groups have written down: begin share partitions, delete them.
 
-Decides nothing: the group coordinator says what is to be done and is told how it went (`groups/share/partition_states`), the
+Decides nothing: the group coordinator says what is to be done and gets the outcome (`groups/share/partition_states`), the
 persister does it, and the share partitions that are in use here are forgotten, so that they are loaded anew.
 
 Invariant: for one group one thing is done at a time, from the first record to the last. Otherwise a share partition that is
-begun for the second time, because the first took too long, could lose what was acknowledged in between, and state that is
-made while a group is being deleted would be left over, and shut out the next group of that name.
+begun for the second time, because the first took too long, could lose what was acknowledged in between; and state that is
+made while a group is being deleted would be left over, and make the next group of that name fail.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_OFFSET = -1
 
 
 class _Turn:
-    """Who works for a group: the lock, and how many want it."""
+    """The turn to work for a group: its lock, and how many tasks hold it or wait for it."""
 
     __slots__ = ("lock", "users")
 
@@ -67,7 +67,7 @@ class GroupStates:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Leave off; what is not done will be asked for again."""
+        """Stop; the group coordinator asks again for what is not done."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -76,7 +76,7 @@ class GroupStates:
     # ------------------------------------------------------------------- beginning
 
     def initialize_soon(self, beginning: Beginning) -> None:
-        """Let share partitions begin; nobody waits for it, the next heartbeat sees them."""
+        """Let share partitions begin, in a task of their own; the next heartbeat sees them."""
         self._spawn(self._initialize_unasked(beginning))
 
     async def _initialize_unasked(self, beginning: Beginning) -> None:
@@ -98,16 +98,16 @@ class GroupStates:
             logger.warning("group %s: share partitions could not begin: %s", group_id, error.message)
 
     async def alter_offsets(
-        self, group_id: str, wishes: Sequence[NewOffset]
+        self, group_id: str, offsets: Sequence[NewOffset]
     ) -> tuple[list[ErrorCode], list[StateResult]]:
-        """Let share partitions of an empty group begin anew; returns a code for every wish, and how it went for partitions.
+        """Let share partitions of an empty group begin anew; returns a code for each offset, and a result for each partition.
 
         Raises:
             KafkaError: it is not allowed; or it was done, but could not be written down.
         """
         async with self._turn(group_id):
             beginning, codes = await self._write(
-                group_id, lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, wishes, now_ms)
+                group_id, lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, offsets, now_ms)
             )
             self._forget(group_id)
             results = await self._begin(beginning)

@@ -1,7 +1,7 @@
 """SharePartitionManager: the share partitions this broker leads, and the sessions of their members.
 
 Decides nothing about records. Loads share partitions when they are first fetched, persists what their state machines decide
-and tells them how that went, runs their lock timers, wakes fetches that wait. Kafka's SharePartitionManager.
+and reports the outcome to them, runs their lock timers, wakes fetches that wait. Kafka's SharePartitionManager.
 
 Invariants: a change that a client asked for is answered after it is persisted; a share partition that was fenced (another
 leader, state that was initialised anew, a topic that is gone) is forgotten, and loaded when it is fetched again.
@@ -63,7 +63,7 @@ class LedSharePartition:
         is_read: a fetch is reading it off the loop: others wait.
         was_wanted: another fetch found it being read.
         waiters: fetches that wait for it; a dict because its order is the order of arrival.
-        unwritten: changes that wait until the ones before are persisted, and who waits for them.
+        unwritten: changes that wait until the ones before are persisted, each with the future of its outcome.
         writer: persists them.
     """
 
@@ -106,7 +106,7 @@ class LedSharePartition:
         return self.writer is not None or (self.state is not None and self.state.has_pending)
 
     def wake(self, but: FetchWaiter | None = None) -> None:
-        """Whatever fetches wait for may have changed; `but` knows."""
+        """Wake the fetches that wait for this share partition, except `but`: something they wait for may have changed."""
         for waiter in tuple(self.waiters):
             if waiter is not but:
                 waiter.wake()
@@ -195,7 +195,7 @@ class SharePartitionManager:
             led.loading = None
 
     async def _reset_offset(self, led: LedSharePartition) -> int:
-        """Return where a share partition begins that nobody has fetched before (KIP-932, `share.auto.offset.reset`)."""
+        """Return where a share partition begins that no member has fetched yet (KIP-932, `share.auto.offset.reset`)."""
         reset = self.config_of(led.key.group_id).auto_offset_reset
         log = led.partition.log
         if reset == "earliest":
@@ -309,7 +309,7 @@ class SharePartitionManager:
     async def _persist(
         self, led: LedSharePartition, state: SharePartition, transition: Transition
     ) -> KafkaError | None:
-        """Have a change persisted, and the state machine told; returns why it could not be."""
+        """Have a change persisted, then complete it in the state machine; returns why it could not be persisted."""
         error = await self._write(led, state, transition.updates)
         config = self.config_of(led.key.group_id)
         state.complete(transition, self._clock.monotonic_ms(), config, commit=error is None)
@@ -388,7 +388,7 @@ class SharePartitionManager:
         self._watch_locks(led)
 
     def _watch_locks(self, led: LedSharePartition) -> None:
-        """See to it that the next lock ends."""
+        """Set the timer for the next lock that runs out."""
         deadline_ms = None if led.state is None else led.state.next_deadline_ms()
         if deadline_ms is not None:
             self._schedule(led, deadline_ms)
@@ -403,19 +403,19 @@ class SharePartitionManager:
             led.wake()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something to its end, whoever waits for it."""
+        """Run a coroutine to its end, also when the request that began it is cancelled."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
 
-#: How often to look whether the last changes of a group that everybody has left are persisted.
+#: How often to look whether the last changes of a group without members are persisted.
 _IDLE_CHECK_SECONDS: Final = 0.05
 
 
 def _share_error(code: ErrorCode, message: str | None) -> KafkaError:
-    """Return what a client is told when the persister said `code`."""
+    """Return the error that a client gets for a code of the persister."""
     match code:
         case ErrorCode.NOT_COORDINATOR | ErrorCode.COORDINATOR_NOT_AVAILABLE | ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
             return CoordinatorNotAvailableError(message)

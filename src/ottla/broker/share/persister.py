@@ -56,7 +56,7 @@ class StateResult(NamedTuple):
 
 
 class StateSummary(NamedTuple):
-    """What is known of one share partition: -1 as start offset if nobody has fetched, as count if it is not known."""
+    """What is known of one share partition: -1 as start offset if no member has fetched, as count if it is not known."""
 
     topic_id_partition: TopicIdPartition
     error_code: ErrorCode = ErrorCode.NONE
@@ -89,7 +89,7 @@ class ShareStatePersister(Protocol):
         ...
 
     async def read_summary(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateSummary]:
-        """Tell where share partitions are."""
+        """Return the start offsets of share partitions."""
         ...
 
     async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:

@@ -1,8 +1,8 @@
-"""Share sessions: what a member of a share group asked for before, so that it need not say it again (KIP-932).
+"""Share sessions: the partitions a member of a share group asked for, so that it need not list them again (KIP-932).
 
 Decides which partitions a ShareFetch means and which of them its answer must list. Knows numbers; knows no logs, no clock. A
 session belongs to a member and to the connection that opened it: when that ends, so does the session. Unlike fetch sessions
-(KIP-227) there is no serving without one: who finds no room waits and asks again.
+(KIP-227) no member is served without one: a member for which there is no room waits and asks again.
 
 Kafka's ShareSessionCache and ShareSessionContext.
 """
@@ -35,7 +35,7 @@ SessionKey = tuple[str, str]
 
 @dataclass(slots=True)
 class ShareSession:
-    """The partitions of one session, in the order in which they get their turn; True: told of in the next answer."""
+    """The partitions of one session, in the order in which they get their turn; True: the next answer lists it."""
 
     key: SessionKey
     epoch: int
