@@ -24,7 +24,7 @@ from benchmarks.compare import raw
 
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
-from ottla.broker.machine import machine
+from ottla.broker.wiring.machine import machine
 from ottla.network.connection import RECEIVE_SIZE, BrokerConnection
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse

@@ -2,8 +2,8 @@
 
 Off unless the environment variable OTTLA_FAILPOINTS is set before the process starts, for example
 `OTTLA_FAILPOINTS="log.roll=0.1:kill,log.append.partial=0.001:kill;seed=7;count=hits.txt"`: each name with the chance
-that a visit ends the process by SIGKILL, a seed for the dice, and a file that gets one line for each kill, so that
-the test can count where the process died. This is a rim module: it may use dice, files and signals.
+that a visit ends the process by SIGKILL, a seed, and a file that gets one line for each kill, so that
+the test can count where the process died. This is a rim module: it may use randomness, files and signals.
 """
 
 from __future__ import annotations

@@ -42,6 +42,13 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+class TopicIdPartition(NamedTuple):
+    """One partition of one topic, by the topic's id."""
+
+    topic_id: bytes
+    partition: int
+
+
 class IsolationLevel(IntEnum):
     """What a reader may see of open and aborted transactions (KIP-98)."""
 

@@ -8,8 +8,8 @@ import struct
 import pytest
 from tests.broker.story import fetch, log_of, produce, started
 
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.delete_records import (
     DeleteRecordsPartition,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from tests.broker.story import fetch, log_of, produce, readable, started
 
-from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.coordinators.replicated_log import ReplicatedCoordinatorLog
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode, KafkaStorageError
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,

@@ -295,15 +295,15 @@ def test_group_settings_reach_the_coordinator() -> None:
     from ottla.broker.config import BrokerConfig
     from ottla.broker.coordinators.groups.config import GroupConfig
 
-    dice = Random(5)
+    random = Random(5)
     chosen: dict[str, int] = {
-        "group.initial.rebalance.delay.ms": dice.randrange(1, 5000),
-        "group.min.session.timeout.ms": dice.randrange(1, 5000),
-        "group.max.session.timeout.ms": dice.randrange(6000, 9000),
-        "group.max.size": dice.randrange(1, 99),
-        "offset.metadata.max.bytes": dice.randrange(1, 99),
-        "offsets.retention.minutes": dice.randrange(1, 99),
-        "offsets.retention.check.interval.ms": dice.randrange(1, 99),
+        "group.initial.rebalance.delay.ms": random.randrange(1, 5000),
+        "group.min.session.timeout.ms": random.randrange(1, 5000),
+        "group.max.session.timeout.ms": random.randrange(6000, 9000),
+        "group.max.size": random.randrange(1, 99),
+        "offset.metadata.max.bytes": random.randrange(1, 99),
+        "offsets.retention.minutes": random.randrange(1, 99),
+        "offsets.retention.check.interval.ms": random.randrange(1, 99),
     }
     config = GroupConfig.from_broker(BrokerConfig.from_sources(overrides=[f"{k}={v}" for k, v in chosen.items()]))
     assert (config.initial_rebalance_delay_ms, config.session_timeout_ms_min, config.session_timeout_ms_max) == (
@@ -362,7 +362,7 @@ def test_streams_group_settings_reach_the_coordinator() -> None:
 
 def test_settings_of_coordinators_reach_the_runtime() -> None:
     async def ask(client: WireClient, broker: Broker) -> Any:
-        config = broker.groups._config
+        config = broker.coordinators.groups._config
         return config.append_timeout_ms, config.load_bytes_max, int(config.compression)
 
     settings: dict[str, object] = {

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from ottla.broker.broker import Broker, Surroundings
+from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
 from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.broker.replicas.shared_hops import LANES
+from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.errors import ErrorCode

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from ottla.broker.http_pages import BrokerFacts
+from ottla.broker.http.pages import BrokerFacts
 from ottla.cli import serve
 
 

@@ -126,7 +126,9 @@ FIELDS = {
 
 
 def test_what_is_enforced_is_read() -> None:
-    code = _sources("src/ottla", "/ottla/config/", "broker/config.py", "broker/listeners.py", "protocol/messages")
+    code = _sources(
+        "src/ottla", "/ottla/config/", "broker/config.py", "broker/settings/listeners.py", "protocol/messages"
+    )
     read_by = {name: TOPIC_SYNONYMS[name] for name in TOPIC_SYNONYMS}
     topic_fields = {f.name for f in dataclasses.fields(LogConfig)}
     broker_fields = {f.name for f in dataclasses.fields(BrokerConfig)}

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 from tests.storage.log_support import NOW, append, append_many, batch, idempotent, read_all, value_of
 
-from ottla.broker.facts import LogDirFacts
+from ottla.broker.http.facts import LogDirFacts
 from ottla.errors import KafkaStorageError, StorageError
 from ottla.offload import InlineOffload
 from ottla.storage.config import LogConfig

@@ -1,7 +1,8 @@
-"""Broker: builds the parts in order, starts them, stops them. The only place where wiring happens.
+"""Broker: makes its parts, starts them in order, passes on what changes in the cluster, stops them.
 
 Order of a start: take the data directories, open the coordination tree, load the image, bind the listeners, open the logs
 (they need the topics' configurations), become controller, hand out roles, load coordinators, accept. A stop goes back.
+What coordinators and handlers are made of says `wiring/`.
 What can go wrong at a start raises one of `START_ERRORS`, whose text is one sentence for the user.
 """
 
@@ -9,74 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ottla
-from ottla.broker.addresses import Addresses
-from ottla.broker.coordinator_log import ReplicatedCoordinatorLog
-from ottla.broker.coordinators.background_runner import BackgroundRunner
-from ottla.broker.coordinators.groups.config import GroupConfig
-from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
-from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
-from ottla.broker.coordinators.shard import DeletedTopic
-from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
-from ottla.broker.coordinators.share.coordinator import ShareCoordinator
-from ottla.broker.coordinators.transactions.config import TransactionConfig
-from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-from ottla.broker.descriptors import cached_files_max, connections_max, shortage
-from ottla.broker.dispatch import Dispatcher
-from ottla.broker.facts import LiveFacts, LogDirFacts
-from ottla.broker.handlers.cluster import ClusterHandlers
-from ottla.broker.handlers.configs import ConfigHandlers
-from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
-from ottla.broker.handlers.features import FeaturesHandler
-from ottla.broker.handlers.fetch import FetchHandler
-from ottla.broker.handlers.groups import GroupsHandler
-from ottla.broker.handlers.log_offsets import LogOffsetHandlers
-from ottla.broker.handlers.loggers import PythonLoggers
-from ottla.broker.handlers.metadata import MetadataHandler
-from ottla.broker.handlers.offsets import OffsetsHandler
-from ottla.broker.handlers.produce import ProduceHandler
-from ottla.broker.handlers.producer_ids import ProducerHandlers
-from ottla.broker.handlers.share_fetch import ShareFetchHandler
-from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
-from ottla.broker.handlers.share_groups import ShareGroupsHandler
-from ottla.broker.handlers.share_state import ShareStateHandlers
-from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
-from ottla.broker.handlers.telemetry import TelemetryHandlers
-from ottla.broker.handlers.topics import TopicHandlers
-from ottla.broker.handlers.transaction_gate import TransactionGate
-from ottla.broker.handlers.transactions import TransactionsHandler
-from ottla.broker.http_pages import BrokerFacts, Pages
-from ottla.broker.old_records import OldRecords
-from ottla.broker.producer_id_block import ProducerIdBlock
-from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import BrokerFacts, Pages
 from ottla.broker.replicas.manager import ReplicaManager
-from ottla.broker.share.config import ShareConfig
-from ottla.broker.share.group_states import GroupStates
-from ottla.broker.share.manager import SharePartitionManager
-from ottla.broker.share.persister import LocalPersister
-from ottla.broker.share_state_pruning import ShareStatePruning
-from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
+from ottla.broker.replicas.old_records import OldRecords
+from ottla.broker.wiring.coordinators import Coordinators
+from ottla.broker.wiring.descriptors import shortage
+from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
+from ottla.broker.wiring.parts import Parts
+from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits
 from ottla.cluster.controller import (
     Controller,
-    ControllerSettings,
     InconsistentClusterIdError,
     NewerTreeError,
     RegistrationRefusedError,
     prepare_tree,
 )
-from ottla.cluster.decisions.features import TRANSACTION_VERSION
 from ottla.cluster.decisions.recovery import FoundPartition
-from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.cluster.follow import MetadataFollower
 from ottla.cluster.image import (
     BROKERS,
     CLIENT_METRICS,
     DEFAULT_ENTITY,
-    GROUPS,
     ClusterImage,
     Endpoint,
     ImageDelta,
@@ -85,35 +43,25 @@ from ottla.cluster.image import (
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
-from ottla.errors import ErrorCode, StorageError
+from ottla.errors import StorageError
 from ottla.network.http import HttpSite
 from ottla.network.limits import NetworkLimits
 from ottla.network.server import Listener, ListenError, Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
-from ottla.observability.process import cpu_seconds, open_descriptors, resident_bytes
 from ottla.protocol.records import kernels
 from ottla.storage.log_directory import read_meta_properties
-from ottla.storage.log_manager import LogManager, LogManagerSettings
-from ottla.storage.open_files import DEFAULT_CAPACITY
-from ottla.types import (
-    GROUP_METADATA_TOPIC,
-    SHARE_GROUP_STATE_TOPIC,
-    TRANSACTION_STATE_TOPIC,
-    CompressionType,
-    TopicPartition,
-    uuid_to_text,
-)
+from ottla.storage.log_manager import LogManager
+from ottla.types import TopicPartition, uuid_to_text
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from ottla.broker.config import BrokerConfig
-    from ottla.clock import Clock
-    from ottla.offload import Offload
+    from ottla.broker.dispatch import Dispatcher
+    from ottla.broker.handlers.telemetry import TelemetryHandlers
+    from ottla.broker.wiring.surroundings import Surroundings
     from ottla.storage.config import LogConfig
-    from ottla.storage.files import Files
 
 logger = logging.getLogger(__name__)
 
@@ -135,32 +83,6 @@ START_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """Everything a broker takes from outside; the simulation passes its own.
-
-    Attributes:
-        lock_factory: makes a log's lock: `threading.RLock` where `offload` has threads, `nullcontext` where not.
-        open_tree: opens the coordination tree, given the path of its file.
-        host_names: what this machine calls itself; HTTP requests may name it.
-        make_server: makes the listener.
-        descriptor_limit: files and sockets this process may have open; None for no limit.
-        page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
-            process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
-    """
-
-    clock: Clock
-    offload: Offload
-    files: Files
-    random: random.Random
-    lock_factory: Callable[[], AbstractContextManager[object]]
-    open_tree: Callable[[str], Any]
-    host_names: tuple[str, ...] = ()
-    make_server: Callable[..., Server] = Server
-    descriptor_limit: int | None = None
-    page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
-
-
 class Broker:
     """One broker. `start` returns when clients can be served."""
 
@@ -169,12 +91,12 @@ class Broker:
         self.metrics = BrokerMetrics()
         self._around = surroundings
         self._static_config = config
-        self._monitor = LoopMonitor(self.metrics)
+        self.monitor = LoopMonitor(self.metrics)
         self._background: asyncio.Task[None] | None = None
         self._started_at = 0.0
         self._parts_running: list[Callable[[], Any]] = []
         self.is_ready = False
-        #: Resolves with one sentence when the broker can go on no longer; whoever runs it should stop it then.
+        #: Resolves with one sentence when the broker can go on no longer; the caller of `start` should stop it then.
         self.failure: asyncio.Future[str]
         self.logs: LogManager
         self.sessions: Sessions
@@ -182,14 +104,7 @@ class Broker:
         self.controller: Controller
         self.replicas: ReplicaManager
         self.old_records: OldRecords
-        self.groups: CoordinatorRuntime[GroupCoordinator]
-        self.transactions: CoordinatorRuntime[TransactionCoordinator]
-        self.share_states: CoordinatorRuntime[ShareCoordinator]
-        self.share_persister: LocalPersister
-        self.shares: SharePartitionManager
-        self.group_states: GroupStates
-        self.markers: TransactionMarkers
-        self.producer_ids: ProducerIdBlock
+        self.coordinators: Coordinators
         self.telemetry: TelemetryHandlers
         self.dispatcher: Dispatcher
         self.server: Server
@@ -218,15 +133,38 @@ class Broker:
             raise
 
     async def _start(self) -> None:
-        around, config = self._around, self.config
         self.failure = asyncio.get_running_loop().create_future()
-        for note in config.notes:
+        for note in self.config.notes:
             logger.log(logging.WARNING if "environment variable" in note else logging.INFO, "%s", note)
+        await self._take_directories()
+        await self._follow_cluster()
+        self._make_parts()
+        await self._bind()
+        is_new_tree = not self.image.topics and not self.image.brokers
+        await self._load_logs()
+        await self._join_cluster(is_new_tree=is_new_tree)
+        await self._set_strays_aside()
+        self._parts_running += self.coordinators.start()
+        self._on_image(self.image, delta_between(ClusterImage(), self.image))
+        self._parts_running.append(self.replicas.stop)
+        await self.replicas.settled()
+        self.follower.subscribe(self._on_image)
+        self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
+        self._parts_running.append(self._stop_background)
+        self.monitor.start()
+        self.server.accept()
+        self._started_at = asyncio.get_running_loop().time()
+        self.is_ready = True
+
+    async def _take_directories(self) -> None:
         self.logs = self._make_logs()
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
+
+    async def _follow_cluster(self) -> None:
+        """Open the coordination tree and load the first image from it."""
         tree_file = f"{self._first_directory()}/{TREE_FILE}"
-        self.sessions = Sessions(lambda: around.open_tree(tree_file))
+        self.sessions = Sessions(lambda: self._around.open_tree(tree_file))
         tree = await self.sessions.start()
         self._parts_running.append(self.sessions.stop)
         assert self.logs.cluster_id is not None
@@ -236,33 +174,18 @@ class Broker:
         self._parts_running.append(self.follower.stop)
         assert self.follower.lost is not None
         self.follower.lost.add_done_callback(lambda lost: None if lost.cancelled() else self._fail(lost.result()))
-
         self.controller = Controller(
             tree,
             self.follower,
-            ControllerSettings(
-                node_id=config.node_id,
-                rack=config.broker_rack,
-                num_partitions=config.num_partitions,
-                default_replication_factor=config.default_replication_factor,
-                offsets_topic_num_partitions=config.offsets_topic_num_partitions,
-                offsets_topic_replication_factor=config.offsets_topic_replication_factor,
-                offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,
-                transaction_topic_num_partitions=config.transaction_state_log_num_partitions,
-                transaction_topic_replication_factor=config.transaction_state_log_replication_factor,
-                transaction_topic_min_isr=config.transaction_state_log_min_isr,
-                transaction_topic_segment_bytes=config.transaction_state_log_segment_bytes,
-                share_topic_num_partitions=config.share_coordinator_state_topic_num_partitions,
-                share_topic_replication_factor=config.share_coordinator_state_topic_replication_factor,
-                share_topic_min_isr=config.share_coordinator_state_topic_min_isr,
-                share_topic_segment_bytes=config.share_coordinator_state_topic_segment_bytes,
-                static=config.levels.static,
-            ),
-            random=around.random,
-            clock=around.clock,
-            check_broker_config=config.with_dynamic,
+            controller_settings(self.config),
+            random=self._around.random,
+            clock=self._around.clock,
+            check_broker_config=self.config.with_dynamic,
             settled=lambda topics: self.replicas.settled(topics),
         )
+
+    def _make_parts(self) -> None:
+        around, config = self._around, self.config
         self.replicas = ReplicaManager(
             config.node_id,
             self.logs,
@@ -271,7 +194,6 @@ class Broker:
             offload=around.offload,
             clock=around.clock,
         )
-        self.replicas.on_leader, self.replicas.on_resigned = self._on_leader, self._on_resigned
         self.old_records = OldRecords(
             around.clock.wall_ms,
             is_kept=self.logs.is_foreign,
@@ -279,47 +201,51 @@ class Broker:
         )
         self.replicas.on_old_records = self.old_records.note
         self.logs.on_directory_offline = self._on_directory_offline
-        self.groups = self._make_groups()
-        self.producer_ids = ProducerIdBlock(self.controller.allocate_producer_ids)
-        marker_log = MarkerLog(self.replicas, self.groups, around.clock)
-        self.markers = TransactionMarkers(marker_log)
-        self.transactions = self.markers.transactions = self._make_transactions()
-        pruning = ShareStatePruning(self.replicas)
-        self.share_states = self._make_share_states(pruning)
-        self.share_persister = LocalPersister(self.share_states, self.controller.ensure_topic)
-        self.shares = SharePartitionManager(
-            self.replicas,
-            self.share_persister,
-            config_of=lambda group_id: ShareConfig.for_group(self.config, self.image.config(GROUPS, group_id)),
-            sessions_max=config.group_share_max_share_sessions,
-            clock=around.clock,
+        parts = Parts(
+            config=lambda: self.config,
+            image=lambda: self.image,
+            surroundings=around,
+            metrics=self.metrics,
+            logs=self.logs,
+            replicas=self.replicas,
+            controller=self.controller,
         )
-        self.group_states = GroupStates(self.groups, self.share_persister, forget=self.shares.on_group_deleted)
-        self.dispatcher = self._make_dispatcher(marker_log)
+        self.coordinators = Coordinators(parts)
+        self.replicas.on_leader = self.coordinators.on_leader
+        self.replicas.on_resigned = self.coordinators.on_resigned
+        self.telemetry = make_telemetry(parts)
+        self.dispatcher = make_dispatcher(
+            parts, self.coordinators, self.telemetry, localhost_ports=lambda: self.server.localhost_ports
+        )
+
+    async def _bind(self) -> None:
         self.server = self._make_server()
-        await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
+        await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in self.config.listeners])
         self._parts_running.append(self.server.stop)
 
-        is_new_tree = not self.image.topics and not self.image.brokers
-        await self.logs.load(lambda topic: self._topic_config(self.image, topic))
-        if self.logs.recovered_logs:
+    async def _load_logs(self) -> None:
+        logs, descriptor_limit = self.logs, self._around.descriptor_limit
+        await logs.load(lambda topic: self._topic_config(self.image, topic))
+        if logs.recovered_logs:
             logger.info(
                 "recovered %d logs after an unclean stop: %d bytes read again",
-                self.logs.recovered_logs,
-                self.logs.recovered_bytes,
+                logs.recovered_logs,
+                logs.recovered_bytes,
             )
-        if around.descriptor_limit is not None:
-            short = shortage(around.descriptor_limit, len(self.logs.logs))
+        if descriptor_limit is not None:
+            short = shortage(descriptor_limit, len(logs.logs))
             if short is not None:
                 logger.warning("%s", short)
-        found = self._found_partitions() if is_new_tree and self.logs.logs else None
+
+    async def _join_cluster(self, *, is_new_tree: bool) -> None:
+        """Register, and from now on keep the session with the coordination tree."""
         notes = await self.controller.start(
             self._endpoints(),
             clean=self.logs.was_clean,
-            found=found,
-            keep_everything=not config.ottla_foreign_confirm,
+            found=self._found_partitions() if is_new_tree and self.logs.logs else None,
+            keep_everything=not self.config.ottla_foreign_confirm,
             directories=self._directory_ids(),
-            page_cache=around.page_cache(list(self.logs.directories)),
+            page_cache=self._around.page_cache(list(self.logs.directories)),
         )
         self._parts_running.append(self.controller.stop)
         self.sessions.keep(
@@ -327,26 +253,9 @@ class Broker:
         )
         for note in notes:
             logger.warning("%s", note)
-        await self._set_strays_aside()
-        self.groups.start()
-        self._parts_running.append(self.groups.stop)
-        self.transactions.start()
-        self._parts_running += [self.producer_ids.stop, self.transactions.stop, self.markers.stop]
-        self.share_states.start()
-        self._parts_running += [pruning.stop, self.share_states.stop, self.shares.stop, self.group_states.stop]
-        self._on_image(self.image, delta_between(ClusterImage(), self.image))
-        self._parts_running.append(self.replicas.stop)
-        await self.replicas.settled()
-        self.follower.subscribe(self._on_image)
-        self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
-        self._parts_running.append(self._stop_background)
-        self._monitor.start()
-        self.server.accept()
-        self._started_at = asyncio.get_running_loop().time()
-        self.is_ready = True
 
     def _directory_ids(self) -> list[str]:
-        """Ids of the log directories, by which a broker that registers is told from another one under its id."""
+        """Ids of the log directories: they distinguish this broker from another one that registers under the same node id."""
         known = [read_meta_properties(self._around.files, path) for path in self.logs.directories]
         return [properties.directory_id for properties in known if properties is not None and properties.directory_id]
 
@@ -379,199 +288,7 @@ class Broker:
             default_config=config.topic_defaults,
             rng=around.random,
             lock_factory=around.lock_factory,
-            settings=_log_settings(config, around.descriptor_limit),
-        )
-
-    def _make_groups(self) -> CoordinatorRuntime[GroupCoordinator]:
-        around, config = self._around, self.config
-        group_config = GroupConfig.from_broker(config)
-        background = BackgroundRunner(around.offload)
-        return CoordinatorRuntime(
-            topic=GROUP_METADATA_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas),
-            shard_factory=lambda partition, timeline, timers: GroupCoordinator(
-                partition,
-                timeline,
-                timers,
-                config=group_config,
-                random=around.random,
-                image=lambda: self.image,
-                run_background=background.run,
-                may_expire=lambda: not self.logs.is_foreign(TopicPartition(GROUP_METADATA_TOPIC, partition)),
-            ),
-            partition_count=self._offsets_partition_count,
-            clock=around.clock,
-            config=RuntimeConfig(
-                append_timeout_ms=config.offsets_commit_timeout_ms,
-                batch_bytes_max=config.topic_defaults.max_message_bytes,
-                compression=CompressionType(config.offsets_topic_compression_codec),
-                load_bytes_max=config.offsets_load_buffer_size,
-            ),
-        )
-
-    def _offsets_partition_count(self) -> int:
-        topic = self.image.topics.get(GROUP_METADATA_TOPIC)
-        return self.config.offsets_topic_num_partitions if topic is None else len(topic.partitions)
-
-    def _make_transactions(self) -> CoordinatorRuntime[TransactionCoordinator]:
-        around, config = self._around, self.config
-        transaction_config = TransactionConfig.from_broker(config)
-        return CoordinatorRuntime(
-            topic=TRANSACTION_STATE_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas),
-            shard_factory=lambda partition, timeline, timers: TransactionCoordinator(
-                partition,
-                timeline,
-                timers,
-                config=transaction_config,
-                send_markers=self.markers.send,
-                take_producer_id=self.producer_ids.take,
-                level=lambda: self.image.features[TRANSACTION_VERSION],
-                may_expire=lambda: not self.logs.is_foreign(TopicPartition(TRANSACTION_STATE_TOPIC, partition)),
-            ),
-            partition_count=self._transaction_partition_count,
-            clock=around.clock,
-            config=RuntimeConfig(
-                batch_bytes_max=config.topic_defaults.max_message_bytes,
-                load_bytes_max=config.transaction_state_log_load_buffer_size,
-            ),
-        )
-
-    def _transaction_partition_count(self) -> int:
-        topic = self.image.topics.get(TRANSACTION_STATE_TOPIC)
-        return self.config.transaction_state_log_num_partitions if topic is None else len(topic.partitions)
-
-    def _make_share_states(self, pruning: ShareStatePruning) -> CoordinatorRuntime[ShareCoordinator]:
-        around, config = self._around, self.config
-        share_config = ShareCoordinatorConfig.from_broker(config)
-
-        def partition_count_of(topic_id: bytes) -> int:
-            topic = self.image.topic_by_id(topic_id)
-            return 0 if topic is None else len(topic.partitions)
-
-        return CoordinatorRuntime(
-            topic=SHARE_GROUP_STATE_TOPIC,
-            log=ReplicatedCoordinatorLog(self.replicas),
-            shard_factory=lambda partition, timeline, timers: ShareCoordinator(
-                partition,
-                timeline,
-                timers,
-                config=share_config,
-                partition_count_of=partition_count_of,
-                prune=pruning.prune,
-            ),
-            partition_count=self._share_state_partition_count,
-            clock=around.clock,
-            config=RuntimeConfig(
-                append_timeout_ms=config.share_coordinator_write_timeout_ms,
-                append_linger_ms=config.share_coordinator_append_linger_ms,
-                batch_bytes_max=config.topic_defaults.max_message_bytes,
-                compression=CompressionType(config.share_coordinator_state_topic_compression_codec),
-                load_bytes_max=config.share_coordinator_load_buffer_size,
-            ),
-        )
-
-    def _share_state_partition_count(self) -> int:
-        topic = self.image.topics.get(SHARE_GROUP_STATE_TOPIC)
-        return self.config.share_coordinator_state_topic_num_partitions if topic is None else len(topic.partitions)
-
-    def _make_dispatcher(self, marker_log: MarkerLog) -> Dispatcher:
-        around, config, controller, replicas = self._around, self.config, self.controller, self.replicas
-        addresses = Addresses(
-            lambda: self.image,
-            config.node_id,
-            auto=config.advertised_listeners is None,
-            localhost_ports=lambda: self.server.localhost_ports,
-        )
-
-        async def create_topic(name: str) -> ErrorCode:
-            return (await controller.ensure_topic(name)).error
-
-        def image() -> ClusterImage:
-            return self.image
-
-        gate = TransactionGate(
-            self.transactions,
-            verifies=lambda: self.config.transaction_partition_verification_enable,
-            retry_backoff_ms=config.add_partitions_to_txn_retry_backoff_ms,
-            retry_ms_max=config.add_partitions_to_txn_retry_backoff_max_ms,
-            clock=around.clock,
-        )
-        sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
-        self.telemetry = TelemetryHandlers(
-            around.clock,
-            around.random,
-            around.offload,
-            telemetry_max_bytes=config.telemetry_max_bytes,
-            always=config.ottla_client_telemetry_enable,
-        )
-        routes: dict[Any, Any] = {}
-        for handlers in (
-            ProduceHandler(replicas, self.metrics, gate, clock=around.clock),
-            FetchHandler(
-                replicas,
-                sessions,
-                self.metrics,
-                fetch_max_bytes=config.fetch_max_bytes,
-                clock=around.clock,
-            ),
-            LogOffsetHandlers(replicas),
-            ProducerHandlers(replicas, self.producer_ids, self.transactions),
-            MetadataHandler(
-                image,
-                addresses,
-                auto_create=config.auto_create_topics_enable,
-                create_topic=create_topic,
-                check_name=why_invalid,
-            ),
-            GroupsHandler(
-                self.groups,
-                GroupConfig.from_broker(config),
-                image=image,
-                addresses=addresses,
-                ensure_topic=controller.ensure_topic,
-                deleting_shares=self.group_states.deleting_groups,
-            ),
-            FeaturesHandler(controller),
-            ConsumerGroupsHandler(self.groups, GroupConfig.from_broker(config), image=image),
-            OffsetsHandler(self.groups, image=image, gate=gate),
-            StreamsGroupsHandler(
-                self.groups, GroupConfig.from_broker(config), image=image, create_topics=controller.create_topics
-            ),
-            TransactionsHandler(
-                self.transactions, self.groups, marker_log, self.producer_ids, image=image, clock=around.clock
-            ),
-            ShareFetchHandler(
-                self.shares,
-                self.metrics,
-                image=image,
-                addresses=addresses,
-                fetch_max_bytes=config.fetch_max_bytes,
-                offload=around.offload,
-                clock=around.clock,
-            ),
-            ShareStateHandlers(self.share_states),
-            ShareGroupsHandler(self.groups, self.group_states, image=image),
-            ShareGroupOffsetsHandler(self.groups, self.group_states, self.share_persister, replicas, image=image),
-            TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
-            ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
-            ClusterHandlers(
-                image,
-                addresses,
-                controller,
-                LogDirFacts(self.logs),
-                around.clock,
-                max_request_partition_size_limit=config.max_request_partition_size_limit,
-            ),
-            self.telemetry,
-        ):
-            routes.update(handlers.routes())
-        return Dispatcher(
-            routes,
-            image,
-            config.node_id,
-            self.metrics,
-            takes_telemetry=self.telemetry.is_wanted,
+            settings=log_settings(config, around.descriptor_limit),
         )
 
     def _make_server(self) -> Server:
@@ -592,15 +309,10 @@ class Broker:
         )
 
     def _network_limits(self, config: BrokerConfig) -> NetworkLimits:
-        limits = _network_limits(config)
-        descriptors = self._around.descriptor_limit
-        if descriptors is None:
-            return limits
-        left = connections_max(descriptors, len(self.logs.logs))
-        return replace(limits, connections_max=min(limits.connections_max, left))
+        return network_limits(config, self._around.descriptor_limit, len(self.logs.logs))
 
     def _endpoints(self) -> list[Endpoint]:
-        """Where this broker is reached; with `auto` the host stays empty and each client is told what it used."""
+        """Where clients reach this broker; with `auto` the host stays empty, and each client gets the address it used."""
         bound = {name: port for name, _, port in self.server.addresses}
         listeners = self.config.advertised_listeners or self.config.listeners
         return [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
@@ -609,12 +321,12 @@ class Broker:
         """The partitions on the disk, when the tree has none: it was lost, or the data was brought from elsewhere."""
         logger.warning("the coordination tree is new, but there is data: topics are rebuilt from their directories")
         return [
-            FoundPartition(tp.topic, tp.partition, log.topic_id, log.leader_epochs.latest)
-            for tp, log in list(self.logs.logs.items())
+            FoundPartition(*topic_partition, log.topic_id, log.leader_epochs.latest)
+            for topic_partition, log in list(self.logs.logs.items())
         ]
 
     async def _set_strays_aside(self) -> None:
-        """A log whose topic was deleted while we were away, or is another one of the same name, is kept but not used."""
+        """Keep, but do not use, each log whose topic was deleted while this broker was down, or replaced by a namesake."""
         for topic_partition, log in list(self.logs.logs.items()):
             topic = self.image.topics.get(topic_partition.topic)
             known = topic is not None and topic_partition.partition < len(topic.partitions)
@@ -644,7 +356,7 @@ class Broker:
         if any(resource.kind == BROKERS for resource in delta.changed_configs):
             config = self._with_dynamic(image)
             self.server.change_limits(self._network_limits(config))
-            self.logs.change_settings(_log_settings(config, self._around.descriptor_limit))
+            self.logs.change_settings(log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
         self.replicas.apply(image, delta)
@@ -657,37 +369,16 @@ class Broker:
             logger.info("deleted: %s", ", ".join(f"topic {topic.name}" for topic in delta.deleted))
             for topic in delta.deleted:
                 self.metrics.topics.pop(topic.name, None)
-            deleted = [DeletedTopic(t.name, t.topic_id) for t in delta.deleted]
-            self.groups.on_topics_deleted(deleted)
-            self.transactions.on_topics_deleted(deleted)
-            self.share_states.on_topics_deleted(deleted)
+            self.coordinators.on_topics_deleted(delta.deleted)
         if delta.created or delta.deleted or delta.changed or delta.changed_configs:
-            self.groups.on_image(image, delta)
+            self.coordinators.groups.on_image(image, delta)
 
     def _on_directory_offline(self, directory: str, topic_partitions: list[TopicPartition]) -> None:
         self.replicas.on_directory_offline(directory, topic_partitions)
         if not self.logs.online_dirs:
-            # Kafka halts: a broker without a disk can only lie. Whoever runs this one is told.
+            # Kafka halts: a broker without a disk cannot keep what it acknowledges. `failure` stops the process.
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.logs.offline_dirs.items())
             self._fail(f"no log directory is left: {reasons}")
-
-    def _on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
-        if topic_partition.topic == GROUP_METADATA_TOPIC:
-            self.groups.on_leader(topic_partition.partition, leader_epoch)
-        elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
-            self.transactions.on_leader(topic_partition.partition, leader_epoch)
-        elif topic_partition.topic == SHARE_GROUP_STATE_TOPIC:
-            self.share_states.on_leader(topic_partition.partition, leader_epoch)
-
-    def _on_resigned(self, topic_partition: TopicPartition) -> None:
-        if topic_partition.topic == GROUP_METADATA_TOPIC:
-            self.groups.on_resign(topic_partition.partition)
-        elif topic_partition.topic == TRANSACTION_STATE_TOPIC:
-            self.transactions.on_resign(topic_partition.partition)
-        elif topic_partition.topic == SHARE_GROUP_STATE_TOPIC:
-            self.share_states.on_resign(topic_partition.partition)
-        else:
-            self.shares.on_resigned(topic_partition)
 
     # -- stop
 
@@ -697,7 +388,7 @@ class Broker:
             logger.info("stopping")
             await self.controller.hand_over(HAND_OVER_SECONDS)
         self.is_ready = False
-        self._monitor.stop()
+        self.monitor.stop()
         for stop in reversed(self._parts_running):
             try:
                 await stop()
@@ -730,67 +421,10 @@ class Broker:
         )
 
     @property
+    def descriptor_limit(self) -> int | None:
+        """Files and sockets this process may have open; None for no limit."""
+        return self._around.descriptor_limit
+
+    @property
     def uptime_seconds(self) -> float:
         return asyncio.get_running_loop().time() - self._started_at if self.is_ready else 0.0
-
-    def gauges(self) -> Iterable[tuple[str, str, float]]:
-        """Name, help text and value of single numbers, for `/metrics`."""
-        rates = self._monitor
-        yield (
-            "kafka_server_kafkarequesthandlerpool_requesthandleravgidlepercent_oneminuterate",
-            "Share of one processor left unused over the last minute, 0 to 1.",
-            rates.idle_share,
-        )
-        if self._around.descriptor_limit is not None:
-            yield "process_max_fds", "Files and sockets this process may have open.", self._around.descriptor_limit
-        descriptors = open_descriptors()
-        if descriptors is not None:
-            yield "process_open_fds", "Files and sockets that are open.", descriptors
-        resident, cpu = resident_bytes(), cpu_seconds()
-        if resident is not None:
-            yield "process_resident_memory_bytes", "Resident memory.", resident
-        if cpu is not None:
-            yield "ottla_process_cpu_seconds", "Processor time used so far, user and system.", cpu
-        yield (
-            "kafka_server_socketservermetrics_connection_creation_rate",
-            "New connections per second over the last minute.",
-            rates.connection_creation_rate,
-        )
-        yield (
-            "kafka_server_socketservermetrics_connection_close_rate",
-            "Ended connections per second over the last minute.",
-            rates.connection_close_rate,
-        )
-
-
-def _log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManagerSettings:
-    return LogManagerSettings(
-        open_files_max=DEFAULT_CAPACITY if descriptor_limit is None else cached_files_max(descriptor_limit),
-        retention_check_interval_ms=config.log_retention_check_interval_ms,
-        initial_task_delay_ms=config.log_initial_task_delay_ms,
-        flush_scheduler_interval_ms=config.log_flush_scheduler_interval_ms,
-        flush_offset_checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
-        flush_start_offset_checkpoint_interval_ms=config.log_flush_start_offset_checkpoint_interval_ms,
-        high_watermark_checkpoint_interval_ms=config.replica_high_watermark_checkpoint_interval_ms,
-        cleaner_enable=config.log_cleaner_enable,
-        cleaner_backoff_ms=config.log_cleaner_backoff_ms,
-        cleaner_memory_bytes=config.log_cleaner_dedupe_buffer_size,
-        cleaner_load_factor=config.log_cleaner_io_buffer_load_factor,
-        cleaner_bytes_per_second_max=config.log_cleaner_io_max_bytes_per_second,
-        producer_id_expiration_ms=config.producer_id_expiration_ms,
-        producer_id_expiration_check_interval_ms=config.producer_id_expiration_check_interval_ms,
-        foreign_confirmed=config.ottla_foreign_confirm,
-    )
-
-
-def _network_limits(config: BrokerConfig) -> NetworkLimits:
-    return NetworkLimits(
-        request_bytes_max=config.socket_request_max_bytes,
-        connections_max=config.max_connections,
-        connections_per_ip_max=config.max_connections_per_ip,
-        connections_per_ip_overrides=config.max_connections_per_ip_overrides,
-        connection_creation_rate_max=config.max_connection_creation_rate,
-        idle_ms_max=config.connections_max_idle_ms,
-        queued_request_bytes_max=config.queued_max_request_bytes,
-        backlog=config.socket_listen_backlog_size,
-    )

@@ -1,9 +1,9 @@
-"""BrokerConfig: everything the broker is told, as typed values.
+"""BrokerConfig: the configuration of a broker, as typed values.
 
 Fields are Kafka's keys with underscores (`log.cleaner.backoff.ms` -> `log_cleaner_backoff_ms`); several keys that are one
-setting are one field. Text comes in through `from_sources`: a server.properties file, the environment, `-X key=value`,
-flags; the later in this list, the stronger. `with_dynamic` is the same configuration with what was set at run time.
-The key tables live in `ottla.config`; parsing of addresses in `ottla.broker.listeners`.
+setting are one field. `from_sources` reads text: a server.properties file, the environment, `-X key=value`, flags; a later
+source in this list overrides an earlier one. `with_dynamic` is the same configuration with what was set at run time.
+The key tables live in `ottla.config`; parsing of addresses in `ottla.broker.settings.listeners`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ottla.broker.contradictions import contradictions
-from ottla.broker.listeners import (
+from ottla.broker.settings.contradictions import contradictions
+from ottla.broker.settings.listeners import (
     ADVERTISE_AUTO,
     Listener,
     apply_flags,
@@ -50,7 +50,7 @@ class Flags:
     port: int | None = None
     host: str | None = None
     data_dir: str | None = None
-    #: "host" or "host:port": what clients are told instead of the address they used.
+    #: "host" or "host:port": the address clients get instead of the one they used.
     advertise: str | None = None
     cluster_id: str | None = None
 
@@ -367,7 +367,7 @@ def _build(
     mistakes: Mistakes,
     wrong: frozenset[str] = frozenset(),
 ) -> BrokerConfig:
-    """Make the typed configuration and check what only several values together can tell.
+    """Make the typed configuration and check the rules that involve several values.
 
     Args:
         mistakes: what has been found already.

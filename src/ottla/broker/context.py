@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ottla.protocol.api import ApiKey
 
-#: Who a client is that has not authenticated.
+#: The principal of a client that has not authenticated.
 ANONYMOUS = "User:ANONYMOUS"
 
 
@@ -83,8 +83,8 @@ Handler = Callable[[RequestContext, Any], Any | Awaitable[Any]]
 class BodyToCome(Protocol):
     """The encoded body of an answer to a request that has been carried out, when it is safe to give it."""
 
-    def then(self, tell: Callable[[bytes], None]) -> None:
-        """Have `tell` called with it, once, later."""
+    def then(self, callback: Callable[[bytes], None]) -> None:
+        """Have `callback` called with the body, once, later."""
         ...
 
 

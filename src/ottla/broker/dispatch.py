@@ -1,10 +1,10 @@
 """From a frame to a handler and back: headers, versions, errors.
 
 Reads the request header, refuses versions that are not served, decodes the body, calls the handler and encodes its answer.
-Handlers see messages; connections see buffers; nobody else sees both.
+Handlers see messages and connections see buffers; only this module sees both.
 
 A request in a version that is not served closes the connection, as Kafka does: there is no form in which the answer could
-be read. The exception is ApiVersions, the request by which clients find out (KIP-511): it is answered in version 0.
+be read. The exception is ApiVersions, by which clients learn the versions (KIP-511): it is answered in version 0.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Dispatcher:
                 answer = short_cut.finish(context, request, partial)
         except KafkaError as error:
             answer = self._error_response(served, error)
-        # A message, nearly always: asking that first spares it being asked whether it could be awaited.
+        # Nearly always a message: testing for that first saves the slower test whether the answer is awaitable.
         if answer is None or isinstance(answer, Message | bytes):
             served.metrics.observe((self._now() - started) * 1000)
             return None if answer is None else _frame(served, header.correlation_id, answer)
@@ -202,22 +202,22 @@ class Dispatcher:
     def _body_to_come(
         self, served: _ServedVersion, correlation_id: int, body: BodyToCome, started: float
     ) -> PendingReply:
-        """Return what becomes the answer to a request that was carried out: the next one need not wait for it."""
+        """Return the pending answer to a request that has been carried out: the next request does not wait for it."""
         begun = self._now()
         reply: asyncio.Future[list[Sendable] | None] = self._loop.create_future()
 
-        def tell(body: bytes) -> None:
+        def answer_with(body: bytes) -> None:
             served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
             if not reply.done():
                 reply.set_result([_encoded_frame(served, correlation_id, body)])
 
-        body.then(tell)
+        body.then(answer_with)
         return PendingReply(reply, blocks_next=False)
 
     def _reply_to_come(
         self, served: _ServedVersion, correlation_id: int, answer: asyncio.Future[Any], started: float
     ) -> PendingReply:
-        """Return what becomes the answer when `answer` is there; that takes no task.
+        """Return the pending answer that `answer` completes, without a task.
 
         If the client goes away the reply is cancelled, and `answer` is not: what was begun is finished.
         """
@@ -261,7 +261,7 @@ class Dispatcher:
             message = self._error_response(served, error)
         except RemoteProtocolError:
             if connection.closing:
-                return None  # it is closed already, and nobody would take the error from this task
+                return None  # the connection is closed already, and does not retrieve this task's error
             raise
         served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
         return None if message is None else _frame(served, correlation_id, message)
@@ -284,7 +284,7 @@ class Dispatcher:
     # -- ApiVersions (key 18, versions 0-5)
 
     def handle_api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
-        """v3: software name and version (KIP-511); features. v5: the cluster and node it believes to ask (KIP-1242)."""
+        """v3: software name and version (KIP-511); features. v5: the cluster and node that the client means (KIP-1242)."""
         if context.version >= 3 and not (
             _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
         ):
@@ -308,7 +308,7 @@ class Dispatcher:
                 SupportedFeatureKey(name=name, min_version=low, max_version=high)
                 for name, low, high in visible_features(context.version, FEATURES)
             ],
-            # Clients believe features only if they have an epoch.
+            # Clients ignore features that come without an epoch.
             finalized_features_epoch=image.features_epoch,
             finalized_features=[
                 FinalizedFeatureKey(name=name, min_version_level=level, max_version_level=level)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ottla.broker.config import BrokerConfig
-    from ottla.broker.http_pages import BrokerFacts
+    from ottla.broker.http.pages import BrokerFacts
 
 #: Objects made between two looks for garbage. Requests that wait, and members of groups, are many small objects that stay for
 #: a while: with Python's 700 they were walked over again and again, which made the rebalance of a classic group of 3,000
@@ -184,7 +184,7 @@ def run(config: BrokerConfig) -> int:
     import asyncio
 
     from ottla.broker.broker import START_ERRORS, Broker
-    from ottla.broker.machine import bound_allocator, machine
+    from ottla.broker.wiring.machine import bound_allocator, machine
     from ottla.clock import SystemClock
 
     clock = SystemClock()

@@ -1,7 +1,7 @@
 """Counters, gauges and histograms as plain integers.
 
 The hot path writes them by `metrics.requests += 1` and nothing more; what they are called outside, and what can be
-derived from them, is decided when somebody asks (`exposition`, `broker/metrics_page.py`). All of it belongs to the event
+derived from them, is decided when somebody asks (`exposition`, `broker/http/metrics_page.py`). All of it belongs to the event
 loop's thread. `prometheus_client` does the same for 0.6-2 us an increment and 83 ms of import.
 """
 

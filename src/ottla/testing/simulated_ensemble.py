@@ -208,7 +208,7 @@ class SimulatedEnsemble:
                 server.expect(len(self._log))
 
     def chance(self, name: str, probability: float) -> bool:
-        """Throw the dice for one fault, and count it."""
+        """Decide by chance whether one fault happens, and count it."""
         if probability and self.random.random() < probability:
             self.happened[name] = self.happened.get(name, 0) + 1
             return True

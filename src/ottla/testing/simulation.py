@@ -10,8 +10,8 @@
 
     run_virtual(seed, scenario)
 
-The broker is the real one: only clock, disk, threads, dice, sockets and the coordination tree's file are simulated. The tree
-is kept in memory and survives everything, as a file synced at each change does.
+The broker is the real one: only clock, disk, threads, randomness, sockets and the coordination tree's file are simulated.
+The tree is kept in memory and survives everything, as a file synced at each change does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from __future__ import annotations
 import random
 from contextlib import nullcontext
 
-from ottla.broker.broker import Broker, Surroundings
+from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
+from ottla.broker.wiring.surroundings import Surroundings
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.offload import InlineOffload
 from ottla.testing.memory_files import MemoryFiles

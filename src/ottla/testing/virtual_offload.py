@@ -7,8 +7,8 @@ moment somebody asks for it, the moment it runs, and the moment the asker goes o
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
+from random import Random
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -23,8 +23,8 @@ LONG_CHANCE, LONG_SECONDS = 0.03, 0.1
 class VirtualOffload:
     """Implements `Offload`. As with threads, a function whose asker was cancelled runs all the same."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, random: Random) -> None:
+        self._random = random
         self._running: set[asyncio.Task[object]] = set()
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,11 +46,11 @@ class VirtualOffload:
             task.exception()
 
     async def _pause(self) -> None:
-        kind = self._dice.random()
+        kind = self._random.random()
         if kind < LONG_CHANCE:
-            await asyncio.sleep(self._dice.random() * LONG_SECONDS)
+            await asyncio.sleep(self._random.random() * LONG_SECONDS)
         elif kind < 0.7:
-            await asyncio.sleep(self._dice.expovariate(1 / MEAN_SECONDS))
+            await asyncio.sleep(self._random.expovariate(1 / MEAN_SECONDS))
 
     def share(self, name: str) -> VirtualOffload:
         return self

@@ -11,22 +11,22 @@ from typing import Any, TypeVar, cast
 from tests.broker.coordinators.memory_log import MemoryCoordinatorLog
 from tests.broker.coordinators.share_states import ModelPersister, ModelReplicas
 
-from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext, Session
 from ottla.broker.coordinators.groups.classic.group import ClassicGroup
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
 from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
 from ottla.broker.handlers.share_groups import ShareGroupsHandler
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
-from ottla.broker.handlers.transaction_gate import TransactionGate
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.group_states import GroupStates
+from ottla.broker.transactions.gate import TransactionGate
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.topics import NewTopic
 from ottla.cluster.image import BrokerImage, ClusterImage, Endpoint, ImageDelta, PartitionImage, TopicImage
@@ -119,19 +119,19 @@ class GroupWorld:
         self.created.append(name)
         self.add_topic(name, 1000, self.partition_count)
 
-    async def create_topics(self, wishes: Sequence[NewTopic]) -> list[TopicResult]:
+    async def create_topics(self, topics: Sequence[NewTopic]) -> list[TopicResult]:
         """Make topics as the controller would; a replication factor of 9 is too much for it."""
         results = []
-        for wish in wishes:
+        for topic in topics:
             error = ErrorCode.NONE
-            if wish.replication_factor == 9:
+            if topic.replication_factor == 9:
                 error = ErrorCode.INVALID_REPLICATION_FACTOR
-            elif wish.name in self.image.topics:
+            elif topic.name in self.image.topics:
                 error = ErrorCode.TOPIC_ALREADY_EXISTS
             else:
-                self.created.append(f"{wish.name}:{wish.num_partitions}")
-                self.add_topic(wish.name, 2000 + len(self.image.topics), wish.num_partitions)
-            results.append(TopicResult(name=wish.name, error=error))
+                self.created.append(f"{topic.name}:{topic.num_partitions}")
+                self.add_topic(topic.name, 2000 + len(self.image.topics), topic.num_partitions)
+            results.append(TopicResult(name=topic.name, error=error))
         return results
 
     def add_topic(self, name: str, number: int, partition_count: int) -> None:

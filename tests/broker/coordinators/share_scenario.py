@@ -46,8 +46,10 @@ class ShareScenario(Scenario):
         return self.world.image.topic_names.get(topic_id, f"gone#{int.from_bytes(topic_id, 'big')}")
 
     def shown(self, topics: Any) -> str:
-        places = [f"{self.topic_name(each.topic_id)}:{','.join(map(str, each.partitions))}" for each in topics]
-        return " ".join(sorted(places)) or "none"
+        topic_id_partitions = [
+            f"{self.topic_name(each.topic_id)}:{','.join(map(str, each.partitions))}" for each in topics
+        ]
+        return " ".join(sorted(topic_id_partitions)) or "none"
 
     async def do_group_config(self, plain: list[str], options: dict[str, str]) -> None:
         overrides = dict(word.split("=", 1) for word in (*plain[1:], *(f"{k}={v}" for k, v in options.items())))
@@ -123,16 +125,16 @@ class ShareScenario(Scenario):
 
     async def do_states(self, plain: list[str], options: dict[str, str]) -> None:
         rows = [
-            f"{self.topic_name(place.topic_id)}-{place.partition}@{state.epoch}={state.start_offset}"
-            for (group_id, place), state in self.world.persister.states.items()
+            f"{self.topic_name(topic_id_partition.topic_id)}-{topic_id_partition.partition}@{state.epoch}={state.start_offset}"
+            for (group_id, topic_id_partition), state in self.world.persister.states.items()
             if group_id == plain[0]
         ]
         self.say("states: " + (" ".join(sorted(rows)) or "none"))
 
     async def do_ends(self, plain: list[str], options: dict[str, str]) -> None:
         for word in plain:
-            place, _, end = word.partition("=")
-            topic, _, partition = place.rpartition("-")
+            topic_id_partition, _, end = word.partition("=")
+            topic, _, partition = topic_id_partition.rpartition("-")
             self.world.replicas.ends[topic, int(partition)] = int(end)
 
     async def do_offsets(self, plain: list[str], options: dict[str, str]) -> None:
@@ -160,8 +162,8 @@ class ShareScenario(Scenario):
     async def do_alter_offsets(self, plain: list[str], options: dict[str, str]) -> None:
         topics: dict[str, list[AlterShareGroupOffsetsRequestPartition]] = {}
         for word in plain[1:]:
-            place, _, offset = word.partition("=")
-            topic, _, partition = place.rpartition("-")
+            topic_id_partition, _, offset = word.partition("=")
+            topic, _, partition = topic_id_partition.rpartition("-")
             row = AlterShareGroupOffsetsRequestPartition(partition_index=int(partition), start_offset=int(offset))
             topics.setdefault(topic, []).append(row)
         request = AlterShareGroupOffsetsRequest(

@@ -11,11 +11,11 @@ from ottla.broker.coordinators.share.coordinator import Write
 from ottla.broker.share.persister import (
     InitialState,
     LoadedState,
-    SharePlace,
     StateResult,
     StateSummary,
 )
 from ottla.errors import ErrorCode, error_for
+from ottla.types import TopicIdPartition
 
 
 class Begun(NamedTuple):
@@ -35,11 +35,11 @@ class ModelPersister:
     """
 
     def __init__(self) -> None:
-        self.states: dict[tuple[str, SharePlace], Begun] = {}
+        self.states: dict[tuple[str, TopicIdPartition], Begun] = {}
         self.failures: deque[ErrorCode] = deque()
         self.hold = False
         self._waiting: list[asyncio.Future[None]] = []
-        self.history: dict[tuple[str, SharePlace], int] = {}
+        self.history: dict[tuple[str, TopicIdPartition], int] = {}
 
     def release(self) -> None:
         """Let what waits go on."""
@@ -60,7 +60,7 @@ class ModelPersister:
         code = await self._pass()
         results = []
         for index, state in enumerate(partitions):
-            key = (group_id, state.place)
+            key = (group_id, state.topic_id_partition)
             known = self.states.get(key)
             # A failure concerns every second partition, so that part of a topic has begun.
             failed = code if index % 2 == 0 else ErrorCode.NONE
@@ -69,27 +69,27 @@ class ModelPersister:
             if not failed:
                 self.states[key] = Begun(state.state_epoch, state.start_offset)
                 self.history[key] = self.history.get(key, 0) + 1
-            results.append(_result(state.place, failed))
+            results.append(_result(state.topic_id_partition, failed))
         return results
 
-    async def delete(self, group_id: str, places: Sequence[SharePlace]) -> list[StateResult]:
+    async def delete(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateResult]:
         code = await self._pass()
         if not code:
-            for place in places:
-                self.states.pop((group_id, place), None)
-        return [_result(place, code) for place in places]
+            for topic_id_partition in topic_id_partitions:
+                self.states.pop((group_id, topic_id_partition), None)
+        return [_result(topic_id_partition, code) for topic_id_partition in topic_id_partitions]
 
-    async def read_summary(self, group_id: str, places: Sequence[SharePlace]) -> list[StateSummary]:
+    async def read_summary(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateSummary]:
         found = []
-        for place in places:
-            state = self.states.get((group_id, place))
+        for topic_id_partition in topic_id_partitions:
+            state = self.states.get((group_id, topic_id_partition))
             if state is None:
-                found.append(StateSummary(place))
+                found.append(StateSummary(topic_id_partition))
             else:
                 count = -1 if state.start_offset == -1 else 0
                 found.append(
                     StateSummary(
-                        place,
+                        topic_id_partition,
                         state_epoch=state.epoch,
                         start_offset=state.start_offset,
                         delivery_complete_count=count,
@@ -97,15 +97,15 @@ class ModelPersister:
                 )
         return found
 
-    async def read(self, group_id: str, place: SharePlace, leader_epoch: int) -> LoadedState:
+    async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:
         raise AssertionError("groups do not load share partitions")
 
-    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
+    async def write(self, group_id: str, topic_id_partition: TopicIdPartition, write: Write) -> StateResult:
         raise AssertionError("groups do not write what is acknowledged")
 
 
-def _result(place: SharePlace, code: ErrorCode) -> StateResult:
-    return StateResult(place, code, error_for(code).message if code else None)
+def _result(topic_id_partition: TopicIdPartition, code: ErrorCode) -> StateResult:
+    return StateResult(topic_id_partition, code, error_for(code).message if code else None)
 
 
 class LogEnds(NamedTuple):

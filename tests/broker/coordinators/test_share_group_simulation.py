@@ -32,7 +32,7 @@ from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
 from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
 from ottla.broker.coordinators.groups.share.group import ShareGroup
 from ottla.broker.share.group_states import GroupStates
-from ottla.broker.share.persister import InitialState, SharePlace, StateResult
+from ottla.broker.share.persister import InitialState, StateResult
 from ottla.errors import ErrorCode, error_for
 from ottla.protocol.messages.alter_share_group_offsets import (
     AlterShareGroupOffsetsRequest,
@@ -53,6 +53,7 @@ from ottla.protocol.messages.group_records import (
 )
 from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
+from ottla.types import TopicIdPartition
 
 #: The default run has many seeds, but short ones; `python -m tests.soak.seeds` runs them in full.
 SEEDS = 200
@@ -165,7 +166,7 @@ class WatchedPersister(ModelPersister):
         simulation.on_initialize(partitions)
         if self.hold:
             simulation.count("share coordinator slow")
-        known = [(group_id, state.place) in self.states for state in partitions]
+        known = [(group_id, state.topic_id_partition) in self.states for state in partitions]
         results = await super().initialize(group_id, partitions)
         for was_known, result in zip(known, results, strict=True):
             if result.error_code:
@@ -325,7 +326,7 @@ class Simulation:
         await self.beat(ShareGroupHeartbeatRequest(group_id="g", member_id=member_id, member_epoch=epoch))
 
     def administer(self) -> None:
-        """An administrator's wish, which may take its time."""
+        """An administrator's request, which may take its time."""
         what = self.random.choice((self.alter, self.delete_offsets, self.delete_group))
         task = asyncio.ensure_future(what())
         self.admins.add(task)
@@ -449,8 +450,10 @@ class Simulation:
             return
         for state in partitions:
             if state.start_offset == -1:
-                known = group.states.value.initialized.get(state.place.topic_id)
-                assert known is None or state.place.partition not in known.partitions, f"{state.place} begins beneath"
+                known = group.states.value.initialized.get(state.topic_id_partition.topic_id)
+                assert known is None or state.topic_id_partition.partition not in known.partitions, (
+                    f"{state.topic_id_partition} begins beneath"
+                )
 
     def exists(self, topic_id: bytes) -> bool:
         return self.world.image.topic_by_id(topic_id) is not None
@@ -468,8 +471,10 @@ class Simulation:
         for states in (group.states.value, group.states.committed):
             for topic_id, topic in states.initialized.items():
                 for partition in topic.partitions:
-                    place = ("g", SharePlace(topic_id, partition))
-                    assert place in self.persister.states, f"{topic.name}-{partition} is initialized, but has no state"
+                    topic_id_partition = ("g", TopicIdPartition(topic_id, partition))
+                    assert topic_id_partition in self.persister.states, (
+                        f"{topic.name}-{partition} is initialized, but has no state"
+                    )
         initialized = group.states.value.assignable
         holders: Counter[tuple[bytes, int]] = Counter()
         for member in group.members.values():
@@ -494,13 +499,14 @@ class Simulation:
 
     def check_nothing_left(self, group: ShareGroup) -> None:
         states = group.states.value
-        for group_id, place in self.persister.states:
-            if group_id == "g" and self.exists(place.topic_id):
+        for group_id, topic_id_partition in self.persister.states:
+            if group_id == "g" and self.exists(topic_id_partition.topic_id):
                 known = any(
-                    place.topic_id in topics and place.partition in topics[place.topic_id].partitions
+                    topic_id_partition.topic_id in topics
+                    and topic_id_partition.partition in topics[topic_id_partition.topic_id].partitions
                     for topics in (states.initialized, states.initializing)
                 )
-                assert known or place.topic_id in states.deleting, f"{place} is left over"
+                assert known or topic_id_partition.topic_id in states.deleting, f"{topic_id_partition} is left over"
 
     def check_records(self) -> None:
         """The group is what the last record of every key says, read without the coordinator."""
@@ -565,7 +571,7 @@ class Simulation:
             if name in image.topics
             for partition in range(len(image.topics[name].partitions))
         }
-        if {place for client in self.clients for place in client.owned} != wanted:
+        if {topic_id_partition for client in self.clients for topic_id_partition in client.owned} != wanted:
             return False
         counts = [len(client.owned) for client in self.clients]
         is_homogeneous = len({tuple(client.names) for client in self.clients}) == 1

@@ -36,8 +36,8 @@ from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.config import TransactionConfig
 from ottla.broker.coordinators.transactions.coordinator import Identity, TransactionCoordinator
 from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
-from ottla.broker.handlers.transaction_gate import Admission, TransactionGate
-from ottla.broker.transaction_markers import MarkerLog, TransactionMarkers
+from ottla.broker.transactions.gate import Admission, TransactionGate
+from ottla.broker.transactions.markers import MarkerLog, TransactionMarkers
 from ottla.errors import (
     ErrorCode,
     InvalidTxnStateError,

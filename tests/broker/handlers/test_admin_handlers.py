@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.cluster.cluster_support import Cluster, running
 
-from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext, Session
+from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers, LogDirInfo, ReplicaInfo
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.loggers import PythonLoggers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import Random
 
 import pytest
 from tests.broker.story import started
@@ -23,16 +23,16 @@ def play(seed: int) -> list[bytes]:
     async def story(loop: VirtualLoop) -> None:
         node, client = await started(loop, **{"num.partitions": PARTITIONS})
         assert node.broker is not None
-        dice = random.Random(seed)
+        random = Random(seed)
         session = epoch = 0
-        isolation = dice.choice([0, 1])
+        isolation = random.choice([0, 1])
         offsets = dict.fromkeys(range(PARTITIONS), 0)
         changed = dict(offsets)
         for _ in range(80):
-            index = dice.randrange(PARTITIONS)
-            match dice.randrange(6):
+            index = random.randrange(PARTITIONS)
+            match random.randrange(6):
                 case 0 | 1:
-                    producer_id = dice.choice([-1, -1, -1, 4000 + dice.randrange(1000)])
+                    producer_id = random.choice([-1, -1, -1, 4000 + random.randrange(1000)])
                     batch = build_batch([Record(0, 1_700_000_000_000, None, b"x" * 50)], producer_id=producer_id)
                     data = [PartitionProduceData(index=index, records=bytes(batch))]
                     topic = TopicProduceData(name="orders", partition_data=data)
@@ -41,13 +41,13 @@ def play(seed: int) -> list[bytes]:
                     partition = node.broker.replicas.partition("orders", index)
                     assert partition is not None
                     if partition.log.high_watermark:
-                        await partition.delete_records(dice.randrange(partition.log.high_watermark + 1))
+                        await partition.delete_records(random.randrange(partition.log.high_watermark + 1))
                 case 3:
-                    changed[index] = offsets[index] = max(0, offsets[index] + dice.choice([-1, 1]))
+                    changed[index] = offsets[index] = max(0, offsets[index] + random.choice([-1, 1]))
             request = FetchRequest(
-                max_wait_ms=dice.choice([0, 100]),
+                max_wait_ms=random.choice([0, 100]),
                 min_bytes=1,
-                max_bytes=dice.choice([100, 1 << 20]),
+                max_bytes=random.choice([100, 1 << 20]),
                 isolation_level=isolation,
                 session_id=session,
                 session_epoch=epoch,
@@ -59,8 +59,8 @@ def play(seed: int) -> list[bytes]:
                                 partition=which,
                                 fetch_offset=offset,
                                 partition_max_bytes=1 << 20,
-                                current_leader_epoch=dice.choice([-1, -1, -1, 0, 5]),
-                                last_fetched_epoch=dice.choice([-1, -1, -1, 0]),
+                                current_leader_epoch=random.choice([-1, -1, -1, 0, 5]),
+                                last_fetched_epoch=random.choice([-1, -1, -1, 0]),
                             )
                             for which, offset in changed.items()
                         ],

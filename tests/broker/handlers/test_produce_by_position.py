@@ -6,8 +6,8 @@ partitions that are not there or that are named twice, several of them in one re
 
 from __future__ import annotations
 
-import random
 import struct
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,41 +26,43 @@ from ottla.types import CompressionType, TopicPartition
 PARTITIONS = 3
 
 
-def some_batch(dice: random.Random, now_ms: int) -> bytes:
+def some_batch(random: Random, now_ms: int) -> bytes:
     """Mostly the next batch of an idempotent producer, or one without."""
-    count = dice.choice([1, 1, 3, 20])
-    producer_id = dice.choice([-1, -1, 4000, 4001])
+    count = random.choice([1, 1, 3, 20])
+    producer_id = random.choice([-1, -1, 4000, 4001])
     batch = build_batch(
         [
-            Record(k, now_ms + dice.choice([0, k, -k]), dice.choice([None, b"k"]), b"v" * dice.choice([0, 10, 300]))
+            Record(
+                k, now_ms + random.choice([0, k, -k]), random.choice([None, b"k"]), b"v" * random.choice([0, 10, 300])
+            )
             for k in range(count)
         ],
-        compression=CompressionType(dice.choice([0, 0, 0, 0, 0, 1, 2, 3, 4])),
+        compression=CompressionType(random.choice([0, 0, 0, 0, 0, 1, 2, 3, 4])),
         producer_id=producer_id,
-        producer_epoch=dice.choice([0, 0, 0, 0, 1]) if producer_id >= 0 else -1,
-        base_sequence=dice.choice([0, 0, 1, 2, 3, 4, 5]) if producer_id >= 0 else -1,
-        transactional=producer_id >= 0 and dice.random() < 0.05,
+        producer_epoch=random.choice([0, 0, 0, 0, 1]) if producer_id >= 0 else -1,
+        base_sequence=random.choice([0, 0, 1, 2, 3, 4, 5]) if producer_id >= 0 else -1,
+        transactional=producer_id >= 0 and random.random() < 0.05,
     )
-    if dice.random() < 0.1:
-        batch[dice.randrange(len(batch))] ^= 1 << dice.randrange(8)
-    if dice.random() < 0.05:
-        batch = batch[: len(batch) - dice.randrange(4)] + bytes(dice.randrange(3))
+    if random.random() < 0.1:
+        batch[random.randrange(len(batch))] ^= 1 << random.randrange(8)
+    if random.random() < 0.05:
+        batch = batch[: len(batch) - random.randrange(4)] + bytes(random.randrange(3))
     return bytes(batch)
 
 
-def some_request(dice: random.Random, now_ms: int, version: int, topic_id: bytes) -> ProduceRequest:
+def some_request(random: Random, now_ms: int, version: int, topic_id: bytes) -> ProduceRequest:
     topics = []
-    for _ in range(dice.choice([1, 1, 1, 2])):
-        indexes = dice.choice([[0], [1], [0, 1, 2], [2, 1], [0, 0], [1, PARTITIONS]])
-        known = dice.random() < 0.95
+    for _ in range(random.choice([1, 1, 1, 2])):
+        indexes = random.choice([[0], [1], [0, 1, 2], [2, 1], [0, 0], [1, PARTITIONS]])
+        known = random.random() < 0.95
         topics.append(
             TopicProduceData(
                 name="" if version >= 13 else "orders" if known else "nowhere",
                 topic_id=(topic_id if known else b"?" * 16) if version >= 13 else bytes(16),
-                partition_data=[PartitionProduceData(index=k, records=some_batch(dice, now_ms)) for k in indexes],
+                partition_data=[PartitionProduceData(index=k, records=some_batch(random, now_ms)) for k in indexes],
             )
         )
-    return ProduceRequest(acks=dice.choice([-1, 1, 1, 7]), timeout_ms=1000, topic_data=topics)
+    return ProduceRequest(acks=random.choice([-1, 1, 1, 7]), timeout_ms=1000, topic_data=topics)
 
 
 def log_bytes(node: SimulatedBroker, index: int) -> list[bytes]:
@@ -100,10 +102,10 @@ def test_answers_and_logs_are_the_same(seed: int, settings: dict[str, object]) -
                 return body
 
             replace_short_cut(node.broker.dispatcher, counted)
-            dice = random.Random(seed)
+            random = Random(seed)
             for _ in range(150):
-                version = dice.choice([3, 7, 8, 9, 11, 13])
-                request = some_request(dice, 1_700_000_000_000, version, topic_id)
+                version = random.choice([3, 7, 8, 9, 11, 13])
+                request = some_request(random, 1_700_000_000_000, version, topic_id)
                 response = await client.ask(request, version, ProduceResponse)
                 for topic in response.responses:
                     topic.topic_id = bytes(16)  # of chance

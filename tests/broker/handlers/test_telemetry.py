@@ -9,8 +9,8 @@ import pytest
 from tests.broker.telemetry.otlp_writer import data_point, gauge, payload, total
 
 from ottla.broker.broker import Broker
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse

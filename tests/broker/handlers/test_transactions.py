@@ -11,7 +11,7 @@ import pytest
 from ottla.broker.broker import Broker
 from ottla.broker.coordinators.transactions import records
 from ottla.broker.coordinators.transactions.state import Transaction, TransactionState
-from ottla.broker.handlers.transaction_gate import TransactionGate
+from ottla.broker.transactions.gate import TransactionGate
 from ottla.errors import ErrorCode
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.add_partitions_to_txn import (
@@ -160,9 +160,9 @@ def test_transaction_state_log_load_buffer_size() -> None:
     async def ask(client: WireClient, broker: Broker) -> str:
         producer_id = (await init(client)).producer_id
         await produce(client, producer_id)
-        partition = broker.transactions.partition_for("x")
-        broker.transactions.on_resign(partition)
-        broker.transactions.on_leader(partition, 9)
+        partition = broker.coordinators.transactions.partition_for("x")
+        broker.coordinators.transactions.on_resign(partition)
+        broker.coordinators.transactions.on_leader(partition, 9)
         await asyncio.sleep(0.1)
         return await state(client)
 
@@ -231,9 +231,10 @@ def test_a_partition_is_tried_again_while_the_transaction_before_is_being_ended(
     async def ask(client: WireClient, broker: Broker) -> tuple[int, float]:
         producer_id = (await init(client)).producer_id
         await produce(client, producer_id)
-        broker.markers.send = lambda coordinator_partition, markers: None  # type: ignore[method-assign]
-        for partition in broker.transactions.loaded_partitions:
-            broker.transactions.read(partition, lambda shard: setattr(shard, "_send_markers", broker.markers.send))
+        transactions, markers = broker.coordinators.transactions, broker.coordinators.markers
+        markers.send = lambda coordinator_partition, markers: None  # type: ignore[method-assign]
+        for partition in transactions.loaded_partitions:
+            transactions.read(partition, lambda shard: setattr(shard, "_send_markers", markers.send))
         await end(client, producer_id)
         loop = asyncio.get_running_loop()
         started = loop.time()

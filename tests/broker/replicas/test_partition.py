@@ -80,17 +80,22 @@ class Bench:
         self.commits = HandCommits()
         self.pace = DiskPace()
         self.files = MemoryFiles()
-        tp = TopicPartition("orders", 0)
+        topic_partition = TopicPartition("orders", 0)
         self.log = PartitionLog.open(
-            self.files, "data/orders-0", tp, LogConfig(flush_messages=flush_messages), now_ms=self.clock.now, lock=lock
+            self.files,
+            "data/orders-0",
+            topic_partition,
+            LogConfig(flush_messages=flush_messages),
+            now_ms=self.clock.now,
+            lock=lock,
         )
         self.hops = SharedHops(self.disk)
         self.partition = self._partition_of(self.log)
 
     def another(self, topic: str) -> Partition:
         """Return another partition on the same disk."""
-        tp = TopicPartition(topic, 0)
-        log = PartitionLog.open(self.files, f"data/{topic}-0", tp, LogConfig(), now_ms=self.clock.now)
+        topic_partition = TopicPartition(topic, 0)
+        log = PartitionLog.open(self.files, f"data/{topic}-0", topic_partition, LogConfig(), now_ms=self.clock.now)
         return self._partition_of(log)
 
     def _partition_of(self, log: PartitionLog) -> Partition:

@@ -155,9 +155,9 @@ class Member:
             self.epoch += 1
         return answer
 
-    async def take(self, acks: Acks = (), **wish: object) -> list[tuple[int, int, int]]:
+    async def take(self, acks: Acks = (), **limits: object) -> list[tuple[int, int, int]]:
         """Fetch and return what was acquired of partition 0, as (first, last, delivery count)."""
-        answer = await self.ask(acks, **wish)  # type: ignore[arg-type]
+        answer = await self.ask(acks, **limits)  # type: ignore[arg-type]
         assert answer.error_code == ErrorCode.NONE, ErrorCode(answer.error_code).name
         rows = [row for topic in answer.responses for row in topic.partitions if row.partition_index == 0]
         for row in rows:

@@ -11,13 +11,14 @@ from ottla.broker.coordinators.share.coordinator import Write
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
-from ottla.broker.share.persister import SharePlace, ShareStatePersister, StateResult
-from ottla.broker.share.share_partition import ACCEPT, Acknowledgement, SharePartition, Wish
+from ottla.broker.share.persister import ShareStatePersister, StateResult
+from ottla.broker.share.share_partition import ACCEPT, Acknowledgement, AcquireRequest, SharePartition
 from ottla.errors import CoordinatorNotAvailableError, ErrorCode, KafkaError
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
+from ottla.types import TopicIdPartition
 
 CONFIG = ShareConfig(record_lock_duration_ms=1_000)
-PLACE = SharePlace(b"\1" * 16, 0)
+PLACE = TopicIdPartition(b"\1" * 16, 0)
 
 
 class HandPersister:
@@ -26,10 +27,10 @@ class HandPersister:
     def __init__(self) -> None:
         self.writes: list[tuple[Write, asyncio.Future[ErrorCode]]] = []
 
-    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
+    async def write(self, group_id: str, topic_id_partition: TopicIdPartition, write: Write) -> StateResult:
         answer: asyncio.Future[ErrorCode] = asyncio.get_running_loop().create_future()
         self.writes.append((write, answer))
-        return StateResult(place, await answer)
+        return StateResult(topic_id_partition, await answer)
 
     async def answer(self, code: ErrorCode = ErrorCode.NONE) -> None:
         self.writes[-1][1].set_result(code)
@@ -55,8 +56,8 @@ class Bench:
         self.manager._led[key] = self.led
 
     def hand_out(self, member: str, first: int, last: int) -> None:
-        wish = Wish(member, last - first + 1, last - first + 1, True)
-        self.state.acquire(wish, first, [(first, last)], [], CONFIG, self.clock.monotonic_ms())
+        request = AcquireRequest(member, last - first + 1, last - first + 1, True)
+        self.state.acquire(request, first, [(first, last)], [], CONFIG, self.clock.monotonic_ms())
         self.manager.on_acquired(self.led)
 
     def accept(self, member: str, first: int, last: int) -> asyncio.Task[KafkaError | None]:

@@ -12,8 +12,8 @@ from ottla.broker.share.share_partition import (
     RELEASE,
     Acknowledgement,
     Acquired,
+    AcquireRequest,
     SharePartition,
-    Wish,
 )
 from ottla.errors import ErrorCode, KafkaError
 
@@ -36,7 +36,7 @@ def acquire(
     now: int = 0,
 ) -> list[Acquired]:
     offset = state.next_fetch_offset()
-    return state.acquire(Wish(member, most, size, exact), offset, fetched, aborted, config, now)
+    return state.acquire(AcquireRequest(member, most, size, exact), offset, fetched, aborted, config, now)
 
 
 def acknowledge(state: SharePartition, first: int, last: int, kind: int, member: str = "one") -> list[StateBatch]:

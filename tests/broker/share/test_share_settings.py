@@ -32,7 +32,7 @@ ACCEPT, RELEASE, RENEW = (1,), (2,), (4,)
 def state_log(node: SimulatedBroker, topic_id: bytes) -> PartitionLog:
     """The log of the share coordinator that is responsible for partition 0 of a topic."""
     assert node.broker is not None
-    index = node.broker.share_states.partition_for(f"{GROUP}:{uuid_to_text(topic_id)}:0")
+    index = node.broker.coordinators.share_states.partition_for(f"{GROUP}:{uuid_to_text(topic_id)}:0")
     return node.broker.logs.logs[TopicPartition(SHARE_GROUP_STATE_TOPIC, index)]
 
 

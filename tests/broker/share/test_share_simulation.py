@@ -37,11 +37,11 @@ from ottla.broker.coordinators.timeline import Timeline
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.manager import SharePartitionManager
-from ottla.broker.share.persister import InitialState, LocalPersister, SharePlace
-from ottla.broker.share.share_partition import ACCEPT, GAP, REJECT, RELEASE, RENEW, Acknowledgement, Wish
+from ottla.broker.share.persister import InitialState, LocalPersister
+from ottla.broker.share.share_partition import ACCEPT, GAP, REJECT, RELEASE, RENEW, Acknowledgement, AcquireRequest
 from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
-from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicPartition
+from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicIdPartition, TopicPartition
 
 SEEDS = 200
 EVENTS_MIN = 1_000
@@ -225,12 +225,12 @@ class Simulation:
 
     def session(self, member_id: str) -> None:
         """Give the member a session with all partitions, so that leaving releases what it holds."""
-        places = [SharePlace(TOPIC_ID, index) for index in range(PARTITIONS)]
-        self.manager.sessions.open((GROUP, member_id), places, has_acks=False, connection=self.connection)
+        topic_id_partitions = [TopicIdPartition(TOPIC_ID, index) for index in range(PARTITIONS)]
+        self.manager.sessions.open((GROUP, member_id), topic_id_partitions, has_acks=False, connection=self.connection)
 
     def fetch(self, member_id: str, index: int) -> list[tuple[int, int, int]]:
         partition, held, now = self.partitions[index], self.held[index], self.clock.monotonic_ms()
-        led = self.manager.get_or_load(GROUP, SharePlace(TOPIC_ID, index))
+        led = self.manager.get_or_load(GROUP, TopicIdPartition(TOPIC_ID, index))
         state = led.state
         if state is None:
             return []
@@ -246,7 +246,7 @@ class Simulation:
         exact = self.random.random() < 0.3
         wanted = self.random.randint(1, 15)
         acquired = state.acquire(
-            Wish(member_id, wanted, self.random.choice((3, 500)), exact),
+            AcquireRequest(member_id, wanted, self.random.choice((3, 500)), exact),
             offset,
             [(first, last) for first, last, _ in batches],
             [(first, last) for first, last, aborted in batches if aborted],
@@ -295,11 +295,11 @@ class Simulation:
         }
         for offset in each_type:
             self.asked[index][offset] += 1
-        wanted = {SharePlace(TOPIC_ID, index): [Acknowledgement(first, last, types)]}
+        wanted = {TopicIdPartition(TOPIC_ID, index): [Acknowledgement(first, last, types)]}
         before = self.starts[index]
         epoch = self.state_epoch
         try:
-            error = (await self.manager.acknowledge(GROUP, member_id, wanted))[SharePlace(TOPIC_ID, index)]
+            error = (await self.manager.acknowledge(GROUP, member_id, wanted))[TopicIdPartition(TOPIC_ID, index)]
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if life == self.life or (task is not None and task.cancelling()):
@@ -406,9 +406,9 @@ class Simulation:
         epoch = self.state_epoch + 1
         index = self.random.randrange(PARTITIONS)
         start = self.partitions[index].log_start
-        place = SharePlace(TOPIC_ID, index)
+        topic_id_partition = TopicIdPartition(TOPIC_ID, index)
         self.state_epoch = epoch
-        [result] = await self.persister.initialize(GROUP, [InitialState(place, epoch, start)])
+        [result] = await self.persister.initialize(GROUP, [InitialState(topic_id_partition, epoch, start)])
         # Whatever came of it: what was acknowledged before may be delivered again.
         self.manager.on_group_deleted(GROUP)
         self.finished[index].clear()
@@ -436,8 +436,8 @@ class Simulation:
         except KafkaError:
             return
         # How many updates there were before the snapshots that count is forgotten with them.
-        assert {place: state._replace(updates=0) for place, state in found.items()} == {
-            place: state._replace(updates=0) for place, state in fresh.states.items()
+        assert {topic_id_partition: state._replace(updates=0) for topic_id_partition, state in found.items()} == {
+            topic_id_partition: state._replace(updates=0) for topic_id_partition, state in fresh.states.items()
         }
 
     # -------------------------------------------------------------------- run
@@ -445,8 +445,8 @@ class Simulation:
     async def run(self) -> None:
         self.runtime.start()
         self.runtime.on_leader(0, 0)
-        places = [InitialState(SharePlace(TOPIC_ID, index), 1, 0) for index in range(PARTITIONS)]
-        assert all(not row.error_code for row in await self.persister.initialize(GROUP, places))
+        topic_id_partitions = [InitialState(TopicIdPartition(TOPIC_ID, index), 1, 0) for index in range(PARTITIONS)]
+        assert all(not row.error_code for row in await self.persister.initialize(GROUP, topic_id_partitions))
         members = [asyncio.ensure_future(self.member(f"m{number}")) for number in range(10)]
         others = [asyncio.ensure_future(self.producer()), asyncio.ensure_future(self.trouble())]
         tasks = [*members, *others]
@@ -475,7 +475,7 @@ class Simulation:
         while idle < 3 * PARTITIONS:
             taken = [piece for index in range(PARTITIONS) for piece in self.fetch("last", index)]
             for index, first, last in taken:
-                wanted = {SharePlace(TOPIC_ID, index): [Acknowledgement(first, last, [ACCEPT])]}
+                wanted = {TopicIdPartition(TOPIC_ID, index): [Acknowledgement(first, last, [ACCEPT])]}
                 answers = await self.manager.acknowledge(GROUP, "last", wanted)
                 assert set(answers.values()) == {None}
                 self.finished[index].update(range(first, last + 1))
@@ -484,7 +484,7 @@ class Simulation:
             idle = 0 if taken else idle + 1
             await asyncio.sleep(0.05)
         for index, partition in enumerate(self.partitions):
-            state = self.manager.get_or_load(GROUP, SharePlace(TOPIC_ID, index)).state
+            state = self.manager.get_or_load(GROUP, TopicIdPartition(TOPIC_ID, index)).state
             assert state is not None
             assert state.next_fetch_offset() >= partition.end or not partition.fetch(state.next_fetch_offset(), 1)
 

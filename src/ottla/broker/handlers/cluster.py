@@ -2,8 +2,8 @@
 DescribeQuorum (55, 0-2), DescribeCluster (60, 0-2), DescribeTopicPartitions (75, 0).
 
 DescribeLogDirs v3: top-level error. v4: size and free space of the disk. v5: cordoned directories (never). ElectLeaders v1:
-unclean elections. DescribeCluster v1: which kind of endpoint. v2: fenced brokers (there are none: a broker that does not live
-is gone). DescribeTopicPartitions pages through partitions with a cursor (KIP-966).
+unclean elections. DescribeCluster v1: which kind of endpoint. v2: fenced brokers (there are none: a broker without a session
+is not registered). DescribeTopicPartitions pages through partitions with a cursor (KIP-966).
 
 Where we differ from Apache Kafka: there is no KRaft quorum. DescribeQuorum answers what a single KRaft node would: one voter,
 which leads; its log end is the number of the last metadata change. Eligible leader replicas are always empty.
@@ -39,8 +39,8 @@ from ottla.types import INTERNAL_TOPICS, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.clock import Clock
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage, TopicImage
@@ -162,7 +162,7 @@ class ClusterHandlers:
                 if refusal is None:
                     result = elect_leaders.PartitionResult(partition_id=index, error_message=None)
                 elif everything and refusal.error is ErrorCode.ELECTION_NOT_NEEDED:
-                    continue  # who asks for all is told only what changed or failed
+                    continue  # a request for all partitions is answered only with those that changed or failed
                 else:
                     result = elect_leaders.PartitionResult(
                         partition_id=index, error_code=refusal.error, error_message=refusal.message

@@ -1,8 +1,8 @@
 """What DescribeConfigs shows of one resource: an entry per key, with its value, source, synonyms and documentation.
 
-Apache Kafka's rules: a topic shows every key it can have; a broker every key that is not internal, and what was set besides;
-the cluster default (broker "") only what was set for it. The source is that of the strongest synonym; where there is none the
-default is left. Passwords, and keys nobody knows (they might be passwords), are shown as null and sensitive. Pure.
+Apache Kafka's rules: a topic shows every key it can have; a broker every key that is not internal, and what else was set; the
+cluster default (broker "") only what was set for it. The source is that of the strongest synonym; where there is none the
+default is left. Passwords, and keys in no table (they might be passwords), are shown as null and sensitive. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ottla.config.effective import (
 )
 from ottla.config.keys import to_text
 
-#: The type of a key nobody knows.
+#: The type of a key that is in no table.
 UNKNOWN_TYPE = 0
 
 

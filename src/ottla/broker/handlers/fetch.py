@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 INVALID_HIGH_WATERMARK = -1
 TOPIC_IDS_SINCE = 13
-LEADER_TOLD_SINCE = 16
+LEADER_NAMED_SINCE = 16
 REGIONS_MAX = 64
 """Slices of one answer that are sent without being read: each keeps a file open until the peer has taken it."""
 
@@ -63,7 +63,7 @@ class _Round:
 
     Attributes:
         rest: partitions not looked at yet; some are left only while `blocked` is set.
-        blocked: the partition whose place must be looked up on the disk, off the loop, before the look goes on.
+        blocked: the partition whose position must be looked up on the disk, off the loop, before the look goes on.
         only_news: whether partitions of which there is nothing new are left out of the answer.
         marks: what each of `watched` was like when it was looked at.
         room: bytes that may still be added.
@@ -156,7 +156,7 @@ class FetchHandler:
         left_ms = request.max_wait_ms
         while left_ms > 0 and not _is_enough(found, request):
             waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count, found.isolation)
-            if found.has_moved:  # since the look, which called nobody
+            if found.has_moved:  # before the waiter was there: a look registers for nothing
                 waiter.leave()
             else:
                 await waiter.wait(left_ms)
@@ -253,10 +253,10 @@ class FetchHandler:
         found.room = max(found.room - part.size, 0)
 
     def _find_without_news(self, want: FetchPartition, isolation: IsolationLevel) -> Partition | None:
-        """Return the partition if one look tells that there is nothing to say of it that was not said before.
+        """Return the partition if a quick look shows nothing that earlier answers of the session have not said already.
 
-        In a session that is so for most partitions of most requests: a consumer of 10,000 partitions asks for all of them
-        each time. None: look closely.
+        In a session this holds for most partitions of most requests: a consumer of 10,000 partitions asks for all of them
+        each time. None: the partition needs the full look.
         """
         partition = self._replicas.partition(want.topic, want.partition)
         if partition is None or want.last_fetched_epoch >= 0:
@@ -290,7 +290,7 @@ class FetchHandler:
         return None if data.error_code else partition
 
     def _refuse_follower(self, asked: FetchContext, version: int) -> FetchResponse:
-        """A broker that is no replica of these partitions: there are none but ours."""
+        """Answer a broker that fetches as a follower: no partition has other replicas yet."""
         answers: list[tuple[FetchPartition, PartitionData]] = []
         for want in asked.partitions:
             data = PartitionData(
@@ -299,7 +299,7 @@ class FetchHandler:
             partition = self._find(want, data)
             if partition is not None:
                 data.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
-                if version >= LEADER_TOLD_SINCE:
+                if version >= LEADER_NAMED_SINCE:
                     data.current_leader = LeaderIdAndEpoch(
                         leader_id=self._replicas.node_id, leader_epoch=partition.leader_epoch
                     )
@@ -374,7 +374,7 @@ def _mark(partition: Partition) -> tuple[int, int]:
 
 
 def _is_unknown(answer: tuple[FetchPartition, PartitionData]) -> bool:
-    """Kafka tells of what it does not know last."""
+    """Whether Kafka does not know this partition; it lists those last."""
     return answer[1].error_code in (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 
 
@@ -384,7 +384,7 @@ def _replica_id(request: FetchRequest) -> int:
 
 
 def _diverges(want: FetchPartition, log: PartitionLog, data: PartitionData) -> bool:
-    """Whether this log never had the records the reader says it read last; `data` then tells where they parted (KIP-595).
+    """Whether this log never had the records the reader says it read last; `data` then says where they diverge (KIP-595).
 
     Raises:
         OffsetOutOfRangeError: the reader's epoch is not known here, or its offset is below the log start.

@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.shard import Result
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.cluster.image import ClusterImage
 
 logger = logging.getLogger(__name__)

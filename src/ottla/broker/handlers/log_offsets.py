@@ -1,4 +1,4 @@
-"""Places in logs: ListOffsets (key 2, versions 1-11), OffsetForLeaderEpoch (23, 2-4), DeleteRecords (21, 0-2).
+"""Offsets in logs: ListOffsets (key 2, versions 1-11), OffsetForLeaderEpoch (23, 2-4), DeleteRecords (21, 0-2).
 
 ListOffsets. v2: isolation level. v4: leader epochs (KIP-320). v6: flexible. v7: max timestamp (KIP-734). v8: earliest local
 (KIP-405). v9: latest tiered. v10: timeout. v11: earliest pending upload (KIP-1023). Without tiered storage the local log
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
 
-#: The version that taught ListOffsets a place.
-PLACE_SINCE = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+#: From which version on ListOffsets knows a special timestamp.
+SINCE_VERSION = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 HIGH_WATERMARK = -1
 
 
 class LogOffsetHandlers:
-    """Finds offsets by time, by place and by epoch; moves log starts."""
+    """Finds offsets by time, by special timestamp and by epoch; moves log starts."""
 
     def __init__(self, replicas: ReplicaManager) -> None:
         self._replicas = replicas
@@ -77,20 +77,20 @@ class LogOffsetHandlers:
         for topic in request.topics:
             answer = ListOffsetsTopicResponse(name=topic.name)
             response.topics.append(answer)
-            told: set[int] = set()
+            answered: set[int] = set()
             for p in topic.partitions:
                 part = ListOffsetsPartitionResponse(partition_index=p.partition_index)
                 repeated = seen[topic.name, p.partition_index] > 1
-                if repeated and p.partition_index in told:
+                if repeated and p.partition_index in answered:
                     continue  # refused once, however often it is there
-                told.add(p.partition_index)
+                answered.add(p.partition_index)
                 answer.partitions.append(part)
                 partition = self._replicas.partition(topic.name, p.partition_index)
                 if not known_isolation:
                     part.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
                 elif repeated:
                     part.error_code = ErrorCode.INVALID_REQUEST
-                elif p.timestamp < EARLIEST_PENDING_UPLOAD or context.version < PLACE_SINCE.get(p.timestamp, 0):
+                elif p.timestamp < EARLIEST_PENDING_UPLOAD or context.version < SINCE_VERSION.get(p.timestamp, 0):
                     part.error_code = ErrorCode.UNSUPPORTED_VERSION
                 elif partition is None:
                     part.error_code = self._replicas.error(topic.name, p.partition_index)
@@ -115,15 +115,15 @@ class LogOffsetHandlers:
         log = partition.log
         found: tuple[int, int, int] | None = None
         match asked.timestamp:
-            case place if place == LATEST:
+            case timestamp if timestamp == LATEST:
                 part.offset = partition.upper_offset(isolation)
                 part.leader_epoch = partition.leader_epoch
-            case place if place in (EARLIEST, EARLIEST_LOCAL):
+            case timestamp if timestamp in (EARLIEST, EARLIEST_LOCAL):
                 part.offset = log.log_start_offset
                 part.leader_epoch = log.leader_epochs.epoch_for(part.offset)
-            case place if place in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
+            case timestamp if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
                 part.offset = -1
-            case place if place == MAX_TIMESTAMP:
+            case timestamp if timestamp == MAX_TIMESTAMP:
                 found = await partition.search(log.offset_of_max_timestamp)
             case _:
                 found = await partition.search(log.offset_for_timestamp, asked.timestamp)

@@ -28,8 +28,8 @@ from ottla.types import INTERNAL_TOPICS, ZERO_UUID
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.cluster.image import ClusterImage, TopicImage
 
 #: Bit fields of the operations an unguarded resource allows: bit n is ACL operation n (KIP-430).

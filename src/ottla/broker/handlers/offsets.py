@@ -2,10 +2,9 @@
 
 OffsetCommit: v2-4 a retention time of the offset's own; v6 leader epochs; v7 static members; v9 GROUP_ID_NOT_FOUND for a
 group that does not exist; v10 topic ids instead of names (KIP-848). The topic's id is kept with the offset in every version.
-OffsetFetch: v2 null means all topics, and errors of the group have a place of their own; v7 `require_stable` (KIP-447); v8
-several groups (KIP-709); v9 member id and epoch, which groups of the
-consumer protocol check; v10 topic ids. A partition without a
-committed offset is no error: offset -1.
+OffsetFetch: v2 null means all topics, and the group has an error code of its own; v7 `require_stable` (KIP-447); v8
+several groups (KIP-709); v9 member id and epoch, which groups of the consumer protocol check; v10 topic ids. A partition
+without a committed offset is no error: offset -1.
 OffsetDelete: topics that members subscribe to are refused (KIP-496).
 TxnOffsetCommit: offsets that take effect with a transaction (KIP-98). v2 COORDINATOR_LOAD_IN_PROGRESS is known; v3 member and
 generation (KIP-447); v4 TRANSACTION_ABORTABLE is known; v5 the group's partition is added to the transaction here (KIP-890
@@ -22,7 +21,7 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
 from ottla.broker.coordinators.shard import Result
-from ottla.broker.handlers.transaction_gate import data_error_code
+from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.offset_commit import (
@@ -65,7 +64,7 @@ if TYPE_CHECKING:
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
-    from ottla.broker.handlers.transaction_gate import TransactionGate
+    from ottla.broker.transactions.gate import TransactionGate
     from ottla.cluster.image import ClusterImage, TopicImage
 
 T = TypeVar("T")

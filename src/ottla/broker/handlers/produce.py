@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
-from ottla.broker.handlers.transaction_gate import data_error_code
+from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
     ErrorCode,
     KafkaError,
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ottla.broker.context import RequestContext, Routes, Session
-    from ottla.broker.handlers.transaction_gate import TransactionGate
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.broker.transactions.gate import TransactionGate
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log import AppendInfo
@@ -81,7 +81,7 @@ _TRY_AGAIN = frozenset(
     }
 )
 
-#: Refusals that come, in Kafka, before the partition's log is looked at: they do not tell where it starts.
+#: Refusals that Kafka decides before it looks at the partition's log: their answers have no log start offset.
 _BEFORE_THE_LOG = frozenset(
     {
         ErrorCode.CORRUPT_MESSAGE,
@@ -313,13 +313,13 @@ class ProduceHandler:
                     part.log_start_offset = done.log_start_offset
                     commit = partition.committed(done.last_offset) if _waits(request.acks, partition) else None
                     if commit is not None:
-                        waiting.append((part, _looked_at(commit)))
+                        waiting.append((part, _retrieved(commit)))
                     continue
                 counts.bytes_in += len(data.records or b"")
                 verification = verifications.get(TopicPartition(name, data.index)) if verifies else UNCHECKED
                 wait = self._append(context, request.acks, partition, data.records, verification, part, counts)
                 if wait is not None:
-                    waiting.append((part, _looked_at(asyncio.ensure_future(wait))))
+                    waiting.append((part, _retrieved(asyncio.ensure_future(wait))))
         if waiting:
             return self._finish(request, response, waiting)
         return _answer(request, response)
@@ -396,8 +396,8 @@ class ProduceHandler:
         return _answer(request, response)
 
 
-def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
-    """The connection may end before anybody waits for it."""
+def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    """Retrieve the future's error when it ends: the connection may end before anything awaits the future."""
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future
 
@@ -405,7 +405,7 @@ def _looked_at(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
 def _is_appended_in_order(request: ProduceRequest) -> bool:
     """A produce that waits for its commit has been appended, or has its place in the queue: the next one goes behind it.
 
-    One of a transaction may have to wait for the coordinator's leave before it is appended.
+    A produce of a transaction may have to wait for the coordinator's permission before it is appended.
     """
     return request.transactional_id is None
 
@@ -430,11 +430,11 @@ def _waits(acks: int, partition: Partition) -> bool:
 
 
 def _refuse_whole(request: ProduceRequest) -> ErrorCode:
-    """Return the error that everything in this request gets, whatever it is."""
+    """Return the error that every partition of this request gets; NONE if the request as a whole is allowed."""
     if request.transactional_id is None and any(
         _is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data
     ):
-        # Without an id nobody may be asked for permission, says Kafka.
+        # As Kafka: without a transactional id there is nothing whose permission could be checked.
         return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
         return ErrorCode.INVALID_REQUIRED_ACKS

@@ -1,7 +1,8 @@
 """The answer to a Produce request read by position whose batches are appended and wait for their fsync.
 
-It is given when every batch is below its partition's high watermark, or has failed, or when the request's time is over:
-what waits then is answered with a time-out, though it may still become durable. A client that goes away takes nothing back.
+The answer is given when every batch is below its partition's high watermark, or has failed, or when the request's time is
+over: what waits then is answered with a time-out, though it may still become durable. A client that goes away takes nothing
+back.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class AwaitedBatch:
 class CommittedAnswer:
     """The answer to one request, ready when none of its batches waits any more."""
 
-    __slots__ = ("_answers", "_deadlines", "_missing", "_tell", "_version", "_waits", "due")
+    __slots__ = ("_answers", "_callback", "_deadlines", "_missing", "_version", "_waits", "due")
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class CommittedAnswer:
             version: of the request.
             answers: what is answered if all goes well.
             waits: batches that are not committed yet; at least one.
-            deadlines: who tells when the time is over.
+            deadlines: calls `on_timeout` when the time is over.
             timeout_s: of the request.
         """
         self._version = version
         self._answers = answers
         self._waits = waits
         self._missing = len(waits)
-        self._tell: Callable[[bytes], None] | None = None
+        self._callback: Callable[[bytes], None] | None = None
         self._deadlines = deadlines
         self.due = 0.0
         for wait in waits:
@@ -83,9 +84,9 @@ class CommittedAnswer:
             wait.partition.wait_for_commit(wait.last_offset, wait)
         deadlines.add(self, timeout_s)
 
-    def then(self, tell: Callable[[bytes], None]) -> None:
-        """Have `tell` called with the encoded body, once."""
-        self._tell = tell
+    def then(self, callback: Callable[[bytes], None]) -> None:
+        """Have `callback` called with the encoded body, once."""
+        self._callback = callback
 
     def on_ended(self) -> None:
         """One batch waits no more."""
@@ -102,8 +103,8 @@ class CommittedAnswer:
         self._answer()
 
     def _answer(self) -> None:
-        assert self._tell is not None
-        self._tell(encode_accepted(self._version, self._answers))
+        assert self._callback is not None
+        self._callback(encode_accepted(self._version, self._answers))
 
 
 class Deadlines:
@@ -115,14 +116,14 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, answer: CommittedAnswer, timeout_s: float) -> None:
-        """Tell `answer` when it is late, unless it is removed before."""
+        """Call `answer.on_timeout` when it is late, unless it is removed before."""
         answer.due = self._loop.time() + timeout_s
         self._waiting[answer] = None
         if self._timer is None or answer.due < self._timer.when():
             self._wake_at(answer.due)
 
     def remove(self, answer: CommittedAnswer) -> None:
-        """It has been given."""
+        """Forget an answer that has been given."""
         del self._waiting[answer]
 
     def _wake_at(self, due: float) -> None:

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-    from ottla.broker.producer_id_block import ProducerIdBlock
     from ottla.broker.replicas.manager import ReplicaManager
+    from ottla.broker.transactions.producer_id_block import ProducerIdBlock
 
 
 _PRODUCER_FENCED: Final = 4
 
 
 class ProducerHandlers:
-    """Hands out producer ids, and lists who produces."""
+    """Hands out producer ids, and lists the producers of partitions."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 v1: max records and batch size (KIP-932 as released). v2: acquire mode (KIP-1206), renewed locks (KIP-1222), the lock's
 duration in the answer of ShareAcknowledge. A request that renews locks fetches nothing.
 
-Membership is not looked at, as in Kafka: whoever names a group and a member id has a session. What is acknowledged with a
+As in Kafka membership is not checked: a request that names a group and a member id has a session. What is acknowledged with a
 fetch is decided before anything is fetched, and its outcome stands beside the partition.
 """
 
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ottla.broker.context import Route
 from ottla.broker.share.fetch import Limits, ShareFetch, refusal
-from ottla.broker.share.persister import SharePlace
 from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
-from ottla.broker.share.share_partition import RENEW, Acknowledgement, Wish
+from ottla.broker.share.share_partition import RENEW, Acknowledgement, AcquireRequest
 from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import (
     ErrorCode,
@@ -32,12 +31,13 @@ from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import share_acknowledge, share_fetch
 from ottla.protocol.messages.share_acknowledge import ShareAcknowledgeRequest, ShareAcknowledgeResponse
 from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ottla.broker.addresses import Addresses
     from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.handlers.addresses import Addresses
     from ottla.broker.share.manager import SharePartitionManager
     from ottla.broker.share.sessions import ShareSession
     from ottla.clock import Clock
@@ -51,11 +51,11 @@ _MEMBER_ID_MAX: Final = 36
 _BATCH_OPTIMIZED, _RECORD_LIMIT = 0, 1
 
 #: What went wrong with the acknowledgements of each partition, None where nothing did.
-Outcomes = dict[SharePlace, KafkaError | None]
+Outcomes = dict[TopicIdPartition, KafkaError | None]
 
 
 class ShareFetchHandler:
-    """Delivers records to members of share groups, and takes their word for what became of them."""
+    """Delivers records to members of share groups, and takes their acknowledgements."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class ShareFetchHandler:
             self._check_enabled()
             return await self._fetch(context, request)
         except ShareSessionLimitReachedError as error:
-            # Asked again at once it would be no better: Kafka lets the client wait as if there were nothing to fetch.
+            # A client that asks again at once gets the same answer: as in Kafka it waits as if there were nothing to fetch.
             await asyncio.sleep(max(request.max_wait_ms, 0) / 1000)
             return ShareFetchResponse(error_code=error.code)
         except KafkaError as error:
@@ -105,7 +105,7 @@ class ShareFetchHandler:
         if is_renewal and (request.max_bytes or request.min_bytes or request.max_records or request.max_wait_ms):
             raise InvalidRequestError()
         acknowledgements = {
-            SharePlace(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
+            TopicIdPartition(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
             for topic in request.topics
             for p in topic.partitions
         }
@@ -118,7 +118,7 @@ class ShareFetchHandler:
                 self._acknowledge(context.version, group_id, member_id, acknowledgements, is_renewal)
             )
             await asyncio.sleep(0)  # decided before anything is fetched
-        answers: dict[SharePlace, share_fetch.PartitionData] = {}
+        answers: dict[TopicIdPartition, share_fetch.PartitionData] = {}
         if session is not None and not is_renewal:
             answers = await self._deliver(request, session, group_id, member_id)
         if session is not None and session.epoch != next_epoch(max(request.share_session_epoch, 0)):
@@ -135,7 +135,7 @@ class ShareFetchHandler:
         context: RequestContext,
         request: ShareFetchRequest,
         key: tuple[str, str],
-        wanted: Mapping[SharePlace, Any],
+        wanted: Mapping[TopicIdPartition, Any],
         has_acks: bool,
     ) -> ShareSession | None:
         """Return the session a request belongs to; None if it is the last one, which fetches nothing."""
@@ -148,85 +148,97 @@ class ShareFetchHandler:
             self._manager.bind(session)
             return session
         forgotten = (
-            SharePlace(topic.topic_id, index) for topic in request.forgotten_topics_data for index in topic.partitions
+            TopicIdPartition(topic.topic_id, index)
+            for topic in request.forgotten_topics_data
+            for index in topic.partitions
         )
         return sessions.go_on(key, request.share_session_epoch, wanted, forgotten)
 
     async def _deliver(
         self, request: ShareFetchRequest, session: ShareSession, group_id: str, member_id: str
-    ) -> dict[SharePlace, share_fetch.PartitionData]:
+    ) -> dict[TopicIdPartition, share_fetch.PartitionData]:
         if request.share_acquire_mode not in (_BATCH_OPTIMIZED, _RECORD_LIMIT):
             raise UnknownServerError()
         image = self._image()
-        answers: dict[SharePlace, share_fetch.PartitionData] = {}
-        places: list[SharePlace] = []
-        for place in session.partitions:
-            topic = image.topic_by_id(place.topic_id)
+        answers: dict[TopicIdPartition, share_fetch.PartitionData] = {}
+        topic_id_partitions: list[TopicIdPartition] = []
+        for topic_id_partition in session.partitions:
+            topic = image.topic_by_id(topic_id_partition.topic_id)
             if topic is None:
-                answers[place] = refusal(place, ErrorCode.UNKNOWN_TOPIC_ID)
-            elif not 0 <= place.partition < len(topic.partitions):
-                answers[place] = refusal(place, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                answers[topic_id_partition] = refusal(topic_id_partition, ErrorCode.UNKNOWN_TOPIC_ID)
+            elif not 0 <= topic_id_partition.partition < len(topic.partitions):
+                answers[topic_id_partition] = refusal(topic_id_partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             else:
-                places.append(place)
-        if places:
-            # Everybody begins with another partition, and with every request with another one.
-            turn = max(request.share_session_epoch, 0) % len(places)
+                topic_id_partitions.append(topic_id_partition)
+        if topic_id_partitions:
+            # Each session begins with another partition, and each of its requests with the next one.
+            turn = max(request.share_session_epoch, 0) % len(topic_id_partitions)
             bytes_max = max(min(request.max_bytes, self._fetch_max_bytes), 0)
             fetch = ShareFetch(
                 self._manager,
                 group_id,
-                Wish(member_id, request.max_records, request.batch_size, request.share_acquire_mode == _RECORD_LIMIT),
+                AcquireRequest(
+                    member_id, request.max_records, request.batch_size, request.share_acquire_mode == _RECORD_LIMIT
+                ),
                 Limits(min(request.min_bytes, bytes_max), bytes_max, request.max_wait_ms),
-                [*places[turn:], *places[:turn]],
+                [*topic_id_partitions[turn:], *topic_id_partitions[:turn]],
                 offload=self._offload,
                 clock=self._clock,
             )
             answers = {**await fetch.run(), **answers}
-        for place, data in answers.items():
+        for topic_id_partition, data in answers.items():
             if data.records:
-                self._metrics.topic(image.topic_names.get(place.topic_id, "")).bytes_out += len(data.records)
+                self._metrics.topic(image.topic_names.get(topic_id_partition.topic_id, "")).bytes_out += len(
+                    data.records
+                )
         return answers
 
     def _response(
         self,
         context: RequestContext,
         group_id: str,
-        answers: dict[SharePlace, share_fetch.PartitionData],
+        answers: dict[TopicIdPartition, share_fetch.PartitionData],
         outcomes: Outcomes,
     ) -> ShareFetchResponse:
         response = ShareFetchResponse(
             acquisition_lock_timeout_ms=self._manager.config_of(group_id).record_lock_duration_ms
         )
-        for place, error in outcomes.items():
-            data = answers.get(place)
+        for topic_id_partition, error in outcomes.items():
+            data = answers.get(topic_id_partition)
             if data is None:
-                data = answers[place] = share_fetch.PartitionData(partition_index=place.partition, records=b"")
+                data = answers[topic_id_partition] = share_fetch.PartitionData(
+                    partition_index=topic_id_partition.partition, records=b""
+                )
             if error is not None:
                 data.acknowledge_error_code = error.code
                 data.acknowledge_error_message = error.message
         topics: dict[bytes, share_fetch.ShareFetchableTopicResponse] = {}
         nodes: dict[int, share_fetch.NodeEndpoint] = {}
-        for place, data in answers.items():
-            topic = topics.get(place.topic_id)
+        for topic_id_partition, data in answers.items():
+            topic = topics.get(topic_id_partition.topic_id)
             if topic is None:
-                topic = topics[place.topic_id] = share_fetch.ShareFetchableTopicResponse(topic_id=place.topic_id)
+                topic = topics[topic_id_partition.topic_id] = share_fetch.ShareFetchableTopicResponse(
+                    topic_id=topic_id_partition.topic_id
+                )
                 response.responses.append(topic)
             topic.partitions.append(data)
-            leader = self._leader(context, place, data.error_code)
+            leader = self._leader(context, topic_id_partition, data.error_code)
             if leader is not None:
                 data.current_leader = share_fetch.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
                 nodes[leader[0]] = share_fetch.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
         response.node_endpoints = list(nodes.values())
         return response
 
-    def _leader(self, context: RequestContext, place: SharePlace, code: int) -> tuple[int, int, str, int] | None:
-        """Return who leads a partition, for a client that asked the wrong broker."""
+    def _leader(
+        self, context: RequestContext, topic_id_partition: TopicIdPartition, code: int
+    ) -> tuple[int, int, str, int] | None:
+        """Return which broker leads a partition, for a client that asked the wrong broker."""
         if code not in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
             return None
-        topic = self._image().topic_by_id(place.topic_id)
-        if topic is None or place.partition >= len(topic.partitions):
+        topic = self._image().topic_by_id(topic_id_partition.topic_id)
+        if topic is None or topic_id_partition.partition >= len(topic.partitions):
             return None
-        state = topic.partitions[place.partition]
+        state = topic.partitions[topic_id_partition.partition]
         address = self._addresses.of_broker(state.leader, context)
         return None if address is None else (state.leader, state.leader_epoch, address.host, address.port)
 
@@ -242,7 +254,7 @@ class ShareFetchHandler:
         except KafkaError as error:
             return ShareAcknowledgeResponse(error_code=error.code)
         acknowledgements = {
-            SharePlace(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
+            TopicIdPartition(topic.topic_id, p.partition_index): _acknowledgements(p.acknowledgement_batches)
             for topic in request.topics
             for p in topic.partitions
         }
@@ -255,17 +267,17 @@ class ShareFetchHandler:
         )
         topics: dict[bytes, share_acknowledge.ShareAcknowledgeTopicResponse] = {}
         nodes: dict[int, share_acknowledge.NodeEndpoint] = {}
-        for place, problem in outcomes.items():
-            topic = topics.get(place.topic_id)
+        for topic_id_partition, problem in outcomes.items():
+            topic = topics.get(topic_id_partition.topic_id)
             if topic is None:
-                topic = topics[place.topic_id] = share_acknowledge.ShareAcknowledgeTopicResponse(
-                    topic_id=place.topic_id
+                topic = topics[topic_id_partition.topic_id] = share_acknowledge.ShareAcknowledgeTopicResponse(
+                    topic_id=topic_id_partition.topic_id
                 )
                 response.responses.append(topic)
-            row = share_acknowledge.PartitionData(partition_index=place.partition)
+            row = share_acknowledge.PartitionData(partition_index=topic_id_partition.partition)
             if problem is not None:
                 row.error_code, row.error_message = problem.code, problem.message
-                leader = self._leader(context, place, problem.code)
+                leader = self._leader(context, topic_id_partition, problem.code)
                 if leader is not None:
                     row.current_leader = share_acknowledge.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
                     nodes[leader[0]] = share_acknowledge.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
@@ -278,25 +290,31 @@ class ShareFetchHandler:
         version: int,
         group_id: str,
         member_id: str,
-        wanted: Mapping[SharePlace, Sequence[Acknowledgement]],
+        wanted: Mapping[TopicIdPartition, Sequence[Acknowledgement]],
         is_renewal: bool,
     ) -> Outcomes:
         outcomes: Outcomes = {}
-        accepted: dict[SharePlace, Sequence[Acknowledgement]] = {}
+        accepted: dict[TopicIdPartition, Sequence[Acknowledgement]] = {}
         image = self._image()
-        for place, acknowledgements in wanted.items():
-            topic = image.topic_by_id(place.topic_id)
+        for topic_id_partition, acknowledgements in wanted.items():
+            topic = image.topic_by_id(topic_id_partition.topic_id)
             if topic is None:
-                outcomes[place] = UnknownTopicIdError()
+                outcomes[topic_id_partition] = UnknownTopicIdError()
             elif not _is_valid(acknowledgements, RENEW if version >= _RENEWING else RENEW - 1, is_renewal):
-                outcomes[place] = InvalidRequestError()
-            elif not 0 <= place.partition < len(topic.partitions):
-                outcomes[place] = UnknownTopicOrPartitionError()
+                outcomes[topic_id_partition] = InvalidRequestError()
+            elif not 0 <= topic_id_partition.partition < len(topic.partitions):
+                outcomes[topic_id_partition] = UnknownTopicOrPartitionError()
             elif acknowledgements:
-                accepted[place] = acknowledgements
+                accepted[topic_id_partition] = acknowledgements
         if accepted:
             # Kafka answers about partitions without acknowledgements only beside others.
-            outcomes.update({place: None for place in wanted if place not in outcomes and place not in accepted})
+            outcomes.update(
+                {
+                    topic_id_partition: None
+                    for topic_id_partition in wanted
+                    if topic_id_partition not in outcomes and topic_id_partition not in accepted
+                }
+            )
             outcomes.update(await self._manager.acknowledge(group_id, member_id, accepted))
         return outcomes
 
@@ -326,16 +344,16 @@ def _is_valid(acknowledgements: Sequence[Acknowledgement], kind_max: int, is_ren
 
 
 def _news(
-    session: ShareSession, answers: dict[SharePlace, share_fetch.PartitionData]
-) -> dict[SharePlace, share_fetch.PartitionData]:
-    """Return what a later request of a session is told: records, errors, and once what was added or has recovered."""
-    news: dict[SharePlace, share_fetch.PartitionData] = {}
-    for place, data in answers.items():
-        is_due = session.partitions.get(place, False)
+    session: ShareSession, answers: dict[TopicIdPartition, share_fetch.PartitionData]
+) -> dict[TopicIdPartition, share_fetch.PartitionData]:
+    """Return the answer to a later request of a session: records, errors, and once each partition added or recovered."""
+    news: dict[TopicIdPartition, share_fetch.PartitionData] = {}
+    for topic_id_partition, data in answers.items():
+        is_due = session.partitions.get(topic_id_partition, False)
         if data.records or data.error_code or is_due:
-            news[place] = data
-        if place in session.partitions:
+            news[topic_id_partition] = data
+        if topic_id_partition in session.partitions:
             if data.records:
-                del session.partitions[place]
-            session.partitions[place] = bool(data.error_code)
+                del session.partitions[topic_id_partition]
+            session.partitions[topic_id_partition] = bool(data.error_code)
     return news

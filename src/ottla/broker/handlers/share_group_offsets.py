@@ -13,13 +13,14 @@ from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.partition_states import NewOffset
 from ottla.broker.coordinators.share.coordinator import lag_of
-from ottla.broker.share.persister import SharePlace, StateSummary
+from ottla.broker.share.persister import StateSummary
 from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import alter_share_group_offsets as alter
 from ottla.protocol.messages import delete_share_group_offsets as delete
 from ottla.protocol.messages import describe_share_group_offsets as describe
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ class ShareGroupOffsetsHandler:
         group_id = asked.group_id
         described = describe.DescribeShareGroupOffsetsResponseGroup(group_id=group_id)
         image = self._image()
-        places: list[SharePlace] = []
+        topic_id_partitions: list[TopicIdPartition] = []
         unknown: list[describe.DescribeShareGroupOffsetsResponseTopic] = []
         if asked.topics is None:
             try:
@@ -101,11 +102,11 @@ class ShareGroupOffsetsHandler:
                 return described
             for topic_id, partitions in initialized.items():
                 if image.topic_by_id(topic_id) is not None:
-                    places += (SharePlace(topic_id, partition) for partition in sorted(partitions))
+                    topic_id_partitions += (TopicIdPartition(topic_id, partition) for partition in sorted(partitions))
         for wanted in asked.topics or ():
             topic = image.topics.get(wanted.topic_name)
             if topic is not None:
-                places += (SharePlace(topic.topic_id, partition) for partition in wanted.partitions)
+                topic_id_partitions += (TopicIdPartition(topic.topic_id, partition) for partition in wanted.partitions)
                 continue
             rows = [
                 describe.DescribeShareGroupOffsetsResponsePartition(partition_index=partition, start_offset=_UNKNOWN)
@@ -115,8 +116,8 @@ class ShareGroupOffsetsHandler:
                 describe.DescribeShareGroupOffsetsResponseTopic(topic_name=wanted.topic_name, partitions=rows)
             )
         topics: dict[bytes, describe.DescribeShareGroupOffsetsResponseTopic] = {}
-        for summary in await self._persister.read_summary(group_id, places):
-            topic_id = summary.place.topic_id
+        for summary in await self._persister.read_summary(group_id, topic_id_partitions):
+            topic_id = summary.topic_id_partition.topic_id
             name = image.topic_names[topic_id]
             if topic_id not in topics:
                 topics[topic_id] = describe.DescribeShareGroupOffsetsResponseTopic(topic_name=name, topic_id=topic_id)
@@ -126,18 +127,20 @@ class ShareGroupOffsetsHandler:
 
     def _row(self, topic: str, summary: StateSummary) -> describe.DescribeShareGroupOffsetsResponsePartition:
         row = describe.DescribeShareGroupOffsetsResponsePartition(
-            partition_index=summary.place.partition, start_offset=_UNKNOWN
+            partition_index=summary.topic_id_partition.partition, start_offset=_UNKNOWN
         )
         if summary.error_code:
             return row
         row.start_offset, row.leader_epoch = summary.start_offset, summary.leader_epoch
         if _UNKNOWN in (summary.start_offset, summary.delivery_complete_count):
             return row
-        partition = self._replicas.partition(topic, summary.place.partition)
+        partition = self._replicas.partition(topic, summary.topic_id_partition.partition)
         if partition is None:
-            code = self._replicas.error(topic, summary.place.partition)
+            code = self._replicas.error(topic, summary.topic_id_partition.partition)
             return describe.DescribeShareGroupOffsetsResponsePartition(
-                partition_index=summary.place.partition, error_code=code, error_message=error_for(code).message
+                partition_index=summary.topic_id_partition.partition,
+                error_code=code,
+                error_message=error_for(code).message,
             )
         row.lag = lag_of(summary.start_offset, summary.delivery_complete_count, partition.log.high_watermark)
         return row
@@ -164,7 +167,11 @@ class ShareGroupOffsetsHandler:
         except KafkaError as error:
             code = client_error_code(error)
             return _alter_error(code, error.message if code == error.code else None)
-        failed = {(result.place.topic_id, result.place.partition): result for result in results if result.error_code}
+        failed = {
+            (result.topic_id_partition.topic_id, result.topic_id_partition.partition): result
+            for result in results
+            if result.error_code
+        }
         image = self._image()
         response = alter.AlterShareGroupOffsetsResponse()
         outcome = iter(codes)

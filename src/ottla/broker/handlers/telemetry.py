@@ -28,8 +28,8 @@ from ottla.protocol.records.compression import DecompressionError, decompress, u
 from ottla.types import ZERO_UUID, CompressionType
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Awaitable, Iterator
+    from random import Random
 
     from ottla.broker.context import RequestContext, Routes
     from ottla.clock import Clock
@@ -49,10 +49,10 @@ class TelemetryHandlers:
     """Answers clients, and keeps what they push for /metrics."""
 
     def __init__(
-        self, clock: Clock, dice: random.Random, offload: Offload, *, telemetry_max_bytes: int, always: bool
+        self, clock: Clock, random: Random, offload: Offload, *, telemetry_max_bytes: int, always: bool
     ) -> None:
         self._clock = clock
-        self._dice = dice
+        self._random = random
         self._offload = offload
         self._always = always
         self._has_subscriptions = False
@@ -68,7 +68,7 @@ class TelemetryHandlers:
         }
 
     def is_wanted(self) -> bool:
-        """Whether clients should be told that these APIs exist."""
+        """Whether ApiVersions lists these APIs."""
         return self._always or self._has_subscriptions
 
     def on_configs(self, image: ClusterImage) -> None:
@@ -84,7 +84,7 @@ class TelemetryHandlers:
         self._maybe_expire(now_ms)
         instance_id = request.client_instance_id
         while instance_id == ZERO_UUID or (request.client_instance_id == ZERO_UUID and instance_id in self._instances):
-            instance_id = self._dice.randbytes(16)
+            instance_id = self._random.randbytes(16)
         error, instance = self._instances.on_get(instance_id, _attributes(context, instance_id), now_ms)
         if error is not ErrorCode.NONE:
             return GetTelemetrySubscriptionsResponse(error_code=error)

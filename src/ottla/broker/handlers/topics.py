@@ -65,7 +65,7 @@ class TopicHandlers:
     async def handle_create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
         counts = Counter(topic.name for topic in request.topics)
         answers: dict[str, CreatableTopicResult] = {}
-        wishes: dict[str, NewTopic] = {}
+        requested: dict[str, NewTopic] = {}
         for topic in request.topics:
             if counts[topic.name] > 1:
                 answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
@@ -73,11 +73,13 @@ class TopicHandlers:
                 sentence = f"Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited."
                 answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, sentence)
             else:
-                wishes[topic.name] = _wish(topic)
+                requested[topic.name] = _new_topic(topic)
         try:
-            results = await self._controller.create_topics(list(wishes.values()), validate_only=request.validate_only)
+            results = await self._controller.create_topics(
+                list(requested.values()), validate_only=request.validate_only
+            )
         except KafkaError as error:
-            results = [TopicResult(name=name, error=error.code, message=error.message) for name in wishes]
+            results = [TopicResult(name=name, error=error.code, message=error.message) for name in requested]
         for result in results:
             assert result.name is not None
             answers[result.name] = self._created(result)
@@ -114,25 +116,25 @@ class TopicHandlers:
             sentence = "Topic deletion is disabled."
             return DeleteTopicsResponse(responses=[_not_deleted(*topic, error, sentence) for topic in asked])
         counts = Counter(asked)
-        wishes: list[tuple[str, bool]] = []  # name, asked for by id
+        requested: list[tuple[str, bool]] = []  # name, asked for by id
         for (name, topic_id), count in counts.items():
             refusal = _why_not_deletable(name, topic_id, count)
             if refusal is not None:
                 answers.extend([refusal] * (count if name is None and topic_id == ZERO_UUID else 1))
             elif name is not None:
-                wishes.append((name, False))
+                requested.append((name, False))
             else:
                 topic = self._image().topic_by_id(topic_id)
                 if topic is None:
                     answers.append(_not_deleted(None, topic_id, ErrorCode.UNKNOWN_TOPIC_ID))
                 else:
-                    wishes.append((topic.name, True))
-        twice = {name for name, times in Counter(name for name, _ in wishes).items() if times > 1}
+                    requested.append((topic.name, True))
+        twice = {name for name, times in Counter(name for name, _ in requested).items() if times > 1}
         for name in sorted(twice):
             sentence = "The provided topic name maps to an ID that was already supplied."
             topic_id = self._image().topics[name].topic_id
             answers.append(_not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence))
-        names = [name for name, _ in wishes if name not in twice]
+        names = [name for name, _ in requested if name not in twice]
         try:
             results = await self._controller.delete_topics(names)
         except KafkaError as error:
@@ -170,7 +172,7 @@ class TopicHandlers:
         return CreatePartitionsResponse(results=list(answers.values()))
 
 
-def _wish(topic: CreatableTopic) -> NewTopic:
+def _new_topic(topic: CreatableTopic) -> NewTopic:
     return NewTopic(
         name=topic.name,
         num_partitions=topic.num_partitions,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
-from ottla.broker.transaction_markers import marker_error_code
+from ottla.broker.transactions.markers import marker_error_code
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
 from ottla.patterns import PatternError, compile_pattern
 from ottla.protocol.api import ApiKey
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-    from ottla.broker.producer_id_block import ProducerIdBlock
-    from ottla.broker.transaction_markers import MarkerLog
+    from ottla.broker.transactions.markers import MarkerLog
+    from ottla.broker.transactions.producer_id_block import ProducerIdBlock
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage
 
@@ -150,7 +150,7 @@ class TransactionsHandler:
     ) -> list[ErrorCode]:
         transactional_id, producer_id, epoch = request.transactional_id, request.producer_id, request.producer_epoch
         partition = self._runtime.partition_for(transactional_id)
-        # Those who use version 2 add partitions by sending data; this request comes from older clients, or from a broker.
+        # Clients of transaction version 2 add partitions by sending data; older clients, and brokers, send this request.
         client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
         try:
             if request.verify_only:

@@ -1,7 +1,7 @@
 """Incremental fetch sessions (KIP-227): what a client asked for before, so that it need not say it again.
 
 Decides which partitions a Fetch request means and which of them its response must list. Knows offsets and numbers; knows
-no logs, no clock (times are passed in), no dice (session ids come from the `random.Random` passed in).
+no logs, no clock (times are passed in), no randomness of its own (session ids come from the `random` passed in).
 
 A session is keyed by an id; each incremental request carries the next epoch. Order matters: partitions that returned
 data move to the end, so that with small `max_bytes` every partition gets its turn.

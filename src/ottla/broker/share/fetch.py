@@ -2,7 +2,7 @@
 
 Looks at each in turn, reads what it has to offer and has it handed out; or waits until records are appended or given back.
 Reading follows the rules of `handlers.fetch`: what is in the page cache is read on the loop, the rest off it. While a share
-partition is read off the loop nobody else reads it: both would be handed the same records. Kafka's DelayedShareFetch.
+partition is read off the loop no other fetch reads it: both would hand out the same records. Kafka's DelayedShareFetch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.legacy import first_offset
 from ottla.protocol.records.walk import iter_batches
 from ottla.storage.index import WouldBlockError
-from ottla.types import IsolationLevel
+from ottla.types import IsolationLevel, TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ottla.broker.share.config import ShareConfig
     from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
-    from ottla.broker.share.persister import SharePlace
-    from ottla.broker.share.share_partition import Acquired, Wish
+    from ottla.broker.share.share_partition import Acquired, AcquireRequest
     from ottla.clock import Clock
     from ottla.offload import Offload
     from ottla.protocol.primitives import Buffer
@@ -54,7 +53,7 @@ class _Look(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A batch among the bytes that were read: its offsets and its place."""
+    """A batch among the bytes that were read: its offsets and its position."""
 
     first: int
     last: int
@@ -69,31 +68,31 @@ class ShareFetch:
         self,
         manager: SharePartitionManager,
         group_id: str,
-        wish: Wish,
+        request: AcquireRequest,
         limits: Limits,
-        places: Sequence[SharePlace],
+        topic_id_partitions: Sequence[TopicIdPartition],
         *,
         offload: Offload,
         clock: Clock,
     ) -> None:
         self._manager = manager
         self._group_id = group_id
-        self._wish = wish
+        self._request = request
         self._limits = limits
         self._offload = offload
         self._clock = clock
-        self._answers: dict[SharePlace, PartitionData] = {}
+        self._answers: dict[TopicIdPartition, PartitionData] = {}
         self._led: list[LedSharePartition] = []
-        for place in places:
+        for topic_id_partition in topic_id_partitions:
             try:
-                self._led.append(manager.get_or_load(group_id, place))
+                self._led.append(manager.get_or_load(group_id, topic_id_partition))
             except KafkaError as error:
-                self._refuse(place, error)
+                self._refuse(topic_id_partition, error)
 
-    async def run(self) -> dict[SharePlace, PartitionData]:
+    async def run(self) -> dict[TopicIdPartition, PartitionData]:
         """Return what was handed out, at once or when there is enough, and after `wait_ms` what there is."""
         limits = self._limits
-        if not self._wish.records_max or not limits.bytes_max:
+        if not self._request.records_max or not limits.bytes_max:
             return self._answers
         deadline_ms = self._clock.monotonic_ms() + limits.wait_ms
         while self._led:
@@ -110,14 +109,14 @@ class ShareFetch:
                         return self._answers
                 finally:
                     self._unlock(looks, waiter)
-                if not waiter.done.done():  # else something has happened since the look began
+                if not waiter.done.done():  # else a share partition has changed since the look began
                     waiter.bytes_wanted = max(limits.bytes_min - size, 1)
                     await waiter.wait(deadline_ms - now_ms)
         return self._answers
 
     @contextmanager
     def _waiting(self, config: ShareConfig) -> Iterator[FetchWaiter]:
-        """Be told of the first byte, or of anything else that happens, from now on."""
+        """Register a waiter that wakes at the first byte, or at any other change, from now on."""
         watched = list(self._led)
         waiter = FetchWaiter([led.partition for led in watched], 1, config.isolation)
         for led in watched:
@@ -132,18 +131,21 @@ class ShareFetch:
     def _drop_fenced(self) -> None:
         for led in self._led:
             if led.error is not None:
-                self._refuse(led.place, led.error)
+                self._refuse(led.topic_id_partition, led.error)
         self._led = [led for led in self._led if led.error is None]
 
-    def _refuse(self, place: SharePlace, error: KafkaError) -> None:
-        self._answers[place] = PartitionData(
-            partition_index=place.partition, error_code=error.code, error_message=error.message, records=b""
+    def _refuse(self, topic_id_partition: TopicIdPartition, error: KafkaError) -> None:
+        self._answers[topic_id_partition] = PartitionData(
+            partition_index=topic_id_partition.partition,
+            error_code=error.code,
+            error_message=error.message,
+            records=b"",
         )
 
     def _refuse_damaged(self, led: LedSharePartition, offset: int, error: ValueError) -> None:
         message = f"what was read from offset {offset} on is damaged: {error}"
         logger.error("%s: %s", led.partition.topic_partition, message)
-        self._refuse(led.place, CorruptMessageError(message))
+        self._refuse(led.topic_id_partition, CorruptMessageError(message))
 
     async def _look(self, config: ShareConfig) -> list[_Look]:
         """Find what every share partition has to offer; those in the result are locked."""
@@ -163,7 +165,7 @@ class ShareFetch:
                 try:
                     look = await self._look_at(led, room, config, is_first)
                 except KafkaError as error:
-                    self._refuse(led.place, error)
+                    self._refuse(led.topic_id_partition, error)
                     continue
                 found.append(look)
                 if look.part is not None and look.part.size:
@@ -210,12 +212,12 @@ class ShareFetch:
     # --------------------------------------------------------------- hand out
 
     async def _hand_out(self, looks: Sequence[_Look], config: ShareConfig) -> None:
-        left = self._wish.records_max
+        left = self._request.records_max
         for look in looks:
             led, partition = look.led, look.led.partition
             data = PartitionData(partition_index=led.key.partition, records=b"")
-            if led.place not in self._answers:
-                self._answers[led.place] = data
+            if led.topic_id_partition not in self._answers:
+                self._answers[led.topic_id_partition] = data
             if look.part is None or not look.part.size or left <= 0:
                 continue
             try:
@@ -224,10 +226,10 @@ class ShareFetch:
                     records = await self._offload.run(look.part.read)
                 aborted = self._aborted_producers(look, config)
             except OSError as error:
-                self._refuse(led.place, partition.on_io_error(error))
+                self._refuse(led.topic_id_partition, partition.on_io_error(error))
                 continue
             if led.state is None:
-                self._refuse(led.place, led.error or NotLeaderOrFollowerError())
+                self._refuse(led.topic_id_partition, led.error or NotLeaderOrFollowerError())
                 continue
             try:
                 batches = _batches(records)
@@ -236,7 +238,7 @@ class ShareFetch:
                 self._refuse_damaged(led, look.offset, error)
                 continue
             acquired = led.state.acquire(
-                self._wish._replace(records_max=left),
+                self._request._replace(records_max=left),
                 look.offset,
                 [(batch.first, batch.last) for batch in batches],
                 gone,
@@ -278,7 +280,7 @@ def _batches(records: Buffer) -> list[_Batch]:
 
 
 def _aborted_batches(records: Buffer, aborted: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the offsets of the batches that belong to aborted transactions, as consumers tell them (KIP-98)."""
+    """Return the offsets of the batches that belong to aborted transactions, by the rules consumers use (KIP-98)."""
     waiting = sorted(((first, producer_id) for producer_id, first in aborted), reverse=True)
     open_now: set[int] = set()
     found: list[tuple[int, int]] = []
@@ -308,6 +310,6 @@ def _slice(records: Buffer, batches: Sequence[_Batch], acquired: Sequence[Acquir
     return memoryview(records)[kept[0].position : kept[-1].end]
 
 
-def refusal(place: SharePlace, code: ErrorCode) -> PartitionData:
+def refusal(topic_id_partition: TopicIdPartition, code: ErrorCode) -> PartitionData:
     """Return the answer about a partition that cannot be fetched."""
-    return PartitionData(partition_index=place.partition, error_code=code, records=b"")
+    return PartitionData(partition_index=topic_id_partition.partition, error_code=code, records=b"")

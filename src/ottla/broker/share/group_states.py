@@ -1,11 +1,11 @@
 """GroupStates: has the share coordinator do what share groups have written down: begin share partitions, delete them.
 
-Decides nothing: the group coordinator says what is to be done and is told how it went (`groups/share/partition_states`), the
+Decides nothing: the group coordinator says what is to be done and gets the outcome (`groups/share/partition_states`), the
 persister does it, and the share partitions that are in use here are forgotten, so that they are loaded anew.
 
 Invariant: for one group one thing is done at a time, from the first record to the last. Otherwise a share partition that is
-begun for the second time, because the first took too long, could lose what was acknowledged in between, and state that is
-made while a group is being deleted would be left over, and shut out the next group of that name.
+begun for the second time, because the first took too long, could lose what was acknowledged in between; and state that is
+made while a group is being deleted would be left over, and make the next group of that name fail.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.share.states import TopicPartitions, Topics
-from ottla.broker.share.persister import InitialState, SharePlace, StateResult
+from ottla.broker.share.persister import InitialState, StateResult
 from ottla.errors import ErrorCode, KafkaError
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -36,7 +37,7 @@ _NO_OFFSET = -1
 
 
 class _Turn:
-    """Who works for a group: the lock, and how many want it."""
+    """The turn to work for a group: its lock, and how many tasks hold it or wait for it."""
 
     __slots__ = ("lock", "users")
 
@@ -66,7 +67,7 @@ class GroupStates:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Leave off; what is not done will be asked for again."""
+        """Stop; the group coordinator asks again for what is not done."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -75,7 +76,7 @@ class GroupStates:
     # ------------------------------------------------------------------- beginning
 
     def initialize_soon(self, beginning: Beginning) -> None:
-        """Let share partitions begin; nobody waits for it, the next heartbeat sees them."""
+        """Let share partitions begin, in a task of their own; the next heartbeat sees them."""
         self._spawn(self._initialize_unasked(beginning))
 
     async def _initialize_unasked(self, beginning: Beginning) -> None:
@@ -97,16 +98,16 @@ class GroupStates:
             logger.warning("group %s: share partitions could not begin: %s", group_id, error.message)
 
     async def alter_offsets(
-        self, group_id: str, wishes: Sequence[NewOffset]
+        self, group_id: str, offsets: Sequence[NewOffset]
     ) -> tuple[list[ErrorCode], list[StateResult]]:
-        """Let share partitions of an empty group begin anew; returns a code for every wish, and how it went for partitions.
+        """Let share partitions of an empty group begin anew; returns a code for each offset, and a result for each partition.
 
         Raises:
             KafkaError: it is not allowed; or it was done, but could not be written down.
         """
         async with self._turn(group_id):
             beginning, codes = await self._write(
-                group_id, lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, wishes, now_ms)
+                group_id, lambda shard, now_ms: shard.shares.states.alter_offsets(group_id, offsets, now_ms)
             )
             self._forget(group_id)
             results = await self._begin(beginning)
@@ -119,9 +120,11 @@ class GroupStates:
             return []
         states = [
             InitialState(
-                place, beginning.state_epoch, beginning.offsets.get((place.topic_id, place.partition), _NO_OFFSET)
+                topic_id_partition,
+                beginning.state_epoch,
+                beginning.offsets.get((topic_id_partition.topic_id, topic_id_partition.partition), _NO_OFFSET),
             )
-            for place in _places(topics)
+            for topic_id_partition in _topic_id_partitions(topics)
         ]
         results = await self._persister.initialize(group_id, states)
         begun, failed = _sorted_out(topics, results)
@@ -181,9 +184,9 @@ class GroupStates:
         if not topics:
             return codes
         self._forget(group_id)
-        for result in await self._persister.delete(group_id, _places(topics)):
+        for result in await self._persister.delete(group_id, _topic_id_partitions(topics)):
             if result.error_code:
-                codes[result.place.topic_id] = result.error_code
+                codes[result.topic_id_partition.topic_id] = result.error_code
         self._forget(group_id)
         return codes
 
@@ -212,20 +215,24 @@ class GroupStates:
         task.add_done_callback(self._tasks.discard)
 
 
-def _places(topics: Topics) -> list[SharePlace]:
+def _topic_id_partitions(topics: Topics) -> list[TopicIdPartition]:
     return [
-        SharePlace(topic_id, partition) for topic_id, topic in topics.items() for partition in sorted(topic.partitions)
+        TopicIdPartition(topic_id, partition)
+        for topic_id, topic in topics.items()
+        for partition in sorted(topic.partitions)
     ]
 
 
 def _sorted_out(topics: Topics, results: list[StateResult]) -> tuple[Topics, Topics]:
     """Return what has begun and what has not."""
-    failed = {result.place for result in results if result.error_code}
+    failed = {result.topic_id_partition for result in results if result.error_code}
 
     def those(is_failed: bool) -> Mapping[bytes, TopicPartitions]:
         found = {}
         for topic_id, topic in topics.items():
-            partitions = frozenset(p for p in topic.partitions if (SharePlace(topic_id, p) in failed) is is_failed)
+            partitions = frozenset(
+                p for p in topic.partitions if (TopicIdPartition(topic_id, p) in failed) is is_failed
+            )
             if partitions:
                 found[topic_id] = TopicPartitions(topic.name, partitions)
         return found

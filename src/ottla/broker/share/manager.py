@@ -1,7 +1,7 @@
 """SharePartitionManager: the share partitions this broker leads, and the sessions of their members.
 
 Decides nothing about records. Loads share partitions when they are first fetched, persists what their state machines decide
-and tells them how that went, runs their lock timers, wakes fetches that wait. Kafka's SharePartitionManager.
+and reports the outcome to them, runs their lock timers, wakes fetches that wait. Kafka's SharePartitionManager.
 
 Invariants: a change that a client asked for is answered after it is persisted; a share partition that was fenced (another
 leader, state that was initialised anew, a topic that is gone) is forgotten, and loaded when it is fetched again.
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.share.config import ShareConfig, duration_ms
-from ottla.broker.share.persister import SharePlace
 from ottla.broker.share.sessions import SessionKey, ShareSession, ShareSessionCache
 from ottla.broker.share.share_partition import Acknowledgement, SharePartition
 from ottla.errors import (
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from ottla.broker.share.persister import ShareStatePersister
     from ottla.broker.share.window import Transition
     from ottla.clock import Clock
-    from ottla.types import TopicPartition
+    from ottla.types import TopicIdPartition, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class LedSharePartition:
         is_read: a fetch is reading it off the loop: others wait.
         was_wanted: another fetch found it being read.
         waiters: fetches that wait for it; a dict because its order is the order of arrival.
-        unwritten: changes that wait until the ones before are persisted, and who waits for them.
+        unwritten: changes that wait until the ones before are persisted, each with the future of its outcome.
         writer: persists them.
     """
 
@@ -98,8 +97,8 @@ class LedSharePartition:
         self.timer_at = 0
 
     @property
-    def place(self) -> SharePlace:
-        return SharePlace(self.key.topic_id, self.key.partition)
+    def topic_id_partition(self) -> TopicIdPartition:
+        return TopicIdPartition(self.key.topic_id, self.key.partition)
 
     @property
     def is_busy(self) -> bool:
@@ -107,7 +106,7 @@ class LedSharePartition:
         return self.writer is not None or (self.state is not None and self.state.has_pending)
 
     def wake(self, but: FetchWaiter | None = None) -> None:
-        """Whatever fetches wait for may have changed; `but` knows."""
+        """Wake the fetches that wait for this share partition, except `but`: something they wait for may have changed."""
         for waiter in tuple(self.waiters):
             if waiter is not but:
                 waiter.wake()
@@ -153,19 +152,19 @@ class SharePartitionManager:
 
     # -------------------------------------------------------- share partitions
 
-    def get_or_load(self, group_id: str, place: SharePlace) -> LedSharePartition:
+    def get_or_load(self, group_id: str, topic_id_partition: TopicIdPartition) -> LedSharePartition:
         """Return a share partition, which may still be loading.
 
         Raises:
             KafkaError: its topic partition is not led here.
         """
-        key = ShareKey(group_id, *place)
+        key = ShareKey(group_id, *topic_id_partition)
         led = self._led.get(key)
         if led is None:
-            topic = self._replicas.image.topic_names.get(place.topic_id, "")
-            partition = self._replicas.partition(topic, place.partition)
-            if partition is None or partition.topic_id != place.topic_id:
-                raise error_for(self._replicas.error(topic, place.partition))
+            topic = self._replicas.image.topic_names.get(topic_id_partition.topic_id, "")
+            partition = self._replicas.partition(topic, topic_id_partition.partition)
+            if partition is None or partition.topic_id != topic_id_partition.topic_id:
+                raise error_for(self._replicas.error(topic, topic_id_partition.partition))
             led = self._led[key] = LedSharePartition(key, partition)
             led.loading = self.spawn(self._load(led))
         return led
@@ -173,7 +172,7 @@ class SharePartitionManager:
     async def _load(self, led: LedSharePartition) -> None:
         leader_epoch = led.partition.leader_epoch
         try:
-            loaded = await self._persister.read(led.key.group_id, led.place, leader_epoch)
+            loaded = await self._persister.read(led.key.group_id, led.topic_id_partition, leader_epoch)
             if loaded.error_code:
                 raise _share_error(loaded.error_code, loaded.error_message)
             start_offset = loaded.start_offset
@@ -196,7 +195,7 @@ class SharePartitionManager:
             led.loading = None
 
     async def _reset_offset(self, led: LedSharePartition) -> int:
-        """Return where a share partition begins that nobody has fetched before (KIP-932, `share.auto.offset.reset`)."""
+        """Return where a share partition begins that no member has fetched yet (KIP-932, `share.auto.offset.reset`)."""
         reset = self.config_of(led.key.group_id).auto_offset_reset
         log = led.partition.log
         if reset == "earliest":
@@ -271,8 +270,8 @@ class SharePartitionManager:
             return
         group_id, member_id = key
         config = self.config_of(group_id)
-        for place in session.partitions:
-            led = self._led.get(ShareKey(group_id, *place))
+        for topic_id_partition in session.partitions:
+            led = self._led.get(ShareKey(group_id, *topic_id_partition))
             if led is not None and led.state is not None:
                 transition = led.state.release(member_id, config)
                 if transition.updates:
@@ -281,36 +280,36 @@ class SharePartitionManager:
     # ------------------------------------------------------------- acknowledge
 
     async def acknowledge(
-        self, group_id: str, member_id: str, wanted: Mapping[SharePlace, Sequence[Acknowledgement]]
-    ) -> dict[SharePlace, KafkaError | None]:
+        self, group_id: str, member_id: str, wanted: Mapping[TopicIdPartition, Sequence[Acknowledgement]]
+    ) -> dict[TopicIdPartition, KafkaError | None]:
         """Acknowledge records of several partitions; returns what went wrong with each when everything is persisted."""
         config = self.config_of(group_id)
         now_ms = self._clock.monotonic_ms()
-        answers: dict[SharePlace, KafkaError | None] = {}
-        persisting: dict[SharePlace, asyncio.Task[KafkaError | None]] = {}
-        for place, acknowledgements in wanted.items():
-            led = self._led.get(ShareKey(group_id, *place))
-            answers[place] = None
+        answers: dict[TopicIdPartition, KafkaError | None] = {}
+        persisting: dict[TopicIdPartition, asyncio.Task[KafkaError | None]] = {}
+        for topic_id_partition, acknowledgements in wanted.items():
+            led = self._led.get(ShareKey(group_id, *topic_id_partition))
+            answers[topic_id_partition] = None
             if led is None:
-                answers[place] = UnknownTopicOrPartitionError()
+                answers[topic_id_partition] = UnknownTopicOrPartitionError()
             elif led.state is None:
-                answers[place] = InvalidRecordStateError()
+                answers[topic_id_partition] = InvalidRecordStateError()
             else:
                 try:
                     transition = led.state.acknowledge(member_id, acknowledgements, config, now_ms)
                 except KafkaError as error:
-                    answers[place] = error
+                    answers[topic_id_partition] = error
                 else:
                     if transition.updates:
-                        persisting[place] = self.spawn(self._persist(led, led.state, transition))
-        for place, task in persisting.items():
-            answers[place] = await asyncio.shield(task)
+                        persisting[topic_id_partition] = self.spawn(self._persist(led, led.state, transition))
+        for topic_id_partition, task in persisting.items():
+            answers[topic_id_partition] = await asyncio.shield(task)
         return answers
 
     async def _persist(
         self, led: LedSharePartition, state: SharePartition, transition: Transition
     ) -> KafkaError | None:
-        """Have a change persisted, and the state machine told; returns why it could not be."""
+        """Have a change persisted, then complete it in the state machine; returns why it could not be persisted."""
         error = await self._write(led, state, transition.updates)
         config = self.config_of(led.key.group_id)
         state.complete(transition, self._clock.monotonic_ms(), config, commit=error is None)
@@ -353,7 +352,7 @@ class SharePartitionManager:
         self, led: LedSharePartition, state: SharePartition, updates: Sequence[StateBatch]
     ) -> KafkaError | None:
         try:
-            result = await self._persister.write(led.key.group_id, led.place, state.write_of(updates))
+            result = await self._persister.write(led.key.group_id, led.topic_id_partition, state.write_of(updates))
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -389,7 +388,7 @@ class SharePartitionManager:
         self._watch_locks(led)
 
     def _watch_locks(self, led: LedSharePartition) -> None:
-        """See to it that the next lock ends."""
+        """Set the timer for the next lock that runs out."""
         deadline_ms = None if led.state is None else led.state.next_deadline_ms()
         if deadline_ms is not None:
             self._schedule(led, deadline_ms)
@@ -404,19 +403,19 @@ class SharePartitionManager:
             led.wake()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something to its end, whoever waits for it."""
+        """Run a coroutine to its end, also when the request that began it is cancelled."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
 
-#: How often to look whether the last changes of a group that everybody has left are persisted.
+#: How often to look whether the last changes of a group without members are persisted.
 _IDLE_CHECK_SECONDS: Final = 0.05
 
 
 def _share_error(code: ErrorCode, message: str | None) -> KafkaError:
-    """Return what a client is told when the persister said `code`."""
+    """Return the error that a client gets for a code of the persister."""
     match code:
         case ErrorCode.NOT_COORDINATOR | ErrorCode.COORDINATOR_NOT_AVAILABLE | ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
             return CoordinatorNotAvailableError(message)

@@ -15,7 +15,7 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.coordinator import Write
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.errors import ErrorCode, KafkaError
-from ottla.types import SHARE_GROUP_STATE_TOPIC
+from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,17 +39,10 @@ _PAUSE_SECONDS_MAX: Final = 1.0
 _TRIES_MAX: Final = 10
 
 
-class SharePlace(NamedTuple):
-    """One partition of a topic."""
-
-    topic_id: bytes
-    partition: int
-
-
 class InitialState(NamedTuple):
     """What a share partition begins with; `start_offset` -1: where `share.auto.offset.reset` says, at the first fetch."""
 
-    place: SharePlace
+    topic_id_partition: TopicIdPartition
     state_epoch: int
     start_offset: int
 
@@ -57,15 +50,15 @@ class InitialState(NamedTuple):
 class StateResult(NamedTuple):
     """How it went for one partition."""
 
-    place: SharePlace
+    topic_id_partition: TopicIdPartition
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
 class StateSummary(NamedTuple):
-    """What is known of one share partition: -1 as start offset if nobody has fetched, as count if it is not known."""
+    """What is known of one share partition: -1 as start offset if no member has fetched, as count if it is not known."""
 
-    place: SharePlace
+    topic_id_partition: TopicIdPartition
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     state_epoch: int = 0
@@ -91,19 +84,19 @@ class ShareStatePersister(Protocol):
         """Let share partitions begin, or begin anew; results in the order of what was asked."""
         ...
 
-    async def delete(self, group_id: str, places: Sequence[SharePlace]) -> list[StateResult]:
+    async def delete(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateResult]:
         """Forget share partitions."""
         ...
 
-    async def read_summary(self, group_id: str, places: Sequence[SharePlace]) -> list[StateSummary]:
-        """Tell where share partitions are."""
+    async def read_summary(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateSummary]:
+        """Return the start offsets of share partitions."""
         ...
 
-    async def read(self, group_id: str, place: SharePlace, leader_epoch: int) -> LoadedState:
+    async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:
         """Load a share partition for its leader."""
         ...
 
-    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
+    async def write(self, group_id: str, topic_id_partition: TopicIdPartition, write: Write) -> StateResult:
         """Remember what the leader of a share partition did."""
         ...
 
@@ -123,39 +116,43 @@ class LocalPersister:
 
     async def initialize(self, group_id: str, partitions: Sequence[InitialState]) -> list[StateResult]:
         async def one(state: InitialState) -> StateResult:
-            key = ShareKey(group_id, *state.place)
+            key = ShareKey(group_id, *state.topic_id_partition)
             _, code, message = await self._ask(
                 lambda: self._runtime.write(
                     self._partition(key),
                     lambda shard, now_ms: shard.initialize(key, state.state_epoch, state.start_offset, now_ms),
                 )
             )
-            return StateResult(state.place, code, message)
+            return StateResult(state.topic_id_partition, code, message)
 
         return list(await asyncio.gather(*(one(state) for state in partitions)))
 
-    async def delete(self, group_id: str, places: Sequence[SharePlace]) -> list[StateResult]:
-        async def one(place: SharePlace) -> StateResult:
-            key = ShareKey(group_id, *place)
+    async def delete(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateResult]:
+        async def one(topic_id_partition: TopicIdPartition) -> StateResult:
+            key = ShareKey(group_id, *topic_id_partition)
             _, code, message = await self._ask(
                 lambda: self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key))
             )
-            return StateResult(place, code, message)
+            return StateResult(topic_id_partition, code, message)
 
-        return list(await asyncio.gather(*(one(place) for place in places)))
+        return list(await asyncio.gather(*(one(topic_id_partition) for topic_id_partition in topic_id_partitions)))
 
-    async def read_summary(self, group_id: str, places: Sequence[SharePlace]) -> list[StateSummary]:
-        async def one(place: SharePlace) -> StateSummary:
-            key = ShareKey(group_id, *place)
+    async def read_summary(self, group_id: str, topic_id_partitions: Sequence[TopicIdPartition]) -> list[StateSummary]:
+        async def one(topic_id_partition: TopicIdPartition) -> StateSummary:
+            key = ShareKey(group_id, *topic_id_partition)
             found, code, message = await self._ask(
                 lambda: _at_once(self._runtime.read(self._partition(key), lambda shard: shard.summarize(key)))
             )
-            return StateSummary(place, code, message) if found is None else StateSummary(place, code, message, *found)
+            return (
+                StateSummary(topic_id_partition, code, message)
+                if found is None
+                else StateSummary(topic_id_partition, code, message, *found)
+            )
 
-        return list(await asyncio.gather(*(one(place) for place in places)))
+        return list(await asyncio.gather(*(one(topic_id_partition) for topic_id_partition in topic_id_partitions)))
 
-    async def read(self, group_id: str, place: SharePlace, leader_epoch: int) -> LoadedState:
-        key = ShareKey(group_id, *place)
+    async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:
+        key = ShareKey(group_id, *topic_id_partition)
         found, code, message = await self._ask(
             lambda: self._runtime.write(
                 self._partition(key), lambda shard, now_ms: shard.read(key, leader_epoch, now_ms)
@@ -165,12 +162,12 @@ class LocalPersister:
             return LoadedState(code, message)
         return LoadedState(code, message, found.state_epoch, found.start_offset, found.batches)
 
-    async def write(self, group_id: str, place: SharePlace, write: Write) -> StateResult:
-        key = ShareKey(group_id, *place)
+    async def write(self, group_id: str, topic_id_partition: TopicIdPartition, write: Write) -> StateResult:
+        key = ShareKey(group_id, *topic_id_partition)
         _, code, message = await self._ask(
             lambda: self._runtime.write(self._partition(key), lambda shard, now_ms: shard.write(key, write, now_ms))
         )
-        return StateResult(place, code, message)
+        return StateResult(topic_id_partition, code, message)
 
     def _partition(self, key: ShareKey) -> int:
         return self._runtime.partition_for(key.coordinator_key)

@@ -1,8 +1,8 @@
-"""Share sessions: what a member of a share group asked for before, so that it need not say it again (KIP-932).
+"""Share sessions: the partitions a member of a share group asked for, so that it need not list them again (KIP-932).
 
 Decides which partitions a ShareFetch means and which of them its answer must list. Knows numbers; knows no logs, no clock. A
 session belongs to a member and to the connection that opened it: when that ends, so does the session. Unlike fetch sessions
-(KIP-227) there is no serving without one: who finds no room waits and asks again.
+(KIP-227) no member is served without one: a member for which there is no room waits and asks again.
 
 Kafka's ShareSessionCache and ShareSessionContext.
 """
@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ottla.broker.share.persister import SharePlace
 from ottla.errors import (
     InvalidRequestError,
     InvalidShareSessionEpochError,
     ShareSessionLimitReachedError,
     ShareSessionNotFoundError,
 )
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,12 +35,12 @@ SessionKey = tuple[str, str]
 
 @dataclass(slots=True)
 class ShareSession:
-    """The partitions of one session, in the order in which they get their turn; True: told of in the next answer."""
+    """The partitions of one session, in the order in which they get their turn; True: the next answer lists it."""
 
     key: SessionKey
     epoch: int
     connection: Session
-    partitions: dict[SharePlace, bool] = field(default_factory=dict)
+    partitions: dict[TopicIdPartition, bool] = field(default_factory=dict)
 
 
 class ShareSessionCache:
@@ -59,7 +59,7 @@ class ShareSessionCache:
         return self._sessions.get(key)
 
     def open(
-        self, key: SessionKey, wanted: Sequence[SharePlace], *, has_acks: bool, connection: Session
+        self, key: SessionKey, wanted: Sequence[TopicIdPartition], *, has_acks: bool, connection: Session
     ) -> ShareSession:
         """Begin a session, in place of one that is there.
 
@@ -77,7 +77,7 @@ class ShareSessionCache:
         return session
 
     def go_on(
-        self, key: SessionKey, epoch: int, wanted: Iterable[SharePlace], forgotten: Iterable[SharePlace]
+        self, key: SessionKey, epoch: int, wanted: Iterable[TopicIdPartition], forgotten: Iterable[TopicIdPartition]
     ) -> ShareSession:
         """Go on with a session: add and take away partitions, raise the epoch.
 
@@ -85,10 +85,10 @@ class ShareSessionCache:
             KafkaError: SHARE_SESSION_NOT_FOUND, INVALID_SHARE_SESSION_EPOCH.
         """
         session = self.check(key, epoch)
-        for place in wanted:
-            session.partitions.setdefault(place, True)
-        for place in forgotten:
-            session.partitions.pop(place, None)
+        for topic_id_partition in wanted:
+            session.partitions.setdefault(topic_id_partition, True)
+        for topic_id_partition in forgotten:
+            session.partitions.pop(topic_id_partition, None)
         session.epoch = next_epoch(session.epoch)
         return session
 

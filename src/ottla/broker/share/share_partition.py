@@ -1,12 +1,14 @@
 """SharePartition: one partition of a topic as one share group sees it, a pure state machine.
 
-Decides which records a member gets and what its acknowledgements do. Knows offsets, members and the time it is told; knows no
-log (it is told which batches were read), no persister (it says what to write and is told how that went), no loop.
+Decides which records a member gets and what its acknowledgements do. Gets offsets, members and the time as arguments. Knows
+no log (the caller says which batches were read), no persister (the caller persists what this returns, and reports the
+outcome), no loop.
 
-Record states: available -> acquired -> acknowledged, or archived, or available again. A change of a client's making takes
+Record states: available -> acquired -> acknowledged, or archived, or available again. A change that a client asks for takes
 effect when it is persisted (`Transition`); acquiring is not persisted, and a lock that runs out takes effect at once.
 KIP-932, KIP-1206 (acquire modes), KIP-1222 (renew); Kafka's SharePartition. Where we differ:
-* What is below the log start is forgotten at once; Kafka keeps what is acquired until its lock ends. Nobody can tell.
+* What is below the log start is forgotten at once; Kafka keeps what is acquired until its lock ends. Clients see no
+  difference.
 * Offsets that were in flight and are in no batch any more (compaction) are archived wherever a read finds that out; Kafka
   hands out those between two batches once more, and clients answer that they are gaps.
 
@@ -56,8 +58,8 @@ class Acknowledgement(NamedTuple):
     types: Sequence[int]
 
 
-class Wish(NamedTuple):
-    """What a member wants.
+class AcquireRequest(NamedTuple):
+    """How many records a member wants.
 
     Attributes:
         exact: at most `records_max` records, even if that ends inside a batch (acquire mode record_limit).
@@ -83,7 +85,7 @@ class SharePartition:
         self._may_have_available = False
         for batch in batches:
             if batch.first > self.window.frontier:
-                # Handed out before, but nobody said what became of them.
+                # Handed out before, but never acknowledged.
                 self._add(self.window.frontier, batch.first - 1, DeliveryState.AVAILABLE, 0)
             self._add(batch.first, batch.last, DeliveryState(batch.state), batch.deliveries)
         for run in self.window.runs:
@@ -126,7 +128,7 @@ class SharePartition:
 
     def acquire(
         self,
-        wish: Wish,
+        request: AcquireRequest,
         fetch_offset: int,
         fetched: Sequence[tuple[int, int]],
         aborted: Sequence[tuple[int, int]],
@@ -137,25 +139,25 @@ class SharePartition:
 
         Args:
             fetched: first and last offset of every batch that was read, from `fetch_offset` on.
-            aborted: those of them that belong to an aborted transaction: nobody gets them.
+            aborted: those of them that belong to an aborted transaction: no member gets them.
         """
         window = self.window
-        if not fetched or wish.records_max <= 0 or fetched[-1][1] < window.start_offset:
+        if not fetched or request.records_max <= 0 or fetched[-1][1] < window.start_offset:
             return []
         last = fetched[-1][1]
-        room = min(wish.records_max, config.record_locks_max - window.in_flight)
+        room = min(request.records_max, config.record_locks_max - window.in_flight)
         if room <= 0:
             # Full, but what is available again inside the window takes no more room.
             if fetch_offset >= window.frontier:
                 return []
-            room = min(wish.records_max, window.frontier - fetch_offset)
+            room = min(request.records_max, window.frontier - fetch_offset)
             last = min(last, window.frontier - 1)
         self._archive_holes(fetch_offset, fetched)
         first = max(fetched[0][0], window.start_offset)
         acquired: list[Acquired] = []
-        taken, stopped = self._acquire_again(wish, first, last, room, acquired, config, now_ms)
+        taken, stopped = self._acquire_again(request, first, last, room, acquired, config, now_ms)
         if not stopped and taken < room and window.frontier <= last:
-            self._acquire_new(wish, fetched, last, room - taken, acquired, config, now_ms)
+            self._acquire_new(request, fetched, last, room - taken, acquired, config, now_ms)
         if aborted:
             acquired = self._archive_aborted(acquired, aborted)
         window.advance()
@@ -173,7 +175,7 @@ class SharePartition:
 
     def _acquire_again(
         self,
-        wish: Wish,
+        request: AcquireRequest,
         first: int,
         last: int,
         room: int,
@@ -212,13 +214,13 @@ class SharePartition:
                     piece_max = max(1, (batch.last - batch.first + 1) >> (run.deliveries - throttled_from + 1))
                 if piece_max >= 0:
                     size = min(size, piece_max - in_group)
-                if wish.exact:
+                if request.exact:
                     size = min(size, room - taken - in_group)
                 if size <= 0:
                     break
                 if size < run.size:
                     self.window.split(run, run.first + size)
-                self._hand_out(run, wish.member_id, config, now_ms)
+                self._hand_out(run, request.member_id, config, now_ms)
                 _add_acquired(found, Acquired(run.first, run.last, run.deliveries))
                 in_group += size
                 if is_last_time:
@@ -231,7 +233,7 @@ class SharePartition:
 
     def _acquire_new(
         self,
-        wish: Wish,
+        request: AcquireRequest,
         fetched: Sequence[tuple[int, int]],
         last: int,
         room: int,
@@ -246,16 +248,16 @@ class SharePartition:
             wanted = first + room - 1
             last = next((end for base, end in fetched if base <= wanted <= end), wanted)
         begins = [first]
-        if not wish.exact:
+        if not request.exact:
             for base, _ in fetched:
-                if first < base <= last and base - begins[-1] >= wish.batch_size:
+                if first < base <= last and base - begins[-1] >= request.batch_size:
                     begins.append(base)
         for begin, end in zip(begins, [*(begin - 1 for begin in begins[1:]), last], strict=True):
             run = self._add(begin, end, DeliveryState.AVAILABLE, 0)
-            if wish.exact and run.size > room:
+            if request.exact and run.size > room:
                 window.split(run, begin + room)
                 self._may_have_available = True
-            self._hand_out(run, wish.member_id, config, now_ms)
+            self._hand_out(run, request.member_id, config, now_ms)
             acquired.append(Acquired(run.first, run.last, run.deliveries))
 
     def _hand_out(self, run: Run, member_id: str, config: ShareConfig, now_ms: int) -> None:

@@ -1,6 +1,6 @@
 """Window: the records of a share partition that are in flight, as runs of offsets that share their fate.
 
-A run is split only where a part of it takes another way; neighbours are not joined again, they leave together when the
+A run is split only where a part of it changes its state alone; neighbours are not joined again, they leave together when the
 window moves. Knows numbers and states; knows no members' rights, no limits, no time.
 
 Invariants: runs are ordered and do not overlap; every offset of a run is at or above `start_offset` and below `frontier`, the
@@ -40,9 +40,9 @@ class Run:
     """Offsets `first` to `last`, both included.
 
     Attributes:
-        member_id: who has acquired them.
+        member_id: the member that has acquired them.
         deadline_ms: until when.
-        pending: the change on its way to `next_state`, if there is one. Nobody else may touch the run meanwhile.
+        pending: the change on its way to `next_state`, if there is one. No other change may touch the run meanwhile.
     """
 
     __slots__ = (

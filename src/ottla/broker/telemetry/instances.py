@@ -1,8 +1,8 @@
 """The client instances that ask for subscriptions and push metrics: what each may do now (KIP-714).
 
 Decides with the time passed in; the checks and their order are those of Kafka's ClientMetricsManager. A client that asks or
-pushes before its interval has passed is told THROTTLING_QUOTA_EXCEEDED, but for the first push after it asked, one that
-says it is the last, and a question after an answer that told it to ask again.
+pushes before its interval has passed gets THROTTLING_QUOTA_EXCEEDED, except for the first push after it asked, a push that
+says it is the last, and a question after an answer that requires one.
 
 Bounded: at most `INSTANCES_MAX` are remembered, the ones used last; one that has been silent for three intervals is
 forgotten. Kafka also forgets an instance when its connection ends; we keep it, because it may come back by another.
@@ -145,7 +145,7 @@ class ClientInstances:
             instance.last_error = ErrorCode.INVALID_RECORD
 
     def expire(self, now_ms: int) -> None:
-        """Forget who has been silent for too long."""
+        """Forget instances that have been silent for too long."""
         for instance_id in [i for i, instance in self._instances.items() if instance.expires_ms <= now_ms]:
             del self._instances[instance_id]
 

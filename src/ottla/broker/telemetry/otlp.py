@@ -49,7 +49,7 @@ class Point(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """One push. `resource` says who pushed; `passed_over` counts metrics of kinds that are not read."""
+    """One push. `resource` describes the client; `passed_over` counts metrics of kinds that are not read."""
 
     resource: Attributes
     points: list[Point]

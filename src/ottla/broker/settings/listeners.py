@@ -55,7 +55,7 @@ def resolve_listeners(text: Mapping[str, str]) -> tuple[Listener, ...]:
 
 
 def resolve_advertised(text: Mapping[str, str], listeners: tuple[Listener, ...]) -> tuple[Listener, ...] | None:
-    """Return what clients are told, or None for the address they used themselves.
+    """Return the addresses that clients get, or None for the address they used themselves.
 
     Raises:
         ConfigError: an address cannot be read, means no particular host, or has no listener.

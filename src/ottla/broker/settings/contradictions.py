@@ -1,4 +1,4 @@
-"""What only several settings together can tell: contradictions in a broker's configuration, by Kafka's rules.
+"""Contradictions between several settings of a broker, by Kafka's rules.
 
 Decides sentences from a configuration; each names the keys it is about, so that one about a key that is wrong by itself can
 be left out.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.cluster.cluster_support import image_with
 
-from ottla.broker.addresses import Addresses
 from ottla.broker.context import RequestContext, Session
+from ottla.broker.handlers.addresses import Addresses
 from ottla.protocol.api import ApiKey
 
 

@@ -7,8 +7,8 @@ import asyncio
 from tests.broker.story import started
 from tests.broker.test_kafka_directory import commit
 
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.add_partitions_to_txn import (
     AddPartitionsToTxnRequest,

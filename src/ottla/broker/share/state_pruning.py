@@ -41,7 +41,7 @@ class ShareStatePruning:
             logger.warning("%s-%d is not pruned: %s", SHARE_GROUP_STATE_TOPIC, index, error)
 
     async def stop(self) -> None:
-        """Do not go on."""
+        """Cancel what is being deleted."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,9 +1,9 @@
 """May this producer write into these partitions now? Produce and TxnOffsetCommit ask before they append (KIP-890).
 
-Clients of transaction version 2 do not say beforehand which partitions take part: the broker that gets the data adds them.
-Older clients have said it with AddPartitionsToTxn, and it is only checked that they have. The answer may be late, and
-the coordinator on another broker: so each partition gives a guard before the question is asked, and its log takes the batch
-only while the guard is good (`storage.verification`). No record of a transaction lands behind its marker.
+Clients of transaction version 2 do not announce which partitions a transaction has: the broker that gets the data adds them.
+Older clients have announced them with AddPartitionsToTxn, and the gate only checks that they have. The answer may be late,
+and the coordinator on another broker: so each partition gives a guard before the question is asked, and its log takes the
+batch only while the guard is good (`storage.verification`). No record of a transaction lands behind its marker.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""What a running broker tells its pages and DescribeLogDirs: plain values, gathered when somebody asks."""
+"""What the pages and DescribeLogDirs show of a running broker: plain values, gathered when they are asked for."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts, coordinator_facts
 from ottla.broker.coordinators.groups.group import GroupType
 from ottla.broker.coordinators.share.coordinator import lag_of
 from ottla.broker.coordinators.share.records import ShareKey
 from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
-from ottla.broker.http_pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
-from ottla.broker.lag_ages import LagAges
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_facts
+from ottla.broker.http.gauges import process_gauges
+from ottla.broker.http.lag_ages import LagAges
+from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ UNREADABLE_NAMED = 5
 
 
 class LiveFacts:
-    """Answers `ottla.broker.http_pages.Facts` from a broker's parts."""
+    """Answers `ottla.broker.http.pages.Facts` from a broker's parts."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -90,14 +91,14 @@ class LiveFacts:
         return self._broker.uptime_seconds
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
-        yield from self._broker.gauges()
+        return process_gauges(self._broker.monitor, self._broker.descriptor_limit)
 
     def warnings(self) -> Sequence[str]:
         return self._broker.old_records.sentences()
 
     def coordinators(self) -> CoordinatorFacts:
-        broker = self._broker
-        return coordinator_facts(broker.groups, broker.transactions, broker.markers, broker.logs.clock.wall_ms())
+        parts, clock = self._broker.coordinators, self._broker.logs.clock
+        return coordinator_facts(parts.groups, parts.transactions, parts.markers, clock.wall_ms())
 
     def telemetry(self) -> Iterable[tuple[str, str, str, float]]:
         return self._broker.telemetry.counters()
@@ -145,14 +146,14 @@ class LiveFacts:
         try:
             return sorted(
                 group.group_id
-                for listed in self._broker.groups.read_all(lambda shard: shard.list_groups((), ()))
+                for listed in self._broker.coordinators.groups.read_all(lambda shard: shard.list_groups((), ()))
                 for group in listed
             )
         except KafkaError:
             return []  # loading: known in a moment
 
     def group(self, group_id: str) -> GroupFacts | None:
-        groups = self._broker.groups
+        groups = self._broker.coordinators.groups
         try:
             summary, offsets, shared = groups.read(
                 groups.partition_for(group_id),
@@ -167,14 +168,14 @@ class LiveFacts:
         if summary is None:
             return None
         if summary.group_type is GroupType.SHARE:
-            places = self._share_offsets(group_id, shared)
+            shown: Iterable[CommittedOffset] = self._share_offsets(group_id, shared)
         else:
-            places = (
+            shown = (
                 self._committed(topic, index, fetched.offset)
                 for topic, partitions in sorted(offsets.items())
                 for index, fetched in sorted(partitions.items())
             )
-        return GroupFacts(group_id, summary.group_type.value, summary.state, summary.member_count, places)
+        return GroupFacts(group_id, summary.group_type.value, summary.state, summary.member_count, shown)
 
     def _committed(self, topic: str, index: int, offset: int) -> CommittedOffset:
         partition = self._broker.replicas.partition(topic, index)
@@ -184,7 +185,7 @@ class LiveFacts:
         return CommittedOffset(topic, index, offset, lag, self._ages.age_seconds(partition, offset))
 
     def _share_offsets(self, group_id: str, shared: Assignment) -> Iterator[CommittedOffset]:
-        """Where a share group is; partitions that no member has read yet have no place, as in kafka-share-groups."""
+        """Where a share group is; partitions that no member has read yet have no offset, as in kafka-share-groups."""
         names = self._broker.image.topic_names
         topics = sorted((names[topic_id], topic_id) for topic_id in shared if topic_id in names)
         for name, topic_id in topics:
@@ -194,7 +195,10 @@ class LiveFacts:
                     yield one
 
     def _share_offset(self, key: ShareKey, topic: str) -> CommittedOffset | None:
-        states, partition = self._broker.share_states, self._broker.replicas.partition(topic, key.partition)
+        states, partition = (
+            self._broker.coordinators.share_states,
+            self._broker.replicas.partition(topic, key.partition),
+        )
         try:
             summary = states.read(states.partition_for(key.coordinator_key), lambda shard: shard.summarize(key))
         except KafkaError:
@@ -225,8 +229,8 @@ class LogDirFacts:
             except OSError:
                 total = usable = -1
             replicas = [
-                ReplicaInfo(tp.topic, tp.partition, log.size)
-                for tp, log in list(self._logs.logs.items())  # topics come and go on other threads
+                ReplicaInfo(*topic_partition, log.size)
+                for topic_partition, log in list(self._logs.logs.items())  # topics come and go on other threads
                 if log.directory.rpartition("/")[0] == path
             ]
             found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))

@@ -12,7 +12,7 @@ from ottla.storage.open_files import DEFAULT_CAPACITY
 
 #: Kept back; the internal topics, which may yet be made, have 50 partitions each by default.
 RESERVE = 128
-#: Even when all are promised to logs, somebody must be able to connect and look.
+#: Even when logs could use all descriptors, an operator must be able to connect and look.
 CONNECTIONS_MIN = 16
 #: With room for fewer the start says so.
 CONNECTIONS_WANTED = 256

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from tests.support.broker_process import BrokerProcess
 
-from ottla.broker.descriptors import CONNECTIONS_MIN, RESERVE, cached_files_max, connections_max, shortage
+from ottla.broker.wiring.descriptors import CONNECTIONS_MIN, RESERVE, cached_files_max, connections_max, shortage
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 #: Reads off the loop at once; what is beyond is read when the page is asked for again.
 _READS_MAX = 64
-#: Timestamps remembered of what was not in memory: the group that stands still is asked about with every look at the page.
+#: Timestamps remembered of what was not in memory: a group that does not move is looked up each time the page is asked for.
 _REMEMBERED_MAX = 10_000
 
 
 class LagAges:
-    """Tells the age of records at the places of groups."""
+    """Finds the age of the records at the offsets of groups."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -54,12 +54,12 @@ class LagAges:
         return max(self._clock.wall_ms() - timestamp, 0) / 1000
 
     def _timestamp(self, partition: Partition, offset: int) -> int | None:
-        """Return the timestamp if it is in memory; NO_TIMESTAMP if it cannot be told at all."""
+        """Return the timestamp if it is in memory; NO_TIMESTAMP if it cannot be found at all."""
         try:
-            place = partition.read(offset, HEADER_SIZE, IsolationLevel.READ_UNCOMMITTED, min_one=True, nowait=True)
-            if place is None or place.file is None:
+            found = partition.read(offset, HEADER_SIZE, IsolationLevel.READ_UNCOMMITTED, min_one=True, nowait=True)
+            if found is None or found.file is None:
                 return NO_TIMESTAMP
-            header = place.file.pread_nowait(HEADER_SIZE, place.position)
+            header = found.file.pread_nowait(HEADER_SIZE, found.position)
         except WouldBlockError:
             return None
         except KafkaError:
@@ -71,10 +71,10 @@ class LagAges:
 
     async def _read(self, partition: Partition, key: tuple[TopicPartition, bytes, int]) -> None:
         def read(offset: int) -> int:
-            place = partition.read(offset, HEADER_SIZE, IsolationLevel.READ_UNCOMMITTED, min_one=True)
-            if place is None or place.file is None:
+            found = partition.read(offset, HEADER_SIZE, IsolationLevel.READ_UNCOMMITTED, min_one=True)
+            if found is None or found.file is None:
                 return NO_TIMESTAMP
-            return _timestamp_in(place.file.pread(HEADER_SIZE, place.position), offset)
+            return _timestamp_in(found.file.pread(HEADER_SIZE, found.position), offset)
 
         try:
             timestamp = await partition.search(read, key[2])

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts
-from ottla.broker.http_pages import (
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts
+from ottla.broker.http.pages import (
     BrokerFacts,
     CommittedOffset,
     GroupFacts,
@@ -221,12 +221,12 @@ def test_a_group_of_many_partitions_is_rendered_in_steps(path: str) -> None:
     facts = SampleFacts()
     looks: list[int] = []
 
-    def place(number: int) -> CommittedOffset:
+    def offset(number: int) -> CommittedOffset:
         looks.append(number)
         return CommittedOffset("orders", number, 1, 0)
 
     def group(group_id: str) -> GroupFacts:
-        return GroupFacts(group_id, "classic", "Empty", 0, (place(number) for number in range(1_000)))
+        return GroupFacts(group_id, "classic", "Empty", 0, (offset(number) for number in range(1_000)))
 
     facts.group = group  # type: ignore[method-assign]
     body = Pages(facts).handle(path).body
@@ -296,13 +296,13 @@ def test_metrics_of_share_groups_have_names_of_their_own() -> None:
     )
     found = samples(facts)
     group = ("sharegroup", "workers")
-    place = (("partition", "0"), group, ("topic", "jobs"))
+    labels = (("partition", "0"), group, ("topic", "jobs"))
     expected = {
         ("kafka_sharegroup_members", (group,)): 3,
-        ("kafka_sharegroup_start_offset", place): 5,
-        ("kafka_sharegroup_lag", place): 7,
+        ("kafka_sharegroup_start_offset", labels): 5,
+        ("kafka_sharegroup_lag", labels): 7,
         ("kafka_sharegroup_lag_sum", (group, ("topic", "jobs"))): 9,
-        ("kafka_sharegroup_group_lag_seconds", place): 95,
+        ("kafka_sharegroup_group_lag_seconds", labels): 95,
         ("ottla_group_info", (("group", "workers"), ("state", "Stable"), ("type", "share"))): 1,
         ("kafka_coordinator_group_groupmetadatamanager_numgroups", ()): 2,
     }

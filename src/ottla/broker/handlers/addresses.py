@@ -1,13 +1,13 @@
-"""Under which address a client is told to find a broker.
+"""Which address of a broker a client gets.
 
-With `advertised.listeners=auto` (the default, for a single node) each connection is told the address it used itself:
-loopback, a container's address and a LAN address all work at the same time without configuration. Only where ports
-are remapped on the way (NAT, published container ports) the user has to say so, with `--advertise`.
+With `advertised.listeners=auto` (the default, for a single node) the broker answers each connection with the address that
+this connection uses: loopback, a container's address and a LAN address all work at the same time without configuration. Only
+where ports are remapped on the way (NAT, published container ports) the user has to set the address, with `--advertise`.
 
-A request does not say by which name the client came. Over loopback that is mostly `localhost`, so this is what the client is
-told where the broker listens on both addresses that `localhost` can stand for. Clients that compare names (librdkafka
-before 2.10) go on with the connection they have; told an address, they open a second one. And an IPv6 address in a list of
-host:port is something that not every client can read.
+A request does not say which name the client connected to. Over loopback that is mostly `localhost`, so the broker answers
+`localhost` where it listens on both addresses that `localhost` can stand for. Clients that compare names (librdkafka before
+2.10) then keep the connection they have; an address instead makes them open a second one. And some clients cannot read an
+IPv6 address in a list of host:port.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 class BrokerAddress(NamedTuple):
-    """Where one broker is to be found by the client that asked."""
+    """Where the client that asks finds one broker."""
 
     node_id: int
     host: str

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
-    from ottla.broker.transaction_markers import TransactionMarkers
+    from ottla.broker.transactions.markers import TransactionMarkers
 
 #: States that are shown even when no group is in them, by type: an alert on a series that is not there never fires.
 GROUP_STATES = {

@@ -31,7 +31,7 @@ class ProducerIdBlock:
             self._left = await self._allocate()
 
     def take(self) -> int | None:
-        """Return an id, or None if none is at hand; then a block is fetched for those who ask later."""
+        """Return an id, or None if none is at hand; then a block is fetched for later calls."""
         if not self._left:
             if self._refill is None or self._refill.done():
                 self._refill = asyncio.get_running_loop().create_task(self._try_reserve())
@@ -52,7 +52,7 @@ class ProducerIdBlock:
         return producer_id
 
     async def stop(self) -> None:
-        """Fetch no more."""
+        """Cancel the fetch of a block."""
         if self._refill is not None:
             self._refill.cancel()
             await asyncio.gather(self._refill, return_exceptions=True)

@@ -58,7 +58,7 @@ class MarkerLog:
         marker: EndTransactionMarker,
         transaction_version: int,
     ) -> Awaitable[None]:
-        """Append a marker; its place in the log is decided now, what is returned resolves when it is committed.
+        """Append a marker; its offset is decided now, what is returned resolves when it is committed.
 
         Raises:
             KafkaError: directly or through the awaitable.

@@ -7,10 +7,10 @@ import logging
 from dataclasses import replace
 
 import pytest
+from tests.broker.http.test_group_facts import page
 from tests.broker.story import produce, started
-from tests.broker.test_group_facts import page
 
-from ottla.broker.old_records import INTERVAL_MS, RETENTION_MS_MIN, OldRecords
+from ottla.broker.replicas.old_records import INTERVAL_MS, RETENTION_MS_MIN, OldRecords
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.incremental_alter_configs import (
     AlterableConfig,
@@ -47,7 +47,7 @@ async def set_topic(client: WireClient, **values: str) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "ottla.broker.old_records"]
+    return [r.getMessage() for r in caplog.records if r.name == "ottla.broker.replicas.old_records"]
 
 
 @pytest.mark.parametrize("compression", [CompressionType.NONE, CompressionType.GZIP])
@@ -78,7 +78,7 @@ def test_old_records_are_warned_about_once_an_hour_and_shown_on_the_page(
         assert len(warnings(caplog)) == 2
         await node.stop()
 
-    with caplog.at_level(logging.WARNING, "ottla.broker.old_records"):
+    with caplog.at_level(logging.WARNING, "ottla.broker.replicas.old_records"):
         run_virtual(1, story)
 
 
@@ -107,7 +107,7 @@ def test_what_is_warned_about_is_deleted(caplog: pytest.LogCaptureFixture) -> No
         assert log.log_start_offset == log.log_end_offset == 3
         await node.stop()
 
-    with caplog.at_level(logging.WARNING, "ottla.broker.old_records"):
+    with caplog.at_level(logging.WARNING, "ottla.broker.replicas.old_records"):
         run_virtual(1, story)
 
 
@@ -128,7 +128,7 @@ def test_where_nothing_is_lost_nothing_is_said(settings: dict[str, object], capl
         assert "gets records that are older" not in page(node)
         await node.stop()
 
-    with caplog.at_level(logging.WARNING, "ottla.broker.old_records"):
+    with caplog.at_level(logging.WARNING, "ottla.broker.replicas.old_records"):
         run_virtual(1, story)
 
 
@@ -139,7 +139,11 @@ class Told:
         self.now_ms = 1_000_000_000_000
         self.kept: set[TopicPartition] = set()
         self.configs: dict[str, LogConfig] = {name: LogConfig(retention_ms=WEEK_MS) for name in "ab"}
-        self.old = OldRecords(lambda: self.now_ms, is_kept=lambda tp: tp in self.kept, config_of=self.configs.get)
+        self.old = OldRecords(
+            lambda: self.now_ms,
+            is_kept=self.kept.__contains__,
+            config_of=self.configs.get,
+        )
 
     def note(self, topic: str) -> None:
         self.old.note(TopicPartition(topic, 0), 5, WEEK_MS)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ottla.broker.coordinator_metrics import coordinator_metrics
+from ottla.broker.http.coordinator_metrics import coordinator_metrics
 from ottla.observability.exposition import Family, label_set
 
 if TYPE_CHECKING:
-    from ottla.broker.http_pages import Facts, GroupFacts
+    from ottla.broker.http.pages import Facts, GroupFacts
 
 STATES = ("Stable", "Empty", "Dead", "PreparingRebalance", "CompletingRebalance")
-PLACES_PER_STEP = 100
+OFFSETS_PER_STEP = 100
 """Partitions of a group per step: with a look at the log of each, some 3 ms."""
 QUANTILES = (0.5, 0.75, 0.95, 0.99, 0.999)
 
@@ -148,7 +148,7 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
 
 
 class _GroupFamilies:
-    """What is shown of groups that have places in partitions: under kafka_exporter's names, or the like for share groups."""
+    """What is shown of groups that have offsets in partitions: under kafka_exporter's names, or the like for share groups."""
 
     def __init__(self, kind: str, label: str, offset: str, offset_text: str, lag_text: str) -> None:
         prefix = f"kafka_{kind}_"
@@ -167,7 +167,7 @@ class _GroupFamilies:
         self.members.add(group.members, label_set(named))
         sums: dict[str, list[int]] = {}
         for number, committed in enumerate(group.offsets, start=1):
-            if number % PLACES_PER_STEP == 0:
+            if number % OFFSETS_PER_STEP == 0:
                 yield b""
             labels = label_set(named, ("partition", str(committed.partition)), ("topic", committed.topic))
             self.current.add(committed.offset, labels)

@@ -1,4 +1,4 @@
-"""The real machine, as a broker's surroundings: clock, threads, disk, dice, sockets. A rim module."""
+"""The real machine, as a broker's surroundings: clock, threads, disk, randomness, sockets. A rim module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from ottla.broker.broker import Surroundings
+from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.local import LocalTree
 from ottla.observability.process import raise_descriptor_limit
@@ -16,7 +16,7 @@ from ottla.offload import Offload, ThreadOffload
 from ottla.storage.files import OsFiles
 
 #: Threads that wait for one disk, for the coordination tree, or do anything else that is long. Each of these has its own:
-#: a disk that hangs holds its own threads and nobody else's.
+#: a disk that hangs holds its own threads and no others.
 WORKERS = 8
 
 
@@ -45,7 +45,7 @@ def machine(offload: Offload | None = None) -> Surroundings:
 def page_cache(directories: Sequence[str]) -> str:
     """Return which page cache holds unsynced writes to these directories: this boot, and how each one is mounted.
 
-    "" where the system does not tell (only Linux does).
+    "" where the system does not say (only Linux does).
     """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple, Protocol
 
-from ottla.broker.coordinator_metrics import CoordinatorFacts
-from ottla.broker.metrics_page import PLACES_PER_STEP, metrics_page
+from ottla.broker.http.coordinator_metrics import CoordinatorFacts
+from ottla.broker.http.metrics_page import OFFSETS_PER_STEP, metrics_page
 from ottla.network.http import HttpResponse
 from ottla.observability.exposition import CONTENT_TYPE
 from ottla.observability.metrics import BrokerMetrics
@@ -71,7 +71,7 @@ class GroupFacts(NamedTuple):
     Attributes:
         group_type: "classic", "consumer", "share" or "streams".
         state: Kafka's word ("Stable", "Empty", "PreparingRebalance", ...).
-        offsets: to be walked over once, in steps of `PLACES_PER_STEP`: each takes a look at a log.
+        offsets: to be walked over once, in steps of `OFFSETS_PER_STEP`: each takes a look at a log.
     """
 
     group_id: str
@@ -137,7 +137,7 @@ class Facts(Protocol):
         ...
 
     def warnings(self) -> Sequence[str]:
-        """Sentences about what somebody should look at: topics whose records are deleted at once."""
+        """Sentences about what an operator should look at: topics whose records are deleted at once."""
         ...
 
     def coordinators(self) -> CoordinatorFacts:
@@ -157,7 +157,7 @@ class Facts(Protocol):
         ...
 
     def topics(self) -> Sequence[str]:
-        """Names of all topics, sorted: people's own first, then internal ones."""
+        """Names of all topics, sorted: users' own first, then internal ones."""
         ...
 
     def partitions(self, topic: str) -> Sequence[PartitionFacts]:
@@ -308,7 +308,7 @@ def _groups(facts: Facts) -> Iterator[bytes]:
         offsets: list[CommittedOffset] = []
         for committed in group.offsets:
             offsets.append(committed)
-            if len(offsets) % PLACES_PER_STEP == 0:
+            if len(offsets) % OFFSETS_PER_STEP == 0:
                 yield b""
         topics = ", ".join(dict.fromkeys(committed.topic for committed in offsets))
         lag = sum(max(committed.lag, 0) for committed in offsets)

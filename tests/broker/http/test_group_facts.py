@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.broker.http.test_coordinator_metrics import shown
 from tests.broker.share.share_client import GROUP, Member, make_topic, set_group
 from tests.broker.share.share_client import produce as produce_jobs
 from tests.broker.share.test_share_groups_wire import ACCEPT, Worker
 from tests.broker.story import produce, started
-from tests.broker.test_coordinator_metrics import shown
 from tests.broker.test_kafka_directory import commit
 
-from ottla.broker.facts import LiveFacts
-from ottla.broker.http_pages import Pages
+from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.pages import Pages
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
@@ -50,12 +50,12 @@ async def join_consumer_group(client: WireClient, group: str) -> None:
     )
     answer = await client.ask(beat, 1, ConsumerGroupHeartbeatResponse)
     assert answer.error_code == ErrorCode.NONE
-    place = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
+    partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
     commit_request = OffsetCommitRequest(
         group_id=group,
         member_id="c" * 22,
         generation_id_or_member_epoch=answer.member_epoch,
-        topics=[OffsetCommitRequestTopic(name="orders", partitions=[place])],
+        topics=[OffsetCommitRequestTopic(name="orders", partitions=[partition])],
     )
     committed = await client.ask(commit_request, 9, OffsetCommitResponse)
     assert committed.topics[0].partitions[0].error_code == ErrorCode.NONE
@@ -75,12 +75,12 @@ async def join_streams_group(client: WireClient, group: str) -> None:
     )
     answer = await client.ask(beat, 0, StreamsGroupHeartbeatResponse)
     assert answer.error_code == ErrorCode.NONE
-    place = OffsetCommitRequestPartition(partition_index=0, committed_offset=2)
+    partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=2)
     request = OffsetCommitRequest(
         group_id=group,
         member_id="s" * 22,
         generation_id_or_member_epoch=answer.member_epoch,
-        topics=[OffsetCommitRequestTopic(name="orders", partitions=[place])],
+        topics=[OffsetCommitRequestTopic(name="orders", partitions=[partition])],
     )
     committed = await client.ask(request, 9, OffsetCommitResponse)
     assert committed.topics[0].partitions[0].error_code == ErrorCode.NONE

@@ -1,0 +1,211 @@
+"""The coordinators of one broker: what each is made of, and which internal topic is whose.
+
+A coordinator works on the partitions of its topic that this broker leads. Transactions and share groups need more than a
+state machine: markers and producer ids, what persists share partitions and what begins and deletes them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ottla.broker.coordinators.background_runner import BackgroundRunner
+from ottla.broker.coordinators.groups.config import GroupConfig
+from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
+from ottla.broker.coordinators.replicated_log import ReplicatedCoordinatorLog
+from ottla.broker.coordinators.runtime import CoordinatorRuntime, RuntimeConfig
+from ottla.broker.coordinators.shard import DeletedTopic
+from ottla.broker.coordinators.share.config import ShareCoordinatorConfig
+from ottla.broker.coordinators.share.coordinator import ShareCoordinator
+from ottla.broker.coordinators.transactions.config import TransactionConfig
+from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
+from ottla.broker.share.config import ShareConfig
+from ottla.broker.share.group_states import GroupStates
+from ottla.broker.share.manager import SharePartitionManager
+from ottla.broker.share.persister import LocalPersister
+from ottla.broker.share.state_pruning import ShareStatePruning
+from ottla.broker.transactions.markers import MarkerLog, TransactionMarkers
+from ottla.broker.transactions.producer_id_block import ProducerIdBlock
+from ottla.cluster.decisions.features import TRANSACTION_VERSION
+from ottla.cluster.image import GROUPS
+from ottla.types import (
+    GROUP_METADATA_TOPIC,
+    SHARE_GROUP_STATE_TOPIC,
+    TRANSACTION_STATE_TOPIC,
+    CompressionType,
+    TopicPartition,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ottla.broker.wiring.parts import Parts
+    from ottla.cluster.image import TopicImage
+
+
+class Coordinators:
+    """The coordinators and what works for them.
+
+    Attributes:
+        groups, transactions, share_states: the runtimes of the coordinators of the three internal topics.
+        markers: writes the markers that end transactions, into `marker_log`.
+        shares: share partitions that this broker leads; `share_persister` keeps their state in `share_states`.
+        group_states: begins and deletes the share partitions of groups.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.groups = _groups(parts)
+        self.producer_ids = ProducerIdBlock(parts.controller.allocate_producer_ids)
+        self.marker_log = MarkerLog(parts.replicas, self.groups, parts.surroundings.clock)
+        self.markers = TransactionMarkers(self.marker_log)
+        self.transactions = self.markers.transactions = _transactions(parts, self.markers, self.producer_ids)
+        self._pruning = ShareStatePruning(parts.replicas)
+        self.share_states = _share_states(parts, self._pruning)
+        self.share_persister = LocalPersister(self.share_states, parts.controller.ensure_topic)
+        self.shares = SharePartitionManager(
+            parts.replicas,
+            self.share_persister,
+            config_of=lambda group_id: ShareConfig.for_group(parts.config(), parts.image().config(GROUPS, group_id)),
+            sessions_max=parts.config().group_share_max_share_sessions,
+            clock=parts.surroundings.clock,
+        )
+        self.group_states = GroupStates(self.groups, self.share_persister, forget=self.shares.on_group_deleted)
+        runtimes: Sequence[CoordinatorRuntime[Any]] = (self.groups, self.transactions, self.share_states)
+        self._by_topic = {runtime.topic: runtime for runtime in runtimes}
+
+    def start(self) -> list[Callable[[], Awaitable[None]]]:
+        """Start them; return what stops the parts, in the order of the start."""
+        for runtime in self._by_topic.values():
+            runtime.start()
+        return [
+            self.groups.stop,
+            self.producer_ids.stop,
+            self.transactions.stop,
+            self.markers.stop,
+            self._pruning.stop,
+            self.share_states.stop,
+            self.shares.stop,
+            self.group_states.stop,
+        ]
+
+    def on_leader(self, topic_partition: TopicPartition, leader_epoch: int) -> None:
+        """This broker leads a partition from now on."""
+        runtime = self._by_topic.get(topic_partition.topic)
+        if runtime is not None:
+            runtime.on_leader(topic_partition.partition, leader_epoch)
+
+    def on_resigned(self, topic_partition: TopicPartition) -> None:
+        """This broker leads a partition no more."""
+        runtime = self._by_topic.get(topic_partition.topic)
+        if runtime is not None:
+            runtime.on_resign(topic_partition.partition)
+        else:
+            self.shares.on_resigned(topic_partition)
+
+    def on_topics_deleted(self, topics: Sequence[TopicImage]) -> None:
+        """Topics are gone, and with them what coordinators keep about them."""
+        deleted = [DeletedTopic(topic.name, topic.topic_id) for topic in topics]
+        for runtime in self._by_topic.values():
+            runtime.on_topics_deleted(deleted)
+
+
+def _groups(parts: Parts) -> CoordinatorRuntime[GroupCoordinator]:
+    config, around = parts.config(), parts.surroundings
+    group_config = GroupConfig.from_broker(config)
+    background = BackgroundRunner(around.offload)
+    return CoordinatorRuntime(
+        topic=GROUP_METADATA_TOPIC,
+        log=ReplicatedCoordinatorLog(parts.replicas),
+        shard_factory=lambda partition, timeline, timers: GroupCoordinator(
+            partition,
+            timeline,
+            timers,
+            config=group_config,
+            random=around.random,
+            image=parts.image,
+            run_background=background.run,
+            may_expire=lambda: _may_expire(parts, GROUP_METADATA_TOPIC, partition),
+        ),
+        partition_count=_partition_count(parts, GROUP_METADATA_TOPIC, config.offsets_topic_num_partitions),
+        clock=around.clock,
+        config=RuntimeConfig(
+            append_timeout_ms=config.offsets_commit_timeout_ms,
+            batch_bytes_max=config.topic_defaults.max_message_bytes,
+            compression=CompressionType(config.offsets_topic_compression_codec),
+            load_bytes_max=config.offsets_load_buffer_size,
+        ),
+    )
+
+
+def _transactions(
+    parts: Parts, markers: TransactionMarkers, producer_ids: ProducerIdBlock
+) -> CoordinatorRuntime[TransactionCoordinator]:
+    config = parts.config()
+    transaction_config = TransactionConfig.from_broker(config)
+    return CoordinatorRuntime(
+        topic=TRANSACTION_STATE_TOPIC,
+        log=ReplicatedCoordinatorLog(parts.replicas),
+        shard_factory=lambda partition, timeline, timers: TransactionCoordinator(
+            partition,
+            timeline,
+            timers,
+            config=transaction_config,
+            send_markers=markers.send,
+            take_producer_id=producer_ids.take,
+            level=lambda: parts.image().features[TRANSACTION_VERSION],
+            may_expire=lambda: _may_expire(parts, TRANSACTION_STATE_TOPIC, partition),
+        ),
+        partition_count=_partition_count(parts, TRANSACTION_STATE_TOPIC, config.transaction_state_log_num_partitions),
+        clock=parts.surroundings.clock,
+        config=RuntimeConfig(
+            batch_bytes_max=config.topic_defaults.max_message_bytes,
+            load_bytes_max=config.transaction_state_log_load_buffer_size,
+        ),
+    )
+
+
+def _share_states(parts: Parts, pruning: ShareStatePruning) -> CoordinatorRuntime[ShareCoordinator]:
+    config = parts.config()
+    share_config = ShareCoordinatorConfig.from_broker(config)
+
+    def partition_count_of(topic_id: bytes) -> int:
+        topic = parts.image().topic_by_id(topic_id)
+        return 0 if topic is None else len(topic.partitions)
+
+    return CoordinatorRuntime(
+        topic=SHARE_GROUP_STATE_TOPIC,
+        log=ReplicatedCoordinatorLog(parts.replicas),
+        shard_factory=lambda partition, timeline, timers: ShareCoordinator(
+            partition,
+            timeline,
+            timers,
+            config=share_config,
+            partition_count_of=partition_count_of,
+            prune=pruning.prune,
+        ),
+        partition_count=_partition_count(
+            parts, SHARE_GROUP_STATE_TOPIC, config.share_coordinator_state_topic_num_partitions
+        ),
+        clock=parts.surroundings.clock,
+        config=RuntimeConfig(
+            append_timeout_ms=config.share_coordinator_write_timeout_ms,
+            append_linger_ms=config.share_coordinator_append_linger_ms,
+            batch_bytes_max=config.topic_defaults.max_message_bytes,
+            compression=CompressionType(config.share_coordinator_state_topic_compression_codec),
+            load_bytes_max=config.share_coordinator_load_buffer_size,
+        ),
+    )
+
+
+def _partition_count(parts: Parts, name: str, before: int) -> Callable[[], int]:
+    """Return what counts a topic's partitions; `before` it is created: what it will be created with."""
+
+    def count() -> int:
+        topic = parts.image().topics.get(name)
+        return before if topic is None else len(topic.partitions)
+
+    return count
+
+
+def _may_expire(parts: Parts, topic: str, partition: int) -> bool:
+    """Whether old state may be dropped: not while its log is foreign (copied from another broker, and not confirmed)."""
+    return not parts.logs.is_foreign(TopicPartition(topic, partition))

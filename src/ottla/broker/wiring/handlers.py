@@ -1,0 +1,179 @@
+"""The handlers of one broker: which families there are, and what each is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ottla.broker.coordinators.groups.config import GroupConfig
+from ottla.broker.dispatch import Dispatcher
+from ottla.broker.handlers.addresses import Addresses
+from ottla.broker.handlers.cluster import ClusterHandlers
+from ottla.broker.handlers.configs import ConfigHandlers
+from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
+from ottla.broker.handlers.features import FeaturesHandler
+from ottla.broker.handlers.fetch import FetchHandler
+from ottla.broker.handlers.groups import GroupsHandler
+from ottla.broker.handlers.log_offsets import LogOffsetHandlers
+from ottla.broker.handlers.loggers import PythonLoggers
+from ottla.broker.handlers.metadata import MetadataHandler
+from ottla.broker.handlers.offsets import OffsetsHandler
+from ottla.broker.handlers.produce import ProduceHandler
+from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.share_fetch import ShareFetchHandler
+from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
+from ottla.broker.handlers.share_groups import ShareGroupsHandler
+from ottla.broker.handlers.share_state import ShareStateHandlers
+from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
+from ottla.broker.handlers.telemetry import TelemetryHandlers
+from ottla.broker.handlers.topics import TopicHandlers
+from ottla.broker.handlers.transactions import TransactionsHandler
+from ottla.broker.http.facts import LogDirFacts
+from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.transactions.gate import TransactionGate
+from ottla.cluster.decisions.topic_names import why_invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from ottla.broker.context import Routes
+    from ottla.broker.wiring.coordinators import Coordinators
+    from ottla.broker.wiring.parts import Parts
+    from ottla.errors import ErrorCode
+
+
+class _Family(Protocol):
+    """The handlers of some APIs."""
+
+    def routes(self) -> Routes: ...
+
+
+def make_telemetry(parts: Parts) -> TelemetryHandlers:
+    """Return the handlers of what clients push; the metrics page shows what they have got."""
+    config, around = parts.config(), parts.surroundings
+    return TelemetryHandlers(
+        around.clock,
+        around.random,
+        around.offload,
+        telemetry_max_bytes=config.telemetry_max_bytes,
+        always=config.ottla_client_telemetry_enable,
+    )
+
+
+def make_dispatcher(
+    parts: Parts,
+    coordinators: Coordinators,
+    telemetry: TelemetryHandlers,
+    *,
+    localhost_ports: Callable[[], Collection[int]],
+) -> Dispatcher:
+    """Return what answers every request; `localhost_ports` as in `Addresses`."""
+    config = parts.config()
+    addresses = Addresses(
+        parts.image, config.node_id, auto=config.advertised_listeners is None, localhost_ports=localhost_ports
+    )
+    gate = TransactionGate(
+        coordinators.transactions,
+        verifies=lambda: parts.config().transaction_partition_verification_enable,
+        retry_backoff_ms=config.add_partitions_to_txn_retry_backoff_ms,
+        retry_ms_max=config.add_partitions_to_txn_retry_backoff_max_ms,
+        clock=parts.surroundings.clock,
+    )
+    routes: Routes = {}
+    for family in (
+        *_record_handlers(parts, coordinators, gate),
+        *_group_handlers(parts, coordinators, gate, addresses),
+        *_share_handlers(parts, coordinators, addresses),
+        *_cluster_handlers(parts, addresses),
+        telemetry,
+    ):
+        routes.update(family.routes())
+    return Dispatcher(routes, parts.image, config.node_id, parts.metrics, takes_telemetry=telemetry.is_wanted)
+
+
+def _record_handlers(parts: Parts, coordinators: Coordinators, gate: TransactionGate) -> Iterable[_Family]:
+    """What writes and reads the records of partitions, in transactions or not."""
+    config, around, replicas = parts.config(), parts.surroundings, parts.replicas
+    sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
+    return (
+        ProduceHandler(replicas, parts.metrics, gate, clock=around.clock),
+        FetchHandler(replicas, sessions, parts.metrics, fetch_max_bytes=config.fetch_max_bytes, clock=around.clock),
+        LogOffsetHandlers(replicas),
+        ProducerHandlers(replicas, coordinators.producer_ids, coordinators.transactions),
+        TransactionsHandler(
+            coordinators.transactions,
+            coordinators.groups,
+            coordinators.marker_log,
+            coordinators.producer_ids,
+            image=parts.image,
+            clock=around.clock,
+        ),
+    )
+
+
+def _group_handlers(
+    parts: Parts, coordinators: Coordinators, gate: TransactionGate, addresses: Addresses
+) -> Iterable[_Family]:
+    """Groups of the classic, the consumer and the streams protocol, and offsets."""
+    groups, image, controller = coordinators.groups, parts.image, parts.controller
+    config = GroupConfig.from_broker(parts.config())
+    return (
+        GroupsHandler(
+            groups,
+            config,
+            image=image,
+            addresses=addresses,
+            ensure_topic=controller.ensure_topic,
+            deleting_shares=coordinators.group_states.deleting_groups,
+        ),
+        ConsumerGroupsHandler(groups, config, image=image),
+        OffsetsHandler(groups, image=image, gate=gate),
+        StreamsGroupsHandler(groups, config, image=image, create_topics=controller.create_topics),
+    )
+
+
+def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Addresses) -> Iterable[_Family]:
+    """Share groups."""
+    groups, group_states, around = coordinators.groups, coordinators.group_states, parts.surroundings
+    return (
+        ShareFetchHandler(
+            coordinators.shares,
+            parts.metrics,
+            image=parts.image,
+            addresses=addresses,
+            fetch_max_bytes=parts.config().fetch_max_bytes,
+            offload=around.offload,
+            clock=around.clock,
+        ),
+        ShareStateHandlers(coordinators.share_states),
+        ShareGroupsHandler(groups, group_states, image=parts.image),
+        ShareGroupOffsetsHandler(groups, group_states, coordinators.share_persister, parts.replicas, image=parts.image),
+    )
+
+
+def _cluster_handlers(parts: Parts, addresses: Addresses) -> Iterable[_Family]:
+    """Metadata, and what administrators ask for."""
+    config, image, controller = parts.config(), parts.image, parts.controller
+
+    async def create_topic(name: str) -> ErrorCode:
+        return (await controller.ensure_topic(name)).error
+
+    return (
+        MetadataHandler(
+            image,
+            addresses,
+            auto_create=config.auto_create_topics_enable,
+            create_topic=create_topic,
+            check_name=why_invalid,
+        ),
+        FeaturesHandler(controller),
+        TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+        ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
+        ClusterHandlers(
+            image,
+            addresses,
+            controller,
+            LogDirFacts(parts.logs),
+            parts.surroundings.clock,
+            max_request_partition_size_limit=config.max_request_partition_size_limit,
+        ),
+    )

@@ -1,0 +1,43 @@
+"""Everything a broker takes from outside."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ottla.network.server import Server
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from ottla.clock import Clock
+    from ottla.offload import Offload
+    from ottla.storage.files import Files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Everything a broker takes from outside; the simulation passes its own.
+
+    Attributes:
+        lock_factory: makes a log's lock: `threading.RLock` where `offload` has threads, `nullcontext` where not.
+        open_tree: opens the coordination tree, given the path of its file.
+        host_names: what this machine calls itself; HTTP requests may name it.
+        make_server: makes the listener.
+        descriptor_limit: files and sockets this process may have open; None for no limit.
+        page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
+            process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
+    """
+
+    clock: Clock
+    offload: Offload
+    files: Files
+    random: random.Random
+    lock_factory: Callable[[], AbstractContextManager[object]]
+    open_tree: Callable[[str], Any]
+    host_names: tuple[str, ...] = ()
+    make_server: Callable[..., Server] = Server
+    descriptor_limit: int | None = None
+    page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
