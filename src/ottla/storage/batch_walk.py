@@ -1,10 +1,10 @@
 """Walking over the batches of a segment file, to the end or to the first place that does not add up.
 
 A walk checks structure and order: every batch is whole, its offsets lie behind those of the batch before it and within the
-segment's. It looks one batch ahead: where two neighbours contradict each other, the one that does not fit between its
-own neighbours is the damaged one (base offsets are not covered by a checksum), and where no batch follows, a checksum
-tells whether the length before it is wrong. Other checksums are the caller's business: most walks read headers only. A
-walk never just ends: `UnreadableError`.
+segment's. It looks one batch ahead: where two neighbours contradict each other, or no batch follows, the checksum of the
+first tells whether its length or its last offset is wrong; if it is right, the one that does not fit between its own
+neighbours is the damaged one (base offsets are not covered by a checksum). Other checksums are the caller's business: most
+walks read headers only. A walk never just ends: `UnreadableError`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ottla.protocol.records.batch import HEADER_SIZE, BatchHeader
 from ottla.protocol.records.formats import check_any_crc, read_any_header
-from ottla.storage.damage import UnreadableError
+from ottla.storage.damage import UnreadableError, first_offset_at
 
 if TYPE_CHECKING:
     from ottla.storage.segment import Segment
@@ -96,18 +96,20 @@ class BatchWalk:
             raise self._unreadable(position, reason, resume=resume)
         if behind >= self._limit:
             return None
+        trouble: UnreadableError | None = None
         try:
             following = self._header(behind)
+            if following.base_offset > header.last_offset:
+                return following
         except UnreadableError as error:
-            # Is it the next batch, or the length of this one? Its checksum tells.
-            batch = self._file.pread(header.size, position)
-            if not check_any_crc(batch, 0, header):
-                raise self._unreadable(position, "a wrong length or checksum") from None
-            error.first_offset = header.last_offset + 1
-            return error
-        if following.base_offset > header.last_offset:
-            return following
-        if header.base_offset != self._lower and self._fits(behind, self._lower):
+            trouble = error
+        # Is it the next batch, or the length or the last offset of this one? Its checksum tells.
+        if not check_any_crc(self._file.pread(header.size, position), 0, header):
+            raise self._unreadable(position, "a wrong length or checksum")
+        if trouble is not None:
+            trouble.first_offset = header.last_offset + 1
+            return trouble
+        if self._fits(behind, self._lower) and first_offset_at(self._file, position, header) != self._lower:
             reason = f"offset {header.base_offset} before offset {following.base_offset}"
             raise self._unreadable(position, reason, resume=behind)
         reason = f"offset {following.base_offset} behind offset {header.last_offset}"

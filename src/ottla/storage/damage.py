@@ -131,6 +131,8 @@ def first_offset_at(file: File, position: int, header: BatchHeader) -> int:
     if header.magic == MAGIC or not header.compression_id:
         return header.base_offset
     try:
-        return read_legacy_records(file.pread(header.size, position))[0].offset
+        records = read_legacy_records(file.pread(header.size, position))
     except ValueError:
         return header.base_offset
+    # In format 0 the offsets inside are absolute and the checksum covers them: they show that the one outside is wrong.
+    return records[0].offset if records[-1].offset == header.base_offset else header.base_offset

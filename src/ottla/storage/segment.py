@@ -572,7 +572,9 @@ class Segment:
             return
         if not check_any_crc(self._read(header.size, position, nowait), 0, header):
             raise self._unreadable(position, lower, "a wrong length or checksum")
-        if header.base_offset > lower and following is not None and following.base_offset >= lower:
+        if following is None or following.base_offset < lower:
+            return
+        if first_offset_at(self.file, position, header) > lower:
             reason = f"offset {header.base_offset} before offset {following.base_offset}"
             raise UnreadableError(self, position, lower, reason, resume=behind)
 
@@ -588,6 +590,7 @@ class Segment:
             UnreadableError, UnreliableIndexError: as `locate`. A slice that ends before the unreadable bytes is returned.
         """
         position = start
+        behind = -1  # the offset behind the batches looked at so far, where one was
         if limit - start > _SCAN_BYTES:
             position = self._trusted(self.offset_index.floor(limit, nowait=nowait), nowait)
             if upper_offset <= self.base_offset + RELATIVE_OFFSET_MAX:
@@ -611,10 +614,10 @@ class Segment:
                         raise
                 stop = position + at + LOG_OVERHEAD + length
                 if first + delta >= upper_offset:
-                    return position + at, first
+                    return position + at, behind if behind >= 0 else first
                 if stop > limit and not (min_one and position + at == start):
-                    return position + at, first
-                base = first + delta + 1
+                    return position + at, behind if behind >= 0 else first
+                base = behind = first + delta + 1
                 at += LOG_OVERHEAD + length
                 if stop >= limit:
                     return stop, base

@@ -28,7 +28,8 @@ class LogSlice:
     Attributes:
         position: where they start in the file.
         size: their bytes; 0 if there is nothing to read.
-        next_offset: the offset after them.
+        next_offset: the offset after them, or one that the next batch holds, where offsets or batches were passed over. A
+            reader goes on behind the last batch it read.
     """
 
     __slots__ = ("file", "next_offset", "position", "size")
