@@ -82,6 +82,7 @@ from ottla.cluster.image import (
     ImageDelta,
     delta_between,
 )
+from ottla.cluster.nodes import LogEnd
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
@@ -261,6 +262,7 @@ class Broker:
             random=around.random,
             clock=around.clock,
             check_broker_config=config.with_dynamic,
+            log_end=self._log_end,
         )
         self.replicas = ReplicaManager(
             config.node_id,
@@ -346,6 +348,10 @@ class Broker:
         """Ids of the log directories, by which a broker that registers is told from another one under its id."""
         known = [read_meta_properties(self._around.files, path) for path in self.logs.directories]
         return [properties.directory_id for properties in known if properties is not None and properties.directory_id]
+
+    def _log_end(self, topic_partition: TopicPartition) -> LogEnd | None:
+        log = self.logs.logs.get(topic_partition)
+        return None if log is None else LogEnd(log.leader_epochs.latest, log.log_end_offset)
 
     def _fail(self, why: str) -> None:
         if not self.failure.done():
