@@ -66,6 +66,7 @@ from ottla.cluster.controller import (
     InconsistentClusterIdError,
     NewerTreeError,
     RegistrationRefusedError,
+    cluster_id_of,
     prepare_tree,
 )
 from ottla.cluster.decisions.features import TRANSACTION_VERSION
@@ -148,6 +149,7 @@ class Surroundings:
         descriptor_limit: files and sockets this process may have open; None for no limit.
         page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
             process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
+        shared_tree: other brokers use the tree, too: it is no file in a log directory.
     """
 
     clock: Clock
@@ -160,6 +162,7 @@ class Surroundings:
     make_server: Callable[..., Server] = Server
     descriptor_limit: int | None = None
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
+    shared_tree: bool = False
 
 
 class Broker:
@@ -223,13 +226,14 @@ class Broker:
         self.failure = asyncio.get_running_loop().create_future()
         for note in config.notes:
             logger.log(logging.WARNING if "environment variable" in note else logging.INFO, "%s", note)
-        self.logs = self._make_logs()
+        self.sessions = Sessions(lambda: around.open_tree(f"{self._first_directory()}/{TREE_FILE}"))
+        in_tree = await self._join_tree() if around.shared_tree else None
+        self.logs = self._make_logs(in_tree)
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
-        tree_file = f"{self._first_directory()}/{TREE_FILE}"
-        self.sessions = Sessions(lambda: around.open_tree(tree_file))
-        tree = await self.sessions.start()
-        self._parts_running.append(self.sessions.stop)
+        if not around.shared_tree:
+            await self._begin_session()
+        tree = self.sessions.tree
         assert self.logs.cluster_id is not None
         await prepare_tree(tree, self.logs.cluster_id)
         self.follower = MetadataFollower(tree)
@@ -301,7 +305,7 @@ class Broker:
         await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in config.listeners])
         self._parts_running.append(self.server.stop)
 
-        is_new_tree = not self.image.topics and not self.image.brokers
+        is_new_tree = not self.image.topics and not around.shared_tree
         await self.logs.load(lambda topic: self._topic_config(self.image, topic))
         if self.logs.recovered_logs:
             logger.info(
@@ -358,11 +362,35 @@ class Broker:
             self.failure.set_result(why)
 
     def _first_directory(self) -> str:
-        return next(iter(self.logs.directories))
+        return next(iter(self.logs.directories)) if not self._around.shared_tree else self.config.log_dirs[0]
 
-    def _make_logs(self) -> LogManager:
+    async def _begin_session(self) -> None:
+        await self.sessions.start()
+        self._parts_running.append(self.sessions.stop)
+
+    async def _join_tree(self) -> str | None:
+        """Open a tree that others use, too; return the cluster's id in it, None if it is new.
+
+        Raises:
+            InconsistentClusterIdError: it has none though there are logs here. In a cluster nothing is rebuilt from
+            directories:
+                it would be another cluster of the same name.
+        """
+        await self._begin_session()
+        in_tree = await cluster_id_of(self.sessions.tree)
+        if in_tree is None:
+            for path in self.config.log_dirs:
+                known = read_meta_properties(self._around.files, path)
+                if known is not None and known.cluster_id is not None:
+                    raise InconsistentClusterIdError(
+                        f"{path} belongs to cluster {known.cluster_id}, and the coordination tree has no cluster: is it the "
+                        "right one (the chroot in zookeeper.connect)?"
+                    )
+        return in_tree
+
+    def _make_logs(self, in_tree: str | None) -> LogManager:
         around, config = self._around, self.config
-        cluster_id = config.cluster_id
+        cluster_id = config.cluster_id or in_tree
         for path in config.log_dirs:
             known = read_meta_properties(around.files, path)
             cluster_id = cluster_id or (known.cluster_id if known is not None else None)
@@ -625,6 +653,9 @@ class Broker:
             known = topic is not None and topic_partition.partition < len(topic.partitions)
             if known and topic is not None and not any(log.topic_id):
                 await self._around.offload.run(log.set_topic_id, topic.topic_id)
+            elif log.topic_id in self.image.deleted:
+                await self._around.offload.run(self.logs.delete, topic_partition)
+                logger.info("%s was deleted while this broker was away; so is its log", topic_partition)
             elif not known or topic is None or log.topic_id != topic.topic_id:
                 kept = await self._around.offload.run(self.logs.set_aside, topic_partition)
                 logger.warning("%s belongs to no topic; its data is kept in %s", topic_partition, kept)
