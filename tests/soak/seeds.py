@@ -31,6 +31,7 @@ from tests.support.seeds import missing, run_checked, summary
 
 SIMULATIONS = {
     "broker": "tests.simulation.test_simulation",
+    "cluster": "tests.cluster.test_histories",
     "broker-transactions": "tests.simulation.test_transactions",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
