@@ -35,6 +35,7 @@ from ottla.cluster.decisions.thread_counts import why_thread_counts_refused
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
 from ottla.cluster.decisions.topics import NewTopic, TopicPlan, plan_growth, plan_topics
 from ottla.cluster.duties import Duties, touched_partitions
+from ottla.cluster.ends import EndsReporter
 from ottla.cluster.image import (
     BROKERS,
     CLIENT_METRICS,
@@ -45,6 +46,7 @@ from ottla.cluster.image import (
     ConfigResource,
     Endpoint,
     ImageDelta,
+    LogEnd,
     PartitionImage,
     TopicImage,
 )
@@ -55,7 +57,7 @@ from ottla.cluster.registration import Registration
 from ottla.cluster.settings_writer import SettingsWriter
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.topic_writer import TopicWriter
-from ottla.cluster.tree import BadVersionError, Tree, TreeUnavailableError
+from ottla.cluster.tree import BadVersionError, Tree, TreeError, TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.config.effective import Levels, broker_value, topic_setting
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
@@ -113,6 +115,7 @@ class Controller:
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
+        log_end: where the log of a partition ends here; None if it has none.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Controller:
         clock: Clock,
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
         settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        log_end: Callable[[TopicPartition], LogEnd | None] = lambda topic_partition: None,
         partitions_per_multi: int = PARTITIONS_PER_MULTI,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
@@ -134,11 +138,15 @@ class Controller:
         self._check_broker_config = check_broker_config
         self._settled = settled
         self._turn = asyncio.Lock()
-        self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack)
+        self._news = asyncio.Event()
+        #: What to look at, None for everything.
+        self._touched: set[tuple[str, int]] | None = set()
+        process = random.randbytes(8).hex()
+        self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack, process=process)
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
         self.registration = Registration(lambda: self._identity, clock)
         self._office = Office(self._log, self.registration, clock)
-        self._topics = TopicWriter(self._log, self.registration, clock)
+        self._topics = TopicWriter(self._log, self.registration, clock, on_unfinished=self._look_at_everything)
         self._settings_writer = SettingsWriter(self._log, self.registration)
         self._duties = Duties(
             self._log,
@@ -148,9 +156,7 @@ class Controller:
             min_isr=self.min_isr,
             is_unclean_allowed=lambda topic: bool(self._topic_setting("unclean.leader.election.enable", topic)),
         )
-        self._news = asyncio.Event()
-        #: What to look at, None for everything.
-        self._touched: set[tuple[str, int]] | None = set()
+        self._ends = EndsReporter(self._log, self.registration, log_end)
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_following: Callable[[], None] | None = None
 
@@ -232,6 +238,7 @@ class Controller:
                 await self._duties.run()
                 await self._log.maybe_purge(now=True)
         self._stop_following = self._follower.subscribe(self._on_image)
+        self._look_at_everything()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._run(), name="controller"),
@@ -268,8 +275,7 @@ class Controller:
         self._log.tree = tree
         self._follower.use(tree)
         await self._register()
-        self._touched = None
-        self._news.set()
+        self._look_at_everything()
 
     def end_session(self) -> None:
         """Note that the session has ended: the office, if this broker held it, is another's from now on."""
@@ -301,7 +307,7 @@ class Controller:
                     if not _led_where_others_can(image, self._settings.node_id):
                         return True
                     await self._follower.applied(image.epoch + 1)
-        except (TimeoutError, TreeUnavailableError) as error:
+        except (TimeoutError, TreeError, TreeUnavailableError) as error:
             logger.warning("not all leadership was given to others before the stop: %s", error or "it took too long")
             return False
 
@@ -315,6 +321,10 @@ class Controller:
                 self._touched.update((topic.name, index) for topic, index in touched_partitions(image, delta))
         self._news.set()
 
+    def _look_at_everything(self) -> None:
+        self._touched = None
+        self._news.set()
+
     async def _run(self) -> None:
         """Take the office when it is free; as long as it is held, look after each change at what it touched."""
         while True:
@@ -322,8 +332,17 @@ class Controller:
             self._news.clear()
             touched, self._touched = self._touched, set()
             try:
+                if touched is None or touched:
+                    await self._ends.report(self.image)
+                    await self._topics.finish_creations(
+                        self.image, fence=self.registration.fence(), controller_epoch=self._office.epoch, own=True
+                    )
                 if not self._office.is_held:
-                    if self.image.controller_id != -1 or not await self._office.try_take():
+                    # This broker's own id: the office was taken, and the answer was lost.
+                    if (
+                        self.image.controller_id not in (-1, self._settings.node_id)
+                        or not await self._office.try_take()
+                    ):
                         continue
                     logger.info("broker %d is the controller now", self._settings.node_id)
                     touched = None
@@ -345,8 +364,7 @@ class Controller:
     async def _try_later(self, error: Exception) -> None:
         logger.debug("the controller tries again: %s", error)
         await asyncio.sleep(RETRY_SECONDS)
-        self._touched = None
-        self._news.set()
+        self._look_at_everything()
 
     async def _rebalance(self) -> None:
         """Now and then give partitions back to their preferred leaders."""

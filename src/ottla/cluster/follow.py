@@ -29,6 +29,7 @@ from ottla.cluster.image import (
     brokers_differ,
     delta_between,
     differing,
+    newest,
 )
 from ottla.cluster.loading import load_brokers, load_configs, load_features, load_image, load_states, load_topics
 from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, DeletedNode, merge_changes
@@ -63,6 +64,7 @@ class MetadataFollower:
         self._stop_watching: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._changes_id: int | None = None
+        self._is_interrupted = False
 
     async def start(self) -> None:
         """Load the whole image and follow changes from there. Subscribers get the first image as one delta.
@@ -156,8 +158,9 @@ class MetadataFollower:
                 await self._catch_up()
             except TreeUnavailableError as error:
                 self._refreshing += refreshing
-                if self._tree.state is not SessionState.ENDED:
+                if not self._is_interrupted and self._tree.state is not SessionState.ENDED:
                     logger.warning("cannot follow the coordination tree, trying again: %s", error)
+                self._is_interrupted = True
                 await self._try_later()
             except Exception:
                 # A node that cannot be read must not stop the following for good: the next change may mend it.
@@ -165,6 +168,9 @@ class MetadataFollower:
                 self._refreshing += refreshing
                 await self._try_later(look=False)
             else:
+                if self._is_interrupted:
+                    self._is_interrupted = False
+                    logger.info("following the coordination tree again")
                 for future in refreshing:
                     if not future.done():
                         future.set_result(self.image)
@@ -205,17 +211,21 @@ class MetadataFollower:
             return
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            await self._publish(await load_image(tree))
+            await self._publish(self._newest(await load_image(tree)))
             return
         paths = [ChangeNode.path(number) for number in new]
         found = await tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            await self._publish(await load_image(tree))
+            await self._publish(self._newest(await load_image(tree)))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
         await self._publish(*await self._read_again(change, epoch))
+
+    def _newest(self, image: ClusterImage) -> ClusterImage:
+        before = self.image.topics
+        return replace(image, topics={name: newest(before.get(name), topic) for name, topic in image.topics.items()})
 
     def _is_same_tree(self, changes_id: int, numbers: list[int]) -> bool:
         """Return whether this is the tree that was followed before, and say so in `lost` if it is not."""
@@ -249,6 +259,7 @@ class MetadataFollower:
                 names.pop(old.topic_id, None)
                 topics.pop(name)
             if new is not None:
+                new = newest(old, new)
                 topics[name] = new
                 names[new.topic_id] = name
                 if old is None or old.topic_id != new.topic_id:
@@ -275,7 +286,13 @@ class MetadataFollower:
         )
         if change.brokers:
             found = await load_brokers(self._tree)
-            image = replace(image, brokers=found.brokers, controller_id=found.controller_id, unfit=found.unfit)
+            image = replace(
+                image,
+                brokers=found.brokers,
+                controller_id=found.controller_id,
+                unfit=found.unfit,
+                ends=found.ends,
+            )
         if change.features:
             levels, features_epoch = await load_features(self._tree)
             image = replace(image, features=levels, features_epoch=features_epoch)
@@ -305,7 +322,8 @@ class MetadataFollower:
         rebuilt: dict[str, list[PartitionImage]] = {}
         changed: dict[str, list[int]] = {}
         for (name, index), new in (await load_states(self._tree, named)).items():
-            if new != topics[name].partitions[index]:
+            old = topics[name].partitions[index]
+            if new != old and (new.isr or not old.isr) and new.partition_epoch >= old.partition_epoch:
                 rebuilt.setdefault(name, list(topics[name].partitions))[index] = new
                 changed.setdefault(name, []).append(index)
         for name, partitions in rebuilt.items():
