@@ -28,6 +28,7 @@ from ottla.errors import (
     UnknownTopicOrPartitionError,
     error_for,
 )
+from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ottla.broker.share.persister import ShareStatePersister
     from ottla.broker.share.window import Transition
     from ottla.clock import Clock
-    from ottla.types import TopicIdPartition, TopicPartition
+    from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 
