@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from ottla.broker.http.pages import BrokerFacts
-from ottla.cli import serve
+from ottla.cli import serve, terminal
 
 
 class FakeBroker:
@@ -97,12 +97,12 @@ def test_the_ready_line_has_address_data_time_memory_and_kernels() -> None:
 
 
 def test_an_error_is_told_without_pythons_decoration() -> None:
-    assert serve.reason(OSError(98, "port 9092 is already in use")) == "port 9092 is already in use"
-    assert serve.reason(FileNotFoundError(2, "No such file or directory", "/x")) == "/x: No such file or directory"
-    assert serve.reason(ValueError("plain")) == "plain"
-    assert serve.reason(KeyError()) == "KeyError"
+    assert terminal.reason(OSError(98, "port 9092 is already in use")) == "port 9092 is already in use"
+    assert terminal.reason(FileNotFoundError(2, "No such file or directory", "/x")) == "/x: No such file or directory"
+    assert terminal.reason(ValueError("plain")) == "plain"
+    assert terminal.reason(KeyError()) == "KeyError"
 
 
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert serve.complain("first\n  second", 1) == 1
+    assert terminal.complain("first\n  second", 1) == 1
     assert capsys.readouterr().err == "ottla: first second\n"

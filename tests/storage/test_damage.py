@@ -133,6 +133,31 @@ def test_a_base_offset_that_is_too_large_damages_its_own_batch_only() -> None:
     assert served(log) == ([offset for offset in range(COUNT) if offset != 7], [7])
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_last_batch_of_a_segment_has_an_offset_of_another_segment(clean: bool) -> None:
+    """Behind it nothing comes at which reading could go on; a reader that goes on there is not left without an answer."""
+    files = stopped()
+    overwrite(files, path(5), 4 * batch_size(files), struct.pack(">q", 1_000_000))
+    log = open_log(files, SMALL, clean=clean, recovery_point=COUNT, high_watermark=COUNT)
+    assert served(log) == ([offset for offset in range(COUNT) if offset != 9], [9])
+
+
+def test_the_last_batch_of_the_log_has_an_offset_behind_the_log() -> None:
+    files = stopped()
+    overwrite(files, path(15), 4 * batch_size(files, 15), struct.pack(">q", 1_000_000))
+    assert served(start(files)) == ([offset for offset in range(COUNT) if offset != 19], [19])
+
+
+def test_a_byte_more_takes_its_own_batch_only() -> None:
+    """In the last segment, where no offset is too large: what moved by a byte has a right checksum and a wrong offset."""
+    files = stopped()
+    name, size = path(15), batch_size(files, 15)
+    old = files.read_bytes(name)
+    files.write_atomic(name, old[: size + 6] + b"\xda" + old[size + 6 :])
+    log = start(files)
+    assert served(log) == ([offset for offset in range(COUNT) if offset != 16], [16])
+
+
 def test_the_end_of_a_segment_is_cut_off() -> None:
     files = stopped()
     size = batch_size(files)

@@ -12,12 +12,16 @@ from importlib import import_module
 
 from ottla import __version__
 
-COMMANDS = {"serve": ("ottla.cli.serve", "start a broker")}
+COMMANDS = {
+    "serve": ("ottla.cli.serve", "start a broker"),
+    "log": ("ottla.cli.log", "check and repair the logs of a stopped broker"),
+}
 
 HELP = """usage: ottla COMMAND [...]
 
   ottla serve                     start a broker on localhost:9092
   ottla serve --help              what it can be told
+  ottla log check DIR             say what is wrong with the logs in a directory
   ottla --version
 
 commands:

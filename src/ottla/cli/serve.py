@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ottla.cli.terminal import Parser, complain, reason, say
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,13 +43,6 @@ Data stays where it is when the broker stops. Without --data-dir, log.dirs or OT
 neither in the current directory nor in /tmp, so it is found again from anywhere and survives a reboot."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def default_data_dir(environment: Mapping[str, str], platform: str = sys.platform) -> str:
     """Where data is kept unless the user says otherwise: the user's data directory, by the platform's custom."""
     if platform == "win32" and environment.get("LOCALAPPDATA"):
@@ -59,7 +54,7 @@ def default_data_dir(environment: Mapping[str, str], platform: str = sys.platfor
 
 def parser() -> argparse.ArgumentParser:
     """The options of `ottla serve`."""
-    made = _Parser(
+    made = Parser(
         prog="ottla serve",
         description=DESCRIPTION.format(default=default_data_dir(os.environ)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -267,25 +262,3 @@ def ready_line(facts: BrokerFacts, elapsed_seconds: float) -> str:
         f"kernels {facts.kernels}",
     ]
     return " · ".join(parts)
-
-
-def say(line: str) -> None:
-    """Print to stdout, also where it cannot show every character or nobody reads it."""
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        print(line.encode(encoding, "replace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        pass
-
-
-def complain(text: str, code: int) -> int:
-    """One line on stderr."""
-    print(f"ottla: {' '.join(text.split())}", file=sys.stderr)
-    return code
-
-
-def reason(error: BaseException) -> str:
-    """What an exception says, without Python's decoration."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__

@@ -113,17 +113,30 @@ def _beginning_of_a_batch(lower: int, upper: int) -> re.Pattern[bytes]:
 
 
 def _intact_batch_at(file: File, position: int, limit: int, lower: int, upper: int) -> int | None:
+    header = intact_header(file, position, limit)
+    if header is None or header.base_offset < lower or header.last_offset >= upper:
+        return None
+    return None if is_contradicted(file, position, limit, header, lower) else first_offset_at(file, position, header)
+
+
+def intact_header(file: File, position: int, limit: int) -> BatchHeader | None:
+    """Return the header of the batch at `position` if its checksum is right; `limit` is where the file ends."""
     left = limit - position
     try:
         header = read_any_header(file.pread(min(left, HEADER_SIZE), position), 0, left)
     except ValueError:
         return None
-    if header.base_offset < lower or header.last_offset >= upper:
-        return None
     batch = file.pread(header.size, position)
-    if len(batch) < header.size or not check_any_crc(batch, 0, header):
-        return None
-    return first_offset_at(file, position, header)
+    return header if len(batch) == header.size and check_any_crc(batch, 0, header) else None
+
+
+def is_contradicted(file: File, position: int, limit: int, header: BatchHeader, lower: int) -> bool:
+    """Whether an intact batch follows `header`, the one at `position`, with an offset between `lower` and its last one.
+
+    No checksum covers offsets, and bytes that moved change them.
+    """
+    following = intact_header(file, position + header.size, limit)
+    return following is not None and lower <= following.base_offset <= header.last_offset
 
 
 def first_offset_at(file: File, position: int, header: BatchHeader) -> int:

@@ -99,7 +99,9 @@ class LogReader:
                     segment = segments[number]
                     continue
                 start, base = place
-            segment.check_batch(start, min(base, offset), nowait=nowait)
+            # The last batch of all has no neighbour that would show that its offset is too large.
+            upper = self.end[0] if is_whole and number + 1 == len(segments) else NO_OFFSET_LIMIT
+            segment.check_batch(start, min(base, offset), upper=upper, nowait=nowait)
             if base >= upper_offset:
                 return LogSlice(None, 0, 0, offset)
             end = segment.readable_end(start)

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: What a compaction that was interrupted, or a removal that waits, leaves in a partition's directory.
+LEFTOVER_SUFFIXES = (SWAP_SUFFIX, CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")
+
 
 class LogLoader:
     """Loads one directory. After `load` the attributes are the parts of the log.
@@ -113,8 +116,8 @@ class LogLoader:
             OSError: the disk failed.
         """
         names = self._files.listdir(self._directory)
-        if any(name.endswith((SWAP_SUFFIX, CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")) for name in names):
-            self._finish_compaction(names)
+        if any(name.endswith(LEFTOVER_SUFFIXES) for name in names):
+            finish_compaction(self._open_files, self._directory)
             names = self._files.listdir(self._directory)
         self._names = set(names)
         bases = [int(name[:20]) for name in names if name.endswith(LOG_SUFFIX) and _is_segment_file(name)]
@@ -226,32 +229,6 @@ class LogLoader:
         for offset in self.snapshots[:]:
             if offset != newest and offset not in known:
                 self._remove_snapshot(offset)
-
-    def _finish_compaction(self, names: list[str]) -> None:
-        cleaned = [int(name[:20]) for name in names if name.endswith(CLEANED_SUFFIX) and name[:20].isdigit()]
-        first_cleaned = min(cleaned, default=1 << 63)
-        swaps: list[Segment] = []
-        for name in names:
-            path = f"{self._directory}/{name}"
-            if name.endswith((CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")):
-                self._files.remove(path)
-            elif name.endswith(SWAP_SUFFIX):
-                if int(name[:20]) >= first_cleaned:
-                    self._files.remove(path)
-                elif name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
-                    swaps.append(Segment(self._open_files, self._directory, int(name[:20]), suffix=SWAP_SUFFIX))
-        for swap in swaps:
-            end = max(swap.end_offset(), swap.base_offset + 1)
-            for name in names:
-                if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end:
-                    self._files.remove(f"{self._directory}/{name}")
-        for name in names:
-            if name.endswith(SWAP_SUFFIX) and int(name[:20]) < first_cleaned:
-                path = f"{self._directory}/{name}"
-                self._files.rename(path, path.removesuffix(SWAP_SUFFIX))
-        for swap in swaps:
-            swap.close()
-        self._files.sync_dir(self._directory)
 
     # Clean
 
@@ -456,6 +433,40 @@ class LogLoader:
         self.aborted_bases.discard(segment.base_offset)
         if segment.base_offset in self.snapshots:
             self._remove_snapshot(segment.base_offset)
+
+
+def finish_compaction(open_files: OpenFiles, directory: str) -> None:
+    """Finish what replaced segments and was interrupted, and remove what waits for its removal: see the module's header.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    files = open_files.files
+    names = files.listdir(directory)
+    cleaned = [int(name[:20]) for name in names if name.endswith(CLEANED_SUFFIX) and name[:20].isdigit()]
+    first_cleaned = min(cleaned, default=1 << 63)
+    swaps: list[Segment] = []
+    for name in names:
+        path = f"{directory}/{name}"
+        if name.endswith((CLEANED_SUFFIX, DELETED_SUFFIX, ".tmp")):
+            files.remove(path)
+        elif name.endswith(SWAP_SUFFIX):
+            if int(name[:20]) >= first_cleaned:
+                files.remove(path)
+            elif name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
+                swaps.append(Segment(open_files, directory, int(name[:20]), suffix=SWAP_SUFFIX))
+    for swap in swaps:
+        end = max(swap.end_offset(), swap.base_offset + 1)
+        for name in names:
+            if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end:
+                files.remove(f"{directory}/{name}")
+    for name in names:
+        if name.endswith(SWAP_SUFFIX) and int(name[:20]) < first_cleaned:
+            path = f"{directory}/{name}"
+            files.rename(path, path.removesuffix(SWAP_SUFFIX))
+    for swap in swaps:
+        swap.close()
+    files.sync_dir(directory)
 
 
 def replay_producers(

@@ -542,7 +542,7 @@ class Segment:
             raise self._unreadable(position + at, expected, str(error)) from None
         return header.base_offset, header.batch_length, header.last_offset_delta
 
-    def check_batch(self, position: int, lower: int, *, nowait: bool = False) -> None:
+    def check_batch(self, position: int, lower: int, *, upper: int = NO_OFFSET_LIMIT, nowait: bool = False) -> None:
         """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can tell.
 
         A length or a base offset that is wrong shows where the next batch does not follow; then its checksum decides.
@@ -550,6 +550,7 @@ class Segment:
         Args:
             position: where it begins.
             lower: it has no smaller offset.
+            upper: it ends before this offset, and before the next segment.
             nowait: raise `WouldBlockError` instead of waiting for the disk.
 
         Raises:
@@ -562,6 +563,9 @@ class Segment:
         if header.base_offset < lower:
             raise self._unreadable(position, lower, f"offset {header.base_offset} where at least {lower} belongs")
         behind = position + header.size
+        if header.last_offset >= min(upper, self.next_base_offset):
+            reason = f"offset {header.last_offset} in a segment that ends before {min(upper, self.next_base_offset)}"
+            raise self._unreadable(position, lower, reason)
         if behind >= self.size:
             return
         try:
