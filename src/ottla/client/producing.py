@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
-from ottla.client._core.batch import Batch, Headers, record_size
+from ottla.client._core.batch import RECORD_OVERHEAD, RECORD_OVERHEAD_MAX, SMALL, Batch, Headers, record_size
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.producer import ProducerMachine
@@ -110,6 +110,7 @@ class ProducerBase(Generic[K, V]):
         self._lock = lock
         self._machine = ProducerMachine(self._settings, self._client.bootstrap, dice or random.Random())
         self._failures = Failures(on_delivery_error, self._clock.monotonic_ms)
+        self._size_max = min(self._settings.max_request_size, self._settings.buffer_memory)
         self._runtime: Runtime | None = None
         self._started_ms = 0
         clients.add(self)
@@ -129,15 +130,27 @@ class ProducerBase(Generic[K, V]):
         Raises:
             TypeError, ValueError: what `send` says.
         """
-        key_bytes = self._serialize(topic, key, self._key_serializer, "key")
-        value_bytes = self._serialize(topic, value, self._value_serializer, "value")
-        made = make_headers(headers) if headers else ()
-        size = record_size(key_bytes, value_bytes, made)
-        if size > self._settings.max_request_size or size > self._settings.buffer_memory:
+        # The usual cases, without a call each: bytes, no key, no headers.
+        key_bytes: bytes | None = None
+        if key is not None:
+            key_bytes = self._serialize(topic, key, self._key_serializer, "key")
+        if type(value) is bytes and self._value_serializer is None:
+            value_bytes: bytes | None = value
+        else:
+            value_bytes = self._serialize(topic, value, self._value_serializer, "value")
+        if headers:
+            made = make_headers(headers)
+            size = record_size(key_bytes, value_bytes, made)
+        else:
+            made = ()
+            size = (len(value_bytes) if value_bytes is not None else 0) + (
+                len(key_bytes) if key_bytes is not None else 0
+            )
+            size += RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX
+        if size > self._size_max:
             limit = "max.request.size" if size > self._settings.max_request_size else "buffer.memory"
             raise RecordTooLargeError(
-                f"A record for topic {topic!r} takes {size} bytes, more than {limit} "
-                f"({min(self._settings.max_request_size, self._settings.buffer_memory)})."
+                f"A record for topic {topic!r} takes {size} bytes, more than {limit} ({self._size_max})."
             )
         stamp = self._clock.wall_ms() if timestamp is None else make_timestamp(timestamp)
         return key_bytes, value_bytes, made, stamp, size

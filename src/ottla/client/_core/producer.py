@@ -226,7 +226,7 @@ class ProducerMachine:
         headers: Headers,
         timestamp_ms: int,
         size: int,
-        now_ms: float,
+        now_ms: Callable[[], float],
     ) -> tuple[Batch, int] | None:
         """Accept a record; return its batch and place, or None: its topic is not known yet, or there is no room.
 
@@ -246,7 +246,7 @@ class ProducerMachine:
         found = self.accumulator.append(topics, partition, key, value, headers, timestamp_ms, size, now_ms)
         if found is not None and found[1] == 0:
             self._pending[found[0]] = None
-            self.metadata.use(topic, now_ms)
+            self.metadata.use(topic, found[0].created_ms)
             if self.transactions is not None:
                 self.transactions.use(found[0].queue)
         return found
