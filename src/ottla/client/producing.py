@@ -65,10 +65,20 @@ CLOSE_TIMEOUT_INTERRUPTED_S: Final = 5.0
 PreparedRow = tuple[bytes | None, bytes | None, Headers, int, int]
 
 
-class Serializer(Protocol[T_contra]):
-    """Turns a key or value into bytes: any function of (topic, value). `ottla.serde` has ready ones."""
+class SerializerFunction(Protocol[T_contra]):
+    """Turns a key or value into bytes: any function of (topic, value)."""
 
     def __call__(self, topic: str, value: T_contra, /) -> bytes | None: ...
+
+
+class SerializerObject(Protocol[T_contra]):
+    """The same as an object with a method; `ottla.serde` has ready ones."""
+
+    def serialize(self, topic: str, value: T_contra, /) -> bytes | None: ...
+
+
+#: What producers take as `key_serializer=` and `value_serializer=`.
+Serializer = SerializerFunction[T_contra] | SerializerObject[T_contra]
 
 
 class ProducerBase(Generic[K, V]):
@@ -104,8 +114,8 @@ class ProducerBase(Generic[K, V]):
             ssl_context=ssl_context,
             environment=os.environ,
         )
-        self._key_serializer = key_serializer
-        self._value_serializer = value_serializer
+        self._key_serializer = _function(key_serializer)
+        self._value_serializer = _function(value_serializer)
         self._clock = clock or SystemClock()
         self._lock = lock
         self._machine = ProducerMachine(self._settings, self._client.bootstrap, dice or random.Random())
@@ -156,7 +166,7 @@ class ProducerBase(Generic[K, V]):
         return key_bytes, value_bytes, made, stamp, size
 
     @staticmethod
-    def _serialize(topic: str, item: Any, serializer: Serializer[Any] | None, what: str) -> bytes | None:
+    def _serialize(topic: str, item: Any, serializer: SerializerFunction[Any] | None, what: str) -> bytes | None:
         kind = type(item)
         if serializer is None:
             if kind is bytes or item is None:
@@ -308,6 +318,11 @@ class ProducerBase(Generic[K, V]):
         return transactions is not None and transactions.state in (State.IN_TRANSACTION, State.ABORTABLE)
 
 
+def _function(serializer: Any) -> SerializerFunction[Any] | None:
+    found: SerializerFunction[Any] | None = getattr(serializer, "serialize", serializer)
+    return found
+
+
 def finished_handler(failures: Failures, transactional_id: str | None) -> Callable[[list[Batch]], None]:
     """Return what the runtime calls with finished batches. It holds no producer: one that is dropped can be collected.
 
@@ -331,7 +346,7 @@ def as_offsets(offsets: Mapping[TopicPartition, int | OffsetAndMetadata]) -> dic
 
 
 #: Every client of this process that was not collected.
-clients: weakref.WeakSet[ProducerBase[Any, Any]] = weakref.WeakSet()
+clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

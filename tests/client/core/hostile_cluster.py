@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ottla.client._core.connections import Connect, Disconnect
-from ottla.client._core.producer import ProducerMachine, Send
+from ottla.client._core.producer import ProducerMachine
+from ottla.client._core.requests import Send
 from ottla.errors import ErrorCode, NetworkError, RequestTimedOutError
 from ottla.protocol.api import APIS, VERSIONS, ApiKey
 from ottla.protocol.codec import decode, encode
