@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ottla import serde as serde
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.consumed import Headers as Headers
+    from ottla.client.consumed import Record as Record
+    from ottla.client.consumer import Consumer as Consumer
     from ottla.client.deliveries import Delivery as Delivery
     from ottla.client.errors import Abort as Abort
     from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from ottla.client.errors import ConfigurationError as ConfigurationError
     from ottla.client.errors import DeliveryError as DeliveryError
     from ottla.client.errors import DeliveryErrors as DeliveryErrors
+    from ottla.client.errors import DeserializationError as DeserializationError
     from ottla.client.errors import ForkedError as ForkedError
     from ottla.client.errors import RecordTooLargeError as RecordTooLargeError
     from ottla.client.errors import SerializationError as SerializationError
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "ottla": ("aio", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
+    "ottla.client.consumer": ("Consumer",),
+    "ottla.client.consumed": ("Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
@@ -51,6 +57,7 @@ _MODULES = {
         "ConfigurationError",
         "DeliveryError",
         "DeliveryErrors",
+        "DeserializationError",
         "ForkedError",
         "RecordTooLargeError",
         "SerializationError",

@@ -1,6 +1,7 @@
 """The asynchronous clients: the names of `ottla`, awaitable."""
 
+from ottla.client.aio_consumer import Consumer
 from ottla.client.aio_producer import Producer, Transaction
 from ottla.client.deliveries import AsyncDelivery as Delivery
 
-__all__ = ["Producer", "Delivery", "Transaction"]
+__all__ = ["Producer", "Consumer", "Delivery", "Transaction"]

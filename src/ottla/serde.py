@@ -1,10 +1,9 @@
 """Serializers and deserializers: between objects and the bytes of keys and values.
 
-A serializer is any function (topic, object) -> bytes, a deserializer any function (topic, bytes) -> object; these are
-ready ones. Numbers and UUIDs are written as Kafka's own serializers do, so that Java programs read them. JSON takes and
-gives plain objects, dataclasses, and, where they are installed, msgspec structs and pydantic models.
-
-None is never given to them: a key or value of None stays None.
+Clients take functions as well: a serializer is any (topic, object) -> bytes, a deserializer any (topic, bytes) -> object.
+Numbers and UUIDs are written as Kafka's own serializers do, so that Java programs read them. JSON takes and gives plain
+objects, dataclasses, and, where they are installed, msgspec structs and pydantic models. None is never given to them: a
+key or value of None stays None.
 """
 
 from __future__ import annotations
@@ -21,18 +20,20 @@ T = TypeVar("T")
 
 
 class Serde(Generic[T]):
-    """Both directions: `serialize(topic, object)`, `deserialize(topic, bytes)`. Called itself, it serializes."""
+    """Both directions: pass it as `value_serializer=` or as `value_deserializer=`."""
 
     def __init__(self, name: str, dump: Callable[[T], bytes], load: Callable[[bytes], T]) -> None:
         self._name = name
         self._dump = dump
         self._load = load
 
-    def __call__(self, topic: str, value: T, /) -> bytes:
-        """Return the object as bytes."""
-        return self._dump(value)
+    def serialize(self, topic: str, value: T, /) -> bytes:
+        """Return the object as bytes.
 
-    serialize = __call__
+        Raises:
+            ValueError, TypeError: it cannot be written in this format.
+        """
+        return self._dump(value)
 
     def deserialize(self, topic: str, data: bytes, /) -> T:
         """Return the object that `data` was made of.

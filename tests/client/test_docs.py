@@ -21,6 +21,8 @@ def test_block(number: int, broker: RunningBroker, capsys: pytest.CaptureFixture
     assert code != BLOCKS[number], "a block without an address"
     with ottla.Producer(broker.address) as producer:
         producer.partitions_for("in")  # makes the topic
+        if number:
+            producer.send_many("orders", [b"1", b"2", b"3"], partition=0)
     exec(compile(code, f"docs/client.md, block {number + 1}", "exec"), {"__name__": "__main__"})
     if number == 0:
         assert "RecordMetadata(topic='orders', partition=0, offset=1" in capsys.readouterr().out

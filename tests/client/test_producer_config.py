@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import ottla
-from ottla.client.config import ProducerOptions, parse_servers, producer_settings
-from ottla.client.keys import PRODUCER_KEYS, duration_ms, duration_s
+from ottla.client.config import ConsumerOptions, ProducerOptions, parse_servers, producer_settings
+from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS, duration_ms, duration_s
 from ottla.types import CompressionType
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
@@ -41,6 +41,7 @@ def test_keywords_and_config_are_the_same_keys() -> None:
     with pytest.raises(ottla.ConfigurationError, match="given twice"):
         producer_settings("a:1", {"bootstrap.servers": "b:1"}, {})
     assert set(ProducerOptions.__annotations__) == {name.replace(".", "_") for name in PRODUCER_KEYS}
+    assert set(ConsumerOptions.__annotations__) == {name.replace(".", "_") for name in CONSUMER_KEYS}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_partitioners_and_connect() -> None:
 
 def test_the_page_lists_every_key_with_its_default() -> None:
     text = DOCS.read_text()
-    for key in PRODUCER_KEYS.values():
+    for key in {**PRODUCER_KEYS, **CONSUMER_KEYS}.values():
         default = (
             ""
             if key.default is None

@@ -36,7 +36,7 @@ class Order:
     ],
 )
 def test_both_directions(kind: serde.Serde[Any], value: Any, data: bytes) -> None:
-    assert kind("t", value) == kind.serialize("t", value) == data
+    assert kind.serialize("t", value) == data
     assert kind.deserialize("t", data) == value
 
 
@@ -60,15 +60,15 @@ def test_other_bytes_are_a_value_error(kind: serde.Serde[Any], data: bytes) -> N
 
 def test_what_cannot_be_written_is_said() -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        serde.int32("t", 2**40)
+        serde.int32.serialize("t", 2**40)
     with pytest.raises(TypeError, match="object cannot be written as JSON"):
-        serde.json()("t", object())
+        serde.json().serialize("t", object())
     with pytest.raises(ValueError, match=r"JSON compliant"):
-        serde.json()("t", float("nan"))
+        serde.json().serialize("t", float("nan"))
     with pytest.raises(TypeError, match="no dataclass"):
         serde.json(int)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_int64(value: int) -> None:
-    assert serde.int64.deserialize("t", serde.int64("t", value)) == value
+    assert serde.int64.deserialize("t", serde.int64.serialize("t", value)) == value

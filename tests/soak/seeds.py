@@ -34,6 +34,7 @@ SIMULATIONS = {
     "cluster": "tests.cluster.test_histories",
     "broker-transactions": "tests.simulation.test_transactions",
     "client-producer": "tests.client.core.test_producer_simulation",
+    "client-fetching": "tests.client.core.test_fetch_simulation",
     "client-transactions": "tests.client.core.test_producer_transactions_simulation",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",

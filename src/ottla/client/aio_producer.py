@@ -220,12 +220,12 @@ class Producer(ProducerBase[K, V]):
         row = self._row(topic, value, key, headers, timestamp)
         runtime = self._runtime
         assert runtime is not None
-        found = self._machine.append(topic, partition, *row, runtime.now_ms())
+        found = self._machine.append(topic, partition, *row, runtime.now_ms)
         if found is None:
             found = await self._append_slowly(topic, partition, row)
         batch, index = found
         delivery = AsyncDelivery(batch, index)
-        batch.tickets.append(weakref.ref(delivery))
+        batch.tickets[index] = weakref.ref(delivery)
         if index == 0 or batch.closed:
             runtime.wake()
         return delivery
@@ -237,7 +237,7 @@ class Producer(ProducerBase[K, V]):
         assert runtime is not None
         deadline_ms = runtime.now_ms() + self._settings.max_block_ms
         while True:
-            found = self._machine.append(topic, partition, *row, runtime.now_ms())
+            found = self._machine.append(topic, partition, *row, runtime.now_ms)
             if found is not None:
                 return found
             self._check_usable()
@@ -326,11 +326,10 @@ class Producer(ProducerBase[K, V]):
         row = self._row(topic, value, None if key is None else key(value), headers, None)
         runtime = self._runtime
         assert runtime is not None
-        found = self._machine.append(topic, partition, *row, runtime.now_ms())
+        found = self._machine.append(topic, partition, *row, runtime.now_ms)
         if found is None:
             found = await self._append_slowly(topic, partition, row)
         batch, index = found
-        batch.tickets.append(None)
         if index == 0 or batch.closed:
             runtime.wake()
 

@@ -9,19 +9,66 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from ottla.client._core.backoff import Backoff
+from ottla.client._core.fetching import FetchSettings
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.settings import ProducerSettings
 from ottla.client.errors import ConfigurationError
-from ottla.client.keys import ALIASES, ELSEWHERE, INERT, PRODUCER_KEYS, Key, Milliseconds, Size, integer
-from ottla.types import CompressionType
+from ottla.client.keys import (
+    ALIASES,
+    CONSUMER_ELSEWHERE,
+    CONSUMER_KEYS,
+    ELSEWHERE,
+    INERT,
+    PRODUCER_KEYS,
+    Key,
+    Milliseconds,
+    Size,
+    integer,
+    parse_period_ms,
+)
+from ottla.types import EARLIEST, LATEST, CompressionType, IsolationLevel
 
 if TYPE_CHECKING:
     import ssl
 
 logger = logging.getLogger(__name__)
+
+
+class ConsumerOptions(TypedDict, total=False):
+    """The keys of a consumer as keywords; docs/client.md says what each does."""
+
+    allow_auto_create_topics: bool
+    auto_offset_reset: str
+    client_id: str
+    connections_max_idle_ms: Milliseconds
+    default_api_timeout_ms: Milliseconds
+    fetch_max_bytes: Size
+    fetch_max_wait_ms: Milliseconds
+    fetch_min_bytes: Size
+    isolation_level: str
+    max_partition_fetch_bytes: Size
+    max_poll_records: int
+    metadata_max_age_ms: Milliseconds
+    metadata_recovery_strategy: str
+    receive_buffer_bytes: Size
+    reconnect_backoff_max_ms: Milliseconds
+    reconnect_backoff_ms: Milliseconds
+    request_timeout_ms: Milliseconds
+    retry_backoff_max_ms: Milliseconds
+    retry_backoff_ms: Milliseconds
+    security_protocol: str
+    send_buffer_bytes: Size
+    socket_connection_setup_timeout_ms: Milliseconds
+
+
+class ConsumerBounds(NamedTuple):
+    """What of a consumer's configuration the core does not need to know."""
+
+    api_timeout_s: float
+    max_poll_records: int
 
 
 class ProducerOptions(TypedDict, total=False):
@@ -93,7 +140,7 @@ def producer_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
     """
-    given = _merge(config, options)
+    given = _merge(config, options, PRODUCER_KEYS, ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
@@ -134,6 +181,45 @@ def producer_settings(
         connections_max_idle_ms=values["connections.max.idle.ms"],
         rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
     )
+
+
+def consumer_settings(
+    bootstrap_servers: str | list[str] | None,
+    config: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[ClientSettings, FetchSettings, ConsumerBounds]:
+    """Return the settings of a consumer; see `producer_settings`."""
+    given = _merge(config, options, CONSUMER_KEYS, CONSUMER_ELSEWHERE)
+    servers = given.pop("bootstrap.servers", None)
+    if servers is not None and bootstrap_servers is not None:
+        raise ConfigurationError("bootstrap.servers is given twice.")
+    values = {name: _value(key, given.get(name)) for name, key in CONSUMER_KEYS.items()}
+    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    reset = {"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST)
+    fetch = FetchSettings(
+        reset=reset,
+        reset_period_ms=parse_period_ms(values["auto.offset.reset"]),
+        isolation=IsolationLevel[values["isolation.level"].upper()],
+        fetch_min_bytes=values["fetch.min.bytes"],
+        fetch_max_bytes=values["fetch.max.bytes"],
+        fetch_max_wait_ms=int(values["fetch.max.wait.ms"]),
+        max_partition_fetch_bytes=values["max.partition.fetch.bytes"],
+        request_timeout_ms=values["request.timeout.ms"],
+        retry_backoff=Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
+        reconnect_backoff=Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
+        metadata_max_age_ms=values["metadata.max.age.ms"],
+        connections_max_idle_ms=values["connections.max.idle.ms"],
+        allow_auto_create_topics=values["allow.auto.create.topics"],
+        rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
+    )
+    bounds = ConsumerBounds(
+        api_timeout_s=values["default.api.timeout.ms"] / 1000,
+        max_poll_records=values["max.poll.records"],
+    )
+    return client, fetch, bounds
 
 
 def client_settings(
@@ -182,7 +268,9 @@ def parse_servers(servers: str | list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _merge(config: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(
+    config: Mapping[str, Any] | None, options: Mapping[str, Any], keys: Mapping[str, Key], elsewhere: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what is given, by Kafka's names; None counts as not given."""
     given: dict[str, Any] = {}
     for spelled, value in [*(config or {}).items(), *options.items()]:
@@ -195,25 +283,25 @@ def _merge(config: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict
             name = alias[0]
             if alias[1] != 1:
                 value = integer(spelled, value) * int(alias[1])
-        if name in ELSEWHERE:
-            raise ConfigurationError(f"{spelled} is no key of this client.", ELSEWHERE[name])
+        if name in elsewhere:
+            raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
         if name.startswith(("sasl.", "ssl.")):
             hint = "Pass ssl_context=." if name.startswith("ssl.") else "SASL is not there yet."
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:
             continue
-        if name not in PRODUCER_KEYS and name != "bootstrap.servers":
-            raise ConfigurationError(f"Unknown key {spelled!r}.", _nearest(spelled, name))
+        if name not in keys and name != "bootstrap.servers":
+            raise ConfigurationError(f"Unknown key {spelled!r}.", _nearest(spelled, name, keys))
         if name in given:
             raise ConfigurationError(f"{name} is given twice.")
         given[name] = value
     return given
 
 
-def _nearest(spelled: str, name: str) -> str:
+def _nearest(spelled: str, name: str, keys: Mapping[str, Key]) -> str:
     from difflib import get_close_matches
 
-    found = get_close_matches(name, [*PRODUCER_KEYS, "bootstrap.servers"], n=1, cutoff=0.6)
+    found = get_close_matches(name, [*keys, "bootstrap.servers"], n=1, cutoff=0.6)
     if not found:
         return ""
     meant = found[0] if "." in spelled else found[0].replace(".", "_")

@@ -203,7 +203,7 @@ class Failures:
         for batch in self._batches:
             held = False
             for index in self._unseen(batch):
-                ticket = batch.tickets[index]
+                ticket = batch.tickets.get(index)
                 if dropped_only and ticket is not None and ticket() is not None:
                     held = True
                     continue

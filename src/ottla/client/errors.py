@@ -143,3 +143,7 @@ class TransactionOutcomeUnknownError(KafkaError, TimeoutError):
 
 class Abort(Exception):  # it is no error
     """Raise it inside `with producer.transaction()` to abort quietly."""
+
+
+class DeserializationError(KafkaError, ValueError):
+    """The bytes of a key or value are not what its deserializer expects. `__cause__` is what the deserializer raised."""

@@ -91,6 +91,23 @@ def _boolean(name: str, value: object) -> bool:
     raise ConfigurationError(f"{name}={value!r} is not valid: it takes true or false.")
 
 
+def _offset_reset(name: str, value: object) -> str:
+    text = str(value).lower()
+    if text in ("earliest", "latest", "none") or parse_period_ms(text) is not None:
+        return text
+    raise ConfigurationError(f"{name}={value!r} is not valid: it takes earliest, latest, none, or by_duration:P1D.")
+
+
+def parse_period_ms(text: str) -> float | None:
+    """Return the milliseconds of `by_duration:PnDTnHnMn.nS` (ISO 8601), or None if it is something else."""
+    found = re.fullmatch(r"by_duration:p(?:(\d+)d)?(?:t(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?)?", text.lower())
+    if found is None or not any(found.groups()):
+        return None
+    return sum(
+        float(part or 0) * factor for part, factor in zip(found.groups(), (8.64e7, 3.6e6, 6e4, 1e3), strict=True)
+    )
+
+
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{name}={value!r} is not valid: it takes text.")
@@ -375,6 +392,54 @@ _ROWS: Final = (
 #: Every key of a producer beside bootstrap.servers, by Kafka's name.
 PRODUCER_KEYS: Final[Mapping[str, Key]] = {row.name: row for row in _ROWS}
 
+_SHARED: Final = (
+    "client.id",
+    "connections.max.idle.ms",
+    "metadata.max.age.ms",
+    "metadata.recovery.strategy",
+    "receive.buffer.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.timeout.ms",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "security.protocol",
+    "send.buffer.bytes",
+    "socket.connection.setup.timeout.ms",
+)
+_CONSUMER_ROWS: Final = (
+    Key(
+        *("allow.auto.create.topics", _boolean, True, None, None),
+        "Naming a topic that does not exist creates it, where the broker allows that.",
+    ),
+    Key(
+        *("auto.offset.reset", _offset_reset, "latest", None, None),
+        "Where a partition begins, and where it goes on when its offset is gone: earliest, latest, none (an error), "
+        "or by_duration:P1D.",
+    ),
+    Key(
+        *("default.api.timeout.ms", duration_ms, 60_000, 0, None),
+        "How long calls that ask the cluster wait (seek, position, end_offsets).",
+    ),
+    Key(*("fetch.max.bytes", _size, 52_428_800, 0, None), "Bytes of an answer, and of what waits to be read, at most."),
+    Key(*("fetch.max.wait.ms", duration_ms, 500, 0, None), "How long a broker waits for fetch.min.bytes."),
+    Key(*("fetch.min.bytes", _size, 1, 0, None), "A broker answers at once when it has so many bytes."),
+    Key(
+        *("isolation.level", _choice("read_uncommitted", "read_committed"), "read_uncommitted", None, None),
+        "read_committed leaves out what open and aborted transactions wrote.",
+    ),
+    Key(
+        *("max.partition.fetch.bytes", _size, 1_048_576, 0, None),
+        "Bytes of one partition in an answer; one batch at least.",
+    ),
+    Key(*("max.poll.records", integer, 500, 1, None), "Records that `poll()` returns at most."),
+)
+
+#: Every key of a consumer beside bootstrap.servers, by Kafka's name.
+CONSUMER_KEYS: Final[Mapping[str, Key]] = {
+    row.name: row for row in (*_CONSUMER_ROWS, *(PRODUCER_KEYS[name] for name in _SHARED))
+}
+
 #: librdkafka's name: (Kafka's name, factor).
 ALIASES: Final[Mapping[str, tuple[str, float]]] = {
     "metadata.broker.list": ("bootstrap.servers", 1),
@@ -424,3 +489,28 @@ INERT: Final = frozenset(
         "socket.connection.setup.timeout.max.ms",
     }
 )
+
+_GROUPS: Final = "Consumer groups are not there yet; topics are read without one, and nothing is committed."
+#: The same for consumers.
+CONSUMER_ELSEWHERE: Final[Mapping[str, str]] = {
+    "key.deserializer": "Pass key_deserializer= to the consumer: a function, or one of ottla.serde.",
+    "value.deserializer": "Pass value_deserializer= to the consumer: a function, or one of ottla.serde.",
+    "interceptor.classes": "Wrap what is read instead.",
+    **dict.fromkeys(
+        (
+            "group.id",
+            "group.instance.id",
+            "group.protocol",
+            "group.remote.assignor",
+            "partition.assignment.strategy",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "max.poll.interval.ms",
+            "enable.auto.commit",
+            "auto.commit.interval.ms",
+        ),
+        _GROUPS,
+    ),
+    "check.crcs": "CRCs are always checked.",
+    "client.rack": "Reading from the nearest replica (KIP-392) is not there yet.",
+}

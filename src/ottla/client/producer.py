@@ -262,11 +262,11 @@ class Producer(ProducerBase[K, V]):
         machine, runtime = self._machine, self._runtime
         assert runtime is not None
         with self._lock:
-            found = machine.append(topic, partition, key_bytes, value_bytes, made, stamp, size, runtime.now_ms())
+            found = machine.append(topic, partition, key_bytes, value_bytes, made, stamp, size, runtime.now_ms)
             if found is not None:
                 batch, index = found
                 delivery = Delivery(batch, index, self._lock)
-                batch.tickets.append(weakref.ref(delivery))
+                batch.tickets[index] = weakref.ref(delivery)
         if found is None:
             return self._send_slowly(topic, partition, key_bytes, value_bytes, made, stamp, size)
         if index == 0 or batch.closed:
@@ -284,11 +284,11 @@ class Producer(ProducerBase[K, V]):
         while True:
             event = threading.Event()
             with self._lock:
-                found = self._machine.append(topic, partition, key, value, headers, stamp, size, runtime.now_ms())
+                found = self._machine.append(topic, partition, key, value, headers, stamp, size, runtime.now_ms)
                 if found is not None:
                     batch, index = found
                     delivery = Delivery(batch, index, self._lock)
-                    batch.tickets.append(weakref.ref(delivery))
+                    batch.tickets[index] = weakref.ref(delivery)
                     break
                 self._check_usable()
                 self._await_append(topic, partition, event.set)
@@ -361,12 +361,10 @@ class Producer(ProducerBase[K, V]):
         done = 0
         while done < len(rows):
             with self._lock:
-                now_ms = runtime.now_ms()
                 while done < len(rows):
-                    found = machine.append(topic, partition, *rows[done], now_ms)
+                    found = machine.append(topic, partition, *rows[done], runtime.now_ms)
                     if found is None:
                         break
-                    found[0].tickets.append(None)
                     done += 1
             if done < len(rows):
                 self._send_slowly(topic, partition, *rows[done])

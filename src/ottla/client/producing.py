@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
-from ottla.client._core.batch import Batch, Headers, record_size
+from ottla.client._core.batch import RECORD_OVERHEAD, RECORD_OVERHEAD_MAX, SMALL, Batch, Headers, record_size
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.producer import ProducerMachine
@@ -65,10 +65,20 @@ CLOSE_TIMEOUT_INTERRUPTED_S: Final = 5.0
 PreparedRow = tuple[bytes | None, bytes | None, Headers, int, int]
 
 
-class Serializer(Protocol[T_contra]):
-    """Turns a key or value into bytes: any function of (topic, value). `ottla.serde` has ready ones."""
+class SerializerFunction(Protocol[T_contra]):
+    """Turns a key or value into bytes: any function of (topic, value)."""
 
     def __call__(self, topic: str, value: T_contra, /) -> bytes | None: ...
+
+
+class SerializerObject(Protocol[T_contra]):
+    """The same as an object with a method; `ottla.serde` has ready ones."""
+
+    def serialize(self, topic: str, value: T_contra, /) -> bytes | None: ...
+
+
+#: What producers take as `key_serializer=` and `value_serializer=`.
+Serializer = SerializerFunction[T_contra] | SerializerObject[T_contra]
 
 
 class ProducerBase(Generic[K, V]):
@@ -104,12 +114,13 @@ class ProducerBase(Generic[K, V]):
             ssl_context=ssl_context,
             environment=os.environ,
         )
-        self._key_serializer = key_serializer
-        self._value_serializer = value_serializer
+        self._key_serializer = _function(key_serializer)
+        self._value_serializer = _function(value_serializer)
         self._clock = clock or SystemClock()
         self._lock = lock
         self._machine = ProducerMachine(self._settings, self._client.bootstrap, dice or random.Random())
         self._failures = Failures(on_delivery_error, self._clock.monotonic_ms)
+        self._size_max = min(self._settings.max_request_size, self._settings.buffer_memory)
         self._runtime: Runtime | None = None
         self._started_ms = 0
         clients.add(self)
@@ -129,21 +140,33 @@ class ProducerBase(Generic[K, V]):
         Raises:
             TypeError, ValueError: what `send` says.
         """
-        key_bytes = self._serialize(topic, key, self._key_serializer, "key")
-        value_bytes = self._serialize(topic, value, self._value_serializer, "value")
-        made = make_headers(headers) if headers else ()
-        size = record_size(key_bytes, value_bytes, made)
-        if size > self._settings.max_request_size or size > self._settings.buffer_memory:
+        # The usual cases, without a call each: bytes, no key, no headers.
+        key_bytes: bytes | None = None
+        if key is not None:
+            key_bytes = self._serialize(topic, key, self._key_serializer, "key")
+        if type(value) is bytes and self._value_serializer is None:
+            value_bytes: bytes | None = value
+        else:
+            value_bytes = self._serialize(topic, value, self._value_serializer, "value")
+        if headers:
+            made = make_headers(headers)
+            size = record_size(key_bytes, value_bytes, made)
+        else:
+            made = ()
+            size = (len(value_bytes) if value_bytes is not None else 0) + (
+                len(key_bytes) if key_bytes is not None else 0
+            )
+            size += RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX
+        if size > self._size_max:
             limit = "max.request.size" if size > self._settings.max_request_size else "buffer.memory"
             raise RecordTooLargeError(
-                f"A record for topic {topic!r} takes {size} bytes, more than {limit} "
-                f"({min(self._settings.max_request_size, self._settings.buffer_memory)})."
+                f"A record for topic {topic!r} takes {size} bytes, more than {limit} ({self._size_max})."
             )
         stamp = self._clock.wall_ms() if timestamp is None else make_timestamp(timestamp)
         return key_bytes, value_bytes, made, stamp, size
 
     @staticmethod
-    def _serialize(topic: str, item: Any, serializer: Serializer[Any] | None, what: str) -> bytes | None:
+    def _serialize(topic: str, item: Any, serializer: SerializerFunction[Any] | None, what: str) -> bytes | None:
         kind = type(item)
         if serializer is None:
             if kind is bytes or item is None:
@@ -295,6 +318,11 @@ class ProducerBase(Generic[K, V]):
         return transactions is not None and transactions.state in (State.IN_TRANSACTION, State.ABORTABLE)
 
 
+def _function(serializer: Any) -> SerializerFunction[Any] | None:
+    found: SerializerFunction[Any] | None = getattr(serializer, "serialize", serializer)
+    return found
+
+
 def finished_handler(failures: Failures, transactional_id: str | None) -> Callable[[list[Batch]], None]:
     """Return what the runtime calls with finished batches. It holds no producer: one that is dropped can be collected.
 
@@ -318,7 +346,7 @@ def as_offsets(offsets: Mapping[TopicPartition, int | OffsetAndMetadata]) -> dic
 
 
 #: Every client of this process that was not collected.
-clients: weakref.WeakSet[ProducerBase[Any, Any]] = weakref.WeakSet()
+clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -1,4 +1,4 @@
-"""Runs a producer's core: channels, timers, and the lock that it is shared under. All of it belongs to one event loop.
+"""Runs a client's core: channels, timers, and the lock that it is shared under. All of it belongs to one event loop.
 
 The core decides; this does. Callers of other threads take `lock`, call the core, release it and `wake()`. The lock is
 held for the core's calls only: requests are built, and callers' callbacks called, without it.
@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ottla.client._core.batch import Batch
 from ottla.client._core.connections import Connect, Disconnect
 from ottla.client._core.metadata import Node
 from ottla.client._core.operation import Operation
-from ottla.client._core.producer import Action, ProducerMachine, Send
+from ottla.client._core.requests import Action, Send
 from ottla.errors import KafkaError
 from ottla.network.channel import Channel, ChannelSettings
 from ottla.network.channel_errors import ConnectionClosedError
@@ -29,6 +30,28 @@ _POLLS_MAX = 64
 _TIMER_MIN_S = 0.0002
 
 
+class Machine(Protocol):
+    """A core, as this module sees it; see `ProducerMachine` and `FetchMachine`."""
+
+    def poll(self, now_ms: float, /) -> tuple[list[Action], float]: ...
+
+    def take_fired(self) -> list[Callable[[], object]]: ...
+
+    def take_finished(self) -> list[Any]: ...
+
+    def on_connected(
+        self, node_id: int, versions: dict[int, tuple[int, int]], features: dict[str, int], now_ms: float, /
+    ) -> None: ...
+
+    def on_down(self, node_id: int, error: Exception, now_ms: float, /) -> None: ...
+
+    def on_response(self, send: Send, response: Message, now_ms: float, /) -> None: ...
+
+    def on_failed(self, send: Send, error: Exception, now_ms: float, /) -> None: ...
+
+    def on_sent_unanswered(self, send: Send, now_ms: float, /) -> None: ...
+
+
 class Runtime:
     """One core on the running loop.
 
@@ -39,10 +62,10 @@ class Runtime:
 
     def __init__(
         self,
-        machine: ProducerMachine,
+        machine: Machine,
         settings: ChannelSettings,
         lock: AbstractContextManager[object],
-        on_finished: Callable[[list[Batch]], None],
+        on_finished: Callable[[list[Batch]], None] | None = None,
     ) -> None:
         self.connected = Operation("connect")
         self._machine = machine
@@ -73,6 +96,11 @@ class Runtime:
         if not self._woken and not self._stopped:
             self._woken = True
             self._loop.call_soon_threadsafe(self._poll)
+
+    def call_threadsafe(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop soon; for other threads and for signal handlers."""
+        if not self._stopped:
+            self._loop.call_soon_threadsafe(function)
 
     async def stop(self) -> None:
         """Close all connections; nothing is sent any more."""
@@ -118,7 +146,7 @@ class Runtime:
         with self._lock:
             fired = self._machine.take_fired()
             finished = self._machine.take_finished()
-        if finished:
+        if finished and self._on_finished is not None:
             self._on_finished(finished)
         for callback in fired:
             try:

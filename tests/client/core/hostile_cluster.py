@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ottla.client._core.connections import Connect, Disconnect
-from ottla.client._core.producer import ProducerMachine, Send
+from ottla.client._core.producer import ProducerMachine
+from ottla.client._core.requests import Send
 from ottla.errors import ErrorCode, NetworkError, RequestTimedOutError
 from ottla.protocol.api import APIS, VERSIONS, ApiKey
 from ottla.protocol.codec import decode, encode
@@ -514,7 +515,7 @@ class Cluster:
         first, last = header.base_sequence, header.last_sequence
         repeated = known is not None and any((first, last) == (start, end) for start, end, _ in known.batches)
         forgets = self.old_versions and not repeated and not header.is_transactional
-        if known is not None and forgets and self.trouble(0.01):
+        if known is not None and forgets and self.trouble(0.05):
             # Retention has deleted all that this producer wrote, and so the broker has forgotten it. Brokers since 2.5 take
             # any sequence then, and with it what overtook another batch: no client can help that.
             del log.producers[header.producer_id]

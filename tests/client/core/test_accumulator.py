@@ -26,7 +26,7 @@ def accumulator(**settings: object) -> Accumulator:
 def add(
     made: Accumulator, value: bytes, key: bytes | None = None, partition: int | None = None, now_ms: float = 0
 ) -> tuple[Batch, int] | None:
-    return made.append(made.topics["t"], partition, key, value, (), 1_000, record_size(key, value, ()), now_ms)
+    return made.append(made.topics["t"], partition, key, value, (), 1_000, record_size(key, value, ()), lambda: now_ms)
 
 
 def test_a_batch_is_ready_when_it_is_full_or_old_or_room_is_needed() -> None:
@@ -133,7 +133,7 @@ def test_a_record_takes_no_more_than_was_counted_and_comes_out_as_it_went_in(row
     batch: Batch | None = None
     for key, value, headers, timestamp in rows:
         size = record_size(key, value, tuple(headers))
-        found = made.append(made.topics["t"], 0, key, value, tuple(headers), timestamp, size, 0)
+        found = made.append(made.topics["t"], 0, key, value, tuple(headers), timestamp, size, lambda: 0)
         assert found is not None
         batch = found[0]
     assert batch is not None
@@ -160,7 +160,7 @@ def test_the_parts_of_a_batch_have_its_records_sequences_and_outcome(rows: list,
     made = accumulator(batch_size=1_000_000)
     for key, value, headers, timestamp in rows:
         size = record_size(key, value, tuple(headers))
-        found = made.append(made.topics["t"], 0, key, value, tuple(headers), timestamp, size, 0)
+        found = made.append(made.topics["t"], 0, key, value, tuple(headers), timestamp, size, lambda: 0)
     assert found is not None
     batch = found[0]
     batch.set_producer(7, 3, 2**31 - 2)

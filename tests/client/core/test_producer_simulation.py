@@ -69,7 +69,14 @@ class Driver:
                 key = POISON
             topic = world.random.choice(["orders", "clicks"])
             found = machine.append(
-                topic, None, key, value, (), 1_700_000_000_000 + number, record_size(key, value, ()), world.now_ms
+                topic,
+                None,
+                key,
+                value,
+                (),
+                1_700_000_000_000 + number,
+                record_size(key, value, ()),
+                lambda: world.now_ms,
             )
             if found is None:
                 if machine.knows(topic):

@@ -92,7 +92,14 @@ class Driver:
                 key = POISON if world.chance(0.004) else None
                 while True:
                     found = machine.append(
-                        topic, None, key, value, (), 1_700_000_000_000, record_size(key, value, ()), world.now_ms
+                        topic,
+                        None,
+                        key,
+                        value,
+                        (),
+                        1_700_000_000_000,
+                        record_size(key, value, ()),
+                        lambda: world.now_ms,
                     )
                     if found is not None:
                         break

@@ -152,9 +152,11 @@ class Accumulator:
         headers: Headers,
         timestamp_ms: int,
         size: int,
-        now_ms: float,
+        now_ms: Callable[[], float],
     ) -> tuple[Batch, int] | None:
         """Add a record of `size` bytes (`record_size`); return its batch and its place there, or None: no room.
+
+        The time is asked for only when a batch begins.
 
         Raises:
             ValueError: the caller's partitioner answered nonsense.
@@ -178,12 +180,18 @@ class Accumulator:
             partitioner.stuck += size
         if batch is None:
             self._begun += 1
-            batch = Batch(queue, now_ms, (self._begun,))
+            batch = Batch(queue, now_ms(), (self._begun,))
             batch.queued = True
             queue.batches.append(batch)
             self.active[queue] = None
         self.used += size
-        index = batch.add(timestamp_ms, key, value, headers, size)
+        # Batch.add, without the call. A KeyboardInterrupt may come after any step: the rows are what counts.
+        index = len(batch.rows)
+        batch.rows.append((index, timestamp_ms, key, value, headers))
+        batch.count = index + 1
+        batch.size += size
+        if timestamp_ms > batch.max_timestamp:
+            batch.max_timestamp = timestamp_ms
         if batch.size >= limit:
             batch.closed = True
         return batch, index
@@ -228,6 +236,8 @@ class Accumulator:
         """Take the first batch out of its queue; it is closed by that."""
         batch = queue.batches.popleft()
         batch.closed = True
+        if batch.rows:
+            batch.count = len(batch.rows)
         batch.queued = False
         if not queue.batches:
             del self.active[queue]

@@ -33,7 +33,8 @@ Row = tuple[int, int, bytes | None, bytes | None, Headers]
 RECORD_OVERHEAD = 14
 #: The same for any record.
 RECORD_OVERHEAD_MAX = 40
-_SMALL = 8_000
+#: Up to here a record counts as small.
+SMALL = 8_000
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -41,7 +42,7 @@ def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int
     size = (len(key) if key is not None else 0) + (len(value) if value is not None else 0)
     for name, content in headers:
         size += 4 * len(name) + 10 + (len(content) if content is not None else 0)
-    return size + (RECORD_OVERHEAD if size < _SMALL else RECORD_OVERHEAD_MAX)
+    return size + (RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX)
 
 
 class Outcome(Enum):
@@ -66,7 +67,7 @@ class Batch:
         was_reset: its sequence was changed after it had been sent.
         base_offset: of the first record; -1 if the broker did not say (acks=0, or a duplicate older than it remembers).
         callbacks: called once when it is done or failed.
-        tickets: by record, the caller's weak reference to what it gave out for it, or None if it gave out nothing.
+        tickets: by record, the caller's weak reference to what it gave out for it, if it gave out anything.
         timestamps: of the records of a batch that is done, as long as there is a ticket.
         reported: records whose failure was told to the caller.
     """
@@ -134,7 +135,7 @@ class Batch:
         self.error: Exception | None = None
         self.record_errors: Sequence[tuple[int, str]] = ()
         self.callbacks: list[Callable[[], object]] = []
-        self.tickets: list[Callable[[], object] | None] = []
+        self.tickets: dict[int, Callable[[], object]] = {}
         self.timestamps: list[int] = []
         self.reported: set[int] = set()
         self.parent: Batch | None = None
@@ -166,7 +167,7 @@ class Batch:
 
     def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers, size: int) -> int:
         """Add a record; return its place."""
-        index = self.count
+        index = len(self.rows)
         self.rows.append((index, timestamp_ms, key, value, headers))
         self.count = index + 1
         self.size += size
@@ -258,7 +259,7 @@ class Batch:
         parent = self.parent
         if outcome is Outcome.DONE:
             # What a ticket may still ask for are the timestamps; the tickets of a part are those of its parent.
-            if parent is not None or any(ticket is not None and ticket() is not None for ticket in self.tickets):
+            if parent is not None or any(ticket() is not None for ticket in self.tickets.values()):
                 self.timestamps = [row[1] for row in self.rows]
             self.rows = []
         if parent is None:

@@ -13,15 +13,16 @@ KIP-794, KIP-890, KIP-951.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from ottla.client._core.accumulator import Accumulator, PartitionQueue, request_size
 from ottla.client._core.batch import Batch, Headers
-from ottla.client._core.connections import Connect, Connections, Disconnect
+from ottla.client._core.connections import Connections, Disconnect
 from ottla.client._core.metadata import Metadata, Node
 from ottla.client._core.operation import Operation
+from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.client._core.sequences import Sequences
 from ottla.client._core.settings import ProducerSettings
 from ottla.client._core.transactions import State, Transactions, Wanted
@@ -51,8 +52,6 @@ from ottla.types import ZERO_UUID
 if TYPE_CHECKING:
     from random import Random
 
-FOREVER: Final = float("inf")
-
 #: Another broker may do: look for the leader again.
 _STALE_METADATA: Final = frozenset(
     {
@@ -81,58 +80,6 @@ _DOUBTFUL: Final = frozenset(
 )
 #: The broker misses what it should have, or has forgotten the producer.
 _FORGOTTEN: Final = (ErrorCode.UNKNOWN_PRODUCER_ID, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER)
-
-
-class Send:
-    """What the shell is to do: build the message, send it in this version, report the answer or the failure.
-
-    Attributes:
-        answered: False for Produce with acks=0: report `on_sent_unanswered` instead.
-        purpose: "metadata", "identity", "transaction" or "produce".
-        names: of the topics in a Produce request, by id.
-    """
-
-    __slots__ = (
-        "answered",
-        "batches",
-        "build",
-        "generation",
-        "key",
-        "names",
-        "node_id",
-        "purpose",
-        "sent_ms",
-        "timeout_ms",
-        "version",
-    )
-
-    def __init__(
-        self,
-        purpose: str,
-        node_id: int,
-        key: ApiKey,
-        version: int,
-        build: Callable[[int], Message],
-        *,
-        timeout_ms: float,
-        answered: bool = True,
-        batches: Sequence[Batch] = (),
-        names: Mapping[bytes, str] | None = None,
-    ) -> None:
-        self.purpose = purpose
-        self.node_id = node_id
-        self.key = key
-        self.version = version
-        self.build = build
-        self.timeout_ms = timeout_ms
-        self.answered = answered
-        self.batches = batches
-        self.names = names or {}
-        self.sent_ms = 0.0
-        self.generation = 0
-
-
-Action = Send | Connect | Disconnect
 
 
 @dataclass(slots=True)
@@ -226,7 +173,7 @@ class ProducerMachine:
         headers: Headers,
         timestamp_ms: int,
         size: int,
-        now_ms: float,
+        now_ms: Callable[[], float],
     ) -> tuple[Batch, int] | None:
         """Accept a record; return its batch and place, or None: its topic is not known yet, or there is no room.
 
@@ -246,7 +193,7 @@ class ProducerMachine:
         found = self.accumulator.append(topics, partition, key, value, headers, timestamp_ms, size, now_ms)
         if found is not None and found[1] == 0:
             self._pending[found[0]] = None
-            self.metadata.use(topic, now_ms)
+            self.metadata.use(topic, found[0].created_ms)
             if self.transactions is not None:
                 self.transactions.use(found[0].queue)
         return found

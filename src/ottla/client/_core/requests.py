@@ -1,0 +1,71 @@
+"""What a core asks its shell to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ottla.client._core.connections import Connect, Disconnect
+from ottla.protocol.api import ApiKey
+from ottla.protocol.schema import Message
+
+if TYPE_CHECKING:
+    from ottla.client._core.batch import Batch
+
+FOREVER: Final = float("inf")
+
+
+class Send:
+    """What the shell is to do: build the message, send it in this version, report the answer or the failure.
+
+    Attributes:
+        answered: False for Produce with acks=0: report `on_sent_unanswered` instead.
+        purpose: what it is for; the core knows the answer by it.
+        context: what the core wants to find again with the answer.
+        names: of the topics in a Produce request, by id.
+    """
+
+    __slots__ = (
+        "answered",
+        "batches",
+        "build",
+        "context",
+        "generation",
+        "key",
+        "names",
+        "node_id",
+        "purpose",
+        "sent_ms",
+        "timeout_ms",
+        "version",
+    )
+
+    def __init__(
+        self,
+        purpose: str,
+        node_id: int,
+        key: ApiKey,
+        version: int,
+        build: Callable[[int], Message],
+        *,
+        timeout_ms: float,
+        answered: bool = True,
+        batches: Sequence[Batch] = (),
+        names: Mapping[bytes, str] | None = None,
+        context: object = None,
+    ) -> None:
+        self.purpose = purpose
+        self.node_id = node_id
+        self.key = key
+        self.version = version
+        self.build = build
+        self.timeout_ms = timeout_ms
+        self.answered = answered
+        self.batches = batches
+        self.names = names or {}
+        self.context = context
+        self.sent_ms = 0.0
+        self.generation = 0
+
+
+Action = Send | Connect | Disconnect

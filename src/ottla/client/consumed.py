@@ -1,0 +1,164 @@
+"""What a consumer hands out: records, whose keys, values, headers and times are made when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, Protocol
+
+from ottla.client._core.batch import Headers as Pairs
+from ottla.client.errors import DeserializationError
+from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    #: What deserializers make; bytes without one.
+    K = TypeVar("K", default=bytes | None)
+    V = TypeVar("V", default=bytes | None)
+    T_co = TypeVar("T_co", covariant=True)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K")
+    V = TypeVar("V")
+    T_co = TypeVar("T_co", covariant=True)
+
+
+class DeserializerFunction(Protocol[T_co]):
+    """Makes an object of the bytes of a key or value: any function of (topic, bytes)."""
+
+    def __call__(self, topic: str, data: bytes, /) -> T_co: ...
+
+
+class DeserializerObject(Protocol[T_co]):
+    """The same as an object with a method; `ottla.serde` has ready ones."""
+
+    def deserialize(self, topic: str, data: bytes, /) -> T_co: ...
+
+
+#: What consumers take as `key_deserializer=` and `value_deserializer=`.
+Deserializer = DeserializerFunction[T_co] | DeserializerObject[T_co]
+
+
+class Headers(Mapping[str, bytes | None]):
+    """The headers of a record: a mapping in which the last of several with one name counts."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, name: str) -> bytes | None:
+        for found, value in reversed(self._pairs):
+            if found == name:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for name, _ in self._pairs))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self._pairs})
+
+    def get_all(self, name: str) -> list[bytes | None]:
+        """Return every value of a name, in order."""
+        return [value for found, value in self._pairs if found == name]
+
+    def multi_items(self) -> Sequence[tuple[str, bytes | None]]:
+        """Return all pairs, in order."""
+        return self._pairs
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._pairs)!r})"
+
+
+class Record(Generic[K, V]):
+    """One record.
+
+    Attributes:
+        topic, partition, offset: where it is.
+        timestamp_ms: milliseconds since 1970; -1 if it has none.
+        key_bytes, value_bytes: as they were written.
+        leader_epoch: of the leader that wrote its batch; -1 if that is not known.
+    """
+
+    __slots__ = (
+        "_deserialize_key",
+        "_deserialize_value",
+        "_pairs",
+        "key_bytes",
+        "leader_epoch",
+        "offset",
+        "partition",
+        "timestamp_ms",
+        "topic",
+        "value_bytes",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        row: tuple[int, int, bytes | None, bytes | None, Pairs],
+        leader_epoch: int,
+        deserialize_key: Callable[[str, bytes], K] | None,
+        deserialize_value: Callable[[str, bytes], V] | None,
+    ) -> None:
+        self.topic: str = topic
+        self.partition: int = partition
+        self.offset: int
+        self.timestamp_ms: int
+        self.key_bytes: bytes | None
+        self.value_bytes: bytes | None
+        self.offset, self.timestamp_ms, self.key_bytes, self.value_bytes, self._pairs = row
+        self.leader_epoch: int = leader_epoch
+        self._deserialize_key = deserialize_key
+        self._deserialize_value = deserialize_value
+
+    @property
+    def key(self) -> K:
+        """The key, deserialized; None stays None.
+
+        Raises:
+            DeserializationError: the bytes are not what the deserializer expects; `key_bytes` has them.
+        """
+        return self._made(self.key_bytes, self._deserialize_key, "key")  # type: ignore[return-value]
+
+    @property
+    def value(self) -> V:
+        """The value, deserialized; None, a tombstone, stays None.
+
+        Raises:
+            DeserializationError: the bytes are not what the deserializer expects; `value_bytes` has them.
+        """
+        return self._made(self.value_bytes, self._deserialize_value, "value")  # type: ignore[return-value]
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        return Headers(self._pairs)
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The time as an aware datetime in UTC; None if the record has none."""
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC) if self.timestamp_ms >= 0 else None
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """Topic and partition."""
+        return TopicPartition(self.topic, self.partition)
+
+    def _made(self, data: bytes | None, deserialize: Callable[[str, bytes], object] | None, what: str) -> object:
+        if deserialize is None or data is None:
+            return data
+        try:
+            return deserialize(self.topic, data)
+        except Exception as error:
+            raise DeserializationError(
+                f"The {what} of the record at {self.topic}-{self.partition}, offset {self.offset}, cannot be deserialized: "
+                f"{error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"<Record {self.topic}-{self.partition}@{self.offset} key={self.key_bytes!r} value={self.value_bytes!r}>"
