@@ -362,7 +362,7 @@ def committed_records(log: PartitionLog) -> list[tuple[int, bytes | None]]:
     return found
 
 
-def test_a_wrong_transaction_index_drops_no_committed_record() -> None:
+def test_a_wrong_transaction_index_drops_no_committed_record(caplog: pytest.LogCaptureFixture) -> None:
     """Any byte of it may change: the cleaner refuses, or keeps all that was committed; readers see no more than that."""
     files = MemoryFiles(lambda: NOW)
     config = transactional(files)
@@ -372,7 +372,6 @@ def test_a_wrong_transaction_index_drops_no_committed_record() -> None:
     log.close()
     names = [name for name in files.listdir(DIRECTORY) if name.endswith(".txnindex")]
     assert names
-    healed = 0
     for name in names:
         whole = files.read_bytes(f"{DIRECTORY}/{name}")
         for position in range(len(whole)):
@@ -394,8 +393,7 @@ def test_a_wrong_transaction_index_drops_no_committed_record() -> None:
                     for record in iter_records(data)
                 }
                 assert {value for _, value in expected} <= values, (name, position, flip)
-                healed += any(segment.transaction_index.is_checked for segment in log.segments[:-1])
-    assert healed
+    assert caplog.text.count("the transaction index is wrong") > 20
 
 
 def test_a_lost_transaction_index_is_not_taken_for_an_empty_one() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tests.client.core.hostile_cluster import BROKERS, Cluster, Shell, World
-from tests.support.seeds import run_seeds
+from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.fetching import FetchMachine, FetchSettings
 from ottla.client.reading import read_chunk
@@ -297,4 +297,5 @@ def run_seed(seed: int) -> Counter[str]:
 
 
 def test_seeds() -> None:
-    run_seeds(__import__(__name__, fromlist=["run_seed"]), 25)
+    simulation = __import__(__name__, fromlist=["run_seed"])
+    assert missing(simulation, run_seeds(simulation, range(25))) == []
