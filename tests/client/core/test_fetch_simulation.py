@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tests.client.core.hostile_cluster import BROKERS, Cluster, Shell, World
-from tests.support.seeds import run_seeds
+from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.fetching import FetchMachine, FetchSettings
 from ottla.client.reading import read_chunk
@@ -247,7 +247,7 @@ class Reader:
             for rows, _, following in read_chunk(chunk, self.machine.settings.isolation):
                 for row in rows:
                     expected = self.expected[where][self.place[where]]
-                    assert (row.offset, row.value) == expected, (where, row.offset, expected)
+                    assert (row[0], row[3]) == expected, (where, row[0], expected)
                     self.place[where] += 1
                     self.world.counter["read"] += 1
                 state.position = following
@@ -297,4 +297,5 @@ def run_seed(seed: int) -> Counter[str]:
 
 
 def test_seeds() -> None:
-    run_seeds(__import__(__name__, fromlist=["run_seed"]), 25)
+    simulation = __import__(__name__, fromlist=["run_seed"])
+    assert missing(simulation, run_seeds(simulation, range(25))) == []
