@@ -21,7 +21,7 @@ NEVER_CLOSED = """
 import logging, sys, ottla
 logging.basicConfig()
 producer = ottla.Producer(sys.argv[1], linger_ms=60_000)
-for number in range(1000):
+for number in range(int(sys.argv[3])):
     producer.send(sys.argv[2], b"%d" % number)
 """
 
@@ -56,13 +56,15 @@ def run(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_producer_that_was_never_closed_sends_what_it_has_at_the_end(broker: RunningBroker) -> None:
+@pytest.mark.parametrize("count", [1, 1_000])
+def test_a_producer_that_was_never_closed_sends_what_it_has_at_the_end(broker: RunningBroker, count: int) -> None:
+    """Also when it is not connected to the leader yet, whose name is resolved while the interpreter shuts down."""
     topic = new_topic(broker.address)
-    program = run(NEVER_CLOSED, broker.address, topic)
+    program = run(NEVER_CLOSED, f"localhost:{broker.port}", topic, str(count))
     _, errors = program.communicate(timeout=60)
     assert program.returncode == 0, errors
     assert "Traceback" not in errors
-    assert len(read_all(broker.address, topic)) == 1_000
+    assert len(read_all(broker.address, topic)) == count
 
 
 @pytest.mark.parametrize("stuck", [False, True])

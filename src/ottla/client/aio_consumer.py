@@ -126,6 +126,9 @@ class Consumer(ConsumerBase[K, V]):
 
         A cancelled wait loses no record.
         """
+        record = self._take_ready(None) if not self._stopping else None
+        if record is not None:
+            return record
         record = await self._next(None)
         if record is None:
             self._stopping = False
@@ -304,6 +307,8 @@ class BoundedRecords(Generic[K, V]):
         if self._ends is None:
             self._ends = await consumer.end_offsets()
         ends = self._ends
+        if not consumer._stopping and (ready := consumer._take_ready(ends)) is not None:
+            return ready
         deadline = None
         if self._idle_timeout_s is not None:
             deadline = asyncio.get_running_loop().time() + self._idle_timeout_s

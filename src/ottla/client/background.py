@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -30,11 +31,21 @@ def check_may_wait() -> None:
         raise RuntimeError("a callback of the client's runs on the client's own thread and cannot wait for it")
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names also while the interpreter shuts down, when no threads can be started any more."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
+        try:
+            return await super().getaddrinfo(host, port, **options)
+        except RuntimeError:
+            return socket.getaddrinfo(host, port, **options)
+
+
 class LoopThread:
     """One daemon thread that runs one event loop until `stop`."""
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -44,7 +55,10 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            try:
+                self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            except RuntimeError:
+                pass  # it needs a thread, and the interpreter shuts down
             self._loop.close()
 
     def call(self, function: Callable[[], T]) -> T:

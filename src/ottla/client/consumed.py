@@ -73,48 +73,73 @@ class Headers(Mapping[str, bytes | None]):
         return f"Headers({list(self._pairs)!r})"
 
 
-class Record(Generic[K, V]):
-    """One record.
+#: (offset, timestamp in ms, key, value, headers), as the kernels give it.
+Row = tuple[int, int, bytes | None, bytes | None, Pairs]
 
-    Attributes:
-        topic, partition, offset: where it is.
-        timestamp_ms: milliseconds since 1970; -1 if it has none.
-        key_bytes, value_bytes: as they were written.
-        leader_epoch: of the leader that wrote its batch; -1 if that is not known.
-    """
 
-    __slots__ = (
-        "_deserialize_key",
-        "_deserialize_value",
-        "_pairs",
-        "key_bytes",
-        "leader_epoch",
-        "offset",
-        "partition",
-        "timestamp_ms",
-        "topic",
-        "value_bytes",
-    )
+class Source(Generic[K, V]):
+    """What the records of one batch have in common."""
+
+    __slots__ = ("deserialize_key", "deserialize_value", "leader_epoch", "partition", "topic")
 
     def __init__(
         self,
         topic: str,
         partition: int,
-        row: tuple[int, int, bytes | None, bytes | None, Pairs],
         leader_epoch: int,
         deserialize_key: Callable[[str, bytes], K] | None,
         deserialize_value: Callable[[str, bytes], V] | None,
     ) -> None:
         self.topic: str = topic
         self.partition: int = partition
-        self.offset: int
-        self.timestamp_ms: int
-        self.key_bytes: bytes | None
-        self.value_bytes: bytes | None
-        self.offset, self.timestamp_ms, self.key_bytes, self.value_bytes, self._pairs = row
         self.leader_epoch: int = leader_epoch
-        self._deserialize_key = deserialize_key
-        self._deserialize_value = deserialize_value
+        self.deserialize_key: Callable[[str, bytes], K] | None = deserialize_key
+        self.deserialize_value: Callable[[str, bytes], V] | None = deserialize_value
+
+
+class Record(Generic[K, V]):
+    """One record. Two references, to its row and to what its batch has in common: everything else is made on access."""
+
+    __slots__ = ("_row", "_source")
+
+    def __init__(self, source: Source[K, V], row: Row) -> None:
+        self._source = source
+        self._row = row
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        return self._source.topic
+
+    @property
+    def partition(self) -> int:
+        """The partition."""
+        return self._source.partition
+
+    @property
+    def offset(self) -> int:
+        """The offset in its partition."""
+        return self._row[0]
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Milliseconds since 1970; -1 if it has none."""
+        return self._row[1]
+
+    @property
+    def key_bytes(self) -> bytes | None:
+        """The key as it was written."""
+        return self._row[2]
+
+    @property
+    def value_bytes(self) -> bytes | None:
+        """The value as it was written; None is a tombstone."""
+        return self._row[3]
+
+    @property
+    def leader_epoch(self) -> int:
+        """The epoch of the leader that wrote its batch; -1 if that is not known."""
+        return self._source.leader_epoch
 
     @property
     def key(self) -> K:
@@ -123,7 +148,7 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `key_bytes` has them.
         """
-        return self._made(self.key_bytes, self._deserialize_key, "key")  # type: ignore[return-value]
+        return self._made(self._row[2], self._source.deserialize_key, "key")  # type: ignore[return-value]
 
     @property
     def value(self) -> V:
@@ -132,12 +157,12 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `value_bytes` has them.
         """
-        return self._made(self.value_bytes, self._deserialize_value, "value")  # type: ignore[return-value]
+        return self._made(self._row[3], self._source.deserialize_value, "value")  # type: ignore[return-value]
 
     @property
     def headers(self) -> Headers:
         """The headers."""
-        return Headers(self._pairs)
+        return Headers(self._row[4])
 
     @property
     def timestamp(self) -> datetime | None:

@@ -146,6 +146,9 @@ class Consumer(ConsumerBase[K, V]):
 
     def __next__(self) -> Record[K, V]:
         """Wait for the next record and return it. After `stop()` the loop ends; another loop goes on behind it."""
+        record = self._take_ready(None) if not self._stopping else None
+        if record is not None:
+            return record
         record = self._next(None)
         if record is None:
             self._stopping = False
@@ -313,6 +316,8 @@ class BoundedRecords(Generic[K, V]):
         if self._ends is None:
             self._ends = consumer.end_offsets()
         ends = self._ends
+        if not consumer._stopping and (ready := consumer._take_ready(ends)) is not None:
+            return ready
         deadline = None if self._idle_timeout_s is None else time.monotonic() + self._idle_timeout_s
         consumer._limits = ends
         try:

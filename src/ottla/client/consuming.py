@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from ottla.client._core.fetching import Chunk, FetchMachine, PartitionState
 from ottla.client.config import consumer_settings
-from ottla.client.consumed import Deserializer, K, Record, V
+from ottla.client.consumed import Deserializer, K, Record, Row, Source, V
 from ottla.client.errors import ClosedError, ConfigurationError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
@@ -27,7 +27,6 @@ from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
 from ottla.network.channel import ChannelSettings
 from ottla.network.channel_errors import BrokerUnreachableError
-from ottla.protocol.records.builder import Record as Row
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
@@ -38,17 +37,17 @@ Place = int | datetime | str
 _ENDS: Final[Mapping[str, int]] = {"beginning": EARLIEST, "end": LATEST}
 
 
-class _Reading:
-    """A chunk that is being handed out."""
+class _Reading(Generic[K, V]):
+    """A chunk that is being handed out, and the records of its present batch."""
 
-    __slots__ = ("batches", "chunk", "following", "index", "leader_epoch", "rows")
+    __slots__ = ("batches", "following", "generation", "index", "records", "state")
 
-    def __init__(self, chunk: Chunk, batches: Any) -> None:
-        self.chunk = chunk
+    def __init__(self, chunk: Chunk, batches: Iterator[tuple[list[Row], int, int]]) -> None:
+        self.state = chunk.state
+        self.generation = chunk.generation
         self.batches = batches
-        self.rows: list[Row] = []
+        self.records: list[Record[K, V]] = []
         self.index = 0
-        self.leader_epoch = -1
         self.following = -1
 
 
@@ -88,7 +87,7 @@ class ConsumerBase(Generic[K, V]):
             self._settings, self._client.bootstrap, dice or random.Random(), self._clock.wall_ms
         )
         self._runtime: Runtime | None = None
-        self._open: deque[_Reading] = deque()
+        self._open: deque[_Reading[K, V]] = deque()
         self._stopping = False
         #: By partition, the offset from which on nothing is handed out at present.
         self._limits: Mapping[TopicPartition, int] | None = None
@@ -120,35 +119,44 @@ class ConsumerBase(Generic[K, V]):
             self._open.append(_Reading(chunk, read_chunk(chunk, self._settings.isolation)))
             self._wake()
 
+    def _take_ready(self, limits: Mapping[TopicPartition, int] | None) -> Record[K, V] | None:
+        """Return the next record if it is at hand; None says nothing. This is what each record costs."""
+        waiting = self._open
+        if waiting:
+            reading = waiting[0]
+            state = reading.state
+            if reading.index < len(reading.records) and reading.generation == state.generation and not state.paused:
+                record = reading.records[reading.index]
+                following = record._row[0] + 1
+                if limits is None or following <= limits.get(state.topic_partition, 0):
+                    reading.index += 1
+                    state.position = following
+                    return record
+        return None
+
     def _take_open(self) -> Record[K, V] | None:
         waiting, limits = self._open, self._limits
         for _ in range(len(waiting)):
             reading = waiting[0]
-            state = reading.chunk.state
-            if state.generation != reading.chunk.generation:
+            state = reading.state
+            if state.generation != reading.generation:
                 waiting.popleft()  # a seek, or the partition was given up
                 continue
             if state.paused:
                 waiting.rotate(-1)
                 continue
             while True:
-                if reading.index < len(reading.rows):
-                    row = reading.rows[reading.index]
-                    if limits is not None and row.offset >= limits.get(state.topic_partition, 0):
-                        waiting.rotate(-1)
-                        break
-                    reading.index += 1
-                    state.position = row.offset + 1
-                    topic, partition = state.topic_partition
-                    return Record(
-                        topic, partition, row, reading.leader_epoch, self._deserialize_key, self._deserialize_value
-                    )
+                if reading.index < len(reading.records):
+                    record = self._take_ready(limits)
+                    if record is not None:
+                        return record
+                    waiting.rotate(-1)  # behind the limit
+                    break
                 if reading.following >= 0:
                     # Past records that are not handed out, too: markers, aborted ones, compacted ones.
                     state.position = reading.following
                 try:
-                    reading.rows, reading.leader_epoch, reading.following = next(reading.batches)
-                    reading.index = 0
+                    rows, leader_epoch, reading.following = next(reading.batches)
                 except StopIteration:
                     waiting.popleft()
                     break
@@ -159,6 +167,10 @@ class ConsumerBase(Generic[K, V]):
                         state.error = None
                     self._wake()
                     raise
+                topic, partition = state.topic_partition
+                source = Source(topic, partition, leader_epoch, self._deserialize_key, self._deserialize_value)
+                reading.records = [Record(source, row) for row in rows]
+                reading.index = 0
         return None
 
     # -- positions --------------------------------------------------------------------------------------------------

@@ -9,13 +9,16 @@ from collections import deque
 from collections.abc import Iterator
 
 from ottla.client._core.fetching import Chunk
+from ottla.client.consumed import Row
 from ottla.errors import CorruptMessageError
-from ottla.protocol.records.builder import Record as Row
+from ottla.protocol.records import kernels
+from ottla.protocol.records.batch import MAGIC, BatchHeader
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.formats import check_any_crc
-from ottla.protocol.records.reader import read_records
+from ottla.protocol.records.legacy import read_legacy_records
+from ottla.protocol.records.reader import read_body
 from ottla.protocol.records.walk import iter_batches
-from ottla.types import IsolationLevel
+from ottla.types import IsolationLevel, TimestampType
 
 
 def read_chunk(chunk: Chunk, isolation: IsolationLevel) -> Iterator[tuple[list[Row], int, int]]:
@@ -48,12 +51,22 @@ def read_chunk(chunk: Chunk, isolation: IsolationLevel) -> Iterator[tuple[list[R
             yield [], header.partition_leader_epoch, following
             continue
         try:
-            rows = read_records(view, position)
+            rows = _rows(view, position, header)
         except ValueError as error:
             raise _damaged(chunk, header.base_offset, str(error)) from error
-        if rows and rows[0].offset < chunk.offset:
-            rows = [row for row in rows if row.offset >= chunk.offset]
+        if rows and rows[0][0] < chunk.offset:
+            rows = [row for row in rows if row[0] >= chunk.offset]
         yield rows, header.partition_leader_epoch, following
+
+
+def _rows(view: memoryview, position: int, header: BatchHeader) -> list[Row]:
+    if header.magic < MAGIC:
+        return list(read_legacy_records(view, position))
+    if not header.record_count:
+        return []
+    body = read_body(view, position, header)
+    append_time = header.max_timestamp if header.timestamp_type is TimestampType.LOG_APPEND_TIME else None
+    return kernels.decode_records(body, header.record_count, header.base_offset, header.base_timestamp, append_time)
 
 
 def _damaged(chunk: Chunk, base_offset: int, problem: str) -> CorruptMessageError:

@@ -247,7 +247,7 @@ class Reader:
             for rows, _, following in read_chunk(chunk, self.machine.settings.isolation):
                 for row in rows:
                     expected = self.expected[where][self.place[where]]
-                    assert (row.offset, row.value) == expected, (where, row.offset, expected)
+                    assert (row[0], row[3]) == expected, (where, row[0], expected)
                     self.place[where] += 1
                     self.world.counter["read"] += 1
                 state.position = following
