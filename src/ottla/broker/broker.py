@@ -40,6 +40,7 @@ from ottla.cluster.image import (
     ImageDelta,
     delta_between,
 )
+from ottla.cluster.nodes import LogEnd
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
@@ -182,6 +183,7 @@ class Broker:
             clock=self._around.clock,
             check_broker_config=self.config.with_dynamic,
             settled=lambda topics: self.replicas.settled(topics),
+            log_end=self._log_end,
         )
 
     def _make_parts(self) -> None:
@@ -258,6 +260,10 @@ class Broker:
         """Ids of the log directories: they distinguish this broker from another one that registers under the same node id."""
         known = [read_meta_properties(self._around.files, path) for path in self.logs.directories]
         return [properties.directory_id for properties in known if properties is not None and properties.directory_id]
+
+    def _log_end(self, topic_partition: TopicPartition) -> LogEnd | None:
+        log = self.logs.logs.get(topic_partition)
+        return None if log is None else LogEnd(log.leader_epochs.latest, log.log_end_offset)
 
     def _fail(self, why: str) -> None:
         if not self.failure.done():

@@ -35,6 +35,7 @@ from ottla.cluster.decisions.thread_counts import why_thread_counts_refused
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
 from ottla.cluster.decisions.topics import NewTopic, TopicPlan, plan_growth, plan_topics
 from ottla.cluster.duties import Duties, touched_partitions
+from ottla.cluster.ends import EndsReporter
 from ottla.cluster.image import (
     BROKERS,
     CLIENT_METRICS,
@@ -48,7 +49,7 @@ from ottla.cluster.image import (
     PartitionImage,
     TopicImage,
 )
-from ottla.cluster.nodes import CONTROLLER_EPOCH, BrokerEpochNode
+from ottla.cluster.nodes import CONTROLLER_EPOCH, BrokerEpochNode, LogEnd
 from ottla.cluster.office import Office
 from ottla.cluster.preparation import InconsistentClusterIdError, NewerTreeError, cluster_id_of, prepare_tree
 from ottla.cluster.registration import Registration
@@ -113,6 +114,7 @@ class Controller:
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
+        log_end: where the log of a partition ends here; None if it has none.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Controller:
         clock: Clock,
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
         settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        log_end: Callable[[TopicPartition], LogEnd | None] = lambda topic_partition: None,
         partitions_per_multi: int = PARTITIONS_PER_MULTI,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
@@ -134,7 +137,8 @@ class Controller:
         self._check_broker_config = check_broker_config
         self._settled = settled
         self._turn = asyncio.Lock()
-        self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack)
+        process = random.randbytes(8).hex()
+        self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack, process=process)
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
         self.registration = Registration(lambda: self._identity, clock)
         self._office = Office(self._log, self.registration, clock)
@@ -148,6 +152,7 @@ class Controller:
             min_isr=self.min_isr,
             is_unclean_allowed=lambda topic: bool(self._topic_setting("unclean.leader.election.enable", topic)),
         )
+        self._ends = EndsReporter(self._log, self.registration, log_end)
         self._news = asyncio.Event()
         #: What to look at, None for everything.
         self._touched: set[tuple[str, int]] | None = set()
@@ -322,6 +327,8 @@ class Controller:
             self._news.clear()
             touched, self._touched = self._touched, set()
             try:
+                if touched is None or touched:
+                    await self._ends.report(self.image)
                 if not self._office.is_held:
                     if self.image.controller_id != -1 or not await self._office.try_take():
                         continue

@@ -63,6 +63,7 @@ class MetadataFollower:
         self._stop_watching: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._changes_id: int | None = None
+        self._is_interrupted = False
 
     async def start(self) -> None:
         """Load the whole image and follow changes from there. Subscribers get the first image as one delta.
@@ -156,8 +157,9 @@ class MetadataFollower:
                 await self._catch_up()
             except TreeUnavailableError as error:
                 self._refreshing += refreshing
-                if self._tree.state is not SessionState.ENDED:
+                if not self._is_interrupted and self._tree.state is not SessionState.ENDED:
                     logger.warning("cannot follow the coordination tree, trying again: %s", error)
+                self._is_interrupted = True
                 await self._try_later()
             except Exception:
                 # A node that cannot be read must not stop the following for good: the next change may mend it.
@@ -165,6 +167,9 @@ class MetadataFollower:
                 self._refreshing += refreshing
                 await self._try_later(look=False)
             else:
+                if self._is_interrupted:
+                    self._is_interrupted = False
+                    logger.info("following the coordination tree again")
                 for future in refreshing:
                     if not future.done():
                         future.set_result(self.image)

@@ -9,7 +9,7 @@ a transaction checks that the broker has not been away in between. Why a registr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from ottla.cluster.nodes import (
     Change,
     ChangeNode,
     ControllerNode,
+    UnfitNode,
 )
 from ottla.cluster.tree import Check, Create, Delete, Operation, SetData, Tree, TreeError
 
@@ -76,7 +77,7 @@ class Registration:
         """
         for _ in range(TRIES_MAX):
             await tree.sync()
-            identity = replace(self._identity(), held_epoch=self._epoch)
+            identity = self._identity()
             try:
                 epoch, operations = await self._plan(tree, identity)
                 await tree.multi(operations)
@@ -120,6 +121,25 @@ class Registration:
         operations.append(Create(path, data, ephemeral=True))
         operations.append(Create(CHANGE_PREFIX, ChangeNode.encode(Change(brokers=True), now), sequential=True))
         return epoch, operations
+
+    async def say_unfit(self, tree: Tree, partitions: Iterable[tuple[bytes, int]]) -> None:
+        """Say in the tree which partitions, as (topic id, index), this broker holds and cannot lead. Elections skip it there.
+
+        Raises:
+            TreeError: this broker has been registered anew.
+            TreeUnavailableError: it is unknown whether it was done; doing it again is right.
+        """
+        path = UnfitNode.path(self.node_id)
+        data = UnfitNode.encode(partitions)
+        exists = (await tree.get_many([path]))[0] is not None
+        note = ChangeNode.encode(Change(brokers=True), self._clock.wall_ms())
+        await tree.multi(
+            [
+                *self.fence(),
+                SetData(path, data) if exists else Create(path, data),
+                Create(CHANGE_PREFIX, note, sequential=True),
+            ]
+        )
 
     async def begin_stop(self, tree: Tree) -> None:
         """Say in the tree that this broker is about to stop: it is elected no more, and what it leads is given to others."""

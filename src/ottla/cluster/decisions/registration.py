@@ -10,7 +10,7 @@ chain a broker has to prove itself anew.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ottla.cluster.image import BrokerImage, Endpoint
 from ottla.cluster.nodes import BrokerEpoch
@@ -24,7 +24,8 @@ class Identity:
         directories: ids of its log directories.
         page_cache: see BrokerEpoch.
         was_clean: all directories were closed cleanly when they were used last.
-        held_epoch: the epoch that this very process has registered under before; None if it has not.
+        process: a random text that this process has made of itself. By it a process knows its own registration, also one
+            whose answer was lost.
     """
 
     node_id: int
@@ -33,7 +34,7 @@ class Identity:
     directories: tuple[str, ...] = ()
     page_cache: str = ""
     was_clean: bool = False
-    held_epoch: int | None = None
+    process: str = ""
 
 
 class RegistrationRefusedError(Exception):
@@ -49,18 +50,18 @@ def next_epoch(identity: Identity, stored: BrokerEpoch | None, stored_epoch: int
     Raises:
         RegistrationRefusedError: the id belongs to other directories.
     """
-    mine = BrokerEpoch(directories=identity.directories, page_cache=identity.page_cache)
+    mine = BrokerEpoch(directories=identity.directories, page_cache=identity.page_cache, process=identity.process)
     if stored is None:
         # States of the first releases count as admitted under epoch 0; after an unclean stop that is not continued.
         epoch = 0 if identity.was_clean else 1
-        return epoch, BrokerEpoch(directories=mine.directories, page_cache=mine.page_cache, continues=epoch)
+        return epoch, replace(mine, continues=epoch)
     if not is_own(identity.directories, stored):
         raise RegistrationRefusedError(
             f"broker id {identity.node_id} belongs to other log directories than these; if their disk is lost, free the id "
             "(UnregisterBroker), else give this broker an id of its own (broker.id)"
         )
-    continues = stored.continues if _is_unbroken(identity, stored, stored_epoch) else stored_epoch + 1
-    return stored_epoch + 1, BrokerEpoch(directories=mine.directories, page_cache=mine.page_cache, continues=continues)
+    continues = stored.continues if _is_unbroken(identity, stored) else stored_epoch + 1
+    return stored_epoch + 1, replace(mine, continues=continues)
 
 
 def is_own(directories: Collection[str], stored: BrokerEpoch) -> bool:
@@ -68,10 +69,12 @@ def is_own(directories: Collection[str], stored: BrokerEpoch) -> bool:
     return not stored.directories or not directories or not set(directories).isdisjoint(stored.directories)
 
 
-def _is_unbroken(identity: Identity, stored: BrokerEpoch, stored_epoch: int) -> bool:
-    if identity.held_epoch is not None:
-        return identity.held_epoch == stored_epoch
-    return identity.was_clean or (identity.page_cache != "" and identity.page_cache == stored.page_cache)
+def _is_unbroken(identity: Identity, stored: BrokerEpoch) -> bool:
+    return (
+        identity.was_clean
+        or (identity.process != "" and identity.process == stored.process)
+        or (identity.page_cache != "" and identity.page_cache == stored.page_cache)
+    )
 
 
 def check_addresses(identity: Identity, brokers: Mapping[int, BrokerImage]) -> None:

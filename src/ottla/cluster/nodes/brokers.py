@@ -31,12 +31,14 @@ class BrokerEpoch:
             they were closed cleanly in the epoch before, or the page cache stayed the same, or the process lived on. What
             was in sync under it is in sync now.
         is_stopping: the broker is about to stop and wants to lead nothing.
+        process: a random text of the process that registered.
     """
 
     directories: tuple[str, ...]
     page_cache: str = ""
     continues: int = 0
     is_stopping: bool = False
+    process: str = ""
 
 
 class BrokerEpochNode:
@@ -59,6 +61,7 @@ class BrokerEpochNode:
                 "page_cache": epoch.page_cache,
                 "continues": epoch.continues,
                 "stopping": epoch.is_stopping,
+                "process": epoch.process,
             }
         )
 
@@ -72,6 +75,7 @@ class BrokerEpochNode:
                 page_cache=value["page_cache"],
                 continues=int(value["continues"]),
                 is_stopping=bool(value["stopping"]),
+                process=value["process"],
             ),
         )
 
