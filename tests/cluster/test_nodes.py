@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.cluster.image import BrokerImage, Endpoint
+from ottla.cluster.image import BrokerEnds, BrokerImage, Endpoint, LogEnd
 from ottla.cluster.nodes import (
     BadNodeError,
-    BrokerEnds,
     BrokerEpoch,
     BrokerEpochNode,
     BrokerNode,
@@ -24,7 +23,6 @@ from ottla.cluster.nodes import (
     EndsNode,
     Features,
     FeaturesNode,
-    LogEnd,
     Maker,
     PartitionState,
     ProducerIdBlockNode,

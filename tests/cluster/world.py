@@ -13,10 +13,10 @@ from tests.cluster.cluster_support import CLUSTER
 
 from ottla.cluster.controller import Controller, ControllerSettings, prepare_tree
 from ottla.cluster.follow import MetadataFollower
-from ottla.cluster.image import ClusterImage, Endpoint, ImageDelta
-from ottla.cluster.nodes import LogEnd, PartitionState, StateNode
+from ottla.cluster.image import ClusterImage, Endpoint, ImageDelta, LogEnd
+from ottla.cluster.nodes import CHANGE_PREFIX, Change, ChangeNode, PartitionState, StateNode
 from ottla.cluster.sessions import Sessions
-from ottla.cluster.tree import SetData
+from ottla.cluster.tree import Create, SetData
 from ottla.testing.simulated_ensemble import EnsembleFaults, SimulatedEnsemble
 from ottla.testing.simulated_tree import SimulatedTree
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
@@ -176,7 +176,9 @@ class World:
         path = StateNode.path(topic, index)
         state = self.state(topic, index)
         values = {name: getattr(state, name) for name in PartitionState.__dataclass_fields__}
-        self.ensemble.commit([SetData(path, StateNode.encode(PartitionState(**{**values, **changes})))], 0)
+        note = ChangeNode.encode(Change(partitions=((topic, index),)), self.clock.wall_ms())
+        data = StateNode.encode(PartitionState(**{**values, **changes}))
+        self.ensemble.commit([SetData(path, data), Create(CHANGE_PREFIX, note, sequential=True)], 0)
 
 
 def simulate(scenario: Callable[[World], Awaitable[None]], seed: int = 1, **options: float) -> World:

@@ -38,9 +38,9 @@ from ottla.cluster.image import (
     ClusterImage,
     Endpoint,
     ImageDelta,
+    LogEnd,
     delta_between,
 )
-from ottla.cluster.nodes import LogEnd
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError

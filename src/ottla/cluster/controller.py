@@ -46,10 +46,11 @@ from ottla.cluster.image import (
     ConfigResource,
     Endpoint,
     ImageDelta,
+    LogEnd,
     PartitionImage,
     TopicImage,
 )
-from ottla.cluster.nodes import CONTROLLER_EPOCH, BrokerEpochNode, LogEnd
+from ottla.cluster.nodes import CONTROLLER_EPOCH, BrokerEpochNode
 from ottla.cluster.office import Office
 from ottla.cluster.preparation import InconsistentClusterIdError, NewerTreeError, cluster_id_of, prepare_tree
 from ottla.cluster.registration import Registration
@@ -237,6 +238,7 @@ class Controller:
                 await self._duties.run()
                 await self._log.maybe_purge(now=True)
         self._stop_following = self._follower.subscribe(self._on_image)
+        self._look_at_everything()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._run(), name="controller"),
@@ -273,8 +275,7 @@ class Controller:
         self._log.tree = tree
         self._follower.use(tree)
         await self._register()
-        self._touched = None
-        self._news.set()
+        self._look_at_everything()
 
     def end_session(self) -> None:
         """Note that the session has ended: the office, if this broker held it, is another's from now on."""
@@ -320,6 +321,10 @@ class Controller:
                 self._touched.update((topic.name, index) for topic, index in touched_partitions(image, delta))
         self._news.set()
 
+    def _look_at_everything(self) -> None:
+        self._touched = None
+        self._news.set()
+
     async def _run(self) -> None:
         """Take the office when it is free; as long as it is held, look after each change at what it touched."""
         while True:
@@ -352,8 +357,7 @@ class Controller:
     async def _try_later(self, error: Exception) -> None:
         logger.debug("the controller tries again: %s", error)
         await asyncio.sleep(RETRY_SECONDS)
-        self._touched = None
-        self._news.set()
+        self._look_at_everything()
 
     async def _rebalance(self) -> None:
         """Now and then give partitions back to their preferred leaders."""

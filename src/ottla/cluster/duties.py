@@ -18,7 +18,6 @@ from ottla.cluster.decisions.election import (
     waits_for_ends,
 )
 from ottla.cluster.image import NO_LEADER, ClusterImage, ImageDelta, PartitionImage, TopicImage
-from ottla.cluster.loading import load_ends
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from ottla.cluster.change_log import ChangeLog
     from ottla.cluster.follow import MetadataFollower
-    from ottla.cluster.nodes import BrokerEnds
     from ottla.cluster.office import Office
     from ottla.cluster.topic_writer import TopicWriter
     from ottla.types import TopicPartition
@@ -75,15 +73,12 @@ class Duties:
         await self._topics.finish_creations(self._follower.image, fence=fence, controller_epoch=epoch)
         image = self._follower.image
         found = list(all_partitions(image)) if partitions is None else list(partitions)
-        ends: Mapping[int, BrokerEnds] = {}
         if any(waits_for_ends(image, topic, index, n) for topic, index in found for n in topic.partitions[index].isr):
             # An election that may lose records is decided on what is true, not on what a server knew some time ago.
-            await self._log.tree.sync()
             image = await self._follower.refresh()
-            ends = await load_ends(self._log.tree)
             names = {(topic.name, index) for topic, index in found}
             found = [(topic, index) for topic, index in all_partitions(image) if (topic.name, index) in names]
-        rules = ElectionRules(min_isr=self._min_isr, is_unclean_allowed=self._is_unclean_allowed, ends=ends)
+        rules = ElectionRules(min_isr=self._min_isr, is_unclean_allowed=self._is_unclean_allowed)
         await self.write(image, dict(elections(image, found, rules)))
         await self._log.maybe_purge()
 

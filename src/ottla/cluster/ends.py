@@ -11,7 +11,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from ottla.cluster.decisions.election import waits_for_ends
-from ottla.cluster.nodes import BrokerEnds, Change, EndsNode, LogEnd
+from ottla.cluster.image import BrokerEnds, LogEnd
+from ottla.cluster.nodes import Change, EndsNode
 from ottla.cluster.tree import Create, Operation, SetData
 from ottla.types import TopicPartition
 

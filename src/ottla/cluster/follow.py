@@ -280,7 +280,13 @@ class MetadataFollower:
         )
         if change.brokers:
             found = await load_brokers(self._tree)
-            image = replace(image, brokers=found.brokers, controller_id=found.controller_id, unfit=found.unfit)
+            image = replace(
+                image,
+                brokers=found.brokers,
+                controller_id=found.controller_id,
+                unfit=found.unfit,
+                ends=found.ends,
+            )
         if change.features:
             levels, features_epoch = await load_features(self._tree)
             image = replace(image, features=levels, features_epoch=features_epoch)

@@ -74,6 +74,21 @@ class BrokerImage(NamedTuple):
         return None
 
 
+class LogEnd(NamedTuple):
+    """Where a log ends. Of two logs the one with the larger LogEnd has all that the other one has, or is newer."""
+
+    last_epoch: int
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerEnds:
+    """What /brokers/ends/<id> says: where logs ended, by (topic id, partition), and under which epoch that was written."""
+
+    broker_epoch: int
+    ends: Mapping[tuple[bytes, int], LogEnd]
+
+
 class PartitionImage(NamedTuple):
     """One partition. `leader` is NO_LEADER when no broker leads; `partition_epoch` is the version of its state node.
 
@@ -136,6 +151,7 @@ class ClusterImage:
         epoch: number of the last change applied; grows with every image.
         features: the level of every feature (KIP-584); features_epoch grows when one is changed.
         unfit: by node id, the (topic id, partition) pairs that a broker holds and cannot lead.
+        ends: by node id, where logs end, of brokers that have said so.
         deleted: ids of topics that are deleted for good; kept for some days.
     """
 
@@ -149,6 +165,7 @@ class ClusterImage:
     features: Mapping[str, int] = field(default_factory=lambda: finalized({}))
     features_epoch: int = 0
     unfit: Mapping[int, frozenset[tuple[bytes, int]]] = field(default_factory=dict)
+    ends: Mapping[int, BrokerEnds] = field(default_factory=dict)
     deleted: frozenset[bytes] = frozenset()
 
     def topic_by_id(self, topic_id: bytes) -> TopicImage | None:
@@ -251,4 +268,5 @@ def differing(before: TopicImage, after: TopicImage) -> tuple[int, ...]:
 
 
 def brokers_differ(before: ClusterImage, after: ClusterImage) -> bool:
-    return (before.brokers, before.controller_id, before.unfit) != (after.brokers, after.controller_id, after.unfit)
+    """Return whether anything that is said of brokers, or who is the controller, is not what it was."""
+    return any(getattr(before, name) != getattr(after, name) for name in ("brokers", "controller_id", "unfit", "ends"))

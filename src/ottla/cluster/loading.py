@@ -10,9 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ottla.cluster.decisions.features import finalized
-from ottla.cluster.image import NO_LEADER, BrokerImage, ClusterImage, ConfigResource, PartitionImage, TopicImage
+from ottla.cluster.image import (
+    NO_LEADER,
+    BrokerEnds,
+    BrokerImage,
+    ClusterImage,
+    ConfigResource,
+    PartitionImage,
+    TopicImage,
+)
 from ottla.cluster.nodes import (
-    BROKER_ENDS,
     BROKER_IDS,
     BROKER_TOPICS,
     CHANGES,
@@ -21,7 +28,6 @@ from ottla.cluster.nodes import (
     CONTROLLER,
     DELETED,
     FEATURES,
-    BrokerEnds,
     BrokerEpochNode,
     BrokerNode,
     ChangeNode,
@@ -70,6 +76,7 @@ async def load_image(tree: Tree) -> ClusterImage:
         cluster_id=cluster_id,
         brokers=brokers.brokers,
         unfit=brokers.unfit,
+        ends=brokers.ends,
         topics=topics,
         topic_names={topic.topic_id: name for name, topic in topics.items()},
         configs={resource: config for resource, config in configs.items() if config},
@@ -86,36 +93,31 @@ class Brokers(NamedTuple):
 
     brokers: dict[int, BrokerImage]
     unfit: dict[int, frozenset[tuple[bytes, int]]]
+    ends: dict[int, BrokerEnds]
     controller_id: int
 
 
 async def load_brokers(tree: Tree) -> Brokers:
-    """Read who is registered, with its epoch and what it cannot lead, and who is the controller."""
+    """Read who is registered, with its epoch, what it cannot lead and where its logs end, and who is the controller."""
     node_ids = sorted(int(name) for name in await tree.children(BROKER_IDS))
-    kinds = (BrokerNode, BrokerEpochNode, UnfitNode)
+    kinds = (BrokerNode, BrokerEpochNode, UnfitNode, EndsNode)
     paths = [kind.path(node_id) for node_id in node_ids for kind in kinds]
     *nodes, controller = await tree.get_many([*paths, CONTROLLER])
     brokers: dict[int, BrokerImage] = {}
     unfit: dict[int, frozenset[tuple[bytes, int]]] = {}
-    for node_id, broker, epoch, cannot in zip(node_ids, nodes[::3], nodes[1::3], nodes[2::3], strict=True):
+    ends: dict[int, BrokerEnds] = {}
+    for node_id, broker, epoch, cannot, end in zip(
+        node_ids, nodes[::4], nodes[1::4], nodes[2::4], nodes[3::4], strict=True
+    ):
         if broker is None:
             continue
         said = None if epoch is None else BrokerEpochNode.decode(node_id, epoch.data)
         brokers[node_id] = BrokerNode.decode(node_id, broker.data, 0 if epoch is None else epoch.stat.version, said)
         if cannot is not None and (partitions := UnfitNode.decode(node_id, cannot.data)):
             unfit[node_id] = partitions
-    return Brokers(brokers, unfit, -1 if controller is None else ControllerNode.decode(controller.data))
-
-
-async def load_ends(tree: Tree) -> dict[int, BrokerEnds]:
-    """Return what brokers have said of where their logs end, by node id."""
-    node_ids = sorted(int(name) for name in await tree.children(BROKER_ENDS))
-    nodes = await tree.get_many([EndsNode.path(node_id) for node_id in node_ids])
-    return {
-        node_id: EndsNode.decode(node_id, node.data)
-        for node_id, node in zip(node_ids, nodes, strict=True)
-        if node is not None
-    }
+        if end is not None:
+            ends[node_id] = EndsNode.decode(node_id, end.data)
+    return Brokers(brokers, unfit, ends, -1 if controller is None else ControllerNode.decode(controller.data))
 
 
 async def load_features(tree: Tree) -> tuple[dict[str, int], int]:

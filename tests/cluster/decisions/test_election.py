@@ -24,8 +24,7 @@ from ottla.cluster.decisions.election import (
     waits_for_ends,
 )
 from ottla.cluster.decisions.refusal import Refusal
-from ottla.cluster.image import NO_LEADER, BrokerImage, ClusterImage, PartitionImage
-from ottla.cluster.nodes import BrokerEnds, LogEnd
+from ottla.cluster.image import NO_LEADER, BrokerEnds, BrokerImage, ClusterImage, LogEnd, PartitionImage
 from ottla.errors import ErrorCode
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
@@ -198,29 +197,29 @@ def test_a_damaged_log_leads_where_it_is_the_only_one() -> None:
 # -- all were down
 
 
-def ends(**ends: tuple[int, int, int]) -> ElectionRules:
-    """Rules with (broker epoch, last epoch, log end) by broker, "b1" and so on."""
-    topic_id = image_with({"t": 1}).topics["t"].topic_id
-    return replace(
-        RULES,
-        ends={
-            int(name[1:]): BrokerEnds(broker_epoch=epoch, ends={(topic_id, 0): LogEnd(last, end)})
-            for name, (epoch, last, end) in ends.items()
-        },
-    )
+Ends = dict[int, tuple[int, int, int]]
+"""(broker epoch, last epoch, log end) by broker."""
+
+
+def saying(image: ClusterImage, ends: Ends) -> ClusterImage:
+    topic_id = image.topics["t"].topic_id
+    said = {
+        n: BrokerEnds(broker_epoch=e, ends={(topic_id, 0): LogEnd(last, end)}) for n, (e, last, end) in ends.items()
+    }
+    return replace(image, ends=said)
 
 
 def test_all_down_shortest_first() -> None:
     """`all_down_shortest_first`: all lost power. Who comes back first waits; the longest of all logs leads."""
     back = [alive(n, epoch=10 * n + 1) for n in (1, 2, 3)]
-    said = ends(b1=(11, 5, 90), b2=(21, 5, 120), b3=(31, 4, 500))
+    said = {1: (11, 5, 90), 2: (21, 5, 120), 3: (31, 4, 500)}
     image = image_of(replicated(), back[0])
-    waiting = decide(image, said)
+    waiting = decide(saying(image, said))
     assert leader_of(waiting) == (NO_LEADER, 6, (1, 2, 3), ())
     assert waits_for_ends(image, image.topics["t"], 0, 1)
     assert waiting is not None
-    assert decide(image_of(waiting, back[0], back[1]), said) is None
-    elected = decide(image_of(waiting, *back), said)
+    assert decide(saying(image_of(waiting, back[0], back[1]), said)) is None
+    elected = decide(saying(image_of(waiting, *back), said))
     # Broker 3's log is longer, but of an older epoch: what is behind the end of broker 2's was never acknowledged.
     assert leader_of(elected) == (2, 7, (2,), ())
     assert elected is not None
@@ -230,23 +229,23 @@ def test_all_down_shortest_first() -> None:
 def test_ends_of_an_earlier_epoch_say_nothing() -> None:
     back = [alive(n, epoch=10 * n + 1) for n in (1, 2, 3)]
     waiting = replicated(leader=NO_LEADER)
-    for stale in (ends(b1=(11, 5, 90), b2=(20, 5, 120), b3=(31, 4, 50)), ends(b1=(11, 5, 90), b3=(31, 4, 50))):
-        assert decide(image_of(waiting, *back), stale) is None
+    for stale in ({1: (11, 5, 90), 2: (20, 5, 120), 3: (31, 4, 50)}, {1: (11, 5, 90), 3: (31, 4, 50)}):
+        assert decide(saying(image_of(waiting, *back), stale)) is None
 
 
 def test_the_eligible_are_waited_for_as_well() -> None:
     waiting = replicated(leader=NO_LEADER, isr=(1,), elr=(2,))
-    said = ends(b1=(11, 5, 90), b2=(21, 5, 120), b3=(31, 9, 999))
-    assert decide(image_of(waiting, alive(1, 11), alive(3, 31)), said) is None
-    assert leader_of(decide(image_of(waiting, alive(1, 11), alive(2, 21), alive(3, 31)), said))[0] == 2
+    said = {1: (11, 5, 90), 2: (21, 5, 120), 3: (31, 9, 999)}
+    assert decide(saying(image_of(waiting, alive(1, 11), alive(3, 31)), said)) is None
+    assert leader_of(decide(saying(image_of(waiting, alive(1, 11), alive(2, 21), alive(3, 31)), said)))[0] == 2
 
 
 def test_if_the_longest_log_is_unfit_an_operator_decides() -> None:
     back = [alive(n, epoch=10 * n + 1) for n in (1, 2, 3)]
     waiting = replicated(leader=NO_LEADER)
-    said = ends(b1=(11, 5, 90), b2=(21, 5, 120), b3=(31, 5, 120))
-    assert decide(image_of(waiting, *back, unfit={2: True, 3: True}), said) is None
-    assert leader_of(decide(image_of(waiting, *back, unfit={2: True}), said))[0] == 3
+    said = {1: (11, 5, 90), 2: (21, 5, 120), 3: (31, 5, 120)}
+    assert decide(saying(image_of(waiting, *back, unfit={2: True, 3: True}), said)) is None
+    assert leader_of(decide(saying(image_of(waiting, *back, unfit={2: True}), said)))[0] == 3
     told = elect_on_request(image_of(waiting, *back, unfit={2: True, 3: True}), T0, UNCLEAN)
     assert isinstance(told, PartitionImage)
     assert (told.leader, told.isr, told.leader_recovery_state) == (1, (1,), 1)

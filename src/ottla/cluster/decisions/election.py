@@ -12,12 +12,11 @@ replicas were down at once, in which the longest log of all of them leads (KIP-9
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from ottla.cluster.decisions.refusal import Refusal
-from ottla.cluster.image import NO_LEADER, ClusterImage, PartitionImage, TopicImage
-from ottla.cluster.nodes import BrokerEnds, LogEnd
+from ottla.cluster.image import NO_LEADER, ClusterImage, LogEnd, PartitionImage, TopicImage
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
 
@@ -32,12 +31,10 @@ class ElectionRules:
     Attributes:
         min_isr: min.insync.replicas of a topic.
         is_unclean_allowed: unclean.leader.election.enable of a topic.
-        ends: by node id, where logs end, of brokers that have said so.
     """
 
     min_isr: Callable[[str], int] = lambda topic: 1
     is_unclean_allowed: Callable[[str], bool] = lambda topic: False
-    ends: Mapping[int, BrokerEnds] = field(default_factory=dict)
 
 
 def elections(
@@ -139,7 +136,7 @@ def _elect_without_candidates(
         if chosen is not None:
             return _led_alone(image, partition, chosen)._replace(leader_recovery_state=1)
     else:
-        longest = _longest(image, topic, index, rules.ends)
+        longest = _longest(image, topic, index)
         if longest is not None:
             return _led_alone(image, partition, longest)._replace(
                 leader_recovery_state=1, recovered_in=partition.leader_epoch + 1
@@ -168,7 +165,7 @@ def _first_registered(image: ClusterImage, topic: TopicImage, index: int) -> int
     return None
 
 
-def _longest(image: ClusterImage, topic: TopicImage, index: int, ends: Mapping[int, BrokerEnds]) -> int | None:
+def _longest(image: ClusterImage, topic: TopicImage, index: int) -> int | None:
     """Return whose log is the longest of all members of the last ISR and ELR; None as long as that is not known of all.
 
     An unfit log counts as one that others must not be shorter than, and cannot lead itself: then an operator decides.
@@ -176,7 +173,7 @@ def _longest(image: ClusterImage, topic: TopicImage, index: int, ends: Mapping[i
     partition = topic.partitions[index]
     found: list[tuple[LogEnd, int]] = []
     for node_id in (*partition.isr, *partition.elr):
-        broker, said = image.brokers.get(node_id), ends.get(node_id)
+        broker, said = image.brokers.get(node_id), image.ends.get(node_id)
         if broker is None or said is None or said.broker_epoch != broker.broker_epoch:
             return None
         end = said.ends.get((topic.topic_id, index))

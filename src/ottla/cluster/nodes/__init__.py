@@ -20,9 +20,6 @@ from ottla.cluster.nodes.brokers import (
     BROKER_UNFIT as BROKER_UNFIT,
 )
 from ottla.cluster.nodes.brokers import (
-    BrokerEnds as BrokerEnds,
-)
-from ottla.cluster.nodes.brokers import (
     BrokerEpoch as BrokerEpoch,
 )
 from ottla.cluster.nodes.brokers import (
@@ -33,9 +30,6 @@ from ottla.cluster.nodes.brokers import (
 )
 from ottla.cluster.nodes.brokers import (
     EndsNode as EndsNode,
-)
-from ottla.cluster.nodes.brokers import (
-    LogEnd as LogEnd,
 )
 from ottla.cluster.nodes.brokers import (
     UnfitNode as UnfitNode,

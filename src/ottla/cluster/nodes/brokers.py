@@ -6,11 +6,11 @@ went and came back is a higher version of its epoch node, that it stops is a wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from ottla.cluster.image import BrokerImage, Endpoint
+from ottla.cluster.image import BrokerEnds, BrokerImage, Endpoint, LogEnd
 from ottla.cluster.nodes.encoding import BadNodeError, dump, load, read
 from ottla.types import uuid_from_text, uuid_to_text
 
@@ -151,21 +151,6 @@ class UnfitNode:
             )
 
         return read(UnfitNode.path(node_id), data, take)
-
-
-class LogEnd(NamedTuple):
-    """Where a log ends. Of two logs the one with the larger LogEnd has all that the other one has, or is newer."""
-
-    last_epoch: int
-    end_offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerEnds:
-    """What /brokers/ends/<id> says: where logs ended, by (topic id, partition), and under which epoch that was written."""
-
-    broker_epoch: int
-    ends: Mapping[tuple[bytes, int], LogEnd]
 
 
 class EndsNode:
