@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ottla.cluster.tree import Tree
 from ottla.cluster.trees.memory import MemoryStore
 
 CLUSTER = "AAAAAAAAAAAAAAAAAAAAAA"
+_SEEDS = itertools.count(7)
 ENDPOINT = Endpoint("PLAINTEXT", "localhost", 9092, "PLAINTEXT")
 
 
@@ -67,7 +69,7 @@ async def running(
         tree,
         follower,
         ControllerSettings(node_id=node_id, static=static or {}),
-        random=Random(7),
+        random=Random(next(_SEEDS)),
         clock=clock,
         partitions_per_multi=partitions_per_multi,
         changes_kept=changes_kept,

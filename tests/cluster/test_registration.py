@@ -274,15 +274,20 @@ def test_a_registration_is_one_transaction() -> None:
             world[1].tree.break_connection()
             await asyncio.sleep(world.loop.random.random() * 5)
         await world.until(lambda: world[1].tree.state is SessionState.CONNECTED)
-        node = None
-        for _ in range(50):
-            await asyncio.sleep(1)
-            node = world.ensemble.committed.node(BrokerEpochNode.path(1))
-            registered = world.ensemble.committed.node(f"{BROKER_IDS}/1")
-            if registered and registered.stat.owner == world[1].tree.session_id:
-                break
+        committed = world.ensemble.committed
+
+        def is_registered() -> bool:
+            registered, node = committed.node(f"{BROKER_IDS}/1"), committed.node(BrokerEpochNode.path(1))
+            assert node is not None
+            return (
+                registered is not None
+                and registered.stat.owner == world[1].tree.session_id
+                and node.stat.version == world[1].controller.broker_epoch
+            )
+
+        await world.until(is_registered)
+        node = committed.node(BrokerEpochNode.path(1))
         assert node is not None
-        assert node.stat.version == world[1].controller.broker_epoch
         assert BrokerEpochNode.decode(1, node.data).continues == 1
         assert not world[1].failures
 

@@ -335,7 +335,11 @@ class Controller:
                 if touched is None or touched:
                     await self._ends.report(self.image)
                 if not self._office.is_held:
-                    if self.image.controller_id != -1 or not await self._office.try_take():
+                    # This broker's own id: the office was taken, and the answer was lost.
+                    if (
+                        self.image.controller_id not in (-1, self._settings.node_id)
+                        or not await self._office.try_take()
+                    ):
                         continue
                     logger.info("broker %d is the controller now", self._settings.node_id)
                     touched = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ottla.cluster.nodes import CONTROLLER_EPOCH, Change, ControllerEpochNode, ControllerNode
+from ottla.cluster.nodes import CONTROLLER, CONTROLLER_EPOCH, Change, ControllerEpochNode, ControllerNode
 from ottla.cluster.tree import Check, Create, NodeExistsError, Operation, SetData, TreeError
 from ottla.errors import NotControllerError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ottla.clock import Clock
     from ottla.cluster.change_log import ChangeLog
     from ottla.cluster.registration import Registration
+    from ottla.cluster.tree import Tree
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,16 @@ class Office:
         if self.is_held:
             return True
         tree = self._log.tree
+        await tree.sync()
+        # In this order: if the office is this session's, the epoch has not changed since it was taken.
         node = await tree.get(CONTROLLER_EPOCH)
+        held = (await tree.get_many([CONTROLLER]))[0]
+        if held is not None:
+            if held.stat.owner != tree.session_id:
+                return False
+            # It was taken before, and the answer was lost.
+            self._hold(ControllerEpochNode.decode(node.data), node.stat.version, tree)
+            return True
         epoch = ControllerEpochNode.decode(node.data) + 1
         try:
             await self._log.commit(
@@ -78,9 +88,12 @@ class Office:
         except TreeError as error:
             logger.debug("not the controller: %s", error)
             return False
-        self.epoch, self._version, self._session_id = epoch, node.stat.version + 1, tree.session_id
-        logger.debug("broker %d is the controller, in epoch %d", self._registration.node_id, epoch)
+        self._hold(epoch, node.stat.version + 1, tree)
         return True
+
+    def _hold(self, epoch: int, version: int, tree: Tree) -> None:
+        self.epoch, self._version, self._session_id = epoch, version, tree.session_id
+        logger.debug("broker %d is the controller, in epoch %d", self._registration.node_id, epoch)
 
     def leave(self) -> None:
         """Believe no more to be the controller: its session has ended, or another one has been elected."""

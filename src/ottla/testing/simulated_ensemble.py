@@ -107,12 +107,14 @@ class SimulatedEnsemble:
         return tree
 
     def expire(self, session_id: int) -> None:
-        """End a session now, whatever its client believes; the client hears of it when it asks for something."""
+        """End a session now. Its server closes the connection when it hears of it, which one that is cut off does not."""
         timer = self._expiries.pop(session_id, None)
         if timer is not None:
             timer.cancel()
-        if self._sessions.pop(session_id, None) is None:
+        tree = self._sessions.pop(session_id, None)
+        if tree is None:
             return
+        self.call_later(self.delay(), tree.on_session_closed)
         owned = self._committed.owned_deletions(session_id)
         if owned:
             self.commit(owned, 0)

@@ -49,6 +49,8 @@ class SimulatedTree:
         self._connection = 0
         #: The network between client and servers swallows everything; the client does not know yet.
         self._is_black_hole = False
+        #: Something was swallowed on this connection.
+        self._has_lost = False
         #: The process is gone: nothing of the client runs any more.
         self._is_gone = False
         self._last_sent = 0.0
@@ -119,6 +121,7 @@ class SimulatedTree:
             self._server.sessions.pop(self, None)
             self._server = None
         self._connection += 1
+        self._has_lost = False
         self._ensemble.on_silence(self)
         if self._state is not SessionState.CONNECTED or self._is_gone:
             return
@@ -133,9 +136,11 @@ class SimulatedTree:
         self._client_later(self.session_timeout_ms / 1500, self._on_no_ping)
 
     def let_through(self) -> None:
-        """The network lets everything through again."""
+        """The network lets everything through again. A connection that has lost something is reset."""
         self._is_black_hole = False
-        if self._server is not None:
+        if self._has_lost:
+            self.break_connection()
+        elif self._server is not None:
             self.on_server_touch()
 
     def vanish(self) -> None:
@@ -168,7 +173,10 @@ class SimulatedTree:
     def _arrive(
         self, connection: int, serve: Callable[[Server, asyncio.Future[T]], None], future: asyncio.Future[T]
     ) -> None:
-        if connection != self._connection or self._is_black_hole or self._server is None:
+        if connection != self._connection or self._server is None:
+            return
+        if self._is_black_hole:
+            self._has_lost = True
             return
         if not self._ensemble.is_live(self._session_id) and self._server.in_touch:
             self._answer_end()
@@ -236,7 +244,11 @@ class SimulatedTree:
         self._last_received = max(self._last_received + TICK, now + self._ensemble.delay())
 
         def deliver() -> None:
-            if connection == self._connection and not self._is_black_hole:
+            if connection != self._connection:
+                return
+            if self._is_black_hole:
+                self._has_lost = True
+            else:
                 arrive()
 
         self._client_later(self._last_received - now, deliver)
@@ -273,6 +285,11 @@ class SimulatedTree:
             self._ensemble.on_heard(self)
             if not self._ensemble.is_live(self._session_id):
                 self._answer_end()
+
+    def on_session_closed(self) -> None:
+        """The servers have ended the session: the one that has the connection closes it."""
+        if self._server is not None and self._server.in_touch and not self._is_black_hole:
+            self.break_connection()
 
     def _on_server_gave_up(self, connection: int) -> None:
         if connection == self._connection and self._server is not None and not self._server.in_touch:
