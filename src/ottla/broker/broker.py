@@ -27,6 +27,7 @@ from ottla.cluster.controller import (
     InconsistentClusterIdError,
     NewerTreeError,
     RegistrationRefusedError,
+    cluster_id_of,
     prepare_tree,
 )
 from ottla.cluster.decisions.recovery import FoundPartition
@@ -137,11 +138,15 @@ class Broker:
         self.failure = asyncio.get_running_loop().create_future()
         for note in self.config.notes:
             logger.log(logging.WARNING if "environment variable" in note else logging.INFO, "%s", note)
-        await self._take_directories()
+        self.sessions = Sessions(lambda: self._around.open_tree(f"{self._first_directory()}/{TREE_FILE}"))
+        shared_tree = self._around.shared_tree
+        await self._take_directories(await self._join_tree() if shared_tree else None)
+        if not shared_tree:
+            await self._begin_session()
         await self._follow_cluster()
         self._make_parts()
         await self._bind()
-        is_new_tree = not self.image.topics and not self.image.brokers
+        is_new_tree = not self.image.topics and not shared_tree
         await self._load_logs()
         await self._join_cluster(is_new_tree=is_new_tree)
         await self._set_strays_aside()
@@ -157,17 +162,14 @@ class Broker:
         self._started_at = asyncio.get_running_loop().time()
         self.is_ready = True
 
-    async def _take_directories(self) -> None:
-        self.logs = self._make_logs()
+    async def _take_directories(self, in_tree: str | None) -> None:
+        self.logs = self._make_logs(in_tree)
         self._parts_running.append(self.logs.close)
         await self.logs.take_directories()
 
     async def _follow_cluster(self) -> None:
-        """Open the coordination tree and load the first image from it."""
-        tree_file = f"{self._first_directory()}/{TREE_FILE}"
-        self.sessions = Sessions(lambda: self._around.open_tree(tree_file))
-        tree = await self.sessions.start()
-        self._parts_running.append(self.sessions.stop)
+        """Prepare the coordination tree and load the first image from it."""
+        tree = self.sessions.tree
         assert self.logs.cluster_id is not None
         await prepare_tree(tree, self.logs.cluster_id)
         self.follower = MetadataFollower(tree)
@@ -270,11 +272,35 @@ class Broker:
             self.failure.set_result(why)
 
     def _first_directory(self) -> str:
-        return next(iter(self.logs.directories))
+        return next(iter(self.logs.directories)) if not self._around.shared_tree else self.config.log_dirs[0]
 
-    def _make_logs(self) -> LogManager:
+    async def _begin_session(self) -> None:
+        await self.sessions.start()
+        self._parts_running.append(self.sessions.stop)
+
+    async def _join_tree(self) -> str | None:
+        """Open a tree that others use, too; return the cluster's id in it, None if it is new.
+
+        Raises:
+            InconsistentClusterIdError: it has none though there are logs here. In a cluster nothing is rebuilt from
+            directories:
+                it would be another cluster of the same name.
+        """
+        await self._begin_session()
+        in_tree = await cluster_id_of(self.sessions.tree)
+        if in_tree is None:
+            for path in self.config.log_dirs:
+                known = read_meta_properties(self._around.files, path)
+                if known is not None and known.cluster_id is not None:
+                    raise InconsistentClusterIdError(
+                        f"{path} belongs to cluster {known.cluster_id}, and the coordination tree has no cluster: is it the "
+                        "right one (the chroot in zookeeper.connect)?"
+                    )
+        return in_tree
+
+    def _make_logs(self, in_tree: str | None) -> LogManager:
         around, config = self._around, self.config
-        cluster_id = config.cluster_id
+        cluster_id = config.cluster_id or in_tree
         for path in config.log_dirs:
             known = read_meta_properties(around.files, path)
             cluster_id = cluster_id or (known.cluster_id if known is not None else None)
@@ -338,6 +364,9 @@ class Broker:
             known = topic is not None and topic_partition.partition < len(topic.partitions)
             if known and topic is not None and not any(log.topic_id):
                 await self._around.offload.run(log.set_topic_id, topic.topic_id)
+            elif log.topic_id in self.image.deleted:
+                await self._around.offload.run(self.logs.delete, topic_partition)
+                logger.info("%s was deleted while this broker was away; so is its log", topic_partition)
             elif not known or topic is None or log.topic_id != topic.topic_id:
                 kept = await self._around.offload.run(self.logs.set_aside, topic_partition)
                 logger.warning("%s belongs to no topic; its data is kept in %s", topic_partition, kept)

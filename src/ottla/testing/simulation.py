@@ -55,9 +55,15 @@ class SimulatedBroker:
         self.broker: Broker | None = None
         self._settings = {"log.dirs": "data", "listeners": f"PLAINTEXT://{HOST}:{PORT}", **settings}
         self._store = MemoryStore()
+        self._shares_tree = False
         self._tree: MemoryTree | None = None
         self._life = 0
         self.slow_disk = False
+
+    def join(self, store: MemoryStore) -> SimulatedBroker:
+        """From the next start on use a coordination tree that other brokers use, too."""
+        self._store, self._shares_tree = store, True
+        return self
 
     async def start(self) -> Broker:
         """Start a process on this machine; what the last one left on the disk is what it finds."""
@@ -79,6 +85,7 @@ class SimulatedBroker:
                 lock_factory=nullcontext,
                 open_tree=open_tree,
                 make_server=VirtualServer,
+                shared_tree=self._shares_tree,
             ),
         )
         self.broker = broker

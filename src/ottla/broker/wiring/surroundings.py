@@ -29,6 +29,7 @@ class Surroundings:
         descriptor_limit: files and sockets this process may have open; None for no limit.
         page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
             process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
+        shared_tree: other brokers use the tree, too: it is no file in a log directory.
     """
 
     clock: Clock
@@ -41,3 +42,4 @@ class Surroundings:
     make_server: Callable[..., Server] = Server
     descriptor_limit: int | None = None
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
+    shared_tree: bool = False
