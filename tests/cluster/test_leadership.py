@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 from tests.cluster.world import TIMEOUT_MS, World, simulate
 
 from ottla.cluster.controller import NewTopic
 from ottla.cluster.image import NO_LEADER, LogEnd
-from ottla.cluster.nodes import BrokerEpochNode, Change, StateNode, TopicNode, with_state
+from ottla.cluster.nodes import Change, StateNode, TopicNode, with_state
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.errors import ErrorCode, KafkaError
-from ottla.testing.simulated_ensemble import EnsembleFaults
 from ottla.types import TopicPartition
 
 T0 = TopicPartition("t", 0)
@@ -303,115 +301,6 @@ def test_a_stale_controller_writes_no_leader() -> None:
 
     for seed in range(5):
         simulate(scenario, seed)
-
-
-def test_any_history_has_one_leader_per_epoch_and_ends_with_leaders() -> None:
-    """Brokers are killed, lose power, sleep, stop and start, the ensemble errs: whatever happens,
-
-    1. a leader epoch has one leader, and epochs of a partition only grow,
-    2. a leader was admitted under an epoch that it continued, unless the state says otherwise (recovery),
-    3. when all is well again there is one controller, all brokers believe the same, and every partition has a leader.
-    """
-    happened: dict[str, int] = {}
-
-    async def scenario(world: World) -> None:
-        random = world.loop.random
-        await world.start()
-        for name, replicas in (("t", (1, 2, 3)), ("u", (2, 3, 1)), ("v", (3,)), ("w", (2, 1))):
-            await made(world, replicas, topic=name)
-            for machine in world.machines.values():
-                machine.ends[TopicPartition(name, 0)] = LogEnd(0, random.randrange(10))
-        leaders: dict[tuple[str, int], int] = {}
-        epochs: dict[str, int] = {}
-
-        def check(_paths: object = ()) -> None:
-            for name in "tuvw":
-                node = world.ensemble.committed.node(StateNode.path(name, 0))
-                if node is None:
-                    continue
-                state = StateNode.decode("", node.data)
-                assert state.leader_epoch >= epochs.get(name, 0)
-                epochs[name] = state.leader_epoch
-                assert leaders.setdefault((name, state.leader_epoch), state.leader) == state.leader
-                if state.leader != NO_LEADER:
-                    assert state.leader in state.isr
-                    epoch = world.ensemble.committed.node(BrokerEpochNode.path(state.leader))
-                    assert epoch is not None
-
-        commit = world.ensemble.commit
-
-        def checked_commit(*args: object) -> object:
-            result = commit(*args)  # type: ignore[arg-type]
-            check()
-            return result
-
-        world.ensemble.commit = checked_commit  # type: ignore[method-assign, assignment]
-        world.ensemble.faults = EnsembleFaults(
-            delay_seconds_max=0.01,
-            answer_lost=0.02,
-            late_request=0.02,
-            connection_lost=0.01,
-            watch_lost=0.1,
-            early_end=0.2,
-            late_end=0.1,
-        )
-        for _ in range(25):
-            await asyncio.sleep(random.random() * 4)
-            machine = world[random.randrange(1, 4)]
-            kind = random.choice(["kill", "power", "sleep", "stop", "cut", "expire", "start"])
-            happened[kind] = happened.get(kind, 0) + 1
-            if not machine.is_running:
-                try:
-                    await machine.start()
-                except TreeUnavailableError:
-                    happened["start failed"] = happened.get("start failed", 0) + 1
-            elif kind == "kill":
-                machine.kill()
-            elif kind == "power":
-                machine.lose_power()
-            elif kind == "stop":
-                await machine.stop()
-            elif kind == "sleep":
-                machine.tree.swallow()
-                world.loop.call_later(random.random() * 15, machine.tree.let_through)
-            elif kind == "cut":
-                world.ensemble.cut_off(random.randrange(3))
-                world.loop.call_later(random.random() * 15, world.ensemble.heal)
-            elif kind == "expire":
-                world.ensemble.expire(machine.tree.session_id)
-        await asyncio.sleep(20)
-        world.ensemble.heal()
-        world.ensemble.faults = EnsembleFaults(delay_seconds_max=0.01)
-        for machine in world.machines.values():
-            if not machine.is_running:
-                await machine.start()
-        await asyncio.sleep(60)
-        assert [machine.failures for machine in world.running] == [[], [], []]
-        assert len(world.controllers()) == 1
-        images = [await machine.follower.refresh() for machine in world.running]
-        for image in images:
-            assert sorted(image.brokers) == [1, 2, 3]
-            assert image.topics == images[0].topics
-            assert image.brokers == images[0].brokers
-            assert [
-                p.leader for topic in image.topics.values() for p in topic.partitions if p.leader == NO_LEADER
-            ] == []
-        for name, count in world.ensemble.happened.items():
-            happened[name] = happened.get(name, 0) + count
-
-    logging.disable(logging.ERROR)
-    try:
-        for seed in range(40):
-            try:
-                simulate(scenario, seed)
-            except BaseException as error:
-                error.add_note(f"seed {seed}")
-                raise
-    finally:
-        logging.disable(logging.NOTSET)
-    assert {"kill", "power", "sleep", "stop", "cut", "expire", "answer_lost", "late_request", "watch_lost"} <= set(
-        happened
-    )
 
 
 def test_a_state_of_another_topic_is_none() -> None:

@@ -31,6 +31,7 @@ from tests.support.seeds import missing, run_checked, summary
 
 SIMULATIONS = {
     "broker": "tests.simulation.test_simulation",
+    "cluster": "tests.cluster.test_histories",
     "broker-transactions": "tests.simulation.test_transactions",
     "client-producer": "tests.client.core.test_producer_simulation",
     "client-transactions": "tests.client.core.test_producer_transactions_simulation",

@@ -57,7 +57,7 @@ from ottla.cluster.registration import Registration
 from ottla.cluster.settings_writer import SettingsWriter
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.topic_writer import TopicWriter
-from ottla.cluster.tree import BadVersionError, Tree, TreeUnavailableError
+from ottla.cluster.tree import BadVersionError, Tree, TreeError, TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.config.effective import Levels, broker_value, topic_setting
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
@@ -138,12 +138,15 @@ class Controller:
         self._check_broker_config = check_broker_config
         self._settled = settled
         self._turn = asyncio.Lock()
+        self._news = asyncio.Event()
+        #: What to look at, None for everything.
+        self._touched: set[tuple[str, int]] | None = set()
         process = random.randbytes(8).hex()
         self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack, process=process)
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
         self.registration = Registration(lambda: self._identity, clock)
         self._office = Office(self._log, self.registration, clock)
-        self._topics = TopicWriter(self._log, self.registration, clock)
+        self._topics = TopicWriter(self._log, self.registration, clock, on_unfinished=self._look_at_everything)
         self._settings_writer = SettingsWriter(self._log, self.registration)
         self._duties = Duties(
             self._log,
@@ -154,9 +157,6 @@ class Controller:
             is_unclean_allowed=lambda topic: bool(self._topic_setting("unclean.leader.election.enable", topic)),
         )
         self._ends = EndsReporter(self._log, self.registration, log_end)
-        self._news = asyncio.Event()
-        #: What to look at, None for everything.
-        self._touched: set[tuple[str, int]] | None = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_following: Callable[[], None] | None = None
 
@@ -307,7 +307,7 @@ class Controller:
                     if not _led_where_others_can(image, self._settings.node_id):
                         return True
                     await self._follower.applied(image.epoch + 1)
-        except (TimeoutError, TreeUnavailableError) as error:
+        except (TimeoutError, TreeError, TreeUnavailableError) as error:
             logger.warning("not all leadership was given to others before the stop: %s", error or "it took too long")
             return False
 
@@ -334,6 +334,9 @@ class Controller:
             try:
                 if touched is None or touched:
                     await self._ends.report(self.image)
+                    await self._topics.finish_creations(
+                        self.image, fence=self.registration.fence(), controller_epoch=self._office.epoch, own=True
+                    )
                 if not self._office.is_held:
                     # This broker's own id: the office was taken, and the answer was lost.
                     if (

@@ -67,10 +67,10 @@ class Duties:
             TreeUnavailableError: the tree cannot be reached.
         """
         fence, epoch = self._office.fence(), self._office.epoch
-        if self._deletions_looked_at != epoch:
+        if self._deletions_looked_at != epoch or self._topics.has_unfinished_deletions:
             await self._topics.finish_deletions(fence=fence)
             self._deletions_looked_at = epoch
-        await self._topics.finish_creations(self._follower.image, fence=fence, controller_epoch=epoch)
+        await self._topics.finish_creations(self._follower.image, fence=fence, controller_epoch=epoch, own=False)
         image = self._follower.image
         found = list(all_partitions(image)) if partitions is None else list(partitions)
         if any(waits_for_ends(image, topic, index, n) for topic, index in found for n in topic.partitions[index].isr):

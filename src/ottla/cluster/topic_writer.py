@@ -1,7 +1,8 @@
 """TopicWriter: makes, enlarges and deletes topics in the tree.
 
 A topic of many partitions takes several transactions. The first says `creating` in the topic's node, with who makes it, the
-last takes that away; as long as it is there and the maker is gone, the controller finishes (`finish_creations`). A deletion
+last takes that away; as long as it is there and the maker is gone, the controller finishes, and what its maker itself could
+not finish it finishes later (`finish_creations`). A deletion
 begins with /deleted/<topic id>, from which on no broker sees the topic, and ends with the topic's node
 (`finish_deletions`). Every broker makes and enlarges topics, by compare-and-set; only the controller deletes.
 """
@@ -9,7 +10,8 @@ begins with /deleted/<topic id>, from which on no broker sees the topic, and end
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ottla.cluster.decisions.refusal import Refusal
@@ -53,9 +55,21 @@ class TopicWriter:
 
     Args:
         registration: this broker, as the maker of topics.
+        on_unfinished: called when a topic or a deletion could not be finished for now.
     """
 
-    def __init__(self, log: ChangeLog, registration: Registration, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: ChangeLog,
+        registration: Registration,
+        clock: Clock,
+        *,
+        on_unfinished: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_unfinished = on_unfinished
+        #: Ids of topics that are being made or enlarged here now.
+        self._making: set[bytes] = set()
+        self.has_unfinished_deletions = False
         self._log = log
         self._registration = registration
         self._clock = clock
@@ -75,6 +89,12 @@ class TopicWriter:
         Returns, by name, None for what was made, or why it was not: TOPIC_ALREADY_EXISTS if another broker was quicker,
         REQUEST_TIMED_OUT if a broker that is to hold a replica has come or gone since the image (plan again).
         """
+        with self._making_of([plan.topic_id for plan in plans]):
+            return await self._create(plans, image, fence, controller_epoch)
+
+    async def _create(
+        self, plans: Sequence[TopicPlan], image: ClusterImage, fence: Sequence[Operation], controller_epoch: int
+    ) -> dict[str, Refusal | None]:
         outcome: dict[str, Refusal | None] = {}
         chunk: list[TopicPlan] = []
         room = self._log.partitions_per_multi
@@ -124,7 +144,8 @@ class TopicWriter:
                 left = [plan for plan in left if plan.name not in outcome]
                 continue
             for plan in left:
-                await self._write_rest(plan.name, plan.topic_id, plan.partitions, 0, fence, controller_epoch, tree)
+                with self._finishing(plan.name):
+                    await self._write_rest(plan.name, plan.topic_id, plan.partitions, 0, fence, controller_epoch, tree)
                 outcome[plan.name] = None
             break
         return outcome
@@ -180,6 +201,27 @@ class TopicWriter:
             ]
             await self._log.commit(operations, Change(topics=(name,)), fence=fence, tree=tree)
 
+    @contextmanager
+    def _making_of(self, topic_ids: Sequence[bytes]) -> Iterator[None]:
+        """Keep `finish_creations` away from topics that are being made."""
+        self._making.update(topic_ids)
+        try:
+            yield
+        except BaseException:
+            self._on_unfinished()
+            raise
+        finally:
+            self._making.difference_update(topic_ids)
+
+    @contextmanager
+    def _finishing(self, name: str) -> Iterator[None]:
+        """A topic is there with its first states; if brokers come or go before the others, those are decided anew."""
+        try:
+            yield
+        except TreeError as error:
+            logger.info("topic %s is finished later: %s", name, error)
+            self._on_unfinished()
+
     def _maker(self) -> Maker:
         return Maker(node_id=self._registration.node_id, broker_epoch=self._registration.epoch)
 
@@ -187,6 +229,12 @@ class TopicWriter:
         self, topic: TopicImage, new: Sequence[PartitionImage], *, fence: Sequence[Operation], controller_epoch: int = 0
     ) -> Refusal | None:
         """Give a topic more partitions. Returns why not, if another broker was quicker."""
+        with self._making_of([topic.topic_id]):
+            return await self._grow(topic, new, fence, controller_epoch)
+
+    async def _grow(
+        self, topic: TopicImage, new: Sequence[PartitionImage], fence: Sequence[Operation], controller_epoch: int
+    ) -> Refusal | None:
         tree = self._log.tree
         node = await tree.get(TopicNode.path(topic.name))
         assignment = TopicNode.decode(topic.name, node.data)
@@ -211,17 +259,28 @@ class TopicWriter:
             if error.path in {operation.path for operation in fence}:
                 raise
             return Refusal(ErrorCode.REQUEST_TIMED_OUT, f"The topic {topic.name} is being changed by another broker.")
-        await self._write_rest(topic.name, topic.topic_id, new, first, fence, controller_epoch, tree)
+        with self._finishing(topic.name):
+            await self._write_rest(topic.name, topic.topic_id, new, first, fence, controller_epoch, tree)
         return None
 
-    async def finish_creations(self, image: ClusterImage, *, fence: Sequence[Operation], controller_epoch: int) -> None:
-        """Write the missing states of topics whose makers are gone, as far as a replica of each lives."""
+    async def finish_creations(
+        self, image: ClusterImage, *, fence: Sequence[Operation], controller_epoch: int, own: bool
+    ) -> None:
+        """Write the missing states of topics whose making was broken off, as far as a replica of each lives.
+
+        Args:
+            own: of those that this broker makes, under this epoch; False: of those whose makers are gone.
+        """
         for topic in image.topics.values():
-            if topic.creating is None:
+            if topic.creating is None or topic.topic_id in self._making:
                 continue
             node_id, broker_epoch = topic.creating
-            maker = image.brokers.get(node_id)
-            if maker is not None and maker.broker_epoch == broker_epoch:
+            if own:
+                is_ours = topic.creating == (self._registration.node_id, self._registration.epoch)
+            else:
+                maker = image.brokers.get(node_id)
+                is_ours = maker is None or maker.broker_epoch != broker_epoch
+            if not is_ours:
                 continue
             missing = {
                 index: new_partition(partition.replicas, image.brokers)
@@ -230,7 +289,7 @@ class TopicWriter:
             }
             tree = self._log.tree
             logger.info(
-                "topic %s: its maker, broker %d, is gone; %d states are written", topic.name, *(node_id, len(missing))
+                "topic %s was not finished by broker %d: %d states are missing", topic.name, node_id, len(missing)
             )
             for chunk in self._log.chunks(list(missing)):
                 parents = await tree.get_many([StateNode.partition_path(topic.name, index) for index in chunk])
@@ -267,7 +326,12 @@ class TopicWriter:
                 configs=tuple((TOPICS, topic.name) for topic in chunk if image.topic_config(topic.name)),
             )
             await self._log.commit(operations, change, fence=fence, tree=tree)
-        await self._remove([topic.name for topic in found], fence, tree)
+        try:
+            await self._remove([topic.name for topic in found], fence, tree)
+        except BaseException:
+            self.has_unfinished_deletions = True
+            self._on_unfinished()
+            raise
 
     async def _remove(self, names: Sequence[str], fence: Sequence[Operation], tree: Tree) -> None:
         """Take away the nodes of topics that are deleted, the states first, the topic's own last."""
@@ -303,6 +367,7 @@ class TopicWriter:
             if node is not None and TopicNode.decode(name, node.data).topic_id in found:
                 left.append(name)
         await self._remove(left, fence, tree)
+        self.has_unfinished_deletions = False
         deadline = self._clock.wall_ms() - DELETED_AGE_MAX_MS
         old = [DeletedNode.path(topic_id) for topic_id, topic in found.items() if topic.timestamp_ms < deadline]
         for chunk in self._log.chunks(old):

@@ -201,7 +201,8 @@ class SimulatedEnsemble:
             self.on_silence(tree)  # without a leader no session ends; the next leader waits for a full timeout again
 
     def _on_touch_changed(self, gives_up_after: float | None) -> None:
-        for tree in list(self._sessions.values()):
+        # Of sessions that have ended, too: their clients do not know.
+        for tree in [tree for server in self.servers for tree in server.sessions]:
             tree.on_server_touch(gives_up_after)
 
     def _replicate(self) -> None:

@@ -199,7 +199,8 @@ class SimulatedTree:
 
     def _sync(self, server: Server, future: asyncio.Future[None]) -> None:
         if not server.in_touch:
-            return  # it asks the leader, which does not answer
+            self._has_lost = True  # the server asks the leader, which does not answer
+            return
         if self._ensemble.chance("connection_lost", self._ensemble.faults.connection_lost):
             self._client_later(0, self.break_connection)
             return
@@ -209,6 +210,7 @@ class SimulatedTree:
         self, server: Server, future: asyncio.Future[tuple[Result, ...]], operations: tuple[Operation, ...]
     ) -> None:
         if not server.in_touch:
+            self._has_lost = True
             return
         ensemble = self._ensemble
         if ensemble.chance("late_request", ensemble.faults.late_request):
@@ -282,6 +284,9 @@ class SimulatedTree:
                 gives_up_after = self._ensemble.random.uniform(0.3, 2.5) * self.session_timeout_ms / 1000
             self._ensemble.call_later(gives_up_after, self._on_server_gave_up, self._connection)
         elif not self._is_black_hole:
+            if self._has_lost:
+                self.break_connection()
+                return
             self._ensemble.on_heard(self)
             if not self._ensemble.is_live(self._session_id):
                 self._answer_end()
