@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from tests.cluster.cluster_support import CLUSTER, ENDPOINT, running
@@ -23,7 +24,7 @@ from ottla.cluster.nodes import (
     TopicAssignment,
     TopicNode,
 )
-from ottla.cluster.tree import Create, Delete, SetData, TreeUnavailableError
+from ottla.cluster.tree import Create, Delete, Node, SetData, TreeUnavailableError
 from ottla.cluster.trees.memory import MemoryStore
 
 
@@ -110,6 +111,41 @@ async def test_a_follower_that_fell_behind_the_purge_reads_everything_again() ->
 
         assert stale.image == await load_image(c.tree)
         assert stale.image.epoch == c.image.epoch
+
+
+@pytest.mark.parametrize("kind", ["a state", "a topic", "everything"])
+async def test_torn_reload(kind: str) -> None:
+    """`torn_reload`: a state that is read from a server that lags does not take a partition back to an earlier epoch."""
+    async with running() as c:
+        await c.controller.create_topics([NewTopic(name="t", num_partitions=2)])
+        path = StateNode.path("t", 0)
+        old = await c.tree.get(path)
+        state = PartitionState(leader=1, leader_epoch=9, isr=(1,), controller_epoch=1)
+        note = ChangeNode.encode(Change(partitions=(("t", 0),)), 0)
+        await c.tree.multi([SetData(path, StateNode.encode(state)), Create(CHANGE_PREFIX, note, sequential=True)])
+        await c.follower.applied(c.image.epoch + 1)
+        before = c.image.topics["t"]
+        assert before.partitions[0].leader_epoch == 9
+
+        read = c.tree.get_many
+
+        async def lagging(paths: Sequence[str]) -> list[Node | None]:
+            nodes = await read(paths)
+            return [
+                old if p == path else None if p == StateNode.path("t", 1) else n
+                for p, n in zip(paths, nodes, strict=True)
+            ]
+
+        c.tree.get_many = lagging  # type: ignore[method-assign]
+        change = Change(topics=("t",)) if kind == "a topic" else Change(partitions=(("t", 0), ("t", 1)))
+        for _ in range(3):
+            note = ChangeNode.encode(change, 0)
+            await c.tree.multi([Create(CHANGE_PREFIX, note, sequential=True)])
+        if kind == "everything":
+            names = await c.tree.children(CHANGES)
+            await c.tree.multi([Delete(f"{CHANGES}/{name}") for name in names[:-1]])
+        await c.follower.applied(int((await c.tree.children(CHANGES))[-1][-10:]))
+        assert c.image.topics["t"] == before
 
 
 async def test_a_broker_that_vanishes_is_noticed_without_a_change_node() -> None:

@@ -29,6 +29,7 @@ from ottla.cluster.image import (
     brokers_differ,
     delta_between,
     differing,
+    newest,
 )
 from ottla.cluster.loading import load_brokers, load_configs, load_features, load_image, load_states, load_topics
 from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, DeletedNode, merge_changes
@@ -210,17 +211,21 @@ class MetadataFollower:
             return
         new = [number for number in numbers if number > self.image.epoch]
         if new and new[0] > self.image.epoch + 1:
-            await self._publish(await load_image(tree))
+            await self._publish(self._newest(await load_image(tree)))
             return
         paths = [ChangeNode.path(number) for number in new]
         found = await tree.get_many(paths)
         changes = [ChangeNode.decode(p, node.data)[0] for p, node in zip(paths, found, strict=True) if node]
         if len(changes) < len(paths):  # purged while we were reading
-            await self._publish(await load_image(tree))
+            await self._publish(self._newest(await load_image(tree)))
             return
         change = merge_changes([*changes, Change(brokers=brokers_news)])
         epoch = new[-1] if new else self.image.epoch
         await self._publish(*await self._read_again(change, epoch))
+
+    def _newest(self, image: ClusterImage) -> ClusterImage:
+        before = self.image.topics
+        return replace(image, topics={name: newest(before.get(name), topic) for name, topic in image.topics.items()})
 
     def _is_same_tree(self, changes_id: int, numbers: list[int]) -> bool:
         """Return whether this is the tree that was followed before, and say so in `lost` if it is not."""
@@ -254,6 +259,7 @@ class MetadataFollower:
                 names.pop(old.topic_id, None)
                 topics.pop(name)
             if new is not None:
+                new = newest(old, new)
                 topics[name] = new
                 names[new.topic_id] = name
                 if old is None or old.topic_id != new.topic_id:
@@ -316,7 +322,8 @@ class MetadataFollower:
         rebuilt: dict[str, list[PartitionImage]] = {}
         changed: dict[str, list[int]] = {}
         for (name, index), new in (await load_states(self._tree, named)).items():
-            if new != topics[name].partitions[index]:
+            old = topics[name].partitions[index]
+            if new != old and (new.isr or not old.isr) and new.partition_epoch >= old.partition_epoch:
                 rebuilt.setdefault(name, list(topics[name].partitions))[index] = new
                 changed.setdefault(name, []).append(index)
         for name, partitions in rebuilt.items():

@@ -261,6 +261,28 @@ def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
     )
 
 
+def newest(before: TopicImage | None, after: TopicImage) -> TopicImage:
+    """Return `after`, with those partitions as they were of which it knows less than `before`.
+
+    The states of a topic are read one after the other, from servers that may lag behind what was read before. A version
+    that is lower, or a state that is missing, is an older one as long as the topic is the same.
+    """
+    if before is None or before.topic_id != after.topic_id:
+        return after
+    pairs = zip(before.partitions, after.partitions, strict=False)
+    stale = [
+        i
+        for i, (old, new) in enumerate(pairs)
+        if old.isr and (not new.isr or new.partition_epoch < old.partition_epoch)
+    ]
+    if not stale:
+        return after
+    partitions = list(after.partitions)
+    for index in stale:
+        partitions[index] = before.partitions[index]
+    return after._replace(partitions=tuple(partitions))
+
+
 def differing(before: TopicImage, after: TopicImage) -> tuple[int, ...]:
     """Return the indexes of the partitions that are new in `after` or not what they were."""
     old = before.partitions
