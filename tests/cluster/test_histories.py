@@ -30,7 +30,7 @@ COVERAGE = (
     *("answer_lost", "late_request", "connection_lost", "watch_lost", "early_end", "late_end"),
 )
 #: Events are transactions of the tree here, and each is a decision.
-EVENTS_MIN = 40
+EVENTS_MIN = 20
 STEPS = 30
 FAULTS = EnsembleFaults(
     delay_seconds_max=0.01,

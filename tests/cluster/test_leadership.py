@@ -9,7 +9,7 @@ from tests.cluster.world import TIMEOUT_MS, World, simulate
 
 from ottla.cluster.controller import NewTopic
 from ottla.cluster.image import NO_LEADER, LogEnd
-from ottla.cluster.nodes import Change, StateNode, TopicNode, with_state
+from ottla.cluster.nodes import StateNode, TopicNode, with_state
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.errors import ErrorCode, KafkaError
@@ -310,8 +310,7 @@ def test_a_state_of_another_topic_is_none() -> None:
         await world.start(1)
         await made(world, (1,))
         world.force("t", topic_id=b"another topic id")
-        await world[1].controller._log.commit([], Change(topics=("t",)))
-        image = world[1].image
+        image = (await world[2].start()).image
         assert (image.topics["t"].partitions[0].leader, image.topics["t"].partitions[0].isr) == (NO_LEADER, ())
 
     simulate(scenario)

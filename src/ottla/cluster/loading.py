@@ -173,7 +173,7 @@ async def load_states(
 def _topic(name: str, assignment: TopicAssignment, nodes: Mapping[str, Node | None]) -> TopicImage:
     partitions = []
     for index, replicas in enumerate(assignment.partitions):
-        # Without a state the topic is being made, or its maker died: nobody leads until the controller has decided.
+        # Without a state the topic is being made, or its maker died: no broker leads until the controller has decided.
         blank = PartitionImage(
             replicas, (), NO_LEADER, 0, 0, assignment.adding.get(index, ()), assignment.removing.get(index, ())
         )

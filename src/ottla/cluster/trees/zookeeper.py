@@ -330,7 +330,7 @@ class ZooKeeperTree:
             self._is_awake = True
             try:
                 self._loop.call_soon_threadsafe(self._read_mail)
-            except RuntimeError:  # the loop is closed: what is left of kazoo has nobody to tell
+            except RuntimeError:  # the loop is closed, and with it all that could hear of this
                 pass
 
     def _read_mail(self) -> None:
