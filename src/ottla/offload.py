@@ -1,6 +1,6 @@
 """Work off the event loop: the only module that makes threads.
 
-Storage is synchronous; whoever calls it decides whether it runs on the loop (appends to the page cache) or here
+Storage is synchronous; its caller decides whether it runs on the loop (appends to the page cache) or here
 (fsync, recovery, cleaning, cold reads). In simulation and in tests everything runs inline, in order.
 """
 
@@ -23,9 +23,9 @@ class Offload(Protocol):
         ...
 
     def share(self, name: str) -> Offload:
-        """Return threads that nobody else uses, the same for the same name; they are closed with these.
+        """Return threads for this name only, the same for the same name; they are closed with these.
 
-        Whoever waits for one disk takes a share of its own, so that a disk that hangs holds up nobody else.
+        Each log directory has a share of its own, so that a disk that hangs holds up only what lies on it.
         """
         ...
 

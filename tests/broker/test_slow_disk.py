@@ -21,7 +21,7 @@ import pytest
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
 from ottla.broker.replicas.disk_pace import SLOW_MS
-from ottla.broker.replicas.shared_hops import LANES
+from ottla.broker.replicas.hand_offs import LANES
 from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree

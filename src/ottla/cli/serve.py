@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--advertise",
         metavar="HOST:PORT",
-        help="address clients are told to use; by default the one they used already, which is right unless ports are "
+        help="address that clients get to use; by default the one they used already, which is right unless ports are "
         "mapped on the way (containers, NAT)",
     )
     add("-X", "--override", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")

@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def say(line: str) -> None:
-    """Print to stdout, also where it cannot show every character or nobody reads it."""
+    """Print to stdout, also where it cannot show every character or its reader has gone."""
     encoding = sys.stdout.encoding or "ascii"
     try:
         print(line.encode(encoding, "replace").decode(encoding), flush=True)

@@ -111,7 +111,7 @@ class Controller:
     Args:
         tree: the first session; `begin_session` gives the next ones.
         follower: started; its image is what decisions are made on.
-        random: dice for placement and topic ids.
+        random: for placement and topic ids.
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.

@@ -103,7 +103,7 @@ class MetadataFollower:
             self._fail_waiting("the session with the coordination tree has ended")
 
     async def stop(self) -> None:
-        """Follow no more. Those who wait in `applied` are told that the tree is unavailable."""
+        """Follow no more. What waits in `applied` fails: the tree is unavailable."""
         for stop in self._stop_watching:
             stop()
         if self._task is not None:
@@ -358,7 +358,7 @@ class MetadataFollower:
 
 
 async def _tell(subscriber: Subscriber, image: ClusterImage, delta: ImageDelta) -> None:
-    """Tell one subscriber; what fails there is its own affair and keeps nobody else from the news."""
+    """Call one subscriber; an error there is logged, and the others are called all the same."""
     try:
         result = subscriber(image, delta)
         if result is not None:

@@ -3,7 +3,7 @@
 A session ends when the servers have not heard of this broker for its timeout, because it hung, its network broke, or it
 slept. From
 the moment this is known the broker may no longer do what rests on the session, and begins the next one: that is tried again
-until it succeeds. What has to be done at either end is told to one listener.
+until it succeeds. What has to be done at either end is the work of one listener.
 """
 
 from __future__ import annotations

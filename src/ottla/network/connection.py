@@ -535,7 +535,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         owed = self._owed
         if owed is None or self._closing is not None:
             if not answered.cancelled():
-                answered.exception()  # nobody is left to be told
+                answered.exception()  # the peer has gone
             return
         out = self._out
         while owed:

@@ -1,6 +1,6 @@
 """The few plain HTTP answers of the broker's port: GET and HEAD, nothing that changes anything.
 
-Decides bytes from bytes and is told the time; knows no sockets. Written plainly because importing a framework would
+Decides bytes from bytes and a given time; knows no sockets. Written plainly because importing a framework would
 stall the broker's loop for a fifth of a second. RFC 9112 as far as it goes: HTTP/1.0 and 1.1, keep-alive, pipelining
 in order, no request bodies. The Host header is checked, so that a web page cannot read the broker through a name of its
 own that it points at this address (DNS rebinding).
@@ -69,7 +69,7 @@ class HttpSite:
 def host_is_ours(host: str, local_host: str, names: frozenset[str]) -> bool:
     """Whether a Host header names this broker, and not a stranger's domain pointed at its address.
 
-    Addresses are safe: rebinding needs a name. Where the client came over a real network, names nobody can register
+    Addresses are safe: rebinding needs a name. Where the client came over a real network, names that no stranger can register
     publicly (one label as in a compose file, `.internal` ...) are accepted too; over loopback only `localhost` and
     configured names are, because there a web page in a local browser is the attacker to think of.
     """

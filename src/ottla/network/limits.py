@@ -52,7 +52,7 @@ class ByteBudget:
     """Bytes of requests held in memory over all connections (`queued.max.request.bytes`).
 
     A request is admitted whole, by its announced size, while the budget is not yet used up: admitting part by part
-    could leave every connection with half a request and nobody able to finish. So what is admitted stays below limit +
+    could leave every connection with half a request and none able to finish. So what is admitted stays below limit +
     one request; `hold` counts requests too small to ask. Who is refused is called back, first come first served, when
     bytes are given back.
     """
@@ -106,7 +106,7 @@ class ConnectionQuota:
         self.count = 0
 
     def change_limits(self, limits: NetworkLimits) -> None:
-        """Count on under other limits; nobody who is in has to leave."""
+        """Count on under other limits; no connection that is in has to leave."""
         self._limits = limits
 
     def delay(self, now_s: float) -> float:

@@ -65,7 +65,7 @@ class Outflow:
         """Hand over what can go now; return whether nothing is left here.
 
         Raises:
-            OSError, EOFError: half an answer is out, and the rest cannot be read, or nobody takes it.
+            OSError, EOFError: half an answer is out, and the rest cannot be read, or the peer does not take it.
         """
         transport, pieces = self._transport, self._pieces
         room = TURN

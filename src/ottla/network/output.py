@@ -64,7 +64,7 @@ def split(buffers: Iterable[Sendable]) -> deque[Sendable]:
 
 
 def _read_start(region: FileRegion, size_max: int) -> Buffer:
-    """Return what may go with the head of an answer; nothing if it is not to be had now: whoever sends the rest sees why."""
+    """Return what may go with the head of an answer; nothing if it is not to be had now: sending the rest shows why."""
     if size_max <= 0:
         return b""
     try:

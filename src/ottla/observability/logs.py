@@ -1,6 +1,6 @@
 """Logging set-up for the command line, and a guard against one peer filling the log.
 
-The library itself only gets loggers by module name; nobody but `ottla serve` calls `configure`.
+The library itself only gets loggers by module name; only `ottla serve` calls `configure`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PEERS_MAX = 1024
 def configure(level: str) -> None:
     """Log to stderr from `level` (a name such as "info") on.
 
-    Nothing of where a line comes from is shown but the logger's name, so nobody need find it out: to walk up the stack
+    Nothing of where a line comes from is shown but the logger's name, so it is not looked up: to walk up the stack
     costs more than the rest of the line (see "Optimization" in the logging HOWTO).
     """
     logging._srcfile = None

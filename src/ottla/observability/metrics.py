@@ -132,7 +132,7 @@ class BrokerMetrics:
     """Everything one broker counts.
 
     Attributes:
-        topics: by topic name; `topic` makes the entry, whoever deletes a topic drops it.
+        topics: by topic name; `topic` makes the entry, the deletion of a topic drops it.
         requests: by API name as in Kafka's dashboards ("Produce", "Fetch", ...).
         loop_lag_ms: how late the event loop was, see `LoopMonitor`.
     """

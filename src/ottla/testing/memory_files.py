@@ -174,7 +174,7 @@ class _MemoryLock:
 
 
 class MemoryFileSystem:
-    """The disk as a whole, for whoever makes all of it durable at once."""
+    """The disk as a whole: makes all of it durable at once."""
 
     def __init__(self, disk: MemoryFiles, path: str) -> None:
         self._disk = disk

@@ -123,7 +123,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
         server = self._servers.get((host, port))
         if server is None:
-            raise ConnectionRefusedError(111, f"nobody listens on {host}:{port}")
+            raise ConnectionRefusedError(111, f"nothing listens on {host}:{port}")
         client_address = (host, self.free_port())
         remote = server.context.copy().run(server.factory)
         client = protocol_factory()

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from ottla.broker.replicas.disk_pace import BRIEF_MS, CALM_MS, QUEUED_BYTES_MAX, SLOW_MS, DiskPace
+from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.partition import Partition
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
 from ottla.offload import InlineOffload, Offload
 from ottla.protocol.records.builder import Record, build_batch
@@ -89,7 +89,7 @@ class Bench:
             now_ms=self.clock.now,
             lock=lock,
         )
-        self.hops = SharedHops(self.disk)
+        self.hand_offs = HandOffs(self.disk)
         self.partition = self._partition_of(self.log)
 
     def another(self, topic: str) -> Partition:
@@ -104,7 +104,7 @@ class Bench:
             bytes(16),
             commits=self.commits,
             pace=self.pace,
-            hops=self.hops,
+            hand_offs=self.hand_offs,
             unpacking=asyncio.Lock(),
             offload=self.disk,
             clock=self.clock,
@@ -276,15 +276,15 @@ class HandOffload(InlineOffload):
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
-        self.hops = 0
+        self.hand_offs = 0
 
     async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        self.hops += 1
+        self.hand_offs += 1
         await self.go.wait()
         return function(*args, **kwargs)
 
 
-async def test_what_waits_for_a_slow_disk_shares_hops_to_a_thread() -> None:
+async def test_what_waits_for_a_slow_disk_shares_hand_offs_to_a_thread() -> None:
     bench = Bench(disk=(disk := HandOffload()))
     other = bench.another("payments")
     bench.pace.on_write(SLOW_MS, bench.clock.now)
@@ -293,7 +293,7 @@ async def test_what_waits_for_a_slow_disk_shares_hops_to_a_thread() -> None:
     for number, info in enumerate(waiting):
         assert isinstance(info, asyncio.Future)
         assert (await info).last_offset == number // 2
-    assert disk.hops == 1
+    assert disk.hand_offs == 1
 
 
 async def test_who_waits_for_a_thread_that_changes_its_log_holds_up_no_other_partition() -> None:
@@ -332,7 +332,7 @@ async def test_a_write_that_took_long_is_answered_before_the_next_is_tried(monke
     for offset, info in enumerate(waiting):
         assert isinstance(info, asyncio.Future)
         assert (await info).last_offset == offset
-    assert disk.hops == 3
+    assert disk.hand_offs == 3
 
 
 @pytest.mark.parametrize("is_slow", [False, True])

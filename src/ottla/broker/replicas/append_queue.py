@@ -1,8 +1,8 @@
 """Batches of one partition that wait for their turn, because the disk is slow or another thread changes the log.
 
-They get their offsets in the order in which they came. On the loop several go in one turn; off it several share one hop to a
-thread (`shared_hops`). Whoever gives up drops a batch whose turn has not come, and its memory with it, or clients that
-repeat what timed out could fill the memory behind a disk that hangs.
+They get their offsets in the order in which they came. On the loop several go in one turn; off it several share one
+hand-off to a thread (`hand_offs`). A sender that gives up drops a batch whose turn has not come, and its memory with it, or
+clients that repeat what timed out could fill the memory behind a disk that hangs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from ottla.broker.replicas.disk_pace import DiskPace
-    from ottla.broker.replicas.shared_hops import SharedHops
+    from ottla.broker.replicas.hand_offs import HandOffs
     from ottla.offload import Offload
     from ottla.storage.log import Append, AppendInfo
 
@@ -78,14 +78,14 @@ class Appender(Protocol):
 class AppendQueue:
     """Runs until it is empty. All methods belong to the loop's thread, except `_append_all`."""
 
-    __slots__ = ("_hops", "_offload", "_pace", "_partition", "_task", "_unpacking", "_waiting")
+    __slots__ = ("_hand_offs", "_offload", "_pace", "_partition", "_task", "_unpacking", "_waiting")
 
     def __init__(
-        self, partition: Appender, pace: DiskPace, hops: SharedHops, unpacking: asyncio.Lock, offload: Offload
+        self, partition: Appender, pace: DiskPace, hand_offs: HandOffs, unpacking: asyncio.Lock, offload: Offload
     ) -> None:
         self._partition = partition
         self._pace = pace
-        self._hops = hops
+        self._hand_offs = hand_offs
         self._unpacking = unpacking
         self._offload = offload
         self._waiting: deque[QueuedAppend] = deque()
@@ -100,7 +100,7 @@ class AppendQueue:
             self._task = asyncio.get_running_loop().create_task(self._drain())
 
     def _on_ended(self, queued: QueuedAppend, future: asyncio.Future[AppendInfo]) -> None:
-        """Whoever asked may be gone by then (a request that timed out, a connection that ended)."""
+        """The sender may be gone by then (a request that timed out, a connection that ended)."""
         if not future.cancelled():
             future.exception()
         elif queued.append is not None:
@@ -119,12 +119,12 @@ class AppendQueue:
                 elif not self._append_some():
                     taken = self._take()
                     if is_busy or self._partition.may_append_on_loop():
-                        # Another thread changes the log. Nobody else is to wait for that.
+                        # Another thread changes the log. No other partition is to wait for that.
                         await self._leave_loop(taken, offload.run(self._append_all, taken, wait=True))
                         is_busy = False
                     else:
                         append = partial(self._append_all, taken, wait=False)
-                        is_busy = not await self._leave_loop(taken, self._hops.run(append))
+                        is_busy = not await self._leave_loop(taken, self._hand_offs.run(append))
                 if waiting:
                     await asyncio.sleep(0)  # others first
         finally:
@@ -152,17 +152,17 @@ class AppendQueue:
         return True
 
     def _take(self) -> list[QueuedAppend]:
-        """Take what shares one hop."""
+        """Take what shares one hand-off."""
         waiting = self._waiting
         taken: list[QueuedAppend] = []
         while waiting and not waiting[0].heavy and len(taken) < TOGETHER_MAX:
             taken.append(waiting.popleft())
         return taken
 
-    async def _leave_loop(self, taken: list[QueuedAppend], hop: Awaitable[list[Outcome]]) -> int:
+    async def _leave_loop(self, taken: list[QueuedAppend], appending: Awaitable[list[Outcome]]) -> int:
         """Wait for appends off the loop and settle them; what was not tried waits again. Return how many were tried."""
         try:
-            outcomes = await hop
+            outcomes = await appending
         except Exception as error:  # no thread was to be had
             outcomes = [error] * len(taken)
         for queued, outcome in zip(taken, outcomes, strict=False):
@@ -193,7 +193,7 @@ class AppendQueue:
         return outcomes
 
     def _settle(self, queued: QueuedAppend, outcome: Outcome) -> None:
-        """Tell whoever waits; None: nobody did any more."""
+        """Give the sender its outcome; None: the sender had given up."""
         if queued.append is not None:
             self._pace.queued_bytes -= queued.size
             queued.append = None
@@ -210,7 +210,7 @@ def _without_frames(error: Exception) -> Exception:
     """Return a refusal without the frames it came through.
 
     They hold the batch and whatever it unpacked to, and this queue holds the error: a cycle that only the garbage collector
-    would end, 100 MB later. Errors that nobody foresaw keep them, for the log.
+    would end, 100 MB later. Errors that are no refusal keep them, for the log.
     """
     one: BaseException | None = error if isinstance(error, KafkaError) else None
     while one is not None:

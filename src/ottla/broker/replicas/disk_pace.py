@@ -1,6 +1,6 @@
 """Where a write may run: on the loop while the disk is quick, off it while the disk is slow.
 
-A write to the page cache takes microseconds and a hop to a thread costs more than it saves. But a write can block for
+A write to the page cache takes microseconds and a hand-off to a thread costs more than it saves. But a write can block for
 seconds when dirty pages are being written back, and then every connection would wait. So each write is timed; one that
 waited long sends the following ones of its directory off the loop, for a moment, and if they are slow there, too, until
 they have been quick for a while. One that took long because others had the processor says nothing about the disk

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.broker.replicas.disk_pace import DiskPace
+from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.log_work import LogWork
 from ottla.broker.replicas.partition import Partition
-from ottla.broker.replicas.shared_hops import SharedHops
 from ottla.cluster.image import TOPICS
 from ottla.errors import ErrorCode, KafkaStorageError, NotLeaderOrFollowerError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
@@ -60,7 +60,7 @@ class ReplicaManager:
         self._topic_config = topic_config
         self._offload = offload
         self._clock = clock
-        self._disks: dict[str, tuple[DiskPace, SharedHops]] = {}
+        self._disks: dict[str, tuple[DiskPace, HandOffs]] = {}
         self._unpacking = asyncio.Lock()
         #: Every replica held here, and those of them that this broker leads.
         self._partitions: dict[tuple[str, int], Partition] = {}
@@ -206,15 +206,15 @@ class ReplicaManager:
         directory = self._logs.directory_of(topic_partition)
         offload = self._logs.offload_of(directory)
         if directory not in self._disks:
-            self._disks[directory] = DiskPace(), SharedHops(offload)
-        pace, hops = self._disks[directory]
+            self._disks[directory] = DiskPace(), HandOffs(offload)
+        pace, hand_offs = self._disks[directory]
         partition = Partition(
             log,
             topic_id,
             commits=self._logs.commits_of(log),
             unpacking=self._unpacking,
             pace=pace,
-            hops=hops,
+            hand_offs=hand_offs,
             offload=offload,
             clock=self._clock,
             on_old_records=self.on_old_records,

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ottla.broker.replicas.disk_pace import DiskPace
+    from ottla.broker.replicas.hand_offs import HandOffs
     from ottla.broker.replicas.purgatory import FetchWaiter
-    from ottla.broker.replicas.shared_hops import SharedHops
     from ottla.clock import Clock
     from ottla.offload import Offload
     from ottla.storage.log import AppendInfo, PartitionLog
@@ -61,7 +61,7 @@ class Commits(Protocol):
     """What a partition needs of the log manager: one fsync for everybody who waits for it."""
 
     def commit(self, log: PartitionLog, then: Callable[[BaseException | None], None]) -> None:
-        """Sync the log; `then` is told when everything appended before this call is on the disk, or why it is not."""
+        """Sync the log; call `then` when everything appended before this call is on the disk, with the error if it is not."""
         ...
 
 
@@ -85,7 +85,7 @@ class Partition:
     """One partition of which this broker holds a replica; it takes appends while this broker leads it.
 
     Args:
-        pace, hops, offload: of its log directory, shared by all partitions there: whether the disk is slow, how appends
+        pace, hand_offs, offload: of its log directory, shared by all partitions there: whether the disk is slow, how appends
             leave the loop then, and where whatever else waits for it runs.
         unpacking: held while a batch that grows large is unpacked off the loop; shared by all partitions, so that
             no more than one of them is in memory.
@@ -101,8 +101,8 @@ class Partition:
         "_clock",
         "_commits",
         "_committing",
+        "_hand_offs",
         "_high_watermark_waiters",
-        "_hops",
         "_offload",
         "_on_old_records",
         "_pace",
@@ -124,7 +124,7 @@ class Partition:
         *,
         commits: Commits,
         pace: DiskPace,
-        hops: SharedHops,
+        hand_offs: HandOffs,
         unpacking: asyncio.Lock,
         offload: Offload,
         clock: Clock,
@@ -142,7 +142,7 @@ class Partition:
         self._unsynced: deque[tuple[int, int]] = deque()
         self._stable_told = 0
         self._pace = pace
-        self._hops = hops
+        self._hand_offs = hand_offs
         self._offload = offload
         self._clock = clock
         self._unpacking = unpacking
@@ -241,7 +241,7 @@ class Partition:
             raise RequestTimedOutError(f"{self.topic_partition}: too much waits for its disk")
         future: asyncio.Future[AppendInfo] = asyncio.get_running_loop().create_future()
         if self._queue is None:
-            self._queue = AppendQueue(self, pace, self._hops, self._unpacking, self._offload)
+            self._queue = AppendQueue(self, pace, self._hand_offs, self._unpacking, self._offload)
         waiting = append._replace(records=bytearray(records))
         self._queue.add(QueuedAppend(waiting, heavy=heavy, future=future))
         return future
@@ -264,7 +264,7 @@ class Partition:
         )
 
     def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
-        """Append a client's batch that needs nobody's second look; None: nothing was done, use `append`.
+        """Append a client's batch that needs no second look; None: nothing was done, use `append`.
 
         It is committed at once unless the topic asks for an fsync first.
 
@@ -475,7 +475,7 @@ class Partition:
             raise CorruptMessageError(f"{self.topic_partition}: {error}") from error
 
     def on_io_error(self, error: OSError) -> KafkaStorageError:
-        """A reader of this log met `error`: have the log's directory taken offline, return what the client is told."""
+        """A reader of this log met `error`: have the log's directory taken offline, return the client's error."""
         self.log.on_io_error(error)
         return KafkaStorageError(f"{self.topic_partition}: {error}")
 

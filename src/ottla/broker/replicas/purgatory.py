@@ -52,7 +52,7 @@ class FetchWaiter:
             self.done.set_result(None)
 
     async def wait(self, timeout_ms: int) -> None:
-        """Return when it is time to look again; then nobody calls this waiter any more."""
+        """Return when it is time to look again; then no partition calls this waiter any more."""
         handle = asyncio.get_running_loop().call_later(timeout_ms / 1000, self.wake)
         try:
             await self.done

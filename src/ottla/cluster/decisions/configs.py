@@ -1,4 +1,4 @@
-"""What becomes of a wish to change a configuration. Pure: overrides and operations in, new overrides or a refusal out.
+"""What becomes of a request to change a configuration. Pure: overrides and operations in, new overrides or a refusal out.
 
 Codes and messages are those of Apache Kafka (KRaft), in its order of checks. One refused key refuses the whole resource.
 """
@@ -43,7 +43,7 @@ class Alteration(NamedTuple):
 
 
 def check_request(alterations: Sequence[Alteration]) -> Refusal | None:
-    """Refuse what is wrong with the form of one resource's wishes, whatever the resource."""
+    """Refuse what is wrong with the form of the request for one resource, whatever the resource."""
     names = [alteration.key for alteration in alterations]
     if len(set(names)) < len(names):
         return Refusal(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
@@ -159,7 +159,7 @@ FIXED_WHILE_RUNNING = frozenset({"listeners", "listener.security.protocol.map"})
 
 
 def validate_broker_config(overrides: Mapping[str, str], *, per_broker: bool) -> Refusal | None:
-    """Check the dynamic settings of one broker (`per_broker`) or of all. Keys nobody knows are kept, as in Kafka."""
+    """Check the dynamic settings of one broker (`per_broker`) or of all. Unknown keys are kept, as in Kafka."""
     keys = {name: key for name in overrides if (key := broker_key(name)) is not None}
     bare = {name: key for name, key in keys.items() if key.name == name}
 

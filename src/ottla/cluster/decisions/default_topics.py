@@ -1,4 +1,4 @@
-"""What a topic is like that nobody described: made by its first use, or one of the coordinators' own. Pure.
+"""What a topic is like that was not described: made by its first use, or one of the coordinators' own. Pure.
 
 The internal topics get the settings that Apache Kafka gives them, and as many replicas as configured, but never more than
 brokers are alive: a single node does not wait for two others.
@@ -77,7 +77,7 @@ def default_topic(name: str, settings: ControllerSettings, broker_count: int) ->
             unclean_leader_election_enable="false",
         )
     if name == SHARE_GROUP_STATE_TOPIC:
-        # Its coordinator deletes what is of no use any more, nobody else does.
+        # Only its coordinator deletes what is of no use any more.
         return internal(
             settings.share_topic_num_partitions,
             settings.share_topic_replication_factor,

@@ -1,4 +1,4 @@
-"""Where new replicas go: spread over brokers, and over racks where brokers name theirs. Pure; dice are passed in."""
+"""Where new replicas go: spread over brokers, and over racks where brokers name theirs. Pure; randomness is passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a wish to make, delete or enlarge topics. Pure: an image and the wish in, a plan or a refusal out.
+"""What becomes of a request to make, delete or enlarge topics. Pure: an image and the request in, a plan or a refusal out.
 
 Codes and messages are those of Apache Kafka's controller (KRaft), in its order of checks.
 """

@@ -326,7 +326,7 @@ def check_batch(batch: Buffer, crc32c: Callable[[Buffer], int]) -> tuple[tuple[i
 def hash_key(key: bytes) -> tuple[int, int]:
     """Return the two 64-bit hashes under which the offset map files a key.
 
-    SipHash, keyed anew in every process: nobody can craft keys that collide, and 128 bits make chance collisions as
+    SipHash, keyed anew in every process: no client can craft keys that collide, and 128 bits make chance collisions as
     rare as in Kafka's map, which keeps MD5 digests.
     """
     return hash(key), hash(b"\x00" + key)

@@ -90,7 +90,7 @@ def compress(codec: CompressionType, data: Buffer, level: int | None = None) -> 
 
 
 def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE) -> bytes | memoryview:
-    """Return what was compressed; a view of a buffer nobody else has where it is large.
+    """Return what was compressed; a view of a buffer of its own where it is large.
 
     Raises:
         DecompressedTooLargeError: it is more than `limit` bytes; no more than about that much was ever in memory.
@@ -115,7 +115,7 @@ def decompress(codec: CompressionType, data: Buffer, limit: int = MAX_BODY_SIZE)
 
 
 def take_room() -> bytearray:
-    """Return a buffer for `decompress_into`; hand it back with `give_back` when nobody looks at it any more."""
+    """Return a buffer for `decompress_into`; hand it back with `give_back` when it is not used any more."""
     try:
         return _rooms.pop()
     except IndexError:

@@ -1,6 +1,6 @@
 """Batches of every format, told apart by the magic byte: 2 is written today, 0 and 1 lie in directories of an older Kafka.
 
-Whoever walks over stored batches asks here, and gets a header whose structure adds up, or the reason why it does not.
+A walk over stored batches gets a header here whose structure adds up, or the reason why it does not.
 A message of the formats 0 and 1 is a batch of its own (`legacy`). Sources: KIP-98, KIP-724; kafka-features.md §6.8.
 """
 

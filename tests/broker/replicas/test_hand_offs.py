@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ottla.broker.replicas.shared_hops import LANES, SharedHops
+from ottla.broker.replicas.hand_offs import LANES, HandOffs
 from ottla.offload import InlineOffload
 
 
@@ -34,8 +34,8 @@ def fail() -> None:
 
 async def test_calls_of_one_turn_go_together_and_each_has_its_own_outcome() -> None:
     threads = Hops()
-    hops = SharedHops(threads)
-    one, bad, two = hops.run(lambda: 1), hops.run(fail), hops.run(lambda: 2)
+    hand_offs = HandOffs(threads)
+    one, bad, two = hand_offs.run(lambda: 1), hand_offs.run(fail), hand_offs.run(lambda: 2)
     threads.let_go.release()
     assert (await one, await two) == (1, 2)
     with pytest.raises(OSError, match="no disk"):
@@ -45,13 +45,13 @@ async def test_calls_of_one_turn_go_together_and_each_has_its_own_outcome() -> N
 
 async def test_what_comes_while_all_lanes_are_taken_goes_together_in_the_next() -> None:
     threads = Hops()
-    hops = SharedHops(threads)
+    hand_offs = HandOffs(threads)
     early = []
     for number in range(LANES):
-        early.append(hops.run(lambda number=number: number))  # type: ignore[misc]
+        early.append(hand_offs.run(lambda number=number: number))  # type: ignore[misc]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    late = [hops.run(lambda number=number: number) for number in range(10)]  # type: ignore[misc]
+    late = [hand_offs.run(lambda number=number: number) for number in range(10)]  # type: ignore[misc]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert threads.count == LANES
@@ -64,20 +64,20 @@ async def test_what_comes_while_all_lanes_are_taken_goes_together_in_the_next() 
 
 async def test_without_a_thread_everybody_is_told_and_later_ones_are_tried() -> None:
     threads = Hops()
-    hops = SharedHops(threads)
+    hand_offs = HandOffs(threads)
     threads.broken = True
-    first, second = hops.run(lambda: 1), hops.run(lambda: 2)
+    first, second = hand_offs.run(lambda: 1), hand_offs.run(lambda: 2)
     for waiting in first, second:
         with pytest.raises(RuntimeError, match="cannot start"):
             await waiting
     threads.broken = False
     threads.let_go.release()
-    assert await hops.run(lambda: 3) == 3
+    assert await hand_offs.run(lambda: 3) == 3
 
 
 async def test_a_call_runs_even_if_nobody_waits_for_it_any_more() -> None:
     threads, ran = Hops(), asyncio.Event()
-    waiting = SharedHops(threads).run(ran.set)
+    waiting = HandOffs(threads).run(ran.set)
     waiting.cancel()
     assert not ran.is_set()
     threads.let_go.release()

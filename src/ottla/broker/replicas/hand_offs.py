@@ -1,9 +1,9 @@
-"""Several blocking calls in one hop to a thread.
+"""Several blocking calls in one hand-off to a thread.
 
-A hop costs 60 to 80 us of CPU, several times what an append to the page cache takes. While a disk is slow every append
+A hand-off costs 60 to 80 us of CPU, several times what an append to the page cache takes. While a disk is slow every append
 makes one; so those of all partitions of a directory that come in one turn of the loop go together, and those that come while
-hops are under way go together in the next. There are two lanes: a call that hangs holds up what shares its hop, and
-nobody who comes later until a second one hangs.
+hand_offs are under way go together in the next. There are two lanes: a call that hangs holds up what shares its hand-off, and
+no call that comes later until a second one hangs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 LANES = 2
 
 
-class SharedHops:
+class HandOffs:
     """Runs functions off the loop, together. All methods belong to the loop's thread."""
 
     __slots__ = ("_is_due", "_offload", "_running", "_waiting")
@@ -33,7 +33,7 @@ class SharedHops:
         self._is_due = False
 
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Return what becomes the function's result; it runs even if nobody waits for that any more."""
+        """Return what becomes the function's result; it runs even if its caller has given up."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((function, future))
