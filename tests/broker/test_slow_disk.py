@@ -155,7 +155,6 @@ async def running_broker(directory: Path, **settings: object) -> AsyncIterator[N
             offload=offload,
             files=disk,
             random=random.Random(1),
-            lock_factory=threading.RLock,
             open_tree=open_tree,
         ),
     )

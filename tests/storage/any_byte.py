@@ -14,7 +14,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -157,7 +157,6 @@ def manager_of(files: MemoryFiles) -> LogManager:
         offload=InlineOffload(),
         default_config=SMALL,
         rng=random.Random(1),
-        lock_factory=nullcontext,
         settings=LogManagerSettings(),
     )
 

@@ -9,9 +9,10 @@ from typing import Any
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.protocol.records.reader import iter_records
+from ottla.storage.appending import Append, AppendInfo
 from ottla.storage.config import LogConfig
 from ottla.storage.files import Files
-from ottla.storage.log import Append, AppendInfo, PartitionLog
+from ottla.storage.log import PartitionLog
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import AppendOrigin, TopicPartition
 

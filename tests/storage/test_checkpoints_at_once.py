@@ -58,7 +58,6 @@ async def test_checkpoint_of_high_watermarks_has_one_writer_at_a_time(tmp_path: 
         offload=offload,
         default_config=LogConfig(),
         rng=random.Random(attempt),
-        lock_factory=threading.RLock,
     )
     await manager.take_directories()
     await manager.load(lambda topic: LogConfig())

@@ -7,7 +7,6 @@ import errno
 import random
 import threading
 from collections import Counter
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from ottla.types import TopicPartition
 class Bench:
     """Logs in one directory of a disk that counts what it is asked for."""
 
-    def __init__(self, count: int = SHARED_MIN, lock: AbstractContextManager[object] | None = None) -> None:
+    def __init__(self, count: int = SHARED_MIN, lock: threading.RLock | None = None) -> None:
         self.files = MemoryFiles(lambda: NOW)
         self.asked: Counter[str] = Counter()
         self.files.fail = self.count

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
@@ -63,7 +62,6 @@ class Bench:
             offload=self.offload,
             default_config=LogConfig(),
             rng=random.Random(1),
-            lock_factory=nullcontext,
             settings=LogManagerSettings(**settings),
             on_directory_offline=lambda path, partitions: self.offline.append((path, partitions)),
         )

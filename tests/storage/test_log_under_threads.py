@@ -101,7 +101,7 @@ def compactable() -> tuple[Disk, PartitionLog]:
 
 
 def offsets(log: PartitionLog, offset: int) -> list[int]:
-    log._reader.forget_places()
+    log.reader.forget_places()
     data = log.read(offset, 400, upper_offset=COUNT + 1).read()
     return [header.base_offset for _, header in iter_batches(data)]
 
@@ -135,9 +135,9 @@ def test_a_reader_that_compaction_comes_between_reads_whole_batches_and_leaves_n
     operation: str, suffix: str
 ) -> None:
     files, log = compactable()
-    log._open_files.close()
+    log.open_files.close()
     done = once(files, operation, suffix, lambda: compact(log, lambda offset: offset % 2 == 1))
-    log._reader.forget_places()
+    log.reader.forget_places()
     data = log.read(31, 400, upper_offset=COUNT + 1).read()
     assert done
     assert next(header.base_offset for _, header in iter_batches(data)) in (30, 31)
@@ -149,12 +149,12 @@ def test_a_reader_that_compaction_comes_between_reads_whole_batches_and_leaves_n
 
 def test_a_slice_that_was_found_before_compaction_is_read_after_it() -> None:
     _, log = compactable()
-    log._reader.forget_places()
+    log.reader.forget_places()
     part = log.read(20, 400, upper_offset=COUNT + 1)
     before = part.read()
     held = log.segments[0]
     compact(log, lambda offset: offset % 2 == 1)
-    log._open_files.close()
+    log.open_files.close()
     assert part.read() == before
     assert [header.base_offset for _, header in held.headers()] == list(range(COUNT))
     assert held.locate(30, held.size) is not None

@@ -319,7 +319,6 @@ class Broker:
             offload=around.offload,
             default_config=config.topic_defaults,
             rng=around.random,
-            lock_factory=around.lock_factory,
             settings=log_settings(config, around.descriptor_limit),
         )
 

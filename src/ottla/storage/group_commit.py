@@ -18,7 +18,8 @@ from ottla.errors import KafkaStorageError
 if TYPE_CHECKING:
     from ottla.offload import Offload
     from ottla.storage.files import File, FileSystem
-    from ottla.storage.log import FlushPoint, PartitionLog
+    from ottla.storage.flushing import FlushPoint
+    from ottla.storage.log import PartitionLog
 
 logger = logging.getLogger(__name__)
 

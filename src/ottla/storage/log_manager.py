@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -107,7 +107,6 @@ class LogManager:
         offload: Offload,
         default_config: LogConfig,
         rng: random.Random,
-        lock_factory: Callable[[], AbstractContextManager[object]],
         settings: LogManagerSettings | None = None,
         on_directory_offline: Callable[[str, list[TopicPartition]], None] | None = None,
     ) -> None:
@@ -122,7 +121,6 @@ class LogManager:
             offload: where everything that may wait for a disk runs.
             default_config: of topics that `load` gets no other configuration for.
             rng: for directory ids and the names of deleted partitions.
-            lock_factory: makes a log's lock; `threading.RLock` where `offload` has threads, else `nullcontext`.
             settings: intervals.
             on_directory_offline: see there.
         """
@@ -155,12 +153,11 @@ class LogManager:
         self.clock = clock
         self._offload = offload
         self._rng = rng
-        self._lock_factory = lock_factory
         #: One for each directory: a disk that hangs does not hold up the others.
         self._commits: dict[str, GroupCommit] = {}
         self._file_systems: dict[str, FileSystem | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._renaming = lock_factory()
+        self._renaming = threading.Lock()
         #: Logs of which a part cannot be read; `damages` forgets those where that is over.
         self.damaged: dict[TopicPartition, None] = {}
         #: Deleted logs whose directories could not be renamed yet.
@@ -296,7 +293,6 @@ class LogManager:
                     producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                     open_files=self.open_files,
                     hooks=self,
-                    lock=self._lock_factory(),
                 )
             except OSError as error:
                 if error.errno in NO_DESCRIPTOR:
@@ -350,7 +346,6 @@ class LogManager:
                 producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                 open_files=self.open_files,
                 hooks=self,
-                lock=self._lock_factory(),
             )
         except OSError as error:
             if error.errno in PASSING:

@@ -17,7 +17,6 @@ The tree is kept in memory and survives everything, as a file synced at each cha
 from __future__ import annotations
 
 import random
-from contextlib import nullcontext
 
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
@@ -82,7 +81,6 @@ class SimulatedBroker:
                 offload=VirtualOffload(random.Random(self.loop.random.random())) if self.slow_disk else InlineOffload(),
                 files=self.files,
                 random=random.Random(self.loop.random.random()),
-                lock_factory=nullcontext,
                 open_tree=open_tree,
                 make_server=VirtualServer,
                 shared_tree=self._shares_tree,

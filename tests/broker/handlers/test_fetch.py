@@ -144,7 +144,7 @@ def test_a_place_that_is_not_in_memory_is_looked_up_and_read_off_the_loop() -> N
         node.files.is_cold = lambda _path: not offload.now
         node.files.fail = watch
         for offset in (0, 7, 31):
-            log._reader.forget_places()
+            log.reader.forget_places()
             answer = await client.send(fetch_request(offset, max_bytes=600), 11)
             heads = [header.base_offset for _, header in iter_batches(records_of(answer))]
             assert heads == [offset, offset + 1], heads

@@ -15,7 +15,7 @@ from ottla.broker.replicas.disk_pace import SLOW_MS
 from ottla.errors import ErrorCode, NotLeaderOrFollowerError
 from ottla.offload import ThreadOffload
 from ottla.protocol.records.batch import set_offset_and_epoch
-from ottla.storage.log import Append
+from ottla.storage.appending import Append
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import pytest
@@ -17,9 +16,10 @@ from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
 from ottla.offload import InlineOffload, Offload
 from ottla.protocol.records.builder import Record, build_batch
+from ottla.storage.appending import AppendInfo
 from ottla.storage.config import LogConfig
 from ottla.storage.group_commit import Then
-from ottla.storage.log import AppendInfo, PartitionLog
+from ottla.storage.log import PartitionLog
 from ottla.testing.memory_files import MemoryFiles
 from ottla.types import CompressionType, IsolationLevel, TopicPartition
 
@@ -72,7 +72,7 @@ class Bench:
     def __init__(
         self,
         flush_messages: int = LogConfig().flush_messages,
-        lock: AbstractContextManager[object] | None = None,
+        lock: threading.RLock | None = None,
         disk: Offload | None = None,
     ) -> None:
         self.disk = disk or InlineOffload()
@@ -320,13 +320,13 @@ async def test_who_waits_for_a_thread_that_changes_its_log_holds_up_no_other_par
 async def test_a_write_that_took_long_is_answered_before_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(disk=(disk := HandOffload()))
     bench.pace.on_write(SLOW_MS, bench.clock.now)
-    append = PartitionLog.append_as_leader_nowait
+    append = bench.log.append_as_leader_nowait
 
     def append_slowly(*args: Any, **kwargs: Any) -> Any:
         bench.clock.now += SLOW_MS
         return append(*args, **kwargs)
 
-    monkeypatch.setattr(PartitionLog, "append_as_leader_nowait", append_slowly)
+    monkeypatch.setattr(bench.log, "append_as_leader_nowait", append_slowly)
     waiting = [bench.partition.append(batch()) for _ in range(3)]
     disk.go.set()
     for offset, info in enumerate(waiting):

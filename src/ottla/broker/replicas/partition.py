@@ -29,7 +29,7 @@ from ottla.errors import (
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import GROWTH_MAX, unpacked_size_max
-from ottla.storage.log import Append
+from ottla.storage.appending import Append
 from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.purgatory import FetchWaiter
     from ottla.clock import Clock
     from ottla.offload import Offload
-    from ottla.storage.log import AppendInfo, PartitionLog
+    from ottla.storage.appending import AppendInfo
+    from ottla.storage.log import PartitionLog
     from ottla.storage.slices import LogSlice
     from ottla.storage.verification import Verification, VerificationGuard
 

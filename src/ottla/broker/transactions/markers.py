@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ottla.errors import ErrorCode, KafkaError, NotLeaderOrFollowerError, UnknownTopicOrPartitionError, error_for
 from ottla.protocol.records.control import ControlType, EndTransactionMarker, end_transaction_marker
-from ottla.storage.log import AppendInfo
+from ottla.storage.appending import AppendInfo
 from ottla.types import GROUP_METADATA_TOPIC, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import threading
 from collections.abc import Sequence
 
 from ottla.broker.wiring.surroundings import Surroundings
@@ -34,7 +33,6 @@ def machine(offload: Offload | None = None) -> Surroundings:
         offload=off_the_loop,
         files=OsFiles(),
         random=random.Random(),
-        lock_factory=threading.RLock,
         open_tree=open_tree,
         host_names=(socket.gethostname(),),
         descriptor_limit=raise_descriptor_limit(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ class Surroundings:
     """Everything a broker takes from outside; the simulation passes its own.
 
     Attributes:
-        lock_factory: makes a log's lock: `threading.RLock` where `offload` has threads, `nullcontext` where not.
         open_tree: opens the coordination tree, given the path of its file.
         host_names: what this machine calls itself; HTTP requests may name it.
         make_server: makes the listener.
@@ -36,7 +34,6 @@ class Surroundings:
     offload: Offload
     files: Files
     random: random.Random
-    lock_factory: Callable[[], AbstractContextManager[object]]
     open_tree: Callable[[str], Any]
     host_names: tuple[str, ...] = ()
     make_server: Callable[..., Server] = Server
