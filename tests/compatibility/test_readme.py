@@ -19,6 +19,7 @@ PATIENCE_S = 60.0
 #: What stands in README.md beside the port and is changed for these tests: waiting ends sooner, and there is less to do.
 CHANGES = {
     "first steps": {},
+    "own client": {"greetings": "own-greetings"},
     "exactly once": {"timeout=10": "timeout=2"},
     "queue": {"range(100_000)": "range(500)"},
     "worker": {"worker.poll(30)": "worker.poll(3)"},
@@ -65,6 +66,12 @@ def test_first_steps_show_the_record_and_end_at_once(broker: BrokerProcess) -> N
     began = time.monotonic()
     assert end(begin("first steps", broker)) == "b'anna' b'hello'\n"
     assert time.monotonic() - began < 9  # it does not wait for a second record that nobody sends
+
+
+def test_the_client_of_ottla_itself_shows_what_it_sent(broker: BrokerProcess) -> None:
+    sent, *read = end(begin("own client", broker)).splitlines()
+    assert "own-greetings" in sent
+    assert read == ["b'anna' b'hello'", "None b'hello again'"]
 
 
 def committed(broker: BrokerProcess, topic: str, count: int) -> list[int]:
