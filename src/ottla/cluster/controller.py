@@ -34,7 +34,7 @@ from ottla.cluster.decisions.registration import Identity, RegistrationRefusedEr
 from ottla.cluster.decisions.thread_counts import why_thread_counts_refused
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
 from ottla.cluster.decisions.topics import NewTopic, TopicPlan, plan_growth, plan_topics
-from ottla.cluster.duties import Duties, touched_partitions
+from ottla.cluster.duties import Duties, all_partitions, touched_partitions
 from ottla.cluster.ends import EndsReporter
 from ottla.cluster.image import (
     BROKERS,
@@ -333,7 +333,9 @@ class Controller:
             touched, self._touched = self._touched, set()
             try:
                 if touched is None or touched:
-                    await self._ends.report(self.image)
+                    await self._ends.report(
+                        self.image, all_partitions(self.image) if touched is None else _found(self.image, touched)
+                    )
                     await self._topics.finish_creations(
                         self.image, fence=self.registration.fence(), controller_epoch=self._office.epoch, own=True
                     )

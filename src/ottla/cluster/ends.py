@@ -17,10 +17,10 @@ from ottla.cluster.tree import Create, Operation, SetData
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ottla.cluster.change_log import ChangeLog
-    from ottla.cluster.image import ClusterImage
+    from ottla.cluster.image import ClusterImage, TopicImage
     from ottla.cluster.registration import Registration
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class EndsReporter:
         self._log_end = log_end
         self._said = BrokerEnds(broker_epoch=-1, ends={})
 
-    async def report(self, image: ClusterImage) -> None:
-        """Write the ends of the logs that elections wait for, if they are not written yet under this epoch.
+    async def report(self, image: ClusterImage, partitions: Iterable[tuple[TopicImage, int]]) -> None:
+        """Write the ends of those of these logs that elections wait for, if they are not written yet under this epoch.
 
         Raises:
             TreeError: this broker has been registered anew.
@@ -53,14 +53,13 @@ class EndsReporter:
         if me is None or me.broker_epoch != epoch:
             return
         said = self._said.ends if self._said.broker_epoch == epoch else {}
-        ends: dict[tuple[bytes, int], LogEnd] = {}
-        for tp, _ in image.partitions_on(node_id):
-            topic = image.topics[tp.topic]
-            if waits_for_ends(image, topic, tp.partition, node_id):
-                end = said.get((topic.topic_id, tp.partition)) or self._log_end(tp)
+        ends = dict(said)
+        for topic, index in partitions:
+            if (topic.topic_id, index) not in ends and waits_for_ends(image, topic, index, node_id):
+                end = self._log_end(TopicPartition(topic.name, index))
                 if end is not None:
-                    ends[topic.topic_id, tp.partition] = end
-        if all(key in said for key in ends):
+                    ends[topic.topic_id, index] = end
+        if len(ends) == len(said):
             return
         tree, path = self._log.tree, EndsNode.path(node_id)
         report = BrokerEnds(broker_epoch=epoch, ends=ends)
