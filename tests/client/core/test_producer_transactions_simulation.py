@@ -40,7 +40,7 @@ COVERAGE = (
     "empty transaction",
 )
 #: Transactions that find another producer in their place end early.
-EVENTS_MIN = 20
+EVENTS_MIN = 10
 
 
 class Driver:
