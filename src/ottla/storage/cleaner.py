@@ -86,7 +86,7 @@ class Cleaner:
         if best is None:
             return None
         log, plan = best
-        path = log.directory.rpartition("/")[0]
+        path = log.log_directory
         passes = clean(log, plan, self._clock.wall_ms(), memory_bytes=self._memory_bytes, load_factor=self._load_factor)
         try:
             result = await self._run(passes)
@@ -129,7 +129,7 @@ class Cleaner:
         for log in logs:
             if log.failure is not None or len(log.segments) == 1:
                 continue  # the active segment is never cleaned
-            path = log.directory.rpartition("/")[0]
+            path = log.log_directory
             try:
                 plan = plan_cleaning(log, self._offsets.get(path, {}).get(log.topic_partition), now_ms)
             except FileNotFoundError:

@@ -373,7 +373,7 @@ class LogManager:
             return paths * count
         counts = dict.fromkeys(paths, 0)
         for log in list(self.logs.values()):
-            path = log.directory.rpartition("/")[0]
+            path = log.log_directory
             counts[path] = counts.get(path, 0) + 1
         chosen = []
         for _ in range(count):
@@ -394,7 +394,7 @@ class LogManager:
             return
         log = self.logs.pop(topic_partition)
         log.retire(f"{topic_partition} was deleted")
-        self.cleaner.forget(log.directory.rpartition("/")[0], topic_partition)
+        self.cleaner.forget(log.log_directory, topic_partition)
         self._undeleted[topic_partition] = log
         self._rename_deleted(topic_partition)
 
@@ -416,7 +416,7 @@ class LogManager:
             log = self._undeleted.pop(topic_partition, None)
             if log is None:
                 return
-            parent = log.directory.rpartition("/")[0]
+            parent = log.log_directory
             target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
             try:
                 try:
@@ -443,7 +443,7 @@ class LogManager:
         """
         log = self.logs.pop(topic_partition)
         log.retire(f"{topic_partition} belongs to no topic")
-        parent = log.directory.rpartition("/")[0]
+        parent = log.log_directory
         target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), STRAY_SUFFIX)}"
         self.files.rename(log.directory, target)
         self.files.sync_dir(parent)
@@ -453,7 +453,7 @@ class LogManager:
         """Return the log directory of a partition that is held here."""
         if topic_partition in self._unusable_in:
             return self._unusable_in[topic_partition][0]
-        return self.logs[topic_partition].directory.rpartition("/")[0]
+        return self.logs[topic_partition].log_directory
 
     def change_settings(self, settings: LogManagerSettings) -> None:
         """Put other settings in force: limits of the cleaner and expiry at once, intervals from their next round on."""
@@ -484,16 +484,16 @@ class LogManager:
     def on_files_removed(self, log: PartitionLog, paths: list[str]) -> None:
         due = self.clock.wall_ms() + log.config.file_delete_delay_ms
         for path in paths:
-            self._removals.add(log.directory.rpartition("/")[0], due, path, is_directory=False)
+            self._removals.add(log.log_directory, due, path, is_directory=False)
 
     def on_refused(self, log: PartitionLog, error: OSError) -> None:
-        self._note_shortage(log.directory.rpartition("/")[0], error)
+        self._note_shortage(log.log_directory, error)
 
     def _note_shortage(self, path: str, error: OSError) -> None:
         self._call_soon(self.shortages.note, path, error)
 
     def on_failed(self, log: PartitionLog, error: OSError) -> None:
-        self._take_offline_soon(log.directory.rpartition("/")[0], f"{log.topic_partition}: {error}")
+        self._take_offline_soon(log.log_directory, f"{log.topic_partition}: {error}")
 
     def on_damaged(self, log: PartitionLog) -> None:
         self.damaged[log.topic_partition] = None
@@ -529,7 +529,7 @@ class LogManager:
         self.offline_dirs[path] = reason
         self.shortages.forget(path)
         logger.error("log directory %s is offline: %s", path, reason)
-        gone = [key for key, log in list(self.logs.items()) if log.directory.rpartition("/")[0] == path]
+        gone = [key for key, log in list(self.logs.items()) if log.log_directory == path]
         for topic_partition in gone:
             log = self.logs.pop(topic_partition, None)  # or just deleted, on another thread
             if log is not None:
@@ -540,7 +540,7 @@ class LogManager:
 
     def commits_of(self, log: PartitionLog) -> GroupCommit:
         """Return what brings this log and others of its directory to the disk together."""
-        path = log.directory.rpartition("/")[0]
+        path = log.log_directory
         commits = self._commits.get(path)
         if commits is None:
             commits = self._commits[path] = GroupCommit(
@@ -574,7 +574,7 @@ class LogManager:
         logs = list(self.logs.values())
         if directory is None or len(self.directories) == 1:
             return logs
-        return [log for log in logs if log.directory.rpartition("/")[0] == directory]
+        return [log for log in logs if log.log_directory == directory]
 
     # -- checkpoints
 
@@ -635,7 +635,7 @@ class LogManager:
     def is_foreign(self, topic_partition: TopicPartition) -> bool:
         """Whether this log lies in a directory of Apache Kafka's that nobody has confirmed: nothing in it expires."""
         log = self.logs.get(topic_partition)
-        directory = None if log is None else self.directories.get(log.directory.rpartition("/")[0])
+        directory = None if log is None else self.directories.get(log.log_directory)
         return directory is not None and directory.is_foreign
 
     def deletable_logs(self) -> list[PartitionLog]:
@@ -643,7 +643,7 @@ class LogManager:
         foreign = {path for path, directory in self.directories.items() if directory.is_foreign}
         if not foreign:
             return list(self.logs.values())
-        return [log for log in list(self.logs.values()) if log.directory.rpartition("/")[0] not in foreign]
+        return [log for log in list(self.logs.values()) if log.log_directory not in foreign]
 
     def _retain(self, logs: list[PartitionLog]) -> int:
         total = 0
@@ -676,7 +676,7 @@ class LogManager:
         total = 0
         for path in list(self.directories) if directory is None else [directory]:
             for topic_partition, log in list(self._undeleted.items()):
-                if log.directory.rpartition("/")[0] == path:
+                if log.log_directory == path:
                     await self.offload_of(path).run(self._try_rename_deleted, topic_partition)
             total += await self._removals.run(path, all_of_them=all_of_them)
         return total
@@ -754,5 +754,5 @@ def _close_all(logs: list[PartitionLog]) -> list[str]:
             log.close()
         except Exception as error:
             logger.error("%s could not be closed: %s", log.topic_partition, error)
-            unclean.append(log.directory.rpartition("/")[0])
+            unclean.append(log.log_directory)
     return unclean

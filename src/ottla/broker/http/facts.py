@@ -231,7 +231,7 @@ class LogDirFacts:
             replicas = [
                 ReplicaInfo(*topic_partition, log.size)
                 for topic_partition, log in list(self._logs.logs.items())  # topics come and go on other threads
-                if log.directory.rpartition("/")[0] == path
+                if log.log_directory == path
             ]
             found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))
         return found
