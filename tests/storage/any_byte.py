@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import NamedTuple
 
 from tests.protocol.records.legacy_support import entries
@@ -156,7 +156,7 @@ def manager_of(files: MemoryFiles) -> LogManager:
         clock=Clock(),
         offload=InlineOffload(),
         default_config=SMALL,
-        rng=random.Random(1),
+        random=Random(1),
         settings=LogManagerSettings(),
     )
 
@@ -378,23 +378,25 @@ def run(disk: Disk, change: Change, *, clean: bool) -> Outcome:
     return Outcome(seen.messages, answers)
 
 
-def random_change(disk: Disk, dice: random.Random) -> Change:
+def random_change(disk: Disk, random: Random) -> Change:
     """Return any change: a bit, a byte, a whole field, a length."""
-    path = dice.choice(disk.changeable())
+    path = random.choice(disk.changeable())
     old = disk.names[path]
-    match dice.randrange(5):
+    match random.randrange(5):
         case 0:
-            position = dice.randrange(len(old))
-            return Change(path, position, bytes([old[position] ^ 1 << dice.randrange(8)]))
+            position = random.randrange(len(old))
+            return Change(path, position, bytes([old[position] ^ 1 << random.randrange(8)]))
         case 1:
-            return Change(path, dice.randrange(len(old)), dice.randbytes(1))
+            return Change(path, random.randrange(len(old)), random.randbytes(1))
         case 2:
-            size = min(dice.choice((2, 4, 8)), len(old))
-            return Change(path, dice.randrange(len(old) - size + 1), dice.randbytes(size))
+            size = min(random.choice((2, 4, 8)), len(old))
+            return Change(path, random.randrange(len(old) - size + 1), random.randbytes(size))
         case 3:
-            return Change(path, 0, length=dice.randrange(len(old)))
+            return Change(path, 0, length=random.randrange(len(old)))
         case _:
-            return Change(path, 0, dice.choice((b"\0", b"\xff", b"rubbish", old)), len(old) + dice.randrange(1, 300))
+            return Change(
+                path, 0, random.choice((b"\0", b"\xff", b"rubbish", old)), len(old) + random.randrange(1, 300)
+            )
 
 
 def kind_of(path: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 from tests.storage.any_byte import Change, Disk, Outcome, build, count, random_change, run
@@ -30,9 +30,9 @@ def disk() -> Disk:
 
 def check(disk: Disk, seed: int) -> tuple[Change, Outcome] | None:
     """Make one change; return it with what it led to, or None if it changed nothing."""
-    dice = random.Random(seed)
-    change = random_change(disk, dice)
-    is_clean = dice.random() < 0.6
+    random = Random(seed)
+    change = random_change(disk, random)
+    is_clean = random.random() < 0.6
     if change.length < 0 and disk.names[change.path][change.position :].startswith(change.data):
         return None
     outcome = run(disk, change, clean=is_clean)

@@ -57,7 +57,7 @@ async def test_checkpoint_of_high_watermarks_has_one_writer_at_a_time(tmp_path: 
         clock=clock,
         offload=offload,
         default_config=LogConfig(),
-        rng=random.Random(attempt),
+        random=random.Random(attempt),
     )
     await manager.take_directories()
     await manager.load(lambda topic: LogConfig())

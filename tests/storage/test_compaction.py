@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -230,21 +230,21 @@ def test_cleaned_log_is_the_model(steps: list[tuple[object, ...]], small: bool, 
 
 def test_table_read_from_the_log_is_the_last_value_of_each_key() -> None:
     """A long random history with all codecs: the table a consumer builds is the dict."""
-    dice = random.Random(5)
+    random = Random(5)
     table = Table(replace(CONFIG, segment_bytes=2000))
     expected: dict[bytes, bytes] = {}
     for round_number in range(6):
         for _ in range(60):
             pairs: list[Pair] = []
-            for _ in range(dice.randint(1, 8)):
-                key = b"key-%d" % dice.randrange(50)
-                value: bytes | None = dice.choice([None, b"v%d" % dice.randrange(10**6)])
+            for _ in range(random.randint(1, 8)):
+                key = b"key-%d" % random.randrange(50)
+                value: bytes | None = random.choice([None, b"v%d" % random.randrange(10**6)])
                 pairs.append((key, value))
                 if value is None:
                     expected.pop(key, None)
                 else:
                     expected[key] = value
-            table.put(*pairs, codec=dice.choice(list(CompressionType)))
+            table.put(*pairs, codec=random.choice(list(CompressionType)))
         table.clean(NOW + round_number * 600)
         found: dict[bytes | None, bytes] = {}
         for _, read_key, read_value in table.pairs():
@@ -776,7 +776,7 @@ def test_crash_at_any_operation_leaves_old_or_new_segments(power: bool) -> None:
             crashes += 1
         table.disk.fail = None
         if power:
-            table.disk.power_cut(random.Random(operations))
+            table.disk.power_cut(Random(operations))
         else:
             table.disk.kill()
         table.open()

@@ -72,7 +72,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
         clock=clock,
         offload=offload,
         default_config=LogConfig(),
-        rng=random.Random(1),
+        random=random.Random(1),
         settings=LogManagerSettings(
             initial_task_delay_ms=0,
             high_watermark_checkpoint_interval_ms=10,

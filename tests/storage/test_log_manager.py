@@ -61,7 +61,7 @@ class Bench:
             clock=self.clock,
             offload=self.offload,
             default_config=LogConfig(),
-            rng=random.Random(1),
+            random=random.Random(1),
             settings=LogManagerSettings(**settings),
             on_directory_offline=lambda path, partitions: self.offline.append((path, partitions)),
         )

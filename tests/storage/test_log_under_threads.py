@@ -14,6 +14,7 @@ from ottla.errors import KafkaError, StorageError
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.walk import iter_batches
 from ottla.storage.config import LogConfig
+from ottla.storage.locating import locate
 from ottla.storage.log import PartitionLog
 from ottla.storage.segment import Segment
 from ottla.testing.memory_files import MemoryFile, MemoryFiles
@@ -157,4 +158,4 @@ def test_a_slice_that_was_found_before_compaction_is_read_after_it() -> None:
     log.open_files.close()
     assert part.read() == before
     assert [header.base_offset for _, header in held.headers()] == list(range(COUNT))
-    assert held.locate(30, held.size) is not None
+    assert locate(held, 30, held.size) is not None

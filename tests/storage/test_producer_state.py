@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import struct
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -264,18 +264,18 @@ class Reference:
 
 @given(st.integers(0, 1 << 32))
 def test_every_answer_is_that_of_the_reference(seed: int) -> None:
-    dice = random.Random(seed)
+    random = Random(seed)
     partition, reference = Partition(), Reference()
-    start = dice.choice([0, MAX_SEQUENCE - 5])
+    start = random.choice([0, MAX_SEQUENCE - 5])
     for _ in range(60):
-        producer, epoch, count = dice.randint(1, 2), dice.choice([0, 0, 0, 1, 2]), dice.randint(1, 3)
-        sequence = (start + dice.randint(0, 12)) & MAX_SEQUENCE if dice.random() < 0.5 else 0
+        producer, epoch, count = random.randint(1, 2), random.choice([0, 0, 0, 1, 2]), random.randint(1, 3)
+        sequence = (start + random.randint(0, 12)) & MAX_SEQUENCE if random.random() < 0.5 else 0
         sent = reference.batches.get(producer)
-        if sent and dice.random() < 0.7:
+        if sent and random.random() < 0.7:
             sequence = (sent[-1][1] + sent[-1][2]) & MAX_SEQUENCE
             epoch = sent[-1][0]
-        elif sent and dice.random() < 0.5:
-            epoch, sequence, count, _ = dice.choice(sent[-7:])
+        elif sent and random.random() < 0.5:
+            epoch, sequence, count, _ = random.choice(sent[-7:])
         wanted = reference.send(producer, epoch, sequence, count)
         if isinstance(wanted, tuple):
             assert partition.send(epoch, sequence, count, producer=producer) == wanted

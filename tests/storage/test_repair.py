@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import struct
+from random import Random
 
 import pytest
 from tests.storage import damaged_log
@@ -81,13 +81,13 @@ def test_every_intact_batch_is_served_after_a_repair_and_nothing_is_wrong(
     original: tuple[MemoryFiles, int], seed: int
 ) -> None:
     """1. Damage one to three files of the partition; 2. repair; 3. check; 4. open; 5. compare with what was left whole."""
-    dice = random.Random(seed)
+    random = Random(seed)
     files, end = copy_disk(original[0]), original[1]
     whole = all_batches(files)
     everything = [*names(files, ".log"), *names(files, ".log"), *files.listdir(DIRECTORY)]
     expected = dict(whole)
-    for name in sorted(dice.sample(sorted(set(everything)), dice.randint(1, 3))):
-        edit = random_edit(dice, files, name)
+    for name in sorted(random.sample(sorted(set(everything)), random.randint(1, 3))):
+        edit = random_edit(random, files, name)
         if name.endswith(".log"):
             data = files.read_bytes(f"{DIRECTORY}/{name}")
             untouched = dict(edit.untouched(data))
@@ -114,15 +114,15 @@ def test_every_intact_batch_is_served_after_a_repair_and_nothing_is_wrong(
 def test_after_an_unclean_stop_a_repair_keeps_what_the_next_start_would_cut(
     original: tuple[MemoryFiles, int], seed: int
 ) -> None:
-    dice = random.Random(1000 + seed)
+    random = Random(1000 + seed)
     files, end = copy_disk(original[0]), original[1]
-    point = dice.choice([0, 20, 50, end])
+    point = random.choice([0, 20, 50, end])
     write_checkpoints(files, end, clean=False, recovery_point=point)
     whole = all_batches(files)
     expected = dict(whole)
-    name = dice.choice(names(files, ".log"))
+    name = random.choice(names(files, ".log"))
     data = files.read_bytes(f"{DIRECTORY}/{name}")
-    edit = random_edit(dice, files, name)
+    edit = random_edit(random, files, name)
     untouched = dict(edit.untouched(data))
     for last_offset, _ in batches(data):
         if last_offset not in untouched:
@@ -176,7 +176,7 @@ def die_at(files: MemoryFiles, step: int, cut: int | None, *, in_copy: bool = Fa
             if cut is None:
                 files.kill()
             else:
-                files.power_cut(random.Random(cut * 10_000 + step))
+                files.power_cut(Random(cut * 10_000 + step))
             raise _Dead
 
     files.fail = die
@@ -255,7 +255,7 @@ def test_the_copy_is_what_was_there_and_brokers_leave_it_alone(original: tuple[M
     name = copy.rpartition("/")[2]
     assert parse_partition_name(name) is None
     directory = LogDirectory(files, HOME)
-    directory.open(cluster_id="c", node_id=1, rng=random.Random(0), foreign_confirmed=True)
+    directory.open(cluster_id="c", node_id=1, random=Random(0), foreign_confirmed=True)
     assert [partition for _, partition in directory.partition_names()] == [TP]
     directory.close()
 

@@ -318,7 +318,7 @@ class Broker:
             clock=around.clock,
             offload=around.offload,
             default_config=config.topic_defaults,
-            rng=around.random,
+            random=around.random,
             settings=log_settings(config, around.descriptor_limit),
         )
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ottla.storage.consistency import check_aborted
 from ottla.storage.damage import UnreadableError, UnreliableTransactionsError
 from ottla.storage.index import WouldBlockError
 from ottla.storage.reading import first_at_or_before
@@ -77,7 +78,7 @@ class AbortedTransactions:
         log = self._log
 
         def check() -> None:
-            segment.check_aborted()
+            check_aborted(segment)
             check_spans(log.segments, segment.transaction_index.entries())
 
         try:

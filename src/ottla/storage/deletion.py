@@ -7,8 +7,10 @@ deletes it, or what comes behind it. The files are renamed at once and unlinked 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ottla.storage.consistency import check_end, verify
 from ottla.storage.damage import UnreadableError
 from ottla.storage.retention import expired_segments
 from ottla.storage.segment import DELETED_SUFFIX
@@ -77,10 +79,10 @@ class SegmentDeleter:
             for segment in segments[: 0 if expired.is_by_log_start else expired.segment_count]:
                 if segment.damages:
                     return
-                around_damage(segment.verify)
+                around_damage(partial(verify, segment))
             if expired.is_by_size:
                 for segment in segments[:-1]:
-                    around_damage(segment.check_end)
+                    around_damage(partial(check_end, segment))
         except UnreadableError:
             return  # it is noted
         except FileNotFoundError:

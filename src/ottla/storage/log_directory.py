@@ -113,7 +113,7 @@ class LogDirectory:
         self._written: dict[str, bytes] = {}
 
     def open(
-        self, *, cluster_id: str | None, node_id: int, rng: random.Random, foreign_confirmed: bool
+        self, *, cluster_id: str | None, node_id: int, random: random.Random, foreign_confirmed: bool
     ) -> MetaProperties:
         """Make or take the directory, and learn how it was left; nothing in it is used before `begin`.
 
@@ -130,7 +130,7 @@ class LogDirectory:
             raise StorageError(f"{self.path} is in use by another process (its {LOCK_FILE} is locked)") from None
         self.names = self.files.listdir(self.path)
         self._check_format()
-        properties = self._check_owner(cluster_id, node_id, rng)
+        properties = self._check_owner(cluster_id, node_id, random)
         if MARKER_FILE not in self.names:
             self.is_foreign = any(name in self.names for name in KRAFT_NAMES) and not foreign_confirmed
             if not self.is_foreign:
@@ -157,14 +157,14 @@ class LogDirectory:
                     f"{self.path} has the format {version} of a newer ottla; this one reads format {FORMAT_VERSION}"
                 )
 
-    def _check_owner(self, cluster_id: str | None, node_id: int, rng: random.Random) -> MetaProperties:
+    def _check_owner(self, cluster_id: str | None, node_id: int, random: random.Random) -> MetaProperties:
         known = read_meta_properties(self.files, self.path)
         if known is None:
             known = MetaProperties(
                 version=1,
                 cluster_id=cluster_id,
                 node_id=node_id,
-                directory_id=uuid_to_text(rng.randbytes(16)),
+                directory_id=uuid_to_text(random.randbytes(16)),
             )
             self.files.write_atomic(f"{self.path}/{META_PROPERTIES_FILE}", known.encode())
         elif cluster_id is not None and known.cluster_id not in (None, cluster_id):

@@ -106,7 +106,7 @@ class LogManager:
         clock: Clock,
         offload: Offload,
         default_config: LogConfig,
-        rng: random.Random,
+        random: random.Random,
         settings: LogManagerSettings | None = None,
         on_directory_offline: Callable[[str, list[TopicPartition]], None] | None = None,
     ) -> None:
@@ -120,7 +120,7 @@ class LogManager:
             clock: wall time for retention.
             offload: where everything that may wait for a disk runs.
             default_config: of topics that `load` gets no other configuration for.
-            rng: for directory ids and the names of deleted partitions.
+            random: for directory ids and the names of deleted partitions.
             settings: intervals.
             on_directory_offline: see there.
         """
@@ -152,7 +152,7 @@ class LogManager:
         self._node_id = node_id
         self.clock = clock
         self._offload = offload
-        self._rng = rng
+        self._random = random
         #: One for each directory: a disk that hangs does not hold up the others.
         self._commits: dict[str, GroupCommit] = {}
         self._file_systems: dict[str, FileSystem | None] = {}
@@ -245,7 +245,7 @@ class LogManager:
         properties = directory.open(
             cluster_id=self.cluster_id,
             node_id=self._node_id,
-            rng=self._rng,
+            random=self._random,
             foreign_confirmed=self.settings.foreign_confirmed,
         )
         if self.cluster_id is None:
@@ -262,7 +262,9 @@ class LogManager:
         for name in directory.names:
             if name.endswith(DELETE_SUFFIX):
                 self._removals.add(directory.path, 0, f"{directory.path}/{name}", is_directory=True)
-        return [(directory, name, partition, checkpoints) for name, partition in directory.partition_names()]
+        return [
+            (directory, name, topic_partition, checkpoints) for name, topic_partition in directory.partition_names()
+        ]
 
     def _open_logs(
         self,
@@ -404,7 +406,7 @@ class LogManager:
 
     def _delete_unusable(self, topic_partition: TopicPartition) -> None:
         parent, source = self._unusable_in[topic_partition]
-        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
+        target = f"{parent}/{renamed(topic_partition, self._random.randbytes(16), DELETE_SUFFIX)}"
         self.files.rename(source, target)
         self._removals.add(parent, self.clock.wall_ms(), target, is_directory=True)
         self.files.sync_dir(parent)
@@ -417,7 +419,7 @@ class LogManager:
             if log is None:
                 return
             parent = log.log_directory
-            target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), DELETE_SUFFIX)}"
+            target = f"{parent}/{renamed(topic_partition, self._random.randbytes(16), DELETE_SUFFIX)}"
             try:
                 try:
                     self.files.rename(log.directory, target)
@@ -444,7 +446,7 @@ class LogManager:
         log = self.logs.pop(topic_partition)
         log.retire(f"{topic_partition} belongs to no topic")
         parent = log.log_directory
-        target = f"{parent}/{renamed(topic_partition, self._rng.randbytes(16), STRAY_SUFFIX)}"
+        target = f"{parent}/{renamed(topic_partition, self._random.randbytes(16), STRAY_SUFFIX)}"
         self.files.rename(log.directory, target)
         self.files.sync_dir(parent)
         return target

@@ -133,10 +133,10 @@ class CompletedTransaction(NamedTuple):
 class ProducerState:
     """All producers of one partition."""
 
-    __slots__ = ("_expiration_ms", "_guards", "_open", "_partition", "_unreplicated", "end_offset", "entries")
+    __slots__ = ("_expiration_ms", "_guards", "_open", "_topic_partition", "_unreplicated", "end_offset", "entries")
 
-    def __init__(self, partition: TopicPartition, expiration_ms: int) -> None:
-        self._partition = partition
+    def __init__(self, topic_partition: TopicPartition, expiration_ms: int) -> None:
+        self._topic_partition = topic_partition
         self._expiration_ms = expiration_ms
         self.entries: dict[int, ProducerEntry] = {}
         #: The offset after the last batch that was taken in.
@@ -186,7 +186,7 @@ class ProducerState:
         guard, coordinator_epoch = verification
         if guard.leader_epoch != leader_epoch:
             raise NotLeaderOrFollowerError(
-                f"{self._partition}: a transaction of producer {header.producer_id} was verified under leader epoch "
+                f"{self._topic_partition}: a transaction of producer {header.producer_id} was verified under leader epoch "
                 f"{guard.leader_epoch}, now it is {leader_epoch}"
             )
         if self._guards.get(header.producer_id) is not guard or guard.producer_epoch != header.producer_epoch:
@@ -200,8 +200,8 @@ class ProducerState:
 
     def _unverified(self, header: BatchHeader, reason: str) -> InvalidTxnStateError:
         return InvalidTxnStateError(
-            f"{self._partition}: a batch of producer {header.producer_id} epoch {header.producer_epoch} is not part of an "
-            f"open transaction: {reason}"
+            f"{self._topic_partition}: a batch of producer {header.producer_id} epoch {header.producer_epoch} is not part "
+            f"of an open transaction: {reason}"
         )
 
     # Checks, before the write
@@ -237,7 +237,7 @@ class ProducerState:
             raise self._fenced(entry, header)
         if entry.current_txn_first_offset >= 0 and not header.is_transactional:
             raise InvalidTxnStateError(
-                f"{self._partition}: producer {entry.producer_id} wrote outside of its open transaction, "
+                f"{self._topic_partition}: producer {entry.producer_id} wrote outside of its open transaction, "
                 f"which began at offset {entry.current_txn_first_offset}"
             )
         return None
@@ -264,19 +264,19 @@ class ProducerState:
             raise self._fenced(entry, header)
         if entry.coordinator_epoch > marker.coordinator_epoch:
             raise TransactionCoordinatorFencedError(
-                f"{self._partition}: a marker for producer {entry.producer_id} has coordinator epoch "
+                f"{self._topic_partition}: a marker for producer {entry.producer_id} has coordinator epoch "
                 f"{marker.coordinator_epoch}, {entry.coordinator_epoch} is known"
             )
 
     def _fenced(self, entry: ProducerEntry, header: BatchHeader) -> InvalidProducerEpochError:
         return InvalidProducerEpochError(
-            f"{self._partition}: producer {entry.producer_id} has epoch {header.producer_epoch}, "
+            f"{self._topic_partition}: producer {entry.producer_id} has epoch {header.producer_epoch}, "
             f"{entry.producer_epoch} is known"
         )
 
     def _out_of_order(self, entry: ProducerEntry, header: BatchHeader) -> OutOfOrderSequenceNumberError:
         return OutOfOrderSequenceNumberError(
-            f"{self._partition}: producer {entry.producer_id} epoch {header.producer_epoch} sent sequence "
+            f"{self._topic_partition}: producer {entry.producer_id} epoch {header.producer_epoch} sent sequence "
             f"{header.base_sequence}; the last one here is {entry.last_sequence} of epoch {entry.producer_epoch}"
         )
 

@@ -11,11 +11,13 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from ottla.storage.damage import UnreadableError
+from ottla.storage.locating import check_batch, end_of_slice, locate
 from ottla.storage.segment import NO_OFFSET_LIMIT
 from ottla.storage.slices import LogSlice, Tail
 
 if TYPE_CHECKING:
-    from ottla.storage.segment import Segment
+    from ottla.storage.locating import check_batch, end_of_slice, locate
+from ottla.storage.segment import Segment
 
 #: Places where sequential readers will go on that are not at the tail.
 _HINTS_MAX = 32
@@ -91,7 +93,7 @@ class LogReader:
             if hint is not None and hint[0] is segment and hint[1] < size and not segment.is_known_damage(hint[1]):
                 start, base = hint[1], offset
             else:
-                place = segment.locate(offset, size, nowait=nowait)
+                place = locate(segment, offset, size, nowait=nowait)
                 if place is None:  # nothing here at or after it: compaction left a hole
                     number += 1
                     if number == len(segments):
@@ -101,7 +103,7 @@ class LogReader:
                 start, base = place
             # The last batch of all has no neighbour that would show that its offset is too large.
             upper = self.end[0] if is_whole and number + 1 == len(segments) else NO_OFFSET_LIMIT
-            segment.check_batch(start, min(base, offset), upper=upper, nowait=nowait)
+            check_batch(segment, start, min(base, offset), upper=upper, nowait=nowait)
             if base >= upper_offset:
                 return LogSlice(None, 0, 0, offset)
             end = segment.readable_end(start)
@@ -110,8 +112,8 @@ class LogReader:
                 stop, next_offset = size, next_base
             else:
                 limit = min(start + max_bytes, end)
-                stop, next_offset = segment.end_of_slice(
-                    start, base, limit, upper_offset, min_one=min_one, end=end, nowait=nowait
+                stop, next_offset = end_of_slice(
+                    segment, start, base, limit, upper_offset, min_one=min_one, end=end, nowait=nowait
                 )
             if stop <= start:
                 return LogSlice(None, 0, 0, offset)

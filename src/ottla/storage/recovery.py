@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla import failpoints
@@ -31,6 +32,7 @@ from ottla.storage.checkpoints import (
     CorruptCheckpointError,
     decode_partition_metadata,
 )
+from ottla.storage.consistency import check_end
 from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError
 from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.storage.producer_state import ProducerState, SnapshotError
@@ -97,7 +99,7 @@ class LogLoader:
         self._open_files = open_files
         self._files: Files = open_files.files
         self._directory = directory
-        self._partition = topic_partition
+        self._topic_partition = topic_partition
         self._config = config
         self._now_ms = now_ms
         self._names: set[str] = set()
@@ -150,7 +152,7 @@ class LogLoader:
         ):
             logger.error(
                 "%s: the checkpoint says that the log begins at %d, but it ends at %d: all of it is kept",
-                self._partition,
+                self._topic_partition,
                 self.log_start_offset,
                 self.log_end_offset,
             )
@@ -158,7 +160,7 @@ class LogLoader:
         if self.log_end_offset < self.log_start_offset:
             logger.warning(
                 "%s: the log ends at %d before its start %d and is emptied",
-                self._partition,
+                self._topic_partition,
                 self.log_end_offset,
                 self.log_start_offset,
             )
@@ -221,7 +223,7 @@ class LogLoader:
             if name.endswith((INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX)) and _is_segment_file(name):
                 base = int(name[:20])
                 if base not in known:
-                    logger.warning("%s: %s belongs to no segment and is removed", self._partition, name)
+                    logger.warning("%s: %s belongs to no segment and is removed", self._topic_partition, name)
                     self._files.remove(f"{self._directory}/{name}")
                     self.aborted_bases.discard(base)
         # One snapshot for each segment, and the newest of all (written on close): the rest is history.
@@ -237,7 +239,7 @@ class LogLoader:
         for segment in self.segments:
             stem = file_name(segment.base_offset)
             if stem + INDEX_SUFFIX not in self._names or stem + TIME_INDEX_SUFFIX not in self._names:
-                logger.warning("%s: segment %s has no index; it is rebuilt", self._partition, stem)
+                logger.warning("%s: segment %s has no index; it is rebuilt", self._topic_partition, stem)
                 segment.rebuild_indexes(self._config.index_interval_bytes)
         newest = max(self.snapshots, default=-1)
         if (recovery_point == newest > active.base_offset and active.size) or (
@@ -252,9 +254,9 @@ class LogLoader:
     def _find_end(self, active: Segment, recovery_point: int, newest_snapshot: int) -> None:
         """The checkpoint and the newest snapshot do not agree about where the log ended: the batches tell."""
         try:
-            self._around_wrong_index(active, active.check_end)
+            self._around_wrong_index(active, partial(check_end, active))
         except UnreadableError as error:
-            logger.error("%s: %s", self._partition, error)
+            logger.error("%s: %s", self._topic_partition, error)
             self._note(active, active.extent_of(error, end_offset=max(recovery_point, newest_snapshot)))
         end = active.end_offset()
         if recovery_point == newest_snapshot > end:
@@ -268,7 +270,7 @@ class LogLoader:
         try:
             check()
         except UnreliableIndexError as error:
-            logger.warning("%s: %s; it is built anew", self._partition, error)
+            logger.warning("%s: %s; it is built anew", self._topic_partition, error)
             segment.rebuild_indexes(self._config.index_interval_bytes)
             check()
 
@@ -297,7 +299,7 @@ class LogLoader:
             if problem:
                 logger.warning(
                     "%s: %s at byte %d of %d in segment %d: cut there, %d later segments deleted",
-                    self._partition,
+                    self._topic_partition,
                     problem,
                     end,
                     segment.size,

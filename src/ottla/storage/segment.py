@@ -12,23 +12,21 @@ Kafka's LogSegment.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ottla.protocol.records.batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchHeader
-from ottla.protocol.records.formats import SIZE_MIN, check_any_crc, read_any_header
+from ottla.protocol.records.batch import HEADER_SIZE, BatchHeader
+from ottla.protocol.records.formats import SIZE_MIN, read_any_header
 from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX, BatchWalk
 from ottla.storage.damage import (
     Damage,
     UnreadableError,
     UnreliableIndexError,
-    UnreliableTransactionsError,
     find_readable,
     first_offset_at,
 )
-from ottla.storage.index import OffsetIndex, TimeEntry, TimeIndex, TransactionIndex, WouldBlockError
+from ottla.storage.index import OffsetIndex, TimeIndex, TransactionIndex, WouldBlockError
 from ottla.storage.index_builder import IndexBuilder
 
 if TYPE_CHECKING:
@@ -46,13 +44,10 @@ CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX)
 
-#: base offset, batch length, magic, last offset delta: all that finding a place needs.
-_PLACE = struct.Struct(">qi4xb6xi")
 #: From this size on a segment has space set aside for what comes (`File.reserve`): an eighth of what it has, 8 MiB at most.
 RESERVE_FROM = 8 << 20
 RESERVE_SHARE = 8
 RESERVE_MAX = 8 << 20
-_SCAN_BYTES = 4096
 #: The end of a segment behind which no other begins yet.
 NO_OFFSET_LIMIT = 1 << 63
 
@@ -174,10 +169,8 @@ class Segment:
 
         Raises:
             OSError: nothing has changed.
-            UnreadableError: the segment does not end with a whole batch: nothing may be appended to it.
             UnreliableIndexError: an index has to be built anew first.
         """
-        self.check_end()
         if not (self.offset_index.is_whole() and self.time_index.is_whole()) and not self.is_mended:
             raise UnreliableIndexError(self, "an index is not whole")
         self.open_for_append()
@@ -372,7 +365,7 @@ class Segment:
             if not self.size:
                 return -1
             try:
-                self._first_timestamp = self._header_at(0, nowait=False).max_timestamp
+                self._first_timestamp = self.header_at(0, nowait=False).max_timestamp
             except ValueError:
                 return -1  # unreadable: what reads on reports it
         return self._first_timestamp
@@ -413,18 +406,29 @@ class Segment:
 
     # Reading
 
-    def _read(self, size: int, position: int, nowait: bool) -> Buffer:
+    def read_at(self, size: int, position: int, nowait: bool) -> Buffer:
+        """Return the bytes at `position`, fewer than `size` at the end of the file.
+
+        Raises:
+            WouldBlockError: with `nowait`: they are not in memory.
+        """
         file = self.file
         data = file.pread_nowait(size, position) if nowait else file.pread(size, position)
         if data is None:
             raise WouldBlockError(self.path(LOG_SUFFIX))
         return data
 
-    def _header_at(self, position: int, nowait: bool) -> BatchHeader:
+    def header_at(self, position: int, nowait: bool) -> BatchHeader:
+        """Return the header of the batch at `position`.
+
+        Raises:
+            ValueError: no whole batch begins there; the text says why.
+            WouldBlockError: with `nowait`: it is not in memory.
+        """
         left = self.size - position
         if left < SIZE_MIN:
             raise ValueError(f"{left} bytes are left, too few for a batch")
-        return read_any_header(self._read(min(left, HEADER_SIZE), position, nowait), 0, left)
+        return read_any_header(self.read_at(min(left, HEADER_SIZE), position, nowait), 0, left)
 
     def position_before(self, offset: int, *, nowait: bool = False) -> int:
         """Return an indexed position at or before the batch that holds `offset`; 0 if the index knows none.
@@ -435,200 +439,37 @@ class Segment:
         """
         if offset <= self.base_offset:
             return 0
-        return self._trusted(self.offset_index.lookup(offset, nowait=nowait), nowait)
+        return self.trusted_position(self.offset_index.lookup(offset, nowait=nowait), nowait)
 
-    def _trusted(self, entry: tuple[int, int] | None, nowait: bool) -> int:
-        """Return the position of an entry of the offset index, if a batch begins there that fits to its offset."""
+    def trusted_position(self, entry: tuple[int, int] | None, nowait: bool) -> int:
+        """Return the position that an entry of the offset index names, 0 for None.
+
+        Raises:
+            UnreliableIndexError: no batch that fits to the offset of the entry begins there.
+            UnreadableError: the same, though the index was built anew by this process.
+        """
         if entry is None:
             return 0
         last_offset, position = entry
         try:
             if position < 0:
                 raise ValueError("no byte is")
-            header = self._header_at(position, nowait)
+            header = self.header_at(position, nowait)
         except ValueError as error:
-            raise self._wrong_index(position, f"the index names byte {position}, but there {error}") from None
+            raise self.wrong_index(position, f"the index names byte {position}, but there {error}") from None
         # Older releases of Kafka made one entry for several batches: the first one's position, the last one's offset.
         if not self.base_offset <= header.base_offset <= last_offset < self.next_base_offset:
-            raise self._wrong_index(
+            raise self.wrong_index(
                 position,
                 f"the index says offset {last_offset} for byte {position}, where offset {header.base_offset} begins",
             )
         return position
 
-    def _wrong_index(self, position: int, reason: str) -> UnreliableIndexError | UnreadableError:
+    def wrong_index(self, position: int, reason: str) -> UnreliableIndexError | UnreadableError:
+        """Return what to raise where the offset index names `position`, and the batches say otherwise."""
         if self.is_mended:  # it was built from the batches: they have changed since
-            return self._unreadable(position, self.base_offset, reason)
+            return UnreadableError(self, position, self.base_offset, reason)
         return UnreliableIndexError(self, reason)
-
-    def locate(self, offset: int, end: int, *, nowait: bool = False) -> tuple[int, int] | None:
-        """Return (position, base offset) of the first batch that ends at `offset` or later; None if there is none.
-
-        The base offset of a compressed message of format 0 or 1 counts as its last one.
-
-        Args:
-            offset: what is looked for.
-            end: where the batches end; what lies behind is not looked at.
-            nowait: raise `WouldBlockError` instead of waiting for the disk.
-
-        Raises:
-            UnreadableError: the bytes on the way, or those that should hold `offset`, are no batches.
-            UnreliableIndexError: the offset index is wrong.
-        """
-        entry = self.offset_index.lookup(offset, nowait=nowait) if offset > self.base_offset else None
-        last_offset, start = entry or (offset, 0)
-        if not 0 <= start < max(end, 1):
-            raise self._wrong_index(start, f"the index names byte {start}, the batches end at {end}")
-        position, expected = start, self.base_offset
-        for damage in self.damages:
-            if damage.first_offset <= offset < damage.next_offset:
-                raise self._unreadable(damage.position, damage.first_offset, damage.reason)
-            if damage.next_offset <= offset and position <= damage.position:
-                position, expected, last_offset = damage.end, damage.next_offset, NO_OFFSET_LIMIT
-        try:
-            place = self._scan_to(offset, position, expected, last_offset, end, nowait)
-        except UnreadableError as error:
-            if entry is None or error.position != start:
-                raise
-            raise self._wrong_index(start, f"the index names byte {start}, but there {error.reason}") from None
-        return place
-
-    def _scan_to(
-        self, offset: int, position: int, expected: int, expected_max: int, end: int, nowait: bool
-    ) -> tuple[int, int] | None:
-        """Scan from `position`, where a batch begins whose base offset lies from `expected` to `expected_max`."""
-        start = position
-        unpack_from = _PLACE.unpack_from
-        while position < end:
-            left = end - position
-            data = self._read(min(_SCAN_BYTES, left), position, nowait)
-            at, limit = 0, len(data) - HEADER_SIZE
-            while True:
-                if at <= limit:
-                    base, length, magic, delta = unpack_from(data, at)
-                    if (
-                        magic != MAGIC
-                        or not HEADER_SIZE - LOG_OVERHEAD <= length <= left - at - LOG_OVERHEAD
-                        or delta < 0
-                    ):
-                        base, length, delta = self._place(data, at, position, left, expected)
-                elif at < left and limit < 0:  # the last bytes: less than a header of today's format
-                    base, length, delta = self._place(data, at, position, left, expected)
-                else:
-                    break
-                if base < expected:
-                    raise self._unreadable(position + at, expected, f"offset {base} where at least {expected} belongs")
-                if start and position + at == start and expected_max < NO_OFFSET_LIMIT:
-                    expected = max(expected, min(base, expected_max))  # an index named it
-                if base > expected_max and start:
-                    raise self._unreadable(position + at, expected, f"offset {base}, not {expected_max} at most")
-                expected_max = NO_OFFSET_LIMIT
-                if base + delta >= offset:
-                    if base > expected:  # compaction leaves such a hole, and so does a damaged base offset
-                        self.check_batch(position + at, expected, nowait=nowait)
-                    return position + at, base
-                expected = base + delta + 1
-                at += LOG_OVERHEAD + length
-                if at >= left:
-                    break
-            position += at
-        return None
-
-    def _place(self, data: Buffer, at: int, position: int, left: int, expected: int) -> tuple[int, int, int]:
-        """Return base offset, length and last offset delta of a batch that is not one of today's format, or is none."""
-        try:
-            header = read_any_header(data, at, left - at)
-        except ValueError as error:
-            raise self._unreadable(position + at, expected, str(error)) from None
-        return header.base_offset, header.batch_length, header.last_offset_delta
-
-    def check_batch(self, position: int, lower: int, *, upper: int = NO_OFFSET_LIMIT, nowait: bool = False) -> None:
-        """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can tell.
-
-        A length or a base offset that is wrong shows where the next batch does not follow; then its checksum decides.
-
-        Args:
-            position: where it begins.
-            lower: it has no smaller offset.
-            upper: it ends before this offset, and before the next segment.
-            nowait: raise `WouldBlockError` instead of waiting for the disk.
-
-        Raises:
-            UnreadableError: it is damaged.
-        """
-        try:
-            header = self._header_at(position, nowait)
-        except ValueError as error:
-            raise self._unreadable(position, lower, str(error)) from None
-        if header.base_offset < lower:
-            raise self._unreadable(position, lower, f"offset {header.base_offset} where at least {lower} belongs")
-        behind = position + header.size
-        if header.last_offset >= min(upper, self.next_base_offset):
-            reason = f"offset {header.last_offset} in a segment that ends before {min(upper, self.next_base_offset)}"
-            raise self._unreadable(position, lower, reason)
-        if behind >= self.size:
-            return
-        try:
-            following = self._header_at(behind, nowait)
-        except ValueError:
-            following = None
-        if following is not None and following.base_offset > header.last_offset:
-            return
-        if not check_any_crc(self._read(header.size, position, nowait), 0, header):
-            raise self._unreadable(position, lower, "a wrong length or checksum")
-        if following is None or following.base_offset < lower:
-            return
-        if first_offset_at(self.file, position, header) > lower:
-            reason = f"offset {header.base_offset} before offset {following.base_offset}"
-            raise UnreadableError(self, position, lower, reason, resume=behind)
-
-    def end_of_slice(
-        self, start: int, base: int, limit: int, upper_offset: int, *, min_one: bool, end: int, nowait: bool = False
-    ) -> tuple[int, int]:
-        """Return (position, next offset) where a slice from `start`, offset `base`, ends: whole batches up to `limit`.
-
-        Batches that reach `upper_offset` are left out, and what lies at or behind `end`. With `min_one` the first batch
-        comes even if it crosses `limit`.
-
-        Raises:
-            UnreadableError, UnreliableIndexError: as `locate`. A slice that ends before the unreadable bytes is returned.
-        """
-        position = start
-        behind = -1  # the offset behind the batches looked at so far, where one was
-        if limit - start > _SCAN_BYTES:
-            position = self._trusted(self.offset_index.floor(limit, nowait=nowait), nowait)
-            if upper_offset <= self.base_offset + RELATIVE_OFFSET_MAX:
-                position = min(position, self.position_before(upper_offset - 1, nowait=nowait))
-            position = max(position, start)
-        while position < end:
-            left = end - position
-            data = self._read(min(_SCAN_BYTES, left), position, nowait)
-            at, last = 0, len(data) - HEADER_SIZE
-            while at <= last or (at < left and last < 0):
-                if at <= last:
-                    first, length, magic, delta = _PLACE.unpack_from(data, at)
-                else:
-                    first, length, magic, delta = 0, -1, 0, 0
-                if magic != MAGIC or not HEADER_SIZE - LOG_OVERHEAD <= length <= left - at - LOG_OVERHEAD or delta < 0:
-                    try:
-                        first, length, delta = self._place(data, at, position, left, base)
-                    except UnreadableError:
-                        if position + at > start:
-                            return position + at, base
-                        raise
-                stop = position + at + LOG_OVERHEAD + length
-                if first + delta >= upper_offset:
-                    return position + at, behind if behind >= 0 else first
-                if stop > limit and not (min_one and position + at == start):
-                    return position + at, behind if behind >= 0 else first
-                base = behind = first + delta + 1
-                at += LOG_OVERHEAD + length
-                if stop >= limit:
-                    return stop, base
-                if at >= left:
-                    break
-            position += at
-        return position, base
 
     def readable_end(self, start: int) -> int:
         """Return where the batches that follow `start` end: at the end, or where something unreadable is known."""
@@ -636,9 +477,6 @@ class Segment:
             if damage.position >= start:
                 return damage.position
         return self.size
-
-    def _unreadable(self, position: int, first_offset: int, reason: str) -> UnreadableError:
-        return UnreadableError(self, position, first_offset, reason)
 
     def headers(self, start: int = 0, *, lower: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
         """Yield (position, header) of each batch, reading only what the headers need where batches are large.
@@ -692,7 +530,7 @@ class Segment:
         found: tuple[int, int] | None = None
         if error.resume is not None:
             if error.resume < size:
-                found = error.resume, first_offset_at(file, error.resume, self._header_at(error.resume, nowait=False))
+                found = error.resume, first_offset_at(file, error.resume, self.header_at(error.resume, nowait=False))
         else:
             # Most often the next entry of the index bounds what has to be searched.
             bound = self.offset_index.next_position(position)
@@ -724,109 +562,6 @@ class Segment:
         """Remember what is unreadable: reads go around it from now on."""
         self.damages = tuple(sorted({*self.damages, damage}))
         self.is_verified = False
-
-    def check_end(self) -> None:
-        """Check that the batches behind the last index entry fill the file, in order.
-
-        Raises:
-            UnreadableError, UnreliableIndexError: they do not.
-        """
-        if not self.is_verified:
-            start = self._trusted(self.offset_index.last_entry(), nowait=False)
-            for damage in self.damages:
-                if start <= damage.position:
-                    start = damage.end
-            if start < self.size:
-                for _ in self.headers(start):
-                    pass
-            elif self.damages and self.damages[-1].end >= self.size:
-                last = self.damages[-1]
-                raise self._unreadable(last.position, last.first_offset, last.reason)
-
-    def check_times(self) -> None:
-        """Check the last entry of the time index, which names the largest timestamp of a sealed segment.
-
-        Raises:
-            UnreliableIndexError: another batch has a larger one, or no batch has this one.
-            UnreadableError: on the way.
-        """
-        if self.are_times_checked:
-            return
-        entry = TimeEntry(self.max_timestamp_ms, self.max_timestamp_offset)
-        place = self.locate(entry.offset, self.size) if entry.timestamp >= 0 else (0, self.base_offset)
-        if place is None:
-            raise self._wrong_times(f"there is no batch at offset {entry.offset}")
-        for position, header in self.headers(place[0]):
-            if position == place[0] and entry.timestamp >= 0:
-                self.compare_times(entry, header)
-            if header.max_timestamp > entry.timestamp and header.record_count:
-                raise self._wrong_times(f"it ends with {entry.timestamp}, and a batch has {header.max_timestamp}")
-        self.are_times_checked = True
-
-    def compare_times(self, entry: TimeEntry, header: BatchHeader | None) -> None:
-        """Check that the batch with the offset of a time index's entry has its timestamp; None: there is no such batch.
-
-        Raises:
-            UnreliableIndexError: it has another.
-        """
-        if not self.is_mended and (header is None or header.max_timestamp != entry.timestamp):
-            found = "there is no batch" if header is None else f"the batch has {header.max_timestamp}"
-            raise self._wrong_times(f"it has {entry.timestamp} for offset {entry.offset}, {found}")
-
-    def _wrong_times(self, reason: str) -> UnreliableIndexError:
-        return UnreliableIndexError(self, f"the time index is wrong: {reason}")
-
-    def check_aborted(self) -> None:
-        """Check that each entry of the transaction index names the abort marker that the batches have there.
-
-        Raises:
-            UnreliableTransactionsError: it does not.
-            UnreadableError, UnreliableIndexError: on the way.
-        """
-        index = self.transaction_index
-        if index.is_checked:
-            return
-        previous = self.base_offset - 1
-        try:
-            for entry in index.entries():
-                if self.is_damaged_at(entry.last_offset):
-                    continue  # its marker cannot be read: the entry is all there is
-                place = self.locate(entry.last_offset, self.size)
-                header = None if place is None else self._header_at(place[0], False)
-                if (
-                    header is None
-                    or header.base_offset != entry.last_offset
-                    or header.producer_id != entry.producer_id
-                    or not header.is_control
-                    or not entry.first_offset <= entry.last_offset
-                    or entry.last_offset <= previous
-                ):
-                    raise ValueError(
-                        f"no transaction of producer {entry.producer_id} ends at offset {entry.last_offset}"
-                    )
-                previous = entry.last_offset
-        except ValueError as error:
-            raise UnreliableTransactionsError(f"{self.name}: the transaction index is wrong: {error}") from None
-        index.is_checked = True
-
-    def verify(self) -> None:
-        """Walk over all headers once: the batches fill the file, in order, and the time index knows the largest time.
-
-        Raises:
-            UnreadableError: they do not.
-            UnreliableIndexError: the time index says less than the batches.
-        """
-        if self.is_verified:
-            return
-        largest = -1
-        for _, header in self.headers():
-            if header.max_timestamp > largest and header.record_count:
-                largest = header.max_timestamp
-        if largest > self.max_timestamp_ms:
-            raise UnreliableIndexError(
-                self, f"the time index ends at {self.max_timestamp_ms}, the batches at {largest}"
-            )
-        self.is_verified = True
 
     # Changing
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.protocol.records.batch import BatchHeader
 from ottla.protocol.records.reader import read_records
+from ottla.storage.consistency import check_times, compare_times
 from ottla.storage.damage import UnreadableError
 from ottla.types import TimestampType
 
@@ -42,18 +43,18 @@ def offset_for_timestamp(segments: Sequence[Segment], timestamp: int, start_offs
     for segment in segments:
         last = segment.max_timestamp_ms
         if last < largest:
-            segment.check_times()
+            check_times(segment)
         largest = max(largest, last)
         if last >= timestamp:
             for neighbour in (before, segment):
                 if neighbour is not None:
-                    neighbour.check_times()
+                    check_times(neighbour)
             found = _search(segment, timestamp, start_offset)
             if found is not None:
                 return found
         before = segment
     for segment in segments[-2:]:
-        segment.check_times()
+        check_times(segment)
     return None
 
 
@@ -64,7 +65,7 @@ def offset_of_max_timestamp(segments: Sequence[Segment], start_offset: int) -> T
         if segment.max_timestamp_ms >= 0 and (best is None or segment.max_timestamp_ms > best.max_timestamp_ms):
             best = segment
     for segment in (*segments[-2:], *([best] if best is not None else [])):
-        segment.check_times()
+        check_times(segment)
     return None if best is None else _search(best, best.max_timestamp_ms, start_offset)
 
 
@@ -74,16 +75,16 @@ def _search(segment: Segment, timestamp: int, start_offset: int) -> TimestampOff
     position = segment.position_before(max(entry.offset, start_offset))
     for at, header in segment.headers(position):
         if not is_checked and header.last_offset >= entry.offset:
-            segment.compare_times(entry, header)
+            compare_times(segment, entry, header)
             is_checked = True
         if header.max_timestamp >= timestamp and header.last_offset >= start_offset:
             found = _search_batch(segment, at, header, timestamp, start_offset)
             if found is not None:
                 if not is_checked:  # the entry says that no time before its offset is larger
-                    segment.compare_times(entry, None)
+                    compare_times(segment, entry, None)
                 return found
     if not is_checked:
-        segment.compare_times(entry, None)
+        compare_times(segment, entry, None)
     return None
 
 

@@ -7,10 +7,12 @@ append that fails is cut off again, so that the log goes on where it was.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla import failpoints
 from ottla.protocol.records.batch import CONTROL_BIT
+from ottla.storage.consistency import check_end
 from ottla.storage.damage import UnreadableError
 from ottla.storage.files import PASSING
 from ottla.storage.rolling import should_roll
@@ -68,11 +70,11 @@ class LogWriter:
         """Make the active segment ready for an append; return it, or a new one if nothing may be appended to it."""
         log = self._log
         try:
-            log.mender.around_damage(active.warm_up)
+            log.mender.around_damage(partial(_warm_up, active))
         except UnreadableError as error:
             self.roll(log.log_end_offset, self._flusher.last_flush_ms)
             logger.error("%s: %s; the log goes on in a new segment", log.topic_partition, error)
-            log.mender.around_damage(log.active_segment.warm_up)
+            log.mender.around_damage(partial(_warm_up, log.active_segment))
         except OSError as error:
             raise log.health.refuse(error) from error
         return log.active_segment
@@ -166,6 +168,11 @@ class LogWriter:
         log.active_segment = segment
         self._reader.publish(log.log_end_offset, segment)
         log.hooks.on_flush_due(log)
+
+
+def _warm_up(active: Segment) -> None:
+    check_end(active)  # nothing may be appended behind what is no batch
+    active.warm_up()
 
 
 def _hit_failpoints(active: Segment, data: Buffer) -> None:
