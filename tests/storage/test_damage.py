@@ -211,22 +211,22 @@ def test_nothing_waits_for_the_disk_on_the_loop_to_find_damage() -> None:
 # ------------------------------------------------------------------------------------------------ indexes
 
 
-@pytest.mark.parametrize("position", range(40))
 @pytest.mark.parametrize("kind", [".index", ".timeindex"])
-def test_any_byte_of_an_index_may_change(kind: str, position: int) -> None:
+def test_any_byte_of_an_index_may_change(kind: str) -> None:
     files = stopped()
     old = files.read_bytes(path(5, kind))
-    if position >= len(old):
-        pytest.skip("the index is shorter")
-    for value in (0, old[position] ^ 1, old[position] ^ 0x80, 255):
-        changed = old[:position] + bytes([value]) + old[position + 1 :]
-        files.write_atomic(path(5, kind), changed)
-        log = start(files)
-        assert served(log) == (list(range(COUNT)), [])
-        for offset in range(COUNT):
-            found = log.offset_for_timestamp(NOW + offset)
-            assert found is None or found.offset == 0 or offset > 0
-        assert not log.damages
+    assert old
+    for position in range(len(old)):
+        for value in (0, old[position] ^ 1, old[position] ^ 0x80, 255):
+            changed = old[:position] + bytes([value]) + old[position + 1 :]
+            files.write_atomic(path(5, kind), changed)
+            log = start(files)
+            assert served(log) == (list(range(COUNT)), []), (position, value)
+            found = log.offset_for_timestamp(NOW)
+            assert found is not None, (position, value)
+            assert found.offset == 0, (position, value)
+            assert log.offset_for_timestamp(NOW + 1) is None, (position, value)
+            assert not log.damages, (position, value)
 
 
 @pytest.mark.parametrize("kind", [".index", ".timeindex"])
@@ -252,19 +252,18 @@ def timed(count: int = COUNT) -> MemoryFiles:
     return files
 
 
-@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("wrong", [0, NOW - 5, NOW + 5500, NOW + 50_000])
-def test_a_wrong_time_in_the_time_index_hides_no_record(number: int, wrong: int) -> None:
-    files = timed()
-    entries = len(files.read_bytes(path(5, ".timeindex"))) // 12
-    if number >= entries:
-        pytest.skip("no such entry")
-    overwrite(files, path(5, ".timeindex"), 12 * number, struct.pack(">q", wrong))
-    log = start(files)
-    for offset in range(COUNT):
-        found = log.offset_for_timestamp(NOW + 1000 * offset - 1)
-        assert found is not None
-        assert found.offset == offset
+def test_a_wrong_time_in_the_time_index_hides_no_record(wrong: int) -> None:
+    entries = timed().size(path(5, ".timeindex")) // 12
+    assert entries > 1
+    for number in range(entries):
+        files = timed()
+        overwrite(files, path(5, ".timeindex"), 12 * number, struct.pack(">q", wrong))
+        log = start(files)
+        for offset in range(COUNT):
+            found = log.offset_for_timestamp(NOW + 1000 * offset - 1)
+            assert found is not None, (number, offset)
+            assert found.offset == offset, (number, offset)
 
 
 def test_a_look_up_by_time_that_meets_damage_is_told_so_and_later_times_are_found() -> None:
@@ -362,8 +361,21 @@ def committed_records(log: PartitionLog) -> list[tuple[int, bytes | None]]:
     return found
 
 
-def test_a_wrong_transaction_index_drops_no_committed_record(caplog: pytest.LogCaptureFixture) -> None:
-    """Any byte of it may change: the cleaner refuses, or keeps all that was committed; readers see no more than that."""
+#: The first offset in an entry of a transaction index. The marker does not repeat it: where it moves within the
+#: transaction, nothing shows it.
+FIRST_OFFSET = range(10, 18)
+
+
+def copied(files: MemoryFiles) -> MemoryFiles:
+    copy = MemoryFiles(lambda: NOW)
+    copy.mkdir(DIRECTORY)
+    for name in files.listdir(DIRECTORY):
+        copy.write_atomic(f"{DIRECTORY}/{name}", files.read_bytes(f"{DIRECTORY}/{name}"))
+    return copy
+
+
+def test_a_wrong_transaction_index_drops_no_committed_record() -> None:
+    """Any byte of it may change: the cleaner keeps all that was committed; readers see that, and build the index anew."""
     files = MemoryFiles(lambda: NOW)
     config = transactional(files)
     log = start(files, config, end=17)
@@ -371,17 +383,16 @@ def test_a_wrong_transaction_index_drops_no_committed_record(caplog: pytest.LogC
     assert len(expected) == 9
     log.close()
     names = [name for name in files.listdir(DIRECTORY) if name.endswith(".txnindex")]
-    assert names
+    assert len(names) == 2
+    wrong = healed = 0
     for name in names:
-        whole = files.read_bytes(f"{DIRECTORY}/{name}")
+        path = f"{DIRECTORY}/{name}"
+        whole = files.read_bytes(path)
         for position in range(len(whole)):
             for flip in (1, 0x80):
-                copy = MemoryFiles(lambda: NOW)
-                copy.mkdir(DIRECTORY)
-                for other in files.listdir(DIRECTORY):
-                    copy.write_atomic(f"{DIRECTORY}/{other}", files.read_bytes(f"{DIRECTORY}/{other}"))
-                overwrite(copy, f"{DIRECTORY}/{name}", position, bytes([whole[position] ^ flip]))
-                log = start(copy, config, end=17)
+                changed = copied(files)
+                overwrite(changed, path, position, bytes([whole[position] ^ flip]))
+                log = start(copied(changed), config, end=17)
                 try:
                     run_cleaner(log)
                 except UncleanableError:
@@ -393,7 +404,15 @@ def test_a_wrong_transaction_index_drops_no_committed_record(caplog: pytest.LogC
                     for record in iter_records(data)
                 }
                 assert {value for _, value in expected} <= values, (name, position, flip)
-    assert caplog.text.count("the transaction index is wrong") > 20
+                seen = committed_records(start(changed, config, end=17))
+                if position in FIRST_OFFSET:
+                    assert set(expected) <= set(seen), (name, position, flip)
+                else:
+                    assert seen == expected, (name, position, flip)
+                wrong += 1
+                healed += changed.read_bytes(path) == whole
+    # Unseen: first offsets within their transactions, and last stable offsets that are too small: these cost one more look.
+    assert (wrong, wrong - healed) == (136, 5)
 
 
 def test_a_lost_transaction_index_is_not_taken_for_an_empty_one() -> None:

@@ -113,6 +113,7 @@ def check_aborted(segment: Segment) -> None:
                 or not header.is_control
                 or not entry.first_offset <= entry.last_offset
                 or entry.last_offset <= previous
+                or entry.last_stable_offset > entry.last_offset + 1
             ):
                 raise ValueError(f"no transaction of producer {entry.producer_id} ends at offset {entry.last_offset}")
             previous = entry.last_offset
