@@ -43,9 +43,10 @@ from ottla.protocol.records.batch import (
 )
 from ottla.protocol.records.builder import build_empty_batch, wrap_body
 from ottla.protocol.records.control import ControlType, read_marker
-from ottla.protocol.records.formats import check_any_crc, read_any_header
+from ottla.protocol.records.formats import check_any_crc
 from ottla.protocol.records.legacy import upgrade
 from ottla.protocol.records.reader import read_body
+from ottla.protocol.records.walk import iter_batches
 from ottla.storage.aborted import check_spans
 from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 from ottla.storage.damage import UnreadableError, UnreliableIndexError, UnreliableTransactionsError
@@ -456,15 +457,12 @@ class _Writer:
         data, self._data = self._data, bytearray()
         failpoints.hit("clean.write")
         start = self._segment.append(data)
-        position = 0
-        while position < len(data):
-            header = read_any_header(data, position, len(data) - position)
+        for position, header in iter_batches(data):
             # A batch without records has a time, but none that a lookup may find: dump-log calls it a mismatch.
             time = header.max_timestamp if header.record_count else NO_TIMESTAMP
             self._segment.note_batch(
                 start + position, header.size, header.last_offset, time, self._index_interval_bytes
             )
-            position += header.size
 
 
 def _remove(segment: Segment) -> None:
