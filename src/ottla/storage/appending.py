@@ -140,8 +140,8 @@ class LogAppender:
     def append_ordinary(self, records: memoryview, leader_epoch: int, now_ms: int) -> AppendInfo | None:
         """Append a client's batch if nothing about it, the producer or this log needs a second look.
 
-        That is so for nearly every batch, and takes half of the time. None: nothing was done; `append_as_leader` says
-        what there is to say. `records`, at least a batch's header, is patched in place.
+        That is so for nearly every batch, and takes half of the time. None: nothing was done; `append_as_leader`
+        appends the batch or refuses it. `records`, at least a batch's header, is patched in place.
 
         Raises:
             KafkaStorageError, StorageError: as for `append_as_leader`.

@@ -2,7 +2,7 @@
 
 A walk checks structure and order: every batch is whole, its offsets lie behind those of the batch before it and within the
 segment's. It looks one batch ahead: where two neighbours contradict each other, or no batch follows, the checksum of the
-first tells whether its length or its last offset is wrong; if it is right, the one that does not fit between its own
+first shows whether its length or its last offset is wrong; if it is right, the one that does not fit between its own
 neighbours is the damaged one (base offsets are not covered by a checksum). Other checksums are the caller's business: most
 walks read headers only. A walk never just ends: `UnreadableError`.
 """
@@ -30,7 +30,7 @@ _BATCHES_BYTES = 1 << 20
 class BatchWalk:
     """One walk over `segment`, whose batches end at `limit` bytes.
 
-    `lower` is the first offset that may come; None: the first batch tells, because an index named it.
+    `lower` is the first offset that may come; None: the first batch says, because an index named it.
     """
 
     def __init__(self, segment: Segment, limit: int, lower: int | None) -> None:
@@ -103,7 +103,7 @@ class BatchWalk:
                 return following
         except UnreadableError as error:
             trouble = error
-        # Is it the next batch, or the length or the last offset of this one? Its checksum tells.
+        # Is it the next batch, or the length or the last offset of this one? Its checksum shows it.
         if not check_any_crc(self._file.pread(header.size, position), 0, header):
             raise self._unreadable(position, "a wrong length or checksum")
         if trouble is not None:

@@ -40,7 +40,7 @@ def encode_rows(rows: Iterable[str]) -> bytes:
 
 
 def decode_rows(data: bytes, columns: int, where: str) -> list[list[str]]:
-    """Return the rows of a version 0 checkpoint file, split; none if the file ends before it tells how many.
+    """Return the rows of a version 0 checkpoint file, split; none if the file ends before it says how many.
 
     Kafka leaves `cleaner-offset-checkpoint` empty until something was cleaned.
 
@@ -150,5 +150,5 @@ def decode_meta_properties(data: bytes, where: str) -> MetaProperties:
 
 
 def encode_clean_shutdown(broker_epoch: int) -> bytes:
-    """Return the content of the file that tells that all logs were closed."""
+    """Return the content of the file that says that all logs were closed."""
     return json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":")).encode()

@@ -86,7 +86,7 @@ class CleaningPlan(NamedTuple):
     first_uncleanable_offset: int
     clean_bytes: int
     dirty_bytes: int
-    #: A dirty record is older than max.compaction.lag.ms: clean whatever the ratio.
+    #: A dirty record is older than max.compaction.lag.ms: clean at any ratio.
     is_overdue: bool
 
     @property

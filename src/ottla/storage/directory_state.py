@@ -40,7 +40,7 @@ class KnownOffsets:
 
     Attributes:
         is_clean: whether its log was closed: then it ends at `recovery_point`.
-        is_recovery_point_lost: the checkpoint with it cannot be read: nothing tells how much was on the disk.
+        is_recovery_point_lost: the checkpoint with it cannot be read: nothing says how much was on the disk.
         recovery_point: everything below was synced.
         log_start: where the log begins.
         high_watermark: what was replicated.
@@ -64,7 +64,7 @@ class KnownOffsets:
 
 @dataclass(slots=True)
 class DirectoryState:
-    """A log directory as its files tell it.
+    """A log directory as its files describe it.
 
     Attributes:
         path: without a slash at the end.

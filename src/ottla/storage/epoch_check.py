@@ -43,7 +43,7 @@ class EpochCheck:
 
     Attributes:
         wrong: after `finish`: runs of batches with an epoch that cannot be.
-        epochs: after `finish`: what leader-epoch-checkpoint should say, as far as the batches tell.
+        epochs: after `finish`: what leader-epoch-checkpoint should say, as far as the batches show it.
     """
 
     def __init__(self) -> None:

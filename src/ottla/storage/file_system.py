@@ -3,7 +3,7 @@
 **Everything on one file system made durable at once** is cheaper than file by file when several files wait. Linux
 has a call for that, syncfs. It is used where all of this holds:
 
-* The file system is ext4, and Linux is 5.8 or newer: before, syncfs told nobody that writing back had failed. Errors are
+* The file system is ext4, and Linux is 5.8 or newer: before, syncfs did not report that writing back had failed. Errors are
   those since the descriptor was opened, so it is opened before the first append and kept.
 * Little waits to be written: syncfs writes what others have written, too.
 * No directory in the log directory lies on another file system (a mount, a link to another disk).
@@ -19,7 +19,7 @@ the two cost the same.
 
 **Space set aside beyond the end of a file** (`fallocate` with KEEP_SIZE) spares ext4 to look for each block when it is
 written: `benchmarks/reserve.py`, 256 KiB at a time 0.25 instead of 0.35 CPU s/GB, 64 KiB 0.31 instead of 0.40. The length of
-the file stays, so nobody who reads it, Apache Kafka included, sees a difference. Other file systems were not measured and are
+the file stays, so no reader, Apache Kafka included, sees a difference. Other file systems were not measured and are
 left alone.
 """
 
@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 #: With more than this waiting for the disk, from whomever, single files are synced: 0.1 s on a slow one.
 DIRTY_BYTES_MAX = 16 << 20
-#: Linux tells of failed write-backs since this version.
+#: syncfs reports failed write-backs since this version of Linux.
 TELLS_ERRORS_SINCE = (5, 8)
 
 _FALLOC_FL_KEEP_SIZE = 1

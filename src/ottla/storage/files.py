@@ -4,7 +4,7 @@
 faults. Paths are plain strings joined with "/". Everything that fails raises `OSError` with an errno; what that means
 for a log or a directory is decided by the callers.
 
-A `File` closes itself when nobody refers to it any more. So a reader that still holds a slice of a segment keeps its
+A `File` closes itself when nothing refers to it any more. So a reader that still holds a slice of a segment keeps its
 descriptor alive while the segment is evicted from a cache or deleted, and a descriptor number is never reused under it.
 """
 
@@ -26,7 +26,7 @@ except ImportError:  # Windows: no advisory locks; a second broker is then refus
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-#: Pages of a file come and go in runs: a look at every so many bytes tells enough, and a look costs a microsecond.
+#: Pages of a file come and go in runs: a look at every so many bytes is enough, and a look costs a microsecond.
 _CACHE_STRIDE = 256 * 1024
 #: Less than this beyond the end is what any file system rounds up to.
 _RESERVE_MIN = 256 * 1024
@@ -50,11 +50,11 @@ class File(Protocol):
         ...
 
     def pread_nowait(self, size: int, position: int) -> Buffer | None:
-        """Like `pread`, but None when it would wait for the disk or the system cannot tell."""
+        """Like `pread`, but None when it would wait for the disk or the system does not say."""
         ...
 
     def is_cached(self, size: int, position: int) -> bool:
-        """Whether the bytes are in memory, as far as a look at some of them tells; False where the system cannot tell."""
+        """Whether the bytes are in memory, as far as a look at some of them shows; False where the system does not say."""
         ...
 
     def send_to(self, socket_fd: int, size: int, position: int) -> int:
@@ -69,7 +69,7 @@ class File(Protocol):
         ...
 
     def release_reserve(self) -> None:
-        """Give back what is set aside beyond the end, also by somebody who died."""
+        """Give back what is set aside beyond the end, also by a process that died."""
         ...
 
     def size(self) -> int:

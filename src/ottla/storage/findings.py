@@ -1,6 +1,6 @@
 """What a look at a log that is not running can find: one `Finding` for each thing, in words for its owner.
 
-Knows no files. `check` makes findings, `repair` mends what they tell of, the command line prints them.
+Knows no files. `check` makes findings, `repair` mends what they name, the command line prints them.
 """
 
 from __future__ import annotations

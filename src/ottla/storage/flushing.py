@@ -4,7 +4,7 @@ A flush takes down what is due with the lock held, lets go of the lock for its f
 afterwards, unless a truncation came between. Where only the data of the active segment is due, the owner may do the
 fsync itself: `begin_flush`, `end_flush`, `fail_flush` (`group_commit`).
 
-Invariant: everything below the recovery point is on the disk, names of files included. After a failed fsync nobody knows
+Invariant: everything below the recovery point is on the disk, names of files included. After a failed fsync it is unknown
 what is on the disk: the log fails, and no second fsync is tried. An fsync that finds no descriptor was not begun: the
 next flush does it.
 """

@@ -92,7 +92,7 @@ class FollowerAppender:
                 self._append_run(view, run, now_ms)
                 run = []
                 if writer.should_roll(header.size, last, stamp, now_ms):
-                    # Of a wrapper of format 0 or 1 the header tells the last offset only.
+                    # Of a wrapper of format 0 or 1 the header holds the last offset only.
                     begins_at = first if header.magic == MAGIC else log.log_end_offset
                     writer.roll(max(begins_at, log.log_end_offset), now_ms)
             run.append((at, header))

@@ -1,8 +1,9 @@
-"""Group commit: one round of fsyncs for everybody who waits for one, in one log directory.
+"""Group commit: one round of fsyncs for all that wait for one, in one log directory.
 
 Requests that come in the same turn of the loop, and all that come while a round runs, share the next round. A round of
 few logs syncs them in a few lanes at once, because file systems merge journal commits of parallel fsyncs; each lane's
-waiters are told as soon as it is through. A round of more logs syncs the file system as a whole, where that can be done.
+callers are called back as soon as it is through. A round of more logs syncs the file system as a whole, where that can be
+done.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
 
     def commit(self, log: PartitionLog, then: Then) -> None:
-        """Have everything that was appended to `log` before this call brought to the disk; `then` is told.
+        """Bring everything that was appended to `log` before this call to the disk, then call `then`.
 
-        It gets a `StorageError` if the fsync fails: the directory goes offline and there is no second try; a
+        It gets None, or a `StorageError` if the fsync fails: the directory goes offline and there is no second try; a
         `KafkaStorageError` if no space, no descriptor or no thread is left: the next commit covers this one, too; a
         `CancelledError` if the broker ends first.
         """
@@ -101,7 +102,7 @@ class GroupCommit:
             return False
         try:
             has_little = self._file_system.has_little_to_write()
-        except (OSError, ValueError):  # it cannot be told
+        except (OSError, ValueError):  # the system does not say
             has_little = False
         if not has_little:
             self._rounds_without = ROUNDS_WITHOUT
@@ -139,44 +140,44 @@ class GroupCommit:
     async def _off_the_loop(
         self, batch: _Waiting, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T | KafkaStorageError:
-        """Return what came of it; a `KafkaStorageError`, which those who wait have been told, if it was not even begun."""
+        """Return the result of `function`; a `KafkaStorageError`, which the callers have got, if no thread ran it."""
         try:
             return await self._offload.run(function, *args, **kwargs)
         except Exception as error:  # no thread was to be had
             problem = KafkaStorageError(f"the fsync could not be begun: {error}")
             logger.error("%s", problem)
             for thens in batch.values():
-                _tell(thens, problem)
+                _call_back(thens, problem)
             return problem
         except BaseException:
             for thens in batch.values():
-                _tell(thens, asyncio.CancelledError())
+                _call_back(thens, asyncio.CancelledError())
             raise
 
     async def _end(self, batch: _Waiting, points: _Points, errors: Sequence[Exception | None]) -> None:
-        """The fsyncs of these logs have ended: move the recovery points and tell those who wait."""
+        """The fsyncs of these logs have ended: move the recovery points and call the callers back."""
         late: _Waiting = {}
         for (log, thens), error in zip(batch.items(), errors, strict=True):
             point = points[log]
             if error is None and point is not None and not log.end_flush(point):
                 late[log] = thens
             else:
-                _tell(thens, log.fail_flush(error) if isinstance(error, OSError) else error)
+                _call_back(thens, log.fail_flush(error) if isinstance(error, OSError) else error)
         if late:
             await self._lane(late, dict.fromkeys(late))
 
     async def drain(self) -> None:
-        """Wait until nobody waits."""
+        """Wait until the last round is through."""
         while self._task is not None:
             await asyncio.wait([self._task])
 
 
-def _tell(thens: list[Then], problem: BaseException | None) -> None:
+def _call_back(thens: list[Then], problem: BaseException | None) -> None:
     for then in thens:
         try:
             then(problem)
         except Exception:
-            logger.exception("what follows a commit failed")  # for one of them; the others are told
+            logger.exception("what follows a commit failed")  # for one of them; the others are called
 
 
 def _sync_all(logs: list[PartitionLog], points: list[FlushPoint | None], now_ms: int) -> list[Exception | None]:

@@ -1,4 +1,4 @@
-"""What a log tells its owner."""
+"""What a log calls its owner for: a flush that is due, files to unlink, errors, damage."""
 
 from __future__ import annotations
 

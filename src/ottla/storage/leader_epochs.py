@@ -1,6 +1,6 @@
 """Leader epochs of one partition: (epoch, first offset written in it), both growing.
 
-They tell where two logs part (KIP-101, KIP-279). Knows no files: `encode` and `decode` are the text of
+They show where two logs part (KIP-101, KIP-279). Knows no files: `encode` and `decode` are the text of
 leader-epoch-checkpoint. Kafka's LeaderEpochFileCache.
 """
 
@@ -23,7 +23,7 @@ class EpochEntry(NamedTuple):
 
 
 class LeaderEpochs:
-    """The epochs of one log, oldest first. `is_dirty` tells that the file is behind."""
+    """The epochs of one log, oldest first. `is_dirty`: the file is behind."""
 
     __slots__ = ("_epochs", "_starts", "is_dirty")
 

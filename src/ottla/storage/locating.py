@@ -118,7 +118,7 @@ def end_of_slice(
 def check_batch(
     segment: Segment, position: int, lower: int, *, upper: int = NO_OFFSET_LIMIT, nowait: bool = False
 ) -> None:
-    """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can tell.
+    """Check the batch at `position`, the first one of an answer, as far as a look at it and its neighbour can show.
 
     A length or a base offset that is wrong shows where the next batch does not follow; then its checksum decides.
 

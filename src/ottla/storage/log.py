@@ -443,7 +443,7 @@ class PartitionLog:
 
         Raises:
             WouldBlockError: with `nowait`, where that has not been done: call again off the loop.
-            UnreadableError: a part of the log is unreadable that tells which transactions were aborted.
+            UnreadableError: a part of the log is unreadable that says which transactions were aborted.
         """
         self.aborted.check(start, nowait=nowait)
 
@@ -541,7 +541,7 @@ class PartitionLog:
     # -- end
 
     def on_io_error(self, error: OSError) -> None:
-        """Take in an error that somebody else met with this log's files: log and directory fail, unless it passes."""
+        """Take in an error that the caller met with this log's files: log and directory fail, unless it passes."""
         if error.errno not in PASSING:
             self.health.fail(error)
 

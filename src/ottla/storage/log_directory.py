@@ -84,7 +84,7 @@ def read_meta_properties(files: Files, path: str) -> MetaProperties | None:
 class Checkpoints:
     """Offsets by partition, as they were at the last stop or checkpoint; empty where a file cannot be read.
 
-    `recovery_points` is None then: nothing tells how much of a log was on the disk.
+    `recovery_points` is None then: nothing says how much of a log was on the disk.
     """
 
     recovery_points: dict[TopicPartition, int] | None = field(default_factory=dict)
@@ -98,7 +98,7 @@ class LogDirectory:
     Attributes:
         path: without a slash at the end.
         is_clean: whether the last process to hold it stopped cleanly; known after `open`.
-        is_foreign: whether Apache Kafka wrote it and nobody confirmed that we may delete in it.
+        is_foreign: whether Apache Kafka wrote it and its owner has not confirmed that ottla may delete in it.
         names: what was in it when it was opened.
     """
 

@@ -7,8 +7,9 @@ a log it holds that log's lock, never for an fsync; an append that finds it held
 (`PartitionLog.append_as_leader_nowait`).
 
 A directory whose disk fails (any `OSError` but "no space" and "no descriptor") goes offline: its logs refuse everything,
-the owner is told, and it stays away until the next start. This module is a shell: what is deleted, cleaned or recovered is
-decided in `retention`, `compaction`, `recovery`; it is the one place of the storage that knows a loop.
+the log manager calls the owner, and the directory stays away until the next start. This module is a shell: what is
+deleted, cleaned or recovered is decided in `retention`, `compaction`, `recovery`; it is the one place of the storage that
+knows a loop.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Logs opened, closed or looked at in one hop off the loop.
+#: Logs that one call on another thread opens, closes or looks at.
 SLICE = 64
 #: Slices at once while opening: a second one reads while the first one checks; more only fight for the interpreter.
 OPEN_LANES = 2
@@ -81,9 +82,9 @@ class LogManagerSettings:
 class LogManager:
     """The logs of this broker.
 
-    All coroutines belong to the loop's thread, and so do the other methods, but for: `create`, `delete` and `set_aside`,
-    which wait for the disk and change `logs`, so that whoever walks over `logs` takes a copy first; and what logs tell
-    (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`), which comes on the thread of the change.
+    All coroutines belong to the loop's thread, and so do the other methods, with two exceptions. `create`, `delete` and
+    `set_aside` wait for the disk and change `logs` on other threads: a loop over `logs` takes a copy first. Logs call
+    the hooks (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`) on the thread of the change.
 
     Attributes:
         clock: what it takes the time from.
@@ -476,7 +477,7 @@ class LogManager:
             if log.topic_partition.topic == topic:
                 log.config = config
 
-    # -- what logs tell (LogHooks), on any thread
+    # -- hooks that logs call (LogHooks), on any thread
 
     def on_flush_due(self, log: PartitionLog) -> None:
         if log not in self._flush_due:
@@ -553,7 +554,7 @@ class LogManager:
     def commit(self, log: PartitionLog) -> asyncio.Future[None]:
         """Return what resolves when everything appended to `log` so far is on the disk, or fails: see `GroupCommit`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody need look at it: a failure reaches the owner through the log's hooks, too.
+        # The caller may drop it: a failure reaches the owner through the log's hooks, too.
         future.add_done_callback(_look_at)
         self.commits_of(log).commit(log, partial(_settle, future))
         return future
@@ -635,7 +636,7 @@ class LogManager:
         return total
 
     def is_foreign(self, topic_partition: TopicPartition) -> bool:
-        """Whether this log lies in a directory of Apache Kafka's that nobody has confirmed: nothing in it expires."""
+        """Whether this log lies in a directory of Apache Kafka's that its owner has not confirmed: nothing in it expires."""
         log = self.logs.get(topic_partition)
         directory = None if log is None else self.directories.get(log.log_directory)
         return directory is not None and directory.is_foreign

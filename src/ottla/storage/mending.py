@@ -44,7 +44,7 @@ class LogMender:
                 self.note_trouble(error)
 
     def note_trouble(self, error: UnreadableError | UnreliableIndexError) -> None:
-        """Note damage, or build a wrong index anew: whatever a read met. May read much: off the loop.
+        """Note the damage that a read met, or build the wrong index anew. May read much: off the loop.
 
         Raises:
             UnreadableError: the damage is noted already.

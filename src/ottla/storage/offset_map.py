@@ -1,7 +1,7 @@
 """Key -> last offset, for compaction: as many keys as fit into a given memory, at 24 bytes a slot.
 
 An open-addressing table of (hash, hash, offset + 1) that begins small and doubles, so that a partition of few keys
-costs little. Kafka keeps MD5 digests; here two keyed SipHashes of 64 bits stand for the key, which nobody can make
+costs little. Kafka keeps MD5 digests; here two keyed SipHashes of 64 bits stand for the key, which no client can make
 collide on purpose (`hash_key`). The table is filled and asked by the kernels, a batch at a time.
 """
 

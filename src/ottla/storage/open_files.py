@@ -45,7 +45,7 @@ class OpenFiles:
         forgotten = self._forgotten
         file = self.files.open(path, write=False)
         if forgotten != self._forgotten:
-            return file  # perhaps the file that had this name before: good for this reader, for nobody else
+            return file  # perhaps the file that had this name before: good for this reader, and for no other
         self._open[path] = file
         while len(self._open) > self.capacity:
             try:

@@ -1,4 +1,4 @@
-"""Checking one partition's directory while no broker runs: reads everything, changes nothing, tells what is wrong where.
+"""Checking one partition's directory while no broker runs: reads everything, changes nothing, says what is wrong where.
 
 `run` yields findings in the order in which they come up; afterwards the attributes hold what `repair` needs. What the
 findings say about the future is what `recovery` and `log` do at the next start.
@@ -216,7 +216,7 @@ class PartitionCheck:
     def _check_segments(self, segments: list[Segment], witnessed: int, recovered: int | None) -> Iterator[Finding]:
         producers = ProducerState(self.topic_partition, 1 << 62)
         markers: dict[int, int] = {}
-        told = SegmentFindings(self.name, self.names, self.known)
+        findings = SegmentFindings(self.name, self.names, self.known)
         is_exact = self.known.cleaned_to is None
         if segments and segments[0].base_offset:
             is_exact = self._load_first_snapshot(producers, segments[0].base_offset) and is_exact
@@ -237,7 +237,7 @@ class PartitionCheck:
             is_whole = not (check.damages or check.holes or check.disk_error)
             is_exact = is_exact and is_whole and (is_last or check.end_offset == segment.next_base_offset)
             is_recovered = recovered is not None and number >= recovered
-            yield from told.of(check, is_last=is_last, is_recovered=is_recovered)
+            yield from findings.of(check, is_last=is_last, is_recovered=is_recovered)
 
     def _load_first_snapshot(self, producers: ProducerState, offset: int) -> bool:
         """Load what was known where the log begins now; return whether that is there."""
@@ -256,7 +256,7 @@ class PartitionCheck:
             return
         batches_end = self.batches_end
         if last.damages and last.damages[-1].end >= last.segment.size:
-            batches_end = last.damages[-1].first_offset  # told already; repair leaves a hole up to the end
+            batches_end = last.damages[-1].first_offset  # reported already; repair leaves a hole up to the end
         self.is_end_missing = batches_end < witnessed
         if self.batches_end < witnessed:
             yield self._finding(

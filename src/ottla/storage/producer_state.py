@@ -283,7 +283,7 @@ class ProducerState:
     # Changes, after the write
 
     def plainly_next(self, producer_id: int, epoch: int, sequence: int) -> ProducerEntry | None:
-        """Return the producer if one look tells that a batch outside of transactions is its next one here.
+        """Return the producer if one look shows that a batch outside of transactions is its next one here.
 
         If not, `check_batch` says what it is.
         """

@@ -6,7 +6,7 @@ segment is cut, all later ones are deleted, and indexes, transaction index, prod
 on the way, in one pass.
 
 Below the recovery point nothing is ever cut: those bytes were on the disk. What cannot be read there is noted as the
-segment's damage, and everything behind it is read. The same holds for whatever contradicts itself after a clean stop.
+segment's damage, and everything behind it is read. The same holds for files that contradict each other after a clean stop.
 
 Left over from compaction (Kafka's LogLoader): `.cleaned` was not finished, delete it, and each `.swap` at or after it; a
 `.swap` without them is complete: it replaces all segments in its range. `.deleted` was to be unlinked: do it.
@@ -204,7 +204,7 @@ class LogLoader:
                 self._files.remove(path)
 
     def _read_epochs(self) -> None:
-        """The file of the leader epochs is lost: the batches tell them as well."""
+        """The file of the leader epochs is lost: read them from the batches."""
         self.leader_epochs.clear()
         for segment in self.segments:
             for item in segment.headers_around_damage():
@@ -252,7 +252,7 @@ class LogLoader:
         self._load_producers(self.log_end_offset, skip_without_snapshot=not self.snapshots)
 
     def _find_end(self, active: Segment, recovery_point: int, newest_snapshot: int) -> None:
-        """The checkpoint and the newest snapshot do not agree about where the log ended: the batches tell."""
+        """The checkpoint and the newest snapshot do not agree about where the log ended: ask the batches."""
         try:
             self._around_wrong_index(active, partial(check_end, active))
         except UnreadableError as error:
@@ -499,7 +499,7 @@ def replay_producers(
             loaded = True
             break
         except SnapshotError as error:
-            logger.warning("%s is damaged (%s); the batches tell what it said", path, error)
+            logger.warning("%s is damaged (%s); its content is read from the batches", path, error)
             if removes_damaged:
                 snapshots.remove(offset)
                 files.remove(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Unlinked in one hop off the loop.
+#: Files and directories that one call on another thread unlinks.
 SLICE = 64
 
 

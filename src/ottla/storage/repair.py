@@ -190,7 +190,7 @@ class Repair:
                 lines.append(f"build the indexes of segment {base} anew")
             lines += [
                 f"write the end marker of an aborted transaction of producer {entry.producer_id} anew, at offset "
-                f"{entry.last_offset}: the transaction index tells of it"
+                f"{entry.last_offset}: the transaction index names it"
                 for entry, _ in segment.lost_aborts
             ]
             if segment.misplaced:
@@ -336,7 +336,7 @@ class Repair:
         self._files.sync_dir(self._directory)
 
     def _mend_snapshots(self) -> None:
-        """Write damaged producer snapshots anew from an older one and the batches; remove those that nothing can tell."""
+        """Write damaged producer snapshots anew from an older one and the batches; remove them where these do not reach."""
         check, files = self.check, self._files
         if not check.wrong_snapshots:
             return

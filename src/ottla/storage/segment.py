@@ -53,7 +53,7 @@ NO_OFFSET_LIMIT = 1 << 63
 
 
 def link_segments(segments: list[Segment]) -> list[Segment]:
-    """Tell each of the segments of a log, oldest first, where the next one begins; return them."""
+    """Set in each segment of a log, oldest first, where the next one begins; return them."""
     for segment, following in pairwise(segments):
         segment.next_base_offset = following.base_offset
     segments[-1].next_base_offset = NO_OFFSET_LIMIT
@@ -385,7 +385,7 @@ class Segment:
         return timestamp if timestamp >= 0 else self.open_files.files.mtime_ms(self.path(LOG_SUFFIX))
 
     def surely_fits(self, size: int, last_offset: int, max_timestamp: int, config: LogConfig) -> bool:
-        """Whether one look tells that a batch belongs into this segment; if not, `rolling.should_roll` decides."""
+        """Whether one look shows that a batch belongs into this segment; if not, `rolling.should_roll` decides."""
         first_timestamp = self._first_timestamp
         return (
             0 < self._size <= config.segment_bytes - size

@@ -1,6 +1,6 @@
 """Reading one segment whole: its batches with their checksums, and its indexes against them.
 
-Collects facts (`SegmentCheck`); what they mean for the partition, in words, is told by `partition_check`. Changes nothing.
+Collects facts (`SegmentCheck`); what they mean for the partition, in words, `partition_check` says. Changes nothing.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class SegmentFindings:
                 log,
                 f"the end marker, at offset {entry.last_offset}, of an aborted transaction of producer "
                 f"{entry.producer_id} cannot be read",
-                "the transaction index tells of it, as long as the damage is there",
+                "the transaction index names it, as long as the damage is there",
                 "writes an abort marker at that offset",
                 first_offset=entry.first_offset,
                 next_offset=entry.last_offset + 1,

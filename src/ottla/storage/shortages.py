@@ -1,8 +1,9 @@
-"""What is short where: directories without room, and descriptors. Told once, shown while it lasts, gone when it has passed.
+"""What is short where: directories without room, and descriptors. Logged once, shown while it lasts, gone when it has passed.
 
-A full disk is no failed disk: what does not fit is refused, reads go on, and the next append may fit again. But somebody
-must be told. `note` takes a refusal; `watch` looks again every few seconds, by writing a small file, and says when there is
-room. While refusals go on (a large batch may not fit where the small file does) the directory stays full.
+A full disk is no failed disk: what does not fit is refused, reads go on, and the next append may fit again. But the
+operator must know. `note` takes a refusal and logs the first one; `watch` looks again every few seconds, by writing a small
+file, and logs when there is room. While refusals go on (a large batch may not fit where the small file does) the
+directory stays full.
 
 Belongs to the loop's thread.
 """

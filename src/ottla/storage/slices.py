@@ -98,7 +98,7 @@ class Tail:
     ) -> tuple[int, int, int] | None:
         """Return (position, size, next offset) of whole batches in [offset, upper_offset), None if `offset` is older.
 
-        `end_offset` and `end_position` tell where the log ended when the reader began.
+        `end_offset` and `end_position` are where the log ended when the reader began.
         """
         offsets, positions = self._arrays
         if not offsets or offset < offsets[0]:
