@@ -20,7 +20,7 @@ from tests.storage.log_support import (
     value_of,
 )
 
-from ottla.errors import CorruptMessageError
+from ottla.errors import CorruptMessageError, NotLeaderOrFollowerError
 from ottla.protocol.records.batch import read_header
 from ottla.protocol.records.control import ControlType
 from ottla.protocol.records.reader import iter_records
@@ -580,3 +580,72 @@ def test_retention_reads_old_messages() -> None:
     log.roll(NOW)
     assert log.delete_old_segments(NOW + 900) == 0
     assert log.delete_old_segments(NOW + 2000) == 1
+
+
+# ------------------------------------------------------------------------------------------------ found by a reviewer
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("has_originals", [True, False])
+def test_a_damaged_swap_removes_no_segment_behind_it(clean: bool, has_originals: bool) -> None:
+    """Its end was taken for base + 2^31: every later segment was unlinked without a word."""
+    files = stopped()
+    for kind in (".log", ".index", ".timeindex"):
+        data = files.read_bytes(path(5, kind))
+        files.write_atomic(f"{path(5, kind)}.swap", data[:-100] if kind == ".log" else data)
+        if not has_originals:
+            files.remove(path(5, kind))
+    log = open_log(files, SMALL, clean=clean, recovery_point=COUNT, high_watermark=COUNT)
+    readable, corrupt = served(log)
+    lost = [] if has_originals else [9]
+    assert corrupt == lost
+    assert readable == [offset for offset in range(COUNT) if offset not in lost]
+
+
+@pytest.mark.parametrize("tail", ["garbage", "cut", "length"])
+@pytest.mark.parametrize("witness", ["snapshot", "checkpoint"])
+def test_a_damaged_end_with_one_witness_does_not_move_the_log_end_far_away(tail: str, witness: str) -> None:
+    files = stopped()
+    end = COUNT
+    if tail == "garbage":
+        files.open(path(15)).append(b"rubbish" * 30)
+    elif tail == "cut":
+        files.open(path(15)).truncate(files.size(path(15)) - 20)
+    else:
+        damage_length(files, 20, base=15, number=4)
+    if witness == "checkpoint":
+        files.remove(path(20, ".snapshot"))
+    else:
+        end = COUNT + 1
+    log = start(files, end=end)
+    assert COUNT <= log.log_end_offset <= end
+    readable, _ = served(log)
+    assert readable == list(range(COUNT if tail == "garbage" else COUNT - 1))
+    append(log, batch([value_of(log.log_end_offset)]))
+    assert served(log)[0][:-1] == readable
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_epoch_file_that_says_more_than_the_batches_is_built_anew(clean: bool) -> None:
+    files = stopped()
+    files.write_atomic(f"{DIRECTORY}/leader-epoch-checkpoint", b"0\n1\n7 9\n")
+    log = open_log(files, SMALL, clean=clean, recovery_point=COUNT)
+    with pytest.raises(NotLeaderOrFollowerError):
+        log.lead(1)
+    assert log.mend_epochs()
+    log.lead(1)
+    assert log.leader_epochs.entries == [(0, 0), (1, COUNT)]
+
+
+def test_an_epoch_in_one_batch_that_its_neighbours_contradict_counts_for_nothing() -> None:
+    files = stopped()
+    overwrite(files, path(5), 2 * batch_size(files) + 12, struct.pack(">i", 7))
+    log = open_log(files, SMALL, recovery_point=0)
+    assert log.leader_epochs.entries == [(0, 0)]
+    log.lead(1)
+
+
+def test_a_log_start_behind_the_end_without_a_high_watermark_empties_nothing() -> None:
+    files = stopped()
+    log = open_log(files, SMALL, recovery_point=COUNT, log_start_offset=90)
+    assert served(log) == (list(range(COUNT)), [])

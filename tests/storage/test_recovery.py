@@ -261,7 +261,7 @@ def test_the_log_start_comes_from_the_checkpoint_or_the_first_segment() -> None:
 
 def test_a_log_that_ends_before_its_start_begins_anew_there() -> None:
     files, _ = disk_with_segments()
-    log = open_log(files, SMALL, log_start_offset=50)
+    log = open_log(files, SMALL, log_start_offset=50, high_watermark=50)
     assert (log.log_start_offset, log.log_end_offset) == (50, 50)
     append_many(log, 1)
     assert offsets(log) == [50]

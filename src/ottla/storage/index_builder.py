@@ -24,9 +24,12 @@ class IndexBuilder:
         damages: what could not be read on the way.
         largest_timestamp, largest_offset: of all batches read so far; -1 and the base offset at first.
         since_entry: bytes since the last entry.
+
+    Args:
+        end_offset: where the log ends, as in `Segment.extent_of`.
     """
 
-    def __init__(self, segment: Segment, index_interval_bytes: int) -> None:
+    def __init__(self, segment: Segment, index_interval_bytes: int, end_offset: int = 0) -> None:
         self.offsets: list[tuple[int, int]] = []
         self.times: list[tuple[int, int]] = []
         self.damages: list[Damage] = []
@@ -35,6 +38,7 @@ class IndexBuilder:
         self.since_entry = 0
         self._segment = segment
         self._interval = index_interval_bytes
+        self._end_offset = end_offset
         self._position = 0
 
     def read(self) -> None:
@@ -44,7 +48,7 @@ class IndexBuilder:
             OSError: the disk failed, or the segment was deleted meanwhile.
         """
         base = self._segment.base_offset
-        for item in self._segment.headers_around_damage(self._position):
+        for item in self._segment.headers_around_damage(self._position, end_offset=self._end_offset):
             if isinstance(item, Damage):
                 self.damages.append(item)
                 self._position = item.end

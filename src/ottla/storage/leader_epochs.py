@@ -97,6 +97,11 @@ class LeaderEpochs:
         self._starts[0] = start_offset
         self.is_dirty = True
 
+    def replace(self, other: LeaderEpochs) -> None:
+        """Take the entries of another, in the place of these."""
+        self._epochs[:], self._starts[:] = other._epochs, other._starts
+        self.is_dirty = True
+
     def clear(self) -> None:
         """Drop everything."""
         if self._epochs:

@@ -45,7 +45,7 @@ def locate(segment: Segment, offset: int, end: int, *, nowait: bool = False) -> 
         raise segment.wrong_index(start, f"the index names byte {start}, the batches end at {end}")
     position, expected = start, segment.base_offset
     for damage in segment.damages:
-        if damage.first_offset <= offset < damage.next_offset:
+        if damage.first_offset <= offset < segment.offset_behind(damage):
             raise UnreadableError(segment, damage.position, damage.first_offset, damage.reason)
         if damage.next_offset <= offset and position <= damage.position:
             position, expected, last_offset = damage.end, damage.next_offset, NO_OFFSET_LIMIT

@@ -24,6 +24,7 @@ Sources: Kafka's UnifiedLog, LocalLog; kafka-features.md §6.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ from ottla.storage.index import WouldBlockError
 from ottla.storage.mending import LogMender, is_known
 from ottla.storage.open_files import OpenFiles
 from ottla.storage.reading import LogReader
-from ottla.storage.recovery import LogLoader
+from ottla.storage.recovery import LogLoader, read_epochs
 from ottla.storage.snapshots import ProducerSnapshots
 from ottla.storage.swap import SegmentSwap
 from ottla.storage.time_lookup import TimestampOffset, offset_for_timestamp, offset_of_max_timestamp
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from ottla.storage.hooks import LogHooks
     from ottla.storage.segment import Segment
     from ottla.storage.slices import LogSlice
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
 
@@ -311,6 +314,24 @@ class PartitionLog:
         return self.health.failure
 
     # -- the role
+
+    def mend_epochs(self) -> bool:
+        """Compare the leader epochs with the batches, and take those of the batches where the file says more.
+
+        Reads all headers: off the loop. Returns whether the newest epoch is a smaller one now.
+        """
+        read = read_epochs(self.segments, lambda segment, damage: None)
+        with self.lock:
+            if read.latest >= self.leader_epochs.latest:
+                return False
+            logger.error(
+                "%s: the leader epochs end with %d, the batches with %d: the file is built anew from them",
+                self.topic_partition,
+                self.leader_epochs.latest,
+                read.latest,
+            )
+            self.leader_epochs.replace(read)
+        return True
 
     def lead(self, leader_epoch: int) -> None:
         """Take appends of this leader epoch, and of no other; note where the epoch starts (KIP-101). Waits for the lock.

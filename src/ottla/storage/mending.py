@@ -86,7 +86,7 @@ class LogMender:
     def _mend_indexes(self, segment: Segment) -> None:
         """Build the offset and time index of a segment anew, without the lock as far as possible."""
         log = self._log
-        builder = IndexBuilder(segment, log.config.index_interval_bytes)
+        builder = IndexBuilder(segment, log.config.index_interval_bytes, log.log_end_offset)
         builder.read()
         with log.lock:
             if segment not in log.segments or segment.suffix:

@@ -104,6 +104,7 @@ class LogLoader:
         self._now_ms = now_ms
         self._names: set[str] = set()
         self._epochs_are_lost = False
+        self._epochs = EpochReader(self.leader_epochs)
 
     def load(
         self, *, clean: bool, recovery_point: int | None, log_start_offset: int, high_watermark: int | None = None
@@ -143,12 +144,14 @@ class LogLoader:
         if clean:
             self._load_clean(recovery_point or 0)
         else:
-            self._recover(recovery_point)
+            self._recover(recovery_point, high_watermark)
         link_segments(self.segments)
         if self._epochs_are_lost:
             self._read_epochs()
+        # DeleteRecords moves the log start to the high watermark at most. Only where that row says so as well may a crash
+        # have taken back records that were deleted already.
         if self.log_end_offset < self.log_start_offset and (
-            clean or (high_watermark is not None and high_watermark < self.log_start_offset)
+            clean or high_watermark is None or high_watermark < self.log_start_offset
         ):
             logger.error(
                 "%s: the checkpoint says that the log begins at %d, but it ends at %d: all of it is kept",
@@ -205,13 +208,8 @@ class LogLoader:
 
     def _read_epochs(self) -> None:
         """The file of the leader epochs is lost: read them from the batches."""
-        self.leader_epochs.clear()
-        for segment in self.segments:
-            for item in segment.headers_around_damage():
-                if isinstance(item, Damage):
-                    self._note(segment, item)
-                elif item[1].partition_leader_epoch > self.leader_epochs.latest:
-                    self.leader_epochs.assign(item[1].partition_leader_epoch, item[1].base_offset)
+        self.leader_epochs = read_epochs(self.segments, self._note)
+        self.leader_epochs.is_dirty = True
 
     def _note(self, segment: Segment, damage: Damage) -> None:
         if not segment.is_known_damage(damage.position):
@@ -253,17 +251,23 @@ class LogLoader:
 
     def _find_end(self, active: Segment, recovery_point: int, newest_snapshot: int) -> None:
         """The checkpoint and the newest snapshot do not agree about where the log ended: ask the batches."""
+        is_damaged = False
         try:
             self._around_wrong_index(active, partial(check_end, active))
         except UnreadableError as error:
             logger.error("%s: %s", self._topic_partition, error)
-            self._note(active, active.extent_of(error, end_offset=max(recovery_point, newest_snapshot)))
+            is_damaged = True
         end = active.end_offset()
-        if recovery_point == newest_snapshot > end:
-            # Two witnesses say that there was more, and what is there ends with a whole batch.
-            reason = f"the batches end at offset {end}, the log ended at {recovery_point}"
-            self._note(active, Damage(active.size, active.size, end, recovery_point, reason))
-            end = recovery_point
+        witnesses = sorted(offset for offset in (recovery_point, newest_snapshot) if offset > end)
+        if witnesses and (is_damaged or recovery_point == newest_snapshot):
+            # Records are missing: the end cannot be read, or both witnesses say that there was more.
+            reason = f"the batches end at offset {end}, the log ended at {witnesses[0]}"
+            self._note(active, Damage(active.end_position(), active.size, end, witnesses[0], reason))
+            end = witnesses[0]
+        elif is_damaged:
+            self._note(
+                active, Damage(active.end_position(), active.size, end, end, "no batch behind the end of the log")
+            )
         self.log_end_offset = end
 
     def _around_wrong_index(self, segment: Segment, check: Callable[[], None]) -> None:
@@ -276,7 +280,7 @@ class LogLoader:
 
     # Unclean
 
-    def _recover(self, recovery_point: int | None) -> None:
+    def _recover(self, recovery_point: int | None, high_watermark: int | None) -> None:
         # The segment that ends at the recovery point counts, too: its batches are on the disk, but when it was sealed after
         # that, the last entries of its indexes and its aborted transactions need not be.
         bases = [segment.base_offset for segment in self.segments]
@@ -289,13 +293,16 @@ class LogLoader:
         self._load_producers(self.segments[first].base_offset, skip_without_snapshot=False)
         expected = self.segments[first].base_offset
         self._remove_empty_segments(first)
+        self._epochs = EpochReader(self.leader_epochs)
         for number in range(first, len(self.segments)):
             segment = self.segments[number]
             self.producers.end_offset = max(self.producers.end_offset, segment.base_offset)
             if segment.base_offset not in self.snapshots and number > 0:
                 self._write_snapshot(segment.base_offset)
             failpoints.hit("recovery.segment")
-            end, expected, problem = self._recover_segment(segment, max(expected, segment.base_offset), recovery_point)
+            end, expected, problem = self._recover_segment(
+                segment, max(expected, segment.base_offset), recovery_point, high_watermark
+            )
             if problem:
                 logger.warning(
                     "%s: %s at byte %d of %d in segment %d: cut there, %d later segments deleted",
@@ -318,6 +325,7 @@ class LogLoader:
             if number + 1 < len(self.segments):
                 segment.finish()
                 segment.forget()
+        self._epochs.finish()
         # The last segment is active again: its entries, and a snapshot, are written on the next roll or stop.
         self.segments[-1].forget()
         self.recovered_segments = self.segments[first:]
@@ -331,7 +339,9 @@ class LogLoader:
             self.segments.remove(segment)
             self._remove_segment(segment)
 
-    def _recover_segment(self, segment: Segment, expected: int, recovery_point: int | None) -> tuple[int, int, str]:
+    def _recover_segment(
+        self, segment: Segment, expected: int, recovery_point: int | None, high_watermark: int | None
+    ) -> tuple[int, int, str]:
         """Check all batches and rebuild what follows from them.
 
         Returns (end position, next offset, ""), or what is wrong behind `end`: there the segment is to be cut.
@@ -351,7 +361,7 @@ class LogLoader:
                     end, expected = position + header.size, header.next_offset
                 break
             except UnreadableError as error:
-                damage = self._kept_damage(segment, error, recovery_point)
+                damage = self._kept_damage(segment, error, recovery_point, high_watermark)
                 if damage is None:
                     self.recovered_bytes += end
                     return end, error.first_offset, error.reason
@@ -362,12 +372,16 @@ class LogLoader:
         self.recovered_bytes += end
         return end, expected, ""
 
-    def _kept_damage(self, segment: Segment, error: UnreadableError, recovery_point: int | None) -> Damage | None:
+    def _kept_damage(
+        self, segment: Segment, error: UnreadableError, recovery_point: int | None, high_watermark: int | None
+    ) -> Damage | None:
         """Return what to keep, although it cannot be read; None: the segment is to be cut there."""
         if recovery_point is not None:
             if error.first_offset >= recovery_point:
                 return None
-            return segment.extent_of(error, end_offset=recovery_point)
+            # A checkpoint has no checksum: the high watermark's bounds how far the log end may move by it.
+            known_end = recovery_point if high_watermark is None else min(recovery_point, high_watermark)
+            return segment.extent_of(error, end_offset=known_end)
         # How much was on the disk is not known. Only the end of the last segment can be torn.
         damage = segment.extent_of(error)
         is_end = damage.end >= segment.size and segment is self.segments[-1]
@@ -377,8 +391,7 @@ class LogLoader:
         """Note an intact batch in the indexes, the leader epochs and the producer state."""
         time = header.max_timestamp if header.record_count else NO_TIMESTAMP  # as the cleaner leaves it
         segment.note_batch(position, header.size, header.last_offset, time, self._config.index_interval_bytes)
-        if header.partition_leader_epoch > self.leader_epochs.latest:
-            self.leader_epochs.assign(header.partition_leader_epoch, header.base_offset)
+        self._epochs.take(header)
         if header.producer_id >= 0:
             self._replay(header, data, segment)
 
@@ -457,18 +470,78 @@ def finish_compaction(open_files: OpenFiles, directory: str) -> None:
                 files.remove(path)
             elif name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
                 swaps.append(Segment(open_files, directory, int(name[:20]), suffix=SWAP_SUFFIX))
+    useless: set[int] = set()
     for swap in swaps:
-        end = max(swap.end_offset(), swap.base_offset + 1)
-        for name in names:
-            if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end:
-                files.remove(f"{directory}/{name}")
+        replaced = replaced_by(swap, names)
+        if replaced is None:
+            logger.error("%s cannot be read whole; the segments that it was to replace are there and stay", swap)
+            useless.add(swap.base_offset)
+            continue
+        for name in replaced:
+            files.remove(f"{directory}/{name}")
     for name in names:
         if name.endswith(SWAP_SUFFIX) and int(name[:20]) < first_cleaned:
             path = f"{directory}/{name}"
-            files.rename(path, path.removesuffix(SWAP_SUFFIX))
+            if int(name[:20]) in useless:
+                files.remove(path)
+            else:
+                files.rename(path, path.removesuffix(SWAP_SUFFIX))
     for swap in swaps:
         swap.close()
     files.sync_dir(directory)
+
+
+def replaced_by(swap: Segment, names: list[str]) -> list[str] | None:
+    """Return the files among `names` that a compacted segment takes the place of: those of its offsets.
+
+    None: it is damaged, and what it was to replace is still there, so it is of no use. Of a damaged one without its
+    originals only the offsets that can be read count: a segment behind them is never taken for replaced.
+    """
+    is_damaged = any(isinstance(item, Damage) for item in swap.headers_around_damage())
+    if is_damaged and f"{file_name(swap.base_offset)}{LOG_SUFFIX}" in names:
+        return None
+    end = max(swap.end_offset(), swap.base_offset + 1)
+    return [name for name in names if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end]
+
+
+class EpochReader:
+    """Takes leader epochs from batches, in order.
+
+    No checksum covers them: an epoch that the next batch contradicts is left out.
+    """
+
+    def __init__(self, epochs: LeaderEpochs) -> None:
+        self._epochs = epochs
+        self._pending: tuple[int, int] | None = None
+
+    def take(self, header: BatchHeader) -> None:
+        """Take the epoch of a batch; it counts when the next batch does not go back behind it, or there is none."""
+        epoch = header.partition_leader_epoch
+        pending = self._pending
+        if pending is not None and epoch >= pending[0]:
+            self._epochs.assign(*pending)
+        if pending is None or epoch != pending[0]:
+            self._pending = (epoch, header.base_offset) if epoch > self._epochs.latest else None
+
+    def finish(self) -> None:
+        """There is no further batch."""
+        if self._pending is not None:
+            self._epochs.assign(*self._pending)
+            self._pending = None
+
+
+def read_epochs(segments: list[Segment], note: Callable[[Segment, Damage], None]) -> LeaderEpochs:
+    """Return the leader epochs of a log as its batches have them; `note` gets what cannot be read on the way."""
+    epochs = LeaderEpochs()
+    reader = EpochReader(epochs)
+    for segment in segments:
+        for item in segment.headers_around_damage():
+            if isinstance(item, Damage):
+                note(segment, item)
+            else:
+                reader.take(item[1])
+    reader.finish()
+    return epochs
 
 
 def replay_producers(

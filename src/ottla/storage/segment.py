@@ -503,26 +503,32 @@ class Segment:
 
     # What cannot be read
 
-    def headers_around_damage(self, start: int = 0) -> Iterator[tuple[int, BatchHeader] | Damage]:
-        """Yield (position, header) of each readable batch, and a `Damage` in the place of what is not."""
+    def headers_around_damage(
+        self, start: int = 0, *, end_offset: int = 0
+    ) -> Iterator[tuple[int, BatchHeader] | Damage]:
+        """Yield (position, header) of each readable batch, and a `Damage` in the place of what is not.
+
+        `end_offset`: as in `extent_of`.
+        """
         lower: int | None = None
         while True:
             try:
                 yield from self.headers(start, lower=lower)
                 return
             except UnreadableError as error:
-                damage = self.extent_of(error)
+                damage = self.extent_of(error, end_offset=end_offset)
             yield damage
             start, lower = damage.end, damage.next_offset
             if start >= self.size:
                 return
 
-    def extent_of(self, error: UnreadableError, *, end_offset: int = NO_OFFSET_LIMIT) -> Damage:
+    def extent_of(self, error: UnreadableError, *, end_offset: int = 0) -> Damage:
         """Return how far the damage reaches: to the next intact batch, else to the end. May read much: off the loop.
 
         Args:
             error: where reading met it.
-            end_offset: where the log ends, in case that no segment follows and nothing readable does either.
+            end_offset: where the log ends, in case that no segment follows and nothing readable does either. Unless it is
+                known, such damage takes no offsets.
         """
         position, first_offset, size = error.position, error.first_offset, self.size
         upper = min(self.next_base_offset, self.base_offset + RELATIVE_OFFSET_MAX + 1)
@@ -550,13 +556,27 @@ class Segment:
             end = item.next_offset if isinstance(item, Damage) else item[1].next_offset
         return end
 
+    def end_position(self) -> int:
+        """Return the position behind the last batch that can be read."""
+        end = 0
+        for item in self.headers_around_damage(self._safe_position_before(self.next_base_offset - 1)):
+            if not isinstance(item, Damage):
+                end = item[0] + item[1].size
+        return end
+
     def is_known_damage(self, position: int) -> bool:
         """Whether what is unreadable at `position` has been noted."""
         return any(damage.position <= position < max(damage.end, damage.position + 1) for damage in self.damages)
 
     def is_damaged_at(self, offset: int) -> bool:
         """Whether `offset` lies in what is known to be unreadable."""
-        return any(damage.first_offset <= offset < damage.next_offset for damage in self.damages)
+        return any(damage.first_offset <= offset < self.offset_behind(damage) for damage in self.damages)
+
+    def offset_behind(self, damage: Damage) -> int:
+        """Return the first offset behind some damage: where it reaches the end of a sealed segment, the next one's base."""
+        if damage.end < self.size or self.next_base_offset == NO_OFFSET_LIMIT:
+            return damage.next_offset
+        return max(damage.next_offset, self.next_base_offset)
 
     def note_damage(self, damage: Damage) -> None:
         """Remember what is unreadable: reads go around it from now on."""

@@ -16,7 +16,7 @@ from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.log_work import LogWork
 from ottla.broker.replicas.partition import Partition
 from ottla.cluster.image import TOPICS
-from ottla.errors import ErrorCode, KafkaStorageError, NotLeaderOrFollowerError, StorageError
+from ottla.errors import ErrorCode, KafkaStorageError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
@@ -229,13 +229,7 @@ class ReplicaManager:
         if state.leader != self.node_id:
             self._resign(partition)
         elif state.leader_epoch > partition.leader_epoch:
-            try:
-                partition.become_leader(state.leader_epoch)
-            except NotLeaderOrFollowerError as error:
-                self._resign(partition)
-                self._failed[topic_partition] = str(error)
-                logger.error("%s", error)
-                return
+            partition.become_leader(state.leader_epoch)
             self._led[topic_partition] = partition
             self.on_leader(topic_partition, state.leader_epoch)
 

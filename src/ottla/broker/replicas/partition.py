@@ -170,24 +170,33 @@ class Partition:
         The role changes at once. Where another thread holds the log right now, appends are taken as soon as it lets go;
         until then they get NOT_LEADER_OR_FOLLOWER, which a client tries again.
 
-        Raises:
-            NotLeaderOrFollowerError: the log holds batches of a larger epoch: the partition is not led.
+        A log that claims a larger epoch is compared with its batches first: no checksum covers what says so.
         """
         if leader_epoch <= self.leader_epoch:
             return
         self.log.fence()
-        if self.log.lead_nowait(leader_epoch):
-            self.leader_epoch = leader_epoch
-            self._advance()
-            return
         self.leader_epoch = leader_epoch
+        try:
+            if self.log.lead_nowait(leader_epoch):
+                self._advance()
+                return
+        except NotLeaderOrFollowerError as error:
+            logger.warning("%s; this is compared with the batches", error)
         self._beginning = asyncio.get_running_loop().create_task(self._lead(leader_epoch))
 
     async def _lead(self, leader_epoch: int) -> None:
+        def lead() -> None:
+            try:
+                self.log.lead(leader_epoch)
+            except NotLeaderOrFollowerError:
+                if not self.log.mend_epochs():
+                    raise
+                self.log.lead(leader_epoch)
+
         try:
-            await self._offload.run(self.log.lead, leader_epoch)
+            await self._offload.run(lead)
         except NotLeaderOrFollowerError as error:
-            logger.error("%s", error)
+            logger.error("%s: it can be read, and takes no records", error)
             return
         if self.leader_epoch != leader_epoch:  # the role has changed again meanwhile
             self.log.fence()
