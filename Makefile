@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
+.PHONY: help demo serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ serve: $(VENV)/.serves ## a broker on localhost:9092 that stays up
 
 test: $(VENV)/.built ## the default tests
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+test-fast: $(VENV)/.built ## a first answer in a minute: without simulations, processes and other people's clients
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper"
 
 lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/ruff check .

@@ -2,8 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Timed asserts are not tests: a busy machine must not fail a property.
 settings.register_profile("ottla", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ottla")
+
+
+#: What takes most of the default run; `make test-fast` leaves it out.
+SLOW = (
+    "tests/simulation/",
+    "tests/hostile/",
+    "tests/compatibility/",
+    "tests/planted/",
+    "tests/test_install.py",
+    "tests/broker/coordinators/",
+    "tests/broker/share/test_share_simulation.py",
+    "tests/broker/test_old_formats.py",
+    "tests/client/core/",
+    "tests/client/test_consumer.py",
+    "tests/client/test_producer.py",
+    "tests/client/test_producer_processes.py",
+    "tests/client/test_producer_transactions.py",
+    "tests/client/test_docs.py",
+    "tests/cli/",
+    "tests/cluster/test_histories.py",
+    "tests/cluster/test_leadership.py",
+    "tests/network/test_connection.py",
+    "tests/protocol/records/",
+    "tests/storage/test_any_byte.py",
+    "tests/storage/test_compaction.py",
+    "tests/storage/test_log_model.py",
+    "tests/storage/test_old_format_damage.py",
+    "tests/storage/test_repair.py",
+)
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what lies under one of `SLOW`."""
+    for item in items:
+        if str(item.path.relative_to(ROOT)).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -6,6 +6,8 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "ottla"
 ROW = re.compile(r"^\| (`[^|]+`) \| (`[^|]+`) \|$", re.MULTILINE)
@@ -39,3 +41,7 @@ def test_every_row_names_modules_and_tests_that_are_there() -> None:
             assert any(fnmatch(module, pattern) for module in modules()), pattern
         for path in right:
             assert (ROOT / path).exists(), path
+
+
+def test_what_is_marked_slow_is_there() -> None:
+    assert [path for path in SLOW if not (ROOT / path).exists()] == []
