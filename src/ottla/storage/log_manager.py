@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.errors import KafkaStorageError, StorageError
+from ottla.offload import run_to_end
 from ottla.storage.background import run_in_background
 from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
 from ottla.storage.cleaner import Cleaner
@@ -610,7 +611,8 @@ class LogManager:
                 log.topic_partition: offset for log in self._logs_in(path) if (offset := offset_of(log)) is not None
             }
             try:
-                await self.offload_of(path).run(self.directories[path].write_offsets, name, offsets)
+                # To its end: a stop cancels the timer that writes, and then writes the same file.
+                await run_to_end(self.offload_of(path), self.directories[path].write_offsets, name, offsets)
             except OSError as error:
                 if error.errno in PASSING:
                     self.shortages.note(path, error)
