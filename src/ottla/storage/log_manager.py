@@ -56,6 +56,8 @@ SLICE = 64
 OPEN_LANES = 2
 #: Slices at once while closing: fsyncs that wait together are merged by the file system.
 CLOSE_LANES = 8
+#: A directory where a file should be, or the other way round: somebody's mistake in one partition.
+NOT_OF_THE_DISK = (IsADirectoryError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,27 +307,44 @@ class LogManager:
             except OSError as error:
                 if error.errno in NO_DESCRIPTOR:
                     raise StorageError(f"{topic_partition}: {error}: raise the limit of open files") from error
-                failed.append((directory.path, f"{topic_partition}: {error}"))
+                if isinstance(error, NOT_OF_THE_DISK):
+                    self._note_unusable(directory, name, topic_partition, checkpoints, error)
+                else:
+                    failed.append((directory.path, f"{topic_partition}: {error}"))
                 continue
             except Exception as error:
-                # Not the disk, but what is on it, of this one partition: the others are served.
-                self.unusable[topic_partition] = f"{directory.path}/{name} cannot be used: {error}"
-                self._unusable_in[topic_partition] = directory.path, f"{directory.path}/{name}"
-                self._keep_offsets(
-                    directory.path,
-                    topic_partition,
-                    # After an unclean stop the log waits for its recovery: a clean stop of the others must not hide that.
-                    recovery_point=known.get(topic_partition) if directory.is_clean and known is not None else None,
-                    log_start_offset=checkpoints.log_starts.get(topic_partition),
-                    high_watermark=checkpoints.high_watermarks.get(topic_partition),
-                )
-                logger.exception("%s: %s", topic_partition, self.unusable[topic_partition])
+                self._note_unusable(directory, name, topic_partition, checkpoints, error)
                 continue
             if log.recovered_bytes:
                 self.recovered_logs += 1
                 self.recovered_bytes += log.recovered_bytes
             self.logs[topic_partition] = log
         return failed
+
+    def _note_unusable(
+        self,
+        directory: LogDirectory,
+        name: str,
+        topic_partition: TopicPartition,
+        checkpoints: Checkpoints,
+        error: Exception,
+    ) -> None:
+        """Not the disk is wrong, but what is on it, of this one partition: the others are served."""
+        path = f"{directory.path}/{name}"
+        self.unusable[topic_partition] = f"{path} cannot be used: {error}"
+        self._unusable_in[topic_partition] = directory.path, path
+        known = checkpoints.recovery_points
+        self._keep_offsets(
+            directory.path,
+            topic_partition,
+            # After an unclean stop the log waits for its recovery: a clean stop of the others must not hide that.
+            recovery_point=known.get(topic_partition) if directory.is_clean and known is not None else None,
+            log_start_offset=checkpoints.log_starts.get(topic_partition),
+            high_watermark=checkpoints.high_watermarks.get(topic_partition),
+        )
+        # A sentence of ours says it all; anything else is a surprise.
+        trace = None if isinstance(error, StorageError) else error
+        logger.error("%s: %s", topic_partition, self.unusable[topic_partition], exc_info=trace)
 
     # -- logs come and go
 
