@@ -7,12 +7,15 @@ Storage is synchronous; its caller decides whether it runs on the loop (appends 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Offload(Protocol):
@@ -71,3 +74,37 @@ class InlineOffload:
 
     def close(self) -> None:
         return None
+
+
+async def run_to_end(offload: Offload, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `function(*args, **kwargs)`, run by `offload`. A caller that is cancelled goes on when no thread runs it.
+
+    For functions that work on what the caller closes, or uses otherwise, right after it was cancelled: a generator that a
+    thread still runs cannot be closed. What had not begun does not run at all; a failure after the cancellation is logged.
+    """
+    ended: Future[T] = Future()
+
+    def work() -> T:
+        if not ended.set_running_or_notify_cancel():
+            raise asyncio.CancelledError
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            ended.set_exception(error)
+            raise
+        ended.set_result(result)
+        return result
+
+    try:
+        return await offload.run(work)
+    except asyncio.CancelledError:
+        if not ended.cancel():
+            here = asyncio.wrap_future(ended)
+            while not here.done():
+                try:
+                    await asyncio.wait([here])
+                except asyncio.CancelledError:
+                    continue  # the first one goes on below
+            if here.exception() is not None:
+                logger.warning("work that was to be stopped failed: %s", here.exception())
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ottla.storage.checkpoints import (
@@ -27,7 +29,22 @@ def test_an_offset_checkpoint() -> None:
     assert encode_offsets({}) == b"0\n0\n"
 
 
-@pytest.mark.parametrize("data", [b"9\n", b"9\n0\n", b"0\n1\n", b"0\n1\nt 0\n", b"0\n1\nt 0 -\n", b"0\n0\nt 0 1\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"9\n",
+        b"9\n0\n",
+        b"0\n1\n",
+        b"0\n1\nt 0\n",
+        b"0\n1\nt 0 -\n",
+        b"0\n0\nt 0 1\n",
+        "0\n1\nt 0 \u00b2\n".encode(),
+        "0\n\u00b9\nt 0 2\n".encode(),
+        b"0\n1\nt 0 9223372036854775808\n",
+        b"0\n1\nt 0 " + b"9" * 5000,
+        b"\xff\xfe",
+    ],
+)
 def test_a_broken_offset_checkpoint_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptCheckpointError):
         decode_offsets(data, "x")
@@ -64,7 +81,13 @@ def test_meta_properties_of_zookeeper() -> None:
     assert known == MetaProperties(version=0, cluster_id="a=b", node_id=0, directory_id=None)
 
 
-@pytest.mark.parametrize("data", [b"version=2\n", b"version=1\nnode.id=x\n"])
+@pytest.mark.parametrize("decode", [decode_meta_properties, decode_offsets])
+def test_bytes_that_are_no_text_are_called_that(decode: Callable[[bytes, str], object]) -> None:
+    with pytest.raises(CorruptCheckpointError, match=r"^a/file: the file holds bytes that are no text$"):
+        decode(b"\xff\xfe", "a/file")
+
+
+@pytest.mark.parametrize("data", [b"version=2\n", b"version=1\nnode.id=x\n", b"version=1\nnode.id=\xc2\xb2\n"])
 def test_meta_properties_of_another_kind_are_refused(data: bytes) -> None:
     with pytest.raises(CorruptCheckpointError):
         decode_meta_properties(data, "x")

@@ -120,6 +120,10 @@ class CountingFiles(OsFiles):
         self.asked.listed += 1
         return super().listdir(path)
 
+    def entries(self, path: str) -> dict[str, bool]:
+        self.asked.listed += 1
+        return super().entries(path)
+
     def exists(self, path: str) -> bool:
         self.asked.stats += 1
         return super().exists(path)

@@ -52,6 +52,7 @@ from ottla.network.server import Listener, ListenError, Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
 from ottla.protocol.records import kernels
+from ottla.storage.checkpoints import PARTITION_METADATA_FILE
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager
 from ottla.types import TopicPartition, uuid_to_text
@@ -63,7 +64,9 @@ if TYPE_CHECKING:
     from ottla.broker.dispatch import Dispatcher
     from ottla.broker.handlers.telemetry import TelemetryHandlers
     from ottla.broker.wiring.surroundings import Surroundings
+    from ottla.cluster.image import TopicImage
     from ottla.storage.config import LogConfig
+    from ottla.storage.log import PartitionLog
 
 logger = logging.getLogger(__name__)
 
@@ -357,7 +360,11 @@ class Broker:
         ]
 
     async def _set_strays_aside(self) -> None:
-        """Keep, but do not use, each log whose topic was deleted while this broker was down, or replaced by a namesake."""
+        """Keep, but do not use, each log whose topic is not in the tree, or has another id there.
+
+        A log that lies where one of the tree's topics belongs is not renamed away: a new, empty log would take its place,
+        and a damaged topic id would look like lost records.
+        """
         for topic_partition, log in list(self.logs.logs.items()):
             topic = self.image.topics.get(topic_partition.topic)
             known = topic is not None and topic_partition.partition < len(topic.partitions)
@@ -366,6 +373,14 @@ class Broker:
             elif log.topic_id in self.image.deleted:
                 await self._around.offload.run(self.logs.delete, topic_partition)
                 logger.info("%s was deleted while this broker was away; so is its log", topic_partition)
+            elif (
+                known
+                and topic is not None
+                and self.config.node_id in topic.partitions[topic_partition.partition].replicas
+            ):
+                if log.topic_id != topic.topic_id:
+                    reason = _other_topic(log, topic)
+                    await self._around.offload.run(self.logs.refuse, topic_partition, reason)
             elif not known or topic is None or log.topic_id != topic.topic_id:
                 kept = await self._around.offload.run(self.logs.set_aside, topic_partition)
                 logger.warning("%s belongs to no topic; its data is kept in %s", topic_partition, kept)
@@ -462,3 +477,13 @@ class Broker:
     @property
     def uptime_seconds(self) -> float:
         return asyncio.get_running_loop().time() - self._started_at if self.is_ready else 0.0
+
+
+def _other_topic(log: PartitionLog, topic: TopicImage) -> str:
+    """Return why a log that names another topic is not served, and what its owner can do."""
+    tree_id = uuid_to_text(topic.topic_id)
+    return (
+        f"{log.directory}/{PARTITION_METADATA_FILE} names the topic id {uuid_to_text(log.topic_id)}, and topic {topic.name} "
+        f"has the id {tree_id}: the partition is not served, its files are kept. Stop the broker; if the records are of this "
+        f"topic, write 'topic_id: {tree_id}' into that file, if they are not, move the directory out of {log.log_directory}"
+    )

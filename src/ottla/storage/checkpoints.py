@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ottla.storage.config import LONG_MAX
 from ottla.types import TopicPartition, uuid_from_text, uuid_to_text
 
 RECOVERY_POINT_FILE = "recovery-point-offset-checkpoint"
@@ -47,17 +48,14 @@ def decode_rows(data: bytes, columns: int, where: str) -> list[list[str]]:
     Raises:
         CorruptCheckpointError: another version, a wrong count, a row of another shape.
     """
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise CorruptCheckpointError(f"{where}: {error}") from None
+    lines = _text(data, where).splitlines()
     if not lines:
         return []
     if lines[0].strip() != "0":
         raise CorruptCheckpointError(f"{where}: version {lines[0]!r}, this release reads version 0")
     if len(lines) == 1:
         return []
-    if not lines[1].strip().isdigit() or int(lines[1]) != len(lines) - 2:
+    if not _is_number(lines[1].strip()) or int(lines[1]) != len(lines) - 2:
         raise CorruptCheckpointError(f"{where}: {len(lines) - 2} rows, the second line says otherwise")
     rows = [line.split() for line in lines[2:]]
     for number, row in enumerate(rows):
@@ -66,8 +64,17 @@ def decode_rows(data: bytes, columns: int, where: str) -> list[list[str]]:
     return rows
 
 
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise CorruptCheckpointError(f"{where}: the file holds bytes that are no text") from None
+
+
 def _is_number(text: str) -> bool:
-    return text.isdigit() or (text[:1] == "-" and text[1:].isdigit())
+    """Whether these are the digits of a number of 64 bits."""
+    digits = text.removeprefix("-")
+    return len(digits) <= 20 and digits.isascii() and digits.isdigit() and int(digits) <= LONG_MAX
 
 
 def encode_offsets(offsets: Mapping[TopicPartition, int]) -> bytes:
@@ -127,10 +134,10 @@ def decode_meta_properties(data: bytes, where: str) -> MetaProperties:
     """Read meta.properties.
 
     Raises:
-        CorruptCheckpointError: a newer version, or a broken one.
+        CorruptCheckpointError: a newer version, a broken one, or no text.
     """
     fields = {}
-    for line in data.decode(errors="replace").splitlines():
+    for line in _text(data, where).splitlines():
         line = line.strip()
         if line and line[0] not in "#!":
             key, _, value = line.partition("=")

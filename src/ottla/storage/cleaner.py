@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.errors import KafkaStorageError, StorageError
+from ottla.offload import run_to_end
 from ottla.storage.checkpoints import CLEANER_FILE
 from ottla.storage.compaction import (
     DEFAULT_LOAD_FACTOR,
@@ -110,7 +111,7 @@ class Cleaner:
         offsets[log.topic_partition] = result.next_dirty_offset
         directory = directories.get(path)
         if directory is not None:
-            await self._offload.run(directory.write_offsets, CLEANER_FILE, dict(offsets))
+            await run_to_end(self._offload, directory.write_offsets, CLEANER_FILE, dict(offsets))
         self.cleaned += 1
         logger.info(
             "%s was cleaned up to offset %d: %d of %d records kept, %d bytes became %d",
@@ -141,7 +142,8 @@ class Cleaner:
     async def _run(self, passes: Generator[int, None, CleaningResult]) -> CleaningResult:
         while True:
             began_ms = self._clock.monotonic_ms()
-            step = await self._offload.run(_step, passes)
+            # After a cancellation the generator is closed: that is possible only when no thread runs it.
+            step = await run_to_end(self._offload, _step, passes)
             if isinstance(step, CleaningResult):
                 return step
             least_ms = step / self._bytes_per_second_max * 1000

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import Protocol
 
 from ottla.storage.file_system import OsFileSystem, open_file_system, reserve
@@ -129,6 +130,10 @@ class Files(Protocol):
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
+        ...
+
+    def entries(self, path: str) -> dict[str, bool]:
+        """Return the names in a directory, sorted, with whether each is a directory; no slower than `listdir`."""
         ...
 
     def exists(self, path: str) -> bool: ...
@@ -263,9 +268,9 @@ class OsFile:
         return reserve(self._fd, size, position)
 
     def release_reserve(self) -> None:
-        stat = os.fstat(self._fd)
-        if getattr(stat, "st_blocks", 0) * 512 > stat.st_size + _RESERVE_MIN:
-            os.ftruncate(self._fd, stat.st_size)
+        status = os.fstat(self._fd)
+        if getattr(status, "st_blocks", 0) * 512 > status.st_size + _RESERVE_MIN:
+            os.ftruncate(self._fd, status.st_size)
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
@@ -353,6 +358,10 @@ class OsFiles:
         names.sort()
         return names
 
+    def entries(self, path: str) -> dict[str, bool]:
+        with os.scandir(path) as found:
+            return dict(sorted((entry.name, entry.is_dir()) for entry in found))
+
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
@@ -402,6 +411,8 @@ class OsFiles:
     def read_bytes(self, path: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | _O_CLOEXEC | _O_BINARY)
         try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)  # the system names no path here
             # Checkpoints and snapshots are small: one read more often than not takes all.
             data = os.read(fd, 65536)
             if len(data) < 65536:

@@ -78,6 +78,8 @@ def read_meta_properties(files: Files, path: str) -> MetaProperties | None:
         return decode_meta_properties(files.read_bytes(name), name)
     except CorruptCheckpointError as error:
         raise StorageError(str(error)) from error
+    except IsADirectoryError:
+        raise StorageError(f"{name} is a directory and should be a file: put the file back") from None
 
 
 @dataclass(slots=True)

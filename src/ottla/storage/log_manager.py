@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.errors import KafkaStorageError, StorageError
+from ottla.offload import run_to_end
 from ottla.storage.background import run_in_background
 from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE
 from ottla.storage.cleaner import Cleaner
@@ -55,6 +56,8 @@ SLICE = 64
 OPEN_LANES = 2
 #: Slices at once while closing: fsyncs that wait together are merged by the file system.
 CLOSE_LANES = 8
+#: A directory where a file should be, or the other way round: somebody's mistake in one partition.
+NOT_OF_THE_DISK = (IsADirectoryError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +85,16 @@ class LogManagerSettings:
 class LogManager:
     """The logs of this broker.
 
-    All coroutines belong to the loop's thread, and so do the other methods, with two exceptions. `create`, `delete` and
-    `set_aside` wait for the disk and change `logs` on other threads: a loop over `logs` takes a copy first. Logs call
-    the hooks (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`) on the thread of the change.
+    All coroutines belong to the loop's thread, and so do the other methods, with two exceptions. `create`, `delete`,
+    `set_aside` and `refuse` wait for the disk and change `logs` on other threads: a loop over `logs` takes a copy first.
+    Logs call the hooks (`on_flush_due`, `on_files_removed`, `on_refused`, `on_failed`) on the thread of the change.
 
     Attributes:
         clock: what it takes the time from.
         logs: every log that can be used.
         directories: the usable directories by path.
         offline_dirs: path -> why it cannot be used.
-        unusable: partition -> why its log cannot be opened; its files are kept, the rest of its directory is served.
+        unusable: partition -> why its log is not served; its files are kept, the rest of its directory is served.
         on_directory_offline: called with (path, partitions that were in it).
         cleaner: compacts.
         shortages: which directories are full.
@@ -134,6 +137,10 @@ class LogManager:
         self.unusable: dict[TopicPartition, str] = {}
         #: Its log directory and its own.
         self._unusable_in: dict[TopicPartition, tuple[str, str]] = {}
+        #: Those of them whose files are another topic's.
+        self._refused: set[TopicPartition] = set()
+        #: What the checkpoints say of unusable logs, by log directory and file: it holds again once they can be used.
+        self._kept_offsets: dict[tuple[str, str], dict[TopicPartition, int]] = {}
         self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
         self.cluster_id = cluster_id
         self.cleaner = Cleaner(
@@ -300,19 +307,44 @@ class LogManager:
             except OSError as error:
                 if error.errno in NO_DESCRIPTOR:
                     raise StorageError(f"{topic_partition}: {error}: raise the limit of open files") from error
-                failed.append((directory.path, f"{topic_partition}: {error}"))
+                if isinstance(error, NOT_OF_THE_DISK):
+                    self._note_unusable(directory, name, topic_partition, checkpoints, error)
+                else:
+                    failed.append((directory.path, f"{topic_partition}: {error}"))
                 continue
             except Exception as error:
-                # Not the disk, but what is on it, of this one partition: the others are served.
-                self.unusable[topic_partition] = f"{directory.path}/{name} cannot be used: {error}"
-                self._unusable_in[topic_partition] = directory.path, f"{directory.path}/{name}"
-                logger.exception("%s: %s", topic_partition, self.unusable[topic_partition])
+                self._note_unusable(directory, name, topic_partition, checkpoints, error)
                 continue
             if log.recovered_bytes:
                 self.recovered_logs += 1
                 self.recovered_bytes += log.recovered_bytes
             self.logs[topic_partition] = log
         return failed
+
+    def _note_unusable(
+        self,
+        directory: LogDirectory,
+        name: str,
+        topic_partition: TopicPartition,
+        checkpoints: Checkpoints,
+        error: Exception,
+    ) -> None:
+        """Not the disk is wrong, but what is on it, of this one partition: the others are served."""
+        path = f"{directory.path}/{name}"
+        self.unusable[topic_partition] = f"{path} cannot be used: {error}"
+        self._unusable_in[topic_partition] = directory.path, path
+        known = checkpoints.recovery_points
+        self._keep_offsets(
+            directory.path,
+            topic_partition,
+            # After an unclean stop the log waits for its recovery: a clean stop of the others must not hide that.
+            recovery_point=known.get(topic_partition) if directory.is_clean and known is not None else None,
+            log_start_offset=checkpoints.log_starts.get(topic_partition),
+            high_watermark=checkpoints.high_watermarks.get(topic_partition),
+        )
+        # A sentence of ours says it all; anything else is a surprise.
+        trace = None if isinstance(error, StorageError) else error
+        logger.error("%s: %s", topic_partition, self.unusable[topic_partition], exc_info=trace)
 
     # -- logs come and go
 
@@ -407,10 +439,19 @@ class LogManager:
 
     def _delete_unusable(self, topic_partition: TopicPartition) -> None:
         parent, source = self._unusable_in[topic_partition]
-        target = f"{parent}/{renamed(topic_partition, self._random.randbytes(16), DELETE_SUFFIX)}"
+        is_refused = topic_partition in self._refused
+        suffix = STRAY_SUFFIX if is_refused else DELETE_SUFFIX
+        target = f"{parent}/{renamed(topic_partition, self._random.randbytes(16), suffix)}"
         self.files.rename(source, target)
-        self._removals.add(parent, self.clock.wall_ms(), target, is_directory=True)
+        if is_refused:
+            logger.warning("%s was deleted; the files of another topic that lay there are kept in %s", source, target)
+        else:
+            self._removals.add(parent, self.clock.wall_ms(), target, is_directory=True)
         self.files.sync_dir(parent)
+        self.cleaner.forget(parent, topic_partition)
+        for file in (RECOVERY_POINT_FILE, LOG_START_FILE, HIGH_WATERMARK_FILE):
+            self._kept_offsets.get((parent, file), {}).pop(topic_partition, None)
+        self._refused.discard(topic_partition)
         del self.unusable[topic_partition], self._unusable_in[topic_partition]
 
     def _rename_deleted(self, topic_partition: TopicPartition) -> None:
@@ -451,6 +492,47 @@ class LogManager:
         self.files.rename(log.directory, target)
         self.files.sync_dir(parent)
         return target
+
+    def refuse(self, topic_partition: TopicPartition, reason: str) -> None:
+        """Serve a log no more and keep its files where they are: they are not this topic's. Waits for the disk: off the loop.
+
+        When the topic is deleted, they are set aside.
+        """
+        log = self.logs.pop(topic_partition)
+        try:
+            log.close()
+        except (KafkaStorageError, StorageError) as error:
+            logger.warning("%s could not be closed: %s", topic_partition, error)
+            log.retire(f"{topic_partition} is not served")
+        parent = log.log_directory
+        self._keep_offsets(
+            parent,
+            topic_partition,
+            recovery_point=log.recovery_point,
+            log_start_offset=_checkpointed_log_start(log),
+            high_watermark=log.high_watermark,
+        )
+        self._unusable_in[topic_partition] = parent, log.directory
+        self._refused.add(topic_partition)
+        self.unusable[topic_partition] = reason
+        logger.error("%s: %s", topic_partition, reason)
+
+    def _keep_offsets(
+        self,
+        directory: str,
+        topic_partition: TopicPartition,
+        *,
+        recovery_point: int | None,
+        log_start_offset: int | None,
+        high_watermark: int | None,
+    ) -> None:
+        for file, offset in (
+            (RECOVERY_POINT_FILE, recovery_point),
+            (LOG_START_FILE, log_start_offset),
+            (HIGH_WATERMARK_FILE, high_watermark),
+        ):
+            if offset is not None:
+                self._kept_offsets.setdefault((directory, file), {})[topic_partition] = offset
 
     def directory_of(self, topic_partition: TopicPartition) -> str:
         """Return the log directory of a partition that is held here."""
@@ -606,11 +688,13 @@ class LogManager:
         async with self._checkpointing.setdefault(path, asyncio.Lock()):
             if path in self.offline_dirs:
                 return True
-            offsets = {
-                log.topic_partition: offset for log in self._logs_in(path) if (offset := offset_of(log)) is not None
-            }
+            offsets = dict(self._kept_offsets.get((path, name), {}))
+            offsets.update(
+                (log.topic_partition, offset) for log in self._logs_in(path) if (offset := offset_of(log)) is not None
+            )
             try:
-                await self.offload_of(path).run(self.directories[path].write_offsets, name, offsets)
+                # To its end: a stop cancels the timer that writes, and then writes the same file.
+                await run_to_end(self.offload_of(path), self.directories[path].write_offsets, name, offsets)
             except OSError as error:
                 if error.errno in PASSING:
                     self.shortages.note(path, error)

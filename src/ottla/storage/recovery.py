@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla import failpoints
+from ottla.errors import StorageError
 from ottla.protocol.records.batch import NO_TIMESTAMP, BatchHeader
 from ottla.protocol.records.control import read_marker
 from ottla.protocol.records.formats import check_any_crc
@@ -32,6 +33,7 @@ from ottla.storage.checkpoints import (
     CorruptCheckpointError,
     decode_partition_metadata,
 )
+from ottla.storage.config import LONG_MAX
 from ottla.storage.consistency import check_end
 from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError
 from ottla.storage.leader_epochs import LeaderEpochs
@@ -117,11 +119,14 @@ class LogLoader:
 
         Raises:
             OSError: the disk failed.
+            StorageError: a directory has the name of one of the log's files.
         """
-        names = self._files.listdir(self._directory)
-        if any(name.endswith(LEFTOVER_SUFFIXES) for name in names):
+        entries = self._files.entries(self._directory)
+        if any(name.endswith(LEFTOVER_SUFFIXES) for name in entries):
             finish_compaction(self._open_files, self._directory)
-            names = self._files.listdir(self._directory)
+            entries = self._files.entries(self._directory)
+        names = list(entries)
+        self._check_names(entries)
         self._names = set(names)
         bases = [int(name[:20]) for name in names if name.endswith(LOG_SUFFIX) and _is_segment_file(name)]
         self.snapshots = [int(name[:20]) for name in names if name.endswith(SNAPSHOT_SUFFIX) and _is_segment_file(name)]
@@ -186,6 +191,19 @@ class LogLoader:
         self._drop_snapshots_above(-1)
 
     # What is in the directory
+
+    def _check_names(self, entries: dict[str, bool]) -> None:
+        """Say which files only look like a segment's; refuse a directory that has the name of a file."""
+        odd = []
+        for name, is_directory in entries.items():
+            is_own = _is_segment_file(name)
+            if is_directory and (is_own or name in (LEADER_EPOCH_FILE, PARTITION_METADATA_FILE)):
+                raise StorageError(
+                    f"{self._directory}/{name} is a directory and should be a file: put the file back, or move it away"
+                )
+            if not is_own and name.endswith((*SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX)):
+                odd.append(name)
+        _leave_alone(self._directory, odd)
 
     def _load_small_files(self) -> None:
         if LEADER_EPOCH_FILE in self._names:
@@ -457,8 +475,14 @@ def finish_compaction(open_files: OpenFiles, directory: str) -> None:
         OSError: the disk failed.
     """
     files = open_files.files
-    names = files.listdir(directory)
-    cleaned = [int(name[:20]) for name in names if name.endswith(CLEANED_SUFFIX) and name[:20].isdigit()]
+    names: list[str] = []
+    odd: list[str] = []
+    for name, is_directory in files.entries(directory).items():
+        kind = next((suffix for suffix in LEFTOVER_SUFFIXES if name.endswith(suffix)), "")
+        of_segment = _is_segment_file(name.removesuffix(kind)) or kind not in (SWAP_SUFFIX, CLEANED_SUFFIX)
+        (odd if kind and (is_directory or not of_segment) else names).append(name)
+    _leave_alone(directory, odd)
+    cleaned = [int(name[:20]) for name in names if name.endswith(CLEANED_SUFFIX)]
     first_cleaned = min(cleaned, default=1 << 63)
     swaps: list[Segment] = []
     for name in names:
@@ -501,7 +525,11 @@ def replaced_by(swap: Segment, names: list[str]) -> list[str] | None:
     if is_damaged and f"{file_name(swap.base_offset)}{LOG_SUFFIX}" in names:
         return None
     end = max(swap.end_offset(), swap.base_offset + 1)
-    return [name for name in names if name.endswith(SEGMENT_SUFFIXES) and swap.base_offset <= int(name[:20]) < end]
+    return [
+        name
+        for name in names
+        if name.endswith(SEGMENT_SUFFIXES) and _is_segment_file(name) and swap.base_offset <= int(name[:20]) < end
+    ]
 
 
 class EpochReader:
@@ -650,4 +678,13 @@ def aborted_entries(
 
 
 def _is_segment_file(name: str) -> bool:
-    return name[:20].isdigit() and name[20:21] == "."
+    """Whether this is the name of a segment's file: its first offset, which has 64 bits, and a suffix."""
+    stem = name[:20]
+    if len(stem) < 20 or not stem.isascii() or not stem.isdigit() or int(stem) > LONG_MAX:
+        return False
+    return name[20:] in SEGMENT_SUFFIXES or name[20:] == SNAPSHOT_SUFFIX
+
+
+def _leave_alone(directory: str, names: list[str]) -> None:
+    if names:
+        logger.warning("%s: no files of a log, left alone: %s", directory, ", ".join(names))

@@ -315,6 +315,11 @@ class MemoryFiles:
         self.check("listdir", path)
         return sorted(self._directory(path).entries)
 
+    def entries(self, path: str) -> dict[str, bool]:
+        self.check("listdir", path)
+        nodes = self._directory(path).entries
+        return {name: isinstance(nodes[name], _DirectoryNode) for name in sorted(nodes)}
+
     def exists(self, path: str) -> bool:
         return self._find(path) is not None
 

@@ -58,12 +58,16 @@ class LiveFacts:
 
     @property
     def unreadable(self) -> str | None:
-        partitions = self.unreadable_partitions()
-        if not partitions:
-            return None
-        names = ", ".join(f"{topic}-{index}" for topic, index, _ in partitions[:UNREADABLE_NAMED])
-        more = f" and {len(partitions) - UNREADABLE_NAMED} more" if len(partitions) > UNREADABLE_NAMED else ""
-        return f"a part of {names}{more} cannot be read: `ottla log check` says what is wrong"
+        logs = self._broker.logs
+        damaged, unusable = sorted(logs.damages().keys() - logs.unusable.keys()), sorted(logs.unusable.items())
+        sentences = [f"{topic_partition}: {reason}" for topic_partition, reason in unusable[:UNREADABLE_NAMED]]
+        if len(unusable) > UNREADABLE_NAMED:
+            sentences.append(f"{len(unusable) - UNREADABLE_NAMED} more partitions are not served: the log says why")
+        if damaged:
+            names = ", ".join(str(topic_partition) for topic_partition in damaged[:UNREADABLE_NAMED])
+            more = f" and {len(damaged) - UNREADABLE_NAMED} more" if len(damaged) > UNREADABLE_NAMED else ""
+            sentences.append(f"a part of {names}{more} cannot be read: `ottla log check` says what is wrong")
+        return "; ".join(sentences) or None
 
     def unreadable_partitions(self) -> Sequence[tuple[str, int, int]]:
         logs = self._broker.logs
