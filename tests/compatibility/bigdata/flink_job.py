@@ -18,7 +18,7 @@ WINDOWS_S = (30, 60, 120)
 READINGS = """
 CREATE TABLE readings (
   sensor STRING, event_ms BIGINT, `value` BIGINT,
-  at AS TO_TIMESTAMP_LTZ(event_ms, 3), WATERMARK FOR at AS at - INTERVAL '300' SECOND(3)
+  event_time AS TO_TIMESTAMP_LTZ(event_ms, 3), WATERMARK FOR event_time AS event_time - INTERVAL '300' SECOND(3)
 ) WITH (
   'connector' = 'kafka', 'topic' = 'readings', 'properties.bootstrap.servers' = '{bootstrap}',
   'properties.group.id' = 'flink', 'scan.startup.mode' = 'earliest-offset', 'format' = 'json'
@@ -36,7 +36,7 @@ CREATE TABLE windows (
 WINDOWED = """
 SELECT {seconds}, UNIX_TIMESTAMP(DATE_FORMAT(window_start, 'yyyy-MM-dd HH:mm:ss')) * 1000, sensor,
   COUNT(*), SUM(`value`), MIN(`value`), MAX(`value`)
-FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(at), INTERVAL '{seconds}' SECOND(3)))
+FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(event_time), INTERVAL '{seconds}' SECOND(3)))
 GROUP BY window_start, window_end, sensor"""
 
 

@@ -21,8 +21,13 @@ BROKER_SETTINGS = {
 KILLS = ("", "", "broker", "job", "broker", "broker and job", "")
 
 
-def run_round(broker: RunningBroker, job: Job, seed: int, results: Results) -> Sender:
+def run_round(
+    broker: RunningBroker, job: Job, seed: int, results: Results, elsewhere: Callable[[], int] | None = None
+) -> Sender:
     """Send all portions, kill as `KILLS` says, wait until each window has a result; what was sent.
+
+    Args:
+        elsewhere: how many results another sink has, if the engine has one.
 
     Raises:
         TimeoutError: no result came for `PATIENCE_S`.
@@ -45,6 +50,8 @@ def run_round(broker: RunningBroker, job: Job, seed: int, results: Results) -> S
         sender.close_the_windows()
         expected = len(computed(sender.sent))
         wait_until(lambda: len(results.rows) >= expected, job, results)
+        if elsewhere is not None:
+            wait_until(lambda: elsewhere() >= expected, job, results)
         results.read_on(2.0)  # what else is there: none of it is expected
     return sender
 

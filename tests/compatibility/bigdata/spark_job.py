@@ -2,8 +2,8 @@
 
     python spark_job.py BOOTSTRAP JARS DIRECTORY
 
-Each micro-batch is written under its number, over what an earlier try left there: an idempotent sink, so each result is there
-once. The same batch goes to the target topic, which gets it at least once.
+Two queries, each with a checkpoint of its own. One writes each micro-batch to files under its number, over what an earlier
+try left there: an idempotent sink, so each result is there once. The other writes to the target topic, at least once.
 """
 
 from __future__ import annotations
@@ -57,22 +57,17 @@ def main(bootstrap: str, jars: str, directory: str) -> None:
         )
 
     def write(batch: DataFrame, number: int) -> None:
-        batch.persist()
         batch.write.mode("overwrite").json(f"{directory}/batches/{number}")
-        rows = batch.select(f.col("sensor").alias("key"), f.to_json(f.struct("*")).alias("value"))
-        rows.write.format("kafka").option("kafka.bootstrap.servers", bootstrap).option("topic", "windows").save()
-        batch.unpersist()
 
     windows = windowed(WINDOWS_S[0])
     for seconds in WINDOWS_S[1:]:
         windows = windows.unionByName(windowed(seconds))
-    query = (
-        windows.writeStream.outputMode("append")
-        .option("checkpointLocation", f"{directory}/checkpoint")
-        .foreachBatch(write)
-        .start()
-    )
-    query.awaitTermination()
+    files = windows.writeStream.outputMode("append").option("checkpointLocation", f"{directory}/checkpoint-files")
+    files.foreachBatch(write).start()
+    rows = windows.select(f.col("sensor").alias("key"), f.to_json(f.struct("*")).alias("value"))
+    topic = rows.writeStream.outputMode("append").option("checkpointLocation", f"{directory}/checkpoint-topic")
+    topic.format("kafka").option("kafka.bootstrap.servers", bootstrap).option("topic", "windows").start()
+    spark.streams.awaitAnyTermination()
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ JVM = {"JAVA_TOOL_OPTIONS": "-Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
 def test_windows_are_exact_when_flink_and_the_broker_are_killed(naming: str, tmp_path: Path) -> None:
     flink = engines.require(engines.FLINK)
     with BrokerProcess(BROKER_SETTINGS) as broker:
-        create_topic(broker, SOURCE, PARTITIONS)
-        create_topic(broker, TARGET, PARTITIONS)
+        create_topic(broker, SOURCE, PARTITIONS, retention_ms="-1")
+        create_topic(broker, TARGET, PARTITIONS, retention_ms="-1")
         jars = ";".join(jar.as_uri() for jar in flink.jars)
 
         def command() -> list[str]:
