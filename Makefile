@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper kernels lock clean
+.PHONY: help demo serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ test: $(VENV)/.built ## the default tests
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-fast: $(VENV)/.built ## a first answer in a minute: without simulations, processes and other people's clients
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper and not bigdata"
 
 lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/ruff check .
@@ -71,6 +71,9 @@ test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
 
 test-zookeeper: $(VENV)/.built ## on real ZooKeeper ensembles (needs a JRE; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -q -s -m zookeeper
+
+test-bigdata: $(VENV)/.built ## Spark, Flink, Kafka Connect (need a JDK and Maven; see CONTRIBUTING.md)
+	$(BIN)/python -m pytest -q -s -m bigdata
 
 test-soak: $(VENV)/.built ## long simulations and fuzzing
 	$(BIN)/python -m pytest -q -s -m soak
