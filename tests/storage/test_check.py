@@ -157,6 +157,16 @@ def test_a_log_that_ends_too_early(files: MemoryFiles, end: int) -> None:
     assert last
 
 
+def test_bytes_behind_the_last_batch_lose_no_offset(files: MemoryFiles, end: int) -> None:
+    name = log_name(files, -1)
+    size = files.size(f"{DIRECTORY}/{name}")
+    Edit(name, size, size, b"\xee" * 40).apply(files)
+    found = only(wrong(files), "damage")
+    assert (found.first_offset, found.next_offset) == (end, end)
+    assert "If left: no offset is lost, and neither compaction nor retention touches the segment." in found.line()
+    assert found.line().endswith("without these bytes; no offset is lost.")
+
+
 # ------------------------------------------------------------------------------------------------ indexes
 
 
