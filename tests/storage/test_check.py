@@ -320,6 +320,20 @@ def test_after_a_crash_only_what_the_next_start_does_not_mend_is_wrong(files: Me
     assert not any(finding.is_wrong for finding in findings)
 
 
+def test_after_a_crash_one_note_tells_of_all_partitions_that_were_not_closed(files: MemoryFiles, end: int) -> None:
+    write_checkpoints(files, end, clean=False, recovery_point=60)
+    for number in range(1, 6):
+        files.mkdir(f"{HOME}/t-{number}")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.log", b"")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.index", b"")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.timeindex", b"")
+    assert "reads the end of t-0 again" in only(check(files), "unclean").line()
+    for name in files.listdir(DIRECTORY):
+        files.write_atomic(f"{HOME}/t-1/{name}", files.read_bytes(f"{DIRECTORY}/{name}"))
+    assert "reads the end of each of 2 partitions with batches again" in only(check(files), "unclean").line()
+    assert kinds(check(files)) == ["unclean"]
+
+
 def test_after_a_crash_it_warns_of_what_the_next_start_would_delete(files: MemoryFiles, end: int) -> None:
     write_checkpoints(files, end, clean=False, recovery_point=0)
     Edit(log_name(files, 2), 70, 71, b"?").apply(files)

@@ -130,16 +130,6 @@ class PartitionCheck:
         newest = max(snapshots, default=0)
         witnessed = self.witnessed_end = self.known.end_offset(newest)
         recovered = self._first_recovered(segments)
-        if recovered is not None and segments:
-            yield self._finding(
-                Kind.UNCLEAN,
-                "",
-                f"the last stop was not a clean one: the next start reads again what lies behind offset "
-                f"{segments[recovered].base_offset} and builds its indexes anew (they are not checked here)",
-                "nothing that is wrong",
-                "nothing",
-                first_offset=segments[recovered].base_offset,
-            )
         yield from self._check_segments(segments, witnessed, recovered)
         self.batches_end = self.segments[-1].end_offset if self.segments else 0
         self.end_offset = max(self.batches_end, witnessed)
