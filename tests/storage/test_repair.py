@@ -322,6 +322,20 @@ def test_what_is_lost_is_said_before(original: tuple[MemoryFiles, int]) -> None:
     assert f"in all {len(first[1])} bytes and at most {first[0] - base + 2} offsets" in lines
 
 
+def test_bytes_behind_the_last_batch_are_no_lost_offsets(original: tuple[MemoryFiles, int]) -> None:
+    files, _ = copy_disk(original[0]), original[1]
+    name = names(files, ".log")[-1]
+    size = files.size(f"{DIRECTORY}/{name}")
+    damage(files, Edit(name, size, size, b"\xee" * 40))
+    repaired = Repair(files, DIRECTORY, bytes(16))
+    repaired.open()
+    repaired.look()
+    repaired.close()
+    assert repaired.losses()[-1] == "in all 40 bytes and no offset"
+    assert repair(files) == []
+    assert all_batches(files) == all_batches(original[0])
+
+
 def test_a_segment_of_which_nothing_can_be_read_becomes_an_empty_one(original: tuple[MemoryFiles, int]) -> None:
     for number in (0, 2, -1):
         files, end = copy_disk(original[0]), original[1]

@@ -166,10 +166,12 @@ class Repair:
         if check.batches_end < check.end_offset:
             offsets += check.end_offset - check.batches_end
             lines.append(f"{offset_range(check.batches_end, check.end_offset)}: their bytes are not there any more")
-        if size or offsets:
+        if offsets:
             lines.append(
                 f"in all {size} bytes and at most {offsets} offsets; how many records these were cannot be known"
             )
+        elif size:
+            lines.append(f"in all {size} bytes and no offset")
         return lines
 
     def steps(self) -> list[str]:
