@@ -34,7 +34,10 @@ from ottla.protocol.records.batch import read_header
         (["log", "repair", "a/t-0", "--data-dir", "a"], "ottla: give either the path of the partition's directory or"),
         (["log", "repair", "topic", "--data-dir", "/tmp", "--yes"], "ottla: topic is no partition: its directory has"),
         (["log", "repair", "t-0", "--data-dir", "/tmp", "--dry-run"], "ottla: t-0: there is no directory /tmp/t-0"),
-        (["log", "repair", "t-0", "--yes", "--dry-run"], "ottla log repair: argument --dry-run: not allowed with argument"),
+        (
+            ["log", "repair", "t-0", "--yes", "--dry-run"],
+            "ottla log repair: argument --dry-run: not allowed with argument",
+        ),
         (["log", "repair", "t-0", "--data-dir", "/tmp", "--yes", "--copy-to", "/no"], "ottla: --copy-to: there is no"),
     ],
 )

@@ -65,6 +65,11 @@ def all_batches(files: MemoryFiles) -> dict[int, bytes]:
     return found
 
 
+def with_records(batches: dict[int, bytes]) -> dict[int, bytes]:
+    """Leave out the empty batch that stands for a lost end."""
+    return {offset: data for offset, data in batches.items() if read_any_header(data, 0, len(data)).record_count}
+
+
 def test_the_log_has_everything_in_it_and_nothing_is_wrong(original: tuple[MemoryFiles, int]) -> None:
     files, end = original
     assert len(names(files, ".log")) > 5
@@ -102,8 +107,11 @@ def test_every_intact_batch_is_served_after_a_repair_and_nothing_is_wrong(
     found = served(log)
     assert {offset: found.get(offset) for offset in expected} == expected
     # What was damaged is gone, or its offset or epoch could be set right again: then it is what it was. An abort marker
-    # that the transaction index tells of is written anew; only its time may be another.
-    assert all(whole[offset] == data or len(data) == len(whole[offset]) == 78 for offset, data in found.items())
+    # that the transaction index tells of is written anew; only its time may be another. An empty batch stands for a lost end.
+    assert max(found) == end - 1
+    assert set(found) - set(with_records(found)) <= {end - 1}
+    for offset, data in with_records(found).items():
+        assert whole[offset] == data or len(data) == len(whole[offset]) == 78
     assert not log.damages
     log.check_aborted(0, nowait=False)
     first = append(log, batch([b"new"])).first_offset
@@ -210,7 +218,7 @@ def test_a_repair_that_dies_anywhere_leaves_a_log_that_opens(
             break
         died_at += 1
         log = start(copy_disk(files), end, clean=clean)
-        for offset, data in expected.items():
+        for offset, data in with_records(expected).items():
             part = log.read(offset, 1, upper_offset=log.log_end_offset)
             assert dict(batches(bytes(part.read())))[offset] == data, step
         assert repair(files, b"d" * 16) == []
@@ -322,6 +330,48 @@ def test_what_is_lost_is_said_before(original: tuple[MemoryFiles, int]) -> None:
     assert f"in all {len(first[1])} bytes and at most {first[0] - base + 2} offsets" in lines
 
 
+@pytest.mark.parametrize(
+    "lost", ["bytes of the last batch", "last batch", "last two segments", "end before an empty one"]
+)
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_empty_batch_takes_the_lost_end_and_readers_come_to_the_end(
+    original: tuple[MemoryFiles, int], lost: str, clean: bool
+) -> None:
+    files, end = copy_disk(original[0]), original[1]
+    logs = names(files, ".log")
+    size = files.size(f"{DIRECTORY}/{logs[-1]}")
+    last = batches(files.read_bytes(f"{DIRECTORY}/{logs[-1]}"))[-1][1]
+    first_lost = end - 1
+    if lost == "bytes of the last batch":
+        damage(files, Edit(logs[-1], size - 10, 1 << 30, b""))
+    elif lost == "last batch":
+        damage(files, Edit(logs[-1], size - len(last), 1 << 30, b""))
+    elif lost == "last two segments":
+        for name in logs[-2:]:
+            damage(files, Edit(name, 0, 1 << 30, b"\xee" * 200))
+        first_lost = int(logs[-2][:20])
+    else:
+        damage(files, Edit(logs[-1], size - 10, 1 << 30, b"\xee" * 10))
+        for kind in (".log", ".index", ".timeindex"):
+            files.write_atomic(path(end, kind), b"")
+    write_checkpoints(files, end, clean=clean)
+    assert repair(files) == []
+    assert wrong(files) == []
+    log = start(files, end, clean=clean)
+    assert log.log_end_offset == end
+    for offset in range(first_lost, end):
+        part = log.read(offset, 1, upper_offset=end)
+        assert part.size, offset
+        assert offset < part.next_offset <= end
+    found = served(log)
+    assert max(found) == end - 1
+    # The end of an aborted transaction among what was lost is written anew; its leader epoch may be another.
+    kept = {at: data for at, data in with_records(found).items() if at < first_lost or len(data) != 78}
+    assert kept == {at: data for at, data in all_batches(original[0]).items() if at < first_lost}
+    assert append(log, batch([b"new"]), leader_epoch=5).first_offset == end
+    assert max(served(log)) == end
+
+
 def test_bytes_behind_the_last_batch_are_no_lost_offsets(original: tuple[MemoryFiles, int]) -> None:
     files, _ = copy_disk(original[0]), original[1]
     name = names(files, ".log")[-1]
@@ -347,7 +397,8 @@ def test_a_segment_of_which_nothing_can_be_read_becomes_an_empty_one(original: t
         for clean in (True, False):
             log = start(copy_disk(files), end, clean=clean)
             found = served(log)
-            assert found == {offset: data for offset, data in all_batches(original[0]).items() if offset not in lost}
+            kept = {offset: data for offset, data in all_batches(original[0]).items() if offset not in lost}
+            assert with_records(found) == kept
             assert log.log_start_offset == 0
             assert log.log_end_offset == end
 

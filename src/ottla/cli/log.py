@@ -184,7 +184,9 @@ def repair(given: argparse.Namespace) -> int:
         if given.dry_run:
             return 1
         if not (given.yes or (sys.stdin.isatty() and sys.stdout.isatty())):
-            return complain("nothing was changed: there is no terminal to ask on; say --yes to repair without a question", 2)
+            return complain(
+                "nothing was changed: there is no terminal to ask on; say --yes to repair without a question", 2
+            )
         repaired.check_space()
         if not given.yes and not _is_agreed(str(repaired.topic_partition)):
             return complain("nothing was changed", 1)

@@ -69,13 +69,14 @@ class PartitionCheck:
         end_offset: where the log ends, or, if that is more, where witnesses say that it ended.
         witnessed_end: what these say; 0 if they do not agree.
         batches_end: behind the last batch, or damage.
+        readable_end: behind the last batch of the log that can be read; its start if there is none.
         orphans: files of segments whose .log is missing.
         wrong_snapshots: offsets of producer snapshots that are damaged, or lie behind the end.
         wrong_rows: by checkpoint file, the offset that the row should have; None: it should go.
         epochs: leader epochs against the batches.
         file_epochs: leader-epoch-checkpoint; None if it cannot be read.
         are_epochs_wrong, is_metadata_wrong: whether these files have to be written anew.
-        is_end_missing: whether the log must begin again at `end_offset`.
+        is_end_missing: whether the offsets from `readable_end` up to `end_offset` are lost, and no batch comes behind them.
         has_leftovers: whether something waits to be finished or removed.
     """
 
@@ -98,6 +99,7 @@ class PartitionCheck:
         self.end_offset = 0
         self.witnessed_end = 0
         self.batches_end = 0
+        self.readable_end = 0
         self.orphans: list[str] = []
         self.wrong_snapshots: list[int] = []
         self.wrong_rows: dict[str, int | None] = {}
@@ -244,10 +246,12 @@ class PartitionCheck:
         last = self.segments[-1] if self.segments else None
         if last is None or last.disk_error is not None:
             return
-        batches_end = self.batches_end
-        if last.damages and last.damages[-1].end >= last.segment.size:
-            batches_end = last.damages[-1].first_offset  # reported already; repair leaves a hole up to the end
-        self.is_end_missing = batches_end < witnessed
+        with_batches = [check for check in self.segments if check.batches or check.lost_aborts]
+        self.readable_end = with_batches[-1].readable_end if with_batches else self.segments[0].segment.base_offset
+        damages = [damage for check in self.segments for damage in check.damages]
+        is_end_damaged = any(damage.next_offset > self.readable_end for damage in damages)
+        # Compaction, too, may leave no batch at the end: then nothing is damaged, and nothing says that there was more.
+        self.is_end_missing = self.readable_end < self.end_offset and (is_end_damaged or self.batches_end < witnessed)
         if self.batches_end < witnessed:
             yield self._finding(
                 Kind.MISSING_END,
@@ -256,7 +260,7 @@ class PartitionCheck:
                 "fetches of these offsets get CORRUPT_MESSAGE"
                 if self.known.is_clean
                 else "new records get these offsets",
-                f"begins a new segment at offset {witnessed}: no offset is given twice",
+                "writes an empty batch that takes these offsets: consumers pass, and no offset is given twice",
                 first_offset=self.batches_end,
                 next_offset=witnessed,
             )
