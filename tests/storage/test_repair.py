@@ -38,6 +38,7 @@ from ottla.storage.checkpoints import (
     decode_partition_metadata,
     encode_offsets,
     encode_partition_metadata,
+    encode_rows,
 )
 from ottla.storage.directory_state import InUseError
 from ottla.storage.findings import offset_range
@@ -224,6 +225,44 @@ def test_a_repair_that_dies_anywhere_leaves_a_log_that_opens(
         assert repair(files, b"d" * 16) == []
         assert served(start(files, end, clean=clean)) == expected, step
     assert died_at * stride > 60
+
+
+@pytest.mark.parametrize("cut", [None, 1])
+@pytest.mark.parametrize("text", [encode_rows(["0 10", "1 55", "7 90"]), b"nonsense"])
+def test_a_repair_that_dies_anywhere_behind_its_first_write_leaves_right_leader_epochs(
+    original: tuple[MemoryFiles, int], text: bytes, cut: int | None
+) -> None:
+    """A broker cannot lead a log whose file says more than its own epoch; leftovers of a compaction are there, too."""
+    end = original[1]
+    damaged = copy_disk(original[0])
+    three_kinds(damaged)
+    damaged.write_atomic(f"{DIRECTORY}/{LEADER_EPOCH_FILE}", text)
+    damaged.write_atomic(path(23, ".log.cleaned"), b"x")
+    reference = copy_disk(damaged)
+    assert repair(reference) == []
+    whole = reference.read_bytes(f"{DIRECTORY}/{LEADER_EPOCH_FILE}")
+    expected = served(start(reference, end))
+    died_at = 0
+    for step in range(10_000):
+        files = copy_disk(damaged)
+        files.make_durable()
+        if not die_at(files, step, cut):
+            break
+        died_at += 1
+        now = files.read_bytes(f"{DIRECTORY}/{LEADER_EPOCH_FILE}")
+        others = {at for at in files.listdir(DIRECTORY) if not at.startswith(LEADER_EPOCH_FILE)}
+        before = {at for at in damaged.listdir(DIRECTORY) if not at.startswith(LEADER_EPOCH_FILE)}
+        if others != before:
+            assert now == whole, step
+        assert now in (whole, text)
+        log = start(copy_disk(files), end)
+        if now == whole:
+            log.lead(3)
+        for offset, data in with_records(expected).items():
+            assert dict(batches(bytes(log.read(offset, 1, upper_offset=end).read())))[offset] == data, step
+        assert repair(files, b"d" * 16) == []
+        assert served(start(files, end)) == expected
+    assert died_at > 60
 
 
 @pytest.mark.parametrize("cut", [None, 1])

@@ -278,6 +278,7 @@ class Repair:
         Raises:
             OSError: the disk failed or is full. The directory opens nevertheless; the repair may be run again.
         """
+        self._mend_epochs()
         if self.check.has_leftovers:
             finish_compaction(self._open_files, self._directory)
             self.look()
@@ -286,9 +287,16 @@ class Repair:
         left = _to_mend(self.findings)
         if left and all(finding.kind in _INDEX_KINDS for finding in left):
             # Where damage was, less was known of the transactions behind it than is now.
+            self._mend_epochs()
             self._mend()
             self.look()
         return _to_mend(self.findings)
+
+    def _mend_epochs(self) -> None:
+        """First of all: a broker may refuse to lead a log whose file has an epoch that is larger than its own."""
+        epochs = self._epochs_to_write()
+        if epochs is not None:
+            self._write(LEADER_EPOCH_FILE, epochs.encode())
 
     def _mend(self) -> None:
         check = self.check
@@ -304,9 +312,6 @@ class Repair:
             epoch = check.epochs.epochs.latest
             fill_end(self._open_files, self._directory, check.readable_end, check.end_offset, epoch)
         self._mend_snapshots()
-        epochs = self._epochs_to_write()
-        if epochs is not None:
-            self._write(LEADER_EPOCH_FILE, epochs.encode())
         if check.is_metadata_wrong:
             self._mend_metadata()
         for name, offset in check.wrong_rows.items():
