@@ -411,6 +411,34 @@ def test_an_empty_batch_takes_the_lost_end_and_readers_come_to_the_end(
     assert max(served(log)) == end
 
 
+@pytest.mark.parametrize("is_original_there", [True, False])
+def test_a_swap_with_a_damaged_end_hides_and_removes_no_segment_behind_it(
+    original: tuple[MemoryFiles, int], is_original_there: bool
+) -> None:
+    files, end = copy_disk(original[0]), original[1]
+    name = names(files, ".log")[2]
+    data = files.read_bytes(f"{DIRECTORY}/{name}")
+    for kind in (".log", ".index", ".timeindex", ".txnindex"):
+        one = path(int(name[:20]), kind)
+        if files.exists(one):
+            files.write_atomic(f"{one}.swap", files.read_bytes(one))
+            if not is_original_there:
+                files.remove(one)
+    files.write_atomic(path(int(name[:20]), ".log.swap"), data[:-10])
+    later = names(original[0], ".log")[3]
+    damage(files, Edit(later, 30, 31, b"?"))  # something to repair
+    assert [found.file for found in wrong(files) if found.file == later] == [later]
+    whole = all_batches(original[0])
+    lost = {batches(original[0].read_bytes(f"{DIRECTORY}/{later}"))[0][0]}
+    if is_original_there:
+        useless = [found for found in damaged_log.check(files) if found.file == f"{name}.swap"]
+        assert [found.remedy for found in useless] == ["removes it"]
+    else:
+        lost.add(batches(data)[-1][0])
+    assert repair(files) == []
+    assert with_records(served(start(files, end))) == {at: one for at, one in whole.items() if at not in lost}
+
+
 def test_bytes_behind_the_last_batch_are_no_lost_offsets(original: tuple[MemoryFiles, int]) -> None:
     files, _ = copy_disk(original[0]), original[1]
     name = names(files, ".log")[-1]

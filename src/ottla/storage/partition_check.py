@@ -26,7 +26,7 @@ from ottla.storage.epoch_check import EpochCheck
 from ottla.storage.findings import Finding, Kind, offset_range
 from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.storage.producer_state import ProducerState, SnapshotError, read_snapshot
-from ottla.storage.recovery import LEFTOVER_SUFFIXES
+from ottla.storage.recovery import LEFTOVER_SUFFIXES, replaced_by
 from ottla.storage.segment import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
@@ -109,6 +109,7 @@ class PartitionCheck:
         self.is_metadata_wrong = False
         self.is_end_missing = False
         self.has_leftovers = False
+        self._useless_swaps: set[int] = set()
         self._open_files = open_files
         self._files = open_files.files
         self._deep = deep
@@ -126,8 +127,8 @@ class PartitionCheck:
             OSError: the directory cannot be read.
         """
         self.names = self._files.listdir(self.directory)
-        yield from self._check_names()
         segments = self._list_segments()
+        yield from self._check_names()
         snapshots, damaged = self._read_snapshots()
         newest = max(snapshots, default=0)
         witnessed = self.witnessed_end = self.known.end_offset(newest)
@@ -171,11 +172,13 @@ class PartitionCheck:
                     )
             elif suffix := next((suffix for suffix in LEFTOVER_SUFFIXES if name.endswith(suffix)), None):
                 self.has_leftovers = True
-                is_finished = suffix == SWAP_SUFFIX
-                does = "finishes that" if is_finished else "removes it"
-                yield self._finding(
-                    Kind.LEFTOVER, name, _LEFTOVERS[suffix], f"the broker {does} at the next start", does
+                is_swap = suffix == SWAP_SUFFIX
+                is_useless = is_swap and any(name.startswith(file_name(base)) for base in self._useless_swaps)
+                does = "finishes that" if is_swap and not is_useless else "removes it"
+                problem = _LEFTOVERS[suffix] + (
+                    "; it cannot be read whole, and the segments that it was to replace are there" if is_useless else ""
                 )
+                yield self._finding(Kind.LEFTOVER, name, problem, f"the broker {does} at the next start", does)
             elif name not in (LEADER_EPOCH_FILE, PARTITION_METADATA_FILE):
                 yield self._finding(
                     Kind.UNKNOWN_FILE, name, "no file of a log", "nothing: brokers leave it alone", "leaves it alone"
@@ -190,8 +193,12 @@ class PartitionCheck:
         for name in self.names:
             if name.endswith(suffix) and name[:20].isdigit() and int(name[:20]) < first_cleaned:
                 swap = Segment(self._open_files, self.directory, int(name[:20]), suffix=SWAP_SUFFIX)
-                end = max(swap.end_offset(), swap.base_offset + 1)
-                segments = [segment for segment in segments if not swap.base_offset <= segment.base_offset < end]
+                replaced = replaced_by(swap, self.names)
+                if replaced is None:
+                    self._useless_swaps.add(swap.base_offset)
+                    continue
+                gone = set(segment_bases(replaced))
+                segments = [segment for segment in segments if segment.base_offset not in gone]
                 segments.append(swap)
         segments.sort(key=lambda segment: segment.base_offset)
         return link_segments(segments) if segments else []
