@@ -33,7 +33,11 @@ from ottla.protocol.records.batch import read_header
         (["log", "repair", "t-0"], "ottla: where is t-0? name its log directory with --data-dir, or give the path"),
         (["log", "repair", "a/t-0", "--data-dir", "a"], "ottla: give either the path of the partition's directory or"),
         (["log", "repair", "topic", "--data-dir", "/tmp", "--yes"], "ottla: topic is no partition: its directory has"),
-        (["log", "repair", "t-0", "--data-dir", "/tmp"], "ottla: there is no terminal to ask on: say --yes to repair"),
+        (["log", "repair", "t-0", "--data-dir", "/tmp", "--dry-run"], "ottla: t-0: there is no directory /tmp/t-0"),
+        (
+            ["log", "repair", "t-0", "--yes", "--dry-run"],
+            "ottla log repair: argument --dry-run: not allowed with argument",
+        ),
         (["log", "repair", "t-0", "--data-dir", "/tmp", "--yes", "--copy-to", "/no"], "ottla: --copy-to: there is no"),
     ],
 )
@@ -203,6 +207,8 @@ def test_from_damage_to_repair_with_a_broker_before_and_after() -> None:
         assert re.fullmatch(r"1 partition, [\d.]+ kB: nothing is wrong\n", whole.stdout)
         nothing = ottla("repair", "t-0", "--data-dir", data_dir, "--yes")
         assert (nothing.returncode, nothing.stdout) == (0, "t-0: there is nothing to repair\n")
+        nothing = ottla("repair", "t-0", "--data-dir", data_dir, "--dry-run")
+        assert (nothing.returncode, nothing.stdout) == (0, "t-0: there is nothing to repair\n")
 
         log = broker.data_dir / "t-0" / f"{0:020}.log"
         damage_batch(log, 20, 65, b"?")
@@ -225,7 +231,11 @@ def test_from_damage_to_repair_with_a_broker_before_and_after() -> None:
         before = {path.name: path.read_bytes() for path in log.parent.iterdir()}
         asked = ottla("repair", str(log.parent), stdin="y\n")
         assert asked.returncode == 2
-        assert "there is no terminal" in asked.stderr
+        assert asked.stderr.startswith("ottla: nothing was changed: there is no terminal to ask on; say --yes")
+        assert f"t-0: this will be lost:\n  offset 7: {size} bytes of {log.name}" in asked.stdout
+        tried = ottla("repair", str(log.parent), "--dry-run")
+        assert (tried.returncode, tried.stderr) == (1, "")
+        assert re.sub("[0-9a-f]{32}-stray", "", tried.stdout) == re.sub("[0-9a-f]{32}-stray", "", asked.stdout)
         assert {path.name: path.read_bytes() for path in log.parent.iterdir()} == before
         repaired = ottla("repair", "t-0", "--data-dir", data_dir, "--yes")
         assert (repaired.returncode, repaired.stderr) == (0, "")

@@ -157,6 +157,16 @@ def test_a_log_that_ends_too_early(files: MemoryFiles, end: int) -> None:
     assert last
 
 
+def test_bytes_behind_the_last_batch_lose_no_offset(files: MemoryFiles, end: int) -> None:
+    name = log_name(files, -1)
+    size = files.size(f"{DIRECTORY}/{name}")
+    Edit(name, size, size, b"\xee" * 40).apply(files)
+    found = only(wrong(files), "damage")
+    assert (found.first_offset, found.next_offset) == (end, end)
+    assert "If left: no offset is lost, and neither compaction nor retention touches the segment." in found.line()
+    assert found.line().endswith("without these bytes; no offset is lost.")
+
+
 # ------------------------------------------------------------------------------------------------ indexes
 
 
@@ -308,6 +318,20 @@ def test_after_a_crash_only_what_the_next_start_does_not_mend_is_wrong(files: Me
     findings = check(files)
     assert kinds(findings) == ["unclean", "torn-end"]
     assert not any(finding.is_wrong for finding in findings)
+
+
+def test_after_a_crash_one_note_tells_of_all_partitions_that_were_not_closed(files: MemoryFiles, end: int) -> None:
+    write_checkpoints(files, end, clean=False, recovery_point=60)
+    for number in range(1, 6):
+        files.mkdir(f"{HOME}/t-{number}")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.log", b"")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.index", b"")
+        files.write_atomic(f"{HOME}/t-{number}/{0:020}.timeindex", b"")
+    assert "reads the end of t-0 again" in only(check(files), "unclean").line()
+    for name in files.listdir(DIRECTORY):
+        files.write_atomic(f"{HOME}/t-1/{name}", files.read_bytes(f"{DIRECTORY}/{name}"))
+    assert "reads the end of each of 2 partitions with batches again" in only(check(files), "unclean").line()
+    assert kinds(check(files)) == ["unclean"]
 
 
 def test_after_a_crash_it_warns_of_what_the_next_start_would_delete(files: MemoryFiles, end: int) -> None:

@@ -38,6 +38,7 @@ from ottla.storage.checkpoints import (
     decode_partition_metadata,
     encode_offsets,
     encode_partition_metadata,
+    encode_rows,
 )
 from ottla.storage.directory_state import InUseError
 from ottla.storage.findings import offset_range
@@ -63,6 +64,11 @@ def all_batches(files: MemoryFiles) -> dict[int, bytes]:
     for name in names(files, ".log"):
         found |= dict(batches(files.read_bytes(f"{DIRECTORY}/{name}")))
     return found
+
+
+def with_records(batches: dict[int, bytes]) -> dict[int, bytes]:
+    """Leave out the empty batch that stands for a lost end."""
+    return {offset: data for offset, data in batches.items() if read_any_header(data, 0, len(data)).record_count}
 
 
 def test_the_log_has_everything_in_it_and_nothing_is_wrong(original: tuple[MemoryFiles, int]) -> None:
@@ -102,8 +108,11 @@ def test_every_intact_batch_is_served_after_a_repair_and_nothing_is_wrong(
     found = served(log)
     assert {offset: found.get(offset) for offset in expected} == expected
     # What was damaged is gone, or its offset or epoch could be set right again: then it is what it was. An abort marker
-    # that the transaction index tells of is written anew; only its time may be another.
-    assert all(whole[offset] == data or len(data) == len(whole[offset]) == 78 for offset, data in found.items())
+    # that the transaction index tells of is written anew; only its time may be another. An empty batch stands for a lost end.
+    assert max(found) == end - 1
+    assert set(found) - set(with_records(found)) <= {end - 1}
+    for offset, data in with_records(found).items():
+        assert whole[offset] == data or len(data) == len(whole[offset]) == 78
     assert not log.damages
     log.check_aborted(0, nowait=False)
     first = append(log, batch([b"new"])).first_offset
@@ -210,12 +219,50 @@ def test_a_repair_that_dies_anywhere_leaves_a_log_that_opens(
             break
         died_at += 1
         log = start(copy_disk(files), end, clean=clean)
-        for offset, data in expected.items():
+        for offset, data in with_records(expected).items():
             part = log.read(offset, 1, upper_offset=log.log_end_offset)
             assert dict(batches(bytes(part.read())))[offset] == data, step
         assert repair(files, b"d" * 16) == []
         assert served(start(files, end, clean=clean)) == expected, step
     assert died_at * stride > 60
+
+
+@pytest.mark.parametrize("cut", [None, 1])
+@pytest.mark.parametrize("text", [encode_rows(["0 10", "1 55", "7 90"]), b"nonsense"])
+def test_a_repair_that_dies_anywhere_behind_its_first_write_leaves_right_leader_epochs(
+    original: tuple[MemoryFiles, int], text: bytes, cut: int | None
+) -> None:
+    """A broker cannot lead a log whose file says more than its own epoch; leftovers of a compaction are there, too."""
+    end = original[1]
+    damaged = copy_disk(original[0])
+    three_kinds(damaged)
+    damaged.write_atomic(f"{DIRECTORY}/{LEADER_EPOCH_FILE}", text)
+    damaged.write_atomic(path(23, ".log.cleaned"), b"x")
+    reference = copy_disk(damaged)
+    assert repair(reference) == []
+    whole = reference.read_bytes(f"{DIRECTORY}/{LEADER_EPOCH_FILE}")
+    expected = served(start(reference, end))
+    died_at = 0
+    for step in range(10_000):
+        files = copy_disk(damaged)
+        files.make_durable()
+        if not die_at(files, step, cut):
+            break
+        died_at += 1
+        now = files.read_bytes(f"{DIRECTORY}/{LEADER_EPOCH_FILE}")
+        others = {at for at in files.listdir(DIRECTORY) if not at.startswith(LEADER_EPOCH_FILE)}
+        before = {at for at in damaged.listdir(DIRECTORY) if not at.startswith(LEADER_EPOCH_FILE)}
+        if others != before:
+            assert now == whole, step
+        assert now in (whole, text)
+        log = start(copy_disk(files), end)
+        if now == whole:
+            log.lead(3)
+        for offset, data in with_records(expected).items():
+            assert dict(batches(bytes(log.read(offset, 1, upper_offset=end).read())))[offset] == data, step
+        assert repair(files, b"d" * 16) == []
+        assert served(start(files, end)) == expected
+    assert died_at > 60
 
 
 @pytest.mark.parametrize("cut", [None, 1])
@@ -322,6 +369,90 @@ def test_what_is_lost_is_said_before(original: tuple[MemoryFiles, int]) -> None:
     assert f"in all {len(first[1])} bytes and at most {first[0] - base + 2} offsets" in lines
 
 
+@pytest.mark.parametrize(
+    "lost", ["bytes of the last batch", "last batch", "last two segments", "end before an empty one"]
+)
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_empty_batch_takes_the_lost_end_and_readers_come_to_the_end(
+    original: tuple[MemoryFiles, int], lost: str, clean: bool
+) -> None:
+    files, end = copy_disk(original[0]), original[1]
+    logs = names(files, ".log")
+    size = files.size(f"{DIRECTORY}/{logs[-1]}")
+    last = batches(files.read_bytes(f"{DIRECTORY}/{logs[-1]}"))[-1][1]
+    first_lost = end - 1
+    if lost == "bytes of the last batch":
+        damage(files, Edit(logs[-1], size - 10, 1 << 30, b""))
+    elif lost == "last batch":
+        damage(files, Edit(logs[-1], size - len(last), 1 << 30, b""))
+    elif lost == "last two segments":
+        for name in logs[-2:]:
+            damage(files, Edit(name, 0, 1 << 30, b"\xee" * 200))
+        first_lost = int(logs[-2][:20])
+    else:
+        damage(files, Edit(logs[-1], size - 10, 1 << 30, b"\xee" * 10))
+        for kind in (".log", ".index", ".timeindex"):
+            files.write_atomic(path(end, kind), b"")
+    write_checkpoints(files, end, clean=clean)
+    assert repair(files) == []
+    assert wrong(files) == []
+    log = start(files, end, clean=clean)
+    assert log.log_end_offset == end
+    for offset in range(first_lost, end):
+        part = log.read(offset, 1, upper_offset=end)
+        assert part.size, offset
+        assert offset < part.next_offset <= end
+    found = served(log)
+    assert max(found) == end - 1
+    # The end of an aborted transaction among what was lost is written anew; its leader epoch may be another.
+    kept = {at: data for at, data in with_records(found).items() if at < first_lost or len(data) != 78}
+    assert kept == {at: data for at, data in all_batches(original[0]).items() if at < first_lost}
+    assert append(log, batch([b"new"]), leader_epoch=5).first_offset == end
+    assert max(served(log)) == end
+
+
+@pytest.mark.parametrize("is_original_there", [True, False])
+def test_a_swap_with_a_damaged_end_hides_and_removes_no_segment_behind_it(
+    original: tuple[MemoryFiles, int], is_original_there: bool
+) -> None:
+    files, end = copy_disk(original[0]), original[1]
+    name = names(files, ".log")[2]
+    data = files.read_bytes(f"{DIRECTORY}/{name}")
+    for kind in (".log", ".index", ".timeindex", ".txnindex"):
+        one = path(int(name[:20]), kind)
+        if files.exists(one):
+            files.write_atomic(f"{one}.swap", files.read_bytes(one))
+            if not is_original_there:
+                files.remove(one)
+    files.write_atomic(path(int(name[:20]), ".log.swap"), data[:-10])
+    later = names(original[0], ".log")[3]
+    damage(files, Edit(later, 30, 31, b"?"))  # something to repair
+    assert [found.file for found in wrong(files) if found.file == later] == [later]
+    whole = all_batches(original[0])
+    lost = {batches(original[0].read_bytes(f"{DIRECTORY}/{later}"))[0][0]}
+    if is_original_there:
+        useless = [found for found in damaged_log.check(files) if found.file == f"{name}.swap"]
+        assert [found.remedy for found in useless] == ["removes it"]
+    else:
+        lost.add(batches(data)[-1][0])
+    assert repair(files) == []
+    assert with_records(served(start(files, end))) == {at: one for at, one in whole.items() if at not in lost}
+
+
+def test_bytes_behind_the_last_batch_are_no_lost_offsets(original: tuple[MemoryFiles, int]) -> None:
+    files, _ = copy_disk(original[0]), original[1]
+    name = names(files, ".log")[-1]
+    size = files.size(f"{DIRECTORY}/{name}")
+    damage(files, Edit(name, size, size, b"\xee" * 40))
+    repaired = Repair(files, DIRECTORY, bytes(16))
+    repaired.open()
+    repaired.look()
+    repaired.close()
+    assert repaired.losses()[-1] == "in all 40 bytes and no offset"
+    assert repair(files) == []
+    assert all_batches(files) == all_batches(original[0])
+
+
 def test_a_segment_of_which_nothing_can_be_read_becomes_an_empty_one(original: tuple[MemoryFiles, int]) -> None:
     for number in (0, 2, -1):
         files, end = copy_disk(original[0]), original[1]
@@ -333,7 +464,8 @@ def test_a_segment_of_which_nothing_can_be_read_becomes_an_empty_one(original: t
         for clean in (True, False):
             log = start(copy_disk(files), end, clean=clean)
             found = served(log)
-            assert found == {offset: data for offset, data in all_batches(original[0]).items() if offset not in lost}
+            kept = {offset: data for offset, data in all_batches(original[0]).items() if offset not in lost}
+            assert with_records(found) == kept
             assert log.log_start_offset == 0
             assert log.log_end_offset == end
 

@@ -4,7 +4,8 @@ Reads the command line, shows progress and findings, asks before anything is cha
 `storage/check.py`, what is done about it in `storage/repair.py`.
 
 Exit codes: check 0 nothing is wrong, 1 something is, 2 it could not look (usage, no such directory, a running broker);
-repair 0 done, or there was nothing to do, 1 it is not repaired, 2 usage.
+repair 0 done, or there was nothing to do, 1 it is not repaired, 2 usage, or no terminal to ask on; with --dry-run 0 there is
+nothing to do, 1 there is something, 2 it could not look.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ REPAIR_DESCRIPTION = """Make a partition whole again, without what cannot be rea
 Says first what will be lost and what will be done, and asks. Then it copies the partition's directory aside, to a
 place that brokers leave alone, writes damaged segments anew without the unreadable bytes (readable batches stay as
 they are, offsets too), builds wrong indexes and snapshots anew, and checks the result. If it is interrupted, the
-partition opens as it was or repaired; run it again. Exit code 0: done, or nothing to do; 1: not repaired; 2: usage."""
+partition opens as it was or repaired; run it again. Exit code 0: done, or nothing to do; 1: not repaired; 2: usage,
+or no terminal to ask on. With --dry-run 0: nothing to do; 1: something to do; 2: it could not look."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
     repair.add_argument("partition", metavar="TOPIC-PARTITION", help="or the path of the partition's directory")
     repair.add_argument("--data-dir", metavar="DIR", help="the log directory that it is in; not needed with a path")
     repair.add_argument("--copy-to", metavar="DIR", help="where the copy goes (default: the same log directory)")
-    repair.add_argument("--yes", action="store_true", help="do not ask")
+    answers = repair.add_mutually_exclusive_group()
+    answers.add_argument("--yes", action="store_true", help="do not ask")
+    answers.add_argument("--dry-run", action="store_true", help="say what would be lost and done, and change nothing")
     return made
 
 
@@ -155,8 +159,6 @@ def repair(given: argparse.Namespace) -> int:
     directory = _directory_of(given)
     if isinstance(directory, int):
         return directory
-    if not (given.yes or (sys.stdin.isatty() and sys.stdout.isatty())):
-        return complain("there is no terminal to ask on: say --yes to repair without a question", 2)
     copy_parent = None if given.copy_to is None else os.path.abspath(given.copy_to)
     if copy_parent is not None and not os.path.isdir(copy_parent):
         return complain(f"--copy-to: there is no directory {copy_parent}", 2)
@@ -179,6 +181,12 @@ def repair(given: argparse.Namespace) -> int:
             say(f"{repaired.topic_partition}: there is nothing to repair")
             return 0
         _say_plan(repaired)
+        if given.dry_run:
+            return 1
+        if not (given.yes or (sys.stdin.isatty() and sys.stdout.isatty())):
+            return complain(
+                "nothing was changed: there is no terminal to ask on; say --yes to repair without a question", 2
+            )
         repaired.check_space()
         if not given.yes and not _is_agreed(str(repaired.topic_partition)):
             return complain("nothing was changed", 1)
@@ -193,6 +201,8 @@ def repair(given: argparse.Namespace) -> int:
     except (OSError, StorageError) as error:
         if progress is not None:
             progress.clear()
+        if given.dry_run:
+            return complain(f"{repaired.topic_partition}: {reason(error)}", 2)
         return complain(f"{repaired.topic_partition} is not repaired: {reason(error)}", 1)
     finally:
         if progress is not None:

@@ -44,17 +44,20 @@ class EpochCheck:
     Attributes:
         wrong: after `finish`: runs of batches with an epoch that cannot be.
         epochs: after `finish`: what leader-epoch-checkpoint should say, as far as the batches show it.
+        end_offset: behind the last batch that has an epoch.
     """
 
     def __init__(self) -> None:
         self.wrong: list[EpochRun] = []
         self.epochs = LeaderEpochs()
+        self.end_offset = 0
         self._runs: list[EpochRun] = []
 
     def on_batch(self, segment: Segment, position: int, header: BatchHeader) -> None:
         epoch = header.partition_leader_epoch
         if header.magic < MAGIC or (epoch == UNDEFINED_EPOCH and not self._runs):
             return  # formats 0 and 1, and what was written before there were epochs
+        self.end_offset = header.next_offset
         runs = self._runs
         if runs and runs[-1].epoch == epoch:
             runs[-1].batches += 1

@@ -26,7 +26,7 @@ from ottla.storage.epoch_check import EpochCheck
 from ottla.storage.findings import Finding, Kind, offset_range
 from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.storage.producer_state import ProducerState, SnapshotError, read_snapshot
-from ottla.storage.recovery import LEFTOVER_SUFFIXES
+from ottla.storage.recovery import LEFTOVER_SUFFIXES, replaced_by
 from ottla.storage.segment import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
@@ -69,13 +69,14 @@ class PartitionCheck:
         end_offset: where the log ends, or, if that is more, where witnesses say that it ended.
         witnessed_end: what these say; 0 if they do not agree.
         batches_end: behind the last batch, or damage.
+        readable_end: behind the last batch of the log that can be read; its start if there is none.
         orphans: files of segments whose .log is missing.
         wrong_snapshots: offsets of producer snapshots that are damaged, or lie behind the end.
         wrong_rows: by checkpoint file, the offset that the row should have; None: it should go.
         epochs: leader epochs against the batches.
         file_epochs: leader-epoch-checkpoint; None if it cannot be read.
         are_epochs_wrong, is_metadata_wrong: whether these files have to be written anew.
-        is_end_missing: whether the log must begin again at `end_offset`.
+        is_end_missing: whether the offsets from `readable_end` up to `end_offset` are lost, and no batch comes behind them.
         has_leftovers: whether something waits to be finished or removed.
     """
 
@@ -98,6 +99,7 @@ class PartitionCheck:
         self.end_offset = 0
         self.witnessed_end = 0
         self.batches_end = 0
+        self.readable_end = 0
         self.orphans: list[str] = []
         self.wrong_snapshots: list[int] = []
         self.wrong_rows: dict[str, int | None] = {}
@@ -107,6 +109,7 @@ class PartitionCheck:
         self.is_metadata_wrong = False
         self.is_end_missing = False
         self.has_leftovers = False
+        self._useless_swaps: set[int] = set()
         self._open_files = open_files
         self._files = open_files.files
         self._deep = deep
@@ -124,22 +127,12 @@ class PartitionCheck:
             OSError: the directory cannot be read.
         """
         self.names = self._files.listdir(self.directory)
-        yield from self._check_names()
         segments = self._list_segments()
+        yield from self._check_names()
         snapshots, damaged = self._read_snapshots()
         newest = max(snapshots, default=0)
         witnessed = self.witnessed_end = self.known.end_offset(newest)
         recovered = self._first_recovered(segments)
-        if recovered is not None and segments:
-            yield self._finding(
-                Kind.UNCLEAN,
-                "",
-                f"the last stop was not a clean one: the next start reads again what lies behind offset "
-                f"{segments[recovered].base_offset} and builds its indexes anew (they are not checked here)",
-                "nothing that is wrong",
-                "nothing",
-                first_offset=segments[recovered].base_offset,
-            )
         yield from self._check_segments(segments, witnessed, recovered)
         self.batches_end = self.segments[-1].end_offset if self.segments else 0
         self.end_offset = max(self.batches_end, witnessed)
@@ -179,11 +172,13 @@ class PartitionCheck:
                     )
             elif suffix := next((suffix for suffix in LEFTOVER_SUFFIXES if name.endswith(suffix)), None):
                 self.has_leftovers = True
-                is_finished = suffix == SWAP_SUFFIX
-                does = "finishes that" if is_finished else "removes it"
-                yield self._finding(
-                    Kind.LEFTOVER, name, _LEFTOVERS[suffix], f"the broker {does} at the next start", does
+                is_swap = suffix == SWAP_SUFFIX
+                is_useless = is_swap and any(name.startswith(file_name(base)) for base in self._useless_swaps)
+                does = "finishes that" if is_swap and not is_useless else "removes it"
+                problem = _LEFTOVERS[suffix] + (
+                    "; it cannot be read whole, and the segments that it was to replace are there" if is_useless else ""
                 )
+                yield self._finding(Kind.LEFTOVER, name, problem, f"the broker {does} at the next start", does)
             elif name not in (LEADER_EPOCH_FILE, PARTITION_METADATA_FILE):
                 yield self._finding(
                     Kind.UNKNOWN_FILE, name, "no file of a log", "nothing: brokers leave it alone", "leaves it alone"
@@ -198,8 +193,12 @@ class PartitionCheck:
         for name in self.names:
             if name.endswith(suffix) and name[:20].isdigit() and int(name[:20]) < first_cleaned:
                 swap = Segment(self._open_files, self.directory, int(name[:20]), suffix=SWAP_SUFFIX)
-                end = max(swap.end_offset(), swap.base_offset + 1)
-                segments = [segment for segment in segments if not swap.base_offset <= segment.base_offset < end]
+                replaced = replaced_by(swap, self.names)
+                if replaced is None:
+                    self._useless_swaps.add(swap.base_offset)
+                    continue
+                gone = set(segment_bases(replaced))
+                segments = [segment for segment in segments if segment.base_offset not in gone]
                 segments.append(swap)
         segments.sort(key=lambda segment: segment.base_offset)
         return link_segments(segments) if segments else []
@@ -254,10 +253,12 @@ class PartitionCheck:
         last = self.segments[-1] if self.segments else None
         if last is None or last.disk_error is not None:
             return
-        batches_end = self.batches_end
-        if last.damages and last.damages[-1].end >= last.segment.size:
-            batches_end = last.damages[-1].first_offset  # reported already; repair leaves a hole up to the end
-        self.is_end_missing = batches_end < witnessed
+        with_batches = [check for check in self.segments if check.batches or check.lost_aborts]
+        self.readable_end = with_batches[-1].readable_end if with_batches else self.segments[0].segment.base_offset
+        damages = [damage for check in self.segments for damage in check.damages]
+        is_end_damaged = any(damage.next_offset > self.readable_end for damage in damages)
+        # Compaction, too, may leave no batch at the end: then nothing is damaged, and nothing says that there was more.
+        self.is_end_missing = self.readable_end < self.end_offset and (is_end_damaged or self.batches_end < witnessed)
         if self.batches_end < witnessed:
             yield self._finding(
                 Kind.MISSING_END,
@@ -266,7 +267,7 @@ class PartitionCheck:
                 "fetches of these offsets get CORRUPT_MESSAGE"
                 if self.known.is_clean
                 else "new records get these offsets",
-                f"begins a new segment at offset {witnessed}: no offset is given twice",
+                "writes an empty batch that takes these offsets: consumers pass, and no offset is given twice",
                 first_offset=self.batches_end,
                 next_offset=witnessed,
             )

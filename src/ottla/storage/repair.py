@@ -2,7 +2,8 @@
 
 First look (`Repair.look`), then say what will be lost and done (`losses`, `steps`), then act (`copy`, `perform`). Every
 readable batch stays byte for byte, but for the two fields that its checksum does not cover, where these can have one value
-only. Offsets stay: what is lost is a hole, and a lost end stays taken.
+only. Offsets stay: what is lost is a hole; at the end of the log an empty batch takes its place, because consumers pass a
+hole only where a batch follows.
 
 Invariant: between any two steps the directory opens, with the old state or the new one. Segments are replaced as the cleaner
 replaces them (`rewrite`), small files by a rename each.
@@ -25,13 +26,14 @@ from ottla.storage.checkpoints import (
 )
 from ottla.storage.directory_state import lock_directory, parent_of, read_directory
 from ottla.storage.findings import Finding, Kind, offset_range
+from ottla.storage.leader_epochs import LeaderEpochs
 from ottla.storage.log_directory import parse_partition_name
 from ottla.storage.open_files import OpenFiles
 from ottla.storage.partition_check import PartitionCheck, segment_bases
 from ottla.storage.partition_copy import copy_aside, copy_name, directory_bytes
 from ottla.storage.producer_state import ProducerState
 from ottla.storage.recovery import finish_compaction, replay_producers
-from ottla.storage.rewrite import INDEX_INTERVAL_BYTES, rewrite
+from ottla.storage.rewrite import INDEX_INTERVAL_BYTES, fill_end, rewrite
 from ottla.storage.segment import (
     LOG_SUFFIX,
     SNAPSHOT_SUFFIX,
@@ -166,10 +168,12 @@ class Repair:
         if check.batches_end < check.end_offset:
             offsets += check.end_offset - check.batches_end
             lines.append(f"{offset_range(check.batches_end, check.end_offset)}: their bytes are not there any more")
-        if size or offsets:
+        if offsets:
             lines.append(
                 f"in all {size} bytes and at most {offsets} offsets; how many records these were cannot be known"
             )
+        elif size:
+            lines.append(f"in all {size} bytes and no offset")
         return lines
 
     def steps(self) -> list[str]:
@@ -196,12 +200,15 @@ class Repair:
             if segment.misplaced:
                 lines.append(f"set the offsets of {len(segment.misplaced)} batches of segment {base} right")
         if check.is_end_missing:
-            lines.append(f"begin a new segment at offset {check.end_offset}, so that no offset is given twice")
+            lines.append(
+                f"write an empty batch for {offset_range(check.readable_end, check.end_offset)}: consumers pass, and no "
+                "offset is given twice"
+            )
         if check.orphans:
             lines.append(f"remove {', '.join(check.orphans)}, whose segment is not there")
         if check.wrong_snapshots:
             lines.append(f"write anew, or remove, {len(check.wrong_snapshots)} producer snapshots")
-        if check.are_epochs_wrong:
+        if self._epochs_to_write() is not None:
             lines.append(f"write {LEADER_EPOCH_FILE} anew")
         if check.is_metadata_wrong:
             lines.append(f"take the topic's id from another partition, or remove {PARTITION_METADATA_FILE}")
@@ -271,6 +278,7 @@ class Repair:
         Raises:
             OSError: the disk failed or is full. The directory opens nevertheless; the repair may be run again.
         """
+        self._mend_epochs()
         if self.check.has_leftovers:
             finish_compaction(self._open_files, self._directory)
             self.look()
@@ -279,9 +287,16 @@ class Repair:
         left = _to_mend(self.findings)
         if left and all(finding.kind in _INDEX_KINDS for finding in left):
             # Where damage was, less was known of the transactions behind it than is now.
+            self._mend_epochs()
             self._mend()
             self.look()
         return _to_mend(self.findings)
+
+    def _mend_epochs(self) -> None:
+        """First of all: a broker may refuse to lead a log whose file has an epoch that is larger than its own."""
+        epochs = self._epochs_to_write()
+        if epochs is not None:
+            self._write(LEADER_EPOCH_FILE, epochs.encode())
 
     def _mend(self) -> None:
         check = self.check
@@ -294,15 +309,26 @@ class Repair:
             elif self._wrong_indexes(segment):
                 self._rebuild_indexes(segment)
         if check.is_end_missing:
-            self._begin_again(check.end_offset)
+            epoch = check.epochs.epochs.latest
+            fill_end(self._open_files, self._directory, check.readable_end, check.end_offset, epoch)
         self._mend_snapshots()
-        if check.are_epochs_wrong:
-            self._write(LEADER_EPOCH_FILE, check.epochs.epochs.encode())
         if check.is_metadata_wrong:
             self._mend_metadata()
         for name, offset in check.wrong_rows.items():
             self._mend_row(name, offset)
         self._files.sync_dir(self._directory)
+
+    def _epochs_to_write(self) -> LeaderEpochs | None:
+        """Return what leader-epoch-checkpoint has to say; None if it says that."""
+        check = self.check
+        if check.are_epochs_wrong:
+            return check.epochs.epochs
+        if check.file_epochs is None or not check.is_end_missing or not check.epochs.epochs.entries:
+            return None
+        # What is written behind the last batch has its epoch: nothing can be read of those that began there.
+        epochs = LeaderEpochs(check.file_epochs.entries)
+        epochs.truncate_end(check.epochs.end_offset)
+        return epochs if epochs.is_dirty else None
 
     def _write(self, name: str, data: bytes) -> None:
         self._files.write_atomic(f"{self._directory}/{name}", data)
@@ -327,13 +353,6 @@ class Repair:
         segment.transaction_index.replace(check.aborted)
         segment.sync_indexes()
         segment.close()
-
-    def _begin_again(self, offset: int) -> None:
-        """Begin an empty segment where the log had ended."""
-        segment = Segment(self._open_files, self._directory, offset)
-        segment.create(0)
-        segment.close()
-        self._files.sync_dir(self._directory)
 
     def _mend_snapshots(self) -> None:
         """Write damaged producer snapshots anew from an older one and the batches; remove them where these do not reach."""

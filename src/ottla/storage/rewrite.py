@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ottla.protocol.records.batch import LOG_OVERHEAD, MAGIC, NO_TIMESTAMP, BatchHeader, read_header
+from ottla.protocol.records.batch import (
+    LOG_OVERHEAD,
+    MAGIC,
+    NO_PRODUCER_EPOCH,
+    NO_PRODUCER_ID,
+    NO_SEQUENCE,
+    NO_TIMESTAMP,
+    BatchHeader,
+    read_header,
+)
+from ottla.protocol.records.builder import build_empty_batch
+from ottla.storage.batch_walk import RELATIVE_OFFSET_MAX
 from ottla.storage.damage import Damage
 from ottla.storage.intact import read_intact
 from ottla.storage.segment import CLEANED_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX, Segment
 
 if TYPE_CHECKING:
     from ottla.storage.files import Buffer
+    from ottla.storage.open_files import OpenFiles
     from ottla.storage.segment_check import SegmentCheck
 
 #: Kafka's default of index.interval.bytes: the topic's own is not known here.
@@ -64,12 +76,57 @@ def rewrite(
     target.finish()
     target.sync()
     files.set_mtime_ms(target.path(LOG_SUFFIX), modified_ms)
+    _put_in_place(target, [segment])
+
+
+def fill_end(open_files: OpenFiles, directory: str, first_offset: int, end_offset: int, leader_epoch: int) -> None:
+    """Write a segment with nothing but an empty batch, as compaction leaves them, for the lost end of a log.
+
+    Consumers pass an empty batch; where no batch follows they would wait at the first lost offset for ever. Durable when
+    it returns.
+
+    Args:
+        open_files, directory: where; segments from `first_offset` on, which have no batches, are removed.
+        first_offset, end_offset: the offsets from `first_offset` up to `end_offset`, at least one; of more than 2^31 the
+            last ones, which is enough.
+        leader_epoch: of the last batch.
+
+    Raises:
+        OSError: the disk failed or is full. The log is as it was, or done, at the next start.
+    """
+    first = max(first_offset, end_offset - 1 - RELATIVE_OFFSET_MAX)
+    target = Segment(open_files, directory, first, suffix=CLEANED_SUFFIX)
+    target.create(0)
+    writer = _Writer(target)
+    data = build_empty_batch(
+        base_offset=first,
+        last_offset=end_offset - 1,
+        max_timestamp=NO_TIMESTAMP,
+        leader_epoch=leader_epoch,
+        producer_id=NO_PRODUCER_ID,
+        producer_epoch=NO_PRODUCER_EPOCH,
+        base_sequence=NO_SEQUENCE,
+    )
+    writer.add(read_header(data), data)
+    writer.flush()
+    target.finish()
+    target.sync()
+    names = [name for name in open_files.files.listdir(directory) if name.endswith(LOG_SUFFIX)]
+    bases = [int(name[:20]) for name in names if name[:20].isdigit()]
+    replaced = [Segment(open_files, directory, base) for base in bases if first <= base < end_offset]
+    _put_in_place(target, replaced)
+
+
+def _put_in_place(target: Segment, replaced: list[Segment]) -> None:
+    """Give the files of a `.cleaned` segment, which are synced, their names in the place of others'."""
+    files, directory = target.open_files.files, target.directory
     target.close()
     target.rename(SWAP_SUFFIX)
-    files.sync_dir(segment.directory)
-    segment.remove()
+    files.sync_dir(directory)
+    for segment in replaced:
+        segment.remove()
     target.rename("")
-    files.sync_dir(segment.directory)
+    files.sync_dir(directory)
     target.close()
 
 

@@ -35,6 +35,7 @@ class SegmentCheck:
         undecodable: batches whose records cannot be decoded, as (position, size, first offset, next offset, reason).
         holes: offsets that no batch has, as (first, next).
         end_offset: behind the last batch, or damage.
+        readable_end: behind the last intact batch, or what stands for one in `lost_aborts`.
         batches: how many are intact.
         index_problem, time_index_problem, transaction_index_problem: "" or what is wrong with the file.
         aborted: what the transaction index should say.
@@ -49,7 +50,7 @@ class SegmentCheck:
         self.misplaced: list[tuple[int, int, int, int, int]] = []
         self.undecodable: list[tuple[int, int, int, int, str]] = []
         self.holes: list[tuple[int, int]] = []
-        self.end_offset = segment.base_offset
+        self.end_offset = self.readable_end = segment.base_offset
         self.batches = 0
         self.index_problem = ""
         self.time_index_problem = ""
@@ -121,7 +122,7 @@ class SegmentCheck:
             if header.base_offset > self.end_offset and header.record_count >= 0:
                 self.holes.append((self.end_offset, header.base_offset))
                 is_exact = False
-            self.end_offset = header.next_offset
+            self.end_offset = self.readable_end = header.next_offset
             if item.written_offset is not None:
                 self.misplaced.append(
                     (item.position, header.size, header.base_offset, header.next_offset, item.written_offset)
@@ -173,6 +174,7 @@ class SegmentCheck:
             after = markers.get(entry.producer_id, -1)
             transactions.on_abort(header, None, after=after, is_exact=False)
             markers[entry.producer_id] = entry.last_offset
+            self.readable_end = max(self.readable_end, entry.last_offset + 1)
             self.lost_aborts.append((entry, bytes(marker)))
 
     def _take_in(

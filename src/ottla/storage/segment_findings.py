@@ -79,13 +79,17 @@ class SegmentFindings:
             )
             return
         for damage in check.damages:
-            kind, consequence = self._future_of(damage.first_offset, damage.end, segment, is_last=is_last)
+            loses_offsets = damage.next_offset > damage.first_offset
+            kind, consequence = self._future_of(
+                damage.first_offset, damage.end, segment, is_last=is_last, loses_offsets=loses_offsets
+            )
             yield self._finding(
                 kind,
                 log,
                 damage.reason,
                 consequence,
-                "writes the segment anew without these bytes; their offsets stay a hole",
+                "writes the segment anew without these bytes; "
+                + ("their offsets stay a hole" if loses_offsets else "no offset is lost"),
                 position=damage.position,
                 end=damage.end,
                 first_offset=damage.first_offset,
@@ -129,16 +133,17 @@ class SegmentFindings:
         if not (check.must_be_rewritten or is_recovered):
             yield from self._indexes(check)
 
-    def _future_of(self, first_offset: int, end: int, segment: Segment, *, is_last: bool) -> tuple[Kind, str]:
+    def _future_of(
+        self, first_offset: int, end: int, segment: Segment, *, is_last: bool, loses_offsets: bool = True
+    ) -> tuple[Kind, str]:
         """Return what the next start does with what cannot be read at `first_offset`."""
         known = self._known
         is_end = is_last and end >= segment.size
         if known.is_clean or (
             not is_end if known.is_recovery_point_lost else first_offset < (known.recovery_point or 0)
         ):
-            return Kind.DAMAGE, (
-                "fetches of these offsets get CORRUPT_MESSAGE, and neither compaction nor retention touches the segment"
-            )
+            fetches = "fetches of these offsets get CORRUPT_MESSAGE" if loses_offsets else "no offset is lost"
+            return Kind.DAMAGE, f"{fetches}, and neither compaction nor retention touches the segment"
         if is_end:
             return Kind.TORN_END, "the next start cuts the log here, as after any unclean stop"
         return Kind.DAMAGE, (
