@@ -14,12 +14,14 @@ from tests.storage.damaged_log import (
     make_log,
     names,
     path,
+    repair,
     start,
     write_checkpoints,
     wrong,
 )
-from tests.storage.log_support import DIRECTORY, NOW, TP, append, batch
+from tests.storage.log_support import DIRECTORY, NOW, TOPIC_ID, TP, append, batch
 
+from ottla.errors import StorageError
 from ottla.protocol.records.batch import write_crc
 from ottla.storage.check import LogCheck, NoLogError
 from ottla.storage.checkpoints import (
@@ -31,6 +33,7 @@ from ottla.storage.checkpoints import (
     PARTITION_METADATA_FILE,
     RECOVERY_POINT_FILE,
     encode_offsets,
+    encode_partition_metadata,
     encode_rows,
 )
 from ottla.storage.findings import Finding
@@ -274,6 +277,21 @@ def test_meta_properties_that_cannot_be_read(files: MemoryFiles) -> None:
     assert kinds(wrong(files)) == ["identity"]
 
 
+def test_meta_properties_that_the_disk_does_not_give(files: MemoryFiles) -> None:
+    def fail(operation: str, at: str) -> None:
+        if operation == "read_bytes" and at.endswith(META_PROPERTIES_FILE):
+            raise PermissionError(13, "Permission denied", at)
+
+    files.fail = fail
+    assert "Permission denied" in only(wrong(files), "identity").line()
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"format":9}'])
+def test_a_marker_that_a_broker_refuses(files: MemoryFiles, text: bytes) -> None:
+    files.write_atomic(f"{HOME}/.ottla", text)
+    assert kinds(wrong(files)) == ["identity"]
+
+
 # ------------------------------------------------------------------------------------------------ names
 
 
@@ -293,6 +311,70 @@ def test_leftovers_and_unknown_files_are_told_as_what_they_are(files: MemoryFile
     assert "when the broker died" in told["00000000000000000080.log.cleaned"].problem
     assert "was deleted" in told[f"t-1.{'a' * 32}-delete"].problem
     assert "Apache Kafka does not start with it" in told["lost+found"].consequence
+
+
+@pytest.mark.parametrize(
+    ("name", "is_directory"),
+    [
+        ("abc.swap", False),
+        ("99999999999999999999.log", False),
+        ("99999999999999999999.log.swap", False),
+        ("\u0660" * 20 + ".log", False),
+        ("\u00b2" * 20 + ".index", False),
+        ("\u00b2" * 20 + ".log.cleaned", False),
+        (f"{3:020}.old.log", False),
+        ("bar.tmp", True),
+        (f"{7000:020}.log", True),
+        (f"{7000:020}.snapshot", True),
+        (f"{7000:020}.log.deleted", True),
+    ],
+)
+def test_what_a_broker_may_stop_at_is_wrong_and_keeps_a_repair_off(
+    files: MemoryFiles, name: str, is_directory: bool
+) -> None:
+    if is_directory:
+        files.mkdir(f"{DIRECTORY}/{name}")
+    else:
+        files.write_atomic(f"{DIRECTORY}/{name}", b"")
+    found = only(wrong(files), "odd-name")
+    assert (found.partition, found.file) == ("t-0", name)
+    assert kinds(wrong(files, DIRECTORY)) == ["odd-name"]
+    with pytest.raises(StorageError, match="cannot before you have moved it away"):
+        repair(files)
+
+
+@pytest.mark.parametrize("name", [LEADER_EPOCH_FILE, PARTITION_METADATA_FILE])
+def test_a_directory_in_the_place_of_a_small_file(files: MemoryFiles, name: str) -> None:
+    files.remove(f"{DIRECTORY}/{name}")
+    files.mkdir(f"{DIRECTORY}/{name}")
+    assert only(wrong(files), "odd-name").file == name
+
+
+@pytest.mark.parametrize("name", [RECOVERY_POINT_FILE, META_PROPERTIES_FILE, f"{HIGH_WATERMARK_FILE}.tmp"])
+def test_a_directory_in_the_place_of_a_file_of_the_log_directory(files: MemoryFiles, name: str) -> None:
+    if files.exists(f"{HOME}/{name}"):
+        files.remove(f"{HOME}/{name}")
+    files.mkdir(f"{HOME}/{name}")
+    assert only(wrong(files), "odd-name").file == name
+
+
+def test_a_coordination_tree_that_is_no_database(files: MemoryFiles) -> None:
+    files.write_atomic(f"{HOME}/ottla.sqlite", b"SQLite format 3\0and more")
+    assert check(files) == []
+    files.write_atomic(f"{HOME}/ottla.sqlite", b"SQLite format 4\0and more")
+    assert only(wrong(files), "tree").file == "ottla.sqlite"
+
+
+def test_partitions_of_a_topic_that_have_other_ids(files: MemoryFiles) -> None:
+    for number in (1, 2):
+        files.mkdir(f"{HOME}/t-{number}")
+        files.write_atomic(f"{HOME}/t-{number}/{PARTITION_METADATA_FILE}", encode_partition_metadata(TOPIC_ID))
+    assert wrong(files) == []
+    files.write_atomic(f"{HOME}/t-2/{PARTITION_METADATA_FILE}", encode_partition_metadata(b"x" * 16))
+    assert only(wrong(files), "partition-metadata").partition == "t-2"
+    files.write_atomic(f"{HOME}/t-1/{PARTITION_METADATA_FILE}", encode_partition_metadata(b"y" * 16))
+    assert [finding.partition for finding in wrong(files)] == ["t-0", "t-1", "t-2"]
+    assert kinds(wrong(files, f"{HOME}/t-1")) == ["partition-metadata"]
 
 
 def test_a_swap_that_was_interrupted_counts_as_it_will_be_finished(files: MemoryFiles) -> None:

@@ -6,6 +6,8 @@ Changes nothing on the disk.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,15 +20,18 @@ from ottla.storage.checkpoints import (
     LOCK_FILE,
     LOG_START_FILE,
     META_PROPERTIES_FILE,
+    PARTITION_METADATA_FILE,
     RECOVERY_POINT_FILE,
     CorruptCheckpointError,
     decode_meta_properties,
+    decode_partition_metadata,
 )
 from ottla.storage.directory_state import OFFSET_FILES, DirectoryState, lock_directory, parent_of, read_directory
 from ottla.storage.findings import Finding, Kind
 from ottla.storage.log_directory import (
     CLUSTER_METADATA_TOPIC,
     DELETE_SUFFIX,
+    FORMAT_VERSION,
     FUTURE_SUFFIX,
     KRAFT_NAMES,
     MARKER_FILE,
@@ -35,14 +40,17 @@ from ottla.storage.log_directory import (
 )
 from ottla.storage.open_files import OpenFiles
 from ottla.storage.partition_check import PartitionCheck, segment_bases
-from ottla.types import TopicPartition
+from ottla.types import TopicPartition, uuid_to_text
 
 if TYPE_CHECKING:
     from ottla.storage.files import FileLock, Files
 
-_KNOWN_NAMES = {*OFFSET_FILES, CLEAN_SHUTDOWN_FILE, LOCK_FILE, META_PROPERTIES_FILE, MARKER_FILE, *KRAFT_NAMES}
+TREE_FILE = "ottla.sqlite"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_FILES = {*OFFSET_FILES, CLEAN_SHUTDOWN_FILE, LOCK_FILE, META_PROPERTIES_FILE, MARKER_FILE, TREE_FILE}
+_KNOWN_NAMES = {*_FILES, *KRAFT_NAMES}
 #: What a broker keeps beside its logs: the coordination tree (`broker.broker`), an index of Apache Kafka's.
-_KNOWN_BEGINNINGS = ("ottla.sqlite", "remote-log-index-cache")
+_KNOWN_BEGINNINGS = (TREE_FILE, "remote-log-index-cache")
 _UNREADABLE_CHECKPOINTS = {
     RECOVERY_POINT_FILE: "the next start reads every log of this directory again",
     LOG_START_FILE: "logs begin with their first segment: deleted records may come back",
@@ -156,6 +164,7 @@ class LogCheck:
         for check in self._checks:
             yield from check.run()
             check.segments.clear()
+        yield from self._check_topic_ids()
 
     def _check_directory(self) -> Iterator[Finding]:
         state = self._state
@@ -172,7 +181,7 @@ class LogCheck:
             try:
                 data = self._files.read_bytes(f"{state.path}/{META_PROPERTIES_FILE}")
                 decode_meta_properties(data, META_PROPERTIES_FILE)
-            except CorruptCheckpointError as error:
+            except (OSError, ValueError, CorruptCheckpointError) as error:
                 yield self._finding(
                     Kind.IDENTITY,
                     META_PROPERTIES_FILE,
@@ -180,12 +189,72 @@ class LogCheck:
                     "the broker does not start with this directory",
                     "nothing: write it anew by hand (cluster.id, node.id, version=1), or take it from a copy",
                 )
+        if MARKER_FILE in state.names:
+            try:
+                version = json.loads(self._files.read_bytes(f"{state.path}/{MARKER_FILE}"))["format"]
+                problem = "" if version == FORMAT_VERSION else f"it has the format {version} of a newer ottla"
+            except (OSError, ValueError, KeyError, TypeError):
+                problem = "it cannot be read"
+            if problem:
+                does = "the broker does not start with this directory"
+                yield self._finding(Kind.IDENTITY, MARKER_FILE, problem, does, "leaves it alone")
+        yield from self._check_tree(state)
         yield from self._check_names(state)
         here = {check.topic_partition for check in self._checks}
         for name, rows in state.offsets.items():
             for topic_partition in rows or {}:
                 if topic_partition not in here and topic_partition.topic != CLUSTER_METADATA_TOPIC:
                     yield self._stale_row(name, topic_partition)
+
+    def _check_tree(self, state: DirectoryState) -> Iterator[Finding]:
+        """Look at how the coordination tree's file begins: what is in it, the broker knows."""
+        if TREE_FILE not in state.names:
+            return
+        problem = ""
+        try:
+            file = self._files.open(f"{state.path}/{TREE_FILE}", write=False)
+            try:
+                head = file.pread(len(_SQLITE_MAGIC), 0)
+            finally:
+                file.close()
+            if head and head != _SQLITE_MAGIC:
+                problem = "it is no SQLite database"
+        except OSError as error:
+            problem = f"it cannot be read: {error.strerror or error}"
+        if problem:
+            yield self._finding(
+                Kind.TREE, TREE_FILE, problem, "a broker does not start with it", "nothing: take it from a backup"
+            )
+
+    def _check_topic_ids(self) -> Iterator[Finding]:
+        """Compare the topics' ids of partitions that are neighbours; which one is right, the coordination tree knows."""
+        state = self._state
+        assert state is not None
+        ids: dict[str, dict[str, bytes]] = {}
+        for name in state.names:
+            topic_partition = parse_partition_name(name)
+            if topic_partition is None or not state.is_log_directory:
+                continue
+            try:
+                data = self._files.read_bytes(f"{state.path}/{name}/{PARTITION_METADATA_FILE}")
+                ids.setdefault(topic_partition.topic, {})[name] = decode_partition_metadata(data, name)
+            except (OSError, CorruptCheckpointError):
+                continue  # missing, or told already
+        for check in self._checks:
+            of_topic = ids.get(check.topic_partition.topic, {})
+            own = of_topic.get(check.name)
+            counts = Counter(of_topic.values())
+            if own is None or all(count < counts[own] for topic_id, count in counts.items() if topic_id != own):
+                continue
+            other = next(name for name, topic_id in of_topic.items() if topic_id != own)
+            yield Finding(
+                kind=Kind.PARTITION_METADATA,
+                partition=check.name,
+                file=PARTITION_METADATA_FILE,
+                problem=f"the topic's id is {uuid_to_text(own)}, but {other} has {uuid_to_text(of_topic[other])}",
+                consequence="the broker serves only partitions with the id that it knows, and keeps the files of others",
+                remedy="leaves it: put the id that kafka-topics --describe shows into the file with the wrong one",
+            )
 
     def _tell_unclean(self) -> Iterator[Finding]:
         """One note for all partitions that were not closed: after a crash these are nearly all, and most are empty."""
@@ -207,6 +276,15 @@ class LogCheck:
     def _check_names(self, state: DirectoryState) -> Iterator[Finding]:
         for name in state.names:
             is_directory = self._files.is_dir(f"{state.path}/{name}")
+            if is_directory and name.removesuffix(".tmp") in _FILES:
+                yield self._finding(
+                    Kind.ODD_NAME,
+                    name,
+                    "a directory, where a broker reads or writes a file",
+                    "the broker does not start or stop with it",
+                    "nothing: move it away",
+                )
+                continue
             if name in _KNOWN_NAMES or name.startswith(_KNOWN_BEGINNINGS):
                 continue
             if is_directory and parse_partition_name(name) is not None:
@@ -215,7 +293,7 @@ class LogCheck:
             if is_directory and suffix is not None:
                 does = "the broker removes it" if suffix == DELETE_SUFFIX else "nothing: brokers leave it alone"
                 yield self._finding(Kind.LEFTOVER, name, f"{_SET_ASIDE[suffix]}; not checked", does, "leaves it alone")
-            elif name.endswith(".tmp"):
+            elif name.endswith(".tmp") and not is_directory:
                 yield self._finding(
                     Kind.LEFTOVER,
                     name,

@@ -120,6 +120,9 @@ def read_directory(files: Files, path: str) -> DirectoryState:
         if name in names:
             try:
                 state.offsets[name] = decode_offsets(files.read_bytes(f"{path}/{name}"), name)
+            except OSError as error:
+                state.offsets[name] = None
+                state.problems[name] = error.strerror or str(error)
             except CorruptCheckpointError as error:
                 state.offsets[name] = None
                 state.problems[name] = str(error).removeprefix(f"{name}: ")

@@ -39,6 +39,10 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     #: A file that says whose directory it is.
     IDENTITY = "identity"
+    #: Something with a name at which a broker stops: a number that is none, a directory in the place of a file.
+    ODD_NAME = "odd-name"
+    #: The coordination tree is no database.
+    TREE = "tree"
 
     # Notes: worth knowing, and nothing is wrong.
     HOLE = "hole"

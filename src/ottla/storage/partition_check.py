@@ -45,7 +45,10 @@ from ottla.types import TopicPartition
 if TYPE_CHECKING:
     from ottla.storage.open_files import OpenFiles
 
-_SEGMENT_FILE = re.compile(r"(\d{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)")
+_SEGMENT_FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)")
+_LEFTOVER_FILE = re.compile(_SEGMENT_FILE.pattern + r"(\.swap|\.cleaned|\.deleted)")
+_OFFSET_MAX = (1 << 63) - 1
+_KINDS = (*SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX)
 _LEFTOVERS = {
     CLEANED_SUFFIX: "compaction or a repair was writing it when the broker died",
     SWAP_SUFFIX: "compaction or a repair had written it and was about to put it in its place",
@@ -59,12 +62,26 @@ def segment_bases(names: list[str], kind: str = LOG_SUFFIX) -> list[int]:
     return sorted(int(found[1]) for name in names if (found := _SEGMENT_FILE.fullmatch(name)) and found[2] == kind)
 
 
+def odd_name(name: str, *, is_directory: bool) -> str:
+    """Return why a broker may stop at a name in a partition's directory; "" if it does not."""
+    found = _SEGMENT_FILE.fullmatch(name) or _LEFTOVER_FILE.fullmatch(name)
+    is_small_file = name in (LEADER_EPOCH_FILE, PARTITION_METADATA_FILE)
+    if is_directory:
+        is_for_file = found is not None or is_small_file or name.endswith(LEFTOVER_SUFFIXES)
+        return "a directory, where a broker reads or removes a file" if is_for_file else ""
+    if found is not None:
+        return "its number is larger than any offset" if int(found[1]) > _OFFSET_MAX else ""
+    has_number = name[:20].isdigit() and name[20:21] == "." and not name.endswith(".tmp")
+    is_odd = name.endswith(SWAP_SUFFIX) or (has_number and name.endswith((*_KINDS, *LEFTOVER_SUFFIXES)))
+    return "it has the name of a segment's file without being one: 20 ASCII digits have to come first" if is_odd else ""
+
+
 class PartitionCheck:
     """One look at the partition in `directory`.
 
     Attributes:
         name: of the directory.
-        names: of the files in it.
+        names: of the files in it, but those that a broker stops at.
         segments: what each of them showed, oldest first.
         end_offset: where the log ends, or, if that is more, where witnesses say that it ended.
         witnessed_end: what these say; 0 if they do not agree.
@@ -75,6 +92,7 @@ class PartitionCheck:
         wrong_rows: by checkpoint file, the offset that the row should have; None: it should go.
         epochs: leader epochs against the batches.
         file_epochs: leader-epoch-checkpoint; None if it cannot be read.
+        topic_id: what partition.metadata says; None if it is missing or cannot be read.
         are_epochs_wrong, is_metadata_wrong: whether these files have to be written anew.
         is_end_missing: whether the offsets from `readable_end` up to `end_offset` are lost, and no batch comes behind them.
         has_leftovers: whether something waits to be finished or removed.
@@ -106,10 +124,12 @@ class PartitionCheck:
         self.epochs = EpochCheck()
         self.file_epochs: LeaderEpochs | None = None
         self.are_epochs_wrong = False
+        self.topic_id: bytes | None = None
         self.is_metadata_wrong = False
         self.is_end_missing = False
         self.has_leftovers = False
         self._useless_swaps: set[int] = set()
+        self._odd_names: dict[str, str] = {}
         self._open_files = open_files
         self._files = open_files.files
         self._deep = deep
@@ -117,8 +137,17 @@ class PartitionCheck:
 
     def total_bytes(self) -> int:
         """Return how much `run` will report to `on_read`."""
-        names = self._files.listdir(self.directory)
-        return sum(self._files.size(f"{self.directory}/{name}") for name in names if LOG_SUFFIX in name)
+        self._list_names()
+        return sum(self._files.size(f"{self.directory}/{name}") for name in self.names if LOG_SUFFIX in name)
+
+    def _list_names(self) -> None:
+        self.names, self._odd_names = [], {}
+        for name in self._files.listdir(self.directory):
+            problem = odd_name(name, is_directory=self._files.is_dir(f"{self.directory}/{name}"))
+            if problem:
+                self._odd_names[name] = problem
+            else:
+                self.names.append(name)
 
     def run(self) -> Iterator[Finding]:
         """Read everything.
@@ -126,7 +155,7 @@ class PartitionCheck:
         Raises:
             OSError: the directory cannot be read.
         """
-        self.names = self._files.listdir(self.directory)
+        self._list_names()
         segments = self._list_segments()
         yield from self._check_names()
         snapshots, damaged = self._read_snapshots()
@@ -157,7 +186,11 @@ class PartitionCheck:
     # What is in the directory
 
     def _check_names(self) -> Iterator[Finding]:
-        bases = {int(name[:20]) for name in self.names if re.match(r"\d{20}\.log(\.swap)?$", name)}
+        for name, problem in self._odd_names.items():
+            yield self._finding(
+                Kind.ODD_NAME, name, problem, "the partition may not open", "cannot before you have moved it away"
+            )
+        bases = {int(name[:20]) for name in self.names if re.match(r"[0-9]{20}\.log(\.swap)?$", name)}
         for name in self.names:
             found = _SEGMENT_FILE.fullmatch(name)
             if found is not None:
@@ -389,7 +422,7 @@ class PartitionCheck:
             return
         data = self._files.read_bytes(f"{self.directory}/{PARTITION_METADATA_FILE}")
         try:
-            decode_partition_metadata(data, PARTITION_METADATA_FILE)
+            self.topic_id = decode_partition_metadata(data, PARTITION_METADATA_FILE)
         except CorruptCheckpointError as error:
             self.is_metadata_wrong = True
             reason = str(error).removeprefix(f"{PARTITION_METADATA_FILE}: ") if data else "it is empty"

@@ -127,12 +127,13 @@ class Repair:
         """Read everything and find out what has to be done.
 
         Raises:
-            StorageError: the disk refuses to read a part of it: nothing must be written there.
+            StorageError: the disk refuses to read a part of it, so nothing must be written there; or there is something
+                with a name that brokers stop at.
             OSError: the disk failed.
         """
         self._check = check = self._new_check()
         self.findings = list(check.run())
-        failed = next((finding for finding in self.findings if finding.kind is Kind.DISK), None)
+        failed = next((finding for finding in self.findings if finding.kind in (Kind.DISK, Kind.ODD_NAME)), None)
         if failed is not None:
             raise StorageError(f"{failed.partition} {failed.file}: {failed.problem}; {failed.remedy}")
 
