@@ -136,8 +136,8 @@ async def test_a_cluster_on_a_real_ensemble(ensemble: ZooKeeperEnsemble, nodes: 
     ensemble.kill(victim)
     epochs = [node.controller.broker_epoch for node in nodes]
     await asyncio.to_thread(ensemble.start_again, victim)
-    image = await two.follower.refresh()
-    assert sorted(image.brokers) == [1, 2, 3]
+    for node in nodes:  # each has found a server again
+        assert sorted((await node.follower.refresh()).brokers) == [1, 2, 3]
     assert [node.controller.broker_epoch for node in nodes] == epochs
 
     controller = next(node.controller for node in nodes if node.controller.epoch)
