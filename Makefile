@@ -76,7 +76,8 @@ test-bigdata: $(VENV)/.built ## Spark, Flink, Kafka Connect (need a JDK and Mave
 	$(BIN)/python -m pytest -q -s -m bigdata
 
 test-soak: $(VENV)/.built ## long simulations and fuzzing
-	$(BIN)/python -m pytest -q -s -m soak
+	$(BIN)/python -m pytest -q -s -m soak --hypothesis-profile=explore
+	$(BIN)/python -m pytest -q --hypothesis-profile=explore tests/protocol tests/storage tests/config tests/client/core
 
 bench: $(VENV)/.built ## against Apache Kafka, writes benchmarks/RESULTS.md (ARGS=--help says more)
 	$(BIN)/python -m benchmarks.compare $(ARGS)

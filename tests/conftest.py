@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Timed asserts are not tests: a busy machine must not fail a property.
-settings.register_profile("ottla", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Timed asserts are not tests: a busy machine must not fail a property. The default run tries the same examples everywhere,
+# so that it fails for what a change did; `make test-soak` looks for new ones (--hypothesis-profile=explore).
+settings.register_profile("ottla", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("explore", settings.get_profile("ottla"), derandomize=False)
 settings.load_profile("ottla")
 
 

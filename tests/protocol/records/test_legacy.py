@@ -295,7 +295,7 @@ def consumed_by(batch: Any, magic: int) -> list[Record]:
     return [
         Record(
             record.offset,
-            -1 if magic == 0 else record.timestamp,
+            -1 if magic == 0 or record.timestamp is None else record.timestamp,  # aiokafka: None for -1
             None if record.key is None else bytes(record.key),
             None if record.value is None else bytes(record.value),
         )
