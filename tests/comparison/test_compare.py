@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -206,7 +205,8 @@ class TestMeasuring:
         code = (
             "import subprocess, sys, time\n"
             f"subprocess.run([sys.executable, '-c', 'import time\\n' + {spin!r}])\n"
-            "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'print(flush=True), input()'], stdin=-1, stdout=-1)\n"
+            "child.stdout.readline()\n"
             "status = open('/proc/self/status').read()\n"
             "print(status.partition('VmRSS:')[2].split()[0], flush=True)\ninput()\nchild.communicate(b'\\n')"
         )
