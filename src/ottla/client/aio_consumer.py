@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.sasl import Sasl
+
 
 class Consumer(ConsumerBase[K, V]):
     """Reads topics, all their partitions, without a group: nothing is committed.
@@ -48,6 +50,7 @@ class Consumer(ConsumerBase[K, V]):
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         connect_timeout: Duration = 10.0,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[ConsumerOptions],
@@ -58,6 +61,7 @@ class Consumer(ConsumerBase[K, V]):
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
+            sasl=sasl,
             connect_timeout=connect_timeout,
             config=config,
             options=options,

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.sasl import Sasl
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,6 +66,7 @@ class Producer(ProducerBase[K, V]):
         value_serializer: Serializer[V] | None = None,
         partitioner: str | PartitionFunction | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         on_delivery_error: Callable[[DeliveryError], object] | None = None,
         connect: str = "eager",
         connect_timeout: Duration = 10.0,
@@ -76,6 +79,7 @@ class Producer(ProducerBase[K, V]):
             value_serializer=value_serializer,
             partitioner=partitioner,
             ssl_context=ssl_context,
+            sasl=sasl,
             on_delivery_error=on_delivery_error,
             connect=connect,
             connect_timeout=connect_timeout,

@@ -23,6 +23,7 @@ from ottla.client.producing import clients
 from ottla.client.reading import read_chunk
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
+from ottla.client.security import context_of, login_for
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
 from ottla.network.channel import ChannelSettings
@@ -31,6 +32,8 @@ from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
+
+    from ottla.sasl import Sasl
 
 #: An offset, a time, or an end of the log.
 Place = int | datetime | str
@@ -62,6 +65,7 @@ class ConsumerBase(Generic[K, V]):
         key_deserializer: Deserializer[K] | None,
         value_deserializer: Deserializer[V] | None,
         ssl_context: ssl.SSLContext | None,
+        sasl: Sasl | None,
         connect_timeout: Duration,
         config: Mapping[str, Any] | None,
         options: Mapping[str, Any],
@@ -77,7 +81,7 @@ class ConsumerBase(Generic[K, V]):
         self._topics = list(topics or ())
         self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
         self._client, self._settings, self._bounds = consumer_settings(
-            bootstrap_servers, config, options, ssl_context=ssl_context, environment=os.environ
+            bootstrap_servers, config, options, ssl_context=ssl_context, sasl=sasl, environment=os.environ
         )
         self._deserialize_key = _function(key_deserializer)
         self._deserialize_value = _function(value_deserializer)
@@ -256,14 +260,10 @@ class ConsumerBase(Generic[K, V]):
 
     def _make_runtime(self) -> Runtime:
         """Return the runtime, on the running loop."""
-        context = self._client.ssl_context
-        if self._client.tls and context is None:
-            import ssl
-
-            context = ssl.create_default_context()
         settings = ChannelSettings(
             client_id=self._client.client_id,
-            ssl_context=context,
+            ssl_context=context_of(self._client),
+            authenticate=login_for(self._client),
             connect_timeout_s=self._client.connect_timeout_ms / 1000,
             send_buffer_bytes=self._client.send_buffer_bytes,
             receive_buffer_bytes=self._client.receive_buffer_bytes,
