@@ -12,7 +12,7 @@ from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.features import FeaturesHandler
 from ottla.broker.handlers.fetch import FetchHandler
-from ottla.broker.handlers.groups import GroupsHandler
+from ottla.broker.handlers.groups import SHARE_KEY, TRANSACTION_KEY, GroupsHandler
 from ottla.broker.handlers.log_offsets import LogOffsetHandlers
 from ottla.broker.handlers.loggers import PythonLoggers
 from ottla.broker.handlers.metadata import MetadataHandler
@@ -68,9 +68,8 @@ def make_dispatcher(
 ) -> Dispatcher:
     """Return what answers every request; `localhost_ports` as in `Addresses`."""
     config = parts.config()
-    addresses = Addresses(
-        parts.image, config.node_id, auto=config.advertised_listeners is None, localhost_ports=localhost_ports
-    )
+    auto = config.advertised_listeners is None and not parts.surroundings.shared_tree
+    addresses = Addresses(parts.image, config.node_id, auto=auto, localhost_ports=localhost_ports)
     gate = TransactionGate(
         coordinators.transactions,
         verifies=lambda: parts.config().transaction_partition_verification_enable,
@@ -124,6 +123,7 @@ def _group_handlers(
             addresses=addresses,
             ensure_topic=controller.ensure_topic,
             deleting_shares=coordinators.group_states.deleting_groups,
+            refused_key_types=() if parts.surroundings.has_cross_broker_coordinators else (TRANSACTION_KEY, SHARE_KEY),
         ),
         ConsumerGroupsHandler(groups, config, image=image),
         OffsetsHandler(groups, image=image, gate=gate),
@@ -145,7 +145,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
             clock=around.clock,
         ),
         ShareStateHandlers(coordinators.share_states),
-        ShareGroupsHandler(groups, group_states, image=parts.image),
+        ShareGroupsHandler(groups, group_states, image=parts.image, is_served=around.has_cross_broker_coordinators),
         ShareGroupOffsetsHandler(groups, group_states, coordinators.share_persister, parts.replicas, image=parts.image),
     )
 
