@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kazoo.client import KazooClient
 from kazoo.security import READ_ACL_UNSAFE
 from tests.support import zookeeper_anchor
