@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kazoo.client import KazooClient
@@ -20,6 +22,16 @@ from tests.support.broker_process import BrokerProcess
 from tests.support.ensemble_brokers import EnsembleBrokers
 from tests.support.ports import free_port
 from tests.support.zookeeper_anchor import ZooKeeperEnsemble
+
+from ottla.errors import ErrorCode
+from ottla.protocol.codec import encode
+from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse, DeleteTopicState
+from ottla.protocol.messages.elect_leaders import ElectLeadersRequest, ElectLeadersResponse, TopicPartitions
+from ottla.protocol.messages.envelope import EnvelopeRequest, EnvelopeResponse
+from ottla.protocol.messages.headers import RequestHeader
+from ottla.protocol.messages.metadata import MetadataRequest, MetadataResponse
+from ottla.testing.wire import WireClient
 
 T = TypeVar("T")
 
@@ -160,6 +172,139 @@ def refusal(connect: str, node_id: int, **more: str) -> str:
         return broker.output.splitlines()[-1]
     finally:
         broker.close()
+
+
+def test_what_only_the_controller_can_do_any_broker_passes_on(brokers: EnsembleBrokers) -> None:
+    """1. Deletions and elections, asked of a broker that is not the controller. 2. That broker shows what was done. 3. An
+
+    Envelope from somebody who is no broker is not believed.
+    """
+
+    async def story() -> None:
+        controller = admin(brokers[1]).list_topics(timeout=10).controller_id
+        asked = brokers[next(node_id for node_id in (1, 2, 3) if node_id != controller)]
+        client = await WireClient.connect("127.0.0.1", asked.port)
+        topic = CreatableTopic(name="t", num_partitions=3, replication_factor=1)
+        created = await client.ask(CreateTopicsRequest(topics=[topic], timeout_ms=20_000), 7, CreateTopicsResponse)
+        assert created.topics[0].error_code == ErrorCode.NONE
+
+        election = ElectLeadersRequest(topic_partitions=[TopicPartitions(topic="t", partitions=[0])], timeout_ms=20_000)
+        elected = await client.ask(election, 2, ElectLeadersResponse)
+        row = elected.replica_election_results[0].partition_result[0]
+        assert row.error_code == ErrorCode.ELECTION_NOT_NEEDED
+
+        deleting = DeleteTopicsRequest(topics=[DeleteTopicState(name="t")], timeout_ms=20_000)
+        for error in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+            deleted = await client.ask(deleting, 6, DeleteTopicsResponse)
+            assert [row.error_code for row in deleted.responses] == [error]
+            metadata = await client.ask(MetadataRequest(topics=None), 12, MetadataResponse)
+            assert [found.name for found in metadata.topics] == []
+
+        at_controller = await WireClient.connect("127.0.0.1", brokers[controller].port)
+        inner = encode(RequestHeader(request_api_key=20, request_api_version=6, client_id=None), 2) + encode(
+            deleting, 6
+        )
+        for sender in (-1, asked_id(brokers, asked)):
+            forged = EnvelopeRequest(request_data=inner, request_principal=b"User:admin", broker_id=sender, process="x")
+            answer = await at_controller.ask(forged, 0, EnvelopeResponse)
+            assert answer.error_code == ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+        client.close()
+        at_controller.close()
+
+    asyncio.run(story())
+
+
+def asked_id(brokers: EnsembleBrokers, broker: BrokerProcess) -> int:
+    return next(node_id for node_id, one in brokers.brokers.items() if one is broker)
+
+
+def test_transactions_span_brokers(brokers: EnsembleBrokers) -> None:
+    """Partitions, group and transaction coordinators are on different brokers: 1. committed and aborted transactions;
+
+    2. copies with offsets in the transaction, while brokers are killed and started again: each input exactly once.
+    """
+    ask(brokers[1], lambda client: client.create_topics([NewTopic("in", 6, 1)])["in"])
+    ask(brokers[1], lambda client: client.create_topics([NewTopic("out", 6, 1)])["out"])
+    producer = Producer({"bootstrap.servers": brokers.bootstrap, "transactional.id": "loader"})
+    producer.init_transactions(60)
+    for number in range(10):
+        producer.begin_transaction()
+        for value in range(60):
+            producer.produce("in", str(number * 60 + value), partition=value % 6)
+        if number % 2:
+            producer.commit_transaction(60)
+        else:
+            producer.abort_transaction(60)
+    committed = sorted(number * 60 + value for number in range(1, 10, 2) for value in range(60))
+    assert consume(brokers.bootstrap, "in", "reader", len(committed)) == committed
+
+    copier = Copier(brokers.bootstrap)
+    for victim in (1, 2, 3, 1):
+        copier.copy(50)
+        brokers[victim].kill()
+        killed = threading.Thread(target=brokers[victim].start, kwargs={"timeout_s": 60})
+        killed.start()
+        copier.copy(20)
+        killed.join()
+    copier.copy_all(len(committed))
+    assert consume(brokers.bootstrap, "out", "checker", len(committed)) == committed
+
+
+class Copier:
+    """Copies `in` to `out`, a transaction for each batch, with the offsets in it. A failed one is begun again."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self.copied = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": "copier",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "session.timeout.ms": 6_000,
+            }
+        )
+        self._consumer.subscribe(["in"])
+        self._producer = Producer({"bootstrap.servers": self._bootstrap, "transactional.id": "copier"})
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                return self._producer.init_transactions(30)
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+
+    def copy(self, count: int) -> None:
+        """Copy at least so many records more, or what there is."""
+        wanted, deadline = self.copied + count, time.monotonic() + 120
+        while self.copied < wanted:
+            assert time.monotonic() < deadline, f"{self.copied} copied"
+            messages = [m for m in self._consumer.consume(10, 2) if not m.error()]
+            if messages:
+                self._transaction(messages)
+
+    def copy_all(self, count: int) -> None:
+        self.copy(count - self.copied)
+
+    def _transaction(self, messages: list[Message]) -> None:
+        try:
+            self._producer.begin_transaction()
+            for message in messages:
+                self._producer.produce("out", message.value(), partition=message.partition() or 0)
+            offsets = self._consumer.position(self._consumer.assignment())
+            self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), 60)
+            self._producer.commit_transaction(60)
+        except KafkaException:
+            # What the transaction did is undone by the next producer of this id; the consumer goes back to what is committed.
+            self._consumer.close()
+            self._begin()
+        else:
+            self.copied += len(messages)
 
 
 def cluster_id_in(directory: Path) -> str:

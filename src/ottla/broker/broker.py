@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ottla
 from ottla.broker.http.facts import LiveFacts
 from ottla.broker.http.pages import BrokerFacts, Pages
+from ottla.broker.peers import Peers
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.replicas.old_records import OldRecords
 from ottla.broker.settings.listeners import is_any_address
@@ -22,7 +23,7 @@ from ottla.broker.wiring.coordinators import Coordinators
 from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
-from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits
+from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits, peer_channel_settings
 from ottla.cluster.controller import (
     Controller,
     ForeignTreeError,
@@ -221,6 +222,8 @@ class Broker:
             logs=self.logs,
             replicas=self.replicas,
             controller=self.controller,
+            peers=self._make_peers(),
+            refresh=self.follower.refresh,
         )
         self.coordinators = Coordinators(parts)
         self.replicas.on_leader = self.coordinators.on_leader
@@ -229,6 +232,16 @@ class Broker:
         self.dispatcher = make_dispatcher(
             parts, self.coordinators, self.telemetry, localhost_ports=lambda: self.server.localhost_ports
         )
+
+    def _make_peers(self) -> Peers:
+        peers = Peers(
+            self.config.node_id,
+            lambda: self.image,
+            listener=self.config.inter_broker_listener_name,
+            settings=peer_channel_settings(self.config),
+        )
+        self._parts_running.append(peers.stop)
+        return peers
 
     async def _bind(self) -> None:
         self.server = self._make_server()

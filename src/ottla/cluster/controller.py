@@ -184,6 +184,11 @@ class Controller:
         return self.registration.epoch
 
     @property
+    def process(self) -> str:
+        """The random text of this process that its registration has."""
+        return self._identity.process
+
+    @property
     def levels(self) -> Levels:
         """This broker's settings, static and dynamic."""
         return Levels(

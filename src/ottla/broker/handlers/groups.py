@@ -48,7 +48,7 @@ from ottla.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from ottla.broker.context import RequestContext, Routes
@@ -89,7 +89,6 @@ class GroupsHandler:
 
     Args:
         ensure_topic: makes an internal topic unless it exists; returns when it is in the image.
-        refused_key_types: kinds of coordinators that are not served; UNSUPPORTED_VERSION ends the clients that ask for one.
         deleting_shares: deletes what share groups among these groups have elsewhere, and gives which must stay, and why.
     """
 
@@ -102,7 +101,6 @@ class GroupsHandler:
         addresses: Addresses,
         ensure_topic: Callable[[str], Awaitable[object]],
         deleting_shares: Callable[[int, list[str]], AbstractAsyncContextManager[dict[str, ErrorCode]]],
-        refused_key_types: Collection[int] = (),
     ) -> None:
         self._runtime = runtime
         self._config = config
@@ -110,7 +108,6 @@ class GroupsHandler:
         self._addresses = addresses
         self._ensure_topic = ensure_topic
         self._deleting_shares = deleting_shares
-        self._refused_key_types = refused_key_types
 
     def routes(self) -> Routes:
         return {
@@ -159,8 +156,6 @@ class GroupsHandler:
             return ErrorCode.INVALID_REQUEST, _NO_NODE
         if key_type == SHARE_KEY and (context.version < _SHARE_FIND_COORDINATOR or not _SHARE_KEY.fullmatch(key)):
             return ErrorCode.INVALID_REQUEST, _NO_NODE
-        if key_type in self._refused_key_types:
-            return ErrorCode.UNSUPPORTED_VERSION, _NO_NODE
         name = _COORDINATOR_TOPICS[key_type]
         if name not in self._image().topics:
             try:

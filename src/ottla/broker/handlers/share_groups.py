@@ -44,15 +44,13 @@ class ShareGroupsHandler:
         states: GroupStates,
         *,
         image: Callable[[], ClusterImage],
-        is_served: bool = True,
     ) -> None:
-        self._is_served = is_served
         self._runtime = runtime
         self._states = states
         self._image = image
 
     def _is_enabled(self) -> bool:
-        return self._is_served and self._image().features[SHARE_VERSION] > 0
+        return self._image().features[SHARE_VERSION] > 0
 
     def routes(self) -> Routes:
         return {

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.dispatch import Dispatcher
+from ottla.broker.forwarding import Forwarding
 from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
 from ottla.broker.handlers.features import FeaturesHandler
 from ottla.broker.handlers.fetch import FetchHandler
-from ottla.broker.handlers.groups import SHARE_KEY, TRANSACTION_KEY, GroupsHandler
+from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.log_offsets import LogOffsetHandlers
 from ottla.broker.handlers.loggers import PythonLoggers
 from ottla.broker.handlers.metadata import MetadataHandler
@@ -30,7 +31,9 @@ from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.transactions.gate import TransactionGate
+from ottla.broker.wiring.coordinators import leader_of
 from ottla.cluster.decisions.topic_names import why_invalid
+from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -76,6 +79,8 @@ def make_dispatcher(
         retry_backoff_ms=config.add_partitions_to_txn_retry_backoff_ms,
         retry_ms_max=config.add_partitions_to_txn_retry_backoff_max_ms,
         clock=parts.surroundings.clock,
+        remote=coordinators.remote_transactions,
+        coordinator_of=lambda index: leader_of(parts.image(), TopicPartition(TRANSACTION_STATE_TOPIC, index)),
     )
     routes: Routes = {}
     for family in (
@@ -86,7 +91,22 @@ def make_dispatcher(
         telemetry,
     ):
         routes.update(family.routes())
-    return Dispatcher(routes, parts.image, config.node_id, parts.metrics, takes_telemetry=telemetry.is_wanted)
+    controller = parts.controller
+    forwarding = Forwarding(
+        parts.peers,
+        image=parts.image,
+        is_controller=lambda: controller.epoch > 0,
+        process=controller.process,
+        refresh=parts.refresh,
+    )
+    return Dispatcher(
+        routes,
+        parts.image,
+        config.node_id,
+        parts.metrics,
+        takes_telemetry=telemetry.is_wanted,
+        forwarding=forwarding if parts.surroundings.shared_tree else None,
+    )
 
 
 def _record_handlers(parts: Parts, coordinators: Coordinators, gate: TransactionGate) -> Iterable[_Family]:
@@ -103,6 +123,7 @@ def _record_handlers(parts: Parts, coordinators: Coordinators, gate: Transaction
             coordinators.groups,
             coordinators.marker_log,
             coordinators.producer_ids,
+            ensure_topic=parts.controller.ensure_topic,
             image=parts.image,
             clock=around.clock,
         ),
@@ -123,7 +144,6 @@ def _group_handlers(
             addresses=addresses,
             ensure_topic=controller.ensure_topic,
             deleting_shares=coordinators.group_states.deleting_groups,
-            refused_key_types=() if parts.surroundings.has_cross_broker_coordinators else (TRANSACTION_KEY, SHARE_KEY),
         ),
         ConsumerGroupsHandler(groups, config, image=image),
         OffsetsHandler(groups, image=image, gate=gate),
@@ -145,7 +165,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
             clock=around.clock,
         ),
         ShareStateHandlers(coordinators.share_states),
-        ShareGroupsHandler(groups, group_states, image=parts.image, is_served=around.has_cross_broker_coordinators),
+        ShareGroupsHandler(groups, group_states, image=parts.image),
         ShareGroupOffsetsHandler(groups, group_states, coordinators.share_persister, parts.replicas, image=parts.image),
     )
 

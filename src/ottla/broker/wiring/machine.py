@@ -57,7 +57,6 @@ def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None =
         page_cache=page_cache,
         shared_tree=zookeeper is not None,
         replication_factor_max=None if zookeeper is None else 1,
-        has_cross_broker_coordinators=zookeeper is None,
     )
 
 

@@ -32,8 +32,6 @@ class Surroundings:
             process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
         replication_factor_max: new topics get no more replicas; None for no limit.
-        has_cross_broker_coordinators: coordinators reach partitions that other brokers lead. Without it transactions and
-            share groups are refused where several brokers make a cluster: they would hang.
     """
 
     clock: Clock
@@ -49,4 +47,3 @@ class Surroundings:
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
     replication_factor_max: int | None = None
-    has_cross_broker_coordinators: bool = True

@@ -216,6 +216,9 @@ def plan_growth(
     topic = image.topics.get(name)
     if topic is None:
         return Refusal(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if topic.is_internal:
+        # Keys are hashed with the count: with another one a group or a transaction would have a second coordinator.
+        return Refusal(ErrorCode.INVALID_REQUEST, f"The internal topic {name} cannot be given more partitions.")
     now = len(topic.partitions)
     if count == now:
         return Refusal(ErrorCode.INVALID_PARTITIONS, f"Topic already has {now} partition(s).")

@@ -127,6 +127,7 @@ class BrokerNode:
             continues,
             is_stopping,
             value.get("machine", ""),
+            "" if epoch is None else epoch.process,
         )
 
     @staticmethod
