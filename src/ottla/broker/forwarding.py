@@ -97,6 +97,7 @@ class Forwarding:
             client_host=request.client_host_address.decode(),
             local_host=session.local_host,
             local_port=session.local_port,
+            security_protocol=session.security_protocol,
         )
         asked.principal = (request.request_principal or b"").decode()
         return asked

@@ -34,7 +34,7 @@ DESCRIPTION = """Start a Kafka broker; any Kafka client connects to localhost:90
   ottla serve
   ottla serve --port 19092 --data-dir ./events -X num.partitions=4
   ottla serve /etc/kafka/server.properties --advertise kafka.example.com:9092
-  ottla serve --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla --broker-id 1
+  ottla serve --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla --broker-id 1 --host 0.0.0.0
 
 Settings have Kafka's names and defaults (docs/configuration.md). They come from, the later the stronger: the file,
 KAFKA_* environment variables, -X, the options below. A misspelt setting is an error.
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("properties", nargs="?", metavar="server.properties", help="settings in Kafka's file format")
     add("--port", type=int, help="port of the first listener (default 9092; 0 takes any free one)")
-    add("--host", help="address to listen on (default: all; localhost keeps others out)")
+    add("--host", help="address to listen on (default: localhost, which lets only this machine in; 0.0.0.0: all)")
     add("--data-dir", metavar="DIR", help="directory of the log")
     add(
         "--advertise",
@@ -270,5 +270,6 @@ def ready_line(facts: BrokerFacts, elapsed_seconds: float) -> str:
         f"{age if age is not None else elapsed_seconds:.2f} s",
         *([f"{resident / 1e6:.0f} MB"] if resident is not None else []),
         f"kernels {facts.kernels}",
+        *(["only this machine is let in, --host 0.0.0.0 opens it"] if facts.is_loopback_only else []),
     ]
     return " · ".join(parts)

@@ -49,6 +49,7 @@ def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None =
         offload=off_the_loop,
         files=OsFiles(),
         random=random.Random(),
+        secret_bytes=os.urandom,
         open_tree=open_tree,
         host_names=(host_name,),
         canonical_host_name=socket.getfqdn,

@@ -21,6 +21,9 @@ class Surroundings:
     """Everything a broker takes from outside; the simulation passes its own.
 
     Attributes:
+        random: for decisions that may be guessed (placement, jitter).
+        secret_bytes: as many random bytes as are asked for, which no one can guess: keys, nonces, ids that are a right by
+            themselves. From the system on a real machine, seeded in the simulation only.
         open_tree: opens the coordination tree, given the path of its file.
         host_names: what this machine calls itself; HTTP requests may name it.
         canonical_host_name: returns the name by which other hosts know this machine; asked for only where brokers of several
@@ -38,6 +41,7 @@ class Surroundings:
     offload: Offload
     files: Files
     random: random.Random
+    secret_bytes: Callable[[int], bytes]
     open_tree: Callable[[str], Any]
     host_names: tuple[str, ...] = ()
     canonical_host_name: Callable[[], str] = lambda: ""
