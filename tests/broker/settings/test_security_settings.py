@@ -345,3 +345,10 @@ def test_what_needs_a_restart_is_refused_on_a_running_broker(name: str) -> None:
     refusal = validate_broker_config({name: "x"}, per_broker=True)
     assert refusal is not None
     assert "Cannot update these configs dynamically" in (refusal.message or "")
+
+
+def test_brokers_do_not_log_in_to_each_other_yet() -> None:
+    lines = [LOGIN, "sasl.enabled.mechanisms=SCRAM-SHA-256"]
+    assert config(*lines).logins
+    with pytest.raises(ConfigError, match="brokers do not log in to each other yet"):
+        config(*lines, "zookeeper.connect=zk:2181")
