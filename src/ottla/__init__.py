@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
     from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
     from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
     from ottla.client.records import RecordMetadata as RecordMetadata
@@ -52,6 +53,7 @@ _MODULES = {
     "ottla.client.consumer": ("Consumer",),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.lanes": ("Retry",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
     "ottla.client.errors": (

@@ -24,13 +24,17 @@ from ottla.client.consuming import PartitionsCallback, Place
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
+from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
+from ottla.client.running import AsyncRunner
 from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
     from typing import Unpack
+
+    from ottla.client.consuming import AnyProducer
 
 
 logger = logging.getLogger("ottla.client.consumer")
@@ -57,6 +61,7 @@ class Consumer(GroupedConsumer[K, V]):
         topics: Iterable[str] | None = None,
         pattern: str | None = None,
         commit: str | None = None,
+        commit_after: AnyProducer | None = None,
         on_assigned: PartitionsCallback | None = None,
         on_revoked: PartitionsCallback | None = None,
         on_lost: PartitionsCallback | None = None,
@@ -72,6 +77,7 @@ class Consumer(GroupedConsumer[K, V]):
             topics=topics,
             pattern=pattern,
             commit=commit,
+            commit_after=commit_after,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
             on_lost=on_lost,
@@ -234,6 +240,41 @@ class Consumer(GroupedConsumer[K, V]):
         if until != "end":
             raise ValueError(f"until takes 'end', not {until!r}")
         return BoundedRecords(self, None if idle_timeout is None else duration_s("idle_timeout", idle_timeout))
+
+    async def run(
+        self,
+        handle: Callable[[Record[K, V]], object],
+        *,
+        workers: int = 1,
+        order: Order = "key",
+        retry: Retry | None = None,
+    ) -> None:
+        """Handle records by several tasks at once, until `stop()`. A record is finished when `handle` returns.
+
+        Args:
+            handle: called with each record, usually a coroutine function.
+            order: "partition", "key" (records of one key one after the other) or "none".
+            retry: what happens when `handle` raises; None: `run` raises that, and the record comes again.
+
+        Raises:
+            Exception: what `handle` has raised for good, once the other workers are done with theirs.
+        """
+        await AsyncRunner(self, handle, workers, order, retry).run()
+
+    async def _take_for_run(self, count: int) -> list[Record[K, V]]:
+        """Do what the group wants, and return records that are at hand."""
+        self._begin_call()
+        self._raise_deferred()
+        if self._attention:
+            await self._drive(self._settle())
+        return self._take_run(count, self._wake_waiter) if count else []
+
+    def _nudge(self) -> None:
+        """A worker has news for whoever waits."""
+        waiters, self._machine.waiters = self._machine.waiters, []
+        for waiter in waiters:
+            waiter()
+        self._called.set()
 
     async def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
         """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""

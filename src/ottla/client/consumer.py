@@ -27,13 +27,17 @@ from ottla.client.consuming import PartitionsCallback, Place
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
+from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
+from ottla.client.running import Runner
 from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
     from typing import Unpack
+
+    from ottla.client.consuming import AnyProducer
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Consumer(GroupedConsumer[K, V]):
         topics: names. None: see `subscribe` and `assign`.
         pattern: topics whose whole name matches, in RE2's syntax; needs a group.
         commit: "processed" (the default in a group), "marked", "manual" or "transaction".
+        commit_after: a producer: what is finished is committed only once everything that it had taken by then is
+            acknowledged. A failed delivery stops commits, and the next step raises it.
         on_assigned, on_revoked, on_lost: called with partitions, in the caller's thread, inside the caller's calls.
             `on_revoked` may commit; without `on_lost` it is called for lost ones, too (as in Kafka).
         key_deserializer, value_deserializer: functions (topic, bytes) -> object, or an `ottla.serde`; called when a
@@ -72,6 +78,7 @@ class Consumer(GroupedConsumer[K, V]):
         topics: Iterable[str] | None = None,
         pattern: str | None = None,
         commit: str | None = None,
+        commit_after: AnyProducer | None = None,
         on_assigned: PartitionsCallback | None = None,
         on_revoked: PartitionsCallback | None = None,
         on_lost: PartitionsCallback | None = None,
@@ -87,6 +94,7 @@ class Consumer(GroupedConsumer[K, V]):
             topics=topics,
             pattern=pattern,
             commit=commit,
+            commit_after=commit_after,
             on_assigned=on_assigned,
             on_revoked=on_revoked,
             on_lost=on_lost,
@@ -249,6 +257,44 @@ class Consumer(GroupedConsumer[K, V]):
         if until != "end":
             raise ValueError(f"until takes 'end', not {until!r}")
         return BoundedRecords(self, None if idle_timeout is None else duration_s("idle_timeout", idle_timeout))
+
+    def run(
+        self,
+        handle: Callable[[Record[K, V]], object],
+        *,
+        workers: int = 1,
+        order: Order = "key",
+        retry: Retry | None = None,
+    ) -> None:
+        """Handle records by several threads at once, until `stop()`. A record is finished when `handle` returns.
+
+            consumer.run(handle, workers=8, order="key", retry=ottla.Retry(delays=["1s", "10s"], dead_letter="orders.dlq"))
+
+        Args:
+            handle: called with each record, in a worker's thread.
+            order: "partition", "key" (records of one key one after the other) or "none".
+            retry: what happens when `handle` raises; None: `run` raises that, and the record comes again.
+
+        Raises:
+            Exception: what `handle` has raised for good, once the other workers are done with theirs.
+        """
+        Runner(self, handle, workers, order, retry).run()
+
+    def _take_for_run(self, count: int) -> list[Record[K, V]]:
+        """Do what the group wants, and return records that are at hand."""
+        self._begin_call()
+        self._raise_deferred()
+        if self._attention:
+            self._drive(self._settle())
+        return self._take_run(count, self._wake_waiter) if count else []
+
+    def _nudge(self) -> None:
+        """A worker has news for whoever waits; for any thread."""
+        with self._lock:
+            waiters, self._machine.waiters = self._machine.waiters, []
+        for waiter in waiters:
+            waiter()
+        self._calls.put(None)
 
     def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
         """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""

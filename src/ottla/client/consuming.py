@@ -34,6 +34,11 @@ from ottla.types import EARLIEST, LATEST, TopicPartition
 if TYPE_CHECKING:
     import ssl
 
+    from ottla.client.producing import ProducerBase
+
+    #: A producer of whatever.
+    AnyProducer = ProducerBase[Any, Any]
+
 #: An offset, a time, or an end of the log.
 Place = int | datetime | str
 _ENDS: Final[Mapping[str, int]] = {"beginning": EARLIEST, "end": LATEST}
@@ -53,6 +58,7 @@ class ConsumerBase(Handing[K, V]):
         topics: Iterable[str] | None,
         pattern: str | None,
         commit: str | None,
+        commit_after: AnyProducer | None,
         on_assigned: PartitionsCallback | None,
         on_revoked: PartitionsCallback | None,
         on_lost: PartitionsCallback | None,
@@ -95,7 +101,17 @@ class ConsumerBase(Handing[K, V]):
             group,
             commit_interval_ms=self._bounds.commit_interval_ms,
         )
-        self._finished = Finished(self._bounds.commit)
+        if commit_after is not None and self._bounds.commit_interval_ms is None:
+            raise ConfigurationError(
+                "commit_after= goes with commit='processed' or 'marked': else the consumer commits nothing by itself."
+            )
+        if commit_after is not None and commit_after._machine.transactions is not None:
+            raise ConfigurationError(
+                "commit_after= takes a producer without transactional_id.",
+                "With transactions: commit='transaction', and producer.transaction(consumer).",
+            )
+        self._commit_after = commit_after
+        self._finished = Finished(self._bounds.commit, whole=commit_after is not None)
         self._runtime: Runtime | None = None
         self._stopping = False
         #: Whether there is more to do than to hand out the next record: to stop, or what the group wants.

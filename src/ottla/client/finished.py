@@ -62,8 +62,10 @@ class Finished:
         marks: by partition, where records are marked one by one; None where they are not.
     """
 
-    def __init__(self, mode: str | None) -> None:
+    def __init__(self, mode: str | None, *, whole: bool = False) -> None:
         self.mode = mode
+        #: Whether all since the last commit comes again after `rewind`.
+        self.whole = whole or mode in ("manual", "transaction")
         self.current: Record[Any, Any] | None = None
         self.unfinished: dict[PartitionState, int] = {}
         self.marks: dict[PartitionState, Marks] | None = {} if mode == "marked" else None
@@ -119,7 +121,7 @@ class Finished:
             if state.position is None:
                 continue
             offset = self._finished(state, state.position, self.current, self.unfinished)
-            if self.mode in ("manual", "transaction"):
+            if self.whole:
                 offset = min(state.base, state.position)
             if offset < state.position:
                 found[state] = offset

@@ -6,11 +6,13 @@ Each is a piece of work (`work`): it says what to wait for, and the faces wait.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from ottla.client._core.group import Assign, Fail, Lose, Revoke
 from ottla.client._core.group_client import GroupClient
+from ottla.client._core.operation import Operation
 from ottla.client._core.partitions import COMMITTED, PartitionState
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata
 from ottla.client.consumed import Batch, K, Record, V
@@ -29,6 +31,9 @@ CLOSE_TIMEOUT_S: Final = 30.0
 #: Seconds that closing takes at most after Ctrl-C, and at the end of the process.
 CLOSE_TIMEOUT_INTERRUPTED_S: Final = 5.0
 
+#: After so many aborted transactions in a row the failure is raised.
+ABORTED_MAX: Final = 5
+
 
 class GroupedConsumer(ConsumerBase[K, V]):
     """A consumer that may have a group. Not for use by itself."""
@@ -37,6 +42,9 @@ class GroupedConsumer(ConsumerBase[K, V]):
     #: That `max.poll.interval.ms` was exceeded, until a commit has told it.
     _exceeded: PollIntervalExceededError | None = None
     _exceeded_count = 0
+    #: How many records of `commit_after` had failed before; the outcome of what it has taken so far.
+    _failed_before = 0
+    _watermark: Operation | None = None
     _noticed_ms = -1.0
     #: By partition that was lost for being slow: (what was committed, how far it was finished).
     _resume: Mapping[TopicPartition, tuple[int | None, int]] = {}
@@ -51,7 +59,7 @@ class GroupedConsumer(ConsumerBase[K, V]):
             Exception: what a callback of the caller's has raised; the partitions have changed all the same.
         """
         group = self._machine.group
-        if group is None or self._settling:
+        if group is None or self._settling or self._in_transaction:
             return
         self._settling = True
         try:
@@ -78,6 +86,8 @@ class GroupedConsumer(ConsumerBase[K, V]):
 
     def _give_up(self, group: GroupClient, step: Revoke, partitions: list[TopicPartition]) -> Work[None]:
         try:
+            if self._before_giving_up is not None:
+                yield from self._before_giving_up(partitions)
             yield from self._commit_finished(self._bounds.api_timeout_s)
             if self._on_revoked is not None and partitions:
                 yield Call(self._on_revoked, (list(partitions),))
@@ -148,11 +158,23 @@ class GroupedConsumer(ConsumerBase[K, V]):
         self._exceeded_count += 1
         logger.error("%s %s", self._exceeded, PollIntervalExceededError.hint)
 
+    #: What is done before partitions are given up: `run` waits for those that handle their records.
+    _before_giving_up: Callable[[list[TopicPartition]], Work[None]] | None = None
+    #: Whether a transaction goes on that takes this consumer's offsets along: the partitions stay until it ends.
+    _in_transaction = False
+    #: Transactions in a row that were aborted because their commit failed.
+    _aborted = 0
     #: The last record of a loop or batch.
     _last_handed: Record[K, V] | None = None
 
     def _begin_call(self) -> None:
-        """The caller asks for more: what it has is finished."""
+        """The caller asks for more: what it has is finished.
+
+        Raises:
+            DeliveryErrors: a record was not delivered that `commit_after` waits for.
+        """
+        if self._commit_after is not None and self._sent_in_vain():
+            raise self._commit_after._delivery_errors()
         finished = self._finished
         if finished.current is not None:
             self._last_handed = finished.current
@@ -160,10 +182,70 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if self._machine.group is not None:
             self._machine.group.come_back()
 
+    def _finish_call_at_hand(self) -> None:
+        """What was handed out before is finished."""
+        self._begin_call()
+        self._raise_deferred()
+
     def _end_call(self) -> None:
         """The caller's call returns."""
         if self._machine.group is not None and self._runtime is not None:
             self._machine.group.go_away(self._runtime.now_ms())
+
+    # -- transactions -----------------------------------------------------------------------------------------------
+
+    def _begin_transaction(self) -> None:
+        """A transaction takes the offsets of what is handed out along.
+
+        Raises:
+            ConfigurationError: the consumer commits by itself.
+        """
+        self._check_usable()
+        self._in_transaction = True
+
+    def _check_transactional(self) -> None:
+        if self._bounds.commit != "transaction":
+            raise ConfigurationError(
+                "A transaction takes only the offsets of a consumer with commit='transaction' along.",
+                "Pass commit='transaction' to the consumer.",
+            )
+
+    def _offsets_of_transaction(self) -> tuple[dict[TopicPartition, OffsetAndMetadata], GroupMetadata]:
+        """Return (how far everything was handed out, who the member is)."""
+        with self._lock:
+            offsets = {
+                where: OffsetAndMetadata(state.position, state.position_epoch)
+                for where, state in self._machine.partitions.items()
+                if state.position is not None and state.position != state.base
+            }
+            return offsets, self._group().identity
+
+    def _aborted_again(self, failure: KafkaError) -> bool:
+        """The commit of a transaction has failed; return whether that is to be raised: the fifth time in a row."""
+        self._aborted += 1
+        logger.warning(
+            "the transaction was aborted, and its records come again (%d in a row): %s", self._aborted, failure
+        )
+        if self._aborted < ABORTED_MAX:
+            return False
+        self._aborted = 0
+        return True
+
+    def _end_transaction(self, committed: Mapping[TopicPartition, OffsetAndMetadata] | None) -> None:
+        """It was committed with these offsets, or aborted: then what was handed out comes again."""
+        self._in_transaction = False
+        self._attention = True
+        if self._closed is not None:
+            return
+        if committed is None:
+            self.rewind()
+            return
+        self._aborted = 0
+        with self._lock:
+            for where, offset in committed.items():
+                state = self._machine.partitions.get(where)
+                if state is not None:
+                    state.base = state.committed = offset.offset
 
     # -- commits ----------------------------------------------------------------------------------------------------
 
@@ -199,9 +281,45 @@ class GroupedConsumer(ConsumerBase[K, V]):
         group = self._machine.group
         assert group is not None
         offsets = self._finished.offsets(self._machine.partitions)
-        if offsets and not self._is_lost(group):
+        if not offsets or self._is_lost(group):
+            return
+        if self._commit_after is None:
             operation = group.offsets.commit(offsets)
             operation.callbacks.append(lambda: _tell(operation.error))
+        elif self._watermark is None:
+            self._watermark = self._commit_after._watermark()
+            kept, states = weakref.ref(self), dict(self._machine.partitions)
+
+            def acknowledged() -> None:
+                consumer = kept()
+                if consumer is not None:
+                    consumer._commit_acknowledged(offsets, states)
+
+            if self._watermark.done:
+                self._machine.fired.append(acknowledged)
+            else:
+                self._watermark.callbacks.append(acknowledged)
+
+    def _commit_acknowledged(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], states: Mapping[TopicPartition, PartitionState]
+    ) -> None:
+        """Everything that was sent before these records were finished has an outcome."""
+        group = self._machine.group
+        self._watermark = None
+        if group is None or self._closed is not None or self._sent_in_vain():
+            return
+        with self._lock:
+            partitions = self._machine.partitions
+            still = {where: each for where, each in offsets.items() if partitions.get(where) is states[where]}
+            if still and not self._is_lost(group):
+                operation = group.offsets.commit(still)
+                operation.callbacks.append(lambda: _tell(operation.error))
+        self._wake()
+
+    def _sent_in_vain(self) -> bool:
+        """Whether a record was not delivered that the producer has taken since the beginning, or the last `rewind()`."""
+        producer = self._commit_after
+        return producer is not None and producer._machine.counts.records_failed > self._failed_before
 
     def _commit_finished(self, limit_s: float) -> Work[None]:
         """Commit what is finished, where that is the consumer's business; a failure is logged."""
@@ -209,7 +327,13 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if group is None or self._bounds.commit_interval_ms is None or self._is_lost(group):
             return
         with self._lock:
-            operation = group.offsets.commit(self._finished.offsets(self._machine.partitions))
+            offsets = self._finished.offsets(self._machine.partitions)
+            watermark = None if self._commit_after is None or not offsets else self._commit_after._watermark()
+        if watermark is not None and (not (yield Wait(watermark, limit_s)) or self._sent_in_vain()):
+            logger.warning("what was finished last is not committed: not all that was sent for it is acknowledged")
+            return
+        with self._lock:
+            operation = group.offsets.commit(offsets)
         self._wake()
         if not (yield Wait(operation, limit_s)):
             with self._lock:
@@ -285,8 +409,8 @@ class GroupedConsumer(ConsumerBase[K, V]):
     def rewind(self) -> None:
         """Go back to what is not finished: the last record or batch comes again.
 
-        With commit="marked" that is the first record of each partition that is not marked; with "manual" and "transaction"
-        what was handed out since the last commit.
+        With commit="marked" that is the first record of each partition that is not marked; with "manual", "transaction"
+        and `commit_after` (which forgets deliveries that have failed) what was handed out since the last commit.
         """
         self._check_usable()
         with self._lock:
@@ -297,6 +421,8 @@ class GroupedConsumer(ConsumerBase[K, V]):
                 self._machine.seek(state, offset)
                 state.committed = committed
             self._finished.ask()
+        if self._commit_after is not None:
+            self._failed_before = self._commit_after._machine.counts.records_failed
         self._wake()
 
     def subscribe(self, topics: Iterable[str] | None = None, *, pattern: str | None = None) -> None:
@@ -364,6 +490,8 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if group is not None and runtime is not None:
             group.commit_due = weakly(self._commit_due)
             group.go_away(runtime.now_ms())
+        if self._commit_after is not None:
+            self._failed_before = self._commit_after._machine.counts.records_failed
 
     # -- batches ----------------------------------------------------------------------------------------------------
 

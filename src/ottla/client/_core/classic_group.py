@@ -141,9 +141,10 @@ class ClassicMembership:
         self._wants_join = False
         self._member.leave("the consumer was away for longer than max.poll.interval.ms")
 
-    def on_refused_commit(self, code: int) -> None:
-        if not self._lost:
-            self._member.on_refused_commit(code)
+    def on_refused_commit(self, code: int, identity: GroupMetadata) -> None:
+        member = self._member
+        if not self._lost and (identity.member_id, identity.generation_id) == (member.member_id, member.generation_id):
+            member.on_refused_commit(code)
 
     def leave(self) -> None:
         self._wants_join = False

@@ -120,8 +120,8 @@ class Membership(Protocol):
         """The caller was away for longer than `max.poll.interval.ms`: leave until it comes back."""
         ...
 
-    def on_refused_commit(self, code: int) -> None:
-        """A commit got this code, which says that the group does not know the member."""
+    def on_refused_commit(self, code: int, identity: GroupMetadata) -> None:
+        """A commit under this identity got this code, which says that the group does not know the member."""
         ...
 
     def leave(self) -> None:

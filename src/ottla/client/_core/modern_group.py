@@ -159,7 +159,7 @@ class ModernMembership:
         self._target = None
         self.leave()
 
-    def on_refused_commit(self, code: int) -> None:
+    def on_refused_commit(self, code: int, identity: GroupMetadata) -> None:
         self._due_ms = 0.0  # the next heartbeat tells
 
     def leave(self) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ottla.client.groups")
 
 #: The group does not know the member, or no longer in this generation.
-_FENCED: Final = frozenset(
+REFUSED: Final = frozenset(
     {
         ErrorCode.UNKNOWN_MEMBER_ID,
         ErrorCode.ILLEGAL_GENERATION,
@@ -70,14 +70,16 @@ class Commit(Operation):
 
     Attributes:
         identity: who commits; None: the member as it is when they go out.
+        sent_as: as whom they went out last.
     """
 
-    __slots__ = ("failures", "identity", "offsets")
+    __slots__ = ("failures", "identity", "offsets", "sent_as")
 
     def __init__(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], identity: GroupMetadata | None) -> None:
         super().__init__("commit")
         self.offsets = dict(offsets)
         self.identity = identity
+        self.sent_as: GroupMetadata | None = None
         self.failures = 0
 
 
@@ -186,6 +188,7 @@ class Offsets:
             return retry_ms
         operation = self._commits[0]
         identity = operation.identity or (GroupMetadata(self._group_id) if membership is None else membership.identity)
+        operation.sent_as = identity
         topics: dict[str, OffsetCommitRequestTopic] = {}
         for (topic, partition), (offset, leader_epoch, metadata) in operation.offsets.items():
             part = OffsetCommitRequestPartition(
@@ -301,15 +304,15 @@ class Offsets:
                     state = self._fetcher.partitions.get(where)
                     if state is not None and where in operation.offsets:
                         state.committed = state.base = operation.offsets[where].offset
-                elif not worst or part.error_code in _FENCED:
+                elif not worst or part.error_code in REFUSED:
                     worst = part.error_code
         if not worst:
             self._finish_commit(operation, None)
             return
         error = error_for(worst)
-        if worst in _FENCED:
-            if self.membership is not None and operation.identity is None:
-                self.membership.on_refused_commit(worst)
+        if worst in REFUSED:
+            if self.membership is not None and operation.sent_as is not None:
+                self.membership.on_refused_commit(worst, operation.sent_as)
             refused = CommitFailedError(f"The offsets were not committed: {error}")
             refused.__cause__ = error
             self._finish_commit(operation, refused)
@@ -397,7 +400,7 @@ class Offsets:
         if code != ErrorCode.NONE:
             self._coordinator.on_code(code, now_ms)
             error = error_for(code)
-            if code not in _FOR_NOW and code not in _FENCED and not error.retriable:
+            if code not in _FOR_NOW and code not in REFUSED and not error.retriable:
                 self._fail_places(send, error)
             self._retry_places(now_ms)
         else:
