@@ -320,16 +320,18 @@ def test_one_topic_of_two_denied_appends_nothing() -> None:
     async def scenario(node: SimulatedBroker) -> None:
         for name in ("a", "b"):
             await make_topic(node, name)
+        admin = await as_user(node, "admin")
+        await admin.ask(produce("a", "b"), 9, ProduceResponse)  # from the second batch on the short cut takes them
         await grant(node, "alice", WRITE, TOPIC, "a")
         alice = await as_user(node, "alice")
         for topics in (("a", "b"), ("b", "a")):
             answer = await alice.ask(produce(*topics), 9, ProduceResponse)
             told = {topic.name: topic.partition_responses[0].error_code for topic in answer.responses}
             assert told == {"a": 0, "b": 29}
-        assert (log_end(node, "a"), log_end(node, "b")) == (2, 0)
+        assert (log_end(node, "a"), log_end(node, "b")) == (3, 1)
         alice.send(produce("a", "b", acks=0), 9).add_done_callback(lambda done: done.exception())
         await alice.closed
-        assert (log_end(node, "a"), log_end(node, "b")) == (3, 0), "as in Kafka: what is allowed is appended"
+        assert (log_end(node, "a"), log_end(node, "b")) == (4, 1), "as in Kafka: what is allowed is appended"
 
     with_broker(scenario)
 

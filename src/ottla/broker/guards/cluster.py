@@ -31,6 +31,7 @@ from ottla.protocol.messages import (
     describe_cluster,
     describe_configs,
     describe_log_dirs,
+    describe_user_scram_credentials,
     elect_leaders,
     incremental_alter_configs,
     update_features,
@@ -181,6 +182,27 @@ def _by_resource(
         return answer
 
     return then(context, proceed(request), finish) if refused else proceed(request)
+
+
+def guard_describe_credentials(
+    around: Around,
+    context: RequestContext,
+    request: describe_user_scram_credentials.DescribeUserScramCredentialsRequest,
+    proceed: Proceed,
+) -> Any:
+    """DESCRIBE on the cluster."""
+    if around.authorizer.allows_cluster(context.session, DESCRIBE):
+        return proceed(request)
+    return describe_user_scram_credentials.DescribeUserScramCredentialsResponse(
+        error_code=CLUSTER_DENIED,
+        error_message=SENTENCES[CLUSTER_DENIED],
+        results=[
+            describe_user_scram_credentials.DescribeUserScramCredentialsResult(
+                user=user.name, error_code=CLUSTER_DENIED, error_message=SENTENCES[CLUSTER_DENIED]
+            )
+            for user in request.users or ()
+        ],
+    )
 
 
 def guard_alter_credentials(

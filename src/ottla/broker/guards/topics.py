@@ -210,8 +210,10 @@ def guard_create_topics(
 def guard_delete_topics(
     around: Around, context: RequestContext, request: delete_topics.DeleteTopicsRequest, proceed: Proceed
 ) -> Any:
-    """DELETE on each topic. By id a topic's name is shown to those who may DESCRIBE it."""
+    """DELETE on the cluster, or on each topic. By id a topic's name is shown to those who may DESCRIBE it."""
     authorizer, session = around.authorizer, context.session
+    if authorizer.allows_cluster(session, DELETE, is_logged=False):
+        return proceed(request)
     refused: list[delete_topics.DeletableTopicResult] = []
 
     def refuse(name: str | None, topic_id: bytes) -> None:
