@@ -12,9 +12,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ottla import aio as aio
+    from ottla import sasl as sasl
     from ottla import serde as serde
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.consumed import Batch as Batch
     from ottla.client.consumed import Headers as Headers
     from ottla.client.consumed import Record as Record
     from ottla.client.consumer import Consumer as Consumer
@@ -22,16 +24,20 @@ if TYPE_CHECKING:
     from ottla.client.errors import Abort as Abort
     from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
     from ottla.client.errors import ClosedError as ClosedError
+    from ottla.client.errors import CommitFailedError as CommitFailedError
     from ottla.client.errors import ConfigurationError as ConfigurationError
     from ottla.client.errors import DeliveryError as DeliveryError
     from ottla.client.errors import DeliveryErrors as DeliveryErrors
     from ottla.client.errors import DeserializationError as DeserializationError
     from ottla.client.errors import ForkedError as ForkedError
+    from ottla.client.errors import LogTruncationError as LogTruncationError
+    from ottla.client.errors import PollIntervalExceededError as PollIntervalExceededError
     from ottla.client.errors import RecordTooLargeError as RecordTooLargeError
     from ottla.client.errors import SerializationError as SerializationError
     from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
     from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
     from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
     from ottla.client.records import RecordMetadata as RecordMetadata
@@ -43,22 +49,26 @@ if TYPE_CHECKING:
     from ottla.types import TopicPartition as TopicPartition
 
 _MODULES = {
-    "ottla": ("aio", "serde"),
+    "ottla": ("aio", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
-    "ottla.client.consumed": ("Headers", "Record"),
+    "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.lanes": ("Retry",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
     "ottla.client.errors": (
         "Abort",
         "BlockedTooLongError",
         "ClosedError",
+        "CommitFailedError",
         "ConfigurationError",
         "DeliveryError",
         "DeliveryErrors",
         "DeserializationError",
         "ForkedError",
+        "LogTruncationError",
+        "PollIntervalExceededError",
         "RecordTooLargeError",
         "SerializationError",
         "TransactionAbortedError",

@@ -7,12 +7,14 @@ names are taken where they mean the same, with a line in the log that says Kafka
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, cast
 
+from ottla.client._core.assignors import ASSIGNORS, Assignor
 from ottla.client._core.backoff import Backoff
 from ottla.client._core.fetching import FetchSettings
+from ottla.client._core.group import GroupSettings
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.settings import ProducerSettings
 from ottla.client.errors import ConfigurationError
@@ -29,30 +31,63 @@ from ottla.client.keys import (
     integer,
     parse_period_ms,
 )
+from ottla.client.security import SECURITY_KEYS, client_security
+from ottla.security.tls_settings import TlsSettings
 from ottla.types import EARLIEST, LATEST, CompressionType, IsolationLevel
 
 if TYPE_CHECKING:
     import ssl
 
+    from ottla.sasl import Sasl
+
 logger = logging.getLogger(__name__)
 
 
-class ConsumerOptions(TypedDict, total=False):
+class SecurityOptions(TypedDict, total=False):
+    """The keys of every client about security as keywords."""
+
+    sasl_jaas_config: str
+    sasl_mechanism: str
+    sasl_password: str
+    sasl_username: str
+    ssl_endpoint_identification_algorithm: str
+    ssl_key_password: str
+    ssl_keystore_certificate_chain: str
+    ssl_keystore_key: str
+    ssl_keystore_location: str
+    ssl_keystore_type: str
+    ssl_truststore_certificates: str
+    ssl_truststore_location: str
+    ssl_truststore_type: str
+
+
+class ConsumerOptions(SecurityOptions, total=False):
     """The keys of a consumer as keywords; docs/client.md says what each does."""
 
     allow_auto_create_topics: bool
+    auto_commit_interval_ms: Milliseconds
     auto_offset_reset: str
     client_id: str
+    client_rack: str
     connections_max_idle_ms: Milliseconds
     default_api_timeout_ms: Milliseconds
+    enable_auto_commit: bool
+    exclude_internal_topics: bool
     fetch_max_bytes: Size
     fetch_max_wait_ms: Milliseconds
     fetch_min_bytes: Size
+    group_id: str
+    group_instance_id: str
+    group_protocol: str
+    group_remote_assignor: str
+    heartbeat_interval_ms: Milliseconds
     isolation_level: str
     max_partition_fetch_bytes: Size
+    max_poll_interval_ms: Milliseconds
     max_poll_records: int
     metadata_max_age_ms: Milliseconds
     metadata_recovery_strategy: str
+    partition_assignment_strategy: str | Sequence[str | Assignor]
     receive_buffer_bytes: Size
     reconnect_backoff_max_ms: Milliseconds
     reconnect_backoff_ms: Milliseconds
@@ -61,17 +96,29 @@ class ConsumerOptions(TypedDict, total=False):
     retry_backoff_ms: Milliseconds
     security_protocol: str
     send_buffer_bytes: Size
+    session_timeout_ms: Milliseconds
     socket_connection_setup_timeout_ms: Milliseconds
 
 
+#: What is committed, and when; None without a group.
+CommitMode = Literal["processed", "marked", "manual", "transaction"]
+
+
 class ConsumerBounds(NamedTuple):
-    """What of a consumer's configuration the core does not need to know."""
+    """What of a consumer's configuration the core does not need to know.
+
+    Attributes:
+        commit: None without a group.
+        commit_interval_ms: None where nothing is committed by the clock.
+    """
 
     api_timeout_s: float
     max_poll_records: int
+    commit: CommitMode | None
+    commit_interval_ms: float | None
 
 
-class ProducerOptions(TypedDict, total=False):
+class ProducerOptions(SecurityOptions, total=False):
     """The keys of a producer as keywords; docs/client.md says what each does."""
 
     acks: int | str
@@ -114,7 +161,8 @@ class ClientSettings:
 
     Attributes:
         bootstrap: (host, port) of `bootstrap.servers`.
-        tls: whether to speak TLS; `ssl_context` is the caller's, or None for the system's authorities.
+        tls: whether to speak TLS; `ssl_context` is the caller's, or None where `tls_settings` say it.
+        sasl: how to log in; None: not at all.
     """
 
     bootstrap: tuple[tuple[str, int], ...]
@@ -124,6 +172,9 @@ class ClientSettings:
     connect_timeout_ms: float
     send_buffer_bytes: int
     receive_buffer_bytes: int
+    sasl: Sasl | None = None
+    tls_settings: TlsSettings = field(default_factory=TlsSettings)
+    checks_host: bool = True
 
 
 def producer_settings(
@@ -133,6 +184,7 @@ def producer_settings(
     *,
     partitioner: str | PartitionFunction | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    sasl: Sasl | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, ProducerSettings]:
     """Return the settings of a producer.
@@ -140,12 +192,15 @@ def producer_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
     """
-    given = _merge(config, options, PRODUCER_KEYS, ELSEWHERE)
+    keys = {**PRODUCER_KEYS, **SECURITY_KEYS}
+    given = _merge(config, options, keys, ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(PRODUCER_KEYS[name], given.get(name)) for name in PRODUCER_KEYS}
-    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
     _check(given, values)
     compression = CompressionType[values["compression.type"].upper()]
     level = None
@@ -188,38 +243,100 @@ def consumer_settings(
     config: Mapping[str, Any] | None,
     options: Mapping[str, Any],
     *,
+    commit: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    sasl: Sasl | None = None,
     environment: Mapping[str, str] | None = None,
-) -> tuple[ClientSettings, FetchSettings, ConsumerBounds]:
+) -> tuple[ClientSettings, FetchSettings, GroupSettings | None, ConsumerBounds]:
     """Return the settings of a consumer; see `producer_settings`."""
-    given = _merge(config, options, CONSUMER_KEYS, CONSUMER_ELSEWHERE)
+    keys = {**CONSUMER_KEYS, **SECURITY_KEYS}
+    given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in CONSUMER_KEYS.items()}
-    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
-    reset = {"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST)
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
+    mode = _commit_mode(commit, given, values)
+    isolation = IsolationLevel[values["isolation.level"].upper()]
+    if mode == "transaction":
+        if given.get("isolation.level") not in (None, "read_committed"):
+            raise ConfigurationError("commit='transaction' reads what is committed: isolation.level=read_committed.")
+        isolation = IsolationLevel.READ_COMMITTED
+    shared = {
+        "request_timeout_ms": values["request.timeout.ms"],
+        "retry_backoff": Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
+        "reconnect_backoff": Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
+        "metadata_max_age_ms": values["metadata.max.age.ms"],
+        "connections_max_idle_ms": values["connections.max.idle.ms"],
+        "allow_auto_create_topics": values["allow.auto.create.topics"],
+        "rebootstrap": values["metadata.recovery.strategy"] == "rebootstrap",
+    }
     fetch = FetchSettings(
-        reset=reset,
+        reset={"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST),
         reset_period_ms=parse_period_ms(values["auto.offset.reset"]),
-        isolation=IsolationLevel[values["isolation.level"].upper()],
+        isolation=isolation,
         fetch_min_bytes=values["fetch.min.bytes"],
         fetch_max_bytes=values["fetch.max.bytes"],
         fetch_max_wait_ms=int(values["fetch.max.wait.ms"]),
         max_partition_fetch_bytes=values["max.partition.fetch.bytes"],
-        request_timeout_ms=values["request.timeout.ms"],
-        retry_backoff=Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
-        reconnect_backoff=Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
-        metadata_max_age_ms=values["metadata.max.age.ms"],
-        connections_max_idle_ms=values["connections.max.idle.ms"],
-        allow_auto_create_topics=values["allow.auto.create.topics"],
-        rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
+        client_rack=values["client.rack"],
+        **shared,
     )
     bounds = ConsumerBounds(
         api_timeout_s=values["default.api.timeout.ms"] / 1000,
         max_poll_records=values["max.poll.records"],
+        commit=mode,
+        commit_interval_ms=values["auto.commit.interval.ms"] if mode in ("processed", "marked") else None,
     )
-    return client, fetch, bounds
+    return client, fetch, _group_settings(given, values), bounds
+
+
+def _commit_mode(commit: str | None, given: Mapping[str, Any], values: Mapping[str, Any]) -> CommitMode | None:
+    automatic = given.get("enable.auto.commit")
+    if commit is not None and automatic is not None:
+        raise ConfigurationError("commit= and enable.auto.commit are given: one says what the other does.")
+    if commit not in (None, "processed", "marked", "manual", "transaction"):
+        raise ConfigurationError(
+            f"commit={commit!r} is not valid: it takes 'processed', 'marked', 'manual' or 'transaction'."
+        )
+    if values["group.id"] is None:
+        if commit is not None or values["group.instance.id"] is not None:
+            what = "commit=" if commit is not None else "group.instance.id"
+            raise ConfigurationError(f"{what} is of use with a group only.", "Pass group_id=, too.")
+        return None
+    if commit is not None:
+        return cast(CommitMode, commit)
+    return "processed" if values["enable.auto.commit"] else "manual"
+
+
+def _group_settings(given: Mapping[str, Any], values: Mapping[str, Any]) -> GroupSettings | None:
+    group_id = values["group.id"]
+    if group_id is None:
+        return None
+    if not group_id:
+        raise ConfigurationError("group.id is empty.")
+    if values["heartbeat.interval.ms"] >= values["session.timeout.ms"]:
+        raise ConfigurationError(
+            f"heartbeat.interval.ms ({values['heartbeat.interval.ms']:g}) must be less than session.timeout.ms "
+            f"({values['session.timeout.ms']:g}); a third of it is usual."
+        )
+    assignors: list[Assignor] = [
+        ASSIGNORS[each]() if isinstance(each, str) else each for each in values["partition.assignment.strategy"]
+    ]
+    return GroupSettings(
+        group_id=group_id,
+        group_instance_id=values["group.instance.id"],
+        protocol=values["group.protocol"],
+        remote_assignor=values["group.remote.assignor"],
+        assignors=assignors,
+        session_timeout_ms=values["session.timeout.ms"],
+        heartbeat_interval_ms=values["heartbeat.interval.ms"],
+        max_poll_interval_ms=values["max.poll.interval.ms"],
+        client_rack=values["client.rack"],
+        exclude_internal_topics=values["exclude.internal.topics"],
+    )
 
 
 def client_settings(
@@ -227,6 +344,8 @@ def client_settings(
     values: Mapping[str, Any],
     ssl_context: ssl.SSLContext | None,
     environment: Mapping[str, str],
+    *,
+    sasl: Sasl | None = None,
 ) -> ClientSettings:
     """Return what every client has. Without `servers` KAFKA_BOOTSTRAP_SERVERS of `environment` counts."""
     if servers is None:
@@ -236,11 +355,15 @@ def client_settings(
             "No broker is given.",
             "Pass 'host:port', or set KAFKA_BOOTSTRAP_SERVERS; `ottla serve` listens on localhost:9092.",
         )
+    security = client_security(values, has_context=ssl_context is not None, sasl=sasl)
     return ClientSettings(
         bootstrap=tuple(parse_servers(servers)),
         client_id=values["client.id"],
-        tls=ssl_context is not None or values["security.protocol"] == "ssl",
+        tls=security.tls,
         ssl_context=ssl_context,
+        sasl=security.sasl,
+        tls_settings=security.tls_settings,
+        checks_host=security.checks_host,
         connect_timeout_ms=values["socket.connection.setup.timeout.ms"],
         send_buffer_bytes=values["send.buffer.bytes"],
         receive_buffer_bytes=values["receive.buffer.bytes"],
@@ -285,8 +408,8 @@ def _merge(
                 value = integer(spelled, value) * int(alias[1])
         if name in elsewhere:
             raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
-        if name.startswith(("sasl.", "ssl.")):
-            hint = "Pass ssl_context=." if name.startswith("ssl.") else "SASL is not there yet."
+        if name.startswith(("sasl.", "ssl.")) and name not in keys:
+            hint = "Pass ssl_context=." if name.startswith("ssl.") else "Pass sasl=ottla.sasl.Plain(...) or Scram(...)."
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:
             continue
