@@ -22,8 +22,8 @@ from confluent_kafka.cimpl import NewTopic
 from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
-from ottla.cli import cluster
-from ottla.cli.supervisor import read_pid
+from ottla.cli import cluster, serve
+from ottla.cli.supervisor import Plan, read_pid
 
 READY_SECONDS = 120
 GROUPS = itertools.count()
@@ -252,3 +252,33 @@ def test_what_is_wrong_is_said_in_one_line(
     assert cluster.main([*arguments, *(["--data-dir", str(tmp_path)] if arguments[0] == "up" else [])]) == 2
     assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_broker_is_told_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plans: list[Plan] = []
+
+    def supervise(plan: Plan, announcement: Callable[[], str]) -> int:
+        plans.append(plan)
+        return 0
+
+    monkeypatch.setattr(cluster, "supervise", supervise)
+    assert serve.main(["--workers", "2", "--port", "7000", "--data-dir", str(tmp_path), "-X", "num.partitions=4"]) == 0
+    assert cluster.main(["up", "--port", "7000", "--zookeeper", "zk/c", "--data-dir", str(tmp_path)]) == 0
+    workers, on_zookeeper = plans
+    command = " ".join(workers.command(2, workers.directory(2)))
+    for part in (
+        "serve --port 7002 ",
+        f"--data-dir {tmp_path}/brokers/2 ",
+        "-X num.partitions=4",
+        "-X broker.id=2",
+        f"-X ottla.tree.socket={tmp_path}/tree.sock",
+        "-X ottla.shared.port=7000",
+        "-X offsets.topic.replication.factor=1",
+        "--supervised [2]",
+    ):
+        assert part in command
+    command = " ".join(on_zookeeper.command(1, on_zookeeper.directory(1)))
+    assert "--port 7000" in command
+    assert "--zookeeper zk/c" in command
+    assert "ottla.tree.socket" not in command
+    assert "ottla.shared.port" not in command

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.cluster.world import TIMEOUT_MS, Machine, World, simulate
 
 from ottla.cluster.controller import NewTopic
 from ottla.cluster.decisions.election import is_in_sync
+from ottla.cluster.decisions.reassignment import finished
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import NO_LEADER, LogEnd
 from ottla.cluster.nodes import StateNode, TopicAssignment, TopicNode, with_state
+from ottla.cluster.reassigner import CHANGED, Reassigner
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.errors import ErrorCode, KafkaError
@@ -415,10 +418,39 @@ def test_a_freed_broker_id_continues_nothing() -> None:
         # Its leader has not taken it out of the ISR yet.
         world.force("t", isr=(1, 2), isr_epochs=(1, 1))
         replaced = Machine(world, 2, directories=("a new disk",))
+        replaced._was_clean = True  # as new directories are
         await replaced.start()
         await world.until(lambda: 2 in world[1].image.brokers)
         image = await world[1].follower.refresh()
         assert not is_in_sync(image, image.topics["t"].partitions[0], 2)
         assert image.brokers[2].broker_epoch > 1
+
+    simulate(scenario)
+
+
+def test_a_reassignment_does_not_end_with_a_replica_that_has_bounced_since() -> None:
+    """Between the look and the end the replica that was added comes back without its records: the others keep theirs."""
+
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1,))
+        controller = world[1].controller
+        assert world.controllers() == [1]
+        assert await reassign(world, [2]) is None
+        image = await world[1].follower.refresh()
+        topic = image.topics["t"]
+        in_sync = topic.partitions[0]._replace(isr=(1, 2), isr_epochs=(1, 1))
+        believed = replace(image, topics={"t": topic._replace(partitions=(in_sync,))})
+        moves = dict(finished(believed, [(believed.topics["t"], 0)]))
+        assert list(moves) == [T0]
+        world[2].lose_power()
+        await world[2].start()
+        await world.until(lambda: world[1].image.brokers[2].broker_epoch > 1)
+        outcome = await Reassigner(controller._log).write(
+            believed, moves, fence=controller.registration.fence(), controller_epoch=1
+        )
+        assert outcome == {T0: CHANGED}
+        assert assignment(world).partitions == ((2, 1),)
+        assert world.state("t").leader == 1
 
     simulate(scenario)

@@ -47,11 +47,11 @@ def test_topics_configs_and_groups(address: str) -> None:
         address, "kafka-configs", "--describe", "--entity-type", "topics", "--entity-name", "a"
     )
     for broker in ("1", "2", "3"):
-        change = ("--entity-type", "brokers", "--entity-name", broker)
+        entity = ("--entity-type", "brokers", "--entity-name", broker)
         assert "Completed" in run(
-            address, "kafka-configs", "--alter", *change, "--add-config", "log.cleaner.backoff.ms=9000"
+            address, "kafka-configs", "--alter", *entity, "--add-config", "log.cleaner.backoff.ms=9000"
         )
-        assert "log.cleaner.backoff.ms=9000" in run(address, "kafka-configs", "--describe", *change)
+        assert "log.cleaner.backoff.ms=9000" in run(address, "kafka-configs", "--describe", *entity)
     lines = "".join(f"{n}\n" for n in range(90))
     run(address, "kafka-console-producer", "--topic", "a", stdin=lines)
     read = run(

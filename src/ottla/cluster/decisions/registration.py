@@ -62,8 +62,7 @@ def next_epoch(identity: Identity, stored: BrokerEpoch | None, stored_epoch: int
             f"broker id {identity.node_id} belongs to other log directories than these; if their disk is lost, free the id "
             "(UnregisterBroker), else give this broker an id of its own (broker.id)"
         )
-    # An id that was freed (UnregisterBroker) continues nothing that was before.
-    continues = stored.continues if stored.directories and _is_unbroken(identity, stored) else stored_epoch + 1
+    continues = stored.continues if _is_unbroken(identity, stored) else stored_epoch + 1
     return stored_epoch + 1, replace(mine, continues=continues)
 
 
