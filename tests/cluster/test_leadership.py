@@ -18,7 +18,7 @@ from ottla.cluster.reassigner import CHANGED, Reassigner
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.errors import ErrorCode, KafkaError
-from ottla.types import TopicPartition
+from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 T0 = TopicPartition("t", 0)
 
@@ -452,5 +452,30 @@ def test_a_reassignment_does_not_end_with_a_replica_that_has_bounced_since() -> 
         assert outcome == {T0: CHANGED}
         assert assignment(world).partitions == ((2, 1),)
         assert world.state("t").leader == 1
+
+    simulate(scenario)
+
+
+def test_internal_topics_grow_with_the_cluster() -> None:
+    """Made by a single broker with one replica, which two more join: three replicas, and two of them in sync."""
+
+    async def scenario(world: World) -> None:
+        await world.start(1)
+        name = TRANSACTION_STATE_TOPIC
+        made = await world[1].controller.ensure_topic(name)
+        assert (made.error, made.replication_factor) == (ErrorCode.NONE, 1)
+        assert world[1].image.topic_config(name)["min.insync.replicas"] == "1"
+        await world.start(2, 3)
+
+        def have_grown() -> bool:
+            found = world[1].image.topics[name].partitions
+            for index, partition in enumerate(found):
+                if partition.adding_replicas and set(partition.isr) != set(partition.replicas):
+                    epochs = (1,) * len(partition.replicas)
+                    world.force(name, index, isr=partition.replicas, isr_epochs=epochs)  # they have caught up
+            return all(len(p.replicas) == 3 and not p.adding_replicas for p in found)
+
+        await world.until(have_grown)
+        await world.until(lambda: world[1].image.topic_config(name)["min.insync.replicas"] == "2")
 
     simulate(scenario)

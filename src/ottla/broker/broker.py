@@ -384,12 +384,19 @@ class Broker:
                 strangers_handler=pages.handle_stranger,
                 hosts=frozenset(
                     name.lower()
-                    for name in (*(li.host for li in (*config.listeners, *advertised)), *self._around.host_names)
+                    for name in (*(li.host for li in (*config.listeners, *advertised)), *self._host_names())
                     if name
                 ),
             ),
             metrics=self.metrics.network,
         )
+
+    def _host_names(self) -> tuple[str, ...]:
+        """What this machine is called: in a cluster also by what the broker may be registered under."""
+        names = self._around.host_names
+        if self._around.shared_tree and not self._around.is_one_machine:
+            names = (*names, self._around.canonical_host_name())
+        return names
 
     def _network_limits(self, config: BrokerConfig) -> NetworkLimits:
         return network_limits(config, self._around.descriptor_limit, len(self.logs.logs))

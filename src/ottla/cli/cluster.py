@@ -34,6 +34,7 @@ HELP = """usage: ottla cluster COMMAND [...]
 
   ottla cluster up                start three brokers on this machine
   ottla cluster up --help         what it can be told
+  ottla cluster status            show the brokers, what they lead, and what is wrong
 """
 
 #: Settings of workers unless they are configured: each partition has one replica, as with the one broker they replace.
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
+    if arguments[0] == "status":
+        from ottla.cli.cluster_status import main as show_status
+
+        return show_status(arguments[1:])
     if arguments[0] != "up":
         return complain(f"there is no command cluster {arguments[0]!r}; see ottla cluster --help", 2)
     try:

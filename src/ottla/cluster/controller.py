@@ -28,6 +28,7 @@ from ottla.cluster.decisions.configs import (
 from ottla.cluster.decisions.default_topics import (
     ControllerSettings,
     default_topic,
+    internal_min_isr,
     internal_replicas,
     internal_topic_configs,
 )
@@ -171,6 +172,8 @@ class Controller:
             min_isr=self.min_isr,
             is_unclean_allowed=lambda topic: bool(self._topic_setting("unclean.leader.election.enable", topic)),
             internal_replicas=lambda topic: internal_replicas(topic, settings),
+            internal_min_isr=lambda topic: internal_min_isr(topic, settings),
+            set_min_isr=self._set_min_isr,
         )
         self._ends = EndsReporter(self._log, self.registration, log_end)
         self._tasks: list[asyncio.Task[None]] = []
@@ -578,6 +581,15 @@ class Controller:
             if outcome[topic_partition] is Written.DONE:
                 return None
             return Refusal(ErrorCode.REQUEST_TIMED_OUT, "The partition changed at the same time.")
+
+    async def _set_min_isr(self, topic: str, min_isr: int) -> None:
+        resource = ConfigResource(TOPICS, topic)
+        alteration = Alteration("min.insync.replicas", 0, str(min_isr))
+        refusal = await self._settings_writer.alter(
+            resource, [alteration], lambda changed: self._validate(resource, changed), validate_only=False
+        )
+        if refusal is not None:
+            logger.warning("min.insync.replicas of %s stays: %s", topic, refusal.message)
 
     async def reassign(
         self, targets: Mapping[TopicPartition, Sequence[int] | None], *, may_change_count: bool = True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from tests.cluster.cluster_support import brokers
 
-from ottla.cluster.decisions.reassignment import Move, finished, growth, plan_reassignment
+from ottla.cluster.decisions.reassignment import Move, finished, grown_min_isr, growth, plan_reassignment
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
 from ottla.errors import ErrorCode
@@ -145,3 +145,16 @@ def test_a_topic_grows_where_its_fewest_replicas_are() -> None:
     assert dict(growth(few, few.topics["t"], 3)) == {}
     going_on = image(partition([2, 1], [1], adding=[2]), living=(1, 2, 3))
     assert dict(growth(going_on, going_on.topics["t"], 3)) == {}
+
+
+def test_min_insync_replicas_grows_with_the_replicas() -> None:
+    def wanted(value: str | None, *partitions: PartitionImage) -> int | None:
+        topic = TopicImage("t", bytes(16), partitions)
+        return grown_min_isr(topic, {} if value is None else {"min.insync.replicas": value}, 2)
+
+    assert wanted("1", partition([1])) is None
+    assert wanted("1", partition([1, 2]), partition([2, 1, 3])) == 2
+    assert wanted("1", partition([1, 2]), partition([2])) is None
+    assert wanted("1", partition([1, 2], [1], adding=[2])) is None
+    assert wanted("3", partition([1, 2, 3])) is None
+    assert wanted(None, partition([1, 2, 3])) is None

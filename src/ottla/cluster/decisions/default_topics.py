@@ -105,6 +105,14 @@ def internal_replicas(name: str, settings: ControllerSettings) -> int:
     return min(wanted, settings.replication_factor_max or wanted)
 
 
+def internal_min_isr(name: str, settings: ControllerSettings) -> int:
+    """Return how many replicas of an internal topic are to be in sync where there are enough."""
+    return {
+        TRANSACTION_STATE_TOPIC: settings.transaction_topic_min_isr,
+        SHARE_GROUP_STATE_TOPIC: settings.share_topic_min_isr,
+    }.get(name, 1)
+
+
 def internal_topic_configs(settings: ControllerSettings, broker_count: int) -> dict[str, dict[str, str]]:
     """Return the settings of all internal topics, for those that are found on the disk without any."""
     return {

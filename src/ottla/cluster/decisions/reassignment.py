@@ -11,7 +11,7 @@ has added still counts as added if another one is begun, so that the new one doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ottla.cluster.decisions.election import is_fit, is_in_sync
@@ -160,3 +160,16 @@ def growth(image: ClusterImage, topic: TopicImage, wanted: int) -> Iterator[tupl
         added = tuple(target[len(partition.replicas) :])
         if added:
             yield TopicPartition(topic.name, index), Move(tuple(target), added)
+
+
+def grown_min_isr(topic: TopicImage, configs: Mapping[str, str], wanted: int) -> int | None:
+    """Return what min.insync.replicas of a topic is to be now that it has grown; None if it can stay.
+
+    A topic that was made by few brokers asks for as few replicas in sync. It is raised when all partitions have grown, and
+    only where the topic has a value of its own; what an operator has set higher stays.
+    """
+    text = configs.get("min.insync.replicas", "")
+    if not text.isdecimal() or any(is_reassigned(partition) for partition in topic.partitions):
+        return None
+    possible = min(wanted, *(len(partition.replicas) for partition in topic.partitions))
+    return possible if possible > int(text) else None
