@@ -173,7 +173,7 @@ NOTHING_ASKED: dict[str, Callable[[Any], bool]] = {
     "DELETE_TOPICS by unknown id": lambda answer: errors_in(answer) == [ErrorCode.UNKNOWN_TOPIC_ID],
 }
 #: APIs without a case of their own: what a user without rules gets for an empty request.
-EMPTY_REQUESTS = {
+EMPTY_REQUESTS: dict[ApiKey, dict[str, object]] = {
     ApiKey.ALTER_SHARE_GROUP_OFFSETS: {"group_id": "g"},
     ApiKey.DELETE_SHARE_GROUP_OFFSETS: {"group_id": "g"},
     ApiKey.DESCRIBE_QUORUM: {},
@@ -184,6 +184,8 @@ EMPTY_REQUESTS = {
     ApiKey.STREAMS_GROUP_HEARTBEAT: {"group_id": "g", "member_id": "A" * 22},
     ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: {"group_id": "g", "member_id": "A" * 22},
     ApiKey.UPDATE_FEATURES: {},
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: {},
+    ApiKey.UNREGISTER_BROKER: {"broker_id": 9},
 }
 SHARE_STATE = {ApiKey(key) for key in (83, 84, 85, 86, 87)}
 UNGUARDED = {ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE} | {

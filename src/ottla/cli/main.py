@@ -14,6 +14,7 @@ from ottla import __version__
 
 COMMANDS = {
     "serve": ("ottla.cli.serve", "start a broker"),
+    "cluster": ("ottla.cli.cluster", "start several brokers on this machine"),
     "log": ("ottla.cli.log", "check and repair the logs of a stopped broker"),
 }
 
@@ -21,6 +22,7 @@ HELP = """usage: ottla COMMAND [...]
 
   ottla serve                     start a broker on localhost:9092
   ottla serve --help              what it can be told
+  ottla cluster up                start three brokers on this machine
   ottla log check DIR             say what is wrong with the logs in a directory
   ottla --version
 
