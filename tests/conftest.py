@@ -25,6 +25,7 @@ SLOW = (
     "tests/broker/share/test_share_simulation.py",
     "tests/broker/test_old_formats.py",
     "tests/client/core/",
+    "tests/client/test_admin.py",
     "tests/client/test_consumer.py",
     "tests/client/test_producer.py",
     "tests/client/test_producer_processes.py",
