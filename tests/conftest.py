@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ SLOW = (
     "tests/storage/test_repair.py",
 )
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` starts: more than there are cores, because many tests wait for other processes."""
+    return (os.cpu_count() or 1) * 3 // 2 + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
