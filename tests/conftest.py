@@ -27,6 +27,8 @@ SLOW = (
     "tests/broker/test_old_formats.py",
     "tests/client/core/",
     "tests/client/test_admin.py",
+    "tests/testing/test_local_broker.py",
+    "tests/testing/test_pytest_plugin.py",
     "tests/client/test_consumer.py",
     "tests/client/test_producer.py",
     "tests/client/test_producer_processes.py",
