@@ -21,7 +21,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ottla.file_region import Sendable
-from ottla.network.server import Listener, Server
+from ottla.network.binding import Listener
+from ottla.network.server import Server
 
 MB = 1_000_000
 BODY = os.urandom(1 << 24)

@@ -95,7 +95,7 @@ def test_later_sources_are_stronger() -> None:
         ("offsets.topic.compression.codec=7", "offsets.topic.compression.codec must be 0 to 4, but it is 7"),
         ("log.cleaner.min.compaction.lag.ms=9223372036854775807 ", ""),
         ("log.dirs=,", "log.dirs must name at least one directory"),
-        ("listener.name.plaintext.max.connections=5", "settings for one listener are not served yet"),
+        ("listener.name.plaintext.max.connections.per.ip=5", "settings for one listener are not served yet"),
         (
             "leader.replication.throttled.rate=5",
             "leader.replication.throttled.rate in -X is refused: Kafka reads it only where kafka-configs --alter has set it",

@@ -155,6 +155,7 @@ async def running_broker(directory: Path, **settings: object) -> AsyncIterator[N
             offload=offload,
             files=disk,
             random=random.Random(1),
+            secret_bytes=random.Random(2).randbytes,
             open_tree=open_tree,
         ),
     )

@@ -27,6 +27,8 @@ TABLES = {
 
 #: Kafka demands a value; a node that starts without any configuration needs one.
 OUR_DEFAULTS = {"node.id": "1", "process.roles": "broker,controller", "controller.listener.names": ""}
+#: Closed by default: only this machine is let in.
+OUR_DEFAULTS["listeners"] = "PLAINTEXT://localhost:9092"
 #: Bounds that Kafka writes down but does not check ("", null and empty lists are taken).
 UNCHECKED_BOUNDS = {"non-empty list", "non-null string"}
 

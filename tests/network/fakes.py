@@ -103,6 +103,9 @@ class FakeHost:
         self.open: list[BrokerConnection] = []
         self.reasons: list[str | None] = []
 
+    def authenticated(self, connection: BrokerConnection) -> None:
+        pass
+
     def opened(self, connection: BrokerConnection) -> None:
         self.open.append(connection)
 

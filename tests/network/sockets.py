@@ -9,10 +9,11 @@ from typing import cast
 
 from tests.network.fakes import frame
 
+from ottla.network.binding import Listener
 from ottla.network.connection import BrokerConnection, Reply
 from ottla.network.http import HttpResponse, HttpSite
 from ottla.network.limits import NetworkLimits
-from ottla.network.server import Listener, Server
+from ottla.network.server import Server
 
 LOCAL = [Listener(name="PLAINTEXT", host="127.0.0.1", port=0)]
 

@@ -10,9 +10,10 @@ import pytest
 from tests.network.fakes import frame
 from tests.network.sockets import LOCAL, Client, echo, serving
 
+from ottla.network.binding import Listener, ListenError, localhost_ports
 from ottla.network.connection import BrokerConnection, Reply
 from ottla.network.http import HttpResponse, HttpSite
-from ottla.network.server import Listener, ListenError, Server, _localhost_ports
+from ottla.network.server import Server
 
 
 async def test_frames_of_all_sizes_come_back() -> None:
@@ -226,7 +227,7 @@ async def test_localhost_is_every_loopback_address_on_one_port() -> None:
     ],
 )
 def test_which_ports_localhost_leads_to_is_known(bound: list[tuple[Any, ...]], ports: set[int]) -> None:
-    assert _localhost_ports(bound) == ports
+    assert localhost_ports(bound) == ports
 
 
 async def test_stopping_closes_connections_and_frees_the_port() -> None:

@@ -16,7 +16,6 @@ from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.testing.virtual_loop import run_virtual
 
-SEEDS = 200
 SECONDS = 4.0
 EVENTS_MIN = 500
 
@@ -65,7 +64,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)
 

@@ -16,7 +16,6 @@ from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.testing.virtual_loop import run_virtual
 
-SEEDS = 60
 SECONDS = 4.0
 EVENTS_MIN = 500
 
@@ -72,7 +71,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__], 40)
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS, 40), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(40, 60), ids=str)
 def test_all_of_a_transaction_is_shown_or_nothing(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)
 

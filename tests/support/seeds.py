@@ -19,6 +19,8 @@ from ottla.broker.coordinators.runtime import CoordinatorRuntime
 EVENTS_MIN = 1_000
 #: In so many seeds everything that a simulation counts happens: one test runs them and insists on it.
 COVERING = 80
+#: How many seeds of each simulation the default run has; `make test-soak` has thousands.
+SEEDS = 120
 SEEDS_PER_TEST = 20
 
 
@@ -119,9 +121,9 @@ def run_covering(simulation: Any, count: int = COVERING) -> None:
     assert missing(simulation, counters) == []
 
 
-def further_seeds(count: int, first: int = COVERING) -> list[range]:
-    """Return the seeds from `first` up to `count`, in parts of one test each: workers share them."""
-    return [range(start, min(start + SEEDS_PER_TEST, count)) for start in range(first, count, SEEDS_PER_TEST)]
+def further_seeds(first: int = COVERING, end: int = SEEDS) -> list[range]:
+    """Return the seeds from `first` up to `end`, in parts of one test each: workers share them."""
+    return [range(start, min(start + SEEDS_PER_TEST, end)) for start in range(first, end, SEEDS_PER_TEST)]
 
 
 def summary(counters: Counter[str]) -> str:

@@ -17,11 +17,12 @@ from ottla.broker.http.facts import LiveFacts
 from ottla.broker.http.pages import BrokerFacts, Pages
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.replicas.old_records import OldRecords
+from ottla.broker.settings.listeners import is_loopback
 from ottla.broker.wiring.coordinators import Coordinators
 from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
-from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits
+from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits, server_listeners
 from ottla.cluster.controller import (
     Controller,
     InconsistentClusterIdError,
@@ -46,9 +47,10 @@ from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.errors import StorageError
+from ottla.network.binding import ListenError
 from ottla.network.http import HttpSite
 from ottla.network.limits import NetworkLimits
-from ottla.network.server import Listener, ListenError, Server
+from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
 from ottla.protocol.records import kernels
@@ -228,7 +230,7 @@ class Broker:
 
     async def _bind(self) -> None:
         self.server = self._make_server()
-        await self.server.bind([Listener(name=n, host=h, port=p) for n, h, p, _ in self.config.listeners])
+        await self.server.bind(server_listeners(self.config))
         self._parts_running.append(self.server.stop)
 
     async def _load_logs(self) -> None:
@@ -467,6 +469,7 @@ class Broker:
             addresses=self.addresses,
             data_dirs=list(self.config.log_dirs),
             kernels=self.kernels,
+            is_loopback_only=all(is_loopback(listener.host) for listener in self.config.listeners),
         )
 
     @property

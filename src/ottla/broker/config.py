@@ -15,6 +15,8 @@ from typing import Any
 from ottla.broker.settings.contradictions import contradictions
 from ottla.broker.settings.listeners import (
     ADVERTISE_AUTO,
+    LOOPBACK,
+    PER_LISTENER,
     Listener,
     apply_flags,
     parse_ip_overrides,
@@ -64,7 +66,7 @@ class BrokerConfig:
     cluster_id: str | None = None  #: CLUSTER_ID or --cluster-id; None: made on the first start
     broker_rack: str | None = None
     log_dirs: tuple[str, ...] = ("/tmp/kafka-logs",)
-    listeners: tuple[Listener, ...] = (Listener("PLAINTEXT", "", 9092),)
+    listeners: tuple[Listener, ...] = (Listener("PLAINTEXT", LOOPBACK, 9092),)
     #: None means `auto`: each connection is answered with the address it used.
     advertised_listeners: tuple[Listener, ...] | None = None
     inter_broker_listener_name: str = "PLAINTEXT"
@@ -288,6 +290,19 @@ class BrokerConfig:
             levels=Levels(static=self.levels.static, default=default, broker=broker),
         )
 
+    def of_listener(self, listener: str, key: str) -> Value:
+        """Return a setting as it is for one listener: `listener.name.<listener>.<key>`, or else `<key>`."""
+        assert key in PER_LISTENER, key
+        text = self.levels.static.get(f"{LISTENER_PREFIX}{listener.lower()}.{key}")
+        return BROKER[key].parse(text) if text is not None else broker_setting(key, self.levels)
+
+    def limit_of_listener(self, listener: str, key: str) -> int:
+        """Return a limit of one listener alone: unlike other settings it is not inherited."""
+        text = self.levels.static.get(f"{LISTENER_PREFIX}{listener.lower()}.{key}")
+        value = INT_MAX if text is None else BROKER[key].parse(text)
+        assert isinstance(value, int)
+        return value
+
     def log_config(self, overrides: Mapping[str, str]) -> LogConfig:
         """Return the log configuration of a topic with these overrides.
 
@@ -481,7 +496,7 @@ def _check(name: str, text: str, place: str) -> list[str]:
     is_default = value == key.parse(key.default) or (text.strip() == "" and key.default is None)
     if key.status is Status.REFUSED and not is_default:
         raise ConfigError(f"{name}={text} in {place} is refused: {key.reason}")
-    if name.startswith(LISTENER_PREFIX) and key.status is Status.ENFORCED:
+    if name.startswith(LISTENER_PREFIX) and key.status is Status.ENFORCED and key.name not in PER_LISTENER:
         raise ConfigError(f"{name} in {place} is refused: settings for one listener are not served yet, set {key.name}")
     if key.status is Status.INERT and not is_default:
         return [f"{name} changes nothing: {key.reason}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ottla.protocol.api import ApiKey
 
@@ -19,39 +19,74 @@ class ClientSoftware(NamedTuple):
     version: str
 
 
+class Guard(Protocol):
+    """Stands before the requests of one session that may not just be handled: a login that is not finished, an expiry."""
+
+    def take(self, session: Session, frame: memoryview) -> Any:
+        """Return the reply to a frame (see `network.connection.Reply`), or `PASS`: it is to be handled as any other.
+
+        Raises:
+            RemoteProtocolError: the connection is to be closed.
+        """
+
+
+class _Pass:
+    """What a guard answers that lets a request through."""
+
+    __slots__ = ()
+
+
+PASS: Final = _Pass()
+
+
 class Session:
     """What the broker knows of the client at the other end of one connection, from its first request until it ends.
 
+    Only what authenticates a client sets its principal and takes its guard away; handlers read them.
+
     Attributes:
         listener: name of the listener that accepted the connection.
+        security_protocol: what that listener speaks: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
         client_host, client_port: the client's address.
         local_host, local_port: the address of this broker that the client used; with `advertised.listeners=auto` it is what
             the broker answers when the client asks for its address.
         principal: on whose behalf requests are handled.
         software: what the client called itself, if it did.
+        guard: sees every frame of this connection before anything else does; None where any request may be handled.
     """
 
     __slots__ = (
         "_at_end",
         "client_host",
         "client_port",
+        "guard",
         "listener",
         "local_host",
         "local_port",
         "principal",
+        "security_protocol",
         "software",
     )
 
     def __init__(
-        self, *, listener: str, client_host: str, client_port: int = 0, local_host: str = "", local_port: int = 0
+        self,
+        *,
+        listener: str,
+        client_host: str,
+        client_port: int = 0,
+        local_host: str = "",
+        local_port: int = 0,
+        security_protocol: str = "PLAINTEXT",
     ) -> None:
         self.listener = listener
+        self.security_protocol = security_protocol
         self.client_host = client_host
         self.client_port = client_port
         self.local_host = local_host
         self.local_port = local_port
         self.principal = ANONYMOUS
         self.software: ClientSoftware | None = None
+        self.guard: Guard | None = None
         self._at_end: list[Callable[[], None]] = []
 
     def call_at_end(self, callback: Callable[[], None]) -> None:

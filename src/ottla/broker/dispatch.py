@@ -3,6 +3,9 @@
 Reads the request header, refuses versions that are not served, decodes the body, calls the handler and encodes its answer.
 Handlers see messages and connections see buffers; only this module sees both.
 
+There is one gate: the guard of a connection's session sees each frame before anything else does, short cuts included. While
+a client has not logged in the guard answers in the place of handlers.
+
 A request in a version that is not served closes the connection, as Kafka does: there is no form in which the answer could
 be read. The exception is ApiVersions, by which clients learn the versions (KIP-511): it is answered in version 0.
 """
@@ -16,7 +19,7 @@ from collections.abc import Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
-from ottla.broker.context import ClientSoftware, PartialResult, RequestContext, Route, Session
+from ottla.broker.context import PASS, ClientSoftware, PartialResult, RequestContext, Route, Session
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
 from ottla.protocol.api import (
@@ -105,6 +108,7 @@ class Dispatcher:
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
+        begin_session: Callable[[BrokerConnection], Session] | None = None,
     ) -> None:
         self._routes: dict[ApiKey, Route] = {**routes, ApiKey.API_VERSIONS: Route(self.handle_api_versions)}
         missing = SERVED.keys() - self._routes.keys()
@@ -114,6 +118,7 @@ class Dispatcher:
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
+        self._begin_session = begin_session or plain_session
         self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
@@ -143,13 +148,18 @@ class Dispatcher:
         Raises:
             RemoteProtocolError: the frame is no request we can read; the connection is to be closed.
         """
+        session: Session = connection.session or self._begin_session(connection)
+        guard = session.guard
+        if guard is not None:
+            reply = guard.take(session, frame)
+            if reply is not PASS:
+                return cast("Reply", reply)
         if len(frame) < 8:
             raise RemoteProtocolError(f"a request of {len(frame)} bytes has no header")
         key, version = _KEY_AND_VERSION.unpack_from(frame)
         if key == ApiKey.API_VERSIONS and not 0 <= version <= SERVED[ApiKey.API_VERSIONS][1]:
             return self._refuse_api_versions(frame)
         served = self._version(key, version)
-        session: Session = connection.session or _begin_session(connection)
         partial: PartialResult | None = None
         short_cut = served.short_cut
         if short_cut is not None:
@@ -327,7 +337,8 @@ class Dispatcher:
         return _frame(self._version(ApiKey.API_VERSIONS, 0), correlation_id, response)
 
 
-def _begin_session(connection: BrokerConnection) -> Session:
+def plain_session(connection: BrokerConnection) -> Session:
+    """Return the session of a connection whose client need not say who it is."""
     session = Session(
         listener=connection.listener,
         client_host=connection.peer_host,

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("properties", nargs="?", metavar="server.properties", help="settings in Kafka's file format")
     add("--port", type=int, help="port of the first listener (default 9092; 0 takes any free one)")
-    add("--host", help="address to listen on (default: all; localhost keeps others out)")
+    add("--host", help="address to listen on (default: localhost, which lets only this machine in; 0.0.0.0: all)")
     add("--data-dir", metavar="DIR", help="directory of the log")
     add(
         "--advertise",
@@ -260,5 +260,6 @@ def ready_line(facts: BrokerFacts, elapsed_seconds: float) -> str:
         f"{age if age is not None else elapsed_seconds:.2f} s",
         *([f"{resident / 1e6:.0f} MB"] if resident is not None else []),
         f"kernels {facts.kernels}",
+        *(["only this machine is let in, --host 0.0.0.0 opens it"] if facts.is_loopback_only else []),
     ]
     return " · ".join(parts)

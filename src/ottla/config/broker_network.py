@@ -38,14 +38,16 @@ ROWS = (
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", ANYTHING, LOW,
         "Which security protocol each listener name stands for. Only PLAINTEXT can be served so far; a "
         "listener that maps to SSL or SASL is refused.", update=PER_BROKER),
-    row("listeners", LIST, "PLAINTEXT://:9092", ANYTHING, HIGH,
-        "Where to listen: `NAME://host:port`, comma-separated; an empty host is every interface. Entries "
+    row("listeners", LIST, "PLAINTEXT://localhost:9092", ANYTHING, HIGH,
+        "Where to listen: `NAME://host:port`, comma-separated; an empty host is every interface, `localhost` is 127.0.0.1 "
+        "and ::1. Unlike Kafka's, the default lets only this machine in (`--host` changes that). Entries "
         "named in `controller.listener.names` are not opened, there is no KRaft controller. A change needs a "
         "restart, unlike in Kafka.", update=PER_BROKER),
     row("max.connection.creation.rate", INT, str(INT_MAX), at_least(0), MEDIUM,
         "Connections accepted per second; more wait in the backlog.", update=CLUSTER_WIDE),
     row("max.connections", INT, str(INT_MAX), at_least(0), MEDIUM,
-        "Connections open at once on the broker; more wait in the backlog until one ends.", update=CLUSTER_WIDE),
+        "Connections open at once on the broker; more wait in the backlog until one ends. A listener may have a limit of its "
+        "own (`listener.name.<name>.max.connections`).", update=CLUSTER_WIDE),
     row("max.connections.per.ip", INT, str(INT_MAX), at_least(0), MEDIUM,
         "Connections open at once from one address.", update=CLUSTER_WIDE),
     row("max.connections.per.ip.overrides", STRING, "", ANYTHING, MEDIUM,

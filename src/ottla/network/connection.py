@@ -33,8 +33,10 @@ from ottla.network.http import HttpConversation, HttpSite
 from ottla.network.limits import ByteBudget, NetworkLimits
 from ottla.network.outflow import Outflow
 from ottla.network.output import JOIN_MAX, split
+from ottla.network.transport import plain_socket
 
 if TYPE_CHECKING:
+    from ottla.network.tls import TlsTransport
     from ottla.observability.metrics import NetworkMetrics
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,9 @@ class ConnectionHost(Protocol):
     def opened(self, connection: BrokerConnection) -> None:
         """Register."""
 
+    def authenticated(self, connection: BrokerConnection) -> None:
+        """Its client has logged in: it is a stranger no more."""
+
     def ended(self, connection: BrokerConnection, reason: str | None) -> None:
         """Forget, and log `reason` if we closed it."""
 
@@ -112,6 +117,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         listener: name of the listener that accepted it.
         peer_host, peer_port, local_host, local_port: both ends; the local one is the address this client used.
         session: for the handler, which keeps here what it knows of the client; None at first.
+        frame_bytes_max: a larger request closes the connection; None: `socket.request.max.bytes` says.
+        alpn: what protocol both ends agreed on in TLS, if they did.
         on_closed: called once when the connection has ended.
     """
 
@@ -136,6 +143,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_socket",
         "_socket_fd",
         "_transport",
+        "alpn",
+        "frame_bytes_max",
         "last_active",
         "listener",
         "local_host",
@@ -172,6 +181,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.local_host = ""
         self.peer_port = self.local_port = 0
         self.session: Any = None
+        self.frame_bytes_max: int | None = None
+        self.alpn: str | None = None
         self.on_closed: Callable[[], None] | None = None
 
     # -- transport events -------------------------------------------------------------------------------------------
@@ -179,8 +190,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn both addresses and register with the server."""
         self._transport = transport = cast(asyncio.Transport, transport)
-        self._socket = transport.get_extra_info("socket")
-        if self._socket is not None and transport.get_extra_info("sslcontext") is None:
+        self._socket = plain_socket(transport)
+        if self._socket is not None:
             self._socket_fd = self._socket.fileno()
         self.peer_host, self.peer_port = _address(transport.get_extra_info("peername")) or (self.peer_host, 0)
         self.local_host, self.local_port = _address(transport.get_extra_info("sockname")) or ("", 0)
@@ -274,6 +285,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
     # -- for handlers and the server --------------------------------------------------------------------------------
 
     @property
+    def has_begun(self) -> bool:
+        """Whether `connection_lost` will be called, or has been."""
+        return self._transport is not None or self._closing is not None
+
+    @property
     def closing(self) -> bool:
         """Whether the connection has ended or is about to."""
         return self._closing is not None
@@ -293,6 +309,28 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._closing = self._closing or reason
         if self._transport is not None:
             self._transport.abort()
+
+    def refuse(self, answer: list[Sendable], reason: str) -> None:
+        """Send one last answer and close: nothing that has come behind the request is looked at."""
+        if self._closing is None:
+            self._out += answer
+            self.close(reason)
+
+    def authenticated(self) -> None:
+        """The client has logged in: from now on it has the limits of those who are known."""
+        self.frame_bytes_max = None
+        self._host.authenticated(self)
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate that the peer has proved to own, DER; None if it has shown none."""
+        transport = self._transport
+        return None if transport is None else transport.get_extra_info("peer_certificate")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether its bytes go through TLS."""
+        return self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
 
     def release(self) -> None:
         """The broker has started: handle what has been waiting."""
@@ -348,7 +386,9 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Tell Kafka, HTTP and TLS apart by the first byte; a request size begins with less than either."""
         self._fresh = False
         size_max = self._host.limits.request_bytes_max
-        if 0x41 <= first <= 0x5A and self._host.http is not None and size_max < 0x41000000:
+        if self.alpn is not None and not (0x41 <= first <= 0x5A and self._host.http is not None):
+            self.close(f"agreed on {self.alpn} in TLS and speaks something else")
+        elif 0x41 <= first <= 0x5A and self._host.http is not None and size_max < 0x41000000:
             self._http = HttpConversation(self._host.http, self.local_host, self.local_port, self._host.now)
             self._blocked &= ~_STARTING
         elif first == 0x16 and size_max < 0x16000000:
@@ -359,7 +399,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if self._closing is not None:
             return end
         handle = self._host.handle
-        size_max = self._host.limits.request_bytes_max
+        size_max = self.frame_bytes_max or self._host.limits.request_bytes_max
         unpack_size = _SIZE.unpack_from
         turns = FRAMES_PER_TURN
         start = position
@@ -368,7 +408,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
             while end - position >= 4:
                 size = unpack_size(view, position)[0]
                 if size > size_max or size < 0:
-                    self.close(f"announced a request of {size} bytes (socket.request.max.bytes={size_max})")
+                    self.close(self._too_large(size))
                     return end
                 frame_end = position + 4 + size
                 if frame_end > end or self._blocked:
@@ -411,7 +451,12 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if end - start < 4:
             return 4
         size: int = _SIZE.unpack_from(view, start)[0]
-        return size + 4 if 0 <= size <= self._host.limits.request_bytes_max else 4
+        return size + 4 if 0 <= size <= (self.frame_bytes_max or self._host.limits.request_bytes_max) else 4
+
+    def _too_large(self, size: int) -> str:
+        if self.frame_bytes_max is not None:
+            return f"announced {size} bytes before its login (at most {self.frame_bytes_max})"
+        return f"announced a request of {size} bytes (socket.request.max.bytes={self._host.limits.request_bytes_max})"
 
     def _settle(self) -> None:
         """After handling: make room for the rest of a frame, or stop reading while frames wait."""
@@ -636,7 +681,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
 class StreamConnection(asyncio.Protocol):
     """Feeds a `BrokerConnection` from a transport that may not share its receive buffer (Windows' proactor loop)."""
 
-    def __init__(self, connection: BrokerConnection) -> None:
+    def __init__(self, connection: BrokerConnection | TlsTransport) -> None:
         self._connection = connection
         self.connection_made = connection.connection_made  # type: ignore[method-assign]
         self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
@@ -648,7 +693,7 @@ class StreamConnection(asyncio.Protocol):
         feed(self._connection, data)
 
 
-def feed(connection: BrokerConnection, data: Buffer) -> None:
+def feed(connection: BrokerConnection | TlsTransport, data: Buffer) -> None:
     """Deliver bytes the way a transport does; also for tests."""
     rest = memoryview(data)
     while rest and not connection.closing:

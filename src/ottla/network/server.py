@@ -2,23 +2,28 @@
 
 Owns what its connections share (`ConnectionHost`). Accepting is our own loop and not `loop.create_server`, because at
 `max.connections` Kafka stops accepting until a connection ends, and because a connection over `max.connections.per.ip`
-is closed before a transport is built for it.
+is closed before a transport is built for it. It waits for no handshake: connections of TLS and those whose clients have to
+log in are strangers (`strangers.py`) from the moment they are accepted until they have done so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
+from ottla.network.binding import Listener, ListenerLimits, bind_listener, localhost_ports
 from ottla.network.connection import RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
 from ottla.network.http import HttpSite
 from ottla.network.limits import ByteBudget, ConnectionQuota, NetworkLimits
+from ottla.network.strangers import LOGIN_SECONDS, Strangers
 from ottla.observability.logs import LogOncePerPeer
 from ottla.observability.metrics import NetworkMetrics
+
+if TYPE_CHECKING:
+    from ottla.network.tls import TlsTransport
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +33,6 @@ ACCEPTS_PER_TURN = 128
 BACKLOG_MIN = 4096
 """The kernel's queue of connections to accept is at least this long: one loop serves everything here, where Kafka has a
 thread for accepting, and what does not fit waits for a SYN to be repeated, a second or more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Where to listen; `host` "" is every address of this machine, port 0 any free one."""
-
-    name: str
-    host: str
-    port: int
-
-
-class ListenError(OSError):
-    """A listener could not be bound; the text names address, port and what to do."""
 
 
 class Server:
@@ -75,7 +67,13 @@ class Server:
         """(listener name, host as configured, port) of what is bound."""
         self.localhost_ports: frozenset[int] = frozenset()
         """Ports bound on both 127.0.0.1 and ::1: `localhost` leads here, whichever of them it stands for."""
+        #: Where encrypted bytes are received; made with the first listener of TLS.
+        self.cipher_view = memoryview(b"")
         self._quota = ConnectionQuota(self.limits)
+        self._listener_quotas: dict[str, ConnectionQuota] = {}
+        self._has_login: dict[str, bool] = {}
+        self._protected: frozenset[str] = frozenset()
+        self._strangers = Strangers()
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
         self._sockets: list[socket.socket] = []
@@ -117,12 +115,29 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
-        self.localhost_ports = _localhost_ports(bound_socket.getsockname() for bound_socket in self._sockets)
+        self.localhost_ports = localhost_ports(bound_socket.getsockname() for bound_socket in self._sockets)
+        self._know(listeners)
         self._acceptors = [
-            asyncio.get_running_loop().create_task(self._accept(bound_socket, listener.name), name="ottla-accept")
+            asyncio.get_running_loop().create_task(self._accept(bound_socket, listener), name="ottla-accept")
             for listener, bound_socket in bound
         ]
         self._schedule_sweep()
+
+    def _know(self, listeners: Sequence[Listener]) -> None:
+        """Prepare what the listeners need."""
+        self._has_login = {listener.name: listener.has_login for listener in listeners}
+        self._listener_quotas = {li.name: ConnectionQuota(_as_network_limits(li.limits)) for li in listeners}
+        if len(listeners) > 1:
+            self._protected = frozenset(listener.name for listener in listeners if listener.is_protected)
+        if any(listener.tls is not None for listener in listeners):
+            self.cipher_view = memoryview(bytearray(RECEIVE_SIZE))
+
+    def change_listener_limits(self, limits: Mapping[str, ListenerLimits]) -> None:
+        """Put other bounds of single listeners in force, by their names."""
+        for name, quota in self._listener_quotas.items():
+            if name in limits:
+                quota.change_limits(_as_network_limits(limits[name]))
+        self._room.set()
 
     def change_limits(self, limits: NetworkLimits) -> None:
         """Put other bounds in force for connections from now on; sizes of frames and idle times hold at once."""
@@ -146,6 +161,8 @@ class Server:
         self._acceptors, self._sockets = [], []
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        for stranger in self._strangers.overdue(float("inf")):
+            _end(stranger, "")
         for connection in list(self._connections):
             connection.close("")
         if self._connections:
@@ -160,13 +177,15 @@ class Server:
 
     # -- accepting --------------------------------------------------------------------------------------------------
 
-    async def _accept(self, listening: socket.socket, listener: str) -> None:
+    async def _accept(self, listening: socket.socket, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
+        own = self._listener_quotas[listener.name]
         while True:
-            while self._quota.full:
+            while (self._quota.full and listener.name not in self._protected) or own.full:
                 self._room.clear()
                 await self._room.wait()
-            if (delay := self._quota.delay(loop.time())) > 0:
+            delay = max(self._quota.delay(loop.time()), own.delay(loop.time()))
+            if delay > 0:
                 await asyncio.sleep(delay)
             arrived: list[tuple[socket.socket, str]] = []
             failure: Exception | None = None
@@ -174,7 +193,7 @@ class Server:
                 accepted, address = await loop.sock_accept(listening)
                 arrived.append((accepted, address[0]))
                 # A burst overflows the kernel's queue and costs its clients a second each: take what is there.
-                while len(arrived) < self._quota.burst(ACCEPTS_PER_TURN):
+                while len(arrived) < min(self._quota.burst(ACCEPTS_PER_TURN), own.burst(ACCEPTS_PER_TURN)):
                     accepted, address = listening.accept()
                     arrived.append((accepted, address[0]))
             except (BlockingIOError, ConnectionError):
@@ -194,8 +213,17 @@ class Server:
                 logger.error("Cannot accept a connection: %s; trying again in %g s", failure, ACCEPT_RETRY_SECONDS)
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
 
-    async def _adopt(self, accepted: socket.socket, ip: str, listener: str) -> None:
+    def _make_room(self) -> None:
+        """A broker's connection came although all are taken: another listener's, idle for longest, goes (KIP-402)."""
+        others = [connection for connection in self._connections if connection.listener not in self._protected]
+        if others:
+            idlest = min(others, key=lambda connection: connection.last_active)
+            idlest.abort("max.connections is reached, and a broker connects")
+
+    async def _adopt(self, accepted: socket.socket, ip: str, listener: Listener) -> None:
         accepted.setblocking(False)
+        if listener.name in self._protected and self._quota.full:
+            self._make_room()
         refusal = self._quota.admit(ip)
         if refusal is not None:
             self.metrics.connections_refused += 1
@@ -203,21 +231,51 @@ class Server:
             accepted.close()
             return
         loop = asyncio.get_running_loop()
-        connection: BrokerConnection | None = None
+        below: BrokerConnection | TlsTransport | None = None
+        self._listener_quotas[listener.name].count += 1
         try:
-            made = connection = BrokerConnection(self, listener, ip)
+            made = below = BrokerConnection(self, listener.name, ip)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self.limits.send_buffer_bytes > 0:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
             if self.limits.receive_buffer_bytes > 0:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.limits.receive_buffer_bytes)
             shares_buffer = isinstance(loop, asyncio.SelectorEventLoop)
-            await loop.connect_accepted_socket(lambda: made if shares_buffer else StreamConnection(made), accepted)
+            if listener.tls is not None:
+                from ottla.network.tls import TlsTransport
+
+                below = TlsTransport(self, made, listener.tls(), ip)
+            if listener.tls is not None or listener.has_login:
+                leaves = self._strangers.add(below, ip, loop.time())
+                if leaves is not None:
+                    self.metrics.connections_refused += 1
+                    _end(leaves, "too many connections have not logged in, and this is the oldest")
+            protocol = below if shares_buffer else StreamConnection(below)
+            await loop.connect_accepted_socket(lambda: protocol, accepted)
         except BaseException:
-            if connection is None or (connection not in self._connections and not connection.closing):
-                self._quota.leave(ip)
+            if below is None or not below.has_begun:
+                self._strangers.remove(below)
+                self._leave(listener.name, ip)
                 accepted.close()
             raise
+
+    def handshaken(self, tls: TlsTransport) -> None:
+        """A handshake is done (called by it)."""
+        if self._has_login[tls.connection.listener]:
+            self._strangers.replace(tls, tls.connection)
+        else:
+            self._strangers.remove(tls)
+
+    def handshake_ended(self, tls: TlsTransport, reason: str) -> None:
+        """A connection has ended in its handshake (called by it)."""
+        self._strangers.remove(tls)
+        self.metrics.handshakes_failed += 1
+        self._leave(tls.connection.listener, tls.ip)
+        self._log.tell(tls.ip, "Closed the connection of %s: %s", tls.ip, reason)
+
+    def authenticated(self, connection: BrokerConnection) -> None:
+        """The client of a connection has logged in (called by it)."""
+        self._strangers.remove(connection)
 
     def opened(self, connection: BrokerConnection) -> None:
         """A connection is ready (called by it)."""
@@ -230,12 +288,19 @@ class Server:
             return
         del self._connections[connection]
         self.metrics.connections_closed += 1
-        self._quota.leave(connection.peer_host)
-        self._room.set()
+        self._strangers.remove(connection)
+        self._leave(connection.listener, connection.peer_host)
         if reason:
             self._log.tell(connection.peer_host, "Closed the connection of %s: %s", connection.peer, reason)
         if not self._connections:
             self._empty.set()
+
+    def _leave(self, listener: str, ip: str) -> None:
+        self._quota.leave(ip)
+        quota = self._listener_quotas.get(listener)
+        if quota is not None:
+            quota.count -= 1
+        self._room.set()
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -249,73 +314,21 @@ class Server:
     def sweep(self, now: float) -> None:
         """Let every connection check what has taken too long; `now` is loop time."""
         self.now = now
+        for stranger in self._strangers.overdue(now):
+            _end(stranger, f"not logged in within {LOGIN_SECONDS:g} s")
         for connection in list(self._connections):
             connection.sweep(now, self.sweep_seconds)
 
 
-def _localhost_ports(names: Iterable[tuple[str, int]]) -> frozenset[int]:
-    """Return the ports that are bound for both loopback addresses, by themselves or with all others."""
-    bound = {(host, port) for host, port, *_ in names}
-    return frozenset(
-        port
-        for _, port in bound
-        if {("127.0.0.1", port), ("0.0.0.0", port)} & bound and {("::1", port), ("::", port)} & bound
-    )
-
-
-async def bind_listener(listener: Listener, backlog: int) -> list[socket.socket]:
-    """Listening sockets for all addresses of a listener, all on the same port."""
-    loop = asyncio.get_running_loop()
-    where = f"{listener.host or '*'}:{listener.port}"
-    try:
-        infos = await loop.getaddrinfo(
-            listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise ListenError(
-            error.errno, f"cannot listen on {where}: the host name is not known ({error.strerror})"
-        ) from None
-    sockets: list[socket.socket] = []
-    port = listener.port
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(infos):
-        try:
-            sockets.append(_bound(family, kind, protocol, (address[0], port, *address[2:]), backlog))
-            port = sockets[-1].getsockname()[1]
-        except OSError as error:
-            failure = error
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # e.g. ::1 where IPv6 is switched off
-                continue
-            break
-    if failure is None or (sockets and failure.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)):
-        return sockets
-    for bound_socket in sockets:
-        bound_socket.close()
-    if failure.errno == errno.EADDRINUSE:
-        text = f"port {listener.port} is already in use ({where}): another broker? Choose another with --port"
-    elif failure.errno == errno.EACCES:
-        text = f"no permission to listen on {where}: ports below 1024 need a privilege"
+def _end(stranger: object, reason: str) -> None:
+    """End a connection, or the handshake before it."""
+    if isinstance(stranger, BrokerConnection):
+        stranger.abort(reason)
     else:
-        text = f"cannot listen on {where}: {failure.strerror or failure}"
-    raise ListenError(failure.errno, text)
+        cast("TlsTransport", stranger).fail(reason)
 
 
-def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], backlog: int) -> socket.socket:
-    made = socket.socket(family, kind, protocol)
-    try:
-        made.setblocking(False)
-        if hasattr(socket, "SO_REUSEADDR") and socket.AF_INET in (family, socket.AF_INET) and _posix():
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind(address)
-        made.listen(backlog)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _posix() -> bool:
-    """SO_REUSEADDR means "not while TIME_WAIT" here; on Windows it would let two brokers share the port."""
-    return hasattr(socket, "AF_UNIX")
+def _as_network_limits(limits: ListenerLimits) -> NetworkLimits:
+    return NetworkLimits(
+        connections_max=limits.connections_max, connection_creation_rate_max=limits.connection_creation_rate_max
+    )

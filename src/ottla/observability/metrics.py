@@ -59,6 +59,7 @@ class NetworkMetrics:
         "connections_closed",
         "connections_opened",
         "connections_refused",
+        "handshakes_failed",
         "requests",
     )
 
@@ -68,6 +69,7 @@ class NetworkMetrics:
         self.connections_closed = 0
         self.connections_opened = 0
         self.connections_refused = 0
+        self.handshakes_failed = 0
         self.requests = 0
 
 

@@ -57,6 +57,7 @@ class SimulatedBroker:
         self._shares_tree = False
         self._tree: MemoryTree | None = None
         self._life = 0
+        self._lives = 0
         self.slow_disk = False
 
     def join(self, store: MemoryStore) -> SimulatedBroker:
@@ -74,6 +75,8 @@ class SimulatedBroker:
 
         self.files.hesitate = self._hesitate if self.slow_disk else lambda: None
         overrides = [f"{key}={value}" for key, value in self._settings.items()]
+        self._lives += 1
+        secrets = random.Random(f"secrets of {self.loop.seed}, life {self._lives}")
         broker = Broker(
             BrokerConfig.from_sources(overrides=overrides),
             Surroundings(
@@ -81,6 +84,7 @@ class SimulatedBroker:
                 offload=VirtualOffload(random.Random(self.loop.random.random())) if self.slow_disk else InlineOffload(),
                 files=self.files,
                 random=random.Random(self.loop.random.random()),
+                secret_bytes=secrets.randbytes,
                 open_tree=open_tree,
                 make_server=VirtualServer,
                 shared_tree=self._shares_tree,

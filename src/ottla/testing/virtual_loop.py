@@ -58,6 +58,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
+        self.seed = seed
         self.random = random.Random(seed)
         self.time_limit = 7 * 86_400.0
         self._now = 0.0

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import cast
 
+from ottla.network.binding import Listener
 from ottla.network.connection import BrokerConnection
-from ottla.network.server import Listener, Server
+from ottla.network.server import Server
 from ottla.testing.virtual_loop import MemoryServer, VirtualLoop
 
 
@@ -20,11 +21,16 @@ class VirtualServer(Server):
         loop = cast(VirtualLoop, asyncio.get_running_loop())
         self.now = loop.time()
         self._listening = []
+        self._know(listeners)
         for listener in listeners:
 
-            def connect(name: str = listener.name) -> BrokerConnection:
+            def connect(listener: Listener = listener) -> BrokerConnection:
                 self._quota.admit("127.0.0.1")
-                return BrokerConnection(self, name)
+                self._listener_quotas[listener.name].count += 1
+                connection = BrokerConnection(self, listener.name)
+                if listener.has_login:
+                    self._strangers.add(connection, "127.0.0.1", loop.time())
+                return connection
 
             server = await loop.create_server(connect, listener.host or "127.0.0.1", listener.port)
             self._listening.append(server)

@@ -50,7 +50,6 @@ from ottla.protocol.messages.offset_commit import (
 )
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
-SEEDS = 200
 EVENTS_MIN = 1_000
 CLIENTS_MAX = 6
 TOPICS = ("a1", "a2", "b1")
@@ -637,6 +636,6 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_seeds_keep_the_invariants(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)

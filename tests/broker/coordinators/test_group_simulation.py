@@ -48,7 +48,6 @@ from ottla.protocol.messages.offset_fetch import OffsetFetchRequest, OffsetFetch
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
-SEEDS = 200
 #: How long consumers live on, at least; they go on until there were EVENTS_MIN events and a crash.
 VIRTUAL_SECONDS = 50
 EVENTS_MIN = 1_000
@@ -731,7 +730,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_seeds_keep_the_invariants(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)
 

@@ -56,7 +56,6 @@ from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.types import TopicIdPartition
 
 #: The default run has many seeds, but short ones; `python -m tests.soak.seeds` runs them in full.
-SEEDS = 200
 #: So many of the short ones are needed until everything has happened.
 COVERING_SHORT = 160
 EVENTS_SHORT = 60
@@ -657,7 +656,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(Short, COVERING_SHORT)
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS, COVERING_SHORT), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(COVERING_SHORT), ids=str)
 def test_seeds_keep_the_invariants(seeds: range) -> None:
     run_seeds(Short, seeds)
 

@@ -51,7 +51,6 @@ from ottla.protocol.messages.streams_group_heartbeat import (
 )
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 
-SEEDS = 200
 EVENTS_MIN = 1_000
 #: What the time at the end takes, when nothing disturbs the groups any more.
 EVENTS_OF_PEACE = 150
@@ -599,7 +598,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_seeds_keep_the_invariants(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)
 

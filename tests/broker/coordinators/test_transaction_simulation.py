@@ -55,7 +55,6 @@ from ottla.storage.verification import Verification, VerificationGuard
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
-SEEDS = 200
 #: How long producers are at work, at least; they go on until there were EVENTS_MIN events and a crash.
 VIRTUAL_SECONDS = 4
 EVENTS_MIN = 1_000
@@ -590,7 +589,7 @@ def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_seeds_keep_the_invariants(seeds: range) -> None:
     run_seeds(sys.modules[__name__], seeds)
 

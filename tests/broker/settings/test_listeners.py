@@ -56,13 +56,17 @@ def test_auto_is_the_default_and_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("flags", "listener", "advertised"),
     [
-        (Flags(port=1), Listener("PLAINTEXT", "", 1), None),
+        (Flags(port=1), Listener("PLAINTEXT", "localhost", 1), None),
         (Flags(host="127.0.0.1"), Listener("PLAINTEXT", "127.0.0.1", 9092), None),
         (Flags(host="::1", port=0), Listener("PLAINTEXT", "::1", 0), None),
-        (Flags(advertise="example.org"), Listener("PLAINTEXT", "", 9092), Listener("PLAINTEXT", "example.org", 9092)),
-        (Flags(advertise="h:7", port=1), Listener("PLAINTEXT", "", 1), Listener("PLAINTEXT", "h", 7)),
-        (Flags(advertise="::1"), Listener("PLAINTEXT", "", 9092), Listener("PLAINTEXT", "::1", 9092)),
-        (Flags(advertise="[::1]:7"), Listener("PLAINTEXT", "", 9092), Listener("PLAINTEXT", "::1", 7)),
+        (
+            Flags(advertise="example.org"),
+            Listener("PLAINTEXT", "localhost", 9092),
+            Listener("PLAINTEXT", "example.org", 9092),
+        ),
+        (Flags(advertise="h:7", port=1), Listener("PLAINTEXT", "localhost", 1), Listener("PLAINTEXT", "h", 7)),
+        (Flags(advertise="::1"), Listener("PLAINTEXT", "localhost", 9092), Listener("PLAINTEXT", "::1", 9092)),
+        (Flags(advertise="[::1]:7"), Listener("PLAINTEXT", "localhost", 9092), Listener("PLAINTEXT", "::1", 7)),
     ],
 )
 def test_flags_speak_about_the_first_listener(flags: Flags, listener: Listener, advertised: Listener | None) -> None:
@@ -93,3 +97,20 @@ def test_auto_can_be_asked_for_against_the_file() -> None:
 def test_limits_of_single_addresses() -> None:
     found = config("max.connections.per.ip.overrides=127.0.0.1:50,[::1]:3, host:0", "max.connections.per.ip=0")
     assert found.max_connections_per_ip_overrides == {"127.0.0.1": 50, "::1": 3, "host": 0}
+
+
+def test_a_listener_has_limits_of_its_own() -> None:
+    found = config(
+        "listeners=PLAINTEXT://:9092,INSIDE://:9093",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT",
+        "listener.name.inside.max.connections=7",
+        "max.connections=100",
+    )
+    assert found.limit_of_listener("INSIDE", "max.connections") == 7
+    assert found.limit_of_listener("PLAINTEXT", "max.connections") == 2**31 - 1
+    assert found.max_connections == 100
+
+
+@pytest.mark.parametrize("flags", [Flags(port=0), Flags(advertise="kafka.example:9092"), Flags()])
+def test_closed_by_default(flags: Flags) -> None:
+    assert [listener.host for listener in config(flags=flags).listeners] == ["localhost"]

@@ -43,7 +43,6 @@ from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
 from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicIdPartition, TopicPartition
 
-SEEDS = 200
 EVENTS_MIN = 1_000
 VIRTUAL_SECONDS_MAX = 600
 GROUP = "workers"
@@ -501,7 +500,7 @@ def test_in_the_first_seeds_everything_happens(caplog: pytest.LogCaptureFixture)
         run_covering(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("seeds", further_seeds(SEEDS), ids=str)
+@pytest.mark.parametrize("seeds", further_seeds(), ids=str)
 def test_seeds_keep_the_invariants(seeds: range, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.CRITICAL):
         run_seeds(sys.modules[__name__], seeds)

@@ -28,6 +28,7 @@ class BrokerFacts:
     Attributes:
         addresses: where clients connect, host:port.
         kernels: "compiled" or "plain".
+        is_loopback_only: whether no listener can be reached from other machines.
     """
 
     version: str
@@ -36,6 +37,7 @@ class BrokerFacts:
     addresses: Sequence[str]
     data_dirs: Sequence[str]
     kernels: str
+    is_loopback_only: bool = False
 
 
 class PartitionFacts(NamedTuple):

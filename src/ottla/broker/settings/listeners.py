@@ -12,6 +12,12 @@ from ottla.config.mistakes import Mistakes
 #: `advertised.listeners=auto`: each connection is answered with the address it used. For a single node.
 ADVERTISE_AUTO = "auto"
 
+#: The host whose listener is bound to both loopback addresses, or not at all.
+LOOPBACK = "localhost"
+
+#: Keys that can be set for one listener: `listener.name.<name>.<key>`.
+PER_LISTENER = frozenset({"max.connections", "max.connection.creation.rate"})
+
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -52,6 +58,11 @@ def resolve_listeners(text: Mapping[str, str]) -> tuple[Listener, ...]:
     if len(set(ports)) < len(ports):
         raise ConfigError(f"listeners: each listener must have a port of its own: {text['listeners']}")
     return tuple(opened)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a listener on this host can be reached from this machine only."""
+    return host == LOOPBACK or host == "::1" or host.startswith("127.")
 
 
 def resolve_advertised(text: Mapping[str, str], listeners: tuple[Listener, ...]) -> tuple[Listener, ...] | None:

@@ -33,6 +33,7 @@ def machine(offload: Offload | None = None) -> Surroundings:
         offload=off_the_loop,
         files=OsFiles(),
         random=random.Random(),
+        secret_bytes=os.urandom,
         open_tree=open_tree,
         host_names=(socket.gethostname(),),
         descriptor_limit=raise_descriptor_limit(),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.wiring.descriptors import cached_files_max, connections_max
 from ottla.cluster.controller import ControllerSettings
+from ottla.network.binding import Listener, ListenerLimits
 from ottla.network.limits import NetworkLimits
 from ottla.storage.log_manager import LogManagerSettings
 from ottla.storage.open_files import DEFAULT_CAPACITY
@@ -55,6 +56,23 @@ def log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManag
         producer_id_expiration_check_interval_ms=config.producer_id_expiration_check_interval_ms,
         foreign_confirmed=config.ottla_foreign_confirm,
     )
+
+
+def server_listeners(config: BrokerConfig) -> list[Listener]:
+    """Return what the server has to know of each listener."""
+    return [
+        Listener(
+            name=listener.name,
+            host=listener.host,
+            port=listener.port,
+            is_protected=listener.name == config.inter_broker_listener_name,
+            limits=ListenerLimits(
+                connections_max=config.limit_of_listener(listener.name, "max.connections"),
+                connection_creation_rate_max=config.limit_of_listener(listener.name, "max.connection.creation.rate"),
+            ),
+        )
+        for listener in config.listeners
+    ]
 
 
 def network_limits(config: BrokerConfig, descriptor_limit: int | None, log_count: int) -> NetworkLimits:

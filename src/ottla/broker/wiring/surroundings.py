@@ -21,6 +21,9 @@ class Surroundings:
     """Everything a broker takes from outside; the simulation passes its own.
 
     Attributes:
+        random: for decisions that may be guessed (placement, jitter).
+        secret_bytes: as many random bytes as are asked for, which no one can guess: keys, nonces, ids that are a right by
+            themselves. From the system on a real machine, seeded in the simulation only.
         open_tree: opens the coordination tree, given the path of its file.
         host_names: what this machine calls itself; HTTP requests may name it.
         make_server: makes the listener.
@@ -34,6 +37,7 @@ class Surroundings:
     offload: Offload
     files: Files
     random: random.Random
+    secret_bytes: Callable[[int], bytes]
     open_tree: Callable[[str], Any]
     host_names: tuple[str, ...] = ()
     make_server: Callable[..., Server] = Server
