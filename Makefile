@@ -17,7 +17,7 @@ say = @echo "==> $(1)"
 
 # What serving needs, and what builds the kernels. Installed again when the lock file changes.
 $(VENV)/.installed: requirements.lock
-	$(call say,installing what ottla needs into $(VENV): 7 MB to load once)
+	$(call say,installing what ottla needs into $(VENV): 9 MB to load once)
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$<)
 	touch $@

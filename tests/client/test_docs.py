@@ -42,4 +42,4 @@ def test_block_about_administration(number: int, broker: RunningBroker, capsys: 
     code = code.replace("localhost:9092", broker.address)
     exec(compile(code, f"docs/admin.md, block {number + 1}", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
-    assert ["604800000", "orders-1 0", "TopicPartition(topic='sensor-1'"][number] in printed
+    assert ["604800000", "payments-1 0", "TopicPartition(topic='sensor-1'"][number] in printed

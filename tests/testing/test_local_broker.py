@@ -294,3 +294,9 @@ def test_a_port_can_be_chosen_and_a_broker_leaves_no_thread() -> None:
     until(lambda: threading.active_count() <= before)
     with pytest.raises(AttributeError, match="no attribute 'Brokr'"):
         ottla.testing.Brokr  # noqa: B018
+
+
+def test_large_batches_go_out_whole(kafka_broker: Broker) -> None:
+    values: list[bytes | str | None] = [bytes([number % 251]) * 10_000 for number in range(500)]
+    kafka_broker.produce("in", [*values])
+    assert kafka_broker.topic("in").values(500, timeout=30) == values

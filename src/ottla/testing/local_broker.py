@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -196,6 +197,7 @@ class Broker:
                 offload=InlineOffload(),
                 files=self._files,
                 random=dice,
+                secret_bytes=secrets.token_bytes,
                 open_tree=open_tree,
                 make_server=make_server,
             ),
