@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ottla.client.admin_results import Acl as Acl
     from ottla.client.admin_results import AclFilter as AclFilter
     from ottla.client.admin_results import NewTopic as NewTopic
+    from ottla.client.consumed import Batch as Batch
     from ottla.client.consumed import Headers as Headers
     from ottla.client.consumed import Record as Record
     from ottla.client.consumer import Consumer as Consumer
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
     from ottla.client.errors import Abort as Abort
     from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
     from ottla.client.errors import ClosedError as ClosedError
+    from ottla.client.errors import CommitFailedError as CommitFailedError
     from ottla.client.errors import ConfigurationError as ConfigurationError
     from ottla.client.errors import DeliveryError as DeliveryError
     from ottla.client.errors import DeliveryErrors as DeliveryErrors
     from ottla.client.errors import DeserializationError as DeserializationError
     from ottla.client.errors import ForkedError as ForkedError
+    from ottla.client.errors import LogTruncationError as LogTruncationError
+    from ottla.client.errors import PollIntervalExceededError as PollIntervalExceededError
     from ottla.client.errors import RecordTooLargeError as RecordTooLargeError
     from ottla.client.errors import SerializationError as SerializationError
     from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
     from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
     from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
     from ottla.client.records import RecordMetadata as RecordMetadata
@@ -55,8 +60,9 @@ _MODULES = {
     "ottla.client.admin": ("Admin",),
     "ottla.client.admin_errors": ("AdminErrors",),
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
-    "ottla.client.consumed": ("Headers", "Record"),
+    "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.lanes": ("Retry",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.asking": ("CallTimeoutError",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
@@ -64,11 +70,14 @@ _MODULES = {
         "Abort",
         "BlockedTooLongError",
         "ClosedError",
+        "CommitFailedError",
         "ConfigurationError",
         "DeliveryError",
         "DeliveryErrors",
         "DeserializationError",
         "ForkedError",
+        "LogTruncationError",
+        "PollIntervalExceededError",
         "RecordTooLargeError",
         "SerializationError",
         "TransactionAbortedError",

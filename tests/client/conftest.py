@@ -8,7 +8,12 @@ import pytest
 from tests.support import kafka_anchor
 from tests.support.broker_process import BrokerProcess, RunningBroker
 
-SETTINGS = {"group.initial.rebalance.delay.ms": "0"}
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.heartbeat.interval.ms": "200",
+    "group.consumer.min.heartbeat.interval.ms": "200",
+}
 
 
 def make_broker(kind: str, settings: dict[str, str] | None = None) -> RunningBroker:

@@ -254,8 +254,8 @@ def test_errors_of_topics_are_raised(broker: RunningBroker) -> None:
         assert caught.value.code == ErrorCode.INVALID_TOPIC_EXCEPTION
     with pytest.raises(ottla.ConfigurationError, match=r"Write topics=\['t'\]"):
         ottla.Consumer(broker.address, topics="t")
-    with pytest.raises(ottla.ConfigurationError, match="Consumer groups are not there yet"):
-        ottla.Consumer(broker.address, config={"group.id": "g"})
+    with pytest.raises(ottla.ConfigurationError, match="of use with a group only"):
+        ottla.Consumer(broker.address, commit="marked")
     with pytest.raises(ottla.ConfigurationError, match=r"Did you mean 'fetch.min.bytes'\?"):
         ottla.Consumer(broker.address, config={"fetch.min.byte": 1})
     with pytest.raises(ottla.ConfigurationError, match="by_duration"):

@@ -6,35 +6,49 @@ The same names as `ottla.Consumer`, awaitable; `async for` instead of `for`.
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from ottla.client._core.operation import Operation
+from ottla.client._core.transactions import OffsetAndMetadata
 from ottla.client.config import ConsumerOptions
-from ottla.client.consumed import Deserializer, K, Record, V
-from ottla.client.consuming import ConsumerBase, Place
+from ottla.client.consumed import Batch, Deserializer, K, Record, V
+from ottla.client.consuming import PartitionsCallback, Place
 from ottla.client.errors import ClosedError, ForkedError
+from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
+from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
+from ottla.client.running import AsyncRunner
+from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.client.consuming import AnyProducer
 
-class Consumer(ConsumerBase[K, V]):
-    """Reads topics, all their partitions, without a group: nothing is committed.
 
-        async with ottla.aio.Consumer("localhost:9092", topics=["orders"], auto_offset_reset="earliest") as consumer:
+logger = logging.getLogger("ottla.client.consumer")
+
+
+class Consumer(GroupedConsumer[K, V]):
+    """Reads topics: as a member of a group, or all their partitions without one.
+
+        async with ottla.aio.Consumer("localhost:9092", group_id="billing", topics=["orders"]) as consumer:
             async for record in consumer:
-                print(record.offset, record.value)
+                await handle(record)
 
-    The arguments are those of `ottla.Consumer`. Making one binds no event loop; `start()` or `async with` does.
+    The arguments are those of `ottla.Consumer`; callbacks may be coroutine functions. Making one binds no event loop;
+    `start()` or `async with` does. Heartbeats run on that loop: a body that blocks it holds them up, and the log says so.
 
     Raises:
         ConfigurationError: a key is unknown, or a value cannot be.
@@ -45,6 +59,12 @@ class Consumer(ConsumerBase[K, V]):
         bootstrap_servers: str | list[str] | None = None,
         *,
         topics: Iterable[str] | None = None,
+        pattern: str | None = None,
+        commit: str | None = None,
+        commit_after: AnyProducer | None = None,
+        on_assigned: PartitionsCallback | None = None,
+        on_revoked: PartitionsCallback | None = None,
+        on_lost: PartitionsCallback | None = None,
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -55,6 +75,12 @@ class Consumer(ConsumerBase[K, V]):
         super().__init__(
             bootstrap_servers,
             topics=topics,
+            pattern=pattern,
+            commit=commit,
+            commit_after=commit_after,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+            on_lost=on_lost,
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
@@ -65,6 +91,7 @@ class Consumer(ConsumerBase[K, V]):
         )
         self._starting: asyncio.Task[None] | None = None
         self._called = asyncio.Event()
+        self._task: asyncio.Task[Any] | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -89,18 +116,37 @@ class Consumer(ConsumerBase[K, V]):
                 raise self._not_connected()
             if runtime.connected.error is not None:
                 raise runtime.connected.error
+            self._begin_watching()
+            if self._machine.group is not None:
+                watch_loop(self)
         except BaseException:
-            await self.close()
+            await self._close(clean=False, limit_s=0)
             raise
 
-    async def close(self) -> None:
-        """End: nothing is fetched any more."""
+    async def close(self, timeout: Duration | None = None) -> None:
+        """Commit what is finished, leave the group, end.
+
+        The last record or batch does not count as finished: `async with` knows how its block ended, this does not; `mark()`
+        and `commit()` say so.
+
+        Args:
+            timeout: seconds for the commit and the farewell; 30 at most by default. What fails is logged.
+        """
         if isinstance(self._closed, ForkedError):
             raise self._closed
-        self._end()
-        self._called.set()
-        if self._runtime is not None:
-            await self._runtime.stop()
+        await self._close(clean=False, limit_s=CLOSE_TIMEOUT_S if timeout is None else duration_s("timeout", timeout))
+
+    async def _close(self, *, clean: bool, limit_s: float) -> None:
+        if self._closed is not None:
+            return
+        try:
+            if self._runtime is not None and self._runtime.connected.done:
+                await self._drive(self._farewell(clean=clean, limit_s=limit_s))
+        finally:
+            self._end()
+            self._called.set()
+            if self._runtime is not None:
+                await self._runtime.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -109,7 +155,10 @@ class Consumer(ConsumerBase[K, V]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        if isinstance(self._closed, ForkedError):
+            return
+        interrupted = error is not None and not isinstance(error, Exception)
+        await self._close(clean=error is None, limit_s=CLOSE_TIMEOUT_INTERRUPTED_S if interrupted else CLOSE_TIMEOUT_S)
 
     def __del__(self) -> None:
         if getattr(self, "_runtime", None) is not None and self._closed is None:
@@ -126,7 +175,7 @@ class Consumer(ConsumerBase[K, V]):
 
         A cancelled wait loses no record.
         """
-        record = self._take_ready(None) if not self._stopping else None
+        record = self._take_ready(None) if not self._attention else None
         if record is not None:
             return record
         record = await self._next(None)
@@ -146,11 +195,39 @@ class Consumer(ConsumerBase[K, V]):
         first = await self._next(deadline)
         self._stopping = False
         found = [] if first is None else [first]
-        while found and len(found) < limit:
-            record = self._take()
-            if record is None:
-                break
-            found.append(record)
+        if found:
+            self._take_many(found, limit)
+        return found
+
+    def batches(self, *, max_records: int = 100_000, max_wait: Duration = 0.2) -> Batches[K, V]:
+        """Iterate over batches of records. Endless; `stop()` ends it.
+
+        Args:
+            max_records: in a batch.
+            max_wait: seconds to wait for more once there is a first one.
+        """
+        return Batches(self, max_records, duration_s("max_wait", max_wait))
+
+    async def _next_batch(self, count: int, wait_s: float) -> list[Record[K, V]]:
+        first = await self._next(None)
+        if first is None:
+            return []
+        found = [first]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        try:
+            self._called.clear()
+            self._take_many(found, count, self._wake_waiter)
+            while len(found) < count and self._deferred is None and not self._attention and loop.time() < deadline:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await self._called.wait()
+                self._called.clear()
+                self._take_many(found, count, self._wake_waiter)
+        except BaseException:
+            self._put_back(found)
+            raise
+        self._end_call()
         return found
 
     def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
@@ -164,25 +241,138 @@ class Consumer(ConsumerBase[K, V]):
             raise ValueError(f"until takes 'end', not {until!r}")
         return BoundedRecords(self, None if idle_timeout is None else duration_s("idle_timeout", idle_timeout))
 
+    async def run(
+        self,
+        handle: Callable[[Record[K, V]], object],
+        *,
+        workers: int = 1,
+        order: Order = "key",
+        retry: Retry | None = None,
+    ) -> None:
+        """Handle records by several tasks at once, until `stop()`. A record is finished when `handle` returns.
+
+        Args:
+            handle: called with each record, usually a coroutine function.
+            order: "partition", "key" (records of one key one after the other) or "none".
+            retry: what happens when `handle` raises; None: `run` raises that, and the record comes again.
+
+        Raises:
+            Exception: what `handle` has raised for good, once the other workers are done with theirs.
+        """
+        await AsyncRunner(self, handle, workers, order, retry).run()
+
+    async def _take_for_run(self, count: int) -> list[Record[K, V]]:
+        """Do what the group wants, and return records that are at hand."""
+        self._begin_call()
+        self._raise_deferred()
+        if self._attention:
+            await self._drive(self._settle())
+        return self._take_run(count, self._wake_waiter) if count else []
+
+    def _nudge(self) -> None:
+        """A worker has news for whoever waits."""
+        waiters, self._machine.waiters = self._machine.waiters, []
+        for waiter in waiters:
+            waiter()
+        self._called.set()
+
     async def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
         """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""
         if self._closed is not None:
             raise self._closed
         if self._runtime is None:
             await self.start()
-        while not self._stopping:
-            record = self._take(self._wake_waiter)
-            if record is not None or (done is not None and done()):
-                return record
-            self._called.clear()
+        self._begin_call()
+        self._raise_deferred()
+        self._task = asyncio.current_task()
+        try:
+            while True:
+                if self._attention:
+                    await self._drive(self._settle())
+                if self._stopping:
+                    return None
+                self._called.clear()
+                record = self._take(self._wake_waiter)
+                if record is not None or (done is not None and done()):
+                    return record
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._called.wait()
+                except TimeoutError:
+                    return None
+                if self._closed is not None:
+                    raise self._closed
+        finally:
+            self._end_call()
+
+    # -- the group --------------------------------------------------------------------------------------------------
+
+    async def commit(
+        self,
+        offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None,
+        *,
+        timeout: Duration | None = None,
+    ) -> None:
+        """Commit, and wait until that is done.
+
+        Args:
+            offsets: by partition, the offset of the next record to read. None: what is finished, and with "processed" the
+                record or batch at hand counts as that; with "manual" all that was handed out.
+            timeout: seconds; `default.api.timeout.ms` by default.
+
+        Raises:
+            CommitFailedError: others have the partitions by now (PollIntervalExceededError: because this program was away
+                for too long).
+            TimeoutError: no answer in time; it may be committed all the same.
+        """
+        await self._ensure_started()
+        await self._drive(self._commit(offsets, timeout))
+
+    async def committed(
+        self,
+        partitions: Iterable[TopicPartition] | None = None,
+        *,
+        require_stable: bool = True,
+        timeout: Duration | None = None,
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """Return what the group has committed, for all assigned partitions or for these; None where nothing is.
+
+        Args:
+            require_stable: wait for transactions that may change it (KIP-447).
+
+        Raises:
+            TimeoutError: no answer within `timeout` (`default.api.timeout.ms`).
+        """
+        await self._ensure_started()
+        return await self._drive(self._committed(partitions, require_stable, timeout))
+
+    async def _ensure_started(self) -> None:
+        self._check_usable()
+        if self._runtime is None:
+            await self.start()
+
+    async def _drive(self, work: Work[T]) -> T:
+        """Do a piece of work, waiting as this face waits."""
+        outcome: object = None
+        error: BaseException | None = None
+        while True:
             try:
-                async with asyncio.timeout_at(deadline):
-                    await self._called.wait()
-            except TimeoutError:
-                return None
-            if self._closed is not None:
-                raise self._closed
-        return None
+                item = work.send(outcome) if error is None else work.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome, error = None, None
+            try:
+                match item:
+                    case Wait(operation, limit_s):
+                        outcome = await self._wait(operation, limit_s)
+                    case Until(condition, limit_s):
+                        outcome = await self._until(condition, limit_s)
+                    case Call(function, arguments):
+                        made = function(*arguments)
+                        if inspect.isawaitable(made):
+                            await made
+            except BaseException as problem:
+                error = problem
 
     # -- positions --------------------------------------------------------------------------------------------------
 
@@ -248,14 +438,19 @@ class Consumer(ConsumerBase[K, V]):
     # -- waiting ----------------------------------------------------------------------------------------------------
 
     async def _await_topics(self) -> None:
-        self._check_usable()
-        if self._runtime is None:
-            await self.start()
-        await self._await(self._topics_known, f"metadata of {', '.join(self._topics)}")
+        await self._ensure_started()
+        while self._unassigned and not self._settling:
+            await self._drive(self._settle())
+            await self._await(self._topics_known, self._awaited())
+        await self._await(self._topics_known, self._awaited())
 
     async def _await(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds."""
-        deadline = asyncio.get_running_loop().time() + self._bounds.api_timeout_s
+        if not await self._until(condition, self._bounds.api_timeout_s):
+            raise self._slow(what)
+
+    async def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + limit_s
         while not condition():
             event = asyncio.Event()
             self._machine.waiters.append(event.set)
@@ -264,9 +459,10 @@ class Consumer(ConsumerBase[K, V]):
                 async with asyncio.timeout_at(deadline):
                     await event.wait()
             except TimeoutError:
-                raise self._slow(what) from None
+                return False
+        return True
 
-    async def _wait(self, operation: Operation, limit_s: float) -> bool:
+    async def _wait(self, operation: Operation, limit_s: float | None) -> bool:
         if not operation.done:
             event = asyncio.Event()
             operation.callbacks.append(event.set)
@@ -279,7 +475,7 @@ class Consumer(ConsumerBase[K, V]):
 
     def stop(self) -> None:
         """End loops over this consumer after the record they have. For any thread, and for signal handlers."""
-        self._stopping = True
+        self._stopping = self._attention = True
         if self._runtime is not None:
             self._runtime.call_threadsafe(self._wake_waiter)
 
@@ -289,6 +485,26 @@ class Consumer(ConsumerBase[K, V]):
     def _wake(self) -> None:
         if self._runtime is not None:
             self._runtime.wake()
+
+
+class Batches(Generic[K, V]):
+    """Batches of records, without an end; see `Consumer.batches`."""
+
+    def __init__(self, consumer: Consumer[K, V], max_records: int, max_wait_s: float) -> None:
+        self._consumer = consumer
+        self._max_records = max_records
+        self._max_wait_s = max_wait_s
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch[K, V]:
+        """Wait for the next batch and return it. A cancelled wait loses no record."""
+        found = await self._consumer._next_batch(self._max_records, self._max_wait_s)
+        if not found:
+            self._consumer._stopping = False
+            raise StopAsyncIteration
+        return self._consumer._batch(found)
 
 
 class BoundedRecords(Generic[K, V]):
@@ -307,7 +523,11 @@ class BoundedRecords(Generic[K, V]):
         if self._ends is None:
             self._ends = await consumer.end_offsets()
         ends = self._ends
-        if not consumer._stopping and (ready := consumer._take_ready(ends)) is not None:
+        if consumer._attention:
+            await consumer._drive(consumer._settle())
+        if new := [where for where in consumer.assignment if where not in ends]:
+            ends.update(await consumer.end_offsets(new))
+        if not consumer._attention and (ready := consumer._take_ready(ends)) is not None:
             return ready
         deadline = None
         if self._idle_timeout_s is not None:
@@ -321,3 +541,32 @@ class BoundedRecords(Generic[K, V]):
             consumer._stopping = False
             raise StopAsyncIteration
         return record
+
+
+#: The event loop is looked at so often, and a delay of so long is told.
+_LOOK_S = 0.5
+BLOCKED_S = 1.0
+
+
+def watch_loop(consumer: Consumer[Any, Any]) -> None:
+    """Say in the log when something blocks the loop that a consumer's heartbeats need."""
+    loop = asyncio.get_running_loop()
+    kept = weakref.ref(consumer)
+
+    def look(due_s: float) -> None:
+        found = kept()
+        if found is None or found._closed is not None:
+            return
+        late_s = loop.time() - due_s
+        if late_s >= BLOCKED_S:
+            task = found._task
+            logger.warning(
+                "the event loop was blocked for %.1f s, probably by the task %s, which reads records: heartbeats to group %s "
+                "were held up; await what takes long, or use asyncio.to_thread",
+                late_s + _LOOK_S,
+                "?" if task is None else task.get_name(),
+                found._group().settings.group_id,
+            )
+        loop.call_at(loop.time() + _LOOK_S, look, loop.time() + _LOOK_S)
+
+    loop.call_at(loop.time() + _LOOK_S, look, loop.time() + _LOOK_S)

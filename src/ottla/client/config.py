@@ -7,12 +7,14 @@ names are taken where they mean the same, with a line in the log that says Kafka
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, cast
 
+from ottla.client._core.assignors import ASSIGNORS, Assignor
 from ottla.client._core.backoff import Backoff
 from ottla.client._core.fetching import FetchSettings
+from ottla.client._core.group import GroupSettings
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.settings import ProducerSettings
 from ottla.client.errors import ConfigurationError
@@ -41,18 +43,29 @@ class ConsumerOptions(TypedDict, total=False):
     """The keys of a consumer as keywords; docs/client.md says what each does."""
 
     allow_auto_create_topics: bool
+    auto_commit_interval_ms: Milliseconds
     auto_offset_reset: str
     client_id: str
+    client_rack: str
     connections_max_idle_ms: Milliseconds
     default_api_timeout_ms: Milliseconds
+    enable_auto_commit: bool
+    exclude_internal_topics: bool
     fetch_max_bytes: Size
     fetch_max_wait_ms: Milliseconds
     fetch_min_bytes: Size
+    group_id: str
+    group_instance_id: str
+    group_protocol: str
+    group_remote_assignor: str
+    heartbeat_interval_ms: Milliseconds
     isolation_level: str
     max_partition_fetch_bytes: Size
+    max_poll_interval_ms: Milliseconds
     max_poll_records: int
     metadata_max_age_ms: Milliseconds
     metadata_recovery_strategy: str
+    partition_assignment_strategy: str | Sequence[str | Assignor]
     receive_buffer_bytes: Size
     reconnect_backoff_max_ms: Milliseconds
     reconnect_backoff_ms: Milliseconds
@@ -61,14 +74,26 @@ class ConsumerOptions(TypedDict, total=False):
     retry_backoff_ms: Milliseconds
     security_protocol: str
     send_buffer_bytes: Size
+    session_timeout_ms: Milliseconds
     socket_connection_setup_timeout_ms: Milliseconds
 
 
+#: What is committed, and when; None without a group.
+CommitMode = Literal["processed", "marked", "manual", "transaction"]
+
+
 class ConsumerBounds(NamedTuple):
-    """What of a consumer's configuration the core does not need to know."""
+    """What of a consumer's configuration the core does not need to know.
+
+    Attributes:
+        commit: None without a group.
+        commit_interval_ms: None where nothing is committed by the clock.
+    """
 
     api_timeout_s: float
     max_poll_records: int
+    commit: CommitMode | None
+    commit_interval_ms: float | None
 
 
 class ProducerOptions(TypedDict, total=False):
@@ -188,9 +213,10 @@ def consumer_settings(
     config: Mapping[str, Any] | None,
     options: Mapping[str, Any],
     *,
+    commit: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     environment: Mapping[str, str] | None = None,
-) -> tuple[ClientSettings, FetchSettings, ConsumerBounds]:
+) -> tuple[ClientSettings, FetchSettings, GroupSettings | None, ConsumerBounds]:
     """Return the settings of a consumer; see `producer_settings`."""
     given = _merge(config, options, CONSUMER_KEYS, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
@@ -198,28 +224,85 @@ def consumer_settings(
         raise ConfigurationError("bootstrap.servers is given twice.")
     values = {name: _value(key, given.get(name)) for name, key in CONSUMER_KEYS.items()}
     client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
-    reset = {"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST)
+    mode = _commit_mode(commit, given, values)
+    isolation = IsolationLevel[values["isolation.level"].upper()]
+    if mode == "transaction":
+        if given.get("isolation.level") not in (None, "read_committed"):
+            raise ConfigurationError("commit='transaction' reads what is committed: isolation.level=read_committed.")
+        isolation = IsolationLevel.READ_COMMITTED
+    shared = {
+        "request_timeout_ms": values["request.timeout.ms"],
+        "retry_backoff": Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
+        "reconnect_backoff": Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
+        "metadata_max_age_ms": values["metadata.max.age.ms"],
+        "connections_max_idle_ms": values["connections.max.idle.ms"],
+        "allow_auto_create_topics": values["allow.auto.create.topics"],
+        "rebootstrap": values["metadata.recovery.strategy"] == "rebootstrap",
+    }
     fetch = FetchSettings(
-        reset=reset,
+        reset={"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST),
         reset_period_ms=parse_period_ms(values["auto.offset.reset"]),
-        isolation=IsolationLevel[values["isolation.level"].upper()],
+        isolation=isolation,
         fetch_min_bytes=values["fetch.min.bytes"],
         fetch_max_bytes=values["fetch.max.bytes"],
         fetch_max_wait_ms=int(values["fetch.max.wait.ms"]),
         max_partition_fetch_bytes=values["max.partition.fetch.bytes"],
-        request_timeout_ms=values["request.timeout.ms"],
-        retry_backoff=Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
-        reconnect_backoff=Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
-        metadata_max_age_ms=values["metadata.max.age.ms"],
-        connections_max_idle_ms=values["connections.max.idle.ms"],
-        allow_auto_create_topics=values["allow.auto.create.topics"],
-        rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
+        client_rack=values["client.rack"],
+        **shared,
     )
     bounds = ConsumerBounds(
         api_timeout_s=values["default.api.timeout.ms"] / 1000,
         max_poll_records=values["max.poll.records"],
+        commit=mode,
+        commit_interval_ms=values["auto.commit.interval.ms"] if mode in ("processed", "marked") else None,
     )
-    return client, fetch, bounds
+    return client, fetch, _group_settings(given, values), bounds
+
+
+def _commit_mode(commit: str | None, given: Mapping[str, Any], values: Mapping[str, Any]) -> CommitMode | None:
+    automatic = given.get("enable.auto.commit")
+    if commit is not None and automatic is not None:
+        raise ConfigurationError("commit= and enable.auto.commit are given: one says what the other does.")
+    if commit not in (None, "processed", "marked", "manual", "transaction"):
+        raise ConfigurationError(
+            f"commit={commit!r} is not valid: it takes 'processed', 'marked', 'manual' or 'transaction'."
+        )
+    if values["group.id"] is None:
+        if commit is not None or values["group.instance.id"] is not None:
+            what = "commit=" if commit is not None else "group.instance.id"
+            raise ConfigurationError(f"{what} is of use with a group only.", "Pass group_id=, too.")
+        return None
+    if commit is not None:
+        return cast(CommitMode, commit)
+    return "processed" if values["enable.auto.commit"] else "manual"
+
+
+def _group_settings(given: Mapping[str, Any], values: Mapping[str, Any]) -> GroupSettings | None:
+    group_id = values["group.id"]
+    if group_id is None:
+        return None
+    if not group_id:
+        raise ConfigurationError("group.id is empty.")
+    if values["heartbeat.interval.ms"] >= values["session.timeout.ms"]:
+        raise ConfigurationError(
+            f"heartbeat.interval.ms ({values['heartbeat.interval.ms']:g}) must be less than session.timeout.ms "
+            f"({values['session.timeout.ms']:g}); a third of it is usual."
+        )
+    assignors: list[Assignor] = [
+        ASSIGNORS[each]() if isinstance(each, str) else each for each in values["partition.assignment.strategy"]
+    ]
+    return GroupSettings(
+        group_id=group_id,
+        group_instance_id=values["group.instance.id"],
+        protocol=values["group.protocol"],
+        remote_assignor=values["group.remote.assignor"],
+        assignors=assignors,
+        session_timeout_ms=values["session.timeout.ms"],
+        heartbeat_interval_ms=values["heartbeat.interval.ms"],
+        max_poll_interval_ms=values["max.poll.interval.ms"],
+        client_rack=values["client.rack"],
+        exclude_internal_topics=values["exclude.internal.topics"],
+    )
 
 
 def client_settings(

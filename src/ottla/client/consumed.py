@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Generic, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, overload
 
 from ottla.client._core.batch import Headers as Pairs
+from ottla.client._core.partitions import PartitionState
 from ottla.client.errors import DeserializationError
 from ottla.types import TopicPartition
 
@@ -78,9 +79,9 @@ Row = tuple[int, int, bytes | None, bytes | None, Pairs]
 
 
 class Source(Generic[K, V]):
-    """What the records of one batch have in common."""
+    """What the records of one batch have in common; `owner` is the partition as it was assigned when it was read."""
 
-    __slots__ = ("deserialize_key", "deserialize_value", "leader_epoch", "partition", "topic")
+    __slots__ = ("deserialize_key", "deserialize_value", "leader_epoch", "owner", "partition", "topic")
 
     def __init__(
         self,
@@ -89,7 +90,9 @@ class Source(Generic[K, V]):
         leader_epoch: int,
         deserialize_key: Callable[[str, bytes], K] | None,
         deserialize_value: Callable[[str, bytes], V] | None,
+        owner: PartitionState | None = None,
     ) -> None:
+        self.owner: PartitionState | None = owner
         self.topic: str = topic
         self.partition: int = partition
         self.leader_epoch: int = leader_epoch
@@ -187,3 +190,33 @@ class Record(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<Record {self.topic}-{self.partition}@{self.offset} key={self.key_bytes!r} value={self.value_bytes!r}>"
+
+
+class Batch(Sequence[Record[K, V]]):
+    """Records that were taken together, of one or more partitions; those of one partition in their order. Never empty."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self, records: list[Record[K, V]]) -> None:
+        self._records = records
+
+    @overload
+    def __getitem__(self, index: int) -> Record[K, V]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record[K, V]]: ...
+    def __getitem__(self, index: int | slice) -> Record[K, V] | list[Record[K, V]]:
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record[K, V]]:
+        return iter(self._records)
+
+    @property
+    def rows(self) -> list[Record[K, V]]:
+        """The records, as a list."""
+        return self._records
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self._records)} records>"

@@ -1,4 +1,5 @@
-"""The blocking consumer: `ottla.Consumer`. It belongs to one thread; `stop()`, `pause()` and `resume()` are for any.
+"""The blocking consumer: `ottla.Consumer`. It belongs to one thread; `stop()`, `mark()`, `pause()` and
+`resume()` are for any.
 
 A thread of its own runs the event loop and fetches; raw batches cross over, and are decoded where they are used.
 """
@@ -10,41 +11,56 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from ottla.client._core.fetching import Query
+from ottla.client._core.offset_queries import Query
 from ottla.client._core.operation import Operation
+from ottla.client._core.transactions import OffsetAndMetadata
 from ottla.client.background import LoopThread, check_may_wait, forget, register
 from ottla.client.config import ConsumerOptions
-from ottla.client.consumed import Deserializer, K, Record, V
-from ottla.client.consuming import ConsumerBase, Place
+from ottla.client.consumed import Batch, Deserializer, K, Record, V
+from ottla.client.consuming import PartitionsCallback, Place
 from ottla.client.errors import ClosedError, ForkedError
+from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
+from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
+from ottla.client.running import Runner
+from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.client.consuming import AnyProducer
+
 logger = logging.getLogger(__name__)
 
 
-class Consumer(ConsumerBase[K, V]):
-    """Reads topics, all their partitions, without a group: nothing is committed.
+class Consumer(GroupedConsumer[K, V]):
+    """Reads topics: as a member of a group, or all their partitions without one.
 
-        with ottla.Consumer("localhost:9092", topics=["orders"], auto_offset_reset="earliest") as consumer:
+        with ottla.Consumer("localhost:9092", group_id="billing", topics=["orders"]) as consumer:
             for record in consumer:
-                print(record.offset, record.value)
+                handle(record)
 
-    The loop is endless; `stop()` ends it, `records(until="end")` ends by itself.
+    The loop is endless; `stop()` ends it, `records(until="end")` ends by itself. In a group what is finished is committed:
+    docs/client.md says what that is. Without a group nothing is committed.
 
     Args:
         bootstrap_servers: "host:port", several separated by commas; by default KAFKA_BOOTSTRAP_SERVERS.
-        topics: names. Partitions that are added later are read from their beginning. None: see `assign`.
+        topics: names. None: see `subscribe` and `assign`.
+        pattern: topics whose whole name matches, in RE2's syntax; needs a group.
+        commit: "processed" (the default in a group), "marked", "manual" or "transaction".
+        commit_after: a producer: what is finished is committed only once everything that it had taken by then is
+            acknowledged. A failed delivery stops commits, and the next step raises it.
+        on_assigned, on_revoked, on_lost: called with partitions, in the caller's thread, inside the caller's calls.
+            `on_revoked` may commit; without `on_lost` it is called for lost ones, too (as in Kafka).
         key_deserializer, value_deserializer: functions (topic, bytes) -> object, or an `ottla.serde`; called when a
             record's key or value is looked at.
         ssl_context: for brokers that speak TLS.
@@ -60,6 +76,12 @@ class Consumer(ConsumerBase[K, V]):
         bootstrap_servers: str | list[str] | None = None,
         *,
         topics: Iterable[str] | None = None,
+        pattern: str | None = None,
+        commit: str | None = None,
+        commit_after: AnyProducer | None = None,
+        on_assigned: PartitionsCallback | None = None,
+        on_revoked: PartitionsCallback | None = None,
+        on_lost: PartitionsCallback | None = None,
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -70,6 +92,12 @@ class Consumer(ConsumerBase[K, V]):
         super().__init__(
             bootstrap_servers,
             topics=topics,
+            pattern=pattern,
+            commit=commit,
+            commit_after=commit_after,
+            on_assigned=on_assigned,
+            on_revoked=on_revoked,
+            on_lost=on_lost,
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
@@ -103,24 +131,40 @@ class Consumer(ConsumerBase[K, V]):
                 raise self._not_connected()
             if runtime.connected.error is not None:
                 raise runtime.connected.error
+            self._begin_watching()
         except BaseException:
-            self.close()
+            self._close(clean=False, limit_s=0)
             raise
 
-    def close(self) -> None:
-        """End: nothing is fetched any more."""
+    def close(self, timeout: Duration | None = None) -> None:
+        """Commit what is finished, leave the group, end.
+
+        The last record or batch does not count as finished: `with` knows how its block ended, this does not; `mark()` and
+        `commit()` say so.
+
+        Args:
+            timeout: seconds for the commit and the farewell; 30 at most by default. What fails is logged.
+        """
         if isinstance(self._closed, ForkedError):
             raise self._closed
         check_may_wait()
-        self._end()
-        forget(self)
-        thread, self._thread = self._thread, None
-        if thread is not None and self._runtime is not None:
-            thread.stop(self._runtime.stop())
+        self._close(clean=False, limit_s=CLOSE_TIMEOUT_S if timeout is None else duration_s("timeout", timeout))
+
+    def _close(self, *, clean: bool, limit_s: float) -> None:
+        if self._closed is not None:
+            return
+        try:
+            if self._thread is not None and self._runtime is not None and self._runtime.connected.done:
+                self._drive(self._farewell(clean=clean, limit_s=limit_s))
+        finally:
+            self._end()
+            forget(self)
+            thread, self._thread = self._thread, None
+            if thread is not None and self._runtime is not None:
+                thread.stop(self._runtime.stop())
 
     def _close_at_exit(self) -> None:
-        if self._closed is None:
-            self.close()
+        self._close(clean=False, limit_s=CLOSE_TIMEOUT_INTERRUPTED_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -129,7 +173,10 @@ class Consumer(ConsumerBase[K, V]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(self._closed, ForkedError):
+            return
+        interrupted = error is not None and not isinstance(error, Exception)
+        self._close(clean=error is None, limit_s=CLOSE_TIMEOUT_INTERRUPTED_S if interrupted else CLOSE_TIMEOUT_S)
 
     def __del__(self) -> None:
         thread = getattr(self, "_thread", None)
@@ -146,7 +193,7 @@ class Consumer(ConsumerBase[K, V]):
 
     def __next__(self) -> Record[K, V]:
         """Wait for the next record and return it. After `stop()` the loop ends; another loop goes on behind it."""
-        record = self._take_ready(None) if not self._stopping else None
+        record = self._take_ready(None) if not self._attention else None
         if record is not None:
             return record
         record = self._next(None)
@@ -166,11 +213,38 @@ class Consumer(ConsumerBase[K, V]):
         first = self._next(deadline)
         self._stopping = False
         found = [] if first is None else [first]
-        while found and len(found) < limit:
-            record = self._take()
-            if record is None:
-                break
-            found.append(record)
+        if found:
+            self._take_many(found, limit)
+        return found
+
+    def batches(self, *, max_records: int = 100_000, max_wait: Duration = 0.2) -> Batches[K, V]:
+        """Iterate over batches of records. Endless; `stop()` ends it.
+
+        Args:
+            max_records: in a batch.
+            max_wait: seconds to wait for more once there is a first one.
+        """
+        return Batches(self, max_records, duration_s("max_wait", max_wait))
+
+    def _next_batch(self, count: int, wait_s: float) -> list[Record[K, V]]:
+        first = self._next(None)
+        if first is None:
+            return []
+        found = [first]
+        deadline = time.monotonic() + wait_s
+        try:
+            self._take_many(found, count, self._wake_waiter)
+            while len(found) < count and self._deferred is None and not self._attention:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    break
+                with suppress(Empty):
+                    self._calls.get(timeout=left_s)
+                self._take_many(found, count, self._wake_waiter)
+        except BaseException:
+            self._put_back(found)
+            raise
+        self._end_call()
         return found
 
     def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
@@ -184,24 +258,161 @@ class Consumer(ConsumerBase[K, V]):
             raise ValueError(f"until takes 'end', not {until!r}")
         return BoundedRecords(self, None if idle_timeout is None else duration_s("idle_timeout", idle_timeout))
 
+    def run(
+        self,
+        handle: Callable[[Record[K, V]], object],
+        *,
+        workers: int = 1,
+        order: Order = "key",
+        retry: Retry | None = None,
+    ) -> None:
+        """Handle records by several threads at once, until `stop()`. A record is finished when `handle` returns.
+
+            consumer.run(handle, workers=8, order="key", retry=ottla.Retry(delays=["1s", "10s"], dead_letter="orders.dlq"))
+
+        Args:
+            handle: called with each record, in a worker's thread.
+            order: "partition", "key" (records of one key one after the other) or "none".
+            retry: what happens when `handle` raises; None: `run` raises that, and the record comes again.
+
+        Raises:
+            Exception: what `handle` has raised for good, once the other workers are done with theirs.
+        """
+        Runner(self, handle, workers, order, retry).run()
+
+    def _take_for_run(self, count: int) -> list[Record[K, V]]:
+        """Do what the group wants, and return records that are at hand."""
+        self._begin_call()
+        self._raise_deferred()
+        if self._attention:
+            self._drive(self._settle())
+        return self._take_run(count, self._wake_waiter) if count else []
+
+    def _nudge(self) -> None:
+        """A worker has news for whoever waits; for any thread."""
+        with self._lock:
+            waiters, self._machine.waiters = self._machine.waiters, []
+        for waiter in waiters:
+            waiter()
+        self._calls.put(None)
+
     def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
         """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""
         if self._closed is not None:
             raise self._closed
         if self._thread is None:
             self.start()
-        while not self._stopping:
-            record = self._take(self._wake_waiter)
-            if record is not None or (done is not None and done()):
-                return record
-            check_may_wait()
+        self._begin_call()
+        self._raise_deferred()
+        try:
+            while True:
+                if self._attention:
+                    self._drive(self._settle())
+                if self._stopping:
+                    return None
+                record = self._take(self._wake_waiter)
+                if record is not None or (done is not None and done()):
+                    return record
+                check_may_wait()
+                try:
+                    self._calls.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+                except Empty:
+                    return None
+                if self._closed is not None:
+                    raise self._closed
+        finally:
+            self._end_call()
+
+    # -- the group --------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None,
+        *,
+        timeout: Duration | None = None,
+    ) -> None:
+        """Commit, and wait until that is done.
+
+        Args:
+            offsets: by partition, the offset of the next record to read. None: what is finished, and with "processed" the
+                record or batch at hand counts as that; with "manual" all that was handed out.
+            timeout: seconds; `default.api.timeout.ms` by default.
+
+        Raises:
+            CommitFailedError: others have the partitions by now (PollIntervalExceededError: because this program was away
+                for too long).
+            TimeoutError: no answer in time; it may be committed all the same.
+        """
+        self._ensure_started()
+        self._drive(self._commit(offsets, timeout))
+
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None,
+        *,
+        on_commit: Callable[[Exception | None], object] | None = None,
+    ) -> None:
+        """Commit, as `commit` does, without waiting.
+
+        Args:
+            on_commit: called with None, or with the reason why it failed, on the client's own thread.
+
+        Raises:
+            PollIntervalExceededError: others have the partitions by now.
+        """
+        self._check_usable()
+        self._ensure_started()
+        with self._lock:
+            operation = self._group().offsets.commit(self._to_commit(offsets))
+            if on_commit is not None and not operation.done:
+                operation.callbacks.append(lambda: on_commit(operation.error))
+        if on_commit is not None and operation.done and operation.error is None and not operation.offsets:
+            on_commit(None)
+        self._wake()
+
+    def committed(
+        self,
+        partitions: Iterable[TopicPartition] | None = None,
+        *,
+        require_stable: bool = True,
+        timeout: Duration | None = None,
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """Return what the group has committed, for all assigned partitions or for these; None where nothing is.
+
+        Args:
+            require_stable: wait for transactions that may change it (KIP-447).
+
+        Raises:
+            TimeoutError: no answer within `timeout` (`default.api.timeout.ms`).
+        """
+        self._ensure_started()
+        return self._drive(self._committed(partitions, require_stable, timeout))
+
+    def _ensure_started(self) -> None:
+        self._check_usable()
+        if self._thread is None:
+            self.start()
+
+    def _drive(self, work: Work[T]) -> T:
+        """Do a piece of work, waiting as this face waits."""
+        outcome: object = None
+        error: BaseException | None = None
+        while True:
             try:
-                self._calls.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
-            except Empty:
-                return None
-            if self._closed is not None:
-                raise self._closed
-        return None
+                item = work.send(outcome) if error is None else work.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome, error = None, None
+            try:
+                match item:
+                    case Wait(operation, limit_s):
+                        outcome = self._wait(operation, limit_s)
+                    case Until(condition, limit_s):
+                        outcome = self._until(condition, limit_s)
+                    case Call(function, arguments):
+                        function(*arguments)
+            except BaseException as problem:
+                error = problem
 
     # -- positions --------------------------------------------------------------------------------------------------
 
@@ -264,26 +475,31 @@ class Consumer(ConsumerBase[K, V]):
     # -- waiting ----------------------------------------------------------------------------------------------------
 
     def _await_topics(self) -> None:
-        self._check_usable()
-        if self._thread is None:
-            self.start()
-        self._await(self._topics_known, f"metadata of {', '.join(self._topics)}")
+        self._ensure_started()
+        while self._unassigned and not self._settling:
+            self._drive(self._settle())
+            self._await(self._topics_known, self._awaited())
+        self._await(self._topics_known, self._awaited())
 
     def _await(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds, which is looked at with the lock held."""
-        deadline = time.monotonic() + self._bounds.api_timeout_s
+        if not self._until(condition, self._bounds.api_timeout_s):
+            raise self._slow(what)
+
+    def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        deadline = time.monotonic() + limit_s
         while True:
             event = threading.Event()
             with self._lock:
                 if condition():
-                    return
+                    return True
                 self._machine.waiters.append(event.set)
             self._wake()
             check_may_wait()
             if not event.wait(max(deadline - time.monotonic(), 0)):
-                raise self._slow(what)
+                return False
 
-    def _wait(self, operation: Operation, limit_s: float) -> bool:
+    def _wait(self, operation: Operation, limit_s: float | None) -> bool:
         check_may_wait()
         event = threading.Event()
         with self._lock:
@@ -298,6 +514,26 @@ class Consumer(ConsumerBase[K, V]):
     def _wake(self) -> None:
         if self._runtime is not None:
             self._runtime.wake_threadsafe()
+
+
+class Batches(Generic[K, V]):
+    """Batches of records, without an end; see `Consumer.batches`."""
+
+    def __init__(self, consumer: Consumer[K, V], max_records: int, max_wait_s: float) -> None:
+        self._consumer = consumer
+        self._max_records = max_records
+        self._max_wait_s = max_wait_s
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch[K, V]:
+        """Wait for the next batch and return it. An exception while it waits loses no record."""
+        found = self._consumer._next_batch(self._max_records, self._max_wait_s)
+        if not found:
+            self._consumer._stopping = False
+            raise StopIteration
+        return self._consumer._batch(found)
 
 
 class BoundedRecords(Generic[K, V]):
@@ -316,7 +552,11 @@ class BoundedRecords(Generic[K, V]):
         if self._ends is None:
             self._ends = consumer.end_offsets()
         ends = self._ends
-        if not consumer._stopping and (ready := consumer._take_ready(ends)) is not None:
+        if consumer._attention:
+            consumer._drive(consumer._settle())
+        if new := [where for where in consumer.assignment if where not in ends]:
+            ends.update(consumer.end_offsets(new))
+        if not consumer._attention and (ready := consumer._take_ready(ends)) is not None:
             return ready
         deadline = None if self._idle_timeout_s is None else time.monotonic() + self._idle_timeout_s
         consumer._limits = ends

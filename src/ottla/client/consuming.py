@@ -1,64 +1,67 @@
-"""What the blocking and the asynchronous consumer have in common: everything but waiting.
-
-Holds what was taken from the core and not handed out yet, batch by batch, and moves positions as records are handed
-out.
+"""What the blocking and the asynchronous consumer have in common: configuration, core, positions; not waiting, not the
+group (`grouping`), not the records on their way to the caller (`handing`).
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import signal
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from ottla.client._core.fetching import Chunk, FetchMachine, PartitionState
+from ottla.client._core.consumer import ConsumerMachine
+from ottla.client._core.partitions import PartitionState
 from ottla.client.config import consumer_settings
-from ottla.client.consumed import Deserializer, K, Record, Row, Source, V
+from ottla.client.consumed import Deserializer, K, V
 from ottla.client.errors import ClosedError, ConfigurationError
+from ottla.client.finished import Finished
+from ottla.client.handing import Handing
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
-from ottla.client.reading import read_chunk
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
 from ottla.network.channel import ChannelSettings
 from ottla.network.channel_errors import BrokerUnreachableError
+from ottla.patterns import PatternError, compile_pattern
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
     import ssl
+
+    from ottla.client.producing import ProducerBase
+
+    #: A producer of whatever.
+    AnyProducer = ProducerBase[Any, Any]
 
 #: An offset, a time, or an end of the log.
 Place = int | datetime | str
 _ENDS: Final[Mapping[str, int]] = {"beginning": EARLIEST, "end": LATEST}
 
 
-class _Reading(Generic[K, V]):
-    """A chunk that is being handed out, and the records of its present batch."""
-
-    __slots__ = ("batches", "following", "generation", "index", "records", "state")
-
-    def __init__(self, chunk: Chunk, batches: Iterator[tuple[list[Row], int, int]]) -> None:
-        self.state = chunk.state
-        self.generation = chunk.generation
-        self.batches = batches
-        self.records: list[Record[K, V]] = []
-        self.index = 0
-        self.following = -1
+#: What callers give to be called with partitions; the asynchronous face awaits what it returns.
+PartitionsCallback = Callable[[list[TopicPartition]], object]
 
 
-class ConsumerBase(Generic[K, V]):
-    """One consumer's configuration and core. Not for use by itself."""
+class ConsumerBase(Handing[K, V]):
+    """One consumer's configuration, core and positions. Not for use by itself."""
 
     def __init__(
         self,
         bootstrap_servers: str | list[str] | None,
         *,
         topics: Iterable[str] | None,
+        pattern: str | None,
+        commit: str | None,
+        commit_after: AnyProducer | None,
+        on_assigned: PartitionsCallback | None,
+        on_revoked: PartitionsCallback | None,
+        on_lost: PartitionsCallback | None,
         key_deserializer: Deserializer[K] | None,
         value_deserializer: Deserializer[V] | None,
         ssl_context: ssl.SSLContext | None,
@@ -69,109 +72,52 @@ class ConsumerBase(Generic[K, V]):
         clock: Clock | None = None,
         dice: random.Random | None = None,
     ) -> None:
+        super().__init__()
         self._closed: KafkaError | None = None
-        if isinstance(topics, str):
-            raise ConfigurationError(
-                f"topics={topics!r} is not valid: it takes a list of names.", f"Write topics=[{topics!r}]."
-            )
-        self._topics = list(topics or ())
+        self._topics = topic_names(topics)
+        self._pattern = pattern
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._on_lost = on_lost
         self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
-        self._client, self._settings, self._bounds = consumer_settings(
-            bootstrap_servers, config, options, ssl_context=ssl_context, environment=os.environ
+        self._client, self._settings, group, self._bounds = consumer_settings(
+            bootstrap_servers, config, options, commit=commit, ssl_context=ssl_context, environment=os.environ
         )
+        if group is None and (pattern is not None or on_assigned or on_revoked or on_lost):
+            raise ConfigurationError(
+                "pattern=, on_assigned=, on_revoked= and on_lost= are of use in a group only.", "Pass group_id=, too."
+            )
+        if pattern is not None:
+            check_pattern(pattern, self._topics)
         self._deserialize_key = _function(key_deserializer)
         self._deserialize_value = _function(value_deserializer)
         self._clock = clock or SystemClock()
         self._lock = lock
-        self._machine = FetchMachine(
-            self._settings, self._client.bootstrap, dice or random.Random(), self._clock.wall_ms
+        self._machine = ConsumerMachine(
+            self._settings,
+            self._client.bootstrap,
+            dice or random.Random(),
+            self._clock.wall_ms,
+            group,
+            commit_interval_ms=self._bounds.commit_interval_ms,
         )
+        if commit_after is not None and self._bounds.commit_interval_ms is None:
+            raise ConfigurationError(
+                "commit_after= goes with commit='processed' or 'marked': else the consumer commits nothing by itself."
+            )
+        if commit_after is not None and commit_after._machine.transactions is not None:
+            raise ConfigurationError(
+                "commit_after= takes a producer without transactional_id.",
+                "With transactions: commit='transaction', and producer.transaction(consumer).",
+            )
+        self._commit_after = commit_after
+        self._finished = Finished(self._bounds.commit, whole=commit_after is not None)
         self._runtime: Runtime | None = None
-        self._open: deque[_Reading[K, V]] = deque()
         self._stopping = False
-        #: By partition, the offset from which on nothing is handed out at present.
-        self._limits: Mapping[TopicPartition, int] | None = None
+        #: Whether there is more to do than to hand out the next record: to stop, or what the group wants.
+        self._attention = False
+        self._machine.on_step = weakly(self._pay_attention)
         clients.add(self)
-
-    # -- records ----------------------------------------------------------------------------------------------------
-
-    def _take(self, waiter: Callable[[], object] | None = None) -> Record[K, V] | None:
-        """Return the next record of what was fetched, or None if nothing waits: then `waiter` is called when that changes.
-
-        Raises:
-            KafkaError: a partition's; the next call goes on.
-        """
-        while True:
-            record = self._take_open()
-            if record is not None:
-                return record
-            with self._lock:
-                try:
-                    chunk = self._machine.take()
-                except BaseException:
-                    self._wake()  # what failed is tried again
-                    raise
-                if chunk is None:
-                    self._machine.check_topics()
-                    if waiter is not None and waiter not in self._machine.waiters:
-                        self._machine.waiters.append(waiter)
-                    return None
-            self._open.append(_Reading(chunk, read_chunk(chunk, self._settings.isolation)))
-            self._wake()
-
-    def _take_ready(self, limits: Mapping[TopicPartition, int] | None) -> Record[K, V] | None:
-        """Return the next record if it is at hand; None says nothing. This is what each record costs."""
-        waiting = self._open
-        if waiting:
-            reading = waiting[0]
-            state = reading.state
-            if reading.index < len(reading.records) and reading.generation == state.generation and not state.paused:
-                record = reading.records[reading.index]
-                following = record._row[0] + 1
-                if limits is None or following <= limits.get(state.topic_partition, 0):
-                    reading.index += 1
-                    state.position = following
-                    return record
-        return None
-
-    def _take_open(self) -> Record[K, V] | None:
-        waiting, limits = self._open, self._limits
-        for _ in range(len(waiting)):
-            reading = waiting[0]
-            state = reading.state
-            if state.generation != reading.generation:
-                waiting.popleft()  # a seek, or the partition was given up
-                continue
-            if state.paused:
-                waiting.rotate(-1)
-                continue
-            while True:
-                if reading.index < len(reading.records):
-                    record = self._take_ready(limits)
-                    if record is not None:
-                        return record
-                    waiting.rotate(-1)  # behind the limit
-                    break
-                if reading.following >= 0:
-                    # Past records that are not handed out, too: markers, aborted ones, compacted ones.
-                    state.position = reading.following
-                try:
-                    rows, leader_epoch, reading.following = next(reading.batches)
-                except StopIteration:
-                    waiting.popleft()
-                    break
-                except KafkaError as error:
-                    waiting.popleft()
-                    with self._lock:
-                        self._machine.fail(state, error)
-                        state.error = None
-                    self._wake()
-                    raise
-                topic, partition = state.topic_partition
-                source = Source(topic, partition, leader_epoch, self._deserialize_key, self._deserialize_value)
-                reading.records = [Record(source, row) for row in rows]
-                reading.index = 0
-        return None
 
     # -- positions --------------------------------------------------------------------------------------------------
 
@@ -187,8 +133,13 @@ class ConsumerBase(Generic[K, V]):
         wanted = [TopicPartition(*where) for where in partitions]
         now_ms = self._runtime.now_ms() if self._runtime is not None else 0.0
         with self._lock:
+            if self._machine.group is not None:
+                self._machine.group.unsubscribe()
+            for state in self._machine.partitions.values():
+                if state.topic_partition not in wanted:
+                    self._finished.forget(state)
             self._machine.assign(wanted, now_ms)
-        self._topics = []
+        self._topics, self._pattern = [], None
         self._wake()
 
     def pause(self, partitions: Iterable[TopicPartition] | None = None) -> None:
@@ -216,6 +167,7 @@ class ConsumerBase(Generic[K, V]):
     def _seek(self, where: TopicPartition, place: Place) -> None:
         with self._lock:
             state = self._state(*where)
+            self._finished.forget(state)
             if isinstance(place, str):
                 if place not in _ENDS:
                     raise ValueError(f"a place is an offset, a datetime, 'beginning' or 'end', not {place!r}")
@@ -241,13 +193,21 @@ class ConsumerBase(Generic[K, V]):
 
     def stop(self) -> None:
         """End loops over this consumer after the record they have. For any thread, and for signal handlers."""
-        self._stopping = True
+        self._stopping = self._attention = True
         self._wake_waiter()
 
-    def _wake_waiter(self) -> None:
-        raise NotImplementedError
+    def stopping_on(self, *signals: int) -> StoppingOn:
+        """Return a context in which these signals call `stop()`; the main thread's only.
 
-    def _wake(self) -> None:
+        with consumer.stopping_on(signal.SIGTERM, signal.SIGINT):
+            for record in consumer: ...
+        """
+        return StoppingOn(self.stop, signals)
+
+    def _pay_attention(self) -> None:
+        self._attention = True
+
+    def _wake_waiter(self) -> None:
         raise NotImplementedError
 
     def _check_usable(self) -> None:
@@ -272,9 +232,15 @@ class ConsumerBase(Generic[K, V]):
 
     def _begin(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        if self._topics:
-            with self._lock:
-                self._machine.follow(self._topics, runtime.now_ms())
+        with self._lock:
+            self._subscribe(runtime.now_ms())
+
+    def _subscribe(self, now_ms: float) -> None:
+        group = self._machine.group
+        if group is None:
+            self._machine.follow(self._topics, now_ms)
+        elif self._topics or self._pattern is not None:
+            group.subscribe(self._topics, self._pattern, now_ms)
 
     def _not_connected(self) -> KafkaError:
         """Why no connection came about within `connect_timeout`."""
@@ -286,12 +252,23 @@ class ConsumerBase(Generic[K, V]):
             f"No broker answered within {self._connect_timeout_s:g} s: {where}.", address=where
         )
 
-    def _slow(self, what: str) -> TimeoutError:
+    @property
+    def _unassigned(self) -> bool:
+        """Whether the group has not assigned anything to this member yet, not even nothing."""
+        group = self._machine.group
+        return group is not None and group.membership is not None and not group.membership.rebalances
+
+    def _awaited(self) -> str:
+        """What has to be there before positions can be asked for, in words."""
+        group = self._machine.group
+        if group is not None and group.membership is not None:
+            return f"an assignment of group {group.settings.group_id!r}"
+        return f"metadata of {', '.join(self._topics)}"
+
+    def _slow(self, what: str, limit_s: float | None = None) -> TimeoutError:
         error = self._machine.connections.error
-        return TimeoutError(
-            f"{what}: no answer within default.api.timeout.ms ({self._bounds.api_timeout_s:g} s)"
-            + (f"; {error}" if error is not None else "")
-        )
+        limit = f"default.api.timeout.ms ({self._bounds.api_timeout_s:g} s)" if limit_s is None else f"{limit_s:g} s"
+        return TimeoutError(f"{what}: no answer within {limit}" + (f"; {error}" if error is not None else ""))
 
     def _end(self) -> None:
         self._closed = ClosedError()
@@ -317,6 +294,9 @@ class ConsumerBase(Generic[K, V]):
     def _topics_known(self) -> bool:
         """Whether each topic that is followed has been described once. Called with the lock held."""
         self._machine.check_topics()
+        group = self._machine.group
+        if group is not None and group.membership is not None:
+            return group.membership.rebalances > 0 or group.step_waits
         return all(topic in self._machine.metadata.image.topics for topic in self._topics)
 
     def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:
@@ -327,6 +307,60 @@ class ConsumerBase(Generic[K, V]):
                 if state is not None and (state.position is None or state.position < end):
                     return False
             return True
+
+
+def weakly(method: Callable[[], object]) -> Callable[[], object]:
+    """Return a function that calls a method for as long as its object is there: the core keeps no consumer alive."""
+    kept = weakref.WeakMethod(method)
+
+    def call() -> object:
+        found = kept()
+        return None if found is None else found()
+
+    return call
+
+
+class StoppingOn:
+    """Signals that stop a consumer; see `stopping_on`."""
+
+    def __init__(self, stop: Callable[[], None], signals: Iterable[int]) -> None:
+        self._stop = stop
+        self._signals = list(signals)
+        self._before: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> Self:
+        for number in self._signals:
+            self._before.append((number, signal.signal(number, lambda *_: self._stop())))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            number, handler = self._before.pop()
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def topic_names(topics: Iterable[str] | None) -> list[str]:
+    if isinstance(topics, str):
+        raise ConfigurationError(
+            f"topics={topics!r} is not valid: it takes a list of names.", f"Write topics=[{topics!r}]."
+        )
+    return list(topics or ())
+
+
+def check_pattern(pattern: object, topics: Iterable[str]) -> None:
+    """Raise if a subscription by this pattern cannot be.
+
+    Raises:
+        ConfigurationError: it is no pattern of RE2's, or there are topics beside it.
+    """
+    if not isinstance(pattern, str):
+        raise ConfigurationError(f"pattern={pattern!r} is not valid: it takes text, in RE2's syntax.")
+    if list(topics):
+        raise ConfigurationError("A consumer reads topics by name or by pattern, not both.")
+    try:
+        compile_pattern(pattern)
+    except PatternError as error:
+        raise ConfigurationError(f"pattern={pattern!r} is not valid: {error}.") from None
 
 
 def _function(deserializer: Any) -> Callable[[str, bytes], Any] | None:

@@ -168,12 +168,20 @@ class Failures:
         self._bytes = 0
         self._more = 0
         self._logged: dict[str, tuple[float, int]] = {}
+        self._last: tuple[Batch, int] | None = None
+
+    @property
+    def last(self) -> DeliveryError | None:
+        """The last failure, whether or not anything has looked at it."""
+        return delivery_error(*self._last) if self._last is not None else None
 
     def add(self, batch: Batch) -> None:
         """Take in a batch that has failed, on the client's thread. The parts of a split one come with it."""
         if batch.parent is not None:
             return
         numbers = [index for index in range(batch.count) if batch.error_of(index) is not None]
+        if numbers:
+            self._last = (batch, numbers[0])
         if self._on_error is None:
             self._log(batch, len(numbers))
         else:

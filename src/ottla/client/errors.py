@@ -12,6 +12,7 @@ from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
     from ottla.client._core.batch import Headers
+    from ottla.types import TopicPartition
 
 #: A group of failed deliveries holds at most so many; `count` says how many there were.
 DELIVERY_ERRORS_MAX = 100
@@ -143,6 +144,48 @@ class TransactionOutcomeUnknownError(KafkaError, TimeoutError):
 
 class Abort(Exception):  # it is no error
     """Raise it inside `with producer.transaction()` to abort quietly."""
+
+
+class CommitFailedError(KafkaError):
+    """Offsets were not committed: the group has given the partitions to others, or forgotten the member.
+
+    `__cause__` is the coordinator's answer. Records behind the last commit are delivered again, to whichever member has the
+    partitions now.
+    """
+
+    default_message = "The offsets were not committed."
+
+
+class PollIntervalExceededError(CommitFailedError):
+    """The program was away from the consumer for longer than `max.poll.interval.ms`; others got its partitions.
+
+    The consumer goes on: its next call joins again.
+
+    Attributes:
+        exceeded_ms: by how much, in milliseconds.
+        where: the partition of the record or batch that took so long, and its offset; None if it was none.
+    """
+
+    hint = "Raise max.poll.interval.ms, take fewer records at a time, or use run(workers=)."
+
+    def __init__(self, message: str, *, exceeded_ms: float, where: tuple[TopicPartition, int] | None) -> None:
+        super().__init__(message)
+        self.exceeded_ms = exceeded_ms
+        self.where = where
+
+
+class LogTruncationError(KafkaError):
+    """What was read of a partition is not in the log of its new leader (KIP-320): records that were read are lost there.
+
+    Attributes:
+        topic_partition: the partition.
+        offset: where the logs part: `seek()` there, or elsewhere, to go on.
+    """
+
+    def __init__(self, message: str, *, topic_partition: TopicPartition, offset: int) -> None:
+        super().__init__(message)
+        self.topic_partition = topic_partition
+        self.offset = offset
 
 
 class DeserializationError(KafkaError, ValueError):

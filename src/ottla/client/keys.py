@@ -407,10 +407,42 @@ _SHARED: Final = (
     "send.buffer.bytes",
     "socket.connection.setup.timeout.ms",
 )
+#: Java's names of assignors, and librdkafka's.
+_ASSIGNOR_NAMES: Final = {
+    "rangeassignor": "range",
+    "roundrobinassignor": "roundrobin",
+    "stickyassignor": "sticky",
+    "cooperativestickyassignor": "cooperative-sticky",
+}
+
+
+def _assignors(name: str, value: object) -> list[Any]:
+    """Names, Java's class names, and assignors of the caller's; "a,b" or a list."""
+    parts: list[object] = list(value.split(",")) if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+    found: list[Any] = []
+    for part in parts:
+        if not isinstance(part, str):
+            found.append(part)
+            continue
+        text = part.strip().rpartition(".")[2].lower()
+        text = _ASSIGNOR_NAMES.get(text, text)
+        if text not in _ASSIGNOR_NAMES.values():
+            known = ", ".join(_ASSIGNOR_NAMES.values())
+            raise ConfigurationError(f"{name}={value!r} is not valid: it takes {known}, or objects with assign().")
+        found.append(text)
+    if not found:
+        raise ConfigurationError(f"{name} is empty.")
+    return found
+
+
 _CONSUMER_ROWS: Final = (
     Key(
         *("allow.auto.create.topics", _boolean, True, None, None),
         "Naming a topic that does not exist creates it, where the broker allows that.",
+    ),
+    Key(
+        *("auto.commit.interval.ms", duration_ms, 5_000, 0, None),
+        "How often what is finished is committed; also before a rebalance and at the end.",
     ),
     Key(
         *("auto.offset.reset", _offset_reset, "latest", None, None),
@@ -418,12 +450,38 @@ _CONSUMER_ROWS: Final = (
         "or by_duration:P1D.",
     ),
     Key(
+        *("client.rack", _text, "", None, None),
+        "Where this client runs: brokers that choose replicas by rack let it read from a near one (KIP-392).",
+    ),
+    Key(
         *("default.api.timeout.ms", duration_ms, 60_000, 0, None),
-        "How long calls that ask the cluster wait (seek, position, end_offsets).",
+        "How long calls that ask the cluster wait (seek, position, end_offsets, commit).",
+    ),
+    Key(
+        *("enable.auto.commit", _boolean, True, None, None),
+        "true is commit='processed', false is commit='manual'.",
+    ),
+    Key(
+        *("exclude.internal.topics", _boolean, True, None, None),
+        "A pattern does not match internal topics.",
     ),
     Key(*("fetch.max.bytes", _size, 52_428_800, 0, None), "Bytes of an answer, and of what waits to be read, at most."),
     Key(*("fetch.max.wait.ms", duration_ms, 500, 0, None), "How long a broker waits for fetch.min.bytes."),
     Key(*("fetch.min.bytes", _size, 1, 0, None), "A broker answers at once when it has so many bytes."),
+    Key(*("group.id", _text, None, None, None), "The group this consumer is a member of; None reads without one."),
+    Key(
+        *("group.instance.id", _text, None, None, None),
+        "Makes the member static: after a restart within the session it gets its partitions back (KIP-345).",
+    ),
+    Key(
+        *("group.protocol", _choice("classic", "consumer"), "classic", None, None),
+        "consumer: the broker assigns (KIP-848), where it can; classic: the members do.",
+    ),
+    Key(*("group.remote.assignor", _text, None, None, None), "The broker's assignor for group.protocol=consumer."),
+    Key(
+        *("heartbeat.interval.ms", duration_ms, 3_000, 1, None),
+        "How often the member says that it is there (classic groups; else the broker decides).",
+    ),
     Key(
         *("isolation.level", _choice("read_uncommitted", "read_committed"), "read_uncommitted", None, None),
         "read_committed leaves out what open and aborted transactions wrote.",
@@ -432,7 +490,20 @@ _CONSUMER_ROWS: Final = (
         *("max.partition.fetch.bytes", _size, 1_048_576, 0, None),
         "Bytes of one partition in an answer; one batch at least.",
     ),
+    Key(
+        *("max.poll.interval.ms", duration_ms, 300_000, 1, INT_MAX),
+        "A program that does not come back to its consumer for so long loses its partitions to other members.",
+    ),
     Key(*("max.poll.records", integer, 500, 1, None), "Records that `poll()` returns at most."),
+    Key(
+        *("partition.assignment.strategy", _assignors, "range,cooperative-sticky", None, None),
+        "How classic groups share partitions out: range, roundrobin, sticky, cooperative-sticky, or objects of your own; "
+        "the first that all members have.",
+    ),
+    Key(
+        *("session.timeout.ms", duration_ms, 45_000, 1, INT_MAX),
+        "A member that was not heard of for so long loses its partitions (classic groups; else the broker decides).",
+    ),
 )
 
 #: Every key of a consumer beside bootstrap.servers, by Kafka's name.
@@ -490,27 +561,13 @@ INERT: Final = frozenset(
     }
 )
 
-_GROUPS: Final = "Consumer groups are not there yet; topics are read without one, and nothing is committed."
 #: The same for consumers.
 CONSUMER_ELSEWHERE: Final[Mapping[str, str]] = {
     "key.deserializer": "Pass key_deserializer= to the consumer: a function, or one of ottla.serde.",
     "value.deserializer": "Pass value_deserializer= to the consumer: a function, or one of ottla.serde.",
     "interceptor.classes": "Wrap what is read instead.",
-    **dict.fromkeys(
-        (
-            "group.id",
-            "group.instance.id",
-            "group.protocol",
-            "group.remote.assignor",
-            "partition.assignment.strategy",
-            "session.timeout.ms",
-            "heartbeat.interval.ms",
-            "max.poll.interval.ms",
-            "enable.auto.commit",
-            "auto.commit.interval.ms",
-        ),
-        _GROUPS,
-    ),
+    "enable.auto.offset.store": "Pass commit='marked' and call mark(record) instead.",
+    "enable.partition.eof": "records(until='end') ends at the end.",
+    "queued.min.messages": "What waits is bounded in bytes: fetch.max.bytes.",
     "check.crcs": "CRCs are always checked.",
-    "client.rack": "Reading from the nearest replica (KIP-392) is not there yet.",
 }

@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.client.consumer import Consumer
+
+    #: A consumer of whatever.
+    AnyConsumer = Consumer[Any, Any]
+
 logger = logging.getLogger(__name__)
 
 #: Records that `send_many` puts into the accumulator before it lets others have the lock.
@@ -418,13 +423,19 @@ class Producer(ProducerBase[K, V]):
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
-    def transaction(self) -> Transaction[K, V]:
+    def transaction(self, consumer: AnyConsumer | None = None) -> Transaction[K, V]:
         """Return a transaction for `with`: what is sent inside becomes visible together, or never.
 
             with producer.transaction() as transaction:
                 transaction.send("out", b"...")
 
         The end of the block commits. An exception aborts and goes on; `raise ottla.Abort` aborts quietly.
+
+        Args:
+            consumer: one with commit="transaction": how far its records were handed out is committed, too (KIP-447), and its
+                partitions do not change inside the block. After an abort those records come again. If only the
+                commit fails (the group has rebalanced), that is logged, and nothing is raised before the fifth time
+                in a row.
 
         Raises (at the end of the block):
             TransactionAbortedError: the commit failed, and the transaction was aborted; begin another one.
@@ -433,7 +444,9 @@ class Producer(ProducerBase[K, V]):
         """
         self._check_usable()
         self._transactions()
-        return Transaction(self)
+        if consumer is not None:
+            consumer._check_transactional()
+        return Transaction(self, consumer)
 
     def _initialize(self) -> None:
         with self._lock:
@@ -514,8 +527,9 @@ async def _finish_dropped(machine: ProducerMachine, runtime: Runtime, lock: Abst
 class Transaction(Generic[K, V]):
     """One transaction of a producer, for `with`; see `Producer.transaction`."""
 
-    def __init__(self, producer: Producer[K, V]) -> None:
+    def __init__(self, producer: Producer[K, V], consumer: AnyConsumer | None = None) -> None:
         self._producer = producer
+        self._consumer = consumer
 
     def send(
         self,
@@ -559,26 +573,42 @@ class Transaction(Generic[K, V]):
 
     def __enter__(self) -> Self:
         self._producer._begin_transaction()
+        if self._consumer is not None:
+            self._consumer._begin_transaction()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        producer = self._producer
+        producer, consumer = self._producer, self._consumer
         if error is None:
+            offsets: dict[TopicPartition, OffsetAndMetadata] | None = None
             try:
+                if consumer is not None:
+                    handed_out, member = consumer._offsets_of_transaction()
+                    producer._send_offsets(handed_out, member)
+                    offsets = handed_out
                 producer._end_transaction("commit")
-            except KafkaError as failure:
-                if not producer._in_transaction:
+            except BaseException as failure:
+                offsets = None
+                if not isinstance(failure, KafkaError) or not producer._in_transaction:
                     raise
                 producer._end_transaction("abort")
-                raise TransactionAbortedError(f"The transaction was aborted: {failure}") from failure
+                if consumer is None or consumer._aborted_again(failure):
+                    raise TransactionAbortedError(f"The transaction was aborted: {failure}") from failure
+            finally:
+                if consumer is not None:
+                    consumer._end_transaction(offsets)
             return False
-        if producer._in_transaction and producer._closed is None:
-            limit_s = None if isinstance(error, Exception) else CLOSE_TIMEOUT_INTERRUPTED_S
-            try:
-                producer._end_transaction("abort", limit_s)
-            except KafkaError as failure:
-                error.add_note(f"The transaction could not be aborted: {failure}")
-                logger.error("the transaction could not be aborted: %s", failure)
+        try:
+            if producer._in_transaction and producer._closed is None:
+                limit_s = None if isinstance(error, Exception) else CLOSE_TIMEOUT_INTERRUPTED_S
+                try:
+                    producer._end_transaction("abort", limit_s)
+                except KafkaError as failure:
+                    error.add_note(f"The transaction could not be aborted: {failure}")
+                    logger.error("the transaction could not be aborted: %s", failure)
+        finally:
+            if consumer is not None:
+                consumer._end_transaction(None)
         return isinstance(error, Abort)

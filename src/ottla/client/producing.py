@@ -283,6 +283,26 @@ class ProducerBase(Generic[K, V]):
         with self._lock:
             return self._failures.take(dropped_only=dropped_only)
 
+    def _watermark(self) -> Operation:
+        """Return an operation that is done when all records accepted so far have an outcome."""
+        with self._lock:
+            operation = self._machine.flush()
+        self._wake()
+        return operation
+
+    def _delivery_errors(self) -> DeliveryErrors:
+        """Return what `commit_after` raises: the failures that nothing has looked at yet, or the last one."""
+        errors = self._take_failures(dropped_only=False)
+        if errors is not None:
+            return errors
+        last = self._failures.last or DeliveryError(
+            KafkaError("the log says why"), topic="?", partition=-1, key=None, value=None, headers=(), timestamp_ms=-1
+        )
+        return DeliveryErrors([last], 1)
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
     def metrics(self) -> ProducerMetrics:
         """Return a snapshot under Kafka's metric names; `.prometheus()` is the same as text."""
         self._check_usable()

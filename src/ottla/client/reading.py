@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from ottla.client._core.fetching import Chunk
+from ottla.client._core.partitions import Chunk
 from ottla.client.consumed import Row
 from ottla.errors import CorruptMessageError
 from ottla.protocol.records import kernels

@@ -9,7 +9,8 @@ from typing import Any
 from tests.client.core.hostile_cluster import BROKERS, Cluster, Shell, World
 from tests.support.seeds import missing, run_seeds
 
-from ottla.client._core.fetching import FetchMachine, FetchSettings
+from ottla.client._core.consumer import ConsumerMachine
+from ottla.client._core.fetching import FetchSettings
 from ottla.client.reading import read_chunk
 from ottla.errors import CorruptMessageError, ErrorCode
 from ottla.protocol.messages.fetch import (
@@ -192,7 +193,7 @@ class FetchCluster(Cluster):
 class Reader:
     """A program that takes chunks, seeks and pauses now and then, and checks each record it gets."""
 
-    def __init__(self, world: World, cluster: FetchCluster, machine: FetchMachine, shell: Shell) -> None:
+    def __init__(self, world: World, cluster: FetchCluster, machine: ConsumerMachine, shell: Shell) -> None:
         self.world = world
         self.cluster = cluster
         self.machine = machine
@@ -273,7 +274,7 @@ def run_seed(seed: int) -> Counter[str]:
         request_timeout_ms=2_000,
         metadata_max_age_ms=5_000,
     )
-    machine = FetchMachine(settings, [("broker0", 9092), ("broker1", 9092)], random.Random(seed), lambda: 0)
+    machine = ConsumerMachine(settings, [("broker0", 9092), ("broker1", 9092)], random.Random(seed), lambda: 0)
     shell = Shell(world, cluster, machine)  # type: ignore[arg-type]
     reader = Reader(world, cluster, machine, shell)
     world.counter["aborted"] += sum(map(len, cluster.aborted.values()))

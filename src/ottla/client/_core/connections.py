@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ottla.client._core.backoff import RECONNECT, Backoff
 from ottla.client._core.metadata import Node
@@ -18,6 +18,11 @@ from ottla.protocol.api import ApiKey, common_version
 
 if TYPE_CHECKING:
     from random import Random
+
+
+#: A coordinator is talked to over a connection of its own: heartbeats and commits do not wait behind a Fetch (as in Kafka).
+#: It stands under the broker's id plus this.
+COORDINATOR: Final = 1 << 32
 
 
 class Connect(NamedTuple):
@@ -102,7 +107,7 @@ class Connections:
         """Take in the brokers of a new image; return which connections are to be closed: gone, or under another address."""
         closing = []
         for number, link in list(self._links.items()):
-            if number < 0:
+            if number < 0 or number >= COORDINATOR:
                 continue
             node = nodes.get(number)
             if node is None or (node.host, node.port) != (link.node.host, link.node.port):
@@ -119,6 +124,14 @@ class Connections:
         """Take in a broker that another answer named, if it is not known yet."""
         if node.id not in self._links:
             self._links[node.id] = _Link(node)
+
+    def place(self, node: Node) -> list[Disconnect]:
+        """Take in a coordinator, instead of an earlier one of this id under another address."""
+        link = self._links.get(node.id)
+        if link is not None and (link.node.host, link.node.port) == (node.host, node.port):
+            return []
+        self._links[node.id] = _Link(node)
+        return [Disconnect(node.id)] if link is not None and link.state is not State.DOWN else []
 
     def knows(self, node_id: int) -> bool:
         return node_id in self._links

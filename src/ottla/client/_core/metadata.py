@@ -87,6 +87,7 @@ class Metadata:
         image: what is known.
         errors: by topic, why the last answer did not describe it.
         updates: how many answers have been taken in.
+        all_topics: whether the image is to hold every topic, also those that nothing has named.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Metadata:
         self.errors: dict[str, KafkaError] = {}
         self.updates = 0
         self.rebootstrap = False
+        self.all_topics = False
         self._max_age_ms = max_age_ms
         self._max_idle_ms = max_idle_ms
         self._backoff = backoff
@@ -162,7 +164,10 @@ class Metadata:
         self._in_flight = True
         self._wanted = self._urgent = False
         self._asked_for = frozenset(self._last_used)
-        request = MetadataRequest(topics=[MetadataRequestTopic(name=topic) for topic in self._last_used])
+        if self.all_topics:
+            request = MetadataRequest(topics=None if version >= 1 else [])
+        else:
+            request = MetadataRequest(topics=[MetadataRequestTopic(name=topic) for topic in self._last_used])
         if version >= 4:
             request.allow_auto_topic_creation = self._allow_auto_topic_creation
         return request
@@ -187,7 +192,7 @@ class Metadata:
         topics: dict[str, TopicInfo] = {}
         for told in response.topics:
             name = told.name
-            if name is None or name not in self._last_used:
+            if name is None or (name not in self._last_used and not self.all_topics):
                 continue
             if told.error_code:
                 self.errors[name] = error_for(
@@ -201,8 +206,11 @@ class Metadata:
             # A partition without a leader gets one soon.
             self._wanted |= any(part.leader == NO_LEADER for part in info.partitions)
         for name in self._last_used.keys() - self._asked_for:
-            if name in before.topics:
+            if name in before.topics and name not in topics:
                 topics[name] = before.topics[name]
+        if self.all_topics:
+            for name in self._last_used.keys() - topics.keys() - self.errors.keys():
+                self.errors[name] = error_for(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         self.image = ClusterImage(
             cluster_id=response.cluster_id,
             controller_id=response.controller_id,

@@ -22,7 +22,8 @@ class Send:
         answered: False for Produce with acks=0: report `on_sent_unanswered` instead.
         purpose: what it is for; the core knows the answer by it.
         context: what the core wants to find again with the answer.
-        names: of the topics in a Produce request, by id.
+        names: of the topics in a Produce or Fetch request, by id.
+        on_answer, on_failure: the part of the core that the answer goes to, or the reason why there is none.
     """
 
     __slots__ = (
@@ -34,6 +35,8 @@ class Send:
         "key",
         "names",
         "node_id",
+        "on_answer",
+        "on_failure",
         "purpose",
         "sent_ms",
         "timeout_ms",
@@ -66,6 +69,8 @@ class Send:
         self.context = context
         self.sent_ms = 0.0
         self.generation = 0
+        self.on_answer: Callable[[Send, Message, float], None] | None = None
+        self.on_failure: Callable[[Send, Exception, float], None] | None = None
 
 
 Action = Send | Connect | Disconnect
