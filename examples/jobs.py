@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import ottla
 from ottla.testing import Broker
@@ -81,8 +81,8 @@ def main() -> int:
     numbers = [*range(1_000_000, 1_000_000 + options.jobs - impossible), *range(-impossible, 0)]
     random.Random(1).shuffle(numbers)
     office = Office(options.jobs)
-    with nullcontext() if options.bootstrap_server else Broker() as own:
-        servers = options.bootstrap_server or own.bootstrap_servers
+    with ExitStack() as stack:
+        servers = options.bootstrap_server or stack.enter_context(Broker()).bootstrap_servers
         with ottla.Admin(servers) as admin, ottla.Producer(servers) as producer:
             admin.create_topic("jobs", partitions=2)
             admin.create_topic("jobs.failed", partitions=1)
@@ -102,8 +102,8 @@ def main() -> int:
     print(f"{'outcome':<28}{'jobs':>6}")
     print(f"{'done at the first try':<28}{sum(1 for tries in office.tries.values() if tries == 1):>6}")
     print(f"{'tried again':<28}{sum(1 for tries in office.tries.values() if tries > 1):>6}")
-    for why, count in Counter((record.headers["dead-letter.error"] or b"").decode()[:40] for record in failed).items():
-        print(f"given up: {why:<18}{count:>6}")
+    for why, count in Counter((record.headers["dead-letter.error"] or b"").split(b":")[0] for record in failed).items():
+        print(f"{'given up, ' + why.decode():<28}{count:>6}")
     print(
         f"{len(office.done)} done by {len(office.by_worker)} workers in {seconds:.1f} s, {len(failed)} given up, {lag} left"
     )

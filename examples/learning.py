@@ -3,8 +3,8 @@
     python examples/learning.py                      # starts a broker of its own; the picture is learning.png
     python examples/learning.py --bootstrap-server localhost:9092
 
-A producer sends 2,310 segments of outdoor photographs (the data set "Image segments", which the package river carries), four of
-five to learn from, the fifth to be tested on. A consumer learns one record at a time, and writes its accuracy to the topic
+A producer sends 2,310 segments of outdoor photographs (the data set "Image segments" of the package river), four of five to
+learn from, the fifth to be tested on. A consumer learns one record at a time, and writes its accuracy to the topic
 `accuracy` and what it does to the topic `learning-log`. Then both are read back and drawn.
 
 Needs: pip install ottla[examples].
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, default=Path("learning.png"))
     options = parser.parse_args()
     total = 2_310
-    with nullcontext() if options.bootstrap_server else Broker() as own:
-        servers = options.bootstrap_server or own.bootstrap_servers
+    with ExitStack() as stack:
+        servers = options.bootstrap_server or stack.enter_context(Broker()).bootstrap_servers
         sending = threading.Thread(target=send_samples, args=[servers])
         sending.start()
         accuracy = learn(servers, total)

@@ -1,10 +1,10 @@
-"""Readings of a real sensor, watched as they come, and kept in SQLite and Parquet: each exactly once, whatever is interrupted.
+"""Readings of a real sensor, watched as they come, kept in SQLite and Parquet: each exactly once, whatever is interrupted.
 
     python examples/water.py                         # starts a broker of its own; writes into ./water
     python examples/water.py --rate 200              # readings a second; without it as fast as they are taken
 
-A producer sends the hourly flow of a water pipeline (1,268 readings of the spring of 2022, the data set WaterFlow of the package
-river). A consumer compares each reading with the two days before it, marks what is out of line, and stores it. How far
+A producer sends the hourly flow of a water pipeline (1,268 readings of the spring of 2022, the data set WaterFlow of the
+package river). A consumer compares each reading with the two days before it, marks what is out of line, stores it. How far
 it has read stands in the same SQLite transaction as the readings, so that it goes on exactly there: halfway it
 is stopped without warning and another one begins. At the end the table is written as Parquet and drawn.
 
@@ -19,7 +19,7 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,8 @@ def main() -> int:
     options.directory.mkdir(parents=True, exist_ok=True)
     path = options.directory / "readings.sqlite"
     path.unlink(missing_ok=True)
-    with nullcontext() if options.bootstrap_server else Broker() as own:
-        servers = options.bootstrap_server or own.bootstrap_servers
+    with ExitStack() as stack:
+        servers = options.bootstrap_server or stack.enter_context(Broker()).bootstrap_servers
         with ottla.Admin(servers) as admin:
             admin.create_topic(TOPIC, partitions=1, configs={"retention.ms": -1})  # they are old
         sending = threading.Thread(target=send_readings, args=[servers, options.rate])

@@ -22,6 +22,7 @@ SLOW = (
     "tests/compatibility/",
     "tests/planted/",
     "tests/test_install.py",
+    "tests/test_examples.py",
     "tests/broker/coordinators/",
     "tests/broker/share/test_share_simulation.py",
     "tests/broker/test_old_formats.py",

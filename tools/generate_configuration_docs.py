@@ -59,7 +59,15 @@ def render() -> str:
     )
     parts.append(_table("Groups", GROUP, "Set with kafka-configs --entity-type groups; the default is `group.<key>`."))
     parts.append(_table("Client metrics", CLIENT_METRICS))
-    extensions = {n: k for n, k in EXTRA.items() if n.startswith("ottla.")}
+    zookeeper = {n: k for n, k in EXTRA.items() if "zookeeper." in n and k.status is Status.ENFORCED}
+    parts.append(
+        _table(
+            "Broker: ZooKeeper",
+            zookeeper,
+            "As in Kafka 3.9; read only with `zookeeper.connect`: [cluster.md](cluster.md).",
+        )
+    )
+    extensions = {n: k for n, k in EXTRA.items() if n.startswith("ottla.") and n not in zookeeper}
     parts.append(_table("Not in Kafka", extensions))
     removed = [n for n, k in EXTRA.items() if k.status is Status.INERT]
     parts.append("## Removed from Kafka, accepted\n\n" + ", ".join(f"`{name}`" for name in removed) + "\n")

@@ -33,7 +33,28 @@ MAVEN = Path.home() / ".m2" / "repository" / "org" / "apache" / "kafka"
 ARTIFACTS = ("kafka-clients", "kafka-group-coordinator", "kafka-share-coordinator", "kafka-transaction-coordinator")
 
 # Spoken between the nodes of a KRaft quorum, or to its controllers only; 4-7 have had no versions since Kafka 4.0.
-KRAFT_ONLY = frozenset([4, 5, 6, 7, 52, 53, 54, 58, 59, 62, 63, 67, 70, 73, 80, 81, 82, 94])
+KRAFT_ONLY = frozenset([4, 5, 6, 7, 52, 53, 54, 59, 62, 63, 67, 70, 73, 80, 81, 82, 94])
+
+# Tagged fields that brokers of ottla tell each other, by message or by message and struct. Kafka's programs skip tags that
+# they do not know; the numbers are far from those that Kafka gives out.
+_SENDER: list[Json] = [
+    {"name": "BrokerId", "type": "int32", "taggedVersions": "0+", "tag": 10000, "default": "-1"},
+    {"name": "BrokerEpoch", "type": "int64", "taggedVersions": "0+", "tag": 10001, "default": "-1"},
+    {"name": "ConnectionNumber", "type": "int64", "taggedVersions": "0+", "tag": 10002, "default": "-1"},
+]
+EXTENSIONS: dict[tuple[str, ...], list[Json]] = {
+    ("EnvelopeRequest",): [
+        {"name": "BrokerId", "type": "int32", "taggedVersions": "0+", "tag": 10000, "default": "-1"},
+        {"name": "Process", "type": "string", "taggedVersions": "0+", "tag": 10001},
+    ],
+    # Version 0 of WriteTxnMarkers is gone.
+    ("WriteTxnMarkersRequest",): _SENDER,
+    ("InitializeShareGroupStateRequest",): _SENDER,
+    ("DeleteShareGroupStateRequest",): _SENDER,
+    ("AddPartitionsToTxnResponse", "AddPartitionsToTxnResult"): [
+        {"name": "CoordinatorEpoch", "type": "int32", "taggedVersions": "4+", "tag": 10000, "default": "-1"},
+    ],
+}
 
 # Modules that do not belong to one API: title, and the messages in them (a jar's name stands for all records in it).
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -81,7 +102,19 @@ def read_definitions(jar: Path) -> Iterator[Json]:
                 text = archive.read(name).decode()
                 definition: Json = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
                 definition["artifact"] = re.sub(r"-\d.*$", "", jar.stem)
+                extend(definition)
                 yield definition
+
+
+def extend(definition: Json) -> None:
+    """Add our own fields to a message that has some."""
+    for (message, *structs), fields in EXTENSIONS.items():
+        if message != definition["name"]:
+            continue
+        if structs:
+            structs_of(definition)[structs[0]][1].extend(fields)
+        else:
+            definition["fields"].extend(fields)
 
 
 def find_jars(version: str) -> list[Path]:

@@ -82,7 +82,10 @@ def test_later_sources_are_stronger() -> None:
         ("default.replication.factor=x", "Invalid value x for configuration default.replication.factor: Not a number"),
         ("authorizer.class.name=x", "authorizer.class.name=x in -X is refused: Access control is not served yet"),
         ("super.users=User:a", "super.users=User:a in -X is refused: Access control is not served yet"),
-        ("zookeeper.connect=h:2181", "zookeeper.connect=h:2181 in -X is refused: A single node keeps"),
+        ("zookeeper.connect=h:2181", "zookeeper.connect needs broker.id (--broker-id): a number that no other broker"),
+        ("zookeeper.connect=h:x", "zookeeper.connect: 'h:x' is no host:port"),
+        ("zookeeper.session.timeout.ms=0", "Invalid value 0 for configuration zookeeper.session.timeout.ms"),
+        ("zookeeper.metadata.migration.enable=true", "is refused: There is no KRaft quorum"),
         ("remote.log.storage.system.enable=true", "is refused: Tiered storage is not served yet."),
         ("log.roll.ms=0", "log.roll.ms must be greater than or equal to 1, but it is 0"),
         ("log.retention.ms=0", "log.retention.ms must be unlimited (-1) or at least 1 millisecond"),
@@ -245,6 +248,49 @@ def test_mistakes_name_the_place_they_are_in() -> None:
 def test_a_refused_key_may_have_its_default() -> None:
     BrokerConfig.from_sources(overrides=["authorizer.class.name=", "zookeeper.connect="])
     BrokerConfig.from_sources(overrides=["remote.log.storage.system.enable=false"])
+
+
+def test_zookeeper_is_read_as_kafka_3_does() -> None:
+    settings = ["zookeeper.connect=a:1,b/c", "zookeeper.session.timeout.ms=7000", "broker.id=0"]
+    config = BrokerConfig.from_sources(overrides=settings)
+    assert config.node_id == 0
+    assert str(config.zookeeper) == "a:1,b:2181/c"
+    assert config.zookeeper is not None
+    assert config.zookeeper.session_timeout_ms == config.zookeeper.connection_timeout_ms == 7_000
+    assert config.with_dynamic({}, {}).zookeeper == config.zookeeper
+    assert BrokerConfig.from_sources(overrides=["zookeeper.session.timeout.ms=7000"]).zookeeper is None
+
+
+def test_the_stock_server_properties_of_kafka_3_9_starts() -> None:
+    """Every setting that config/server.properties of Apache Kafka 3.9 has."""
+    config = BrokerConfig.from_sources(
+        properties="""
+broker.id=0
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kafka-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.retention.check.interval.ms=300000
+zookeeper.connect=localhost:2181
+zookeeper.connection.timeout.ms=18000
+group.initial.rebalance.delay.ms=0
+"""
+    )
+    assert (config.node_id, str(config.zookeeper)) == (0, "localhost:2181")
+
+
+def test_options_name_the_ensemble_and_the_broker() -> None:
+    flags = Flags(zookeeper="zk/x", broker_id=2)
+    config = BrokerConfig.from_sources(properties="node.id=1\nzookeeper.connect=other:1", flags=flags)
+    assert (config.node_id, str(config.zookeeper)) == (2, "zk:2181/x")
 
 
 def test_settings_of_other_products_in_the_file_are_left_alone() -> None:

@@ -93,6 +93,26 @@ def test_where_a_group_is_can_be_read_without_joining_it(ottla: Run, cluster: Br
     assert cluster.admin.list_group_offsets("readers")[TopicPartition("orders", 0)].offset == 8
 
 
+def test_a_group_goes_on_where_it_was(ottla: Run, cluster: Broker) -> None:
+    first = ottla("consume", "orders", "-g", "workers", "-c", "4", "-f", "%k\\n")
+    assert (first.code, first.out.split()) == (0, ["k1", "k2", "k3", "k4"])
+    second = ottla("consume", "orders", "-g", "workers", "-e", "-f", "%k\\n")
+    assert second.out.split() == [f"k{number}" for number in range(5, 11)]
+    assert cluster.admin.list_group_offsets("workers")[TopicPartition("orders", 0)].offset == 10
+    assert sorted(ottla("consume", "two", "-g", "new", "-e").out.split()) == ["a", "b", "c"]
+
+
+def test_joining_a_group_that_lives_asks_first(ottla: Run, cluster: Broker) -> None:
+    import ottla as package
+
+    with package.Consumer(cluster.bootstrap_servers, group_id="live", topics=["two"]) as consumer:
+        consumer.poll(timeout=0.1)
+        refused = ottla("consume", "two", "-g", "live", "-e")
+        assert refused.code == 2
+        assert "Group live has 1 members. Join it" in refused.err
+        assert ottla("consume", "two", "-g", "live", "--no-join", "-e").code == 0
+
+
 def test_aborted_records_are_left_out_on_request(ottla: Run, cluster: Broker) -> None:
     import ottla as package
 
@@ -113,6 +133,8 @@ def test_mistakes_are_one_line(ottla: Run) -> None:
         (["orders", "-o", "1", "-o", "2"], 2, "-o is given twice"),
         (["orders", "-o", "stored"], 2, "-o stored needs a group"),
         (["orders", "-f", "%s", "-J"], 2, "exclude each other"),
+        (["orders", "-g", "g", "-p", "1"], 2, "-p and -g exclude each other"),
+        (["orders", "-g", "g", "-o", "end"], 2, "-o and -g exclude each other"),
         (["orders", "-e", "--where", "value.amount >"], 2, "is no condition"),
         (["orders", "-e", "--where", "__import__('os')"], 2, "cannot be used"),
         (["orders", "-e", "--where", "amount > 3"], 2, "there is no 'amount' in a record"),

@@ -68,3 +68,21 @@ def test_a_broken_file_is_told(tmp_path: Path, text: str) -> None:
 def test_the_file_is_where_it_belongs(tmp_path: Path) -> None:
     assert config_path({"XDG_CONFIG_HOME": str(tmp_path)}) == f"{tmp_path}/ottla/config.toml"
     assert config_path({}).endswith("/.config/ottla/config.toml")
+
+
+def test_a_client_without_an_address_takes_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text('current = "a"\n[contexts.a]\n"bootstrap.servers" = "127.0.0.1:1"\n"client.id" = "me"\n')
+    monkeypatch.setenv("OTTLA_CONFIG", str(path))
+    there = (("127.0.0.1", 1),)
+    for client in (package.Producer(), package.Consumer(), package.aio.Admin()):
+        assert (client._client.bootstrap, client._client.client_id) == (there, "me")
+    assert package.Producer(client_id="other")._client.client_id == "other"
+    assert package.aio.Admin("b:2")._client.client_id == "ottla"
+    assert package.Consumer(config={"bootstrap.servers": "b:2"})._client.bootstrap == (("b", 2),)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "c:3")
+    assert package.Producer()._client.bootstrap == (("c", 3),)
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    monkeypatch.setenv("OTTLA_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(package.ConfigurationError, match="No broker is given"):
+        package.Admin()

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +107,17 @@ def test_an_error_is_told_without_pythons_decoration() -> None:
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.complain("first\n  second", 1) == 1
     assert capsys.readouterr().err == "ottla: first second\n"
+
+
+def test_without_kazoo_the_start_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "ottla.cluster.trees.zookeeper", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kazoo"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kazoo", None)
+    assert serve.main(["--zookeeper", "localhost:1", "--broker-id", "1", "--data-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "ottla: zookeeper.connect needs the package kazoo, which is not installed: pip install 'ottla[zookeeper]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []

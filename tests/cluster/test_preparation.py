@@ -14,9 +14,19 @@ from tests.cluster.tree_support import subtree
 from ottla.cluster.controller import Controller, ControllerSettings, NewTopic
 from ottla.cluster.follow import MetadataFollower
 from ottla.cluster.image import BROKERS, GROUPS
-from ottla.cluster.nodes import FEATURES, Features, FeaturesNode, StateNode, TopicIdNode, TopicNode
-from ottla.cluster.preparation import NewerTreeError, prepare_tree
-from ottla.cluster.tree import Delete, SetData
+from ottla.cluster.nodes import (
+    CLUSTER_ID,
+    FEATURES,
+    BrokerNode,
+    ClusterIdNode,
+    Features,
+    FeaturesNode,
+    StateNode,
+    TopicIdNode,
+    TopicNode,
+)
+from ottla.cluster.preparation import ForeignTreeError, NewerTreeError, check_ours, prepare_tree
+from ottla.cluster.tree import Create, Delete, SetData
 from ottla.cluster.trees.local import LocalTree
 from ottla.cluster.trees.memory import MemoryStore
 from ottla.offload import InlineOffload
@@ -130,3 +140,29 @@ def test_many_brokers_prepare_one_tree() -> None:
 
     for seed in range(20):
         run_virtual(seed, scenario)
+
+
+#: What brokers of Apache Kafka 3.9 write.
+KAFKA_BROKER = b"""{"listener_security_protocol_map":{"PLAINTEXT":"PLAINTEXT"},"endpoints":["PLAINTEXT://h:9092"],
+"jmx_port":-1,"features":{},"host":"h","timestamp":"1796023688462","port":9092,"version":5}"""
+KAFKA_FEATURES = b'{"features":{},"version":2,"status":1}'
+
+
+async def test_a_chroot_of_apache_kafka_is_left_alone() -> None:
+    tree = MemoryStore().session()
+    await check_ours(tree)  # a new one
+    await tree.multi([Create("/cluster"), Create(CLUSTER_ID, ClusterIdNode.encode("kafkas"))])
+    with pytest.raises(ForeignTreeError, match=r"the nodes of a cluster of Apache Kafka \(kafkas\)"):
+        await check_ours(tree)
+    await tree.multi([Create(FEATURES, KAFKA_FEATURES)])
+    with pytest.raises(ForeignTreeError, match=r"the nodes of a cluster of Apache Kafka \(kafkas\)"):
+        await check_ours(tree)
+
+
+async def test_living_brokers_of_apache_kafka_are_named() -> None:
+    tree = MemoryStore().session()
+    await prepare_tree(tree, CLUSTER)
+    await check_ours(tree)
+    await tree.multi([Create(BrokerNode.path(7), KAFKA_BROKER, ephemeral=True)])
+    with pytest.raises(ForeignTreeError, match=r"brokers of Apache Kafka \(7\) are registered in this chroot"):
+        await check_ours(tree)

@@ -9,6 +9,7 @@ from tests.cluster.world import TIMEOUT_MS, Machine, World, simulate
 
 from ottla.cluster.controller import NewTopic, RegistrationRefusedError
 from ottla.cluster.decisions.registration import Identity, check_addresses, next_epoch
+from ottla.cluster.image import BrokerImage, Endpoint
 from ottla.cluster.nodes import BROKER_IDS, CHANGES, BrokerEpoch, BrokerEpochNode
 from ottla.cluster.tree import Delete, SessionState
 from ottla.errors import ErrorCode, KafkaStorageError
@@ -293,3 +294,21 @@ def test_a_registration_is_one_transaction() -> None:
 
     for seed in range(15):
         simulate(scenario, seed)
+
+
+def _at(node_id: int, host: str, machine: str) -> BrokerImage:
+    return BrokerImage(node_id, 0, (Endpoint("PLAINTEXT", host, 9090 + node_id, "PLAINTEXT"),), machine=machine)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+def test_loopback_addresses_only_while_all_brokers_are_of_one_machine(host: str) -> None:
+    def join(own_host: str, machine: str, other: BrokerImage) -> None:
+        identity = Identity(node_id=1, endpoints=_at(1, own_host, machine).endpoints, machine=machine)
+        check_addresses(identity, {2: other})
+
+    join(host, "here", _at(2, host, "here"))
+    join("a.example", "here", _at(2, "b.example", "there"))
+    with pytest.raises(RegistrationRefusedError, match=f"broker 1 advertises {host}:9091, which only its own machine"):
+        join(host, "here", _at(2, "b.example", "there"))
+    with pytest.raises(RegistrationRefusedError, match=f"broker 2 advertises {host}:9092, which only its own machine"):
+        join("a.example", "here", _at(2, host, "there"))

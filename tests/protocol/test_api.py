@@ -33,7 +33,7 @@ def test_the_table_agrees_with_the_messages(spec: ApiSpec) -> None:
 
 def test_keys_of_a_kraft_quorum_have_names_but_no_messages() -> None:
     assert set(ApiKey) - set(APIS) == {
-        *(4, 5, 6, 7, 52, 53, 54, 58, 59, 62, 63, 67, 70, 73, 80, 81, 82, 94),
+        *(4, 5, 6, 7, 52, 53, 54, 59, 62, 63, 67, 70, 73, 80, 81, 82, 94),
     }
     assert ApiKey(52).name == "VOTE"
 
@@ -42,7 +42,7 @@ def test_what_is_served_is_the_foundation_of_a_single_node() -> None:
     assert list(SERVED) == sorted(SERVED)
     assert [int(key) for key in SERVED] == [
         *(0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28),
-        *(32, 33, 35, 37, 42, 43, 44, 46, 47, 55, 57, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75),
+        *(32, 33, 35, 37, 42, 43, 44, 46, 47, 55, 57, 58, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75),
         *(76, 77, 78, 79, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93),
     ]
     assert SERVED[ApiKey.FETCH] == (4, 18)
@@ -53,7 +53,11 @@ def test_produce_is_advertised_from_version_0_and_served_from_3() -> None:
     assert SERVED[ApiKey.PRODUCE] == (3, 13)
     assert not is_served(0, 2)
     assert is_served(0, 3)
-    assert {key for key in SERVED if SERVED[key] != ADVERTISED[key]} == {ApiKey.PRODUCE}
+    assert {key for key in ADVERTISED if SERVED[key] != ADVERTISED[key]} == {ApiKey.PRODUCE}
+
+
+def test_what_only_brokers_send_is_not_advertised() -> None:
+    assert SERVED.keys() - ADVERTISED.keys() == {ApiKey.ENVELOPE}
 
 
 def test_the_unstable_version_of_init_producer_id_exists_and_is_not_served() -> None:

@@ -59,6 +59,8 @@ MODULES: dict[type[Message], str] = {
     ConsumerProtocolSubscription: "kio.schema.consumer_protocol_subscription.v{version}.data",
 }
 
+#: Tagged fields from this number on are ottla's.
+OWN_TAGS = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -69,6 +71,10 @@ ERROR_CODES = st.sampled_from([int(code) for code in ErrorCode])
 
 def representable(field: Field) -> st.SearchStrategy[Any] | None:
     """Return values kio's narrower types can hold, or None if they hold all."""
+    if field.tag is not None and field.tag >= OWN_TAGS:
+        return st.just(
+            int(field.default or -1) if field.type.startswith("int") else ""
+        )  # Kafka's messages lack it, and so does one of ours that does not use it
     if field.name.endswith("error_code"):
         return ERROR_CODES
     return SECONDS if field.type == "int64" and field.name.endswith(("_ms", "timestamp")) else None

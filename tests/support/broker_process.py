@@ -53,6 +53,7 @@ class BrokerProcess:
         settings: passed as `-X key=value`.
         data_dir: where the log lives; a temporary directory, removed by `close()`, unless given.
         environment: added to this process's environment (failpoints, PYTHONHASHSEED, ...).
+        options: more options of `ottla serve`.
         command: what starts the broker; tests of an installed wheel put their own interpreter here.
     """
 
@@ -63,6 +64,7 @@ class BrokerProcess:
         data_dir: Path | None = None,
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        options: tuple[str, ...] = (),
         command: tuple[str, ...] = (sys.executable, "-m", "ottla"),
     ) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="ottla-test-")) if data_dir is None else None
@@ -73,6 +75,7 @@ class BrokerProcess:
         self.ready_line = ""
         self.returncode: int | None = None
         self._command = command
+        self._options = options
         self._process: subprocess.Popen[str] | None = None
         self._lines: deque[str] = deque(maxlen=2_000)
         self._ready = threading.Event()
@@ -108,7 +111,16 @@ class BrokerProcess:
         self.returncode = None
         options = [part for key, value in self.settings.items() for part in ("-X", f"{key}={value}")]
         self._process = subprocess.Popen(
-            [*self._command, "serve", "--port", str(self.port), "--data-dir", str(self.data_dir), *options],
+            [
+                *self._command,
+                "serve",
+                "--port",
+                str(self.port),
+                "--data-dir",
+                str(self.data_dir),
+                *self._options,
+                *options,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -139,6 +151,11 @@ class BrokerProcess:
         self._process.wait(timeout_s)
         self._join()
         return self._process.returncode
+
+    def signal(self, kind: signal.Signals) -> None:
+        """Send a signal and wait for nothing."""
+        assert self._process is not None
+        self._process.send_signal(kind)
 
     def kill(self) -> None:
         """SIGKILL: what an out-of-memory killer or `kill -9` does."""

@@ -15,19 +15,28 @@ from typing import TYPE_CHECKING, Any
 import ottla
 from ottla.broker.http.facts import LiveFacts
 from ottla.broker.http.pages import BrokerFacts, Pages
+from ottla.broker.peers import Peers
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.replicas.old_records import OldRecords
-from ottla.broker.settings.listeners import is_loopback
+from ottla.broker.settings.listeners import is_any_address, is_loopback
 from ottla.broker.wiring.coordinators import Coordinators
 from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
-from ottla.broker.wiring.settings import controller_settings, log_settings, network_limits, server_listeners
+from ottla.broker.wiring.settings import (
+    controller_settings,
+    log_settings,
+    network_limits,
+    peer_channel_settings,
+    server_listeners,
+)
 from ottla.cluster.controller import (
     Controller,
+    ForeignTreeError,
     InconsistentClusterIdError,
     NewerTreeError,
     RegistrationRefusedError,
+    check_ours,
     cluster_id_of,
     prepare_tree,
 )
@@ -81,6 +90,7 @@ HAND_OVER_SECONDS = 15.0
 #: What `start` raises when the fault is not ours: shown to the user as one line.
 START_ERRORS = (
     ConfigError,
+    ForeignTreeError,
     InconsistentClusterIdError,
     ListenError,
     NewerTreeError,
@@ -186,7 +196,7 @@ class Broker:
         self.controller = Controller(
             tree,
             self.follower,
-            controller_settings(self.config),
+            controller_settings(self.config, self._around.replication_factor_max),
             random=self._around.random,
             clock=self._around.clock,
             check_broker_config=self.config.with_dynamic,
@@ -219,6 +229,8 @@ class Broker:
             logs=self.logs,
             replicas=self.replicas,
             controller=self.controller,
+            peers=self._make_peers(),
+            refresh=self.follower.refresh,
         )
         self.coordinators = Coordinators(parts)
         self.replicas.on_leader = self.coordinators.on_leader
@@ -227,6 +239,16 @@ class Broker:
         self.dispatcher = make_dispatcher(
             parts, self.coordinators, self.telemetry, localhost_ports=lambda: self.server.localhost_ports
         )
+
+    def _make_peers(self) -> Peers:
+        peers = Peers(
+            self.config.node_id,
+            lambda: self.image,
+            listener=self.config.inter_broker_listener_name,
+            settings=peer_channel_settings(self.config),
+        )
+        self._parts_running.append(peers.stop)
+        return peers
 
     async def _bind(self) -> None:
         self.server = self._make_server()
@@ -256,6 +278,7 @@ class Broker:
             keep_everything=not self.config.ottla_foreign_confirm,
             directories=self._directory_ids(),
             page_cache=self._around.page_cache(list(self.logs.directories)),
+            machine=self._around.machine,
         )
         self._parts_running.append(self.controller.stop)
         self.sessions.keep(
@@ -284,24 +307,37 @@ class Broker:
         await self.sessions.start()
         self._parts_running.append(self.sessions.stop)
 
-    async def _join_tree(self) -> str | None:
-        """Open a tree that others use, too; return the cluster's id in it, None if it is new.
+    async def _join_tree(self) -> str:
+        """Open a tree that others use, too; return the cluster's id in it.
+
+        In a new one it is written before there are data directories that name it: of several brokers that start at the same
+        time one decides it.
 
         Raises:
+            ForeignTreeError: Apache Kafka uses it.
             InconsistentClusterIdError: it has none though there are logs here. In a cluster nothing is rebuilt from
                 directories: it would be another cluster of the same name.
         """
         await self._begin_session()
-        in_tree = await cluster_id_of(self.sessions.tree)
-        if in_tree is None:
-            for path in self.config.log_dirs:
-                known = read_meta_properties(self._around.files, path)
-                if known is not None and known.cluster_id is not None:
-                    raise InconsistentClusterIdError(
-                        f"{path} belongs to cluster {known.cluster_id}, and the coordination tree has no cluster: is it the "
-                        "right one (the chroot in zookeeper.connect)?"
-                    )
-        return in_tree
+        tree, wanted = self.sessions.tree, self.config.cluster_id
+        await check_ours(tree)
+        in_tree = await cluster_id_of(tree)
+        if in_tree is not None:
+            return in_tree
+        for path in self.config.log_dirs:
+            known = read_meta_properties(self._around.files, path)
+            if known is not None and known.cluster_id is not None:
+                raise InconsistentClusterIdError(
+                    f"{path} belongs to cluster {known.cluster_id}, and the coordination tree has no cluster: is it the "
+                    "right one (the chroot in zookeeper.connect)?"
+                )
+        try:
+            return await prepare_tree(tree, wanted or uuid_to_text(self._around.random.randbytes(16)))
+        except InconsistentClusterIdError:
+            in_tree = await cluster_id_of(tree)
+            if wanted is not None or in_tree is None:
+                raise
+            return in_tree
 
     def _make_logs(self, in_tree: str | None) -> LogManager:
         around, config = self._around, self.config
@@ -348,10 +384,16 @@ class Broker:
         return network_limits(config, self._around.descriptor_limit, len(self.logs.logs))
 
     def _endpoints(self) -> list[Endpoint]:
-        """Where clients reach this broker; with `auto` the host stays empty, and each client gets the address it used."""
+        """Where clients reach this broker. In a cluster of one broker with `auto` each client gets the address it used.
+
+        In a larger one it is the host of the listener, or, where that is every address, the machine's canonical name.
+        """
         bound = {name: port for name, _, port in self.server.addresses}
         listeners = self.config.advertised_listeners or self.config.listeners
-        return [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
+        found = [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
+        if not self._around.shared_tree:
+            return found
+        return [e._replace(host=self._around.canonical_host_name()) if is_any_address(e.host) else e for e in found]
 
     def _found_partitions(self) -> list[FoundPartition]:
         """The partitions on the disk, when the tree has none: it was lost, or the data was brought from elsewhere."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ottla.broker.settings.contradictions import contradictions
 from ottla.broker.settings.listeners import (
@@ -42,6 +42,9 @@ from ottla.config.mistakes import Mistakes
 from ottla.config.properties import parse_properties
 from ottla.storage.config import LogConfig
 
+if TYPE_CHECKING:
+    from ottla.cluster.trees.zookeeper_options import ZooKeeperOptions
+
 __all__ = ["ADVERTISE_AUTO", "BrokerConfig", "ConfigError", "Flags", "Listener"]
 
 
@@ -55,6 +58,8 @@ class Flags:
     #: "host" or "host:port": the address clients get instead of the one they used.
     advertise: str | None = None
     cluster_id: str | None = None
+    zookeeper: str | None = None
+    broker_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,7 @@ class BrokerConfig:
     #: None means `auto`: each connection is answered with the address it used.
     advertised_listeners: tuple[Listener, ...] | None = None
     inter_broker_listener_name: str = "PLAINTEXT"
+    zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
 
     # topics
     auto_create_topics_enable: bool = True
@@ -254,6 +260,11 @@ class BrokerConfig:
         if merged.data_dir is not None:
             settings["log.dirs"] = merged.data_dir
             settings.pop("log.dir", None)
+        if merged.zookeeper is not None:
+            settings["zookeeper.connect"] = merged.zookeeper
+        if merged.broker_id is not None:
+            settings["broker.id"] = str(merged.broker_id)
+            settings.pop("node.id", None)
         notes = list(from_environment.notes)
         right: dict[str, str] = {}
         for name, text in settings.items():
@@ -286,6 +297,7 @@ class BrokerConfig:
             listeners=self.listeners,
             advertised_listeners=self.advertised_listeners,
             inter_broker_listener_name=self.inter_broker_listener_name,
+            zookeeper=self.zookeeper,
             log_dirs=self.log_dirs,
             levels=Levels(static=self.levels.static, default=default, broker=broker),
         )
@@ -410,6 +422,8 @@ def _build(
     with mistakes.caught():
         fields["log_dirs"] = _log_dirs(text)
     with mistakes.caught():
+        fields["zookeeper"] = _zookeeper(levels.static)
+    with mistakes.caught():
         fields["max_connections_per_ip_overrides"] = parse_ip_overrides(
             text.get("max.connections.per.ip.overrides", "")
         )
@@ -439,6 +453,14 @@ def _node_id(text: Mapping[str, str]) -> int:
     if len(set(ids)) > 1:
         raise ConfigError(f"node.id ({node}) and broker.id ({broker}) contradict each other: set one of them")
     return ids[0] if ids else 1
+
+
+def _zookeeper(settings: Mapping[str, str]) -> ZooKeeperOptions | None:
+    if not settings.get("zookeeper.connect"):
+        return None
+    from ottla.cluster.trees.zookeeper_options import zookeeper_options
+
+    return zookeeper_options(settings)
 
 
 def _log_dirs(text: Mapping[str, str]) -> tuple[str, ...]:
@@ -475,6 +497,8 @@ def _merge_flags(flags: Flags, environment: Mapping[str, str], mistakes: Mistake
         data_dir=flags.data_dir if flags.data_dir is not None else environment.get("data_dir"),
         advertise=flags.advertise if flags.advertise is not None else environment.get("advertise"),
         cluster_id=flags.cluster_id if flags.cluster_id is not None else environment.get("cluster_id"),
+        zookeeper=flags.zookeeper,
+        broker_id=flags.broker_id,
     )
 
 

@@ -155,6 +155,7 @@ class Route:
             APIs that only read; what others have begun (a topic, a commit) is finished.
         keeps_order: says of a request whose answer comes later whether the connection's next one may be handled before that
             answer and still have its effect afterwards. Without it the next request always waits.
+        for_controller: only the controller can do it: another broker passes the request on.
     """
 
     handler: Handler
@@ -162,6 +163,7 @@ class Route:
     short_cut: ShortCut | None = None
     ends_with_connection: bool = False
     keeps_order: Callable[[Any], bool] | None = None
+    for_controller: bool = False
 
 
 #: The routes of the APIs that one family of handlers answers.

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
 from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,7 @@ from ottla.protocol.api import (
     response_header_version,
     visible_features,
 )
-from ottla.protocol.codec import CHUNK_SIZE_MIN, decoder, encode_chunks, encoder
+from ottla.protocol.codec import CHUNK_SIZE_MIN, decoder, encode, encode_chunks, encoder
 from ottla.protocol.messages.api_versions import (
     ApiVersion,
     ApiVersionsRequest,
@@ -41,14 +42,16 @@ from ottla.protocol.messages.api_versions import (
     FinalizedFeatureKey,
     SupportedFeatureKey,
 )
-from ottla.protocol.messages.headers import RequestHeader
+from ottla.protocol.messages.envelope import EnvelopeRequest, EnvelopeResponse
+from ottla.protocol.messages.headers import RequestHeader, ResponseHeader
 from ottla.protocol.schema import Message
 from ottla.protocol.schema import Struct as MessagePart
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from ottla.broker.context import BodyToCome
+    from ottla.broker.context import BodyToCome, Handler
+    from ottla.broker.forwarding import Forwarding
     from ottla.cluster.image import ClusterImage
     from ottla.file_region import Sendable
     from ottla.network.connection import BrokerConnection, Reply
@@ -58,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 _KEY_AND_VERSION = Struct(">hh")
 _CORRELATION_ID = Struct(">i")
+_SIZE = Struct(">i")
 _SIZE_AND_CORRELATION = Struct(">ii")
 _SIZE_CORRELATION_TAGS = Struct(">iib")
 
@@ -108,9 +112,19 @@ class Dispatcher:
         metrics: BrokerMetrics,
         *,
         takes_telemetry: Callable[[], bool] = lambda: True,
+        forwarding: Forwarding | None = None,
         begin_session: Callable[[BrokerConnection], Session] | None = None,
     ) -> None:
-        self._routes: dict[ApiKey, Route] = {**routes, ApiKey.API_VERSIONS: Route(self.handle_api_versions)}
+        self._routes: dict[ApiKey, Route] = {
+            **routes,
+            ApiKey.API_VERSIONS: Route(self.handle_api_versions),
+            ApiKey.ENVELOPE: Route(self.handle_envelope),
+        }
+        #: What answers on this broker what others may pass on to it.
+        self._for_controller = {key: route.handler for key, route in routes.items() if route.for_controller}
+        if forwarding is not None:
+            for key, handler in self._for_controller.items():
+                self._routes[key] = replace(self._routes[key], handler=self._passing_on(forwarding, handler))
         missing = SERVED.keys() - self._routes.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
         self._versions: dict[tuple[int, int], _ServedVersion] = {}
@@ -118,6 +132,7 @@ class Dispatcher:
         self._node_id = node_id
         self._metrics = metrics
         self._takes_telemetry = takes_telemetry
+        self._forwarding = forwarding
         self._begin_session = begin_session or plain_session
         self._unfinished: set[asyncio.Task[list[Sendable] | None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -275,6 +290,60 @@ class Dispatcher:
             raise
         served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
         return None if message is None else _frame(served, correlation_id, message)
+
+    def _passing_on(self, forwarding: Forwarding, handler: Handler) -> Handler:
+        """Return a handler that has the controller answer; this broker if it is the controller or that cannot be asked."""
+
+        async def pass_on(context: RequestContext, request: Message) -> Any:
+            key, version = context.api_key, context.version
+            header = RequestHeader(
+                request_api_key=key,
+                request_api_version=version,
+                correlation_id=context.correlation_id,
+                client_id=context.client_id,
+            )
+            frame = encode(header, request_header_version(key, version)) + encode(request, version)
+            answer = await forwarding.forward(context.session, frame)
+            if answer is not None:
+                _, position = decoder(ResponseHeader, response_header_version(key, version))(answer, 0)
+                return answer[position:]
+            local = handler(context, request)
+            return await local if isinstance(local, Awaitable) else local
+
+        def handle(context: RequestContext, request: Message) -> Any:
+            return pass_on(context, request) if forwarding.is_elsewhere() else handler(context, request)
+
+        return handle
+
+    # -- Envelope (key 58, version 0)
+
+    async def handle_envelope(self, context: RequestContext, request: EnvelopeRequest) -> EnvelopeResponse:
+        """Another broker passes on what a client asks of the controller; see `forwarding`."""
+        if self._forwarding is None:
+            return EnvelopeResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+        session = self._forwarding.open_envelope(context.session, request)
+        if isinstance(session, ErrorCode):
+            return EnvelopeResponse(error_code=session)
+        frame = request.request_data
+        if len(frame) < 8:
+            return EnvelopeResponse(error_code=ErrorCode.INVALID_REQUEST)
+        try:
+            served = self._version(*_KEY_AND_VERSION.unpack_from(frame))
+            header, position = served.header_decode(frame, 0)
+            asked, _ = served.decode(frame, position)
+        except RemoteProtocolError:
+            return EnvelopeResponse(error_code=ErrorCode.INVALID_REQUEST)
+        handler = self._for_controller.get(served.api_key)
+        if handler is None:
+            return EnvelopeResponse(error_code=ErrorCode.INVALID_REQUEST)
+        inner = RequestContext(served.api_key, served.version, header.correlation_id, header.client_id, session)
+        try:
+            answer = handler(inner, asked)
+            message = await answer if isinstance(answer, Awaitable) else answer
+        except KafkaError as error:
+            message = self._error_response(served, error)
+        chunks = cast("list[bytes]", _frame(served, header.correlation_id, message))
+        return EnvelopeResponse(response_data=b"".join(chunks)[_SIZE.size :])
 
     def _error_response(self, served: _ServedVersion, error: KafkaError) -> Message:
         """Put an error that a handler raised where the response has room for one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +14,16 @@ from ottla.cli.output import note
 from ottla.cli.places import HELP as PLACES
 from ottla.cli.places import Place, parse_place, resolve
 from ottla.cli.record_format import HELP as FORMAT
-from ottla.cli.record_format import AnyRecord, as_json, compile_format, unescape
-from ottla.cli.running import Connection, connected, run_command
+from ottla.cli.record_format import as_json, compile_format, unescape
+from ottla.cli.running import Connection, confirm, connected, run_command
 from ottla.cli.where import compile_condition
-from ottla.client.admin import Admin
-from ottla.client.consumer import Consumer
+from ottla.errors import GroupIdNotFoundError
 from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from ottla.cli.record_format import AnyRecord
+    from ottla.client.admin import Admin
+    from ottla.client.consumer import Consumer
 
 #: Seconds to wait for records before what was printed is flushed.
 _POLL_S = 0.2
@@ -68,6 +72,8 @@ def consume(connection: Connection, topic: str, **options: Any) -> int:
         ends = _ends(admin, wanted, until, at_end=options["at_end"])
     if not options["quiet"] and sys.stderr.isatty():
         note(f"{topic}: {', '.join(f'{where.partition}@{offset}' for where, offset in starts.items())}; Ctrl-C ends")
+    from ottla.client.consumer import Consumer  # what takes long to import comes when it is used
+
     with Consumer(config=_config(connection, options)) as consumer:
         consumer.assign(wanted)
         for where, offset in starts.items():
@@ -130,6 +136,7 @@ def _read(
 ) -> int:
     condition = None if options["condition"] is None else compile_condition(options["condition"])
     limit, count = options["count"], 0
+    marks = options["group_id"] is not None and not options["no_join"]
     out = sys.stdout.buffer
     flush_each = options["unbuffered"] or sys.stdout.isatty()
     if limit == 0:
@@ -139,10 +146,11 @@ def _read(
             for record in consumer.poll(timeout=_POLL_S):
                 if ends is not None and record.offset >= ends.get(record.topic_partition, 0):
                     continue
-                if condition is not None and not condition(record):
-                    continue
-                out.write(write(record))
-                count += 1
+                if condition is None or condition(record):
+                    out.write(write(record))
+                    count += 1
+                if marks:
+                    consumer.mark(record)
                 if flush_each:
                     out.flush()
                 if limit is not None and count >= limit:
@@ -156,16 +164,41 @@ def _read(
 
 
 def _at(consumer: Consumer[Any, Any], ends: dict[TopicPartition, int]) -> bool:
-    return all(consumer.position(where) >= end for where, end in ends.items())
+    """Whether everything up to the ends was read. In a group: what this member has of it, once it has anything."""
+    assigned = consumer.assignment
+    mine = [where for where in ends if where in assigned]
+    return bool(mine) and all(consumer.position(where) >= ends[where] for where in mine)
 
 
 def consume_in_group(
     connection: Connection, topic: str, group_id: str, options: dict[str, Any], write: Callable[[AnyRecord], bytes]
 ) -> int:
     """Read as a member of a group: what is printed is committed."""
-    raise click.ClickException(
-        "joining a group is not there yet; with --no-join the offsets of the group are read without joining it"
-    )
+    if options["partitions"]:
+        raise click.UsageError("-p and -g exclude each other: the group says which partitions this member reads")
+    if [place for place in options["offsets"] if place != "stored"]:
+        raise click.UsageError("-o and -g exclude each other; `ottla group reset` has a group go on elsewhere")
+    with connection.admin() as admin:
+        members = _members(admin, group_id)
+        if members:
+            question = f"Group {group_id} has {members} members. Join it, and commit what is printed?"
+            confirm(question, yes=options["yes"])
+        numbers = [part.partition for part in admin.describe_topic(topic).partitions]
+        wanted = [TopicPartition(topic, number) for number in numbers]
+        ends = _ends(admin, wanted, None, at_end=options["at_end"])
+    from ottla.client.consumer import Consumer
+
+    config = {**_config(connection, options), "group.id": group_id}
+    # Marked: a record that was fetched and not printed comes again.
+    with Consumer(topics=[topic], commit="marked", config=config) as consumer:
+        return _read(consumer, write, options, ends)
+
+
+def _members(admin: Admin, group_id: str) -> int:
+    try:
+        return len(admin.describe_group(group_id).members)
+    except GroupIdNotFoundError:
+        return 0
 
 
 def main(arguments: Sequence[str]) -> int:

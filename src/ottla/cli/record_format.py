@@ -6,13 +6,15 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ottla.client.consumed import Record
 from ottla.client.errors import ConfigurationError
 
-AnyRecord = Record[bytes | None, bytes | None]
-Part = Callable[[AnyRecord], bytes]
+if TYPE_CHECKING:
+    from ottla.client.consumed import Record
+
+    AnyRecord = Record[bytes | None, bytes | None]
+    Part = Callable[[AnyRecord], bytes]
 
 HELP = (
     "%s value, %S its size (-1: none), %k key, %K its size, %T time in ms, %h headers, %t topic, %p partition, %o offset, "

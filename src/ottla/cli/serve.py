@@ -34,6 +34,7 @@ DESCRIPTION = """Start a Kafka broker; any Kafka client connects to localhost:90
   ottla serve
   ottla serve --port 19092 --data-dir ./events -X num.partitions=4
   ottla serve /etc/kafka/server.properties --advertise kafka.example.com:9092
+  ottla serve --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla --broker-id 1 --host 0.0.0.0
 
 Settings have Kafka's names and defaults (docs/configuration.md). They come from, the later the stronger: the file,
 KAFKA_* environment variables, -X, the options below. A misspelt setting is an error.
@@ -73,6 +74,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("-X", "--override", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     add("--cluster-id", metavar="ID", help="id of a new cluster (default: a random one)")
+    add(
+        "--zookeeper",
+        metavar="HOST:PORT,...[/PATH]",
+        help="join the cluster whose state is kept in this ZooKeeper ensemble, below PATH; needs --broker-id "
+        "(docs/cluster.md)",
+    )
+    add("--broker-id", type=int, metavar="N", help="number of this broker, which no other one of the cluster has")
     add("--log-level", choices=LOG_LEVELS, default="info", help="what is logged to stderr (default info)")
     return made
 
@@ -129,6 +137,8 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
                 data_dir=data_dir,
                 advertise=given.advertise,
                 cluster_id=given.cluster_id,
+                zookeeper=given.zookeeper,
+                broker_id=given.broker_id,
             ),
         )
 
@@ -185,7 +195,7 @@ def run(config: BrokerConfig) -> int:
     clock = SystemClock()
     began_ms = clock.monotonic_ms()
     try:
-        broker = Broker(config, machine())
+        broker = Broker(config, machine(config.zookeeper))
 
         def announce() -> None:
             elapsed = (clock.monotonic_ms() - began_ms) / 1000

@@ -11,12 +11,14 @@ import ast
 import json
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ottla.cli.record_format import AnyRecord
 from ottla.client.errors import ConfigurationError
 
-Value = Callable[[AnyRecord], Any]
+if TYPE_CHECKING:
+    from ottla.cli.record_format import AnyRecord
+
+    Value = Callable[[AnyRecord], Any]
 
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from ottla.client._core.asking import AskSettings
 from ottla.client._core.backoff import Backoff
 from ottla.client.config import ClientSettings, _merge, _value, client_settings
+from ottla.client.contexts import with_context
 from ottla.client.errors import ConfigurationError
 from ottla.client.keys import CONSUMER_ELSEWHERE, CONSUMER_KEYS, Key, Milliseconds, Size, duration_ms
 from ottla.client.keys import _size as size_bytes
@@ -70,6 +71,7 @@ def admin_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have.
     """
+    config = with_context(bootstrap_servers, config, options, environment)
     given = _merge(config, options, ADMIN_KEYS, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:

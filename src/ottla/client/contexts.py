@@ -11,12 +11,10 @@ keys of a client that say how to reach a cluster; which one counts says OTTLA_CO
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ottla.client.errors import ConfigurationError
 
@@ -49,6 +47,9 @@ class Contexts:
 
     def save(self) -> None:
         """Write the file, for its owner only: it may have secrets."""
+        import json
+        import tempfile
+
         directory = os.path.dirname(self.path)
         os.makedirs(directory, exist_ok=True)
         lines = [] if self.current is None else [f"current = {json.dumps(self.current)}"]
@@ -89,6 +90,8 @@ def read_contexts(environment: Mapping[str, str]) -> Contexts:
     Raises:
         ConfigurationError: it cannot be read.
     """
+    import tomllib
+
     path = config_path(environment)
     try:
         with open(path, "rb") as file:
@@ -109,6 +112,26 @@ def read_contexts(environment: Mapping[str, str]) -> Contexts:
             check_key(key)
             made[name][key] = str(value)
     return Contexts(path, current, made)
+
+
+def with_context(
+    servers: object,
+    config: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    environment: Mapping[str, str] | None,
+) -> Mapping[str, Any] | None:
+    """Return a client's `config` with the keys of the user's context, where nothing else says which cluster is meant.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or OTTLA_CONTEXT names a context that is not there.
+    """
+    given = {key.replace("_", ".") for key, value in [*(config or {}).items(), *options.items()] if value is not None}
+    if environment is None or servers is not None or environment.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return config
+    if given & {"bootstrap.servers", "metadata.broker.list"}:
+        return config
+    found = read_contexts(environment).find(None, environment)
+    return {**{key: value for key, value in found.items() if key not in given}, **(config or {})}
 
 
 def _flat(keys: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -52,7 +52,14 @@ from ottla.cluster.image import (
 )
 from ottla.cluster.nodes import CONTROLLER_EPOCH, BrokerEpochNode
 from ottla.cluster.office import Office
-from ottla.cluster.preparation import InconsistentClusterIdError, NewerTreeError, cluster_id_of, prepare_tree
+from ottla.cluster.preparation import (
+    ForeignTreeError,
+    InconsistentClusterIdError,
+    NewerTreeError,
+    check_ours,
+    cluster_id_of,
+    prepare_tree,
+)
 from ottla.cluster.registration import Registration
 from ottla.cluster.settings_writer import SettingsWriter
 from ottla.cluster.state_writer import NewState, StateWriter, Written
@@ -75,11 +82,13 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "Controller",
     "ControllerSettings",
+    "ForeignTreeError",
     "InconsistentClusterIdError",
     "NewTopic",
     "NewerTreeError",
     "RegistrationRefusedError",
     "TopicResult",
+    "check_ours",
     "cluster_id_of",
     "prepare_tree",
 ]
@@ -175,6 +184,11 @@ class Controller:
         return self.registration.epoch
 
     @property
+    def process(self) -> str:
+        """The random text of this process that its registration has."""
+        return self._identity.process
+
+    @property
     def levels(self) -> Levels:
         """This broker's settings, static and dynamic."""
         return Levels(
@@ -203,6 +217,7 @@ class Controller:
         keep_everything: bool = True,
         directories: Sequence[str] = (),
         page_cache: str = "",
+        machine: str = "",
     ) -> tuple[str, ...]:
         """Register this broker; become controller if there is none, and give every partition a leader that needs one.
 
@@ -214,6 +229,7 @@ class Controller:
                 broker's defaults are known to be right for them.
             directories: ids of the log directories.
             page_cache: which page cache unsynced writes are in, see BrokerEpoch.
+            machine: see BrokerImage.
 
         Returns:
             Sentences about what was odd while topics were rebuilt from `found`.
@@ -229,6 +245,7 @@ class Controller:
                 endpoints=tuple(endpoints),
                 directories=tuple(directories),
                 page_cache=page_cache,
+                machine=machine,
                 was_clean=clean or found is not None,
             )
             await self._register()
@@ -415,6 +432,7 @@ class Controller:
                     replication_factor=self._settings.default_replication_factor,
                     levels=self.levels,
                     random=self._random,
+                    replication_factor_max=self._settings.replication_factor_max,
                 )
                 possible = [plan for plan in plans if isinstance(plan, TopicPlan)]
                 outcome: Mapping[str, Refusal | None] = {}

@@ -53,6 +53,8 @@ class BrokerImage(NamedTuple):
         broker_epoch: the version of its epoch node: raised by each registration, and when it begins to stop.
         continues: the oldest epoch that this one continues unbroken: what was in sync under it still is.
         is_stopping: it is about to stop and is to lead nothing.
+        machine: a text that only brokers have that reach each other by loopback addresses; "" if it is not known.
+        process: the random text of the process that registered.
     """
 
     node_id: int
@@ -61,6 +63,8 @@ class BrokerImage(NamedTuple):
     rack: str | None = None
     continues: int = 0
     is_stopping: bool = False
+    machine: str = ""
+    process: str = ""
 
     def continues_from(self, admitted_epoch: int) -> bool:
         """Return whether a replica that was in sync under this epoch of the broker still is."""

@@ -7,12 +7,15 @@ releases wrote, on single nodes only.
 from __future__ import annotations
 
 from ottla.cluster.nodes import (
+    BROKER_IDS,
     BROKER_TOPICS,
     CLUSTER_ID,
     CONTROLLER_EPOCH,
     FEATURES,
     PERSISTENT_PATHS,
     TREE_FORMAT,
+    BadNodeError,
+    BrokerNode,
     ClusterIdNode,
     ControllerEpochNode,
     Features,
@@ -23,7 +26,7 @@ from ottla.cluster.nodes import (
     TopicIdNode,
     TopicNode,
 )
-from ottla.cluster.tree import Create, Operation, SetData, Tree, TreeError
+from ottla.cluster.tree import Create, NoNodeError, Operation, SetData, Tree, TreeError
 
 #: Topics upgraded in one transaction.
 TOPICS_PER_MULTI = 100
@@ -36,6 +39,42 @@ class InconsistentClusterIdError(Exception):
 
 class NewerTreeError(Exception):
     """The tree was written by a newer release. The text is one sentence for the user."""
+
+
+class ForeignTreeError(Exception):
+    """The tree is used by Apache Kafka. The text is one sentence for the user."""
+
+
+async def check_ours(tree: Tree) -> None:
+    """Look whether a tree that is shared is new or of a cluster of ours.
+
+    Raises:
+        ForeignTreeError: Apache Kafka uses it, or has.
+    """
+    id_node, features = await tree.get_many([CLUSTER_ID, FEATURES])
+    try:
+        names = await tree.children(BROKER_IDS)
+    except NoNodeError:
+        names = []
+    nodes = await tree.get_many([f"{BROKER_IDS}/{name}" for name in names])
+    theirs = [name for name, node in zip(names, nodes, strict=True) if node and not BrokerNode.is_ours(node.data)]
+    if theirs:
+        raise ForeignTreeError(
+            f"brokers of Apache Kafka ({', '.join(theirs)}) are registered in this chroot of ZooKeeper: they cannot "
+            "share one with ottla's; name another chroot in zookeeper.connect"
+        )
+    if id_node is not None and (features is None or not _has_format(features.data)):
+        raise ForeignTreeError(
+            f"this chroot of ZooKeeper has the nodes of a cluster of Apache Kafka ({ClusterIdNode.decode(id_node.data)}): "
+            "name another one in zookeeper.connect"
+        )
+
+
+def _has_format(data: bytes) -> bool:
+    try:
+        return FeaturesNode.decode(data).tree_format > 0  # 0 is what single nodes had, which shared no tree
+    except BadNodeError:
+        return False
 
 
 async def cluster_id_of(tree: Tree) -> str | None:

@@ -20,6 +20,7 @@ from ottla.config import (
     broker_security,
     broker_topics,
     broker_transactions,
+    broker_zookeeper,
     client_metrics,
     group,
     legacy,
@@ -58,8 +59,8 @@ BROKER = table(
 )
 #: Broker keys that can only be set on a running broker, never in its file.
 DYNAMIC_ONLY = table(broker_quotas.DYNAMIC_ROWS)
-#: Broker keys that Kafka 4 has in no table: ottla's extensions, the authorizer's, removed ones.
-EXTRA = table(legacy.EXTENSIONS, legacy.AUTHORIZER, legacy.REMOVED_KEYS)
+#: Broker keys that Kafka 4 has in no table: ottla's extensions, the authorizer's, removed ones, ZooKeeper's.
+EXTRA = table(legacy.EXTENSIONS, legacy.AUTHORIZER, legacy.REMOVED_KEYS, broker_zookeeper.ROWS)
 TOPIC = table(topic.ROWS)
 GROUP = table(group.ROWS)
 CLIENT_METRICS = table(client_metrics.ROWS)

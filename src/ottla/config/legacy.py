@@ -14,7 +14,6 @@ STRING = ConfigType.STRING
 
 REMOVED = "Removed in Kafka 4."
 NO_ACCESS_CONTROL = "Access control is not served yet; a broker that ignored this would let everybody in."
-NO_ZOOKEEPER = "A single node keeps the cluster's state in a local coordination tree; ZooKeeper is not served yet."
 
 EXTENSIONS = (
     row(
@@ -53,18 +52,6 @@ def _removed(names: Sequence[str], reason: str = REMOVED) -> tuple[ConfigKey, ..
 
 
 REMOVED_KEYS = (
-    row("zookeeper.connect", STRING, None, ANYTHING, "HIGH", "Where ZooKeeper is.", refused=NO_ZOOKEEPER),
-    *_removed(
-        (
-            "zookeeper.clientCnxnSocket",
-            "zookeeper.connection.timeout.ms",
-            "zookeeper.max.in.flight.requests",
-            "zookeeper.metadata.migration.enable",
-            "zookeeper.session.timeout.ms",
-            "zookeeper.set.acl",
-        ),
-        "Only read with `zookeeper.connect`, which is refused.",
-    ),
     *_removed(("host.name", "port"), "Removed in Kafka 4: `listeners` says where to listen."),
     *_removed(
         ("advertised.host.name", "advertised.port"),

@@ -1,6 +1,6 @@
 """Which APIs exist, in which versions, and which of them this broker answers.
 
-`APIS` is Kafka 4.4 without the keys that only a KRaft quorum speaks (52-54, 58, 59, 62, 63, 67, 70, 73, 80-82, 94) and
+`APIS` is Kafka 4.4 without the keys that only a KRaft quorum speaks (52-54, 59, 62, 63, 67, 70, 73, 80-82, 94) and
 without 4-7, which have had no versions since Kafka 4.0. `SERVED` is the part of it that is complete here; nothing is
 advertised before it is served. Knows no message classes: `ApiSpec` loads them when asked.
 
@@ -211,6 +211,7 @@ _ROWS: Final = (
     ApiSpec(ApiKey.DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
     ApiSpec(ApiKey.ALTER_PARTITION, "AlterPartition", 2, 3, 0),
     ApiSpec(ApiKey.UPDATE_FEATURES, "UpdateFeatures", 0, 2, 0),
+    ApiSpec(ApiKey.ENVELOPE, "Envelope", 0, 0, 0),
     ApiSpec(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
     ApiSpec(ApiKey.DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
     ApiSpec(ApiKey.UNREGISTER_BROKER, "UnregisterBroker", 0, 0, 0),
@@ -248,7 +249,7 @@ VERSIONS: Final[Mapping[ApiKey, tuple[int, int]]] = {spec.key: (spec.min_version
 # fmt: off
 _SERVED_KEYS: Final = (
     0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 32, 33, 35, 37,
-    42, 43, 44, 46, 47, 55, 57, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75,
+    42, 43, 44, 46, 47, 55, 57, 58, 60, 61, 65, 66, 68, 69, 71, 72, 74, 75,
     76, 77, 78, 79, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93,
 )
 # fmt: on
@@ -267,8 +268,12 @@ FEATURES: Final = (
     ("transaction.version", 0, 2),
 )
 
-#: What the ApiVersions response says. Differs from `SERVED` in Produce only, see above.
-ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {**SERVED, ApiKey.PRODUCE: (0, SERVED[ApiKey.PRODUCE][1])}
+#: What the ApiVersions response says. Differs from `SERVED` in Produce, see above, and in what only brokers send.
+ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {
+    key: (0, versions[1]) if key == ApiKey.PRODUCE else versions
+    for key, versions in SERVED.items()
+    if key != ApiKey.ENVELOPE
+}
 
 #: Advertised only while somebody wants client metrics; clients that do not see them push nothing (KIP-714).
 TELEMETRY: Final = frozenset({ApiKey.GET_TELEMETRY_SUBSCRIPTIONS, ApiKey.PUSH_TELEMETRY})

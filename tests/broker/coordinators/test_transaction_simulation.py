@@ -200,7 +200,7 @@ class Simulation:
         self.log = MemoryCoordinatorLog()
         clock = VirtualClock(loop)
         self.partitions = Partitions(self.random, coverage, self.on_end)
-        self.markers = TransactionMarkers(cast(MarkerLog, self.partitions))
+        self.markers = TransactionMarkers(cast(MarkerLog, self.partitions), leader_of=lambda _topic_partition: 1)
         self.next_id = 0
         self.told: dict[int, Told] = {}
         self.ends: dict[int, bool] = {}

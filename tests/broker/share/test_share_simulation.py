@@ -37,7 +37,7 @@ from ottla.broker.coordinators.timeline import Timeline
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.manager import SharePartitionManager
-from ottla.broker.share.persister import InitialState, LocalPersister
+from ottla.broker.share.persister import CoordinatorPersister, InitialState
 from ottla.broker.share.share_partition import ACCEPT, GAP, REJECT, RELEASE, RENEW, Acknowledgement, AcquireRequest
 from ottla.errors import ErrorCode, KafkaError, error_for
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop, run_virtual
@@ -159,7 +159,7 @@ class Simulation:
         async def ensure_topic(name: str) -> None:
             """It exists."""
 
-        self.persister = LocalPersister(self.runtime, ensure_topic)
+        self.persister = CoordinatorPersister(self.runtime, ensure_topic)
         self.manager = self.new_manager()
         self.state_epoch = 1
         #: Who holds which offset until when, by partition.

@@ -39,6 +39,8 @@ from ottla.cluster.tree import (
 )
 from ottla.cluster.trees.local import LocalTree
 from ottla.cluster.trees.memory import MemoryStore
+from ottla.cluster.trees.served import ServedTree
+from ottla.cluster.trees.serving import TreeServer
 from ottla.offload import InlineOffload, ThreadOffload
 from ottla.testing.simulated_ensemble import EnsembleFaults, SimulatedEnsemble
 
@@ -96,10 +98,30 @@ async def zookeeper_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> 
     offload.close()
 
 
+@asynccontextmanager
+async def served_sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Session]:
+    """A file that one process serves to others on a socket."""
+    server = TreeServer(str(tmp_path / "tree.db"), str(tmp_path / "tree.sock"), InlineOffload())
+    await server.start()
+    begun: list[ServedTree] = []
+
+    async def begin() -> Tree:
+        tree = ServedTree(server.socket_path, session_timeout_ms=18_000, connection_timeout_ms=5_000)
+        begun.append(tree)
+        await tree.open()
+        return tree
+
+    yield begin
+    for tree in begun:
+        await tree.close()
+    await server.stop()
+
+
 NUMBERS = itertools.count()
 TREES = {
     "memory": memory_sessions,
     "local": local_sessions,
+    "served": served_sessions,
     "simulated": simulated_sessions,
     "zookeeper": zookeeper_sessions,
 }

@@ -89,6 +89,10 @@ def test_tls() -> None:
         ({**TLS, "zookeeper.ssl.ocsp.enable": "true"}, "zookeeper.ssl.ocsp.enable=true is not possible here"),
         ({**TLS, "zookeeper.ssl.keystore.location": "/k.jks"}, "/k.jks is no PEM file; convert it"),
         (
+            {**TLS, "zookeeper.ssl.keystore.location": "/k", "zookeeper.ssl.keystore.type": "JKS"},
+            "/k is no PEM file; convert it",
+        ),
+        (
             {**TLS, "zookeeper.ssl.truststore.location": "/t.pem", "zookeeper.ssl.truststore.type": "PKCS12"},
             "/t.pem is no PEM file",
         ),
@@ -106,6 +110,7 @@ def test_what_cannot_be_done_is_refused(settings: dict[str, str], sentence: str)
 
 
 def test_sasl() -> None:
+    assert JAAS_KEY == "ottla.zookeeper.sasl.jaas.config"
     options = zookeeper_options({"zookeeper.connect": "zk1", JAAS_KEY: DIGEST, "zookeeper.set.acl": "true"})
     assert options.sasl == SaslOptions(mechanism="DIGEST-MD5", username="ottla", password='a "b" =;')
     assert 'a "b"' not in repr(options)

@@ -106,7 +106,7 @@ class ClusterHandlers:
     def routes(self) -> Routes:
         return {
             ApiKey.DESCRIBE_LOG_DIRS: Route(self.handle_describe_log_dirs),
-            ApiKey.ELECT_LEADERS: Route(self.handle_elect_leaders),
+            ApiKey.ELECT_LEADERS: Route(self.handle_elect_leaders, for_controller=True),
             ApiKey.LIST_PARTITION_REASSIGNMENTS: Route(self.handle_list_partition_reassignments),
             ApiKey.DESCRIBE_QUORUM: Route(self.handle_describe_quorum),
             ApiKey.DESCRIBE_CLUSTER: Route(self.handle_describe_cluster),

@@ -3,7 +3,8 @@ DeleteShareGroupState (86, 0), ReadShareGroupStateSummary (87, 0-1).
 
 What brokers ask the share coordinator (KIP-932). Write and summary v1 know how many deliveries are complete (KIP-1226). As in
 Kafka a request without a group, without topics, or (but for Initialize) with a topic without partitions is answered with
-nothing at all, and every partition is decided on its own.
+nothing at all, and every partition is decided on its own. Our brokers number the connections on which they send Initialize
+and Delete (tagged fields of our own), so that late ones are refused (STALE_BROKER_EPOCH).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.batches import StateBatch
 from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Summary, Write
 from ottla.broker.coordinators.share.records import ShareKey, ShareState
-from ottla.errors import KafkaError
+from ottla.broker.sender_fence import Sender, SenderFence
+from ottla.errors import KafkaError, StaleBrokerEpochError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import (
     delete_share_group_state as delete,
@@ -51,6 +53,7 @@ class ShareStateHandlers:
 
     def __init__(self, runtime: CoordinatorRuntime[ShareCoordinator]) -> None:
         self._runtime = runtime
+        self._fence = SenderFence()
 
     def routes(self) -> Routes:
         return {
@@ -65,6 +68,7 @@ class ShareStateHandlers:
         self, context: RequestContext, request: initialize.InitializeShareGroupStateRequest
     ) -> initialize.InitializeShareGroupStateResponse:
         def ask(key: ShareKey, asked: initialize.PartitionData) -> Awaitable[None]:
+            self._check_sender(request)
             return self._runtime.write(
                 self._partition(key),
                 lambda shard, now_ms: shard.initialize(key, asked.state_epoch, asked.start_offset, now_ms),
@@ -124,6 +128,7 @@ class ShareStateHandlers:
         self, context: RequestContext, request: delete.DeleteShareGroupStateRequest
     ) -> delete.DeleteShareGroupStateResponse:
         def ask(key: ShareKey, asked: delete.PartitionData) -> Awaitable[None]:
+            self._check_sender(request)
             return self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key))
 
         return delete.DeleteShareGroupStateResponse(
@@ -146,6 +151,12 @@ class ShareStateHandlers:
 
     def _partition(self, key: ShareKey) -> int:
         return self._runtime.partition_for(key.coordinator_key)
+
+    def _check_sender(
+        self, request: initialize.InitializeShareGroupStateRequest | delete.DeleteShareGroupStateRequest
+    ) -> None:
+        if not self._fence.admits(Sender(request.broker_id, request.broker_epoch, request.connection_number)):
+            raise StaleBrokerEpochError("this was sent on a connection that its sender has given up")
 
 
 async def _results(

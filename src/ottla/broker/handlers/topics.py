@@ -58,7 +58,7 @@ class TopicHandlers:
     def routes(self) -> Routes:
         return {
             ApiKey.CREATE_TOPICS: Route(self.handle_create_topics),
-            ApiKey.DELETE_TOPICS: Route(self.handle_delete_topics),
+            ApiKey.DELETE_TOPICS: Route(self.handle_delete_topics, for_controller=True),
             ApiKey.CREATE_PARTITIONS: Route(self.handle_create_partitions),
         }
 

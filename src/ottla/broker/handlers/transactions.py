@@ -4,8 +4,9 @@ ListTransactions 0-2.
 AddPartitionsToTxn: v2 PRODUCER_FENCED instead of INVALID_PRODUCER_EPOCH (also AddOffsetsToTxn and EndTxn); v4 for brokers:
 several transactions, and `verify_only` (KIP-890). If one partition does not exist none is added, and the others say
 OPERATION_NOT_ATTEMPTED. EndTxn v5: the epoch rises and is returned (KIP-890 part 2). WriteTxnMarkers v2 says which
-transaction version a marker belongs to (KIP-1228); here it comes from `kafka-transactions abort` only. ListTransactions
-v1: by duration; v2: by a pattern of the transactional id (KIP-1152), RE2's syntax as far as Python's parser shares it.
+transaction version a marker belongs to (KIP-1228); our brokers number the connections on which they send markers (tagged
+fields of our own), so that late ones are refused. ListTransactions v1: by duration; v2: by a pattern of the transactional id
+(KIP-1152), RE2's syntax as far as Python's parser shares it.
 
 The rules are in `coordinators.transactions`; here requests become values, errors become codes, and answers get their shape.
 """
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from ottla.broker.context import Route
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, TransactionState
+from ottla.broker.sender_fence import Sender, SenderFence
 from ottla.broker.transactions.markers import marker_error_code
-from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
+from ottla.errors import ErrorCode, KafkaError, StaleBrokerEpochError, UnknownServerError, UnsupportedVersionError
 from ottla.patterns import PatternError, compile_pattern
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import describe_transactions, list_transactions
@@ -47,7 +49,7 @@ from ottla.protocol.records.control import ControlType, EndTransactionMarker
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -75,6 +77,7 @@ class TransactionsHandler:
         marker_log: MarkerLog,
         producer_ids: ProducerIdBlock,
         *,
+        ensure_topic: Callable[[str], Awaitable[object]],
         image: Callable[[], ClusterImage],
         clock: Clock,
     ) -> None:
@@ -82,8 +85,10 @@ class TransactionsHandler:
         self._groups = groups
         self._marker_log = marker_log
         self._producer_ids = producer_ids
+        self._ensure_topic = ensure_topic
         self._image = image
         self._clock = clock
+        self._marker_fence = SenderFence()
 
     def routes(self) -> Routes:
         return {
@@ -121,6 +126,7 @@ class TransactionsHandler:
             if topic_partition.topic not in known
             or not 0 <= topic_partition.partition < len(known[topic_partition.topic].partitions)
         }
+        coordinator_epoch = -1
         if missing:
             codes = [
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -129,7 +135,7 @@ class TransactionsHandler:
                 for topic_partition in topic_partitions
             ]
         else:
-            codes = await self._add_or_verify(version, request, topic_partitions)
+            codes, coordinator_epoch = await self._add_or_verify(version, request, topic_partitions)
         found = iter(codes)
         return AddPartitionsToTxnResult(
             transactional_id=request.transactional_id,
@@ -143,23 +149,28 @@ class TransactionsHandler:
                 )
                 for topic in request.topics
             ],
+            # For brokers: it tells a later look at the partition whether the coordinator had been replaced.
+            coordinator_epoch=coordinator_epoch if version >= _BATCHED_ADD else -1,
         )
 
     async def _add_or_verify(
         self, version: int, request: AddPartitionsToTxnTransaction, topic_partitions: list[TopicPartition]
-    ) -> list[ErrorCode]:
+    ) -> tuple[list[ErrorCode], int]:
+        """Return a code for each partition, and the epoch of the coordinator that gave them."""
         transactional_id, producer_id, epoch = request.transactional_id, request.producer_id, request.producer_epoch
         partition = self._runtime.partition_for(transactional_id)
         # Clients of transaction version 2 add partitions by sending data; older clients, and brokers, send this request.
         client_version = EPOCH_BUMP_VERSION if version >= _BATCHED_ADD else 0
         try:
+            coordinator_epoch = self._runtime.leader_epoch(partition)
             if request.verify_only:
-                return await self._runtime.write(
+                codes = await self._runtime.write(
                     partition,
                     lambda shard, _now_ms: shard.verify_partitions(
                         transactional_id, producer_id, epoch, topic_partitions
                     ),
                 )
+                return codes, coordinator_epoch
             await self._runtime.write(
                 partition,
                 lambda shard, now_ms: shard.add_partitions(
@@ -169,12 +180,15 @@ class TransactionsHandler:
         except UnsupportedVersionError:
             raise  # of the request, not of a partition: no partition could be added at this level of transaction.version
         except KafkaError as error:
-            return [_client_code(error, version)] * len(topic_partitions)
-        return [ErrorCode.NONE] * len(topic_partitions)
+            return [_client_code(error, version)] * len(topic_partitions), -1
+        return [ErrorCode.NONE] * len(topic_partitions), coordinator_epoch
 
     async def handle_add_offsets_to_txn(
         self, context: RequestContext, request: AddOffsetsToTxnRequest
     ) -> AddOffsetsToTxnResponse:
+        if GROUP_METADATA_TOPIC not in self._image().topics:
+            # How many partitions it has is true from then on only; brokers may be configured differently.
+            await self._ensure_topic(GROUP_METADATA_TOPIC)
         topic_partition = TopicPartition(GROUP_METADATA_TOPIC, self._groups.partition_for(request.group_id))
         try:
             await self._runtime.write(
@@ -214,19 +228,18 @@ class TransactionsHandler:
     async def handle_write_txn_markers(
         self, context: RequestContext, request: WriteTxnMarkersRequest
     ) -> WriteTxnMarkersResponse:
+        sender = Sender(request.broker_id, request.broker_epoch, request.connection_number)
         # Kafka answers by partition: a marker that names none is not in the answer, a topic that names none neither.
-        return WriteTxnMarkersResponse(
-            markers=[
-                await self._write_markers(marker)
-                for marker in request.markers
-                if any(topic.partition_indexes for topic in marker.topics)
-            ]
-        )
+        written = [
+            self._write_markers(marker, sender)
+            for marker in request.markers
+            if any(topic.partition_indexes for topic in marker.topics)
+        ]
+        return WriteTxnMarkersResponse(markers=list(await asyncio.gather(*written)))
 
-    async def _write_markers(self, request: WritableTxnMarker) -> WritableTxnMarkerResult:
-        marker = EndTransactionMarker(
-            ControlType.COMMIT if request.transaction_result else ControlType.ABORT, request.coordinator_epoch
-        )
+    async def _write_markers(self, request: WritableTxnMarker, sender: Sender) -> WritableTxnMarkerResult:
+        """Append a marker to all its partitions in this turn, then wait for all of them."""
+        waiting: list[tuple[WritableTxnMarkerPartitionResult, asyncio.Future[None]]] = []
         result = WritableTxnMarkerResult(producer_id=request.producer_id)
         for topic in request.topics:
             if not topic.partition_indexes:
@@ -234,22 +247,32 @@ class TransactionsHandler:
             rows: list[WritableTxnMarkerPartitionResult] = []
             result.topics.append(WritableTxnMarkerTopicResult(name=topic.name, partitions=rows))
             for index in topic.partition_indexes:
-                code = ErrorCode.NONE
-                if request.producer_id < 0 or request.producer_epoch < 0:
-                    code = ErrorCode.UNKNOWN_SERVER_ERROR  # no batch can carry it; Kafka fails while it builds one
-                    rows.append(WritableTxnMarkerPartitionResult(partition_index=index, error_code=code))
-                    continue
+                row = WritableTxnMarkerPartitionResult(partition_index=index)
+                rows.append(row)
                 try:
-                    await self._marker_log.append(
-                        TopicPartition(topic.name, index),
-                        (request.producer_id, request.producer_epoch),
-                        marker,
-                        request.transaction_version,
-                    )
+                    row.error_code, appended = ErrorCode.NONE, self._append_marker(request, sender, topic.name, index)
                 except KafkaError as error:
-                    code = marker_error_code(error)
-                rows.append(WritableTxnMarkerPartitionResult(partition_index=index, error_code=code))
+                    row.error_code = marker_error_code(error)
+                else:
+                    waiting.append((row, asyncio.ensure_future(appended)))
+        outcomes = await asyncio.gather(*(future for _, future in waiting), return_exceptions=True)
+        for (row, _), outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome, KafkaError):
+                row.error_code = marker_error_code(outcome)
+            elif outcome is not None:
+                raise outcome
         return result
+
+    def _append_marker(self, request: WritableTxnMarker, sender: Sender, topic: str, index: int) -> Awaitable[None]:
+        if not self._marker_fence.admits(sender):
+            raise StaleBrokerEpochError("this marker was sent on a connection that its sender has given up")
+        if request.producer_id < 0 or request.producer_epoch < 0:
+            raise UnknownServerError  # no batch can carry it; Kafka fails while it builds one
+        marker = EndTransactionMarker(
+            ControlType.COMMIT if request.transaction_result else ControlType.ABORT, request.coordinator_epoch
+        )
+        producer = (request.producer_id, request.producer_epoch)
+        return self._marker_log.append(TopicPartition(topic, index), producer, marker, request.transaction_version)
 
     # ----------------------------------------------------------- administration
 

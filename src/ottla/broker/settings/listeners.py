@@ -30,6 +30,11 @@ class Listener(NamedTuple):
     security_protocol: str = "PLAINTEXT"
 
 
+def is_any_address(host: str) -> bool:
+    """Return whether a listener's host stands for all addresses of the machine."""
+    return host in ("", "0.0.0.0", "::")
+
+
 def resolve_listeners(text: Mapping[str, str]) -> tuple[Listener, ...]:
     """Return the listeners to open: those of `listeners` that are not for the KRaft controller.
 
@@ -83,7 +88,7 @@ def resolve_advertised(text: Mapping[str, str], listeners: tuple[Listener, ...])
             continue
         if name not in protocols:
             mistakes.add(f"advertised.listeners: {name} is not one of the listeners {', '.join(protocols)}")
-        elif host in ("", "0.0.0.0", "::"):
+        elif is_any_address(host):
             mistakes.add(
                 f"advertised.listeners: clients cannot connect to {name}://{host}:{port}; name a host, or use auto"
             )

@@ -1,4 +1,4 @@
-"""What keeps the state of share partitions: a protocol, and its implementation on this broker's share coordinator.
+"""What keeps the state of share partitions: a protocol, and its implementation by the share coordinators.
 
 Share partitions read and write it, share groups initialise and delete it. Nothing here raises: every error is a code beside
 the partition it belongs to. What passes by itself (the coordinator is loading, its topic is being made) is asked again for
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.coordinator import Write
 from ottla.broker.coordinators.share.records import ShareKey
+from ottla.broker.share.remote import KnownState, RemoteShareStates
+from ottla.cluster.image import NO_LEADER
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import SHARE_GROUP_STATE_TOPIC, TopicIdPartition
 
@@ -33,6 +35,7 @@ _PASSING: Final = (
     ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     ErrorCode.NOT_COORDINATOR,
+    ErrorCode.BROKER_NOT_AVAILABLE,
 )
 _PAUSE_SECONDS: Final = 0.02
 _PAUSE_SECONDS_MAX: Final = 1.0
@@ -101,27 +104,38 @@ class ShareStatePersister(Protocol):
         ...
 
 
-class LocalPersister:
-    """Asks the share coordinators of this broker.
+class CoordinatorPersister:
+    """Asks the share coordinators, here or on the brokers where they are.
 
     Args:
         ensure_topic: makes the topic of the share coordinator unless it exists.
+        coordinator_of: returns which broker leads a partition of `__share_group_state`, as far as is known.
+        remote: asks other brokers; without it all coordinators are on this one.
     """
 
     def __init__(
-        self, runtime: CoordinatorRuntime[ShareCoordinator], ensure_topic: Callable[[str], Awaitable[Any]]
+        self,
+        runtime: CoordinatorRuntime[ShareCoordinator],
+        ensure_topic: Callable[[str], Awaitable[Any]],
+        *,
+        coordinator_of: Callable[[int], int | None] = lambda partition: None,
+        remote: RemoteShareStates | None = None,
     ) -> None:
         self._runtime = runtime
         self._ensure_topic = ensure_topic
+        self._coordinator_of = coordinator_of
+        self._remote = remote
 
     async def initialize(self, group_id: str, partitions: Sequence[InitialState]) -> list[StateResult]:
         async def one(state: InitialState) -> StateResult:
             key = ShareKey(group_id, *state.topic_id_partition)
             _, code, message = await self._ask(
-                lambda: self._runtime.write(
-                    self._partition(key),
+                key,
+                lambda partition: self._runtime.write(
+                    partition,
                     lambda shard, now_ms: shard.initialize(key, state.state_epoch, state.start_offset, now_ms),
-                )
+                ),
+                lambda remote, node_id: remote.initialize(node_id, key, state.state_epoch, state.start_offset),
             )
             return StateResult(state.topic_id_partition, code, message)
 
@@ -131,7 +145,9 @@ class LocalPersister:
         async def one(topic_id_partition: TopicIdPartition) -> StateResult:
             key = ShareKey(group_id, *topic_id_partition)
             _, code, message = await self._ask(
-                lambda: self._runtime.write(self._partition(key), lambda shard, _now_ms: shard.delete(key))
+                key,
+                lambda partition: self._runtime.write(partition, lambda shard, _now_ms: shard.delete(key)),
+                lambda remote, node_id: remote.delete(node_id, key),
             )
             return StateResult(topic_id_partition, code, message)
 
@@ -141,7 +157,9 @@ class LocalPersister:
         async def one(topic_id_partition: TopicIdPartition) -> StateSummary:
             key = ShareKey(group_id, *topic_id_partition)
             found, code, message = await self._ask(
-                lambda: _at_once(self._runtime.read(self._partition(key), lambda shard: shard.summarize(key)))
+                key,
+                lambda partition: _at_once(self._runtime.read(partition, lambda shard: shard.summarize(key))),
+                lambda remote, node_id: remote.summarize(node_id, key),
             )
             return (
                 StateSummary(topic_id_partition, code, message)
@@ -153,30 +171,40 @@ class LocalPersister:
 
     async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:
         key = ShareKey(group_id, *topic_id_partition)
-        found, code, message = await self._ask(
-            lambda: self._runtime.write(
-                self._partition(key), lambda shard, now_ms: shard.read(key, leader_epoch, now_ms)
-            )
+
+        async def here(partition: int) -> KnownState:
+            found = await self._runtime.write(partition, lambda shard, now_ms: shard.read(key, leader_epoch, now_ms))
+            return KnownState(found.state_epoch, found.start_offset, tuple(found.batches))
+
+        known, code, message = await self._ask(
+            key, here, lambda remote, node_id: remote.read(node_id, key, leader_epoch)
         )
-        if found is None:
-            return LoadedState(code, message)
-        return LoadedState(code, message, found.state_epoch, found.start_offset, found.batches)
+        return LoadedState(code, message) if known is None else LoadedState(code, message, *known)
 
     async def write(self, group_id: str, topic_id_partition: TopicIdPartition, write: Write) -> StateResult:
         key = ShareKey(group_id, *topic_id_partition)
         _, code, message = await self._ask(
-            lambda: self._runtime.write(self._partition(key), lambda shard, now_ms: shard.write(key, write, now_ms))
+            key,
+            lambda partition: self._runtime.write(partition, lambda shard, now_ms: shard.write(key, write, now_ms)),
+            lambda remote, node_id: remote.write(node_id, key, write),
         )
         return StateResult(topic_id_partition, code, message)
 
-    def _partition(self, key: ShareKey) -> int:
-        return self._runtime.partition_for(key.coordinator_key)
-
-    async def _ask(self, ask: Callable[[], Awaitable[R]]) -> tuple[R | None, ErrorCode, str | None]:
+    async def _ask(
+        self,
+        key: ShareKey,
+        here: Callable[[int], Awaitable[R]],
+        there: Callable[[RemoteShareStates, int], Awaitable[R]],
+    ) -> tuple[R | None, ErrorCode, str | None]:
         pause = _PAUSE_SECONDS
         for tries_left in reversed(range(_TRIES_MAX)):
+            partition = self._runtime.partition_for(key.coordinator_key)
+            coordinator = self._coordinator_of(partition)
             try:
-                return await ask(), ErrorCode.NONE, None
+                if self._remote is None or coordinator in (None, NO_LEADER, self._remote.node_id):
+                    return await here(partition), ErrorCode.NONE, None
+                assert coordinator is not None
+                return await there(self._remote, coordinator), ErrorCode.NONE, None
             except KafkaError as error:
                 code = client_error_code(error)
                 if code not in _PASSING or not tries_left:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.transactions.state import EPOCH_BUMP_VERSION, NO_EPOCH
+from ottla.cluster.image import NO_LEADER
 from ottla.errors import ErrorCode, KafkaError
 from ottla.storage.verification import Verification
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.coordinators.transactions.coordinator import TransactionCoordinator
+    from ottla.broker.transactions.remote import RemoteTransactions
     from ottla.clock import Clock
     from ottla.storage.verification import VerificationGuard
     from ottla.types import TopicPartition
@@ -38,6 +40,8 @@ class TransactionGate:
 
     Args:
         verifies: whether partitions of older clients are checked (`transaction.partition.verification.enable`).
+        remote: asks coordinators on other brokers; without it all are on this one.
+        coordinator_of: returns which broker leads a partition of `__transaction_state`, as far as is known.
         retry_backoff_ms, retry_ms_max: pause between tries while the transaction before is still being ended, and for how
             long (`add.partitions.to.txn.retry.backoff.ms`, `.max.ms`).
     """
@@ -50,7 +54,11 @@ class TransactionGate:
         retry_backoff_ms: int,
         retry_ms_max: int,
         clock: Clock,
+        remote: RemoteTransactions | None = None,
+        coordinator_of: Callable[[int], int | None] = lambda partition: None,
     ) -> None:
+        self._remote = remote
+        self._coordinator_of = coordinator_of
         self._runtime = runtime
         self._verifies = verifies
         self._retry_backoff_ms = retry_backoff_ms
@@ -100,6 +108,12 @@ class TransactionGate:
     ) -> tuple[Sequence[ErrorCode], int]:
         """Return a code for each partition, and the epoch of the coordinator that gave them."""
         partition = self._runtime.partition_for(transactional_id)
+        coordinator = self._coordinator_of(partition)
+        if self._remote is not None and coordinator not in (None, NO_LEADER, self._remote.node_id):
+            assert coordinator is not None
+            return await self._remote.add_partitions(
+                coordinator, transactional_id, (producer_id, producer_epoch), topic_partitions, adds=adds
+            )
         try:
             coordinator_epoch = self._runtime.leader_epoch(partition)
             if not adds:

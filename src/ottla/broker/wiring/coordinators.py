@@ -21,10 +21,12 @@ from ottla.broker.coordinators.transactions.coordinator import TransactionCoordi
 from ottla.broker.share.config import ShareConfig
 from ottla.broker.share.group_states import GroupStates
 from ottla.broker.share.manager import SharePartitionManager
-from ottla.broker.share.persister import LocalPersister
+from ottla.broker.share.persister import CoordinatorPersister
+from ottla.broker.share.remote import RemoteShareStates
 from ottla.broker.share.state_pruning import ShareStatePruning
 from ottla.broker.transactions.markers import MarkerLog, TransactionMarkers
 from ottla.broker.transactions.producer_id_block import ProducerIdBlock
+from ottla.broker.transactions.remote import RemoteTransactions
 from ottla.cluster.decisions.features import TRANSACTION_VERSION
 from ottla.cluster.image import GROUPS
 from ottla.types import (
@@ -38,8 +40,9 @@ from ottla.types import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ottla.broker.peers import Peers
     from ottla.broker.wiring.parts import Parts
-    from ottla.cluster.image import TopicImage
+    from ottla.cluster.image import ClusterImage, TopicImage
 
 
 class Coordinators:
@@ -47,7 +50,7 @@ class Coordinators:
 
     Attributes:
         groups, transactions, share_states: the runtimes of the coordinators of the three internal topics.
-        markers: writes the markers that end transactions, into `marker_log`.
+        markers: writes the markers that end transactions, into `marker_log` and through `remote_transactions`.
         shares: share partitions that this broker leads; `share_persister` keeps their state in `share_states`.
         group_states: begins and deletes the share partitions of groups.
     """
@@ -56,11 +59,23 @@ class Coordinators:
         self.groups = _groups(parts)
         self.producer_ids = ProducerIdBlock(parts.controller.allocate_producer_ids)
         self.marker_log = MarkerLog(parts.replicas, self.groups, parts.surroundings.clock)
-        self.markers = TransactionMarkers(self.marker_log)
+        remote = _remote(parts)
+        self.remote_transactions = None if remote is None else RemoteTransactions(*remote)
+        self.markers = TransactionMarkers(
+            self.marker_log,
+            leader_of=lambda topic_partition: leader_of(parts.image(), topic_partition),
+            remote=self.remote_transactions,
+            refresh=None if remote is None else parts.refresh,
+        )
         self.transactions = self.markers.transactions = _transactions(parts, self.markers, self.producer_ids)
         self._pruning = ShareStatePruning(parts.replicas)
         self.share_states = _share_states(parts, self._pruning)
-        self.share_persister = LocalPersister(self.share_states, parts.controller.ensure_topic)
+        self.share_persister = CoordinatorPersister(
+            self.share_states,
+            parts.controller.ensure_topic,
+            coordinator_of=lambda index: leader_of(parts.image(), TopicPartition(SHARE_GROUP_STATE_TOPIC, index)),
+            remote=None if remote is None else RemoteShareStates(*remote),
+        )
         self.shares = SharePartitionManager(
             parts.replicas,
             self.share_persister,
@@ -106,6 +121,19 @@ class Coordinators:
         deleted = [DeletedTopic(topic.name, topic.topic_id) for topic in topics]
         for runtime in self._by_topic.values():
             runtime.on_topics_deleted(deleted)
+
+
+def leader_of(image: ClusterImage, topic_partition: TopicPartition) -> int | None:
+    """Return which broker leads a partition, NO_LEADER if none does, None if there is no such partition."""
+    partition = image.partition(topic_partition)
+    return None if partition is None else partition.leader
+
+
+def _remote(parts: Parts) -> tuple[Peers, Callable[[], int]] | None:
+    """Return what other brokers are asked with; None where there are none."""
+    if not parts.surroundings.shared_tree:
+        return None
+    return parts.peers, lambda: parts.controller.broker_epoch
 
 
 def _groups(parts: Parts) -> CoordinatorRuntime[GroupCoordinator]:

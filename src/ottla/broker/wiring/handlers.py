@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.dispatch import Dispatcher
+from ottla.broker.forwarding import Forwarding
 from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
@@ -30,7 +31,9 @@ from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.transactions.gate import TransactionGate
+from ottla.broker.wiring.coordinators import leader_of
 from ottla.cluster.decisions.topic_names import why_invalid
+from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -68,15 +71,16 @@ def make_dispatcher(
 ) -> Dispatcher:
     """Return what answers every request; `localhost_ports` as in `Addresses`."""
     config = parts.config()
-    addresses = Addresses(
-        parts.image, config.node_id, auto=config.advertised_listeners is None, localhost_ports=localhost_ports
-    )
+    auto = config.advertised_listeners is None and not parts.surroundings.shared_tree
+    addresses = Addresses(parts.image, config.node_id, auto=auto, localhost_ports=localhost_ports)
     gate = TransactionGate(
         coordinators.transactions,
         verifies=lambda: parts.config().transaction_partition_verification_enable,
         retry_backoff_ms=config.add_partitions_to_txn_retry_backoff_ms,
         retry_ms_max=config.add_partitions_to_txn_retry_backoff_max_ms,
         clock=parts.surroundings.clock,
+        remote=coordinators.remote_transactions,
+        coordinator_of=lambda index: leader_of(parts.image(), TopicPartition(TRANSACTION_STATE_TOPIC, index)),
     )
     routes: Routes = {}
     for family in (
@@ -87,7 +91,22 @@ def make_dispatcher(
         telemetry,
     ):
         routes.update(family.routes())
-    return Dispatcher(routes, parts.image, config.node_id, parts.metrics, takes_telemetry=telemetry.is_wanted)
+    controller = parts.controller
+    forwarding = Forwarding(
+        parts.peers,
+        image=parts.image,
+        is_controller=lambda: controller.epoch > 0,
+        process=controller.process,
+        refresh=parts.refresh,
+    )
+    return Dispatcher(
+        routes,
+        parts.image,
+        config.node_id,
+        parts.metrics,
+        takes_telemetry=telemetry.is_wanted,
+        forwarding=forwarding if parts.surroundings.shared_tree else None,
+    )
 
 
 def _record_handlers(parts: Parts, coordinators: Coordinators, gate: TransactionGate) -> Iterable[_Family]:
@@ -104,6 +123,7 @@ def _record_handlers(parts: Parts, coordinators: Coordinators, gate: Transaction
             coordinators.groups,
             coordinators.marker_log,
             coordinators.producer_ids,
+            ensure_topic=parts.controller.ensure_topic,
             image=parts.image,
             clock=around.clock,
         ),

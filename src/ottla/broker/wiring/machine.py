@@ -5,29 +5,45 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.local import LocalTree
+from ottla.config import ConfigError
 from ottla.observability.process import raise_descriptor_limit
 from ottla.offload import Offload, ThreadOffload
 from ottla.storage.files import OsFiles
+
+if TYPE_CHECKING:
+    from ottla.cluster.tree import Tree
+    from ottla.cluster.trees.zookeeper_options import ZooKeeperOptions
 
 #: Threads that wait for one disk, for the coordination tree, or do anything else that is long. Each of these has its own:
 #: a disk that hangs holds its own threads and no others.
 WORKERS = 8
 
 
-def machine(offload: Offload | None = None) -> Surroundings:
-    """Return the surroundings of a broker that runs for real."""
-    off_the_loop = offload or ThreadOffload(WORKERS)
+def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None = None) -> Surroundings:
+    """Return the surroundings of a broker that runs for real.
 
-    async def open_tree(path: str) -> LocalTree:
-        tree = LocalTree(path, off_the_loop.share("tree"))
+    Args:
+        zookeeper: the ensemble that holds the coordination tree; None for a file in the first log directory.
+
+    Raises:
+        ConfigError: what ZooKeeper is spoken to with is not installed.
+    """
+    off_the_loop = offload or ThreadOffload(WORKERS)
+    tree_threads = off_the_loop.share("tree")
+
+    async def open_file(path: str) -> Tree:
+        tree = LocalTree(path, tree_threads)
         await tree.open()
         return tree
 
+    open_tree = open_file if zookeeper is None else _sessions_with(zookeeper, tree_threads)
+    host_name = socket.gethostname()
     return Surroundings(
         clock=SystemClock(),
         offload=off_the_loop,
@@ -35,10 +51,40 @@ def machine(offload: Offload | None = None) -> Surroundings:
         random=random.Random(),
         secret_bytes=os.urandom,
         open_tree=open_tree,
-        host_names=(socket.gethostname(),),
+        host_names=(host_name,),
+        canonical_host_name=socket.getfqdn,
+        machine=machine_name(host_name),
         descriptor_limit=raise_descriptor_limit(),
         page_cache=page_cache,
+        shared_tree=zookeeper is not None,
+        replication_factor_max=None if zookeeper is None else 1,
     )
+
+
+def _sessions_with(zookeeper: ZooKeeperOptions, threads: Offload) -> Callable[[str], Awaitable[Tree]]:
+    try:
+        from ottla.cluster.trees.zookeeper import ZooKeeperTree  # 55 ms
+    except ImportError as error:
+        raise ConfigError(
+            f"zookeeper.connect needs the package {error.name}, which is not installed: pip install 'ottla[zookeeper]'"
+        ) from error
+
+    async def open_session(_path: str) -> Tree:
+        tree = ZooKeeperTree(zookeeper, threads)
+        await tree.open()
+        return tree
+
+    return open_session
+
+
+def machine_name(host_name: str) -> str:
+    """Return a text that only processes have that reach each other by loopback addresses: on Linux those of one network
+    namespace, elsewhere those of one host."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        return host_name
 
 
 def page_cache(directories: Sequence[str]) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ottla.broker.config import BrokerConfig
+    from ottla.broker.peers import Peers
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.wiring.surroundings import Surroundings
     from ottla.cluster.controller import Controller
@@ -24,6 +25,8 @@ class Parts:
     Attributes:
         config: returns the configuration in force; what can change at run time is asked for each time it is needed.
         image: returns the newest image of the cluster.
+        peers: connections to other brokers, made when they are needed.
+        refresh: brings the image up to date.
     """
 
     config: Callable[[], BrokerConfig]
@@ -33,3 +36,5 @@ class Parts:
     logs: LogManager
     replicas: ReplicaManager
     controller: Controller
+    peers: Peers
+    refresh: Callable[[], Awaitable[object]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ottla.broker.wiring.descriptors import cached_files_max, connections_max
 from ottla.cluster.controller import ControllerSettings
 from ottla.network.binding import Listener, ListenerLimits
+from ottla.network.channel import ChannelSettings
 from ottla.network.limits import NetworkLimits
 from ottla.storage.log_manager import LogManagerSettings
 from ottla.storage.open_files import DEFAULT_CAPACITY
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
 
 
-def controller_settings(config: BrokerConfig) -> ControllerSettings:
-    """Return what the controller has to know of this broker."""
+def controller_settings(config: BrokerConfig, replication_factor_max: int | None) -> ControllerSettings:
+    """Return what the controller has to know of this broker; `replication_factor_max` as in Surroundings."""
     return ControllerSettings(
         node_id=config.node_id,
         rack=config.broker_rack,
         num_partitions=config.num_partitions,
         default_replication_factor=config.default_replication_factor,
+        replication_factor_max=replication_factor_max,
         offsets_topic_num_partitions=config.offsets_topic_num_partitions,
         offsets_topic_replication_factor=config.offsets_topic_replication_factor,
         offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,
@@ -35,6 +37,11 @@ def controller_settings(config: BrokerConfig) -> ControllerSettings:
         share_topic_segment_bytes=config.share_coordinator_state_topic_segment_bytes,
         static=config.levels.static,
     )
+
+
+def peer_channel_settings(config: BrokerConfig) -> ChannelSettings:
+    """Return how connections to other brokers are made."""
+    return ChannelSettings(client_id=f"broker-{config.node_id}")
 
 
 def log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManagerSettings:

@@ -26,11 +26,15 @@ class Surroundings:
             themselves. From the system on a real machine, seeded in the simulation only.
         open_tree: opens the coordination tree, given the path of its file.
         host_names: what this machine calls itself; HTTP requests may name it.
+        canonical_host_name: returns the name by which other hosts know this machine; asked for only where brokers of several
+            hosts make a cluster.
+        machine: a text that only brokers have that reach each other by loopback addresses; "" if it is not known.
         make_server: makes the listener.
         descriptor_limit: files and sockets this process may have open; None for no limit.
         page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
             process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
+        replication_factor_max: new topics get no more replicas; None for no limit.
     """
 
     clock: Clock
@@ -40,7 +44,10 @@ class Surroundings:
     secret_bytes: Callable[[int], bytes]
     open_tree: Callable[[str], Any]
     host_names: tuple[str, ...] = ()
+    canonical_host_name: Callable[[], str] = lambda: ""
+    machine: str = ""
     make_server: Callable[..., Server] = Server
     descriptor_limit: int | None = None
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
+    replication_factor_max: int | None = None

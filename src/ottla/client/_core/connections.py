@@ -126,9 +126,13 @@ class Connections:
             self._links[node.id] = _Link(node)
 
     def place(self, node: Node) -> list[Disconnect]:
-        """Take in a coordinator, instead of an earlier one of this id under another address."""
+        """Take in a coordinator that was found; an earlier one of this id under another address is given up.
+
+        What went wrong with it before does not count any more: it is dialled again.
+        """
         link = self._links.get(node.id)
         if link is not None and (link.node.host, link.node.port) == (node.host, node.port):
+            link.error = None
             return []
         self._links[node.id] = _Link(node)
         return [Disconnect(node.id)] if link is not None and link.state is not State.DOWN else []

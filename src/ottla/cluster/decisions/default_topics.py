@@ -24,6 +24,8 @@ class ControllerSettings:
     rack: str | None = None
     num_partitions: int = 1
     default_replication_factor: int = 1
+    #: New topics get no more replicas; None for no limit.
+    replication_factor_max: int | None = None
     offsets_topic_num_partitions: int = 50
     offsets_topic_replication_factor: int = 3
     offsets_topic_segment_bytes: int = 104_857_600
@@ -42,19 +44,22 @@ class ControllerSettings:
 def default_topic(name: str, settings: ControllerSettings, broker_count: int) -> NewTopic:
     """Return what is to be made of a topic that is only known by its name."""
 
+    def replicas(wanted: int) -> int:
+        return min(wanted, max(broker_count, 1), settings.replication_factor_max or wanted)
+
     def internal(partitions: int, replication_factor: int, segment_bytes: int, **configs: str) -> NewTopic:
         sized = {"segment.bytes": str(max(segment_bytes, SEGMENT_BYTES_MIN))}
         named = {key.replace("_", "."): value for key, value in configs.items()}
         return NewTopic(
             name=name,
             num_partitions=partitions,
-            replication_factor=min(replication_factor, max(broker_count, 1)),
+            replication_factor=replicas(replication_factor),
             configs=dict(sorted({**named, **sized}.items())),
         )
 
     def in_sync(wanted: int, replication_factor: int) -> str:
         """Of in-sync replicas not more can be asked for than there are replicas."""
-        return str(min(wanted, replication_factor, max(broker_count, 1)))
+        return str(min(wanted, replicas(replication_factor)))
 
     if name == GROUP_METADATA_TOPIC:
         return internal(

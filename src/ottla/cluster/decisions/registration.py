@@ -26,6 +26,7 @@ class Identity:
         was_clean: all directories were closed cleanly when they were used last.
         process: a random text that this process has made of itself. By it a process knows its own registration, also one
             whose answer was lost.
+        machine: see BrokerImage.
     """
 
     node_id: int
@@ -35,6 +36,7 @@ class Identity:
     page_cache: str = ""
     was_clean: bool = False
     process: str = ""
+    machine: str = ""
 
 
 class RegistrationRefusedError(Exception):
@@ -78,10 +80,10 @@ def _is_unbroken(identity: Identity, stored: BrokerEpoch) -> bool:
 
 
 def check_addresses(identity: Identity, brokers: Mapping[int, BrokerImage]) -> None:
-    """Refuse an address that another living broker has.
+    """Refuse an address that another living broker has, and one that another broker's machine cannot reach.
 
     Raises:
-        RegistrationRefusedError: clients would reach one broker where they want the other.
+        RegistrationRefusedError: clients would reach one broker where they want the other, or none.
     """
     mine = {(endpoint.host, endpoint.port): endpoint for endpoint in identity.endpoints if endpoint.port}
     for node_id, broker in brokers.items():
@@ -93,3 +95,21 @@ def check_addresses(identity: Identity, brokers: Mapping[int, BrokerImage]) -> N
                     f"broker {node_id} is registered under {endpoint.host or 'localhost'}:{endpoint.port}, as broker "
                     f"{identity.node_id} would be: give each its own address (advertised.listeners)"
                 )
+        if identity.machine and broker.machine and identity.machine != broker.machine:
+            _check_loopback(identity.node_id, identity.endpoints, node_id)
+            _check_loopback(node_id, broker.endpoints, identity.node_id)
+
+
+def _check_loopback(node_id: int, endpoints: Sequence[Endpoint], elsewhere: int) -> None:
+    for endpoint in endpoints:
+        if is_loopback(endpoint.host):
+            raise RegistrationRefusedError(
+                f"broker {node_id} advertises {endpoint.host}:{endpoint.port}, which only its own machine reaches, and "
+                f"broker {elsewhere} runs on another one: give broker {node_id} an address that all reach "
+                "(--advertise, advertised.listeners)"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address means the machine that uses it."""
+    return host == "::1" or host.startswith("127.") or host.lower() in ("localhost", "localhost.localdomain")

@@ -61,6 +61,7 @@ def plan_topics(
     replication_factor: int,
     levels: Levels,
     random: Random,
+    replication_factor_max: int | None = None,
 ) -> list[TopicPlan | Refusal]:
     """Decide about each topic of a request; names are unique in it. The defaults are what -1 stands for."""
     total = sum(
@@ -89,6 +90,10 @@ def plan_topics(
         replicas = _assign(image.brokers, topic, num_partitions, replication_factor, random)
         if isinstance(replicas, Refusal):
             plans.append(replicas)
+            continue
+        if replication_factor_max is not None and len(replicas[0]) > replication_factor_max:
+            sentence = f"Replication is not served yet: a topic has at most {replication_factor_max} replica here."
+            plans.append(Refusal(ErrorCode.INVALID_REPLICATION_FACTOR, sentence))
             continue
         plans.append(
             TopicPlan(
@@ -211,6 +216,9 @@ def plan_growth(
     topic = image.topics.get(name)
     if topic is None:
         return Refusal(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if topic.is_internal:
+        # Keys are hashed with the count: with another one a group or a transaction would have a second coordinator.
+        return Refusal(ErrorCode.INVALID_REQUEST, f"The internal topic {name} cannot be given more partitions.")
     now = len(topic.partitions)
     if count == now:
         return Refusal(ErrorCode.INVALID_PARTITIONS, f"Topic already has {now} partition(s).")

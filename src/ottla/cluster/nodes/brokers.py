@@ -88,7 +88,7 @@ class BrokerNode:
         return f"{BROKER_IDS}/{node_id}"
 
     @staticmethod
-    def encode(endpoints: Sequence[Endpoint], rack: str | None, timestamp_ms: int) -> bytes:
+    def encode(endpoints: Sequence[Endpoint], rack: str | None, timestamp_ms: int, *, machine: str = "") -> bytes:
         plain = next((e for e in endpoints if e.security_protocol == "PLAINTEXT"), None)
         return dump(
             {
@@ -101,6 +101,7 @@ class BrokerNode:
                 "jmx_port": -1,
                 "timestamp": str(timestamp_ms),
                 "features": {"ottla": {"min_version": 1, "max_version": 1}},
+                "machine": machine,
             }
         )
 
@@ -118,7 +119,22 @@ class BrokerNode:
                 raise BadNodeError(path, f"{text} is no endpoint")
             endpoints.append(Endpoint(listener, host.strip("[]"), int(port), protocols.get(listener, listener)))
         continues, is_stopping = (broker_epoch, False) if epoch is None else (epoch.continues, epoch.is_stopping)
-        return BrokerImage(node_id, broker_epoch, tuple(endpoints), value.get("rack"), continues, is_stopping)
+        return BrokerImage(
+            node_id,
+            broker_epoch,
+            tuple(endpoints),
+            value.get("rack"),
+            continues,
+            is_stopping,
+            value.get("machine", ""),
+            "" if epoch is None else epoch.process,
+        )
+
+    @staticmethod
+    def is_ours(data: bytes) -> bool:
+        """Return whether one of our brokers wrote this, and not one of Apache Kafka's."""
+        features = load(BROKER_IDS, data).get("features")
+        return isinstance(features, dict) and "ottla" in features
 
 
 def _bracketed(host: str) -> str:

@@ -143,10 +143,12 @@ class AddPartitionsToTxnResult(Struct):
     __slots__ = (
         "transactional_id",
         "topic_results",
+        "coordinator_epoch",
     )
     SCHEMA = (
         "transactional_id string 4+",
         "topic_results []AddPartitionsToTxnTopicResult 4+",
+        "coordinator_epoch int32 4+ tag=10000:4+ default=-1",
     )
 
     def __init__(
@@ -154,9 +156,11 @@ class AddPartitionsToTxnResult(Struct):
         *,
         transactional_id: str = "",
         topic_results: list[AddPartitionsToTxnTopicResult] = EMPTY,
+        coordinator_epoch: int = -1,
     ) -> None:
         self.transactional_id = transactional_id
         self.topic_results: list[AddPartitionsToTxnTopicResult] = [] if topic_results is EMPTY else topic_results
+        self.coordinator_epoch = coordinator_epoch
 
 
 class AddPartitionsToTxnTopicResult(Struct):

@@ -12,6 +12,9 @@ class DeleteShareGroupStateRequest(Message):
     __slots__ = (
         "group_id",
         "topics",
+        "broker_id",
+        "broker_epoch",
+        "connection_number",
     )
     API_KEY = 86
     VERSIONS = (0, 0)
@@ -19,6 +22,9 @@ class DeleteShareGroupStateRequest(Message):
     SCHEMA = (
         "group_id string 0+",
         "topics []DeleteStateData 0+",
+        "broker_id int32 0+ tag=10000:0+ default=-1",
+        "broker_epoch int64 0+ tag=10001:0+ default=-1",
+        "connection_number int64 0+ tag=10002:0+ default=-1",
     )
 
     def __init__(
@@ -26,9 +32,15 @@ class DeleteShareGroupStateRequest(Message):
         *,
         group_id: str = "",
         topics: list[DeleteStateData] = EMPTY,
+        broker_id: int = -1,
+        broker_epoch: int = -1,
+        connection_number: int = -1,
     ) -> None:
         self.group_id = group_id
         self.topics: list[DeleteStateData] = [] if topics is EMPTY else topics
+        self.broker_id = broker_id
+        self.broker_epoch = broker_epoch
+        self.connection_number = connection_number
 
 
 class DeleteStateData(Struct):

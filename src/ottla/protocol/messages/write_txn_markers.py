@@ -8,18 +8,34 @@ from ottla.protocol.schema import EMPTY, Message, Struct
 class WriteTxnMarkersRequest(Message):
     """Versions 1-2, flexible 1+."""
 
-    __slots__ = ("markers",)
+    __slots__ = (
+        "markers",
+        "broker_id",
+        "broker_epoch",
+        "connection_number",
+    )
     API_KEY = 27
     VERSIONS = (1, 2)
     FLEXIBLE = (1, 2)
-    SCHEMA = ("markers []WritableTxnMarker 0+",)
+    SCHEMA = (
+        "markers []WritableTxnMarker 0+",
+        "broker_id int32 0+ tag=10000:0+ default=-1",
+        "broker_epoch int64 0+ tag=10001:0+ default=-1",
+        "connection_number int64 0+ tag=10002:0+ default=-1",
+    )
 
     def __init__(
         self,
         *,
         markers: list[WritableTxnMarker] = EMPTY,
+        broker_id: int = -1,
+        broker_epoch: int = -1,
+        connection_number: int = -1,
     ) -> None:
         self.markers: list[WritableTxnMarker] = [] if markers is EMPTY else markers
+        self.broker_id = broker_id
+        self.broker_epoch = broker_epoch
+        self.connection_number = connection_number
 
 
 class WritableTxnMarker(Struct):
