@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import ssl
     from typing import Unpack
 
+    from ottla.sasl import Sasl
+
 R = TypeVar("R")
 
 
@@ -37,6 +39,7 @@ class Admin(BlockingAdminCalls):
     Args:
         bootstrap_servers: "host:port", several separated by commas; by default KAFKA_BOOTSTRAP_SERVERS.
         ssl_context: for brokers that speak TLS.
+        sasl: how to log in: `ottla.sasl.Plain(...)` or `ottla.sasl.Scram(...)`.
         connect_timeout: seconds.
         config: keys with dots; the same may be passed as keywords (`request_timeout_ms="5s"`).
 
@@ -49,6 +52,7 @@ class Admin(BlockingAdminCalls):
         bootstrap_servers: str | list[str] | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         connect_timeout: Duration = 10.0,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[AdminOptions],
@@ -57,7 +61,12 @@ class Admin(BlockingAdminCalls):
         self._thread: LoopThread | None = None
         self._starting = threading.Lock()
         self._calls = AsyncAdmin(
-            bootstrap_servers, ssl_context=ssl_context, connect_timeout=connect_timeout, config=config, **options
+            bootstrap_servers,
+            ssl_context=ssl_context,
+            sasl=sasl,
+            connect_timeout=connect_timeout,
+            config=config,
+            **options,
         )
         clients.add(self)
 

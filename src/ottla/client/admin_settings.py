@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
 from ottla.client._core.asking import AskSettings
 from ottla.client._core.backoff import Backoff
-from ottla.client.config import ClientSettings, _merge, _value, client_settings
+from ottla.client.config import ClientSettings, SecurityOptions, _merge, _value, client_settings
 from ottla.client.contexts import with_context
 from ottla.client.errors import ConfigurationError
 from ottla.client.keys import CONSUMER_ELSEWHERE, CONSUMER_KEYS, Key, Milliseconds, Size, duration_ms
 from ottla.client.keys import _size as size_bytes
+from ottla.client.security import SECURITY_KEYS
 
 if TYPE_CHECKING:
     import ssl
+
+    from ottla.sasl import Sasl
 
 #: What an admin client takes: what all clients do.
 ADMIN_KEYS: Final[Mapping[str, Key]] = {
@@ -39,7 +42,7 @@ ADMIN_KEYS: Final[Mapping[str, Key]] = {
 }
 
 
-class AdminOptions(TypedDict, total=False):
+class AdminOptions(SecurityOptions, total=False):
     """The keys of an admin client as keywords; docs/client.md says what each does."""
 
     client_id: str
@@ -64,6 +67,7 @@ def admin_settings(
     options: Mapping[str, Any],
     *,
     ssl_context: ssl.SSLContext | None = None,
+    sasl: Sasl | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, AskSettings]:
     """Return the settings of an admin client.
@@ -72,12 +76,15 @@ def admin_settings(
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have.
     """
     config = with_context(bootstrap_servers, config, options, environment)
-    given = _merge(config, options, ADMIN_KEYS, CONSUMER_ELSEWHERE)
+    keys = {**ADMIN_KEYS, **SECURITY_KEYS}
+    given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in ADMIN_KEYS.items()}
-    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
     return client, AskSettings(
         api_timeout_ms=values["default.api.timeout.ms"],
         request_timeout_ms=values["request.timeout.ms"],

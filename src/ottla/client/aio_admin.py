@@ -22,6 +22,7 @@ from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
 from ottla.client.runtime import Runtime
+from ottla.client.security import context_of, login_for
 from ottla.errors import KafkaError
 from ottla.network.channel import ChannelSettings
 from ottla.network.channel_errors import BrokerUnreachableError
@@ -29,6 +30,8 @@ from ottla.network.channel_errors import BrokerUnreachableError
 if TYPE_CHECKING:
     import ssl
     from typing import Unpack
+
+    from ottla.sasl import Sasl
 
 
 class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCalls):
@@ -48,6 +51,7 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         bootstrap_servers: str | list[str] | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         connect_timeout: Duration = 10.0,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[AdminOptions],
@@ -58,7 +62,7 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         self._starting: asyncio.Task[None] | None = None
         self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
         self._client, self._settings = admin_settings(
-            bootstrap_servers, config, options, ssl_context=ssl_context, environment=os.environ
+            bootstrap_servers, config, options, ssl_context=ssl_context, sasl=sasl, environment=os.environ
         )
         self._random = random.Random()
         self._machine = AskMachine(self._settings, self._client.bootstrap, self._random)
@@ -77,14 +81,10 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        context = self._client.ssl_context
-        if self._client.tls and context is None:
-            import ssl
-
-            context = ssl.create_default_context()
         settings = ChannelSettings(
             client_id=self._client.client_id,
-            ssl_context=context,
+            ssl_context=context_of(self._client),
+            authenticate=login_for(self._client),
             connect_timeout_s=self._client.connect_timeout_ms / 1000,
             send_buffer_bytes=self._client.send_buffer_bytes,
             receive_buffer_bytes=self._client.receive_buffer_bytes,
