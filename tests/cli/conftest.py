@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ def no_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ottla(cluster: Broker, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
     """Run `ottla ARGUMENTS` against the cluster."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", cluster.bootstrap_servers)
+    # The broker is in this process, and may find a log handler whose stream an earlier test has closed.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
     def run(*arguments: str, stdin: bytes = b"") -> Done:
         with monkeypatch.context() as patched:
