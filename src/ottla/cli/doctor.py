@@ -165,7 +165,9 @@ def _partitions(admin: Admin) -> Iterator[Finding]:
             shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
             yield Finding("partitions", state, f"{len(found)} of {count} {text}: {shown}", hint)
     if sound:
-        yield Finding("partitions", "ok", f"{count} of {len(names)} topics have leaders and all replicas in sync")
+        yield Finding(
+            "partitions", "ok", f"{count} in {len(names)} topics, each with a leader and all replicas in sync"
+        )
 
 
 def _disks(admin: Admin) -> Iterator[Finding]:
