@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
+.PHONY: help demo examples serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ kernels: ## compile the kernels again
 
 demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 	$(BIN)/python examples/flights.py
+
+examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue
+	for name in learning water bank shop jobs; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
 
 serve: $(VENV)/.serves ## a broker on localhost:9092 that stays up
 	$(BIN)/ottla serve
