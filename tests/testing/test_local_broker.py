@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Consumer as ConfluentConsumer
 from confluent_kafka import Producer as ConfluentProducer
+from tests.support import kafka_anchor
 
 import ottla
 import ottla.testing
@@ -300,3 +301,15 @@ def test_large_batches_go_out_whole(kafka_broker: Broker) -> None:
     values: list[bytes | str | None] = [bytes([number % 251]) * 10_000 for number in range(500)]
     kafka_broker.produce("in", [*values])
     assert kafka_broker.topic("in").values(500, timeout=30) == values
+
+
+@pytest.mark.kafka
+def test_javas_own_clients_are_served_and_meet_faults(kafka_broker: Broker) -> None:
+    kafka_anchor.require()
+    address = kafka_broker.bootstrap_servers
+    kafka_broker.create_topic("in", partitions=2)
+    with kafka_broker.fail("Produce", error="NOT_LEADER_OR_FOLLOWER", times=2) as fault:
+        kafka_anchor.tool("kafka-console-producer", "--bootstrap-server", address, "--topic", "in", stdin="a\nb\n")
+    assert fault.hits == 2
+    assert sorted(kafka_broker.topic("in").values(2), key=str) == [b"a", b"b"]
+    assert "in" in kafka_anchor.tool("kafka-topics", "--bootstrap-server", address, "--list").split()

@@ -71,7 +71,10 @@ def describe(connection: Connection, output: Output, name: str, watch_s: float |
                 output.show({"group": described, "partitions": rows})
             if watch_s is None:
                 return
-            time.sleep(watch_s)
+            try:
+                time.sleep(watch_s)
+            except KeyboardInterrupt:
+                return  # that is how it ends
 
 
 def _print(described: Any, rows: list[dict[str, Any]], output: Output) -> None:
