@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
+.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ $(VENV)/.built: requirements-dev.lock | $(VENV)/.serves
 kernels: ## compile the kernels again
 	rm -f $(VENV)/.serves
 	$(MAKE) $(VENV)/.serves
+
+cluster: $(VENV)/.serves ## three brokers on this machine, from port 9092 on
+	$(BIN)/python -m ottla cluster up
 
 demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 	$(BIN)/python examples/flights.py

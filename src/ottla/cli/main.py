@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("ottla.cli.serve", "start a broker", "Broker"),
+    "cluster": Command("ottla.cli.cluster", "start several brokers on this machine; how a cluster is", "Broker"),
     "log": Command("ottla.cli.log", "check and repair the logs of a stopped broker", "Broker"),
     "produce": Command("ottla.cli.produce", "send records: lines, files, one value", "Records"),
     "consume": Command("ottla.cli.consume", "print records, with kcat's flags and formats", "Records"),
@@ -42,6 +43,7 @@ COMMANDS = {
 HELP = """usage: ottla COMMAND [...]
 
   ottla serve                                      a broker on localhost:9092
+  ottla cluster up                                 three brokers on this machine
   ottla topic create orders -p 6 -c retention.ms=1d
   ottla produce orders < lines.txt
   ottla consume orders -o -10 -e -f '%p:%o %k %s\\n'
