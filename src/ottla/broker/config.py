@@ -429,9 +429,9 @@ def _build(
         with mistakes.caught():
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
-            fields["access"] = resolve_access(levels.static, listeners)
-        with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+    with mistakes.caught():
+        fields["access"] = resolve_access(levels.static, fields.get("listeners", ()))
     with mistakes.caught():
         fields["node_id"] = _node_id(text)
     with mistakes.caught():
