@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ottla import aio as aio
+    from ottla import sasl as sasl
     from ottla import serde as serde
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ottla.types import TopicPartition as TopicPartition
 
 _MODULES = {
-    "ottla": ("aio", "serde"),
+    "ottla": ("aio", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),

@@ -12,6 +12,7 @@ import pytest
 import ottla
 from ottla.client.config import ConsumerOptions, ProducerOptions, parse_servers, producer_settings
 from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS, duration_ms, duration_s
+from ottla.client.security import SECURITY_KEYS
 from ottla.types import CompressionType
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
@@ -40,8 +41,12 @@ def test_keywords_and_config_are_the_same_keys() -> None:
         settings({"linger.ms": 7}, linger_ms=7)
     with pytest.raises(ottla.ConfigurationError, match="given twice"):
         producer_settings("a:1", {"bootstrap.servers": "b:1"}, {})
-    assert set(ProducerOptions.__annotations__) == {name.replace(".", "_") for name in PRODUCER_KEYS}
-    assert set(ConsumerOptions.__annotations__) == {name.replace(".", "_") for name in CONSUMER_KEYS}
+    assert set(ProducerOptions.__annotations__) == {
+        name.replace(".", "_") for name in {**PRODUCER_KEYS, **SECURITY_KEYS}
+    }
+    assert set(ConsumerOptions.__annotations__) == {
+        name.replace(".", "_") for name in {**CONSUMER_KEYS, **SECURITY_KEYS}
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,9 +95,16 @@ def test_sizes_in_words() -> None:
         ({"delivery.timeout.ms": 1_000}, r"must be at least linger.ms \+ request.timeout.ms"),
         ({"value.serializer": "org.apache.kafka.common.serialization.StringSerializer"}, "Pass value_serializer="),
         ({"partitioner.class": "x"}, "Pass partitioner="),
-        ({"sasl.mechanism": "PLAIN"}, "SASL is not there yet"),
-        ({"ssl.ca.location": "x"}, "Pass ssl_context="),
-        ({"security.protocol": "SASL_SSL"}, "it takes plaintext, ssl"),
+        ({"sasl.mechanism": "PLAIN"}, "Of a login some is missing"),
+        ({"sasl.mechanism": "GSSAPI"}, "it takes plain, scram-sha-256, scram-sha-512"),
+        ({"sasl.kerberos.service.name": "x"}, "Pass sasl="),
+        ({"ssl.engine.factory.class": "x"}, "Pass ssl_context="),
+        ({"security.protocol": "SASL_SSL"}, "needs a user"),
+        ({"sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "p"}, "does not log in"),
+        (
+            {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.jaas.config": "x"},
+            "ends too early|must be one of",
+        ),
         ({"queue.buffering.max.messages": 5}, r"buffer.memory"),
         ({"batch.num.messages": 5}, r"batch.size"),
     ],
@@ -143,7 +155,7 @@ def test_partitioners_and_connect() -> None:
 
 def test_the_page_lists_every_key_with_its_default() -> None:
     text = DOCS.read_text()
-    for key in {**PRODUCER_KEYS, **CONSUMER_KEYS}.values():
+    for key in {**PRODUCER_KEYS, **CONSUMER_KEYS, **SECURITY_KEYS}.values():
         default = (
             ""
             if key.default is None

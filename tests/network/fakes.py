@@ -103,6 +103,9 @@ class FakeHost:
         self.open: list[BrokerConnection] = []
         self.reasons: list[str | None] = []
 
+    def http_of(self, listener: str) -> HttpSite | None:
+        return self.http
+
     def authenticated(self, connection: BrokerConnection) -> None:
         pass
 

@@ -21,6 +21,7 @@ from ottla.broker.replicas.old_records import OldRecords
 from ottla.broker.settings.listeners import is_any_address, is_loopback
 from ottla.broker.wiring.coordinators import Coordinators
 from ottla.broker.wiring.descriptors import shortage
+from ottla.broker.wiring.entrance import Entrance
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
 from ottla.broker.wiring.settings import (
@@ -123,6 +124,7 @@ class Broker:
         self.old_records: OldRecords
         self.coordinators: Coordinators
         self.telemetry: TelemetryHandlers
+        self.entrance: Entrance
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -161,6 +163,8 @@ class Broker:
         await self._load_logs()
         await self._join_cluster(is_new_tree=is_new_tree)
         await self._set_strays_aside()
+        await self.entrance.start()
+        self._parts_running.append(self.entrance.stop)
         self._parts_running += self.coordinators.start()
         self._on_image(self.image, delta_between(ClusterImage(), self.image))
         self._parts_running.append(self.replicas.stop)
@@ -236,8 +240,13 @@ class Broker:
         self.replicas.on_leader = self.coordinators.on_leader
         self.replicas.on_resigned = self.coordinators.on_resigned
         self.telemetry = make_telemetry(parts)
+        self.entrance = Entrance(parts)
         self.dispatcher = make_dispatcher(
-            parts, self.coordinators, self.telemetry, localhost_ports=lambda: self.server.localhost_ports
+            parts,
+            self.coordinators,
+            self.telemetry,
+            begin_session=self.entrance.begin_session,
+            localhost_ports=lambda: self.server.localhost_ports,
         )
 
     def _make_peers(self) -> Peers:
@@ -252,7 +261,7 @@ class Broker:
 
     async def _bind(self) -> None:
         self.server = self._make_server()
-        await self.server.bind(server_listeners(self.config))
+        await self.server.bind(server_listeners(self.config, self.entrance.context_of))
         self._parts_running.append(self.server.stop)
 
     async def _load_logs(self) -> None:
@@ -366,11 +375,13 @@ class Broker:
     def _make_server(self) -> Server:
         config = self.config
         advertised = config.advertised_listeners or ()
+        pages = Pages(LiveFacts(self))
         return self._around.make_server(
             self.dispatcher.handle,
             limits=self._network_limits(config),
             http=HttpSite(
-                handler=Pages(LiveFacts(self)).handle,
+                handler=pages.handle,
+                strangers_handler=pages.handle_stranger,
                 hosts=frozenset(
                     name.lower()
                     for name in (*(li.host for li in (*config.listeners, *advertised)), *self._around.host_names)

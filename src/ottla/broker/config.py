@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ottla.broker.settings.contradictions import contradictions
+from ottla.broker.settings.encryption import ListenerTls, resolve_tls
 from ottla.broker.settings.listeners import (
     ADVERTISE_AUTO,
     LOOPBACK,
@@ -24,6 +25,7 @@ from ottla.broker.settings.listeners import (
     resolve_inter_broker,
     resolve_listeners,
 )
+from ottla.broker.settings.logins import ListenerLogins, resolve_logins
 from ottla.config import (
     BROKER,
     DYNAMIC_ONLY,
@@ -75,6 +77,10 @@ class BrokerConfig:
     #: None means `auto`: each connection is answered with the address it used.
     advertised_listeners: tuple[Listener, ...] | None = None
     inter_broker_listener_name: str = "PLAINTEXT"
+    #: By the names of the listeners that have them.
+    tls: Mapping[str, ListenerTls] = field(default_factory=dict)
+    logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
+    connection_failed_authentication_delay_ms: int = 100
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
 
     # topics
@@ -295,18 +301,14 @@ class BrokerConfig:
             # Identity and addresses are not changed under a running broker.
             node_id=self.node_id,
             listeners=self.listeners,
+            tls=self.tls,
+            logins=self.logins,
             advertised_listeners=self.advertised_listeners,
             inter_broker_listener_name=self.inter_broker_listener_name,
             zookeeper=self.zookeeper,
             log_dirs=self.log_dirs,
             levels=Levels(static=self.levels.static, default=default, broker=broker),
         )
-
-    def of_listener(self, listener: str, key: str) -> Value:
-        """Return a setting as it is for one listener: `listener.name.<listener>.<key>`, or else `<key>`."""
-        assert key in PER_LISTENER, key
-        text = self.levels.static.get(f"{LISTENER_PREFIX}{listener.lower()}.{key}")
-        return BROKER[key].parse(text) if text is not None else broker_setting(key, self.levels)
 
     def limit_of_listener(self, listener: str, key: str) -> int:
         """Return a limit of one listener alone: unlike other settings it is not inherited."""
@@ -417,6 +419,10 @@ def _build(
             fields["advertised_listeners"] = resolve_advertised(text, listeners)
         with mistakes.caught():
             fields["inter_broker_listener_name"] = resolve_inter_broker(text, listeners)
+        with mistakes.caught():
+            fields["tls"] = resolve_tls(levels.static, listeners)
+        with mistakes.caught():
+            fields["logins"] = resolve_logins(levels.static, listeners)
     with mistakes.caught():
         fields["node_id"] = _node_id(text)
     with mistakes.caught():
@@ -517,11 +523,22 @@ def _check(name: str, text: str, place: str) -> list[str]:
         value = key.parse(text)
     except ConfigError as error:
         raise ConfigError(f"{error} (set in {place}{_allowed(key)})") from None
+    if place == "-X" and key.is_sensitive:
+        raise ConfigError(
+            f"{name} on the command line is refused: other users of this machine can read it there; put it into the file"
+        )
     is_default = value == key.parse(key.default) or (text.strip() == "" and key.default is None)
     if key.status is Status.REFUSED and not is_default:
         raise ConfigError(f"{name}={text} in {place} is refused: {key.reason}")
     if name.startswith(LISTENER_PREFIX) and key.status is Status.ENFORCED and key.name not in PER_LISTENER:
         raise ConfigError(f"{name} in {place} is refused: settings for one listener are not served yet, set {key.name}")
+    if (
+        key.name == "sasl.jaas.config"
+        and name.count(".") < len(["listener", "name", "l", "m", "sasl", "jaas", "config"]) - 1
+    ):
+        return [
+            f"{name} changes nothing: it is read as listener.name.<listener>.<mechanism>.sasl.jaas.config, as in Kafka"
+        ]
     if key.status is Status.INERT and not is_default:
         return [f"{name} changes nothing: {key.reason}"]
     return []

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ottla.client.consuming import AnyProducer
+    from ottla.sasl import Sasl
 
 
 logger = logging.getLogger("ottla.client.consumer")
@@ -68,6 +69,7 @@ class Consumer(GroupedConsumer[K, V]):
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         connect_timeout: Duration = 10.0,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[ConsumerOptions],
@@ -84,6 +86,7 @@ class Consumer(GroupedConsumer[K, V]):
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
+            sasl=sasl,
             connect_timeout=connect_timeout,
             config=config,
             options=options,

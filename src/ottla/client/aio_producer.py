@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     #: A consumer of whatever.
     AnyConsumer = Consumer[Any, Any]
+    from ottla.sasl import Sasl
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Producer(ProducerBase[K, V]):
         value_serializer: Serializer[V] | None = None,
         partitioner: str | PartitionFunction | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         on_delivery_error: Callable[[DeliveryError], object] | None = None,
         connect: str = "eager",
         connect_timeout: Duration = 10.0,
@@ -81,6 +83,7 @@ class Producer(ProducerBase[K, V]):
             value_serializer=value_serializer,
             partitioner=partitioner,
             ssl_context=ssl_context,
+            sasl=sasl,
             on_delivery_error=on_delivery_error,
             connect=connect,
             connect_timeout=connect_timeout,

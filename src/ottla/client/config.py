@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, cast
 
 from ottla.client._core.assignors import ASSIGNORS, Assignor
@@ -31,15 +31,37 @@ from ottla.client.keys import (
     integer,
     parse_period_ms,
 )
+from ottla.client.security import SECURITY_KEYS, client_security
+from ottla.security.tls_settings import TlsSettings
 from ottla.types import EARLIEST, LATEST, CompressionType, IsolationLevel
 
 if TYPE_CHECKING:
     import ssl
 
+    from ottla.sasl import Sasl
+
 logger = logging.getLogger(__name__)
 
 
-class ConsumerOptions(TypedDict, total=False):
+class SecurityOptions(TypedDict, total=False):
+    """The keys of every client about security as keywords."""
+
+    sasl_jaas_config: str
+    sasl_mechanism: str
+    sasl_password: str
+    sasl_username: str
+    ssl_endpoint_identification_algorithm: str
+    ssl_key_password: str
+    ssl_keystore_certificate_chain: str
+    ssl_keystore_key: str
+    ssl_keystore_location: str
+    ssl_keystore_type: str
+    ssl_truststore_certificates: str
+    ssl_truststore_location: str
+    ssl_truststore_type: str
+
+
+class ConsumerOptions(SecurityOptions, total=False):
     """The keys of a consumer as keywords; docs/client.md says what each does."""
 
     allow_auto_create_topics: bool
@@ -96,7 +118,7 @@ class ConsumerBounds(NamedTuple):
     commit_interval_ms: float | None
 
 
-class ProducerOptions(TypedDict, total=False):
+class ProducerOptions(SecurityOptions, total=False):
     """The keys of a producer as keywords; docs/client.md says what each does."""
 
     acks: int | str
@@ -139,7 +161,8 @@ class ClientSettings:
 
     Attributes:
         bootstrap: (host, port) of `bootstrap.servers`.
-        tls: whether to speak TLS; `ssl_context` is the caller's, or None for the system's authorities.
+        tls: whether to speak TLS; `ssl_context` is the caller's, or None where `tls_settings` say it.
+        sasl: how to log in; None: not at all.
     """
 
     bootstrap: tuple[tuple[str, int], ...]
@@ -149,6 +172,9 @@ class ClientSettings:
     connect_timeout_ms: float
     send_buffer_bytes: int
     receive_buffer_bytes: int
+    sasl: Sasl | None = None
+    tls_settings: TlsSettings = field(default_factory=TlsSettings)
+    checks_host: bool = True
 
 
 def producer_settings(
@@ -158,6 +184,7 @@ def producer_settings(
     *,
     partitioner: str | PartitionFunction | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    sasl: Sasl | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, ProducerSettings]:
     """Return the settings of a producer.
@@ -165,12 +192,15 @@ def producer_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
     """
-    given = _merge(config, options, PRODUCER_KEYS, ELSEWHERE)
+    keys = {**PRODUCER_KEYS, **SECURITY_KEYS}
+    given = _merge(config, options, keys, ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(PRODUCER_KEYS[name], given.get(name)) for name in PRODUCER_KEYS}
-    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
     _check(given, values)
     compression = CompressionType[values["compression.type"].upper()]
     level = None
@@ -215,15 +245,19 @@ def consumer_settings(
     *,
     commit: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    sasl: Sasl | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, FetchSettings, GroupSettings | None, ConsumerBounds]:
     """Return the settings of a consumer; see `producer_settings`."""
-    given = _merge(config, options, CONSUMER_KEYS, CONSUMER_ELSEWHERE)
+    keys = {**CONSUMER_KEYS, **SECURITY_KEYS}
+    given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
     if servers is not None and bootstrap_servers is not None:
         raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in CONSUMER_KEYS.items()}
-    client = client_settings(bootstrap_servers if servers is None else servers, values, ssl_context, environment or {})
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
     mode = _commit_mode(commit, given, values)
     isolation = IsolationLevel[values["isolation.level"].upper()]
     if mode == "transaction":
@@ -310,6 +344,8 @@ def client_settings(
     values: Mapping[str, Any],
     ssl_context: ssl.SSLContext | None,
     environment: Mapping[str, str],
+    *,
+    sasl: Sasl | None = None,
 ) -> ClientSettings:
     """Return what every client has. Without `servers` KAFKA_BOOTSTRAP_SERVERS of `environment` counts."""
     if servers is None:
@@ -319,11 +355,15 @@ def client_settings(
             "No broker is given.",
             "Pass 'host:port', or set KAFKA_BOOTSTRAP_SERVERS; `ottla serve` listens on localhost:9092.",
         )
+    security = client_security(values, has_context=ssl_context is not None, sasl=sasl)
     return ClientSettings(
         bootstrap=tuple(parse_servers(servers)),
         client_id=values["client.id"],
-        tls=ssl_context is not None or values["security.protocol"] == "ssl",
+        tls=security.tls,
         ssl_context=ssl_context,
+        sasl=security.sasl,
+        tls_settings=security.tls_settings,
+        checks_host=security.checks_host,
         connect_timeout_ms=values["socket.connection.setup.timeout.ms"],
         send_buffer_bytes=values["send.buffer.bytes"],
         receive_buffer_bytes=values["receive.buffer.bytes"],
@@ -368,8 +408,8 @@ def _merge(
                 value = integer(spelled, value) * int(alias[1])
         if name in elsewhere:
             raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
-        if name.startswith(("sasl.", "ssl.")):
-            hint = "Pass ssl_context=." if name.startswith("ssl.") else "SASL is not there yet."
+        if name.startswith(("sasl.", "ssl.")) and name not in keys:
+            hint = "Pass ssl_context=." if name.startswith("ssl.") else "Pass sasl=ottla.sasl.Plain(...) or Scram(...)."
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:
             continue

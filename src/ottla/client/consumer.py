@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ottla.client.consuming import AnyProducer
+    from ottla.sasl import Sasl
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Consumer(GroupedConsumer[K, V]):
         key_deserializer, value_deserializer: functions (topic, bytes) -> object, or an `ottla.serde`; called when a
             record's key or value is looked at.
         ssl_context: for brokers that speak TLS.
+        sasl: how to log in: `ottla.sasl.Plain(...)` or `ottla.sasl.Scram(...)`.
         connect_timeout: seconds.
         config: keys with dots; the same may be passed as keywords (`fetch_min_bytes=1`). docs/client.md lists them.
 
@@ -85,6 +87,7 @@ class Consumer(GroupedConsumer[K, V]):
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         connect_timeout: Duration = 10.0,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[ConsumerOptions],
@@ -101,6 +104,7 @@ class Consumer(GroupedConsumer[K, V]):
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
+            sasl=sasl,
             connect_timeout=connect_timeout,
             config=config,
             options=options,

@@ -24,6 +24,7 @@ from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
+from ottla.client.security import context_of, login_for
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
 from ottla.network.channel import ChannelSettings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ottla.client.producing import ProducerBase
+    from ottla.sasl import Sasl
 
     #: A producer of whatever.
     AnyProducer = ProducerBase[Any, Any]
@@ -65,6 +67,7 @@ class ConsumerBase(Handing[K, V]):
         key_deserializer: Deserializer[K] | None,
         value_deserializer: Deserializer[V] | None,
         ssl_context: ssl.SSLContext | None,
+        sasl: Sasl | None,
         connect_timeout: Duration,
         config: Mapping[str, Any] | None,
         options: Mapping[str, Any],
@@ -81,7 +84,13 @@ class ConsumerBase(Handing[K, V]):
         self._on_lost = on_lost
         self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
         self._client, self._settings, group, self._bounds = consumer_settings(
-            bootstrap_servers, config, options, commit=commit, ssl_context=ssl_context, environment=os.environ
+            bootstrap_servers,
+            config,
+            options,
+            commit=commit,
+            ssl_context=ssl_context,
+            sasl=sasl,
+            environment=os.environ,
         )
         if group is None and (pattern is not None or on_assigned or on_revoked or on_lost):
             raise ConfigurationError(
@@ -216,14 +225,10 @@ class ConsumerBase(Handing[K, V]):
 
     def _make_runtime(self) -> Runtime:
         """Return the runtime, on the running loop."""
-        context = self._client.ssl_context
-        if self._client.tls and context is None:
-            import ssl
-
-            context = ssl.create_default_context()
         settings = ChannelSettings(
             client_id=self._client.client_id,
-            ssl_context=context,
+            ssl_context=context_of(self._client),
+            authenticate=login_for(self._client),
             connect_timeout_s=self._client.connect_timeout_ms / 1000,
             send_buffer_bytes=self._client.send_buffer_bytes,
             receive_buffer_bytes=self._client.receive_buffer_bytes,

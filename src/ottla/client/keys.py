@@ -121,7 +121,9 @@ def _acks(name: str, value: object) -> int:
     return found
 
 
-def _choice(*choices: str) -> Callable[[str, Any], str]:
+def choice(*choices: str) -> Callable[[str, Any], str]:
+    """Return what takes one of these words, in any case."""
+
     def parse(name: str, value: object) -> str:
         if str(value).lower() not in choices:
             raise ConfigurationError(f"{name}={value!r} is not valid: it takes {', '.join(choices)}.")
@@ -165,7 +167,7 @@ _ROWS: Final = (
     ),
     Key(
         "compression.type",
-        _choice("none", "gzip", "snappy", "lz4", "zstd"),
+        choice("none", "gzip", "snappy", "lz4", "zstd"),
         "none",
         None,
         None,
@@ -269,7 +271,7 @@ _ROWS: Final = (
     ),
     Key(
         "metadata.recovery.strategy",
-        _choice("rebootstrap", "none"),
+        choice("rebootstrap", "none"),
         "rebootstrap",
         None,
         None,
@@ -349,11 +351,11 @@ _ROWS: Final = (
     ),
     Key(
         "security.protocol",
-        _choice("plaintext", "ssl"),
+        choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
         "plaintext",
         None,
         None,
-        "SSL without ssl_context= takes the system's authorities. SASL is not there yet.",
+        "SSL without ssl_context= or ssl.truststore.* takes the system's authorities; SASL needs `sasl=` or sasl.* keys.",
     ),
     Key(
         "send.buffer.bytes",
@@ -474,7 +476,7 @@ _CONSUMER_ROWS: Final = (
         "Makes the member static: after a restart within the session it gets its partitions back (KIP-345).",
     ),
     Key(
-        *("group.protocol", _choice("classic", "consumer"), "classic", None, None),
+        *("group.protocol", choice("classic", "consumer"), "classic", None, None),
         "consumer: the broker assigns (KIP-848), where it can; classic: the members do.",
     ),
     Key(*("group.remote.assignor", _text, None, None, None), "The broker's assignor for group.protocol=consumer."),
@@ -483,7 +485,7 @@ _CONSUMER_ROWS: Final = (
         "How often the member says that it is there (classic groups; else the broker decides).",
     ),
     Key(
-        *("isolation.level", _choice("read_uncommitted", "read_committed"), "read_uncommitted", None, None),
+        *("isolation.level", choice("read_uncommitted", "read_committed"), "read_uncommitted", None, None),
         "read_committed leaves out what open and aborted transactions wrote.",
     ),
     Key(
@@ -526,6 +528,9 @@ ALIASES: Final[Mapping[str, tuple[str, float]]] = {
     "max.in.flight": ("max.in.flight.requests.per.connection", 1),
     "socket.send.buffer.bytes": ("send.buffer.bytes", 1),
     "socket.receive.buffer.bytes": ("receive.buffer.bytes", 1),
+    "sasl.mechanisms": ("sasl.mechanism", 1),
+    "ssl.ca.location": ("ssl.truststore.location", 1),
+    "ssl.ca.pem": ("ssl.truststore.certificates", 1),
 }
 
 #: Keys of other clients that mean something else here, or nothing: what to do instead.

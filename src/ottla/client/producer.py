@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     #: A consumer of whatever.
     AnyConsumer = Consumer[Any, Any]
+    from ottla.sasl import Sasl
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Producer(ProducerBase[K, V]):
         partitioner: None for Kafka's (a key always goes to the partition the Java client chooses), "consistent_random"
             (librdkafka's), "round_robin", "random", or a function (topic, key, partition count) -> partition.
         ssl_context: for brokers that speak TLS.
+        sasl: how to log in: `ottla.sasl.Plain(...)` or `ottla.sasl.Scram(...)`.
         on_delivery_error: called with each DeliveryError at once, on the client's thread; without it a line is logged
             for each topic and 10 s. Failures are raised by `flush()` and `close()` either way.
         connect: "eager": `with`, or the first call, connects and raises if that fails. "lazy": it does not wait.
@@ -91,6 +93,7 @@ class Producer(ProducerBase[K, V]):
         value_serializer: Serializer[V] | None = None,
         partitioner: str | PartitionFunction | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
         on_delivery_error: Callable[[DeliveryError], object] | None = None,
         connect: str = "eager",
         connect_timeout: Duration = 10.0,
@@ -103,6 +106,7 @@ class Producer(ProducerBase[K, V]):
             value_serializer=value_serializer,
             partitioner=partitioner,
             ssl_context=ssl_context,
+            sasl=sasl,
             on_delivery_error=on_delivery_error,
             connect=connect,
             connect_timeout=connect_timeout,

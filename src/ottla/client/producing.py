@@ -35,6 +35,7 @@ from ottla.client.keys import Duration, duration_s
 from ottla.client.metrics import ProducerMetrics, snapshot
 from ottla.client.records import HeadersLike, TimestampLike, make_headers, make_timestamp
 from ottla.client.runtime import Runtime
+from ottla.client.security import context_of, login_for
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError
 from ottla.network.channel import ChannelSettings
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     import ssl
 
     from typing_extensions import TypeVar
+
+    from ottla.sasl import Sasl
 
     #: Keys and values: what the serializers take. Bytes and text need none.
     K = TypeVar("K", default=bytes | str)
@@ -92,6 +95,7 @@ class ProducerBase(Generic[K, V]):
         value_serializer: Serializer[V] | None,
         partitioner: str | PartitionFunction | None,
         ssl_context: ssl.SSLContext | None,
+        sasl: Sasl | None,
         on_delivery_error: Callable[[DeliveryError], object] | None,
         connect: str,
         connect_timeout: Duration,
@@ -112,6 +116,7 @@ class ProducerBase(Generic[K, V]):
             options,
             partitioner=partitioner,
             ssl_context=ssl_context,
+            sasl=sasl,
             environment=os.environ,
         )
         self._key_serializer = _function(key_serializer)
@@ -247,14 +252,10 @@ class ProducerBase(Generic[K, V]):
 
     def _make_runtime(self) -> Runtime:
         """Return the runtime, on the running loop."""
-        context = self._client.ssl_context
-        if self._client.tls and context is None:
-            import ssl
-
-            context = ssl.create_default_context()
         settings = ChannelSettings(
             client_id=self._client.client_id,
-            ssl_context=context,
+            ssl_context=context_of(self._client),
+            authenticate=login_for(self._client),
             in_flight_max=self._settings.max_in_flight,
             connect_timeout_s=self._client.connect_timeout_ms / 1000,
             send_buffer_bytes=self._client.send_buffer_bytes,

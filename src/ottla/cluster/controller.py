@@ -549,6 +549,16 @@ class Controller:
                 resource, changed, lambda config: self._validate(resource, config), validate_only=validate_only
             )
 
+    async def alter_entity(
+        self,
+        resource: ConfigResource,
+        alterations: Sequence[Alteration],
+        check: Callable[[Mapping[str, str]], Refusal | None] = lambda changed: None,
+    ) -> Refusal | None:
+        """Change what is kept of a user, a client id or an address; `check` sees all of it. None: it was done."""
+        async with self._serving():
+            return await self._settings_writer.alter(resource, alterations, check, validate_only=False)
+
     async def elect_leader(self, topic_partition: TopicPartition, election_type: int) -> Refusal | None:
         """Move leadership on request. Returns None if it was done."""
         async with self._serving():

@@ -24,6 +24,14 @@ BROKERS = "brokers"
 GROUPS = "groups"
 CLIENT_METRICS = "client-metrics"
 
+USERS = "users"
+CLIENTS = "clients"
+IPS = "ips"
+OWN = "ottla"
+
+NAMED_AS_NODES = frozenset({USERS, CLIENTS, IPS, OWN})
+"""Kinds whose names here are those of their nodes (`sanitize`d): a user called `<default>` is not the default of all."""
+
 DEFAULT_ENTITY = "<default>"
 """Name of the cluster-wide default of a kind, as in Kafka's tree (/config/brokers/<default>)."""
 
@@ -31,7 +39,7 @@ NO_LEADER = -1
 
 
 class ConfigResource(NamedTuple):
-    """What a configuration belongs to: `kind` is TOPICS, BROKERS, GROUPS or CLIENT_METRICS."""
+    """What a configuration belongs to: `kind` is TOPICS, BROKERS, GROUPS, CLIENT_METRICS or one of `NAMED_AS_NODES`."""
 
     kind: str
     name: str

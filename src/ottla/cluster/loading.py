@@ -67,7 +67,7 @@ async def load_image(tree: Tree) -> ClusterImage:
     brokers = await load_brokers(tree)
     features, features_epoch = await load_features(tree)
     resources = [
-        ConfigResource(kind, ConfigNode.name(name))
+        ConfigResource(kind, ConfigNode.name(kind, name))
         for kind in await tree.children(CONFIG)
         for name in await tree.children(ConfigNode.kind_path(kind))
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, INT_MAX, LONG_MAX, ConfigType, Update, at_least, one_of, row
-from ottla.config.reasons import EVENT_LOOP, NO_LOGIN, NO_PURGATORY, ONE_BROKER, SOCKET_BUFFERS
+from ottla.config.reasons import EVENT_LOOP, NO_PURGATORY, ONE_BROKER, SOCKET_BUFFERS
 
 BOOLEAN = ConfigType.BOOLEAN
 INT = ConfigType.INT
@@ -24,11 +24,12 @@ ROWS = (
         "is right for a single node behind any name; published container ports and NAT "
         "need explicit ones (`--advertise`)."),
     row("connection.failed.authentication.delay.ms", INT, "100", at_least(0), LOW,
-        "How long the answer to a failed login is held back.", inert=NO_LOGIN),
+        "How long the answer to a failed login is held back."),
     row("connections.max.idle.ms", LONG, "600000", ANYTHING, MEDIUM,
         "A connection without requests for this long is closed."),
     row("connections.max.reauth.ms", LONG, "0", ANYTHING, MEDIUM,
-        "After this time a client must log in again.", inert=NO_LOGIN),
+        "After this time a client of a SASL listener must log in again, 0 is never; also for one listener and mechanism. A "
+        "change needs a restart."),
     row("early.start.listeners", LIST, None, ANYTHING, HIGH,
         "Listeners that open before the broker is ready.",
         inert="There is no authorizer to wait for: all listeners open together, when the broker is ready."),
@@ -36,8 +37,7 @@ ROWS = (
         "The listener brokers use among themselves. It must be one of `listeners`.", inert=ONE_BROKER),
     row("listener.security.protocol.map", STRING,
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", ANYTHING, LOW,
-        "Which security protocol each listener name stands for. Only PLAINTEXT can be served so far; a "
-        "listener that maps to SSL or SASL is refused.", update=PER_BROKER),
+        "Which security protocol each listener name stands for.", update=PER_BROKER),
     row("listeners", LIST, "PLAINTEXT://localhost:9092", ANYTHING, HIGH,
         "Where to listen: `NAME://host:port`, comma-separated; an empty host is every interface, `localhost` is 127.0.0.1 "
         "and ::1. Unlike Kafka's, the default lets only this machine in (`--host` changes that). Entries "

@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from ottla import __version__
-from ottla.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
+from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
 from ottla.network.channel_errors import (
     AnswerTimeoutError,
     BrokerUnreachableError,
@@ -84,6 +84,15 @@ class _Pending(NamedTuple):
     deadline: float
 
 
+class _Held(NamedTuple):
+    """A request that waits until the client has logged in again."""
+
+    request: Message
+    version: int
+    future: asyncio.Future[Any] | None
+    deadline: float
+
+
 class Channel(asyncio.BufferedProtocol):
     """One connection to a broker; see `open`.
 
@@ -105,6 +114,10 @@ class Channel(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._pending: deque[_Pending] = deque()
+        #: While the client logs in again the broker takes nothing else; requests are written after that, in order.
+        self._held: deque[_Held] | None = None
+        self._login: asyncio.Task[None] | None = None
+        self._login_timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._next_id = 0
         self._error: ConnectionFailedError | AnswerTimeoutError | RemoteProtocolError | None = None
@@ -190,12 +203,12 @@ class Channel(asyncio.BufferedProtocol):
     @property
     def in_flight(self) -> int:
         """Requests sent and not answered."""
-        return len(self._pending)
+        return len(self._pending) + len(self._held or ())
 
     @property
     def has_room(self) -> bool:
         """Whether `send` may be called now."""
-        return self._error is None and len(self._pending) < self._settings.in_flight_max
+        return self._error is None and self.in_flight < self._settings.in_flight_max
 
     def version(self, key: ApiKey, *, at_most: int | None = None) -> int:
         """Return the highest version of an API that both ends speak.
@@ -227,12 +240,20 @@ class Channel(asyncio.BufferedProtocol):
         """
         if self._error is not None:
             raise self._error
-        if len(self._pending) >= self._settings.in_flight_max:
-            raise LocalProtocolError(f"{len(self._pending)} requests are in flight to {self.address}")
-        key = ApiKey(cast(int, request.API_KEY))
-        correlation_id = self._write(request, key, version)
+        if self.in_flight >= self._settings.in_flight_max:
+            raise LocalProtocolError(f"{self.in_flight} requests are in flight to {self.address}")
         future: asyncio.Future[Message] = self._loop.create_future()
         deadline = self._loop.time() + timeout_s
+        if self._held is not None:
+            self._held.append(_Held(request, version, future, deadline))
+            return future
+        return self._send_now(request, version, future, deadline)
+
+    def _send_now(
+        self, request: Message, version: int, future: asyncio.Future[Message], deadline: float
+    ) -> asyncio.Future[Message]:
+        key = ApiKey(cast(int, request.API_KEY))
+        correlation_id = self._write(request, key, version)
         self._pending.append(_Pending(correlation_id, key, version, future, deadline))
         if self._timer is None or deadline < self._timer_at:
             self._watch(deadline)
@@ -247,7 +268,64 @@ class Channel(asyncio.BufferedProtocol):
         """
         if self._error is not None:
             raise self._error
+        if self._held is not None:
+            self._held.append(_Held(request, version, None, 0.0))
+            return
         self._write(request, ApiKey(cast(int, request.API_KEY)), version)
+
+    async def ask_urgently(
+        self, request: Message, answer: type[M], *, at_most: int | None = None, timeout_s: float = 30.0
+    ) -> M:
+        """Send a request of a login, past those that are held back, and return its answer.
+
+        Raises:
+            ConnectionFailedError: the channel has ended.
+        """
+        if self._error is not None:
+            raise self._error
+        version = self.version(ApiKey(cast(int, request.API_KEY)), at_most=at_most)
+        response = await self._send_now(request, version, self._loop.create_future(), self._loop.time() + timeout_s)
+        assert isinstance(response, answer)
+        return response
+
+    def log_in_again_after(self, seconds: float, log_in: Callable[[Channel], Awaitable[None]]) -> None:
+        """Call `log_in` then; what is sent meanwhile waits for it (KIP-368). If it fails the connection ends."""
+        if self._error is None:
+            self._login_timer = self._loop.call_later(seconds, self._begin_login, log_in)
+
+    def _begin_login(self, log_in: Callable[[Channel], Awaitable[None]]) -> None:
+        self._login_timer = None
+        if self._error is None:
+            self._held = deque()
+            self._login = self._loop.create_task(self._log_in_again(log_in))
+
+    async def _log_in_again(self, log_in: Callable[[Channel], Awaitable[None]]) -> None:
+        try:
+            await log_in(self)
+        except (KafkaError, RemoteProtocolError, OSError) as error:
+            self._end(
+                ConnectionClosedError(
+                    f"{self.address} does not let the client log in again: {error}", address=self.address
+                )
+            )
+            return
+        finally:
+            held, self._held = self._held, None
+        for request, version, future, deadline in held or ():
+            if self._error is not None:
+                break
+            if future is None:
+                self._write(request, ApiKey(cast(int, request.API_KEY)), version)
+            elif not future.done():
+                self._send_now(request, version, future, deadline)
+        if self._error is not None:
+            self._fail(held or (), self._error)
+
+    def _fail(self, held: Iterable[_Held], error: Exception) -> None:
+        for _, _, future, _ in held:
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()
 
     async def ask(self, request: Message, answer: type[M], *, version: int | None = None, timeout_s: float = 30.0) -> M:
         """Wait for room, send a request and return its answer, which is of the class `answer`.
@@ -434,8 +512,12 @@ class Channel(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._login_timer is not None:
+            self._login_timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+        held, self._held = self._held, None
+        self._fail(held or (), error)
         pending, self._pending = self._pending, deque()
         for request in pending:
             if not request.future.done():

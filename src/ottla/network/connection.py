@@ -93,12 +93,14 @@ class ConnectionHost(Protocol):
     limits: NetworkLimits
     budget: ByteBudget
     metrics: NetworkMetrics
-    http: HttpSite | None
     receive_view: memoryview
     serving: bool
     """Whether requests are handled yet; if not, they wait for `BrokerConnection.release`."""
     now: float
     """Loop time in seconds, as of the last sweep. Coarse on purpose: stamping it costs one attribute read."""
+
+    def http_of(self, listener: str) -> HttpSite | None:
+        """Return what is served to HTTP clients of a listener."""
 
     def opened(self, connection: BrokerConnection) -> None:
         """Register."""
@@ -316,9 +318,14 @@ class BrokerConnection(asyncio.BufferedProtocol):
             self._out += answer
             self.close(reason)
 
+    def logins_failed(self) -> None:
+        """Count a login that has failed."""
+        self._host.metrics.logins_failed += 1
+
     def authenticated(self) -> None:
         """The client has logged in: from now on it has the limits of those who are known."""
         self.frame_bytes_max = None
+        self._host.metrics.logins += 1
         self._host.authenticated(self)
 
     @property
@@ -386,10 +393,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Tell Kafka, HTTP and TLS apart by the first byte; a request size begins with less than either."""
         self._fresh = False
         size_max = self._host.limits.request_bytes_max
-        if self.alpn is not None and not (0x41 <= first <= 0x5A and self._host.http is not None):
+        site = self._host.http_of(self.listener) if 0x41 <= first <= 0x5A else None
+        if self.alpn is not None and site is None:
             self.close(f"agreed on {self.alpn} in TLS and speaks something else")
-        elif 0x41 <= first <= 0x5A and self._host.http is not None and size_max < 0x41000000:
-            self._http = HttpConversation(self._host.http, self.local_host, self.local_port, self._host.now)
+        elif site is not None and size_max < 0x41000000:
+            self._http = HttpConversation(site, self.local_host, self.local_port, self._host.now)
             self._blocked &= ~_STARTING
         elif first == 0x16 and size_max < 0x16000000:
             self.close("speaks TLS to a plaintext listener")

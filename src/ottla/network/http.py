@@ -59,11 +59,13 @@ class HttpSite:
         hosts: lower-case names this broker is known by besides localhost and plain addresses (those of the listeners
             and the advertised ones).
         on_error: told about an exception of the handler.
+        strangers_handler: answers in the place of `handler` on listeners whose Kafka clients have to log in.
     """
 
     handler: Callable[[str], HttpResponse]
     hosts: frozenset[str] = frozenset()
     on_error: Callable[[str, Exception], None] = lambda path, error: None
+    strangers_handler: Callable[[str], HttpResponse] = lambda path: HttpResponse(status=403, body=b"")
 
 
 def host_is_ours(host: str, local_host: str, names: frozenset[str]) -> bool:

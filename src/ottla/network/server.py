@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ottla.network.binding import Listener, ListenerLimits, bind_listener, localhost_ports
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS_MAX = 5.0
 ACCEPT_RETRY_SECONDS = 1.0
 ACCEPTS_PER_TURN = 128
+FIRST_FRAME_BYTES_MAX = 64 * 1024
+"""A client that has to log in can say nothing that is longer before it has begun to."""
 BACKLOG_MIN = 4096
 """The kernel's queue of connections to accept is at least this long: one loop serves everything here, where Kafka has a
 thread for accepting, and what does not fit waits for a SYN to be repeated, a second or more."""
@@ -234,7 +237,7 @@ class Server:
         below: BrokerConnection | TlsTransport | None = None
         self._listener_quotas[listener.name].count += 1
         try:
-            made = below = BrokerConnection(self, listener.name, ip)
+            made = below = self.new_connection(listener, ip)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self.limits.send_buffer_bytes > 0:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
@@ -246,10 +249,7 @@ class Server:
 
                 below = TlsTransport(self, made, listener.tls(), ip)
             if listener.tls is not None or listener.has_login:
-                leaves = self._strangers.add(below, ip, loop.time())
-                if leaves is not None:
-                    self.metrics.connections_refused += 1
-                    _end(leaves, "too many connections have not logged in, and this is the oldest")
+                self.count_stranger(below, ip)
             protocol = below if shares_buffer else StreamConnection(below)
             await loop.connect_accepted_socket(lambda: protocol, accepted)
         except BaseException:
@@ -258,6 +258,27 @@ class Server:
                 self._leave(listener.name, ip)
                 accepted.close()
             raise
+
+    def http_of(self, listener: str) -> HttpSite | None:
+        """Return what is served to HTTP clients of a listener: next to nothing where Kafka clients have to log in."""
+        site = self.http
+        if site is None or not self._has_login.get(listener):
+            return site
+        return replace(site, handler=site.strangers_handler)
+
+    def count_stranger(self, connection: BrokerConnection | TlsTransport, ip: str) -> None:
+        """Count a connection whose client is not known yet; end another one if there are too many."""
+        leaves = self._strangers.add(connection, ip, asyncio.get_running_loop().time())
+        if leaves is not None:
+            self.metrics.connections_refused += 1
+            _end(leaves, "too many connections have not logged in, and this is the oldest")
+
+    def new_connection(self, listener: Listener, ip: str) -> BrokerConnection:
+        """Return a connection of a listener, with the limits of those who are not known yet."""
+        connection = BrokerConnection(self, listener.name, ip)
+        if listener.has_login:
+            connection.frame_bytes_max = FIRST_FRAME_BYTES_MAX
+        return connection
 
     def handshaken(self, tls: TlsTransport) -> None:
         """A handshake is done (called by it)."""

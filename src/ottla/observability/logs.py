@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 PEERS_MAX = 1024
+SHOWN_MAX = 200
 
 
 def configure(level: str) -> None:
@@ -22,6 +23,12 @@ def configure(level: str) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format=FORMAT, force=True)
+
+
+def shown(text: str, limit: int = SHOWN_MAX) -> str:
+    """Return text of a stranger as it may stand in a log: one line, no control characters, not longer than `limit`."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
 class LogOncePerPeer:

@@ -60,6 +60,8 @@ class NetworkMetrics:
         "connections_opened",
         "connections_refused",
         "handshakes_failed",
+        "logins",
+        "logins_failed",
         "requests",
     )
 
@@ -70,6 +72,8 @@ class NetworkMetrics:
         self.connections_opened = 0
         self.connections_refused = 0
         self.handshakes_failed = 0
+        self.logins = 0
+        self.logins_failed = 0
         self.requests = 0
 
 

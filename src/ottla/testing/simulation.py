@@ -22,6 +22,7 @@ from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
 from ottla.broker.wiring.surroundings import Surroundings
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
+from ottla.config import broker_key
 from ottla.offload import InlineOffload
 from ottla.testing.memory_files import MemoryFiles
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop
@@ -32,6 +33,11 @@ from ottla.testing.wire import WireClient
 HOST, PORT = "127.0.0.1", 9092
 #: How often a write to a slow disk takes long, and how long at most.
 HESITATION_CHANCE, HESITATION_SECONDS = 0.003, 0.1
+
+
+def escaped(value: str) -> str:
+    """Return a value as it stands in a properties file."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 class SimulatedBroker:
@@ -74,11 +80,13 @@ class SimulatedBroker:
             return self._tree
 
         self.files.hesitate = self._hesitate if self.slow_disk else lambda: None
-        overrides = [f"{key}={value}" for key, value in self._settings.items()]
+        secret = {key for key in self._settings if (row := broker_key(key)) is not None and row.is_sensitive}
+        overrides = [f"{key}={value}" for key, value in self._settings.items() if key not in secret]
+        properties = "\n".join(f"{key}={escaped(str(self._settings[key]))}" for key in sorted(secret))
         self._lives += 1
         secrets = random.Random(f"secrets of {self.loop.seed}, life {self._lives}")
         broker = Broker(
-            BrokerConfig.from_sources(overrides=overrides),
+            BrokerConfig.from_sources(properties=properties, overrides=overrides),
             Surroundings(
                 clock=self.clock,
                 offload=VirtualOffload(random.Random(self.loop.random.random())) if self.slow_disk else InlineOffload(),
@@ -130,10 +138,10 @@ class SimulatedBroker:
             self._tree.expire()
             self._tree = None
 
-    async def connect(self, client_id: str = "simulated") -> WireClient:
+    async def connect(self, client_id: str = "simulated", port: int = PORT) -> WireClient:
         """Open a connection.
 
         Raises:
             ConnectionRefusedError: no process serves at the moment.
         """
-        return await WireClient.connect(HOST, PORT, client_id)
+        return await WireClient.connect(HOST, port, client_id)

@@ -27,9 +27,9 @@ class VirtualServer(Server):
             def connect(listener: Listener = listener) -> BrokerConnection:
                 self._quota.admit("127.0.0.1")
                 self._listener_quotas[listener.name].count += 1
-                connection = BrokerConnection(self, listener.name)
+                connection = self.new_connection(listener, "127.0.0.1")
                 if listener.has_login:
-                    self._strangers.add(connection, "127.0.0.1", loop.time())
+                    self.count_stranger(connection, "127.0.0.1")
                 return connection
 
             server = await loop.create_server(connect, listener.host or "127.0.0.1", listener.port)

@@ -199,7 +199,6 @@ def test_bad_broker_settings_are_refused_as_in_kafka(overrides: dict[str, str], 
         ({"log.retention.ms": "1000"}, True),
         ({"log.retention.ms": "1000"}, False),
         ({"nokey": "3"}, False),
-        ({"listener.name.plaintext.ssl.keystore.type": "PKCS12"}, True),
         ({"max.connections": "100"}, False),
     ],
 )

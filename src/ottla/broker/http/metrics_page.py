@@ -300,6 +300,8 @@ def _network(facts: Facts) -> Iterator[bytes]:
         ("ottla_connections_closed_total", "counter", "Connections ended.", network.connections_closed),
         ("ottla_connections_refused_total", "counter", "Connections over a limit.", network.connections_refused),
         ("ottla_tls_handshakes_failed_total", "counter", "TLS handshakes not finished.", network.handshakes_failed),
+        ("ottla_logins_total", "counter", "Clients that logged in.", network.logins),
+        ("ottla_logins_failed_total", "counter", "Logins that failed.", network.logins_failed),
         ("ottla_network_received_bytes_total", "counter", "Bytes received.", network.bytes_received),
         ("ottla_network_sent_bytes_total", "counter", "Bytes sent.", network.bytes_sent),
         ("ottla_frames_total", "counter", "Requests received.", network.requests),

@@ -16,7 +16,31 @@ ADVERTISE_AUTO = "auto"
 LOOPBACK = "localhost"
 
 #: Keys that can be set for one listener: `listener.name.<name>.<key>`.
-PER_LISTENER = frozenset({"max.connections", "max.connection.creation.rate"})
+PER_LISTENER = frozenset(
+    {
+        "connections.max.reauth.ms",
+        "max.connection.creation.rate",
+        "max.connections",
+        "sasl.enabled.mechanisms",
+        "sasl.jaas.config",
+        "sasl.server.max.receive.size",
+        "ssl.allow.dn.changes",
+        "ssl.allow.san.changes",
+        "ssl.cipher.suites",
+        "ssl.client.auth",
+        "ssl.enabled.protocols",
+        "ssl.key.password",
+        "ssl.keystore.certificate.chain",
+        "ssl.keystore.key",
+        "ssl.keystore.location",
+        "ssl.keystore.password",
+        "ssl.keystore.type",
+        "ssl.principal.mapping.rules",
+        "ssl.truststore.certificates",
+        "ssl.truststore.location",
+        "ssl.truststore.type",
+    }
+)
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
@@ -52,8 +76,6 @@ def resolve_listeners(text: Mapping[str, str]) -> tuple[Listener, ...]:
         if protocol is None:
             mistakes.add(f"listeners: no security protocol is defined for listener {name}; add it to "
                          "listener.security.protocol.map")  # fmt: skip
-        elif protocol != "PLAINTEXT":
-            mistakes.add(f"listeners: {name} asks for {protocol}, which is not served yet; use PLAINTEXT")
         else:
             opened.append(Listener(name, host, port, protocol))
     mistakes.raise_all()

@@ -16,6 +16,7 @@ from ottla.broker.handlers.fetch import FetchHandler
 from ottla.broker.handlers.groups import GroupsHandler
 from ottla.broker.handlers.log_offsets import LogOffsetHandlers
 from ottla.broker.handlers.loggers import PythonLoggers
+from ottla.broker.handlers.logins import LoginHandlers
 from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
@@ -38,10 +39,11 @@ from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from ottla.broker.context import Routes
+    from ottla.broker.context import Routes, Session
     from ottla.broker.wiring.coordinators import Coordinators
     from ottla.broker.wiring.parts import Parts
     from ottla.errors import ErrorCode
+    from ottla.network.connection import BrokerConnection
 
 
 class _Family(Protocol):
@@ -67,6 +69,7 @@ def make_dispatcher(
     coordinators: Coordinators,
     telemetry: TelemetryHandlers,
     *,
+    begin_session: Callable[[BrokerConnection], Session],
     localhost_ports: Callable[[], Collection[int]],
 ) -> Dispatcher:
     """Return what answers every request; `localhost_ports` as in `Addresses`."""
@@ -105,6 +108,7 @@ def make_dispatcher(
         config.node_id,
         parts.metrics,
         takes_telemetry=telemetry.is_wanted,
+        begin_session=begin_session,
         forwarding=forwarding if parts.surroundings.shared_tree else None,
     )
 
@@ -187,6 +191,7 @@ def _cluster_handlers(parts: Parts, addresses: Addresses) -> Iterable[_Family]:
         ),
         FeaturesHandler(controller),
         TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+        LoginHandlers(image, controller),
         ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
         ClusterHandlers(
             image,

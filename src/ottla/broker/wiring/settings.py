@@ -13,6 +13,9 @@ from ottla.storage.log_manager import LogManagerSettings
 from ottla.storage.open_files import DEFAULT_CAPACITY
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
     from ottla.broker.config import BrokerConfig
 
 
@@ -65,13 +68,17 @@ def log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManag
     )
 
 
-def server_listeners(config: BrokerConfig) -> list[Listener]:
+def server_listeners(
+    config: BrokerConfig, context_of: Callable[[str], Callable[[], ssl.SSLContext] | None]
+) -> list[Listener]:
     """Return what the server has to know of each listener."""
     return [
         Listener(
             name=listener.name,
             host=listener.host,
             port=listener.port,
+            tls=context_of(listener.name),
+            has_login=listener.name in config.logins,
             is_protected=listener.name == config.inter_broker_listener_name,
             limits=ListenerLimits(
                 connections_max=config.limit_of_listener(listener.name, "max.connections"),

@@ -155,7 +155,9 @@ def validate_client_metrics_config(name: str, overrides: Mapping[str, str]) -> R
 
 
 #: Keys Kafka can change on a running broker and ottla cannot.
-FIXED_WHILE_RUNNING = frozenset({"listeners", "listener.security.protocol.map"})
+FIXED_WHILE_RUNNING = frozenset(
+    {"listeners", "listener.security.protocol.map", "sasl.enabled.mechanisms", "sasl.jaas.config"}
+)
 
 
 def validate_broker_config(overrides: Mapping[str, str], *, per_broker: bool) -> Refusal | None:
@@ -167,6 +169,7 @@ def validate_broker_config(overrides: Mapping[str, str], *, per_broker: bool) ->
         return Refusal(ErrorCode.INVALID_REQUEST, f"{sentence}: [{', '.join(names)}]")
 
     fixed = [n for n, k in bare.items() if k.update is Update.READ_ONLY or (n in FIXED_WHILE_RUNNING and per_broker)]
+    fixed += [name for name, key in keys.items() if key.name != name and key.status is Status.ENFORCED]
     if fixed:
         return refuse("Cannot update these configs dynamically", fixed)
     security = [name for name in bare if name.startswith("ssl.")]

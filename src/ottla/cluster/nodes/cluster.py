@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from ottla.cluster.image import DEFAULT_ENTITY
+from ottla.cluster.image import DEFAULT_ENTITY, NAMED_AS_NODES
 from ottla.cluster.nodes.encoding import BadNodeError, desanitize, dump, load, sanitize
 
 CLUSTER_ID: Final = "/cluster/id"
@@ -74,11 +74,13 @@ class ConfigNode:
 
     @staticmethod
     def path(kind: str, name: str) -> str:
-        return f"{CONFIG}/{kind}/{name if name == DEFAULT_ENTITY else sanitize(name)}"
+        if kind in NAMED_AS_NODES or name == DEFAULT_ENTITY:
+            return f"{CONFIG}/{kind}/{name}"
+        return f"{CONFIG}/{kind}/{sanitize(name)}"
 
     @staticmethod
-    def name(node_name: str) -> str:
-        return desanitize(node_name)
+    def name(kind: str, node_name: str) -> str:
+        return node_name if kind in NAMED_AS_NODES else desanitize(node_name)
 
     @staticmethod
     def encode(config: Mapping[str, str]) -> bytes:

@@ -1,0 +1,122 @@
+"""How clients of each listener log in, from a broker's configuration: mechanisms, users, times. Pure: text in, values out.
+
+`sasl.enabled.mechanisms` may be set for one listener; a mechanism's own settings stand under
+`listener.name.<listener>.<mechanism>.`, as in Kafka, and nowhere else: a `sasl.jaas.config` without listener and mechanism
+would be everybody's password on every listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
+from ottla.config.keys import split_list
+from ottla.config.mistakes import Mistakes
+from ottla.security.jaas import JaasEntry, JaasError, parse_jaas
+from ottla.security.sasl import plain, scram
+
+if TYPE_CHECKING:
+    from ottla.broker.settings.listeners import Listener
+
+#: Mechanisms that are served.
+MECHANISMS = (plain.MECHANISM, *scram.HASHES)
+_JAAS = "sasl.jaas.config"
+_MODULES = {plain.MECHANISM: "PlainLoginModule", **dict.fromkeys(scram.HASHES, "ScramLoginModule")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLogins:
+    """How clients of one listener log in.
+
+    Attributes:
+        mechanisms: the enabled ones, in order.
+        passwords: of PLAIN's users (`user_<name>="..."` in the JAAS line).
+        reauthenticate_ms: by mechanism, `connections.max.reauth.ms`.
+        token_bytes_max: `sasl.server.max.receive.size`.
+    """
+
+    mechanisms: tuple[str, ...]
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reauthenticate_ms: Mapping[str, int] = field(default_factory=dict)
+    token_bytes_max: int = 524_288
+
+
+def resolve_logins(text: Mapping[str, str], listeners: Iterable[Listener]) -> dict[str, ListenerLogins]:
+    """Return the logins of each listener with SASL, by its name. `text` has the static settings as they were written.
+
+    Raises:
+        ConfigError: a mechanism is not served, or its JAAS line is missing or wrong.
+    """
+    found: dict[str, ListenerLogins] = {}
+    mistakes = Mistakes()
+    for listener in listeners:
+        if listener.security_protocol.startswith("SASL_"):
+            with mistakes.caught():
+                found[listener.name] = _logins_of(text, listener.name)
+    mistakes.raise_all()
+    return found
+
+
+def _logins_of(text: Mapping[str, str], listener: str) -> ListenerLogins:
+    def find(key: str, mechanism: str = "") -> str | None:
+        prefix = f"{LISTENER_PREFIX}{listener.lower()}."
+        if mechanism and (value := text.get(f"{prefix}{mechanism.lower()}.{key}")) is not None:
+            return value
+        value = text.get(f"{prefix}{key}")
+        return value if value is not None else text.get(key)
+
+    key = "sasl.enabled.mechanisms"
+    names = split_list(find(key) or BROKER[key].default or "")
+    unserved = [name for name in names if name not in MECHANISMS]
+    if unserved:
+        raise ConfigError(
+            f"{key} of the listener {listener} names {', '.join(unserved)}; served are {', '.join(MECHANISMS)} "
+            "(Kafka's default, if it is not set, is GSSAPI)"
+        )
+    passwords: dict[str, str] = {}
+    for name in names:
+        line = text.get(f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}")
+        entry = _entry(listener, name, line)
+        if name == plain.MECHANISM:
+            if entry is None:
+                raise ConfigError(
+                    f"the listener {listener} has PLAIN and no users: set "
+                    f"{LISTENER_PREFIX}{listener.lower()}.plain.{_JAAS} to "
+                    'org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="..."; '
+                )
+            passwords = {
+                option.removeprefix("user_"): value
+                for option, value in entry.options.items()
+                if option.startswith("user_")
+            }
+    reauthenticate = {
+        name: _number("connections.max.reauth.ms", find("connections.max.reauth.ms", name)) for name in names
+    }
+    return ListenerLogins(
+        mechanisms=tuple(names),
+        passwords=passwords,
+        reauthenticate_ms=reauthenticate,
+        token_bytes_max=_number("sasl.server.max.receive.size", find("sasl.server.max.receive.size")),
+    )
+
+
+def _number(key: str, text: str | None) -> int:
+    value = BROKER[key].parse(BROKER[key].default if text is None else text)
+    assert isinstance(value, int)
+    return value
+
+
+def _entry(listener: str, mechanism: str, line: str | None) -> JaasEntry | None:
+    if line is None:
+        return None
+    try:
+        entry = parse_jaas(line)
+    except JaasError as error:
+        raise ConfigError(f"{_JAAS} of the listener {listener} for {mechanism}: {error}") from None
+    if entry.module_name != _MODULES[mechanism]:
+        raise ConfigError(
+            f"{_JAAS} of the listener {listener} for {mechanism} names {entry.module}; it must be a {_MODULES[mechanism]}"
+        )
+    return entry

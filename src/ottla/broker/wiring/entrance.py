@@ -1,0 +1,197 @@
+"""Who stands at the door of each listener: what a connection's client has to show before it is served.
+
+Makes the sessions of connections: anonymous ones on PLAINTEXT, those of a certificate on SSL, and on SASL listeners a guard
+that lets nothing through but a login. Keeps the contexts of TLS and looks now and then whether their files have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ottla.broker.context import Session
+from ottla.broker.handlers.logins import scram_credential
+from ottla.broker.login import LoginGuard, LoginRules
+from ottla.broker.settings.listeners import is_loopback
+from ottla.cluster.decisions.configs import Alteration, Operation
+from ottla.cluster.image import OWN, ConfigResource
+from ottla.config import ConfigError
+from ottla.errors import RemoteProtocolError
+from ottla.observability.logs import shown
+from ottla.security.certificates import CertificateError, alternative_names_of, subject_of
+from ottla.security.sasl.plain import MECHANISM as PLAIN
+from ottla.security.sasl.plain import PlainServer, check_of
+from ottla.security.sasl.scram import HASHES, ScramServer, new_nonce
+from ottla.security.tls_settings import TlsSettingsError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ottla.broker.config import BrokerConfig
+    from ottla.broker.settings.encryption import ListenerTls
+    from ottla.broker.settings.logins import ListenerLogins
+    from ottla.broker.wiring.parts import Parts
+    from ottla.network.connection import BrokerConnection
+    from ottla.security.sasl import ServerExchange
+    from ottla.security.tls import ReloadableContext
+
+logger = logging.getLogger(__name__)
+
+#: How often files with certificates are looked at.
+CERTIFICATE_SECONDS = 10.0
+#: Where the cluster's secrets are kept: /config/ottla/secrets.
+SECRETS = ConfigResource(OWN, "secrets")
+_SCRAM_SECRET = "scram.salt"
+
+
+def has_scram(config: BrokerConfig) -> bool:
+    """Return whether clients can log in by SCRAM on some listener."""
+    return any(name in HASHES for logins in config.logins.values() for name in logins.mechanisms)
+
+
+def make_contexts(config: BrokerConfig) -> dict[str, ReloadableContext]:
+    """Return the context of each listener with TLS, by its name.
+
+    Raises:
+        ConfigError: a store cannot be used.
+    """
+    contexts: dict[str, ReloadableContext] = {}
+    for name, tls in config.tls.items():
+        from ottla.security.tls import ReloadableContext, is_readable_by_others
+
+        try:
+            contexts[name] = ReloadableContext(
+                tls.settings,
+                check=partial(_check_same_names, tls),
+                on_failure=partial(logger.error, "The new certificate of listener %s is not taken: %s", name),
+            )
+        except TlsSettingsError as error:
+            raise ConfigError(f"listener {name}: {error}") from None
+        path = tls.settings.keystore_location
+        if path is not None and is_readable_by_others(path):
+            logger.warning("%s holds the key of listener %s, and other users may read it: chmod 600 it", path, name)
+    return contexts
+
+
+def _check_same_names(tls: ListenerTls, old: bytes, new: bytes) -> None:
+    """Refuse a certificate with other names than the one before, as Kafka does."""
+    if not tls.allow_dn_changes and subject_of(old) != subject_of(new):
+        raise TlsSettingsError(
+            f"its name is {subject_of(new)}, not {subject_of(old)} (ssl.allow.dn.changes=true would take it)"
+        )
+    if not tls.allow_san_changes and not alternative_names_of(new) >= alternative_names_of(old):
+        raise TlsSettingsError("it lacks alternative names of the old one (ssl.allow.san.changes=true would take it)")
+
+
+class Entrance:
+    """Makes the sessions of connections."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        config = parts.config()
+        self._protocols = {listener.name: listener.security_protocol for listener in config.listeners}
+        self.contexts = make_contexts(config)
+        self._rules = {name: self._rules_of(logins) for name, logins in config.logins.items()}
+        self._task: asyncio.Task[None] | None = None
+        for listener in config.listeners:
+            weak = {PLAIN} & set(config.logins[listener.name].mechanisms) if listener.name in config.logins else set()
+            if weak and listener.security_protocol == "SASL_PLAINTEXT" and not is_loopback(listener.host):
+                logger.warning(
+                    "listener %s takes passwords by PLAIN without TLS: whoever is on the way can read them",
+                    listener.name,
+                )
+
+    def begin_session(self, connection: BrokerConnection) -> Session:
+        """Return the session of a connection, at its first request.
+
+        Raises:
+            RemoteProtocolError: its certificate is no login.
+        """
+        protocol = self._protocols[connection.listener]
+        session = Session(
+            listener=connection.listener,
+            client_host=connection.peer_host,
+            client_port=connection.peer_port,
+            local_host=connection.local_host,
+            local_port=connection.local_port,
+            security_protocol=protocol,
+        )
+        if protocol.startswith("SASL_"):
+            loop = asyncio.get_running_loop()
+            rules = self._rules[connection.listener]
+            session.guard = LoginGuard(
+                connection, lambda: rules, loop_time=loop.time, wall_ms=self._parts.surroundings.clock.wall_ms
+            )
+        elif protocol == "SSL":
+            certificate = connection.peer_certificate
+            if certificate is not None:
+                session.principal = self._principal_of(connection.listener, certificate)
+        connection.session = session
+        connection.on_closed = session.end
+        return session
+
+    def _principal_of(self, listener: str, certificate: bytes) -> str:
+        try:
+            name = subject_of(certificate)
+        except CertificateError as error:
+            raise RemoteProtocolError(f"its certificate cannot be read: {error}") from None
+        user = self._parts.config().tls[listener].mapping.user_of(name)
+        if user is None:
+            raise RemoteProtocolError(f"no rule of ssl.principal.mapping.rules is about its certificate, {shown(name)}")
+        return f"User:{user}"
+
+    # -- logins
+
+    def _rules_of(self, logins: ListenerLogins) -> LoginRules:
+        made: dict[str, Callable[[], ServerExchange]] = {}
+        for name in logins.mechanisms:
+            if name == PLAIN:
+                made[name] = partial(PlainServer, check_of(logins.passwords))
+            else:
+                made[name] = partial(self._scram, name)
+        return LoginRules(
+            mechanisms=made,
+            reauthenticate_ms=logins.reauthenticate_ms,
+            failure_delay_ms=self._parts.config().connection_failed_authentication_delay_ms,
+            token_bytes_max=logins.token_bytes_max,
+        )
+
+    def _scram(self, mechanism: str) -> ScramServer:
+        image = self._parts.image()
+        secret = image.config(*SECRETS).get(_SCRAM_SECRET, "")
+        return ScramServer(
+            mechanism,
+            lambda user: scram_credential(image, mechanism, user),
+            nonce=new_nonce(self._parts.surroundings.secret_bytes),
+            secret=secret.encode(),
+        )
+
+    # -- start and stop
+
+    async def start(self) -> None:
+        """Put the cluster's secrets into the tree if they are not there, and look after certificates from now on."""
+        if has_scram(self._parts.config()) and _SCRAM_SECRET not in self._parts.image().config(*SECRETS):
+            secret = self._parts.surroundings.secret_bytes(32).hex()
+            await self._parts.controller.alter_entity(SECRETS, [Alteration(_SCRAM_SECRET, Operation.SET, secret)])
+        if self.contexts:
+            self._task = asyncio.get_running_loop().create_task(self._look_after_certificates(), name="certificates")
+
+    async def stop(self) -> None:
+        """Look after certificates no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look_after_certificates(self) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_SECONDS)
+            for name, context in self.contexts.items():
+                if await self._parts.surroundings.offload.run(context.look):
+                    logger.info("listener %s has a new certificate", name)
+
+    def context_of(self, listener: str) -> Callable[[], ssl.SSLContext] | None:
+        """Return what gives the context of a listener's new connections; None if it has no TLS."""
+        return self.contexts.get(listener)

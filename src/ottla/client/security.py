@@ -1,0 +1,159 @@
+"""How a client proves who it is and whom it trusts: `security.protocol`, `sasl.*` and `ssl.*`, for clients of every kind.
+
+Pure but for what `context_of` reads. Stores are PEM unless their type says otherwise (Kafka's default is JKS, which Python
+cannot read). A value of these keys is never shown in an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ottla.client.errors import ConfigurationError
+from ottla.client.keys import Key, choice
+from ottla.security.jaas import JaasError, parse_jaas
+from ottla.security.tls_settings import TlsSettings, TlsSettingsError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ottla.client.config import ClientSettings
+    from ottla.network.channel import Channel
+    from ottla.sasl import Sasl
+
+_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512")
+
+
+def _hidden(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} is not valid: it takes text.")
+    return value
+
+
+def _row(name: str, parse: Callable[[str, Any], Any], default: Any, text: str) -> Key:
+    return Key(name, parse, default, None, None, text)
+
+
+#: Keys of every client, by Kafka's name.
+SECURITY_KEYS: Final[Mapping[str, Key]] = {
+    row.name: row
+    for row in (
+        _row(
+            "sasl.jaas.config", _hidden, None, "User and password as Java writes them: a login module with its options."
+        ),
+        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
+        _row("sasl.password", _hidden, None, "The password (librdkafka's key)."),
+        _row("sasl.username", _hidden, None, "The user (librdkafka's key)."),
+        _row(
+            "ssl.endpoint.identification.algorithm",
+            choice("https", ""),
+            "https",
+            "https: the certificate has to be for the host that is dialled; empty: any host's will do.",
+        ),
+        _row("ssl.key.password", _hidden, None, "The password of the private key."),
+        _row("ssl.keystore.certificate.chain", _hidden, None, "The client's certificate and those above it, PEM."),
+        _row("ssl.keystore.key", _hidden, None, "The client's private key, PEM."),
+        _row("ssl.keystore.location", _hidden, None, "A file with the client's key and certificate chain."),
+        _row("ssl.keystore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+        _row("ssl.truststore.certificates", _hidden, None, "The authorities to trust, PEM."),
+        _row(
+            "ssl.truststore.location", _hidden, None, "A file with the authorities to trust; without it the system's."
+        ),
+        _row("ssl.truststore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+    )
+}
+
+
+class ClientSecurity(NamedTuple):
+    """What the keys say together."""
+
+    tls: bool
+    sasl: Sasl | None
+    tls_settings: TlsSettings
+    checks_host: bool
+
+
+def client_security(values: Mapping[str, Any], *, has_context: bool, sasl: Sasl | None) -> ClientSecurity:
+    """Return what the keys say together.
+
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
+    protocol = values["security.protocol"]
+    from_keys = _sasl_of(values)
+    if sasl is not None and from_keys is not None:
+        raise ConfigurationError("How to log in is given twice: by sasl= and by sasl.* keys.")
+    login = sasl if sasl is not None else from_keys
+    if protocol.startswith("sasl_") and login is None:
+        raise ConfigurationError(
+            f"security.protocol={protocol} needs a user.", "Pass sasl=ottla.sasl.Scram(user, password) or sasl.* keys."
+        )
+    if login is not None and not protocol.startswith("sasl_"):
+        raise ConfigurationError(
+            f"A user is given, and security.protocol={protocol} does not log in.",
+            "Set security_protocol='sasl_ssl' (or 'sasl_plaintext' on a network that nobody else is in).",
+        )
+    settings = TlsSettings(
+        keystore_type="PEM",
+        keystore_location=values["ssl.keystore.location"],
+        keystore_key=values["ssl.keystore.key"],
+        keystore_certificate_chain=values["ssl.keystore.certificate.chain"],
+        key_password=values["ssl.key.password"],
+        truststore_type="PEM",
+        truststore_location=values["ssl.truststore.location"],
+        truststore_certificates=values["ssl.truststore.certificates"],
+    )
+    tls = has_context or protocol in ("ssl", "sasl_ssl")
+    if has_context and settings != TlsSettings(keystore_type="PEM", truststore_type="PEM"):
+        raise ConfigurationError("TLS is given twice: by ssl_context= and by ssl.* keys.")
+    return ClientSecurity(tls, login, settings, values["ssl.endpoint.identification.algorithm"] == "https")
+
+
+def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
+    mechanism, line = values["sasl.mechanism"], values["sasl.jaas.config"]
+    user, password = values["sasl.username"], values["sasl.password"]
+    if line is not None:
+        try:
+            options = parse_jaas(line).options
+        except JaasError as error:
+            raise ConfigurationError(f"sasl.jaas.config is not valid: {error}.") from None
+        user, password = options.get("username", user), options.get("password", password)
+    if mechanism is None and user is None and password is None:
+        return None
+    if mechanism is None or user is None or password is None:
+        raise ConfigurationError(
+            "Of a login some is missing: it takes sasl.mechanism, and a user and password.",
+            "Give sasl.username and sasl.password, or sasl.jaas.config.",
+        )
+    from ottla.sasl import Plain, Scram
+
+    if mechanism == "plain":
+        return Plain(user, password)
+    return Scram(user, password, mechanism.upper())
+
+
+def context_of(client: ClientSettings) -> ssl.SSLContext | None:
+    """Return the context of a client's connections; None for plain ones.
+
+    Raises:
+        ConfigurationError: a store cannot be used.
+    """
+    if not client.tls or client.ssl_context is not None:
+        return client.ssl_context
+    from ottla.security.tls import client_context
+
+    try:
+        return client_context(client.tls_settings, checks_host=client.checks_host)
+    except TlsSettingsError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
+def login_for(client: ClientSettings) -> Callable[[Channel], Awaitable[None]] | None:
+    """Return what logs a client's connections in; None where it does not log in."""
+    sasl = client.sasl
+    if sasl is None:
+        return None
+    from ottla.network.login import login_of
+
+    return login_of(lambda: sasl.exchange(os.urandom), timeout_s=client.connect_timeout_ms / 1000)

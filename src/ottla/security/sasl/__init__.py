@@ -1,0 +1,70 @@
+"""SASL mechanisms as state machines: what one side says to what the other one said. No I/O, no clock, no dice.
+
+A mechanism has both roles in one file, so that what one side writes the other one reads. Nonces are passed in. The server's
+role is driven by the broker (`broker/login.py`), the client's by `network/login.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class SaslError(Exception):
+    """The exchange has failed. The text is for the log of the side that raised it, never for the other side."""
+
+
+class AuthenticationFailedError(SaslError):
+    """The exchange has failed with a sentence that the other side may have, as in Kafka."""
+
+
+class ServerExchange(Protocol):
+    """The server's role in one login.
+
+    Attributes:
+        is_complete: the client has proved who it is: `user` is its name.
+        expires_at_ms: wall time at which what it logged in with ends; None: never.
+    """
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def expires_at_ms(self) -> int | None: ...
+
+    def respond(self, token: bytes) -> bytes:
+        """Answer what the client said.
+
+        Raises:
+            SaslError: the login has failed.
+        """
+        ...
+
+
+class ClientExchange(Protocol):
+    """The client's role in one login.
+
+    Attributes:
+        mechanism: its name in the handshake.
+        is_complete: the server has said all that it has to say.
+    """
+
+    @property
+    def mechanism(self) -> str: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    def begin(self) -> bytes:
+        """Return the first message."""
+        ...
+
+    def respond(self, challenge: bytes) -> bytes | None:
+        """Answer what the server said; None: nothing is left to say.
+
+        Raises:
+            SaslError: the server is not the one it should be, or speaks another language.
+        """
+        ...
