@@ -97,6 +97,7 @@ class Program(GroupedConsumer[bytes | None, bytes | None]):
             key_deserializer=None,
             value_deserializer=None,
             ssl_context=None,
+            sasl=None,
             connect_timeout=10,
             config=None,
             options={
