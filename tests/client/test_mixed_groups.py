@@ -230,6 +230,9 @@ class Java:
         self._stop.touch()
         self._process.wait(WAIT_S)
         self._thread.join(WAIT_S)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def mix(make: list[Callable[[str], Runs]], ledger: Ledger, rebalances: int, seed: int) -> None:
