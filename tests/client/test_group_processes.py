@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from tests.client.conftest import make_broker
 from tests.client.others import new_topic, read_all
+from tests.support.broker_process import BrokerProcess
 
 import ottla
 
@@ -104,7 +105,10 @@ def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> None:
                     sent += 1
                 time.sleep(dice.uniform(0.1, 1.5))
                 broker.kill()
-                broker.start()
+                if isinstance(broker, BrokerProcess):
+                    broker.start(timeout_s=180)
+                else:
+                    broker.start()
             producer.flush(300)
         deadline = time.monotonic() + 300
         while len(seen := read_all(broker.address, target)) < sent:
