@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from tests.client.core.hostile_cluster import BROKERS, Shell, World
@@ -18,6 +17,7 @@ from tests.client.core.hostile_groups import GroupCluster
 from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.classic_group import ClassicMembership
+from ottla.client._core.classic_member import Phase
 from ottla.client._core.modern_group import ModernMembership
 from ottla.client._core.operation import Operation
 from ottla.client.consumed import Record
@@ -49,6 +49,7 @@ COVERAGE = (
     "members died",
     "members closed",
     "was slow",
+    "interrupted",
     "lost",
     "revoked",
     "assigned",
@@ -72,6 +73,25 @@ class SimulatedClock:
 
     def thread_waits(self) -> int:
         return 0
+
+
+class Interruption:
+    """A lock that is free again: the loop's thread may take in an answer before the caller's goes on."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        program = self._program
+        if program.group.calm or not program.world.chance(0.02):
+            return
+        client = program._machine.group
+        membership = client.membership if client is not None else None
+        if isinstance(membership, ClassicMembership) and membership._member.phase is Phase.STABLE:
+            program.world.counter["interrupted"] += 1
+            membership.on_rebalance()
 
 
 class Program(GroupedConsumer[bytes | None, bytes | None]):
@@ -113,7 +133,7 @@ class Program(GroupedConsumer[bytes | None, bytes | None]):
                 "metadata_max_age_ms": 5_000,
                 "max_partition_fetch_bytes": dice.choice([200, 5_000]),
             },
-            lock=nullcontext(),
+            lock=Interruption(self),
             clock=SimulatedClock(world),
             dice=random.Random(dice.random()),
         )
