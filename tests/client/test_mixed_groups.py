@@ -219,7 +219,7 @@ class Java:
                     ledger.begin(name, partitions)
                 elif what == "-":
                     ledger.end(name, partitions)
-                    self._process.stdin.write("\\n")
+                    self._process.stdin.write("\n")
                     self._process.stdin.flush()
             ledger.end_all(name)
 
