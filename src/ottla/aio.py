@@ -1,7 +1,8 @@
 """The asynchronous clients: the names of `ottla`, awaitable."""
 
+from ottla.client.aio_admin import Admin
 from ottla.client.aio_consumer import Consumer
 from ottla.client.aio_producer import Producer, Transaction
 from ottla.client.deliveries import AsyncDelivery as Delivery
 
-__all__ = ["Producer", "Consumer", "Delivery", "Transaction"]
+__all__ = ["Producer", "Consumer", "Admin", "Delivery", "Transaction"]

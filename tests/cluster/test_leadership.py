@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from tests.cluster.world import TIMEOUT_MS, World, simulate
+from tests.cluster.world import TIMEOUT_MS, Machine, World, simulate
 
 from ottla.cluster.controller import NewTopic
+from ottla.cluster.decisions.election import is_in_sync
+from ottla.cluster.decisions.reassignment import finished
+from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import NO_LEADER, LogEnd
-from ottla.cluster.nodes import StateNode, TopicNode, with_state
+from ottla.cluster.nodes import StateNode, TopicAssignment, TopicNode, with_state
+from ottla.cluster.reassigner import CHANGED, Reassigner
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.errors import ErrorCode, KafkaError
-from ottla.types import TopicPartition
+from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 T0 = TopicPartition("t", 0)
 
@@ -312,5 +317,165 @@ def test_a_state_of_another_topic_is_none() -> None:
         world.force("t", topic_id=b"another topic id")
         image = (await world[2].start()).image
         assert (image.topics["t"].partitions[0].leader, image.topics["t"].partitions[0].isr) == (NO_LEADER, ())
+
+    simulate(scenario)
+
+
+async def reassign(world: World, target: list[int] | None, **options: bool) -> Refusal | None:
+    controller = world[world.controllers()[0]].controller
+    return (await controller.reassign({T0: target}, **options))[T0]
+
+
+def assignment(world: World) -> TopicAssignment:
+    node = world.ensemble.committed.node(TopicNode.path("t"))
+    assert node is not None
+    return TopicNode.decode("t", node.data)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_controller_dies_in_reassignment(written: bool) -> None:
+    """1. Replicas are added and come in sync. 2. The controller dies as it ends the reassignment, before or after that is
+
+    written. 3. The next one ends it, once: at no time are the replicas and the ISR of different reassignments.
+    """
+
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1, 2))
+        assert world.controllers() == [1]
+        assert await reassign(world, [2, 3]) is None
+        now = assignment(world)
+        assert (now.partitions, now.adding, now.removing) == (((2, 3, 1),), {0: (3,)}, {0: (1,)})
+        if not written:
+            world[1].kill()
+            await world.has_leader("t", 2)
+        state = world.state("t")
+        isr = (*state.isr, 3) if 1 in state.isr or written else (2, 3)
+        world.force("t", isr=isr, isr_epochs=(1,) * len(isr))
+        seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+        def is_over() -> bool:
+            seen.append((assignment(world).partitions[0], world.state("t").isr))
+            return assignment(world).partitions == ((2, 3),)
+
+        await world.until(is_over)
+        if written:
+            world[1].kill()
+            await world.until(lambda: world.controllers() not in ([], [1]))
+        state = world.state("t")
+        assert (state.isr, state.leader) == ((2, 3), 2)
+        assert assignment(world).adding == assignment(world).removing == {}
+        assert all(set(isr) <= set(replicas) for replicas, isr in seen)
+
+    simulate(scenario)
+
+
+def test_a_reassignment_is_taken_back() -> None:
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1,))
+        assert await reassign(world, [2]) is None
+        assert await reassign(world, None) is None
+        assert assignment(world).partitions == ((1,),)
+        assert (world.state("t").leader, world.state("t").leader_epoch) == (1, 1)
+        refusal = await reassign(world, None)
+        assert refusal is not None
+        assert refusal.error is ErrorCode.NO_REASSIGNMENT_IN_PROGRESS
+
+    simulate(scenario)
+
+
+def test_replicas_that_are_only_taken_away_go_at_once() -> None:
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1, 2, 3))
+        assert await reassign(world, [3, 2]) is None
+        await world.until(lambda: assignment(world).partitions == ((3, 2),))
+        assert (world.state("t").leader, world.state("t").isr) == (3, (2, 3))
+
+    simulate(scenario)
+
+
+def test_a_freed_broker_id_continues_nothing() -> None:
+    """1. A broker's disk is lost, its id is freed. 2. A broker with a new disk takes it, and is not in sync for what the old
+
+    one had, however its epochs grow.
+    """
+
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1, 2))
+        world[2].lose_power()
+        await world.until(lambda: 2 not in world[1].image.brokers)
+        controller = world[world.controllers()[0]].controller
+        running = await controller.unregister(1)
+        assert running is not None
+        assert running.error is ErrorCode.INVALID_REQUEST
+        assert await controller.unregister(2) is None
+        again = await controller.unregister(2)
+        assert again is not None
+        assert again.error is ErrorCode.BROKER_ID_NOT_REGISTERED
+        # Its leader has not taken it out of the ISR yet.
+        world.force("t", isr=(1, 2), isr_epochs=(1, 1))
+        replaced = Machine(world, 2, directories=("a new disk",))
+        replaced._was_clean = True  # as new directories are
+        await replaced.start()
+        await world.until(lambda: 2 in world[1].image.brokers)
+        image = await world[1].follower.refresh()
+        assert not is_in_sync(image, image.topics["t"].partitions[0], 2)
+        assert image.brokers[2].broker_epoch > 1
+
+    simulate(scenario)
+
+
+def test_a_reassignment_does_not_end_with_a_replica_that_has_bounced_since() -> None:
+    """Between the look and the end the replica that was added comes back without its records: the others keep theirs."""
+
+    async def scenario(world: World) -> None:
+        await world.start()
+        await made(world, (1,))
+        controller = world[1].controller
+        assert world.controllers() == [1]
+        assert await reassign(world, [2]) is None
+        image = await world[1].follower.refresh()
+        topic = image.topics["t"]
+        in_sync = topic.partitions[0]._replace(isr=(1, 2), isr_epochs=(1, 1))
+        believed = replace(image, topics={"t": topic._replace(partitions=(in_sync,))})
+        moves = dict(finished(believed, [(believed.topics["t"], 0)]))
+        assert list(moves) == [T0]
+        world[2].lose_power()
+        await world[2].start()
+        await world.until(lambda: world[1].image.brokers[2].broker_epoch > 1)
+        outcome = await Reassigner(controller._log).write(
+            believed, moves, fence=controller.registration.fence(), controller_epoch=1
+        )
+        assert outcome == {T0: CHANGED}
+        assert assignment(world).partitions == ((2, 1),)
+        assert world.state("t").leader == 1
+
+    simulate(scenario)
+
+
+def test_internal_topics_grow_with_the_cluster() -> None:
+    """Made by a single broker with one replica, which two more join: three replicas, and two of them in sync."""
+
+    async def scenario(world: World) -> None:
+        await world.start(1)
+        name = TRANSACTION_STATE_TOPIC
+        made = await world[1].controller.ensure_topic(name)
+        assert (made.error, made.replication_factor) == (ErrorCode.NONE, 1)
+        assert world[1].image.topic_config(name)["min.insync.replicas"] == "1"
+        await world.start(2, 3)
+
+        def have_grown() -> bool:
+            found = world[1].image.topics[name].partitions
+            for index, partition in enumerate(found):
+                if partition.adding_replicas and set(partition.isr) != set(partition.replicas):
+                    epochs = (1,) * len(partition.replicas)
+                    world.force(name, index, isr=partition.replicas, isr_epochs=epochs)  # they have caught up
+            return all(len(p.replicas) == 3 and not p.adding_replicas for p in found)
+
+        await world.until(have_grown)
+        await world.until(lambda: world[1].image.topic_config(name)["min.insync.replicas"] == "2")
 
     simulate(scenario)

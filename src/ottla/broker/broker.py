@@ -384,12 +384,19 @@ class Broker:
                 strangers_handler=pages.handle_stranger,
                 hosts=frozenset(
                     name.lower()
-                    for name in (*(li.host for li in (*config.listeners, *advertised)), *self._around.host_names)
+                    for name in (*(li.host for li in (*config.listeners, *advertised)), *self._host_names())
                     if name
                 ),
             ),
             metrics=self.metrics.network,
         )
+
+    def _host_names(self) -> tuple[str, ...]:
+        """What this machine is called: in a cluster also by what the broker may be registered under."""
+        names = self._around.host_names
+        if self._around.shared_tree and not self._around.is_one_machine:
+            names = (*names, self._around.canonical_host_name())
+        return names
 
     def _network_limits(self, config: BrokerConfig) -> NetworkLimits:
         return network_limits(config, self._around.descriptor_limit, len(self.logs.logs))
@@ -397,13 +404,16 @@ class Broker:
     def _endpoints(self) -> list[Endpoint]:
         """Where clients reach this broker. In a cluster of one broker with `auto` each client gets the address it used.
 
-        In a larger one it is the host of the listener, or, where that is every address, the machine's canonical name.
+        In a larger one it is the host of the listener, or, where that is every address, the machine's canonical name; among
+        brokers of one machine the host stays empty: it is the one that the client used.
         """
         bound = {name: port for name, _, port in self.server.addresses}
         listeners = self.config.advertised_listeners or self.config.listeners
         found = [Endpoint(n, h, p or bound.get(n, 0), protocol) for n, h, p, protocol in listeners]
         if not self._around.shared_tree:
             return found
+        if self._around.is_one_machine and self.config.advertised_listeners is None:
+            return [endpoint._replace(host="") for endpoint in found]
         return [e._replace(host=self._around.canonical_host_name()) if is_any_address(e.host) else e for e in found]
 
     def _found_partitions(self) -> list[FoundPartition]:

@@ -82,6 +82,8 @@ class BrokerConfig:
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
     connection_failed_authentication_delay_ms: int = 100
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
+    ottla_tree_socket: str | None = None  #: or the brokers of one machine, whose tree a supervisor serves
+    ottla_shared_port: int = 0
 
     # topics
     auto_create_topics_enable: bool = True
@@ -306,6 +308,8 @@ class BrokerConfig:
             advertised_listeners=self.advertised_listeners,
             inter_broker_listener_name=self.inter_broker_listener_name,
             zookeeper=self.zookeeper,
+            ottla_tree_socket=self.ottla_tree_socket,
+            ottla_shared_port=self.ottla_shared_port,
             log_dirs=self.log_dirs,
             levels=Levels(static=self.levels.static, default=default, broker=broker),
         )
@@ -385,7 +389,7 @@ _PLAIN_FIELDS = tuple(
 )
 
 #: ottla's own keys.
-_OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable")
+_OWN_KEYS = ("ottla.foreign.confirm", "ottla.client.telemetry.enable", "ottla.tree.socket", "ottla.shared.port")
 
 
 def _build(
@@ -439,6 +443,8 @@ def _build(
         cluster_id=cluster_id,
         ottla_foreign_confirm=bool(own["ottla.foreign.confirm"]),
         ottla_client_telemetry_enable=bool(own["ottla.client.telemetry.enable"]),
+        ottla_tree_socket=levels.static.get("ottla.tree.socket") or None,
+        ottla_shared_port=int(levels.static.get("ottla.shared.port") or 0),
         topic_defaults=LogConfig(**log_fields),
         levels=levels,
         notes=notes,

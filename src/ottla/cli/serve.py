@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
         "(docs/cluster.md)",
     )
     add("--broker-id", type=int, metavar="N", help="number of this broker, which no other one of the cluster has")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="N brokers in processes of their own, for N cores: all take connections on the port, each leads its partitions "
+        "on a port of its own, the next ones (docs/cluster.md)",
+    )
+    add("--supervised", metavar="NAME", help=argparse.SUPPRESS)  # one of several brokers that share a log
     add("--log-level", choices=LOG_LEVELS, default="info", help="what is logged to stderr (default info)")
     return made
 
@@ -104,8 +112,12 @@ def main(arguments: Sequence[str]) -> int:
     _import_asyncio(tls=any(listener.security_protocol.endswith("SSL") for listener in config.listeners))
     from ottla.observability.logs import configure
 
-    configure(given.log_level)
-    return run(config)
+    configure(given.log_level, given.supervised or "")
+    if given.workers is not None:
+        from ottla.cli.cluster import serve_workers
+
+        return serve_workers(given, config)
+    return run(config, is_supervised=given.supervised is not None)
 
 
 def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> BrokerConfig:
@@ -184,8 +196,8 @@ class RunningBroker(Protocol):
     async def stop(self) -> None: ...
 
 
-def run(config: BrokerConfig) -> int:
-    """Start the broker, wait for a signal, stop it."""
+def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
+    """Start the broker, wait for a signal, stop it. One that is supervised writes its process id, for the next supervisor."""
     import asyncio
 
     from ottla.broker.broker import START_ERRORS, Broker
@@ -195,10 +207,14 @@ def run(config: BrokerConfig) -> int:
     clock = SystemClock()
     began_ms = clock.monotonic_ms()
     try:
-        broker = Broker(config, machine(config.zookeeper))
+        broker = Broker(config, machine(config.zookeeper, config.ottla_tree_socket))
 
         def announce() -> None:
             elapsed = (clock.monotonic_ms() - began_ms) / 1000
+            if is_supervised:
+                from ottla.cli.supervisor import write_pid
+
+                write_pid(config.log_dirs[0])
             say(ready_line(broker.facts(), elapsed))
             # What is here now stays: full collections need not walk over it again.
             gc.collect()

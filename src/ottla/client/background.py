@@ -69,6 +69,15 @@ class LoopThread:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_STOP_TIMEOUT_S)
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return what it returns; a wait that is interrupted (Ctrl-C) cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
     def stop(self, last: Coroutine[Any, Any, None]) -> None:
         """Run a last coroutine, end the loop and the thread."""
         future = asyncio.run_coroutine_threadsafe(last, self._loop)

@@ -17,6 +17,7 @@ from ottla.client._core.fetching import FetchSettings
 from ottla.client._core.group import GroupSettings
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.settings import ProducerSettings
+from ottla.client.contexts import with_context
 from ottla.client.errors import ConfigurationError
 from ottla.client.keys import (
     ALIASES,
@@ -192,6 +193,7 @@ def producer_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
     """
+    config = with_context(bootstrap_servers, config, options, environment)
     keys = {**PRODUCER_KEYS, **SECURITY_KEYS}
     given = _merge(config, options, keys, ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
@@ -249,6 +251,7 @@ def consumer_settings(
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, FetchSettings, GroupSettings | None, ConsumerBounds]:
     """Return the settings of a consumer; see `producer_settings`."""
+    config = with_context(bootstrap_servers, config, options, environment)
     keys = {**CONSUMER_KEYS, **SECURITY_KEYS}
     given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
     servers = given.pop("bootstrap.servers", None)
@@ -353,7 +356,8 @@ def client_settings(
     if not servers:
         raise ConfigurationError(
             "No broker is given.",
-            "Pass 'host:port', or set KAFKA_BOOTSTRAP_SERVERS; `ottla serve` listens on localhost:9092.",
+            "Pass 'host:port', set KAFKA_BOOTSTRAP_SERVERS, or choose a context (`ottla context`); `ottla serve` listens on "
+            "localhost:9092.",
         )
     security = client_security(values, has_context=ssl_context is not None, sasl=sasl)
     return ClientSettings(

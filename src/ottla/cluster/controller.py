@@ -25,9 +25,16 @@ from ottla.cluster.decisions.configs import (
     validate_group_config,
     validate_topic_config,
 )
-from ottla.cluster.decisions.default_topics import ControllerSettings, default_topic, internal_topic_configs
+from ottla.cluster.decisions.default_topics import (
+    ControllerSettings,
+    default_topic,
+    internal_min_isr,
+    internal_replicas,
+    internal_topic_configs,
+)
 from ottla.cluster.decisions.election import elect_on_request
 from ottla.cluster.decisions.features import FeatureUpdate
+from ottla.cluster.decisions.reassignment import plan_reassignment
 from ottla.cluster.decisions.recovery import FoundPartition, rebuild_topics
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.registration import Identity, RegistrationRefusedError
@@ -60,7 +67,7 @@ from ottla.cluster.preparation import (
     cluster_id_of,
     prepare_tree,
 )
-from ottla.cluster.registration import Registration
+from ottla.cluster.registration import Registration, free_id
 from ottla.cluster.settings_writer import SettingsWriter
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.topic_writer import TopicWriter
@@ -164,6 +171,9 @@ class Controller:
             self._topics,
             min_isr=self.min_isr,
             is_unclean_allowed=lambda topic: bool(self._topic_setting("unclean.leader.election.enable", topic)),
+            internal_replicas=lambda topic: internal_replicas(topic, settings),
+            internal_min_isr=lambda topic: internal_min_isr(topic, settings),
+            set_min_isr=self._set_min_isr,
         )
         self._ends = EndsReporter(self._log, self.registration, log_end)
         self._tasks: list[asyncio.Task[None]] = []
@@ -571,6 +581,47 @@ class Controller:
             if outcome[topic_partition] is Written.DONE:
                 return None
             return Refusal(ErrorCode.REQUEST_TIMED_OUT, "The partition changed at the same time.")
+
+    async def _set_min_isr(self, topic: str, min_isr: int) -> None:
+        resource = ConfigResource(TOPICS, topic)
+        alteration = Alteration("min.insync.replicas", 0, str(min_isr))
+        refusal = await self._settings_writer.alter(
+            resource, [alteration], lambda changed: self._validate(resource, changed), validate_only=False
+        )
+        if refusal is not None:
+            logger.warning("min.insync.replicas of %s stays: %s", topic, refusal.message)
+
+    async def reassign(
+        self, targets: Mapping[TopicPartition, Sequence[int] | None], *, may_change_count: bool = True
+    ) -> dict[TopicPartition, Refusal | None]:
+        """Begin to move partitions to other replicas, or take that back (None). Returns None for each that was done."""
+        async with self._serving():
+            self._office.fence()
+            image = self.image
+            plans = {
+                topic_partition: plan_reassignment(
+                    image,
+                    topic_partition,
+                    target,
+                    may_change_count=may_change_count,
+                    replication_factor_max=self._settings.replication_factor_max,
+                )
+                for topic_partition, target in targets.items()
+            }
+            moves = {tp: plan for tp, plan in plans.items() if not isinstance(plan, Refusal)}
+            outcome = await self._duties.move(image, moves)
+        return {tp: plan if isinstance(plan, Refusal) else outcome[tp] for tp, plan in plans.items()}
+
+    async def unregister(self, node_id: int) -> Refusal | None:
+        """Free the id of a broker that is gone, for one with other log directories. Returns None if it was done."""
+        async with self._serving():
+            self._office.fence()
+            if node_id in self.image.brokers:
+                sentence = f"Broker {node_id} is running: stop it first."
+                return Refusal(ErrorCode.INVALID_REQUEST, sentence)
+            if not await free_id(self._log, node_id, fence=self._office.fence()):
+                return Refusal(ErrorCode.BROKER_ID_NOT_REGISTERED, f"Broker ID {node_id} is not currently registered")
+        return None
 
     async def update_features(self, updates: Sequence[FeatureUpdate], *, validate_only: bool = False) -> Refusal | None:
         """Give features other levels, all of them or none. Returns None if it was done."""

@@ -17,13 +17,16 @@ from ottla.cluster.decisions.election import (
     preferred_elections,
     waits_for_ends,
 )
+from ottla.cluster.decisions.reassignment import Move, finished, grown_min_isr, growth, is_reassigned
 from ottla.cluster.image import NO_LEADER, ClusterImage, ImageDelta, PartitionImage, TopicImage
+from ottla.cluster.reassigner import Reassigner
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ottla.cluster.change_log import ChangeLog
+    from ottla.cluster.decisions.refusal import Refusal
     from ottla.cluster.follow import MetadataFollower
     from ottla.cluster.office import Office
     from ottla.cluster.topic_writer import TopicWriter
@@ -37,6 +40,9 @@ class Duties:
 
     Args:
         min_isr, is_unclean_allowed: settings of topics, by name.
+        internal_replicas, internal_min_isr: how many replicas an internal topic is to have where there are as many brokers,
+            and how many of them are to be in sync.
+        set_min_isr: changes min.insync.replicas of a topic.
     """
 
     def __init__(
@@ -48,12 +54,19 @@ class Duties:
         *,
         min_isr: Callable[[str], int],
         is_unclean_allowed: Callable[[str], bool],
+        internal_replicas: Callable[[str], int] = lambda topic: 1,
+        internal_min_isr: Callable[[str], int] = lambda topic: 1,
+        set_min_isr: Callable[[str, int], Awaitable[object]] | None = None,
     ) -> None:
+        self._internal_replicas = internal_replicas
+        self._internal_min_isr = internal_min_isr
+        self._set_min_isr = set_min_isr or _nothing
         self._log = log
         self._follower = follower
         self._office = office
         self._topics = topics
         self._states = StateWriter(log)
+        self._reassigner = Reassigner(log)
         self._min_isr = min_isr
         self._is_unclean_allowed = is_unclean_allowed
         self._deletions_looked_at = 0
@@ -80,7 +93,36 @@ class Duties:
             found = [(topic, index) for topic, index in all_partitions(image) if (topic.name, index) in names]
         rules = ElectionRules(min_isr=self._min_isr, is_unclean_allowed=self._is_unclean_allowed)
         await self.write(image, dict(elections(image, found, rules)))
+        await self._finish_reassignments(found)
+        await self._grow_internal_topics({topic.name for topic, _ in found if topic.is_internal})
         await self._log.maybe_purge()
+
+    async def _finish_reassignments(self, partitions: Iterable[tuple[TopicImage, int]]) -> None:
+        """End what can end. What conflicts changes again, and is looked at again."""
+        image = self._follower.image
+        names = {(topic.name, index) for topic, index in partitions if is_reassigned(topic.partitions[index])}
+        now = [(image.topics[n], i) for n, i in names if n in image.topics and i < len(image.topics[n].partitions)]
+        await self.move(image, dict(finished(image, now)))
+
+    async def _grow_internal_topics(self, names: set[str]) -> None:
+        """Give these internal topics more replicas if brokers have come, a step at a time."""
+        image = self._follower.image
+        for name in sorted(names & image.topics.keys()):
+            topic = image.topics[name]
+            await self.move(image, dict(growth(image, topic, self._internal_replicas(name))))
+            wanted = grown_min_isr(topic, image.topic_config(name), self._internal_min_isr(name))
+            if wanted is not None:
+                await self._set_min_isr(name, wanted)
+
+    async def move(
+        self, image: ClusterImage, moves: Mapping[TopicPartition, Move]
+    ) -> dict[TopicPartition, Refusal | None]:
+        """Write where replicas are to be; return None for what was written, or why it was not."""
+        if not moves:
+            return {}
+        return await self._reassigner.write(
+            image, moves, fence=self._office.fence(), controller_epoch=self._office.epoch
+        )
 
     async def elect_preferred(self) -> None:
         """Move leadership back to preferred replicas."""
@@ -108,6 +150,10 @@ class Duties:
             if result is Written.DONE:
                 _log_election(tp, image, elected[tp])
         return outcome
+
+
+async def _nothing(topic: str, min_isr: int) -> None:
+    """Change no setting."""
 
 
 def all_partitions(image: ClusterImage) -> Iterator[tuple[TopicImage, int]]:

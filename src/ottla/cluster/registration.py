@@ -9,7 +9,7 @@ a transaction checks that the broker has not been away in between. Why a registr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from ottla.cluster.tree import Check, Create, Delete, Operation, SetData, Tree, 
 
 if TYPE_CHECKING:
     from ottla.clock import Clock
+    from ottla.cluster.change_log import ChangeLog
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,24 @@ class Registration:
             ]
         )
         self._epoch = node.stat.version + 1
+
+
+async def free_id(log: ChangeLog, node_id: int, *, fence: Sequence[Operation]) -> bool:
+    """Have a broker id belong to no log directories any more. Return whether it belonged to some.
+
+    The epoch node stays and goes on counting: a broker with new directories must not come under an epoch under which the one
+    before was admitted to an ISR. Nothing of the past is continued.
+
+    Raises:
+        TreeError: an operation of the fence was refused, or the broker has registered meanwhile.
+    """
+    path = BrokerEpochNode.path(node_id)
+    node = (await log.tree.get_many([path]))[0]
+    if node is None or not BrokerEpochNode.decode(node_id, node.data).directories:
+        return False
+    data = BrokerEpochNode.encode(BrokerEpoch(directories=(), continues=node.stat.version + 1))
+    await log.commit([SetData(path, data, node.stat.version)], Change(brokers=True), fence=fence)
+    return True
 
 
 def _is_mine(identity: Identity, stored: BrokerEpoch | None) -> bool:

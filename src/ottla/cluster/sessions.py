@@ -34,6 +34,8 @@ class Sessions:
         self._open_session = open_session
         self._task: asyncio.Task[None] | None = None
         self._tree: Tree | None = None
+        #: How many sessions were begun.
+        self.begun = 0
 
     @property
     def tree(self) -> Tree:
@@ -48,6 +50,7 @@ class Sessions:
             TreeUnavailableError: it is not possible.
         """
         self._tree = await self._open_session()
+        self.begun += 1
         return self._tree
 
     def keep(
@@ -92,6 +95,7 @@ class Sessions:
             try:
                 if self.tree.state is SessionState.ENDED:
                     self._tree = await self._open_session()
+                    self.begun += 1
                 await on_begin(self.tree)
             except TreeUnavailableError as error:
                 logger.warning("no session with the coordination tree yet: %s", error)

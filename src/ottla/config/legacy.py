@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ottla.config.keys import ANYTHING, ConfigKey, ConfigType, row
+from ottla.config.keys import ANYTHING, ConfigKey, ConfigType, between, row
 
 STRING = ConfigType.STRING
 
@@ -16,6 +16,24 @@ REMOVED = "Removed in Kafka 4."
 NO_ACCESS_CONTROL = "Access control is not served yet; a broker that ignored this would let everybody in."
 
 EXTENSIONS = (
+    row(
+        "ottla.tree.socket",
+        ConfigType.STRING,
+        None,
+        ANYTHING,
+        "LOW",
+        "The Unix socket on which a supervisor serves the coordination tree. Set by `ottla cluster up` and "
+        "`ottla serve --workers` for the brokers that they start.",
+    ),
+    row(
+        "ottla.shared.port",
+        ConfigType.INT,
+        "0",
+        between(0, 65535),
+        "LOW",
+        "A further port of the first listener, on which other brokers of this machine listen, too: a new connection goes to "
+        "any of them. Set by `ottla serve --workers`.",
+    ),
     row(
         "ottla.foreign.confirm",
         ConfigType.BOOLEAN,

@@ -39,6 +39,7 @@ class Listener:
         has_login: clients have to log in before they are served (SASL): until then the connection is a stranger's.
         is_protected: brokers use it among themselves: where all connections there may be are taken, one of another
             listener makes room for one of this.
+        is_shared: other processes of this user listen on the port, too: a connection goes to any of them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Listener:
     tls: Callable[[], ssl.SSLContext] | None = None
     has_login: bool = False
     is_protected: bool = False
+    is_shared: bool = False
     limits: ListenerLimits = field(default_factory=ListenerLimits)
 
 
@@ -75,7 +77,7 @@ async def bind_listener(listener: Listener, backlog: int) -> list[socket.socket]
         ) from None
     failure: OSError | None = None
     for _ in range(FREE_PORTS_TRIED if not listener.port else 1):
-        sockets, failure = _bind_all(addresses, listener.port, backlog)
+        sockets, failure = _bind_all(addresses, listener.port, backlog, is_shared=listener.is_shared)
         if failure is None:
             return sockets
         if failure.errno != errno.EADDRINUSE:
@@ -105,7 +107,7 @@ async def _addresses(listener: Listener) -> list[tuple[int, int, int, tuple[obje
 
 
 def _bind_all(
-    addresses: Iterable[tuple[int, int, int, tuple[object, ...]]], port: int, backlog: int
+    addresses: Iterable[tuple[int, int, int, tuple[object, ...]]], port: int, backlog: int, *, is_shared: bool = False
 ) -> tuple[list[socket.socket], OSError | None]:
     """Bind all of these on one port; return the sockets, or none of them and why one could not be bound.
 
@@ -117,7 +119,7 @@ def _bind_all(
     failure: OSError | None = None
     for family, kind, protocol, address in addresses:
         try:
-            sockets.append(_bound(family, kind, protocol, (address[0], port, *address[2:]), backlog))
+            sockets.append(_bound(family, kind, protocol, (address[0], port, *address[2:]), backlog, is_shared))
             port = sockets[-1].getsockname()[1]
         except OSError as error:
             failure = error
@@ -134,7 +136,9 @@ def _bind_all(
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], backlog: int) -> socket.socket:
+def _bound(
+    family: int, kind: int, protocol: int, address: tuple[object, ...], backlog: int, is_shared: bool
+) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     try:
         made.setblocking(False)
@@ -142,6 +146,8 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], b
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if is_shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
         made.listen(backlog)
     except BaseException:

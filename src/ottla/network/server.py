@@ -111,7 +111,8 @@ class Server:
             for listener in listeners:
                 sockets = await bind_listener(listener, max(self.limits.backlog, BACKLOG_MIN))
                 bound += ((listener, bound_socket) for bound_socket in sockets)
-                self.addresses.append((listener.name, listener.host, sockets[0].getsockname()[1]))
+                if not listener.is_shared:
+                    self.addresses.append((listener.name, listener.host, sockets[0].getsockname()[1]))
         except BaseException:
             for _, bound_socket in bound:
                 bound_socket.close()

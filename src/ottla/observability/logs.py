@@ -14,15 +14,15 @@ PEERS_MAX = 1024
 SHOWN_MAX = 200
 
 
-def configure(level: str) -> None:
-    """Log to stderr from `level` (a name such as "info") on.
+def configure(level: str, name: str = "") -> None:
+    """Log to stderr from `level` (a name such as "info") on; lines have the `name` of the process if several share a log.
 
     Nothing of where a line comes from is shown but the logger's name, so it is not looked up: to walk up the stack
     costs more than the rest of the line (see "Optimization" in the logging HOWTO).
     """
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=FORMAT, force=True)
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=f"{name} {FORMAT}".lstrip(), force=True)
 
 
 def shown(text: str, limit: int = SHOWN_MAX) -> str:

@@ -46,8 +46,18 @@ if TYPE_CHECKING:
     from ottla.storage.files import FileLock, Files
 
 TREE_FILE = "ottla.sqlite"
+#: What a supervisor of several brokers keeps beside the first one's data.
+SUPERVISOR_FILES = ("tree.sock", "supervisor.lock", "broker.pid", "brokers")
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_FILES = {*OFFSET_FILES, CLEAN_SHUTDOWN_FILE, LOCK_FILE, META_PROPERTIES_FILE, MARKER_FILE, TREE_FILE}
+_FILES = {
+    *OFFSET_FILES,
+    CLEAN_SHUTDOWN_FILE,
+    LOCK_FILE,
+    META_PROPERTIES_FILE,
+    MARKER_FILE,
+    TREE_FILE,
+    *SUPERVISOR_FILES,
+}
 _KNOWN_NAMES = {*_FILES, *KRAFT_NAMES}
 #: What a broker keeps beside its logs: the coordination tree (`broker.broker`), an index of Apache Kafka's.
 _KNOWN_BEGINNINGS = (TREE_FILE, "remote-log-index-cache")

@@ -26,6 +26,7 @@ from ottla.broker.handlers.share_groups import ShareGroupsHandler
 from ottla.broker.handlers.streams_groups import StreamsGroupsHandler
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.share.group_states import GroupStates
+from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.topics import NewTopic
@@ -109,7 +110,7 @@ class GroupWorld:
             self.runtime,
             self.group_states,
             self.persister,
-            cast(ReplicaManager, self.replicas),
+            LogEnds(cast(ReplicaManager, self.replicas), lambda _topic, _index: None, None),
             image=lambda: self.image,
         )
         handlers = (self.groups, self.consumers, self.offsets, self.streams, self.shares, self.share_offsets)

@@ -27,6 +27,11 @@ from ottla.protocol.messages import describe_log_dirs as dirs
 from ottla.protocol.messages import describe_quorum as quorum
 from ottla.protocol.messages import describe_topic_partitions as paging
 from ottla.protocol.messages import incremental_alter_configs as incremental
+from ottla.protocol.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    ReassignablePartition,
+    ReassignableTopic,
+)
 from ottla.protocol.messages.create_partitions import (
     CreatePartitionsAssignment,
     CreatePartitionsRequest,
@@ -39,6 +44,7 @@ from ottla.protocol.messages.describe_configs import DescribeConfigsRequest, Des
 from ottla.protocol.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
 from ottla.protocol.messages.list_config_resources import ListConfigResourcesRequest
 from ottla.protocol.messages.list_partition_reassignments import ListPartitionReassignmentsRequest
+from ottla.protocol.messages.unregister_broker import UnregisterBrokerRequest
 
 TOPIC, BROKER, LOGGER, METRICS, GROUP = 2, 4, 8, 16, 32
 
@@ -577,6 +583,38 @@ async def test_nothing_is_being_reassigned() -> None:
         await a.cluster.controller.create_topics([NewTopic(name="t")])
         answer = await a.ask(ListPartitionReassignmentsRequest(topics=None))
         assert (answer.error_code, answer.error_message, answer.topics) == (0, None, [])
+
+
+async def test_partitions_of_one_broker_stay_where_they_are() -> None:
+    """What tools and strangers' suites ask of a single node."""
+    async with admin() as a:
+        await a.cluster.controller.create_topics([NewTopic(name="t", num_partitions=2)])
+
+        async def alter(*asked: tuple[int, list[int] | None]) -> list[tuple[int, int]]:
+            rows = [ReassignablePartition(partition_index=index, replicas=replicas) for index, replicas in asked]
+            request = AlterPartitionReassignmentsRequest(topics=[ReassignableTopic(name="t", partitions=rows)])
+            answer = await a.ask(request)
+            assert (answer.error_code, answer.error_message) == (0, None)
+            return [(row.partition_index, row.error_code) for row in answer.responses[0].partitions]
+
+        assert await alter((0, [1]), (1, [2]), (7, [1])) == [
+            (0, ErrorCode.NONE),
+            (1, ErrorCode.INVALID_REPLICA_ASSIGNMENT),
+            (7, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        ]
+        assert await alter((0, None)) == [(0, ErrorCode.NO_REASSIGNMENT_IN_PROGRESS)]
+        assert (await a.ask(ListPartitionReassignmentsRequest(topics=None))).topics == []
+
+
+async def test_only_a_broker_that_is_gone_is_unregistered() -> None:
+    async with admin() as a:
+        running = await a.ask(UnregisterBrokerRequest(broker_id=1))
+        assert (running.error_code, running.error_message) == (
+            ErrorCode.INVALID_REQUEST,
+            "Broker 1 is running: stop it first.",
+        )
+        unknown = await a.ask(UnregisterBrokerRequest(broker_id=5))
+        assert unknown.error_code == ErrorCode.BROKER_ID_NOT_REGISTERED
 
 
 async def test_log_directories_are_shown_with_what_was_asked_for() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ottla.broker.coordinators.batches import Producer
 from ottla.broker.coordinators.loader import CoordinatorLog, load
 from ottla.broker.coordinators.pipeline import AppendCounts, AppendPipeline, RuntimeConfig
-from ottla.broker.coordinators.shard import DeletedTopic, Result, Shard, ShardFactory, TimerOperation
+from ottla.broker.coordinators.shard import DeletedTopic, Result, Shard, ShardFactory, TimerKey, TimerOperation
 from ottla.broker.coordinators.timeline import Timeline
 from ottla.broker.coordinators.timers import ShardTimers
 from ottla.errors import CoordinatorLoadInProgressError, KafkaError, NotCoordinatorError
@@ -266,6 +266,10 @@ class CoordinatorRuntime(Generic[S]):
         pipeline = self._active(partition).pipeline
         pipeline.check_room()
         return pipeline.submit(operation, producer, refusal, verification)
+
+    def run_timers_now(self, matching: Callable[[TimerKey], bool]) -> int:
+        """Run timers as if their time had come; return how many. For tests of clients, which need not wait for sessions."""
+        return sum(held.timers.run_now(matching) for held in self._active_partitions())
 
     def begin_verification(self, partition: int, producer: Producer) -> VerificationGuard:
         """Return the guard with which to verify a transaction before its first records are written here (KIP-890).

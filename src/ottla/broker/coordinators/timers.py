@@ -71,6 +71,15 @@ class ShardTimers:
         if timer is not None and timer.handle is not None:
             timer.handle.cancel()
 
+    def run_now(self, matching: Callable[[TimerKey], bool]) -> int:
+        """Run what is scheduled under these keys as if its time had come; return how many there were."""
+        due = [key for key in self._timers if matching(key)]
+        for key in due:
+            timer = self._timers[key]
+            self.cancel(key)
+            self._run(timer.operation)
+        return len(due)
+
     def cancel_all(self) -> None:
         """Forget every timer."""
         for key in list(self._timers):

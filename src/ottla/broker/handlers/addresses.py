@@ -8,6 +8,9 @@ A request does not say which name the client connected to. Over loopback that is
 `localhost` where it listens on both addresses that `localhost` can stand for. Clients that compare names (librdkafka before
 2.10) then keep the connection they have; an address instead makes them open a second one. And some clients cannot read an
 IPv6 address in a list of host:port.
+
+Brokers of one machine under one supervisor are registered without a host: clients find each under the host that they used, on
+the broker's own port.
 """
 
 from __future__ import annotations
@@ -71,7 +74,9 @@ class Addresses:
         if self._auto and node_id == self._node_id:
             return BrokerAddress(node_id, self._own_host(context), context.session.local_port, broker.rack)
         endpoint = broker.endpoint(context.session.listener)
-        return None if endpoint is None else BrokerAddress(node_id, endpoint.host, endpoint.port, broker.rack)
+        if endpoint is None:
+            return None
+        return BrokerAddress(node_id, endpoint.host or self._own_host(context), endpoint.port, broker.rack)
 
     def _own_host(self, context: RequestContext) -> str:
         if context.session.local_host in _LOOPBACK and context.session.local_port in self._localhost_ports():

@@ -1,12 +1,15 @@
-"""The cluster: DescribeLogDirs (key 35, versions 1-5), ElectLeaders (43, 0-2), ListPartitionReassignments (46, 0),
-DescribeQuorum (55, 0-2), DescribeCluster (60, 0-2), DescribeTopicPartitions (75, 0).
+"""The cluster: DescribeLogDirs (key 35, versions 1-5), ElectLeaders (43, 0-2), AlterPartitionReassignments (45, 0-1),
+ListPartitionReassignments (46, 0), DescribeQuorum (55, 0-2), DescribeCluster (60, 0-2), UnregisterBroker (64, 0),
+DescribeTopicPartitions (75, 0).
 
 DescribeLogDirs v3: top-level error. v4: size and free space of the disk. v5: cordoned directories (never). ElectLeaders v1:
-unclean elections. DescribeCluster v1: which kind of endpoint. v2: fenced brokers (there are none: a broker without a session
-is not registered). DescribeTopicPartitions pages through partitions with a cursor (KIP-966).
+unclean elections. AlterPartitionReassignments v1: whether the number of replicas may change. DescribeCluster v1: which kind
+of endpoint. v2: fenced brokers (there are none: a broker without a session is not registered). DescribeTopicPartitions pages
+through partitions with a cursor (KIP-966). UnregisterBroker frees the id of a broker that is gone, for other log directories.
 
 Where we differ from Apache Kafka: there is no KRaft quorum. DescribeQuorum answers what a single KRaft node would: one voter,
-which leads; its log end is the number of the last metadata change. Eligible leader replicas are always empty.
+which leads; its log end is the number of the last metadata change. Eligible leader replicas are always empty. A broker
+that runs is not unregistered.
 """
 
 from __future__ import annotations
@@ -23,6 +26,12 @@ from ottla.protocol.messages import describe_log_dirs as log_dirs
 from ottla.protocol.messages import describe_quorum as quorum
 from ottla.protocol.messages import describe_topic_partitions as topic_partitions
 from ottla.protocol.messages import elect_leaders
+from ottla.protocol.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+)
 from ottla.protocol.messages.describe_cluster import (
     DescribeClusterBroker,
     DescribeClusterRequest,
@@ -34,6 +43,7 @@ from ottla.protocol.messages.list_partition_reassignments import (
     OngoingPartitionReassignment,
     OngoingTopicReassignment,
 )
+from ottla.protocol.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
 from ottla.types import INTERNAL_TOPICS, TopicPartition
 
 if TYPE_CHECKING:
@@ -107,6 +117,8 @@ class ClusterHandlers:
         return {
             ApiKey.DESCRIBE_LOG_DIRS: Route(self.handle_describe_log_dirs),
             ApiKey.ELECT_LEADERS: Route(self.handle_elect_leaders, for_controller=True),
+            ApiKey.ALTER_PARTITION_REASSIGNMENTS: Route(self.handle_alter_partition_reassignments, for_controller=True),
+            ApiKey.UNREGISTER_BROKER: Route(self.handle_unregister_broker, for_controller=True),
             ApiKey.LIST_PARTITION_REASSIGNMENTS: Route(self.handle_list_partition_reassignments),
             ApiKey.DESCRIBE_QUORUM: Route(self.handle_describe_quorum),
             ApiKey.DESCRIBE_CLUSTER: Route(self.handle_describe_cluster),
@@ -169,6 +181,36 @@ class ClusterHandlers:
                     )
                 answer.partition_result.append(result)
         return response
+
+    async def handle_alter_partition_reassignments(
+        self, context: RequestContext, request: AlterPartitionReassignmentsRequest
+    ) -> AlterPartitionReassignmentsResponse:
+        targets = {
+            TopicPartition(topic.name, row.partition_index): row.replicas
+            for topic in request.topics
+            for row in topic.partitions
+        }
+        outcome = await self._controller.reassign(targets, may_change_count=request.allow_replication_factor_change)
+        response = AlterPartitionReassignmentsResponse(error_message=None)
+        response.allow_replication_factor_change = request.allow_replication_factor_change
+        for topic in request.topics:
+            rows = []
+            for row in topic.partitions:
+                refusal = outcome[TopicPartition(topic.name, row.partition_index)]
+                answer = ReassignablePartitionResponse(partition_index=row.partition_index, error_message=None)
+                if refusal is not None:
+                    answer.error_code, answer.error_message = refusal.error, refusal.message
+                rows.append(answer)
+            response.responses.append(ReassignableTopicResponse(name=topic.name, partitions=rows))
+        return response
+
+    async def handle_unregister_broker(
+        self, context: RequestContext, request: UnregisterBrokerRequest
+    ) -> UnregisterBrokerResponse:
+        refusal = await self._controller.unregister(request.broker_id)
+        if refusal is None:
+            return UnregisterBrokerResponse(error_message=None)
+        return UnregisterBrokerResponse(error_code=refusal.error, error_message=refusal.message)
 
     def handle_list_partition_reassignments(
         self, context: RequestContext, request: ListPartitionReassignmentsRequest

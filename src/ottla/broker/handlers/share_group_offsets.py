@@ -7,6 +7,7 @@ that does not exist. Alter and delete want a group without members; altering mak
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from ottla.broker.context import Route
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
-    from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.share.group_states import GroupStates
+    from ottla.broker.share.log_ends import LogEnds
     from ottla.broker.share.persister import ShareStatePersister
     from ottla.cluster.image import ClusterImage
 
@@ -45,14 +46,14 @@ class ShareGroupOffsetsHandler:
         runtime: CoordinatorRuntime[GroupCoordinator],
         states: GroupStates,
         persister: ShareStatePersister,
-        replicas: ReplicaManager,
+        log_ends: LogEnds,
         *,
         image: Callable[[], ClusterImage],
     ) -> None:
         self._runtime = runtime
         self._states = states
         self._persister = persister
-        self._replicas = replicas
+        self._log_ends = log_ends
         self._image = image
 
     def _is_enabled(self) -> bool:
@@ -108,24 +109,26 @@ class ShareGroupOffsetsHandler:
             if topic is not None:
                 topic_id_partitions += (TopicIdPartition(topic.topic_id, partition) for partition in wanted.partitions)
                 continue
-            rows = [
+            nothing = [
                 describe.DescribeShareGroupOffsetsResponsePartition(partition_index=partition, start_offset=_UNKNOWN)
                 for partition in wanted.partitions
             ]
             unknown.append(
-                describe.DescribeShareGroupOffsetsResponseTopic(topic_name=wanted.topic_name, partitions=rows)
+                describe.DescribeShareGroupOffsetsResponseTopic(topic_name=wanted.topic_name, partitions=nothing)
             )
         topics: dict[bytes, describe.DescribeShareGroupOffsetsResponseTopic] = {}
-        for summary in await self._persister.read_summary(group_id, topic_id_partitions):
+        summaries = await self._persister.read_summary(group_id, topic_id_partitions)
+        names = [image.topic_names[summary.topic_id_partition.topic_id] for summary in summaries]
+        rows = await asyncio.gather(*map(self._row, names, summaries))
+        for name, summary, row in zip(names, summaries, rows, strict=True):
             topic_id = summary.topic_id_partition.topic_id
-            name = image.topic_names[topic_id]
             if topic_id not in topics:
                 topics[topic_id] = describe.DescribeShareGroupOffsetsResponseTopic(topic_name=name, topic_id=topic_id)
-            topics[topic_id].partitions.append(self._row(name, summary))
+            topics[topic_id].partitions.append(row)
         described.topics = [*topics.values(), *unknown]
         return described
 
-    def _row(self, topic: str, summary: StateSummary) -> describe.DescribeShareGroupOffsetsResponsePartition:
+    async def _row(self, topic: str, summary: StateSummary) -> describe.DescribeShareGroupOffsetsResponsePartition:
         row = describe.DescribeShareGroupOffsetsResponsePartition(
             partition_index=summary.topic_id_partition.partition, start_offset=_UNKNOWN
         )
@@ -134,15 +137,15 @@ class ShareGroupOffsetsHandler:
         row.start_offset, row.leader_epoch = summary.start_offset, summary.leader_epoch
         if _UNKNOWN in (summary.start_offset, summary.delivery_complete_count):
             return row
-        partition = self._replicas.partition(topic, summary.topic_id_partition.partition)
-        if partition is None:
-            code = self._replicas.error(topic, summary.topic_id_partition.partition)
+        try:
+            end = await self._log_ends.high_watermark(topic, summary.topic_id_partition.partition)
+        except KafkaError as error:
             return describe.DescribeShareGroupOffsetsResponsePartition(
                 partition_index=summary.topic_id_partition.partition,
-                error_code=code,
-                error_message=error_for(code).message,
+                error_code=error.code,
+                error_message=error.message,
             )
-        row.lag = lag_of(summary.start_offset, summary.delivery_complete_count, partition.log.high_watermark)
+        row.lag = lag_of(summary.start_offset, summary.delivery_complete_count, end)
         return row
 
     # ----------------------------------------------------------------------- alter

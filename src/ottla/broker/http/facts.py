@@ -12,6 +12,7 @@ from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_
 from ottla.broker.http.gauges import process_gauges
 from ottla.broker.http.lag_ages import LagAges
 from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
+from ottla.cluster.tree import SessionState
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -95,7 +96,14 @@ class LiveFacts:
         return self._broker.uptime_seconds
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
-        return process_gauges(self._broker.monitor, self._broker.descriptor_limit)
+        yield from process_gauges(self._broker.monitor, self._broker.descriptor_limit)
+        sessions = self._broker.sessions
+        yield (
+            "ottla_tree_session_connected",
+            "1 if the session with the coordination tree is connected: leaders, topics and settings can change.",
+            int(sessions.tree.state is SessionState.CONNECTED),
+        )
+        yield "ottla_tree_sessions", "Sessions with the coordination tree since the start.", sessions.begun
 
     def warnings(self) -> Sequence[str]:
         return self._broker.old_records.sentences()
@@ -117,7 +125,7 @@ class LiveFacts:
                 broker.node_id,
                 own.addresses[0]
                 if broker.node_id == own.node_id
-                else ", ".join(f"{e.host}:{e.port}" for e in broker.endpoints),
+                else ", ".join(f"{e.host or 'localhost'}:{e.port}" for e in broker.endpoints),
             )
             for broker in self._broker.image.brokers.values()
         ]

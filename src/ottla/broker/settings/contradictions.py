@@ -131,6 +131,11 @@ def _others(config: BrokerConfig, text: Mapping[str, str]) -> Iterator[_Demand]:
     roles = set((text.get("process.roles") or "broker").replace(" ", "").split(","))
     yield "broker" in roles, "process.roles must contain broker: an ottla node is always a broker", ("process.roles",)
     yield (
+        config.zookeeper is None or config.ottla_tree_socket is None,
+        "zookeeper.connect and ottla.tree.socket contradict each other: the tree is in one place",
+        ("zookeeper.connect", "ottla.tree.socket"),
+    )
+    yield (
         config.zookeeper is None or any((text.get(name) or "-1") != "-1" for name in ("broker.id", "node.id")),
         "zookeeper.connect needs broker.id (--broker-id): a number that no other broker of the cluster has",
         ("zookeeper.connect", "broker.id", "node.id"),

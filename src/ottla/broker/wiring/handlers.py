@@ -31,6 +31,7 @@ from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.broker.wiring.coordinators import leader_of
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -170,7 +171,17 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
         ),
         ShareStateHandlers(coordinators.share_states),
         ShareGroupsHandler(groups, group_states, image=parts.image),
-        ShareGroupOffsetsHandler(groups, group_states, coordinators.share_persister, parts.replicas, image=parts.image),
+        ShareGroupOffsetsHandler(
+            groups,
+            group_states,
+            coordinators.share_persister,
+            LogEnds(
+                parts.replicas,
+                lambda topic, index: leader_of(parts.image(), TopicPartition(topic, index)),
+                parts.peers if around.shared_tree else None,
+            ),
+            image=parts.image,
+        ),
     )
 
 

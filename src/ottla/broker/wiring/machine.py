@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ottla.broker.wiring.surroundings import Surroundings
 from ottla.clock import SystemClock
 from ottla.cluster.trees.local import LocalTree
+from ottla.cluster.trees.served import ServedTree
 from ottla.config import ConfigError
 from ottla.observability.process import raise_descriptor_limit
 from ottla.offload import Offload, ThreadOffload
@@ -23,13 +24,23 @@ if TYPE_CHECKING:
 #: Threads that wait for one disk, for the coordination tree, or do anything else that is long. Each of these has its own:
 #: a disk that hangs holds its own threads and no others.
 WORKERS = 8
+#: Of a broker whose tree a supervisor serves. That its process has ended is seen at once.
+SERVED_TIMEOUT_MS = 18_000
 
 
-def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None = None) -> Surroundings:
+#: New topics of clusters get no more replicas as long as replication is not served.
+REPLICATION_FACTOR_MAX: int | None = 1
+
+
+def machine(
+    zookeeper: ZooKeeperOptions | None = None, tree_socket: str | None = None, offload: Offload | None = None
+) -> Surroundings:
     """Return the surroundings of a broker that runs for real.
 
     Args:
-        zookeeper: the ensemble that holds the coordination tree; None for a file in the first log directory.
+        zookeeper: the ensemble that holds the coordination tree.
+        tree_socket: the socket on which a supervisor of this machine serves it. With neither it is a file in the first log
+            directory.
 
     Raises:
         ConfigError: what ZooKeeper is spoken to with is not installed.
@@ -42,7 +53,17 @@ def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None =
         await tree.open()
         return tree
 
-    open_tree = open_file if zookeeper is None else _sessions_with(zookeeper, tree_threads)
+    async def open_served(_path: str) -> Tree:
+        assert tree_socket is not None
+        tree = ServedTree(tree_socket, session_timeout_ms=SERVED_TIMEOUT_MS, connection_timeout_ms=SERVED_TIMEOUT_MS)
+        await tree.open()
+        return tree
+
+    open_tree: Callable[[str], Awaitable[Tree]] = open_file
+    if zookeeper is not None:
+        open_tree = _sessions_with(zookeeper, tree_threads)
+    elif tree_socket is not None:
+        open_tree = open_served
     host_name = socket.gethostname()
     return Surroundings(
         clock=SystemClock(),
@@ -56,8 +77,9 @@ def machine(zookeeper: ZooKeeperOptions | None = None, offload: Offload | None =
         machine=machine_name(host_name),
         descriptor_limit=raise_descriptor_limit(),
         page_cache=page_cache,
-        shared_tree=zookeeper is not None,
-        replication_factor_max=None if zookeeper is None else 1,
+        shared_tree=open_tree is not open_file,
+        is_one_machine=tree_socket is not None,
+        replication_factor_max=None if open_tree is open_file else REPLICATION_FACTOR_MAX,
     )
 
 

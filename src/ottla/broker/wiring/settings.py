@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ottla.broker.wiring.descriptors import cached_files_max, connections_max
@@ -71,8 +72,8 @@ def log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManag
 def server_listeners(
     config: BrokerConfig, context_of: Callable[[str], Callable[[], ssl.SSLContext] | None]
 ) -> list[Listener]:
-    """Return what the server has to know of each listener."""
-    return [
+    """Return what the server has to know of each listener, and of the port that the first one shares with other brokers."""
+    own = [
         Listener(
             name=listener.name,
             host=listener.host,
@@ -87,6 +88,9 @@ def server_listeners(
         )
         for listener in config.listeners
     ]
+    if not config.ottla_shared_port:
+        return own
+    return [*own, replace(own[0], port=config.ottla_shared_port, is_shared=True)]
 
 
 def network_limits(config: BrokerConfig, descriptor_limit: int | None, log_count: int) -> NetworkLimits:

@@ -34,6 +34,8 @@ class Surroundings:
         page_cache: which page cache unsynced writes to these directories are in, by some text: the same text after the
             process was killed, another one after the machine was or the disk was mounted anew; "" if it is not known.
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
+        is_one_machine: all brokers of the cluster are of this machine: clients find each under the host that they used,
+            unless something else is advertised.
         replication_factor_max: new topics get no more replicas; None for no limit.
     """
 
@@ -50,4 +52,5 @@ class Surroundings:
     descriptor_limit: int | None = None
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
+    is_one_machine: bool = False
     replication_factor_max: int | None = None

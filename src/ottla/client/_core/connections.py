@@ -155,6 +155,10 @@ class Connections:
         """Return the version of an API to use with a node that is up; None if there is no common one."""
         return common_version(self._links[node_id].versions, key, at_most=at_most)
 
+    def offers(self, node_id: int, key: ApiKey) -> bool:
+        """Whether a node that is up serves an API in any version."""
+        return key in self._links[node_id].versions
+
     def failure(self, node_id: int) -> Exception | None:
         """Why the node could not be reached last, or None if it is up or was never tried."""
         link = self._links.get(node_id)

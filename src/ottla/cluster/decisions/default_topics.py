@@ -95,6 +95,24 @@ def default_topic(name: str, settings: ControllerSettings, broker_count: int) ->
     return NewTopic(name=name)
 
 
+def internal_replicas(name: str, settings: ControllerSettings) -> int:
+    """Return how many replicas an internal topic is to have where there are as many brokers."""
+    wanted = {
+        GROUP_METADATA_TOPIC: settings.offsets_topic_replication_factor,
+        TRANSACTION_STATE_TOPIC: settings.transaction_topic_replication_factor,
+        SHARE_GROUP_STATE_TOPIC: settings.share_topic_replication_factor,
+    }[name]
+    return min(wanted, settings.replication_factor_max or wanted)
+
+
+def internal_min_isr(name: str, settings: ControllerSettings) -> int:
+    """Return how many replicas of an internal topic are to be in sync where there are enough."""
+    return {
+        TRANSACTION_STATE_TOPIC: settings.transaction_topic_min_isr,
+        SHARE_GROUP_STATE_TOPIC: settings.share_topic_min_isr,
+    }.get(name, 1)
+
+
 def internal_topic_configs(settings: ControllerSettings, broker_count: int) -> dict[str, dict[str, str]]:
     """Return the settings of all internal topics, for those that are found on the disk without any."""
     return {

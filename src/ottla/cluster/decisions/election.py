@@ -81,6 +81,11 @@ def is_in_sync(image: ClusterImage, partition: PartitionImage, node_id: int) -> 
     return broker is not None and admitted is not None and broker.continues_from(admitted)
 
 
+def is_fit(image: ClusterImage, topic: TopicImage, index: int, node_id: int) -> bool:
+    """Return whether a broker can lead the replica that it holds; an only replica leads, damaged or not."""
+    return not _is_unfit(image, topic, index, node_id) or len(topic.partitions[index].replicas) == 1
+
+
 def _is_unfit(image: ClusterImage, topic: TopicImage, index: int, node_id: int) -> bool:
     return (topic.topic_id, index) in image.unfit.get(node_id, ())
 

@@ -1,4 +1,7 @@
-"""Where new replicas go: spread over brokers, and over racks where brokers name theirs. Pure; randomness is passed in."""
+"""Where new replicas go: spread over brokers, and over racks where brokers name theirs. Pure; randomness is passed in.
+
+Brokers of one machine that name no rack count as one rack: they die together.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def place(
 def _racks_in_turn(brokers: Mapping[int, BrokerImage]) -> list[int]:
     by_rack: dict[str, list[int]] = {}
     for node_id in sorted(brokers):
-        by_rack.setdefault(brokers[node_id].rack or "", []).append(node_id)
+        by_rack.setdefault(_rack(brokers[node_id]) or "", []).append(node_id)
     racks = [by_rack[rack] for rack in sorted(by_rack)]
     longest = max(len(rack) for rack in racks)
     return [rack[place] for place in range(longest) for rack in racks if place < len(rack)]
@@ -56,12 +59,18 @@ def _replicas(
     first = ring[leader % len(ring)]
     others = [ring[(leader + 1 + (shift + step) % (len(ring) - 1)) % len(ring)] for step in range(len(ring) - 1)]
     chosen = [first]
-    used = {brokers[first].rack}
+    used = {_rack(brokers[first])}
     rest: list[int] = []
     for node_id in others:
-        if len(chosen) < count and brokers[node_id].rack is not None and brokers[node_id].rack not in used:
+        rack = _rack(brokers[node_id])
+        if len(chosen) < count and rack is not None and rack not in used:
             chosen.append(node_id)
-            used.add(brokers[node_id].rack)
+            used.add(rack)
         else:
             rest.append(node_id)
     return tuple(chosen + rest[: count - len(chosen)])
+
+
+def _rack(broker: BrokerImage) -> str | None:
+    """Return what a broker shares its fate with: its rack, or else its machine."""
+    return broker.rack if broker.rack is not None else broker.machine or None

@@ -1,9 +1,9 @@
 """The coordination tree of one machine: a supervisor holds it in a SQLite file and serves it to its brokers on a Unix socket.
 
-Sessions are those of the brokers' processes. One ends when its broker says so, or when nothing was heard of it for its
-timeout. Time is counted in ticks of this process: while it is stopped, or the machine sleeps, no session grows older. When
-this process is started anew the sessions that own nodes go on, each with a full timeout, as in ZooKeeper. Only processes of
-the same user are let in.
+Sessions are those of the brokers' processes. One ends when its broker says so, when its process has ended, or when nothing
+was heard of it for its timeout. Time is counted in ticks of this process: while it is stopped, or the machine sleeps, no
+session grows older. When this process is started anew the sessions that own nodes go on, each with a full timeout, as in
+ZooKeeper. Only processes of the same user are let in.
 """
 
 from __future__ import annotations
@@ -46,18 +46,20 @@ SOCKET_PATH_MAX: Final = 107
 
 
 class _Session:
-    __slots__ = ("connection", "heard_at", "timeout_ticks")
+    __slots__ = ("connection", "heard_at", "pid", "timeout_ticks")
 
-    def __init__(self, timeout_ms: int, now: int) -> None:
+    def __init__(self, timeout_ms: int, now: int, pid: int = 0) -> None:
+        self.pid = pid
         self.timeout_ticks = max(round(timeout_ms / 1000 / TICK_SECONDS), 1)
         self.heard_at = now
         self.connection: _Connection | None = None
 
 
 class _Connection:
-    __slots__ = ("session_id", "watched", "writer")
+    __slots__ = ("pid", "session_id", "watched", "writer")
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, pid: int) -> None:
+        self.pid = pid
         self.writer = writer
         self.session_id = 0
         self.watched: set[str] = set()
@@ -124,6 +126,11 @@ class TreeServer:
 
     # -- sessions
 
+    @property
+    def has_absent(self) -> bool:
+        """Whether there is a session whose broker is not connected: it may come back, or the session ends."""
+        return any(session.connection is None for session in self._sessions.values())
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -132,9 +139,10 @@ class TreeServer:
                 session_id
                 for session_id, session in self._sessions.items()
                 if self._ticks - session.heard_at > session.timeout_ticks
+                or (session.connection is None and _has_ended(session.pid))
             ]
             if expired:
-                logger.warning("nothing was heard of %d sessions for their timeout: they have ended", len(expired))
+                logger.warning("%d sessions with the coordination tree have ended", len(expired))
                 await self._end(expired)
 
     async def _end(self, session_ids: list[int]) -> None:
@@ -148,16 +156,17 @@ class TreeServer:
     # -- connections
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not _is_own(writer.get_extra_info("socket")):
+        uid, pid = _peer(writer.get_extra_info("socket"))
+        if uid != os.getuid():
             logger.warning("a process of another user wants to use the coordination tree: refused")
             writer.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer, pid))
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(writer)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+        connection = _Connection(writer, pid)
         self._connections.add(connection)
         try:
             while True:
@@ -196,7 +205,7 @@ class TreeServer:
                 session.connection.writer.close()
         else:
             session_id = await self._run(sqlite_nodes.next_session, self._live())
-        session = self._sessions[session_id] = _Session(timeout_ms, self._ticks)
+        session = self._sessions[session_id] = _Session(timeout_ms, self._ticks, connection.pid)
         session.connection = connection
         connection.session_id = session_id
         return session_id
@@ -241,10 +250,22 @@ class TreeServer:
         return await asyncio.shield(asyncio.ensure_future(in_turn()))
 
 
-def _is_own(peer: socket.socket) -> bool:
-    """Return whether the process at the other end is one of this user. Where the system does not say, the file's mode has."""
+def _peer(peer: socket.socket) -> tuple[int, int]:
+    """Return the user and the process at the other end; this user and 0 where the system does not say."""
     if not hasattr(socket, "SO_PEERCRED"):
+        return os.getuid(), 0
+    pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return uid, pid
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a process is known to have ended."""
+    if not pid or not os.path.isdir("/proc/self"):
+        return False
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return bool(uid == os.getuid())
+    except (OSError, IndexError):
+        return False

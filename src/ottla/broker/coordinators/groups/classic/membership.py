@@ -150,6 +150,13 @@ class Membership:
             return ErrorCode.REBALANCE_IN_PROGRESS
         return ErrorCode.NONE
 
+    def rebalance(self, group_id: str, reason: str, now_ms: int) -> Result[None]:
+        """Have the members of a group join again, if it has any and is not at it already."""
+        group = self._rebalance.find(group_id)
+        if group is None or group.is_empty or not group.can_rebalance:
+            return nothing()
+        return self._rebalance.prepare(group, reason, now_ms)
+
     def leave(self, group_id: str, leaving: Sequence[MemberIdentity], now_ms: int) -> Result[list[MemberResponse]]:
         """Handle a LeaveGroup: by member id, or by instance id alone (an administrator's removal).
 

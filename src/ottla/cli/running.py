@@ -1,0 +1,137 @@
+"""What the commands that talk to a broker share: options of the connection, and how a command ends.
+
+Exit codes: 0 done, 1 it did not work, 2 the command line or a configuration is wrong. An error is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from ottla.cli.terminal import complain, reason
+from ottla.client.contexts import read_contexts
+from ottla.client.errors import ConfigurationError
+from ottla.errors import KafkaError
+
+if TYPE_CHECKING:
+    from ottla.client.admin import Admin
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_SERVERS = "localhost:9092"
+#: A person waits: less than the clients' own minute.
+API_TIMEOUT_MS = 30_000
+
+
+class Connection:
+    """How to reach the cluster: the command line, the environment, the context, `localhost:9092`, in this order."""
+
+    def __init__(
+        self, servers: str | None, context: str | None, overrides: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self.config: dict[str, str] = {}
+        given = parse_pairs(overrides, "-X")
+        # What names a cluster on the command line or in the environment beats the current context as a whole.
+        named = servers or given.get("bootstrap.servers") or environment.get("KAFKA_BOOTSTRAP_SERVERS")
+        if context is not None or not named:
+            self.config.update(read_contexts(environment).find(context, environment))
+        if named:
+            self.config["bootstrap.servers"] = named
+        self.config.setdefault("bootstrap.servers", DEFAULT_SERVERS)
+        self.config.update({key: value for key, value in given.items() if key != "bootstrap.servers"})
+        self.config.setdefault("client.id", "ottla-cli")
+
+    @property
+    def servers(self) -> str:
+        """The addresses, comma-separated."""
+        return self.config["bootstrap.servers"]
+
+    def admin(self, **options: Any) -> Admin:
+        """Return an admin client, not started yet."""
+        from ottla.client.admin import Admin
+
+        options.setdefault("default_api_timeout_ms", API_TIMEOUT_MS)
+        given = {name.replace("_", ".") for name in options} & self.config.keys()
+        return Admin(config=self.config, **{k: v for k, v in options.items() if k.replace("_", ".") not in given})
+
+
+def connected(function: Callable[P, R]) -> Callable[..., R]:
+    """Give a command the options of a connection, and the connection as its first argument."""
+
+    @click.option(
+        "-b",
+        "--bootstrap-server",
+        "servers",
+        metavar="HOST:PORT",
+        help="Brokers, comma-separated. Default: KAFKA_BOOTSTRAP_SERVERS, the context, localhost:9092.",
+    )
+    @click.option("--context", metavar="NAME", help="A context of `ottla context list`.")
+    @click.option("-X", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of the client; may be repeated.")
+    @wraps(function)
+    def run(*args: Any, servers: str | None, context: str | None, overrides: tuple[str, ...], **rest: Any) -> R:
+        return function(Connection(servers, context, overrides, os.environ), *args, **rest)  # type: ignore[arg-type]
+
+    return run
+
+
+def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """Return the keys and values of `key=value` texts.
+
+    Raises:
+        click.UsageError: one has no "=".
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise click.UsageError(f"{option} takes key=value, not {pair!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; without a terminal it has to be said with --yes.
+
+    Raises:
+        click.UsageError: nobody can be asked.
+        click.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Say so with --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
+    """Run a command; return the exit code."""
+    program = f"ottla {name}"
+    try:
+        code = command.main(args=list(arguments), prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        place = error.ctx.command_path if error.ctx is not None else program
+        return complain(f"{error.format_message().rstrip('.')}; see {place} --help", 2)
+    except click.Abort:
+        return complain("given up", 1)
+    except click.ClickException as error:
+        return complain(error.format_message(), 1)
+    except ConfigurationError as error:
+        return complain(str(error), 2)
+    except BrokenPipeError:
+        # Whoever read has enough (`| head`). Python flushes at exit once more: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KafkaError, OSError, ValueError) as error:
+        hint = getattr(error, "hint", "")
+        text = reason(error)
+        return complain(f"{text} {hint}" if hint and hint not in text else text, 1)
+    except KeyboardInterrupt:
+        return complain("interrupted", 1)

@@ -1,0 +1,138 @@
+"""The asynchronous admin client: `ottla.aio.Admin`. It belongs to the event loop that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ottla.client._core.asking import AskMachine
+from ottla.client.admin_cluster import ClusterCalls
+from ottla.client.admin_configs import ConfigCalls
+from ottla.client.admin_offsets import OffsetCalls
+from ottla.client.admin_security import SecurityCalls
+from ottla.client.admin_settings import AdminOptions, admin_settings
+from ottla.client.admin_transactions import TransactionCalls
+from ottla.client.errors import ClosedError, ForkedError
+from ottla.client.keys import Duration, duration_s
+from ottla.client.producing import clients
+from ottla.client.runtime import Runtime
+from ottla.client.security import context_of, login_for
+from ottla.errors import KafkaError
+from ottla.network.channel import ChannelSettings
+from ottla.network.channel_errors import BrokerUnreachableError
+
+if TYPE_CHECKING:
+    import ssl
+    from typing import Unpack
+
+    from ottla.sasl import Sasl
+
+
+class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCalls):
+    """Creates, describes, changes and deletes what a cluster has: topics, groups, configurations, transactions, access.
+
+        async with ottla.aio.Admin("localhost:9092") as admin:
+            await admin.create_topic("orders", partitions=6, configs={"retention.ms": "1d"}, exists_ok=True)
+
+    The arguments are those of `ottla.Admin`. Making one binds no event loop; `start()` or `async with` does.
+
+    Raises:
+        ConfigurationError: a key is unknown, or a value cannot be.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | list[str] | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        sasl: Sasl | None = None,
+        connect_timeout: Duration = 10.0,
+        config: Mapping[str, Any] | None = None,
+        **options: Unpack[AdminOptions],
+    ) -> None:
+        self._closed: KafkaError | None = None
+        self._made: dict[str, None] = {}
+        self._runtime: Runtime | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
+        self._client, self._settings = admin_settings(
+            bootstrap_servers, config, options, ssl_context=ssl_context, sasl=sasl, environment=os.environ
+        )
+        self._random = random.Random()
+        self._machine = AskMachine(self._settings, self._client.bootstrap, self._random)
+        clients.add(self)
+
+    async def start(self) -> None:
+        """Connect. `async with`, or the first call, does it.
+
+        Raises:
+            KafkaError: it did not come about within `connect_timeout`; the text says why.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        settings = ChannelSettings(
+            client_id=self._client.client_id,
+            ssl_context=context_of(self._client),
+            authenticate=login_for(self._client),
+            connect_timeout_s=self._client.connect_timeout_ms / 1000,
+            send_buffer_bytes=self._client.send_buffer_bytes,
+            receive_buffer_bytes=self._client.receive_buffer_bytes,
+        )
+        runtime = self._runtime = Runtime(self._machine, settings, nullcontext())
+        runtime.wake()
+        try:
+            connected = asyncio.Event()
+            runtime.connected.callbacks.append(connected.set)
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await connected.wait()
+            except TimeoutError:
+                raise self._not_connected() from None
+            if runtime.connected.error is not None:
+                raise runtime.connected.error
+        except BaseException:
+            await self.close()
+            raise
+
+    def _not_connected(self) -> KafkaError:
+        error = self._machine.connections.error
+        if isinstance(error, KafkaError):
+            return error
+        where = ", ".join(f"{host}:{port}" for host, port in self._client.bootstrap)
+        return BrokerUnreachableError(
+            f"No broker answered within {self._connect_timeout_s:g} s: {where}.", address=where
+        )
+
+    async def close(self) -> None:
+        """End: calls under way fail with ClosedError."""
+        if isinstance(self._closed, ForkedError):
+            raise self._closed
+        self._closed = ClosedError()
+        self._machine.fail_all(self._closed)
+        if self._runtime is not None:
+            await self._runtime.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_runtime", None) is not None and self._closed is None:
+            self._closed = ClosedError()
+            warnings.warn(f"{self!r} was dropped without being closed", ResourceWarning, source=self, stacklevel=2)

@@ -1,0 +1,29 @@
+"""The pytest fixture `kafka_broker`; pytest finds it by itself once ottla is installed.
+
+Imports nothing but pytest: sessions that do not use the fixture pay nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ottla.testing.local_broker import Broker
+
+
+@pytest.fixture
+def kafka_broker_settings() -> Mapping[str, object]:
+    """Settings of the broker of `kafka_broker`, in Kafka's keys. Override it in a module or class to have others."""
+    return {}
+
+
+@pytest.fixture
+def kafka_broker(kafka_broker_settings: Mapping[str, object]) -> Iterator[Broker]:
+    """A real Kafka broker in this process, new for each test: see `ottla.testing.Broker`."""
+    from ottla.testing.local_broker import Broker
+
+    with Broker(kafka_broker_settings) as broker:
+        yield broker

@@ -1,0 +1,64 @@
+"""The programs of examples/ run as their readers run them, and leave what they say they leave."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def is_picture(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_a_model_learns_from_a_topic(tmp_path: Path) -> None:
+    pytest.importorskip("river")
+    printed = run("learning.py", tmp_path)
+    found = re.search(r"learned 1848, tested 462: ([\d.]+)% right", printed)
+    assert found is not None
+    assert float(found[1]) > 75
+    assert is_picture(tmp_path / "learning.png")
+
+
+def test_readings_are_stored_once_although_the_consumer_dies(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("river")
+    printed = run("water.py", tmp_path)
+    assert "the consumer died at reading 634" in printed
+    assert "1268 readings, 22 out of line" in printed
+    frame = polars.read_parquet(tmp_path / "water" / "readings.parquet")
+    assert frame["place"].to_list() == list(range(1_268))
+    assert is_picture(tmp_path / "water" / "water.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("bank.py", ["--transfers", "400"], r"400 transfers, [1-9]\d* deaths of workers, 0 booked wrongly"),
+        ("shop.py", ["--orders", "60"], r"60 orders answered; [1-9]\d* events were sent twice"),
+        ("jobs.py", ["--jobs", "100"], r"\d+ done by [1-8] workers in [\d.]+ s, [2-9] given up, 0 left"),
+    ],
+)
+def test_what_the_services_print_at_the_end_is_right(
+    name: str, arguments: Sequence[str], line: str, tmp_path: Path
+) -> None:
+    assert re.search(line, run(name, tmp_path, *arguments))
