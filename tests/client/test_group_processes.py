@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from tests.client.conftest import make_broker
@@ -69,7 +70,6 @@ def copy(
 
 
 def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> None:
-    logging.getLogger("ottla").setLevel(logging.CRITICAL)
     dice = random.Random(seed)
     broker = make_broker(kind)
     broker.start()
@@ -130,6 +130,16 @@ def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> None:
     print(f"\n{kind}, {protocol}: {kills} kills, {sent} records copied, {len(lost)} lost, {twice} twice; {dict(told)}")
     assert not lost
     assert not twice
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What is killed all the time is complained of all the time."""
+    logger = logging.getLogger("ottla")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
 
 
 @pytest.mark.crash
