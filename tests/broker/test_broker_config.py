@@ -80,8 +80,8 @@ def test_later_sources_are_stronger() -> None:
         ),
         ("delete.topic.enable=ja", "Invalid value ja for configuration delete.topic.enable: Expected value"),
         ("default.replication.factor=x", "Invalid value x for configuration default.replication.factor: Not a number"),
-        ("authorizer.class.name=x", "authorizer.class.name=x in -X is refused: Access control is not served yet"),
-        ("super.users=User:a", "super.users=User:a in -X is refused: Access control is not served yet"),
+        ("authorizer.class.name=x", "authorizer.class.name can only be org.apache.kafka.metadata.authorizer.Standard"),
+        ("super.users=User:a", "super.users needs authorizer.class.name="),
         ("zookeeper.connect=h:2181", "zookeeper.connect needs broker.id (--broker-id): a number that no other broker"),
         ("zookeeper.connect=h:x", "zookeeper.connect: 'h:x' is no host:port"),
         ("zookeeper.session.timeout.ms=0", "Invalid value 0 for configuration zookeeper.session.timeout.ms"),
@@ -148,11 +148,10 @@ log.roll.ms=0
         "Unknown setting retention.ms in my.properties; did you mean log.retention.ms?",
         "Invalid value ja for configuration delete.topic.enable: Expected value to be either true or false "
         "(set in my.properties)",
-        "authorizer.class.name=x in my.properties is refused: Access control is not served yet; a broker that ignored this "
-        "would let everybody in.",
         "Invalid value 0 for configuration background.threads: Value must be at least 1 (set in the environment; "
         "allowed: [1,...])",
         "Unknown setting qwertz in -X",
+        "authorizer.class.name can only be org.apache.kafka.metadata.authorizer.StandardAuthorizer, but it is x",
         "node.id (1) and broker.id (2) contradict each other: set one of them",
         "log.dirs must name at least one directory",
         "max.connections.per.ip.overrides: write a as host:count",

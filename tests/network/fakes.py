@@ -103,7 +103,7 @@ class FakeHost:
         self.open: list[BrokerConnection] = []
         self.reasons: list[str | None] = []
 
-    def http_of(self, listener: str) -> HttpSite | None:
+    def http_of(self, connection: BrokerConnection) -> HttpSite | None:
         return self.http
 
     def authenticated(self, connection: BrokerConnection) -> None:

@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import ottla
+from ottla.broker.authorization import Authorizer
 from ottla.broker.http.facts import LiveFacts
 from ottla.broker.http.pages import BrokerFacts, Pages
 from ottla.broker.peers import Peers
@@ -56,7 +57,7 @@ from ottla.cluster.image import (
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
 from ottla.config import ConfigError
-from ottla.errors import StorageError
+from ottla.errors import RemoteProtocolError, StorageError
 from ottla.network.binding import ListenError
 from ottla.network.http import HttpSite
 from ottla.network.limits import NetworkLimits
@@ -64,6 +65,7 @@ from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
 from ottla.protocol.records import kernels
+from ottla.security.acls import Operation
 from ottla.storage.checkpoints import PARTITION_METADATA_FILE
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from ottla.broker.handlers.telemetry import TelemetryHandlers
     from ottla.broker.wiring.surroundings import Surroundings
     from ottla.cluster.image import TopicImage
+    from ottla.network.connection import BrokerConnection
     from ottla.storage.config import LogConfig
     from ottla.storage.log import PartitionLog
 
@@ -125,6 +128,7 @@ class Broker:
         self.coordinators: Coordinators
         self.telemetry: TelemetryHandlers
         self.entrance: Entrance
+        self.authorizer: Authorizer | None = None
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -241,11 +245,15 @@ class Broker:
         self.replicas.on_resigned = self.coordinators.on_resigned
         self.telemetry = make_telemetry(parts)
         self.entrance = Entrance(parts)
+        if config.access is not None:
+            loop = asyncio.get_running_loop()
+            self.authorizer = Authorizer(lambda: self.image, config.access, now=loop.time)
         self.dispatcher = make_dispatcher(
             parts,
             self.coordinators,
             self.telemetry,
             begin_session=self.entrance.begin_session,
+            authorizer=self.authorizer,
             localhost_ports=lambda: self.server.localhost_ports,
         )
 
@@ -381,6 +389,7 @@ class Broker:
             limits=self._network_limits(config),
             http=HttpSite(
                 handler=pages.handle,
+                may_see=self._may_see_pages if self.authorizer is not None else None,
                 strangers_handler=pages.handle_stranger,
                 hosts=frozenset(
                     name.lower()
@@ -390,6 +399,15 @@ class Broker:
             ),
             metrics=self.metrics.network,
         )
+
+    def _may_see_pages(self, connection: BrokerConnection) -> bool:
+        """Whether the client of a connection may see what the pages show: whoever may describe the cluster."""
+        assert self.authorizer is not None
+        try:
+            session = self.entrance.begin_session(connection)
+        except RemoteProtocolError:
+            return False
+        return self.authorizer.allows_cluster(session, Operation.DESCRIBE)
 
     def _host_names(self) -> tuple[str, ...]:
         """What this machine is called: in a cluster also by what the broker may be registered under."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ottla.broker.settings.access import AccessSettings, resolve_access
 from ottla.broker.settings.contradictions import contradictions
 from ottla.broker.settings.encryption import ListenerTls, resolve_tls
 from ottla.broker.settings.listeners import (
@@ -81,6 +82,7 @@ class BrokerConfig:
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
     connection_failed_authentication_delay_ms: int = 100
+    access: AccessSettings | None = None  #: None: no authorizer, everybody may do everything
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
     ottla_tree_socket: str | None = None  #: or the brokers of one machine, whose tree a supervisor serves
     ottla_shared_port: int = 0
@@ -305,6 +307,7 @@ class BrokerConfig:
             listeners=self.listeners,
             tls=self.tls,
             logins=self.logins,
+            access=self.access,
             advertised_listeners=self.advertised_listeners,
             inter_broker_listener_name=self.inter_broker_listener_name,
             zookeeper=self.zookeeper,
@@ -427,6 +430,8 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+    with mistakes.caught():
+        fields["access"] = resolve_access(levels.static, fields.get("listeners", ()))
     with mistakes.caught():
         fields["node_id"] = _node_id(text)
     with mistakes.caught():

@@ -52,6 +52,7 @@ class Session:
             the broker answers when the client asks for its address.
         principal: on whose behalf requests are handled.
         software: what the client called itself, if it did.
+        rights: what was decided about this client under the access rules in force (`authorization.py`).
         guard: sees every frame of this connection before anything else does; None where any request may be handled.
     """
 
@@ -64,6 +65,7 @@ class Session:
         "local_host",
         "local_port",
         "principal",
+        "rights",
         "security_protocol",
         "software",
     )
@@ -87,6 +89,7 @@ class Session:
         self.principal = ANONYMOUS
         self.software: ClientSoftware | None = None
         self.guard: Guard | None = None
+        self.rights: Any = None
         self._at_end: list[Callable[[], None]] = []
 
     def call_at_end(self, callback: Callable[[], None]) -> None:

@@ -114,6 +114,7 @@ class Dispatcher:
         takes_telemetry: Callable[[], bool] = lambda: True,
         forwarding: Forwarding | None = None,
         begin_session: Callable[[BrokerConnection], Session] | None = None,
+        guard: Callable[[ApiKey, Handler], Handler] | None = None,
     ) -> None:
         self._routes: dict[ApiKey, Route] = {
             **routes,
@@ -125,6 +126,8 @@ class Dispatcher:
         if forwarding is not None:
             for key, handler in self._for_controller.items():
                 self._routes[key] = replace(self._routes[key], handler=self._passing_on(forwarding, handler))
+        if guard is not None:
+            self._routes = {key: _guarded(route, key, guard) for key, route in self._routes.items()}
         missing = SERVED.keys() - self._routes.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
         self._versions: dict[tuple[int, int], _ServedVersion] = {}
@@ -404,6 +407,14 @@ class Dispatcher:
         )
         (correlation_id,) = Struct(">i").unpack_from(frame, 4)
         return _frame(self._version(ApiKey.API_VERSIONS, 0), correlation_id, response)
+
+
+def _guarded(route: Route, key: ApiKey, guard: Callable[[ApiKey, Handler], Handler]) -> Route:
+    """Return a route whose handlers stand behind the guard of their API."""
+    short_cut = route.short_cut
+    if short_cut is not None:
+        short_cut = replace(short_cut, finish=cast(Any, guard(key, cast(Any, short_cut.finish))))
+    return replace(route, handler=guard(key, route.handler), short_cut=short_cut)
 
 
 def plain_session(connection: BrokerConnection) -> Session:

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ottla.cluster.acl_writer import AclWriter
 from ottla.cluster.change_log import CHANGES_KEPT, PARTITIONS_PER_MULTI, ChangeLog
 from ottla.cluster.decisions.configs import (
     Alteration,
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
 
     from ottla.clock import Clock
     from ottla.cluster.follow import MetadataFollower
+    from ottla.security.acls import Binding
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +166,7 @@ class Controller:
         self._office = Office(self._log, self.registration, clock)
         self._topics = TopicWriter(self._log, self.registration, clock, on_unfinished=self._look_at_everything)
         self._settings_writer = SettingsWriter(self._log, self.registration)
+        self._acl_writer = AclWriter(self._log, self.registration)
         self._duties = Duties(
             self._log,
             follower,
@@ -568,6 +571,16 @@ class Controller:
         """Change what is kept of a user, a client id or an address; `check` sees all of it. None: it was done."""
         async with self._serving():
             return await self._settings_writer.alter(resource, alterations, check, validate_only=False)
+
+    async def create_acls(self, bindings: Sequence[Binding]) -> None:
+        """Add access rules; those that are there already stay."""
+        async with self._serving():
+            await self._acl_writer.create(bindings)
+
+    async def delete_acls(self, bindings: Sequence[Binding]) -> None:
+        """Take access rules away."""
+        async with self._serving():
+            await self._acl_writer.delete(bindings)
 
     async def elect_leader(self, topic_partition: TopicPartition, election_type: int) -> Refusal | None:
         """Move leadership on request. Returns None if it was done."""

@@ -31,7 +31,15 @@ from ottla.cluster.image import (
     differing,
     newest,
 )
-from ottla.cluster.loading import load_brokers, load_configs, load_features, load_image, load_states, load_topics
+from ottla.cluster.loading import (
+    load_acls,
+    load_brokers,
+    load_configs,
+    load_features,
+    load_image,
+    load_states,
+    load_topics,
+)
 from ottla.cluster.nodes import BROKER_IDS, CHANGES, Change, ChangeNode, DeletedNode, merge_changes
 from ottla.cluster.tree import SessionState, Tree, TreeUnavailableError
 
@@ -296,6 +304,10 @@ class MetadataFollower:
         if change.features:
             levels, features_epoch = await load_features(self._tree)
             image = replace(image, features=levels, features_epoch=features_epoch)
+        if change.acls:
+            changed_rules = await load_acls(self._tree, change.acls)
+            rules = {pattern: some for pattern, some in {**before.acls, **changed_rules}.items() if some}
+            image = replace(image, acls=rules if rules != before.acls else before.acls)
         delta = ImageDelta(
             created=tuple(created),
             deleted=tuple(deleted),
@@ -304,6 +316,7 @@ class MetadataFollower:
             changed_configs=changed_configs,
             brokers_changed=brokers_differ(before, image),
             features_changed=image.features != before.features,
+            acls_changed=image.acls is not before.acls,
         )
         return image, delta
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ottla.cluster.decisions.features import finalized
+from ottla.security.acls import Rules
 from ottla.types import INTERNAL_TOPICS, TopicPartition
 
 # The kinds of configuration, spelled as in the tree (/config/<kind>/<name>).
@@ -165,6 +166,7 @@ class ClusterImage:
         unfit: by node id, the (topic id, partition) pairs that a broker holds and cannot lead.
         ends: by node id, where logs end, of brokers that have said so.
         deleted: ids of topics that are deleted for good; kept for some days.
+        acls: access rules by the resources they are about; the same object until one changes.
     """
 
     cluster_id: str = ""
@@ -179,6 +181,7 @@ class ClusterImage:
     unfit: Mapping[int, frozenset[tuple[bytes, int]]] = field(default_factory=dict)
     ends: Mapping[int, BrokerEnds] = field(default_factory=dict)
     deleted: frozenset[bytes] = frozenset()
+    acls: Rules = field(default_factory=dict)
 
     def topic_by_id(self, topic_id: bytes) -> TopicImage | None:
         """Return the topic with this id, if it exists."""
@@ -223,6 +226,7 @@ class ImageDelta:
         changed_configs: resources whose overrides are not what they were.
         brokers_changed: a broker came, went, moved, begins to stop or cannot lead what it could; or the controller changed.
         features_changed: a feature has another level.
+        acls_changed: access rules are not what they were.
     """
 
     created: tuple[str, ...] = ()
@@ -232,6 +236,7 @@ class ImageDelta:
     changed_configs: tuple[ConfigResource, ...] = ()
     brokers_changed: bool = False
     features_changed: bool = False
+    acls_changed: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -242,6 +247,7 @@ class ImageDelta:
             or self.changed_configs
             or self.brokers_changed
             or self.features_changed
+            or self.acls_changed
         )
 
 
@@ -269,6 +275,7 @@ def delta_between(before: ClusterImage, after: ClusterImage) -> ImageDelta:
         changed_partitions=changed,
         changed_configs=tuple(resources),
         brokers_changed=brokers_differ(before, after),
+        acls_changed=before.acls != after.acls,
         features_changed=before.features != after.features,
     )
 

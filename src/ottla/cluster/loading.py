@@ -43,7 +43,9 @@ from ottla.cluster.nodes import (
     UnfitNode,
     with_state,
 )
+from ottla.cluster.nodes.acls import RESOURCE_NAMES, AclNode
 from ottla.cluster.tree import Node, NoNodeError, Tree
+from ottla.security.acls import Pattern, PatternType, Rule
 from ottla.types import ZERO_UUID
 
 
@@ -85,6 +87,7 @@ async def load_image(tree: Tree) -> ClusterImage:
         features=features,
         features_epoch=features_epoch,
         deleted=frozenset(DeletedNode.topic_id(name) for name in await tree.children(DELETED)),
+        acls=await load_all_acls(tree),
     )
 
 
@@ -124,6 +127,27 @@ async def load_features(tree: Tree) -> tuple[dict[str, int], int]:
     """Return the level of every feature, and their epoch."""
     node = (await tree.get_many([FEATURES]))[0]
     return (finalized({}), 0) if node is None else (finalized(FeaturesNode.decode(node.data).levels), node.stat.version)
+
+
+async def load_all_acls(tree: Tree) -> dict[Pattern, tuple[Rule, ...]]:
+    """Return all access rules."""
+    paths = [
+        f"{parent}/{name}"
+        for pattern_type in (PatternType.LITERAL, PatternType.PREFIXED)
+        for kind in RESOURCE_NAMES
+        for parent in [AclNode.parent(pattern_type, kind)]
+        for name in await tree.children(parent)
+    ]
+    return {pattern: rules for pattern, rules in (await load_acls(tree, paths)).items() if rules}
+
+
+async def load_acls(tree: Tree, paths: Sequence[str]) -> dict[Pattern, tuple[Rule, ...]]:
+    """Return the rules in these nodes; empty where there are none."""
+    nodes = await tree.get_many(list(paths))
+    return {
+        AclNode.pattern(path): () if node is None else AclNode.decode(path, node.data)
+        for path, node in zip(paths, nodes, strict=True)
+    }
 
 
 async def load_configs(tree: Tree, resources: Sequence[ConfigResource]) -> dict[ConfigResource, Mapping[str, str]]:

@@ -31,8 +31,8 @@ LOW = "LOW"
 # fmt: off
 ROWS = (
     row("authorizer.class.name", STRING, "", ANYTHING, LOW,
-        "The authorizer.",
-        refused="Access control is not served yet; a broker that ignored this would let everybody in."),
+        "The authorizer: org.apache.kafka.metadata.authorizer.StandardAuthorizer, or none. Without one everybody may do "
+        "everything."),
     row("config.providers", LIST, "", ANYTHING, LOW,
         "Java classes that fetch settings from elsewhere.", update=PER_BROKER, refused=JAVA_CLASS),
     row("principal.builder.class", CLASS,

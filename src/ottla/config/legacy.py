@@ -13,7 +13,6 @@ from ottla.config.keys import ANYTHING, ConfigKey, ConfigType, between, row
 STRING = ConfigType.STRING
 
 REMOVED = "Removed in Kafka 4."
-NO_ACCESS_CONTROL = "Access control is not served yet; a broker that ignored this would let everybody in."
 
 EXTENSIONS = (
     row(
@@ -56,12 +55,24 @@ EXTENSIONS = (
     ),
 )
 
-AUTHORIZER = tuple(
-    row(name, STRING, None, ANYTHING, "LOW", doc, refused=NO_ACCESS_CONTROL)
-    for name, doc in (
-        ("super.users", "Principals that may do everything."),
-        ("allow.everyone.if.no.acl.found", "Whether a resource without rules is open to all."),
-    )
+AUTHORIZER = (
+    row(
+        "super.users",
+        STRING,
+        "",
+        ANYTHING,
+        "LOW",
+        "Principals that may do everything, separated by semicolons: `User:admin;User:CN=broker,O=x`. Read by the "
+        "authorizer.",
+    ),
+    row(
+        "allow.everyone.if.no.acl.found",
+        ConfigType.BOOLEAN,
+        "false",
+        ANYTHING,
+        "LOW",
+        "Whether a resource that no rule is about is open to all. Read by the authorizer.",
+    ),
 )
 
 

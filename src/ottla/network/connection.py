@@ -99,8 +99,8 @@ class ConnectionHost(Protocol):
     now: float
     """Loop time in seconds, as of the last sweep. Coarse on purpose: stamping it costs one attribute read."""
 
-    def http_of(self, listener: str) -> HttpSite | None:
-        """Return what is served to HTTP clients of a listener."""
+    def http_of(self, connection: BrokerConnection) -> HttpSite | None:
+        """Return what is served to the client of a connection that speaks HTTP."""
 
     def opened(self, connection: BrokerConnection) -> None:
         """Register."""
@@ -393,7 +393,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Tell Kafka, HTTP and TLS apart by the first byte; a request size begins with less than either."""
         self._fresh = False
         size_max = self._host.limits.request_bytes_max
-        site = self._host.http_of(self.listener) if 0x41 <= first <= 0x5A else None
+        site = self._host.http_of(self) if 0x41 <= first <= 0x5A else None
         if self.alpn is not None and site is None:
             self.close(f"agreed on {self.alpn} in TLS and speaks something else")
         elif site is not None and size_max < 0x41000000:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 HEAD_BYTES_MAX = 16 * 1024
 HEAD_SECONDS_MAX = 15.0
@@ -59,12 +60,14 @@ class HttpSite:
         hosts: lower-case names this broker is known by besides localhost and plain addresses (those of the listeners
             and the advertised ones).
         on_error: told about an exception of the handler.
+        may_see: whether the pages are for the client of a connection; None: they are for all.
         strangers_handler: answers in the place of `handler` on listeners whose Kafka clients have to log in.
     """
 
     handler: Callable[[str], HttpResponse]
     hosts: frozenset[str] = frozenset()
     on_error: Callable[[str, Exception], None] = lambda path, error: None
+    may_see: Callable[[Any], bool] | None = None
     strangers_handler: Callable[[str], HttpResponse] = lambda path: HttpResponse(status=403, body=b"")
 
 

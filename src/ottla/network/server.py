@@ -260,10 +260,12 @@ class Server:
                 accepted.close()
             raise
 
-    def http_of(self, listener: str) -> HttpSite | None:
-        """Return what is served to HTTP clients of a listener: next to nothing where Kafka clients have to log in."""
+    def http_of(self, connection: BrokerConnection) -> HttpSite | None:
+        """Return what is served to an HTTP client: next to nothing where Kafka clients log in, or have rights it has not."""
         site = self.http
-        if site is None or not self._has_login.get(listener):
+        if site is None or not (
+            self._has_login.get(connection.listener) or (site.may_see is not None and not site.may_see(connection))
+        ):
             return site
         return replace(site, handler=site.strangers_handler)
 

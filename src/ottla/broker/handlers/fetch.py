@@ -31,9 +31,9 @@ from ottla.storage.index import WouldBlockError
 from ottla.types import ZERO_UUID, IsolationLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
@@ -73,9 +73,11 @@ class _Round:
         "answers",
         "blocked",
         "byte_count",
+        "denied",
         "has_error",
         "isolation",
         "marks",
+        "may_read",
         "only_news",
         "rest",
         "room",
@@ -86,6 +88,8 @@ class _Round:
     def __init__(self, asked: FetchContext, isolation: IsolationLevel, room: int) -> None:
         self.rest: Iterator[FetchPartition] = iter(asked.partitions)
         self.only_news = asked.incremental
+        self.may_read = asked.may_read
+        self.denied = 0
         self.isolation = isolation
         self.room = room
         self.answers: list[tuple[FetchPartition, PartitionData]] = []
@@ -95,6 +99,22 @@ class _Round:
         self.blocked: _Found | None = None
         self.byte_count = 0
         self.has_error = False
+
+    def deny(self, want: FetchPartition) -> None:
+        """Note that the client may not read this partition; it does not end the wait for others, as in Kafka."""
+        self.denied += 1
+        self.answers.append(
+            (
+                want,
+                PartitionData(
+                    partition_index=want.partition,
+                    error_code=ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+                    high_watermark=INVALID_HIGH_WATERMARK,
+                    aborted_transactions=None,
+                    records=b"",
+                ),
+            )
+        )
 
     @property
     def has_moved(self) -> bool:
@@ -113,7 +133,9 @@ class FetchHandler:
         *,
         fetch_max_bytes: int,
         clock: Clock,
+        may_read: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_read = may_read
         self._replicas = replicas
         self._sessions = sessions
         self._metrics = metrics
@@ -125,8 +147,14 @@ class FetchHandler:
 
     def handle_fetch(self, context: RequestContext, request: FetchRequest) -> Any | Awaitable[Any]:
         asked = self._sessions.open_context(
-            request, context.version, self._replicas.image.topic_names, self._clock.monotonic_ms()
+            request,
+            context.version,
+            self._replicas.image.topic_names,
+            self._clock.monotonic_ms(),
+            (context.session.principal, context.session.listener),
         )
+        if self._may_read is not None:
+            asked.may_read = partial(self._may_read, context.session)
         if asked.error:
             return FetchResponse(error_code=asked.error)
         if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
@@ -190,6 +218,9 @@ class FetchHandler:
     def _go_on(self, found: _Round) -> None:
         """Look at the rest, up to where the disk would have to be waited for."""
         for want in found.rest:
+            if found.may_read is not None and want.topic and not found.may_read(want.topic):
+                found.deny(want)
+                continue
             if found.only_news:
                 partition = self._find_without_news(want, found.isolation)
                 if partition is not None:
@@ -365,7 +396,7 @@ def _read(one: _Found, found: _Round, *, nowait: bool = False) -> LogSlice | Non
 
 
 def _is_enough(found: _Round, request: FetchRequest) -> bool:
-    return found.byte_count >= request.min_bytes or found.has_error
+    return found.byte_count >= request.min_bytes or found.has_error or (found.denied > 0 and not found.watched)
 
 
 def _mark(partition: Partition) -> tuple[int, int]:

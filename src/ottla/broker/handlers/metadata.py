@@ -86,7 +86,11 @@ class MetadataHandler:
         if body is not None:
             return body
         answer = self._describe_topics(context, request)
-        if isinstance(answer, MetadataResponse) and len(self._kept) < KEPT_MAX:
+        if isinstance(answer, MetadataResponse):
+            if (
+                len(self._kept) >= KEPT_MAX
+            ):  # those who ask for other topics each time push out each other, and one of us
+                del self._kept[next(iter(self._kept))]
             body = self._kept[key] = encode(answer, context.version)
             return body
         return answer

@@ -49,7 +49,7 @@ from ottla.storage.verification import UNCHECKED
 from ottla.types import INTERNAL_TOPICS, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.replicas.manager import ReplicaManager
@@ -112,8 +112,15 @@ class ProduceHandler:
     """Appends batches and answers when they are as safe as the client asked."""
 
     def __init__(
-        self, replicas: ReplicaManager, metrics: BrokerMetrics, gate: TransactionGate, *, clock: Clock
+        self,
+        replicas: ReplicaManager,
+        metrics: BrokerMetrics,
+        gate: TransactionGate,
+        *,
+        clock: Clock,
+        may_write: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_write = may_write
         self._replicas = replicas
         self._clock = clock
         self._metrics = metrics
@@ -129,7 +136,7 @@ class ProduceHandler:
         return {ApiKey.PRODUCE: route}
 
     def handle_frame(
-        self, frame: memoryview, version: int, _session: Session
+        self, frame: memoryview, version: int, session: Session
     ) -> bytes | CommittedAnswer | PartlyAppended | None:
         """Answer an ordinary request from its bytes, at once or when it is committed.
 
@@ -146,6 +153,8 @@ class ProduceHandler:
         for topic in request.topics:
             name = _name_of(topic.key, version, replicas)
             if name is None or name in INTERNAL_TOPICS:
+                return None
+            if self._may_write is not None and not self._may_write(session, name):
                 return None
             batches: list[tuple[Partition, memoryview]] = []
             for index, records in topic.partitions:
@@ -213,7 +222,7 @@ class ProduceHandler:
         for topic in request.topic_data:
             name, _ = self._replicas.topic_name(topic.name, topic.topic_id)
             for data in topic.partition_data:
-                if not _is_transactional(data.records):
+                if not is_transactional(data.records):
                     continue
                 header = read_header(data.records)  # type: ignore[arg-type]  # it has one
                 producer = (header.producer_id, header.producer_epoch)
@@ -336,7 +345,7 @@ class ProduceHandler:
     ) -> Awaitable[Any] | None:
         """Append to one partition and fill `part`; return what has to happen first, if anything."""
         try:
-            if context.version >= _ADDS_PARTITIONS and _is_transactional(records):
+            if context.version >= _ADDS_PARTITIONS and is_transactional(records):
                 _check_first_sequence(partition, records)
             info = partition.append(
                 records if records is not None else bytearray(),
@@ -432,7 +441,7 @@ def _waits(acks: int, partition: Partition) -> bool:
 def _refuse_whole(request: ProduceRequest) -> ErrorCode:
     """Return the error that every partition of this request gets; NONE if the request as a whole is allowed."""
     if request.transactional_id is None and any(
-        _is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data
+        is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data
     ):
         # As Kafka: without a transactional id there is nothing whose permission could be checked.
         return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
@@ -455,7 +464,7 @@ def _without_repetitions(topics: list[TopicProduceData]) -> list[TopicProduceDat
     ]
 
 
-def _is_transactional(records: Any) -> bool:
+def is_transactional(records: Any) -> bool:
     """Look at one bit of a batch that has not been checked yet; in other formats than magic 2 it is a bit of the message."""
     return (
         records is not None

@@ -1,7 +1,7 @@
 """Incremental fetch sessions (KIP-227): what a client asked for before, so that it need not say it again.
 
 Decides which partitions a Fetch request means and which of them its response must list. Knows offsets and numbers; knows
-no logs, no clock (times are passed in), no randomness of its own (session ids come from the `random` passed in).
+no logs, no clock (times are passed in), no randomness of its own (session ids come from the `Dice` passed in).
 
 A session is keyed by an id; each incremental request carries the next epoch. Order matters: partitions that returned
 data move to the end, so that with small `max_bytes` every partition gets its turn.
@@ -10,14 +10,13 @@ data move to the end, so that with small `max_bytes` every partition gets its tu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ottla.errors import ErrorCode
 from ottla.types import ZERO_UUID
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
 
@@ -32,6 +31,12 @@ EVICTION_AGE_MS = 120_000
 SESSION_PARTITIONS_MAX = 10_000
 
 Key = tuple[bytes, str, int]
+
+
+class Dice(Protocol):
+    """Where session ids come from: on a real machine from what cannot be guessed, since an id is a right by itself."""
+
+    def randrange(self, start: int, stop: int) -> int: ...
 
 
 @dataclass(slots=True)
@@ -63,6 +68,7 @@ class FetchSession:
     partitions: dict[Key, FetchPartition]
     epoch: int
     last_used_ms: int
+    owner: object = None
 
 
 @dataclass(slots=True)
@@ -73,6 +79,8 @@ class FetchContext:
     partitions: list[FetchPartition]
     session: FetchSession | None = None
     incremental: bool = False
+    #: Asked at each look whether the client may read a topic; None: it may read all.
+    may_read: Callable[[str], bool] | None = None
 
     @property
     def session_id(self) -> int:
@@ -107,7 +115,7 @@ def _is_news(asked: FetchPartition, data: PartitionData) -> bool:
 class FetchSessionCache:
     """All sessions of a broker, at most `slots` of them (`max.incremental.fetch.session.cache.slots`)."""
 
-    def __init__(self, slots: int, random: random.Random) -> None:
+    def __init__(self, slots: int, random: Dice) -> None:
         self._slots = slots
         self._random = random
         self._sessions: dict[int, FetchSession] = {}
@@ -116,19 +124,30 @@ class FetchSessionCache:
         return len(self._sessions)
 
     def open_context(
-        self, request: FetchRequest, version: int, topic_names: Mapping[bytes, str], now_ms: int
+        self,
+        request: FetchRequest,
+        version: int,
+        topic_names: Mapping[bytes, str],
+        now_ms: int,
+        owner: object = None,
     ) -> FetchContext:
-        """Understand one request. `topic_names` resolves topic ids (v13+); an unknown id leaves the name empty."""
+        """Understand one request.
+
+        Args:
+            topic_names: resolves topic ids (v13+); an unknown id leaves the name empty.
+            owner: who asks. A session is there for its owner only; for others it is one that does not exist.
+        """
         uses_ids = version >= 13
         if request.session_epoch in (INITIAL_EPOCH, FINAL_EPOCH):
-            if request.session_id:
-                self._sessions.pop(request.session_id, None)
+            known = self._sessions.get(request.session_id)
+            if known is not None and known.owner == owner:
+                del self._sessions[request.session_id]
             asked = {p.key: p for p in _requested(request, uses_ids, topic_names)}
             if request.session_epoch == FINAL_EPOCH:
                 return FetchContext(ErrorCode.NONE, list(asked.values()))
-            return FetchContext(ErrorCode.NONE, list(asked.values()), self._create(asked, uses_ids, now_ms))
+            return FetchContext(ErrorCode.NONE, list(asked.values()), self._create(asked, uses_ids, now_ms, owner))
         session = self._sessions.get(request.session_id)
-        if session is None:
+        if session is None or session.owner != owner:
             return FetchContext(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, [])
         if session.epoch != request.session_epoch:
             return FetchContext(ErrorCode.INVALID_FETCH_SESSION_EPOCH, [])
@@ -136,13 +155,15 @@ class FetchSessionCache:
             return FetchContext(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR, [])
         return self._continue(session, request, topic_names, now_ms)
 
-    def _create(self, asked: dict[Key, FetchPartition], uses_ids: bool, now_ms: int) -> FetchSession | None:
+    def _create(
+        self, asked: dict[Key, FetchPartition], uses_ids: bool, now_ms: int, owner: object
+    ) -> FetchSession | None:
         if len(asked) > SESSION_PARTITIONS_MAX or not self._make_room(now_ms):
             return None
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
             session_id = self._random.randrange(1, 1 << 31)
-        session = FetchSession(session_id, uses_ids, asked, 1, now_ms)
+        session = FetchSession(session_id, uses_ids, asked, 1, now_ms, owner)
         self._sessions[session_id] = session
         return session
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.forwarding import Forwarding
+from ottla.broker.guards.table import guarded
+from ottla.broker.handlers.acls import AclHandlers
 from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
@@ -33,13 +36,16 @@ from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
+from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
 from ottla.broker.wiring.coordinators import leader_of
 from ottla.cluster.decisions.topic_names import why_invalid
+from ottla.security.acls import Operation
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from ottla.broker.authorization import Authorizer
     from ottla.broker.context import Routes, Session
     from ottla.broker.wiring.coordinators import Coordinators
     from ottla.broker.wiring.parts import Parts
@@ -71,9 +77,10 @@ def make_dispatcher(
     telemetry: TelemetryHandlers,
     *,
     begin_session: Callable[[BrokerConnection], Session],
+    authorizer: Authorizer | None,
     localhost_ports: Callable[[], Collection[int]],
 ) -> Dispatcher:
-    """Return what answers every request; `localhost_ports` as in `Addresses`."""
+    """Return what answers every request; `localhost_ports` as in `Addresses`. Without `authorizer` nothing is guarded."""
     config = parts.config()
     auto = config.advertised_listeners is None and not parts.surroundings.shared_tree
     addresses = Addresses(parts.image, config.node_id, auto=auto, localhost_ports=localhost_ports)
@@ -88,10 +95,10 @@ def make_dispatcher(
     )
     routes: Routes = {}
     for family in (
-        *_record_handlers(parts, coordinators, gate),
+        *_record_handlers(parts, coordinators, gate, authorizer),
         *_group_handlers(parts, coordinators, gate, addresses),
         *_share_handlers(parts, coordinators, addresses),
-        *_cluster_handlers(parts, addresses),
+        *_cluster_handlers(parts, addresses, has_authorizer=authorizer is not None),
         telemetry,
     ):
         routes.update(family.routes())
@@ -110,17 +117,29 @@ def make_dispatcher(
         parts.metrics,
         takes_telemetry=telemetry.is_wanted,
         begin_session=begin_session,
+        guard=None if authorizer is None else partial(guarded, GuardedParts(parts, coordinators, authorizer)),
         forwarding=forwarding if parts.surroundings.shared_tree else None,
     )
 
 
-def _record_handlers(parts: Parts, coordinators: Coordinators, gate: TransactionGate) -> Iterable[_Family]:
+def _record_handlers(
+    parts: Parts, coordinators: Coordinators, gate: TransactionGate, authorizer: Authorizer | None
+) -> Iterable[_Family]:
     """What writes and reads the records of partitions, in transactions or not."""
     config, around, replicas = parts.config(), parts.surroundings, parts.replicas
-    sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, around.random)
+    sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, SecretDice(around.secret_bytes))
     return (
-        ProduceHandler(replicas, parts.metrics, gate, clock=around.clock),
-        FetchHandler(replicas, sessions, parts.metrics, fetch_max_bytes=config.fetch_max_bytes, clock=around.clock),
+        ProduceHandler(
+            replicas, parts.metrics, gate, clock=around.clock, may_write=topic_right(authorizer, Operation.WRITE)
+        ),
+        FetchHandler(
+            replicas,
+            sessions,
+            parts.metrics,
+            fetch_max_bytes=config.fetch_max_bytes,
+            clock=around.clock,
+            may_read=topic_right(authorizer, Operation.READ),
+        ),
         LogOffsetHandlers(replicas),
         ProducerHandlers(replicas, coordinators.producer_ids, coordinators.transactions),
         TransactionsHandler(
@@ -185,7 +204,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
     )
 
 
-def _cluster_handlers(parts: Parts, addresses: Addresses) -> Iterable[_Family]:
+def _cluster_handlers(parts: Parts, addresses: Addresses, *, has_authorizer: bool) -> Iterable[_Family]:
     """Metadata, and what administrators ask for."""
     config, image, controller = parts.config(), parts.image, parts.controller
 
@@ -202,6 +221,7 @@ def _cluster_handlers(parts: Parts, addresses: Addresses) -> Iterable[_Family]:
         ),
         FeaturesHandler(controller),
         TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+        AclHandlers(image, controller, is_enabled=has_authorizer),
         LoginHandlers(image, controller),
         ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
         ClusterHandlers(

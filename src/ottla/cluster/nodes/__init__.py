@@ -7,6 +7,7 @@ Ours are /changes, /brokers/epochs, /brokers/unfit, /brokers/ends, /topic_ids an
 a topic, topic id, broker epochs and eligible leaders of a partition's state, and the format of the tree in /feature.
 """
 
+from ottla.cluster.nodes.acls import ACL_PATHS
 from ottla.cluster.nodes.brokers import (
     BROKER_ENDS as BROKER_ENDS,
 )
@@ -166,4 +167,5 @@ PERSISTENT_PATHS = (
     "/admin",
     "/admin/delete_topics",
     CHANGES,
+    *ACL_PATHS,
 )

@@ -22,6 +22,7 @@ class Change:
         configs: (kind, name) of configurations that changed.
         brokers: a broker or the controller came or went.
         features: a feature got another level.
+        acls: paths of nodes with access rules that changed.
     """
 
     topics: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Change:
     configs: tuple[tuple[str, str], ...] = ()
     brokers: bool = False
     features: bool = False
+    acls: tuple[str, ...] = ()
 
 
 class ChangeNode:
@@ -49,6 +51,7 @@ class ChangeNode:
                 "configs": [list(config) for config in change.configs],
                 "brokers": change.brokers,
                 "features": change.features,
+                **({"acls": list(change.acls)} if change.acls else {}),
             }
         )
 
@@ -63,6 +66,7 @@ class ChangeNode:
                 configs=tuple((kind, name) for kind, name in value["configs"]),
                 brokers=bool(value["brokers"]),
                 features=bool(value.get("features", False)),  # younger than the other fields
+                acls=tuple(value.get("acls", ())),
             )
             return change, int(value["timestamp"])
 
@@ -79,11 +83,13 @@ def merge_changes(changes: Iterable[Change]) -> Change:
     topics: dict[str, None] = {}
     partitions: dict[tuple[str, int], None] = {}
     configs: dict[tuple[str, str], None] = {}
+    acls: dict[str, None] = {}
     brokers = features = False
     for change in changes:
         topics.update(dict.fromkeys(change.topics))
         partitions.update(dict.fromkeys(change.partitions))
         configs.update(dict.fromkeys(change.configs))
+        acls.update(dict.fromkeys(change.acls))
         brokers = brokers or change.brokers
         features = features or change.features
     return Change(
@@ -92,4 +98,5 @@ def merge_changes(changes: Iterable[Change]) -> Change:
         configs=tuple(configs),
         brokers=brokers,
         features=features,
+        acls=tuple(acls),
     )
