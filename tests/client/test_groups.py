@@ -311,6 +311,22 @@ def test_partitions_by_hand_use_the_groups_offsets(broker: RunningBroker) -> Non
         assert consumer.group_metadata.generation_id == -1
 
 
+def test_from_a_group_to_partitions_by_hand_and_back(broker: RunningBroker) -> None:
+    topic, group = new_topic(broker.address, 2), new_group()
+    fill(broker.address, topic, 20)
+    where = TopicPartition(topic, 0)
+    with member(broker, group, topic) as consumer:
+        poll_until(consumer, lambda: len(consumer.assignment) == 2)
+        consumer.assign([where])
+        consumer.seek(where, "beginning")
+        count = len(list(consumer.records()))
+        consumer.commit()
+        assert consumer.assignment == [where]
+        consumer.subscribe([topic])
+        poll_until(consumer, lambda: len(consumer.assignment) == 2)
+    assert committed(broker, group, topic) == count
+
+
 def test_none_means_an_error_where_nothing_is_committed(broker: RunningBroker) -> None:
     topic = new_topic(broker.address)
     with (

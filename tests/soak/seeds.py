@@ -35,6 +35,7 @@ SIMULATIONS = {
     "broker-transactions": "tests.simulation.test_transactions",
     "client-producer": "tests.client.core.test_producer_simulation",
     "client-fetching": "tests.client.core.test_fetch_simulation",
+    "client-groups": "tests.client.core.test_group_simulation",
     "client-transactions": "tests.client.core.test_producer_transactions_simulation",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",

@@ -67,6 +67,9 @@ class GroupedConsumer(ConsumerBase[K, V]):
                 self._attention = self._stopping
                 with self._lock:
                     step = group.step()
+                    if isinstance(step, Assign):
+                        # At once: when the lock is released, the group may be rebalancing again.
+                        self._begin_with(group, step)
                 match step:
                     case None:
                         return
@@ -79,7 +82,9 @@ class GroupedConsumer(ConsumerBase[K, V]):
                     case Lose(partitions, since_ms):
                         yield from self._lose(group, step, partitions, since_ms)
                     case Assign(partitions):
-                        yield from self._begin_with(group, step, partitions)
+                        self._wake()
+                        if self._on_assigned is not None:
+                            yield Call(self._on_assigned, (list(partitions),))
         finally:
             self._settling = False
             self._wake()
@@ -116,16 +121,13 @@ class GroupedConsumer(ConsumerBase[K, V]):
                 self._drop(partitions)
                 group.done(step)
 
-    def _begin_with(self, group: GroupClient, step: Assign, partitions: list[TopicPartition]) -> Work[None]:
-        with self._lock:
-            for where in partitions:
-                state = self._machine.fetcher.add(where, COMMITTED)
-                state.resume = self._resume.get(where)
-            self._resume = {}
-            group.done(step)
-        self._wake()
-        if self._on_assigned is not None:
-            yield Call(self._on_assigned, (list(partitions),))
+    def _begin_with(self, group: GroupClient, step: Assign) -> None:
+        """Begin with partitions. Called with the lock held."""
+        for where in step.partitions:
+            state = self._machine.fetcher.add(where, COMMITTED)
+            state.resume = self._resume.get(where)
+        self._resume = {}
+        group.done(step)
 
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         for where in partitions:

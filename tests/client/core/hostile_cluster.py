@@ -213,7 +213,7 @@ class Cluster:
 
     # -- requests
 
-    def answer(self, broker: int, request: Message, version: int) -> Message | None:
+    def answer(self, broker: int, request: Message, version: int) -> Any:
         match request:
             case MetadataRequest():
                 return self.metadata(broker, request, version)
@@ -560,6 +560,8 @@ class Link:
         self.broken = False
         self.in_flight: list[Send] = []
         self._arrival = 0.0
+        #: Requests that came while an answer is not there yet: brokers answer in order.
+        self._behind: list[tuple[Send, bytes]] | None = None
 
     def send(self, send: Send) -> None:
         shell, world = self.shell, self.shell.world
@@ -583,15 +585,36 @@ class Link:
         if self.broker in shell.cluster.down:
             self.break_down("broker gone")
             return
+        if self._behind is not None:
+            self._behind.append((send, data))
+            return
         if shell.cluster.trouble(0.03) or (self.broken and world.chance(0.5)):
             self.break_down("request lost")
             return
         if self.broken and send.purpose == "transaction" and shell.cluster.transaction_version == 1:
             # What arrives late joins the next transaction of the same epoch: the hole that version 2 closes (KIP-890).
             return
+        if self.broken and send.key == ApiKey.CONSUMER_GROUP_HEARTBEAT:
+            # What an old one says of ownership is believed, in Kafka's protocol, too: no client can help that.
+            return
         request, end = decode(APIS[send.key].request_class(), send.version, data)
         assert end == len(data)
         response = shell.cluster.answer(self.broker, request, send.version)
+        if hasattr(response, "then") and response.answer is None:
+            self._behind = []
+            response.then.append(lambda answer: self.resume(send, answer))
+            return
+        self.respond(send, getattr(response, "answer", response))
+
+    def resume(self, send: Send, answer: Message) -> None:
+        """An answer that was kept back is there."""
+        behind, self._behind = self._behind or [], None
+        self.respond(send, answer)
+        for later, data in behind:
+            self.shell.world.after(0, lambda later=later, data=data: self.arrive(later, data))  # type: ignore[misc]
+
+    def respond(self, send: Send, response: Message | None) -> None:
+        shell, world = self.shell, self.shell.world
         if shell.cluster.trouble(0.03):
             self.break_down("answer lost")
             return

@@ -60,6 +60,8 @@ class GroupClient:
         self._subscription = Subscription()
         self._look_ms = 0.0
         self._progress: object = None
+        #: Memberships that are leaving.
+        self._former: list[Membership] = []
 
     # -- the caller's side ------------------------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class GroupClient:
         self._machine.metadata.all_topics = False
         if self.membership is not None:
             self.membership.leave()
+            self._former.append(self.membership)
+            self.membership = self.offsets.membership = None
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -136,6 +140,9 @@ class GroupClient:
         wake_ms = min(self._watch(now_ms), self._poll_commit(now_ms))
         if self.membership is not None:
             wake_ms = min(wake_ms, self.membership.poll(now_ms, actions))
+        self._former = [each for each in self._former if not each.left]
+        for membership in self._former:
+            wake_ms = min(wake_ms, membership.poll(now_ms, actions))
         return min(wake_ms, self.offsets.poll(now_ms, actions), self.coordinator.poll(now_ms, actions))
 
     def _poll_commit(self, now_ms: float) -> float:

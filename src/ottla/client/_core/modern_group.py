@@ -68,6 +68,11 @@ class ModernMembership:
         self._told: tuple[object, ...] | None = None
         self._told_owned: frozenset[TopicPartition] | None = None
         self._target: Mapping[bytes, list[int]] | None = None
+        #: Names of topics that were in a target: metadata may lose sight of one for a while.
+        self._names: dict[bytes, str] = {}
+        #: Whether the next heartbeat says what is owned, also if that is what it was; whether one that does is on its way.
+        self._ack_wanted = False
+        self._owned_in_flight = False
         self._lost = False
         self._since_ms: float | None = None
         self._error: Exception | None = None
@@ -112,9 +117,10 @@ class ModernMembership:
         if surplus:
             return Revoke(surplus)
         added = [where for where in target if where not in self.owned]
-        if added or complete:
-            return Assign(added)
-        return None
+        if self._owned_in_flight or not (added or complete):
+            # The broker would take what a heartbeat on its way does not name for given up, and give it to others.
+            return None
+        return Assign(added)
 
     def _named_target(self) -> tuple[dict[TopicPartition, None], bool]:
         """Return the target by the topics' names, and whether all of it is known."""
@@ -123,10 +129,13 @@ class ModernMembership:
         complete = True
         for topic_id, numbers in (self._target or {}).items():
             info = image.topic_named(topic_id)
-            if info is None:
+            if info is not None:
+                self._names[topic_id] = info.name
+            elif topic_id not in self._names:
                 complete = False
                 continue
-            found.update(dict.fromkeys(TopicPartition(info.name, number) for number in numbers))
+            name = self._names[topic_id]
+            found.update(dict.fromkeys(TopicPartition(name, number) for number in numbers))
         if not complete:
             self._machine.metadata.request_update()
         return found, complete
@@ -145,12 +154,12 @@ class ModernMembership:
             case Revoke(partitions):
                 for where in partitions:
                     self.owned.pop(where, None)
-                self._due_ms = 0.0
             case Assign(partitions):
                 self.owned.update(dict.fromkeys(partitions))
                 self.rebalances += 1
                 if self._named_target()[1]:
                     self._target = None
+                self._ack_wanted = True
                 self._due_ms = 0.0
 
     def on_slow(self, since_ms: float) -> None:
@@ -172,7 +181,7 @@ class ModernMembership:
             return
         self._leaving = True
         self._due_ms = 0.0
-        self._in_flight = False
+        self._in_flight = self._owned_in_flight = False
         self._attempt += 1
 
     def on_image(self) -> None:
@@ -185,6 +194,7 @@ class ModernMembership:
         self._leaving = False
         self._epoch = _JOIN
         self._told = self._told_owned = None
+        self._ack_wanted = False
         self._target = None
         self._due_ms = 0.0
 
@@ -215,15 +225,15 @@ class ModernMembership:
 
         def answered(send: Send, response: Message, when_ms: float) -> None:
             if attempt == self._attempt:
-                self._in_flight = False
+                self._in_flight = self._owned_in_flight = False
                 self._on_answer(cast(ConsumerGroupHeartbeatResponse, response), when_ms)
 
         def failed(send: Send, error: Exception, when_ms: float) -> None:
             self._coordinator.lose(when_ms)
             if attempt != self._attempt:
                 return
-            self._in_flight = False
-            self._told = self._told_owned = None  # it may not have arrived
+            self._in_flight = self._owned_in_flight = False
+            self._tell_all()
             if self._leaving:
                 self._on_left()
             elif isinstance(error, UnsupportedVersionError):
@@ -232,6 +242,7 @@ class ModernMembership:
                 self._retry(when_ms)
 
         self._in_flight = True
+        self._owned_in_flight = request.topic_partitions is not None
         self._machine.ask(
             now_ms, actions, node_id, ApiKey.CONSUMER_GROUP_HEARTBEAT, lambda _: request, answered, failed
         )
@@ -262,17 +273,22 @@ class ModernMembership:
                 request.subscribed_topic_names = []
             self._told = told
         owned = frozenset(() if self._lost else self.owned)
-        if self._told_owned != owned:
+        if self._epoch == _JOIN or (self._may_tell_owned and (self._ack_wanted or self._told_owned != owned)):
+            self._ack_wanted = False
             request.topic_partitions = self._with_ids(owned)
             self._told_owned = owned
         return request
 
+    @property
+    def _may_tell_owned(self) -> bool:
+        """Whether what is owned agrees with what the broker has given: else it would take the rest for given up."""
+        return self._target is None or self._named_target()[0].keys() == self.owned.keys()
+
     def _with_ids(self, owned: frozenset[TopicPartition]) -> list[TopicPartitions]:
-        topics = self._machine.metadata.image.topics
+        ids = {name: topic_id for topic_id, name in self._names.items()}
         by_id: dict[bytes, list[int]] = {}
         for topic, partition in sorted(owned):
-            if topic in topics:
-                by_id.setdefault(topics[topic].id, []).append(partition)
+            by_id.setdefault(ids[topic], []).append(partition)
         return [TopicPartitions(topic_id=topic_id, partitions=numbers) for topic_id, numbers in by_id.items()]
 
     def _on_answer(self, response: ConsumerGroupHeartbeatResponse, now_ms: float) -> None:
@@ -291,7 +307,7 @@ class ModernMembership:
             if response.assignment is not None:
                 self._target = {each.topic_id: list(each.partitions) for each in response.assignment.topic_partitions}
             told = (self._subscription.topics, self._subscription.pattern)
-            if self._told != told or self._told_owned != frozenset(() if self._lost else self.owned):
+            if self._told != told or (self._ack_wanted and self._may_tell_owned):
                 self._due_ms = now_ms
             self._machine.wake()
         elif code in _FENCED:
@@ -302,15 +318,22 @@ class ModernMembership:
             self._machine.wake()
         elif code in MOVED or code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
             self._coordinator.on_code(code, now_ms)
-            self._told = self._told_owned = None
+            self._tell_all()
             self._retry(now_ms)
         elif code == ErrorCode.UNSUPPORTED_VERSION:
             self._on_unsupported()
         else:
             self._on_error(error_for(code, response.error_message), now_ms)
 
+    def _tell_all(self) -> None:
+        """It is not known what the broker has heard, nor whether it has changed the target since.
+
+        The next heartbeat says everything; its answer brings the target.
+        """
+        self._told = self._told_owned = self._target = None
+
     def _on_error(self, error: KafkaError, now_ms: float) -> None:
-        self._told = self._told_owned = None
+        self._tell_all()
         self._retry(now_ms)
         if error.retriable:
             return
