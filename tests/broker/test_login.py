@@ -161,8 +161,8 @@ def test_scram_with_credentials_in_the_tree(number: int, mechanism: str) -> None
     with_broker(scenario)
 
 
-def test_names_that_would_be_paths_or_defaults() -> None:
-    """`user_dot_dot`: names become nodes encoded, and `<default>` is a user like others."""
+def test_user_dot_dot() -> None:
+    """Names become nodes encoded, and `<default>` is a user like others."""
 
     async def scenario(node: SimulatedBroker) -> None:
         for name in ("..", ".", "<default>", "a/b", "ü%2F", "x y"):
@@ -178,9 +178,6 @@ def test_names_that_would_be_paths_or_defaults() -> None:
         assert sorted(result.user for result in told.results) == sorted(["..", ".", "<default>", "a/b", "ü%2F", "x y"])
 
     with_broker(scenario)
-
-
-test_user_dot_dot = test_names_that_would_be_paths_or_defaults
 
 
 WRONG = [

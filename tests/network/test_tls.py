@@ -266,6 +266,26 @@ async def test_a_peer_that_does_not_read_stops_only_itself(certificate: tuple[ss
         await other.close()
 
 
+async def test_http_then_kafka_on_one_connection(certificate: tuple[ssl.SSLContext, Path]) -> None:
+    """The protocol is decided once, by the first decrypted byte: frames behind an HTTP request are no requests of Kafka's."""
+    context, authority = certificate
+    seen: list[bytes] = []
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        seen.append(bytes(body))
+        return echo(connection, body)
+
+    async with tls_server(context, handle) as server, asyncio.timeout(10):
+        client = await connect(server.addresses[0][2], authority)
+        client.writer.write(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"/page" in await client.reader.readuntil(b"/page")
+        client.writer.write(frame(b"12345678") + b"\r\n\r\n")
+        client.writer.write_eof() if client.writer.can_write_eof() else None
+        await client.ended()
+        await client.close()
+    assert not seen
+
+
 async def test_a_client_certificate_is_known_to_the_connection(
     certificate: tuple[ssl.SSLContext, Path], tmp_path: Path
 ) -> None:

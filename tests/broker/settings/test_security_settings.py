@@ -114,8 +114,8 @@ def test_with_sasl_a_certificate_is_asked_for_only_where_the_listener_says_so(tm
     assert config(*lines).tls["SASL_SSL"].settings.client_auth == "required"
 
 
-def test_keys_in_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`inline_key_never_on_disk`: no file is opened for writing, and no temporary one is made."""
+def test_inline_key_never_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in the settings: no file is opened for writing, and no temporary one is made."""
     store(tmp_path)
     key, certificate = ((tmp_path / name).read_text() for name in ("key.pem", "certificate.pem"))
     found = config(
@@ -139,9 +139,6 @@ def test_keys_in_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     assert not written
     shake_hands(context, trusting(tmp_path / "certificate.pem"))
-
-
-test_inline_key_never_on_disk = test_keys_in_the_settings
 
 
 def test_a_key_with_a_password(tmp_path: Path) -> None:
