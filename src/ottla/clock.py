@@ -26,6 +26,10 @@ class Clock(Protocol):
         """Return milliseconds since 1970-01-01 UTC; may jump. For record timestamps and retention."""
         ...
 
+    def boot_ms(self) -> int:
+        """Return milliseconds since some fixed point; goes on while the machine sleeps, if that can be told. For leases."""
+        ...
+
     def thread_waits(self) -> int:
         """Return how often this thread has waited for something: a disk, a lock, the network.
 
@@ -43,6 +47,16 @@ class SystemClock:
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    if hasattr(time, "CLOCK_BOOTTIME"):
+
+        def boot_ms(self) -> int:
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+    else:
+
+        def boot_ms(self) -> int:
+            return self.monotonic_ms()
 
     if RUSAGE_THREAD is not None:
 

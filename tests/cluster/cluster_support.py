@@ -26,6 +26,9 @@ class ManualClock:
     def monotonic_ms(self) -> int:
         return self.now_ms
 
+    def boot_ms(self) -> int:
+        return self.now_ms
+
     def wall_ms(self) -> int:
         return self.now_ms
 

@@ -141,11 +141,6 @@ def test_three_brokers_share_the_work(brokers: EnsembleBrokers) -> None:
     until(lambda: all("t" not in admin(broker).list_topics(timeout=10).topics for broker in brokers.brokers.values()))
 
 
-def test_what_is_not_served_yet_is_said(brokers: EnsembleBrokers) -> None:
-    with pytest.raises(KafkaException, match="Replication is not served yet"):
-        ask(brokers[1], lambda client: client.create_topics([NewTopic("t", 1, 3)])["t"])
-
-
 def test_a_stopped_process_is_taken_for_dead(brokers: EnsembleBrokers) -> None:
     """SIGSTOP for longer than the session: another one is the controller; when it goes on it registers anew."""
     gone = admin(brokers[1]).list_topics(timeout=10).controller_id

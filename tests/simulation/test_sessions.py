@@ -9,7 +9,7 @@ import pytest
 
 from ottla.cluster.controller import InconsistentClusterIdError
 from ottla.cluster.image import NO_LEADER
-from ottla.cluster.trees.memory import MemoryStore
+from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.errors import ErrorCode
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.testing.simulation import SimulatedBroker
@@ -30,7 +30,7 @@ def test_a_session_that_ends_costs_a_single_node_nothing() -> None:
         await broker.controller.ensure_topic("t")
         before = broker.image.topics["t"]
         for round_number in range(1, 4):
-            assert node._tree is not None
+            assert isinstance(node._tree, MemoryTree)
             node._tree.expire()
             await asyncio.sleep(1)
             assert broker.is_ready

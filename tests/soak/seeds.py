@@ -32,6 +32,7 @@ from tests.support.seeds import missing, run_checked, summary
 SIMULATIONS = {
     "broker": "tests.simulation.test_simulation",
     "cluster": "tests.cluster.test_histories",
+    "replication": "tests.replication.test_cluster_simulation",
     "broker-transactions": "tests.simulation.test_transactions",
     "client-producer": "tests.client.core.test_producer_simulation",
     "client-fetching": "tests.client.core.test_fetch_simulation",

@@ -60,6 +60,9 @@ class Clock:
     def monotonic_ms(self) -> int:
         return NOW
 
+    def boot_ms(self) -> int:
+        return NOW
+
     def wall_ms(self) -> int:
         return NOW + 100_000
 

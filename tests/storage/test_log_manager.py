@@ -35,6 +35,9 @@ class FixedClock:
     def monotonic_ms(self) -> int:
         return self.now_ms
 
+    def boot_ms(self) -> int:
+        return self.now_ms
+
     def wall_ms(self) -> int:
         return self.now_ms
 

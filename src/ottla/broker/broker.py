@@ -25,6 +25,7 @@ from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.entrance import Entrance
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
+from ottla.broker.wiring.replication import make_replication
 from ottla.broker.wiring.settings import (
     controller_settings,
     log_settings,
@@ -77,8 +78,10 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
     from ottla.broker.dispatch import Dispatcher
     from ottla.broker.handlers.telemetry import TelemetryHandlers
+    from ottla.broker.replicas.replication import Replication
     from ottla.broker.wiring.surroundings import Surroundings
     from ottla.cluster.image import TopicImage
+    from ottla.cluster.tree import Tree
     from ottla.network.connection import BrokerConnection
     from ottla.storage.config import LogConfig
     from ottla.storage.log import PartitionLog
@@ -123,6 +126,7 @@ class Broker:
         self.sessions: Sessions
         self.follower: MetadataFollower
         self.controller: Controller
+        self.replication: Replication
         self.replicas: ReplicaManager
         self.old_records: OldRecords
         self.coordinators: Coordinators
@@ -172,6 +176,8 @@ class Broker:
         self._parts_running += self.coordinators.start()
         self._on_image(self.image, delta_between(ClusterImage(), self.image))
         self._parts_running.append(self.replicas.stop)
+        self.replication.start(self.sessions.tree)
+        self._parts_running.append(self.replication.stop)
         await self.replicas.settled()
         self.follower.subscribe(self._on_image)
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
@@ -204,7 +210,7 @@ class Broker:
         self.controller = Controller(
             tree,
             self.follower,
-            controller_settings(self.config, self._around.replication_factor_max),
+            controller_settings(self.config),
             random=self._around.random,
             clock=self._around.clock,
             check_broker_config=self.config.with_dynamic,
@@ -214,6 +220,7 @@ class Broker:
 
     def _make_parts(self) -> None:
         around, config = self._around, self.config
+        self.replication = make_replication(config, around, self.controller, self.follower, self.sessions)
         self.replicas = ReplicaManager(
             config.node_id,
             self.logs,
@@ -221,6 +228,7 @@ class Broker:
             topic_config=self._topic_config,
             offload=around.offload,
             clock=around.clock,
+            replication=self.replication,
         )
         self.old_records = OldRecords(
             around.clock.wall_ms,
@@ -298,11 +306,17 @@ class Broker:
             machine=self._around.machine,
         )
         self._parts_running.append(self.controller.stop)
-        self.sessions.keep(
-            on_end=self.controller.end_session, on_begin=self.controller.begin_session, on_failure=self._fail
-        )
+        self.sessions.keep(on_end=self._on_session_end, on_begin=self._on_session, on_failure=self._fail)
         for note in notes:
             logger.warning("%s", note)
+
+    def _on_session_end(self) -> None:
+        self.replication.on_session_end()
+        self.controller.end_session()
+
+    async def _on_session(self, tree: Tree) -> None:
+        await self.controller.begin_session(tree)
+        self.replication.on_session(tree)
 
     def _directory_ids(self) -> list[str]:
         """Ids of the log directories: they distinguish this broker from another one that registers under the same node id."""

@@ -106,7 +106,6 @@ def _default_data_dir() -> str:
 
 def up(given: argparse.Namespace) -> int:
     """Start the brokers of `ottla cluster up`."""
-    from ottla.broker.wiring.machine import REPLICATION_FACTOR_MAX
     from ottla.cli.serve import read_config
     from ottla.config import ConfigError
     from ottla.observability.logs import configure
@@ -127,7 +126,7 @@ def up(given: argparse.Namespace) -> int:
     if refusal is not None:
         return complain(refusal, 2)
     configure(given.log_level, "supervisor")
-    replicas = min(3, given.brokers, REPLICATION_FACTOR_MAX or 3)
+    replicas = min(3, given.brokers)
     defaults = {"default.replication.factor": str(replicas), "min.insync.replicas": str(2 if replicas > 2 else 1)}
     return _supervise(given, config, given.brokers, given.port, defaults, shared_port=0)
 

@@ -445,7 +445,6 @@ class Controller:
                     replication_factor=self._settings.default_replication_factor,
                     levels=self.levels,
                     random=self._random,
-                    replication_factor_max=self._settings.replication_factor_max,
                 )
                 possible = [plan for plan in plans if isinstance(plan, TopicPlan)]
                 outcome: Mapping[str, Refusal | None] = {}
@@ -617,7 +616,6 @@ class Controller:
                     topic_partition,
                     target,
                     may_change_count=may_change_count,
-                    replication_factor_max=self._settings.replication_factor_max,
                 )
                 for topic_partition, target in targets.items()
             }
@@ -668,6 +666,17 @@ class Controller:
             }
             results |= {topic_partition: codes[result] for topic_partition, result in outcome.items()}
         return results
+
+    async def write_states(self, states: Mapping[TopicPartition, NewState]) -> dict[TopicPartition, Written]:
+        """Write states that this broker has decided as the leader of their partitions.
+
+        Raises:
+            TreeError: this broker has been registered anew.
+            TreeUnavailableError: of what is not in the tree after a `sync` it is unknown whether it was written.
+        """
+        return await StateWriter(self._log).write(
+            states, fence=self.registration.fence(), controller_epoch=self._office.epoch
+        )
 
     async def allocate_producer_ids(self) -> range:
         """Return a block of 1,000 producer ids that no other broker has or will get."""

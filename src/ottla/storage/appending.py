@@ -73,12 +73,24 @@ class LogAppender:
 
     Attributes:
         led_epoch: the leader epoch whose appends are taken, or `NOT_LED`. Set with the lock held, taken back without.
+        followed_epoch: the leader epoch in which another broker is followed, or `NOT_LED`, likewise.
     """
 
-    __slots__ = ("_epochs", "_health", "_lock", "_log", "_producers", "_reader", "_writer", "led_epoch")
+    __slots__ = (
+        "_epochs",
+        "_health",
+        "_lock",
+        "_log",
+        "_producers",
+        "_reader",
+        "_writer",
+        "followed_epoch",
+        "led_epoch",
+    )
 
     def __init__(self, log: PartitionLog) -> None:
         self.led_epoch = NOT_LED
+        self.followed_epoch = NOT_LED
         self._log = log
         self._lock = log.lock
         self._health = log.health
@@ -99,6 +111,7 @@ class LogAppender:
                     f"it holds batches of epoch {latest}"
                 )
             self._epochs.assign(leader_epoch, self._log.log_end_offset)
+            self.followed_epoch = NOT_LED
             self.led_epoch = leader_epoch
             return True
 
@@ -106,9 +119,14 @@ class LogAppender:
         """Do as `lead`; or nothing, and return False, if another thread changes the log right now."""
         return try_locked(self._lock, self.lead, leader_epoch) is not None
 
-    def fence(self) -> None:
-        """Take no appends of a leader any more. One that holds the lock right now is finished."""
+    def follow(self, leader_epoch: int) -> None:
+        """Take what the leader of this epoch sends, and nothing else. Whatever waits for the lock is of another role."""
         self.led_epoch = NOT_LED
+        self.followed_epoch = leader_epoch
+
+    def fence(self) -> None:
+        """Take no appends any more, as leader or follower. One that holds the lock right now is finished."""
+        self.led_epoch = self.followed_epoch = NOT_LED
 
     # -- append
 

@@ -30,13 +30,22 @@ class FollowerAppender:
     def __init__(self, log: PartitionLog) -> None:
         self._log = log
 
-    def append_as_follower(self, records: bytearray | memoryview, *, now_ms: int = -1) -> AppendInfo:
+    def append_as_follower(
+        self, records: bytearray | memoryview, *, now_ms: int = -1, leader_epoch: int | None = None
+    ) -> AppendInfo:
         """Append whole batches from a leader as they are; they were checked there and have their offsets.
 
         Messages of formats 0 and 1, which the leader has from an older Kafka, are taken as they are, too. The last batch
         may have been cut by the size of the answer; it is left out.
 
+        Args:
+            now_ms: when producers have been heard of: their batches may have old timestamps, and a producer that is forgotten
+                for these sends duplicates to the next leader.
+            leader_epoch: in which the leader is followed; another role by the time of the append's turn refuses it. None: not
+                checked, no broker is followed.
+
         Raises:
+            NotLeaderOrFollowerError: this log follows no leader of that epoch, or a batch is of an older epoch than the log.
             CorruptMessageError: the bytes are no batches, or a CRC is wrong; nothing was appended.
             OffsetOutOfRangeError: they do not continue this log; nothing was appended.
             KafkaStorageError, StorageError: as for a leader. Batches before the failing one may have been appended.
@@ -54,6 +63,9 @@ class FollowerAppender:
             return AppendInfo(-1, -1, -1, log.log_start_offset)
         with log.lock:
             log.health.check()
+            check_followed(log, leader_epoch)
+            # An epoch that this broker led in without a record is no part of the log: what comes now may be of an older one.
+            log.leader_epochs.truncate_end(log.log_end_offset)
             self._check(records, batches)
             self._append(memoryview(records), batches, now_ms)
         return AppendInfo(batches[0][1].base_offset, batches[-1][1].last_offset, -1, log.log_start_offset)
@@ -62,8 +74,6 @@ class FollowerAppender:
         """Check that the batches are whole, and continue this log in offsets and leader epochs."""
         log = self._log
         expected, epoch = log.log_end_offset, log.leader_epochs.latest
-        if log.led_epoch != NOT_LED:
-            raise NotLeaderOrFollowerError(f"{log.topic_partition} is led here, in epoch {log.led_epoch}")
         for position, header in batches:
             if 0 <= header.partition_leader_epoch < epoch:
                 raise NotLeaderOrFollowerError(
@@ -111,3 +121,16 @@ class FollowerAppender:
             marker = read_marker(view, at) if header.is_control and header.producer_id >= 0 else None
             writer.note(header, header.base_offset, position + at - start, marker, now_ms)
         writer.publish(run[-1][1].next_offset)
+
+
+def check_followed(log: PartitionLog, leader_epoch: int | None) -> None:
+    """Check, with the lock held, that the log follows the leader of this epoch; None: that it is not led here.
+
+    Raises:
+        NotLeaderOrFollowerError: it does not.
+    """
+    appender = log.appender
+    if appender.led_epoch != NOT_LED:
+        raise NotLeaderOrFollowerError(f"{log.topic_partition} is led here, in epoch {appender.led_epoch}")
+    if leader_epoch is not None and appender.followed_epoch != leader_epoch:
+        raise NotLeaderOrFollowerError(f"{log.topic_partition} follows no leader of epoch {leader_epoch}")

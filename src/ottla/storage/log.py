@@ -36,7 +36,7 @@ from ottla.storage.damage import Damage, UnreadableError, UnreliableIndexError
 from ottla.storage.deletion import SegmentDeleter
 from ottla.storage.files import PASSING
 from ottla.storage.flushing import FlushPoint, LogFlusher
-from ottla.storage.following import FollowerAppender
+from ottla.storage.following import FollowerAppender, check_followed
 from ottla.storage.health import LogHealth
 from ottla.storage.hooks import NoHooks
 from ottla.storage.index import WouldBlockError
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
+#: Of what is cut off although it was committed, so much goes into one file.
+COPY_BYTES = 64 << 20
 
 
 class PartitionLog:
@@ -347,8 +349,12 @@ class PartitionLog:
         """Do as `lead`; or nothing, and return False, if another thread changes the log right now."""
         return self.appender.lead_nowait(leader_epoch)
 
+    def follow(self, leader_epoch: int) -> None:
+        """Take what the leader of this epoch sends, and nothing else: neither appends here nor another leader's answers."""
+        self.appender.follow(leader_epoch)
+
     def fence(self) -> None:
-        """Take no appends of a leader any more. One that holds the lock right now is finished."""
+        """Take no appends any more, as leader or follower. One that holds the lock right now is finished."""
         self.appender.fence()
 
     # -- roll and flush
@@ -539,24 +545,59 @@ class PartitionLog:
         """
         self.swap.replace(new, old)
 
-    def truncate_to(self, offset: int, *, now_ms: int = 0) -> None:
+    def truncate_to(self, offset: int, *, now_ms: int = 0, leader_epoch: int | None = None) -> None:
         """Drop everything from `offset` on, and the batch that holds it; the log then ends at `offset`.
 
+        Args:
+            leader_epoch: as in `append_as_follower`.
+
         Raises:
+            NotLeaderOrFollowerError: this log follows no leader of that epoch.
             StorageError: the disk failed.
         """
         with self.lock:
             self.health.check()
+            if leader_epoch is not None:
+                check_followed(self, leader_epoch)
             truncate_to(self, offset, now_ms)
 
-    def truncate_fully_and_start_at(self, offset: int, *, now_ms: int = 0) -> None:
-        """Drop everything; the log is empty and goes on at `offset`.
+    def keep_copy(self, offset: int) -> list[str]:
+        """Copy what begins at `offset` into files of their own beside the log, and return their paths.
+
+        For what is cut off although it was committed. Nothing reads the files again; they hold batches as they are.
 
         Raises:
             StorageError: the disk failed.
         """
+        paths: list[str] = []
+        at = offset
+        while at < self.log_end_offset:
+            part = self.read(at, COPY_BYTES, upper_offset=self.log_end_offset)
+            if not part.size:
+                break
+            path = f"{self.directory}.cut-{at}"
+            try:
+                self.files.write_atomic(path, part.read())
+            except OSError as error:
+                raise self.health.refuse(error) from error
+            paths.append(path)
+            at = max(at + 1, part.next_offset)
+        return paths
+
+    def truncate_fully_and_start_at(self, offset: int, *, now_ms: int = 0, leader_epoch: int | None = None) -> None:
+        """Drop everything; the log is empty and goes on at `offset`.
+
+        Args:
+            leader_epoch: as in `append_as_follower`.
+
+        Raises:
+            NotLeaderOrFollowerError: this log follows no leader of that epoch.
+            StorageError: the disk failed.
+        """
         with self.lock:
             self.health.check()
+            if leader_epoch is not None:
+                check_followed(self, leader_epoch)
             start_over(self, offset, now_ms)
 
     # -- end

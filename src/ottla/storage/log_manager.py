@@ -96,6 +96,7 @@ class LogManager:
         offline_dirs: path -> why it cannot be used.
         unusable: partition -> why its log is not served; its files are kept, the rest of its directory is served.
         on_directory_offline: called with (path, partitions that were in it).
+        on_damage: called when more of a log cannot be read (`damages`).
         cleaner: compacts.
         shortages: which directories are full.
     """
@@ -142,6 +143,7 @@ class LogManager:
         #: What the checkpoints say of unusable logs, by log directory and file: it holds again once they can be used.
         self._kept_offsets: dict[tuple[str, str], dict[TopicPartition, int]] = {}
         self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
+        self.on_damage: Callable[[], None] = lambda: None
         self.cluster_id = cluster_id
         self.cleaner = Cleaner(
             offload,
@@ -582,6 +584,7 @@ class LogManager:
 
     def on_damaged(self, log: PartitionLog) -> None:
         self.damaged[log.topic_partition] = None
+        self._call_soon(self.on_damage)
 
     def damages(self) -> dict[TopicPartition, list[tuple[Segment, Damage]]]:
         """Return what of which log cannot be read."""

@@ -11,7 +11,8 @@
     run_virtual(seed, scenario)
 
 The broker is the real one: only clock, disk, threads, randomness, sockets and the coordination tree's file are simulated.
-The tree is kept in memory and survives everything, as a file synced at each change does.
+The tree is kept in memory and survives everything, as a file synced at each change does. Several such brokers on one
+ensemble are a `simulated_cluster`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.config import broker_key
 from ottla.offload import InlineOffload
 from ottla.testing.memory_files import MemoryFiles
+from ottla.testing.simulated_ensemble import SimulatedEnsemble
+from ottla.testing.simulated_tree import SimulatedTree
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop
 from ottla.testing.virtual_offload import VirtualOffload
 from ottla.testing.virtual_server import VirtualServer
@@ -55,28 +58,53 @@ class SimulatedBroker:
 
     def __init__(self, loop: VirtualLoop, **settings: object) -> None:
         self.loop = loop
+        self.host = HOST
         self.clock = VirtualClock(loop)
         self.files = MemoryFiles(self.clock.wall_ms)
         self.broker: Broker | None = None
         self._settings = {"log.dirs": "data", "listeners": f"PLAINTEXT://{HOST}:{PORT}", **settings}
         self._store = MemoryStore()
         self._shares_tree = False
-        self._tree: MemoryTree | None = None
+        self._ensemble: SimulatedEnsemble | None = None
+        self._tree: MemoryTree | SimulatedTree | None = None
         self._life = 0
+        self._boots = 0
         self._lives = 0
         self.slow_disk = False
+
+    def at(self, host: str) -> SimulatedBroker:
+        """Be another machine than the one that clients of the simulation run on."""
+        self.host = host
+        self._settings["listeners"] = f"PLAINTEXT://{host}:{PORT}"
+        return self
 
     def join(self, store: MemoryStore) -> SimulatedBroker:
         """From the next start on use a coordination tree that other brokers use, too."""
         self._store, self._shares_tree = store, True
         return self
 
+    def join_ensemble(self, ensemble: SimulatedEnsemble) -> SimulatedBroker:
+        """From the next start on use a simulated ensemble, which errs as a real one does."""
+        self._ensemble, self._shares_tree = ensemble, True
+        return self
+
+    @property
+    def is_running(self) -> bool:
+        return self.broker is not None
+
+    @property
+    def tree(self) -> SimulatedTree:
+        """The session of the running process with the ensemble."""
+        assert isinstance(self._tree, SimulatedTree)
+        return self._tree
+
     async def start(self) -> Broker:
         """Start a process on this machine; what the last one left on the disk is what it finds."""
         assert self.broker is None, "it runs already"
 
-        async def open_tree(_path: str) -> MemoryTree:
-            self._tree = self._store.session()
+        async def open_tree(_path: str) -> MemoryTree | SimulatedTree:
+            ensemble = self._ensemble
+            self._tree = self._store.session() if ensemble is None else await ensemble.connect()
             return self._tree
 
         self.files.hesitate = self._hesitate if self.slow_disk else lambda: None
@@ -96,15 +124,34 @@ class SimulatedBroker:
                 open_tree=open_tree,
                 make_server=VirtualServer,
                 shared_tree=self._shares_tree,
+                page_cache=lambda _directories: f"{self.host}, boot {self._boots}" if self._shares_tree else "",
             ),
         )
         self.broker = broker
         try:
-            self._life, _ = await self.loop.begin_life(broker.start)
+            await self._begin(broker)
         except BaseException:
             self._forget()
             raise
         return broker
+
+    async def _begin(self, broker: Broker) -> None:
+        def note_life(life: int) -> None:
+            self._life = life
+
+        await self.loop.begin_life(broker.start, self.host, note_life)
+
+    def freeze(self) -> None:
+        """Stop the process (SIGSTOP): nothing of it runs until `thaw`."""
+        self.loop.freeze(self._life)
+        if isinstance(self._tree, SimulatedTree):
+            self._tree.swallow()
+
+    def thaw(self) -> None:
+        """Let the process go on (SIGCONT)."""
+        self.loop.thaw(self._life)
+        if isinstance(self._tree, SimulatedTree):
+            self._tree.let_through()
 
     def _hesitate(self) -> None:
         if self.loop.random.random() < HESITATION_CHANCE:
@@ -126,6 +173,7 @@ class SimulatedBroker:
     def power_cut(self) -> None:
         """End the process at once; what was not synced may be lost."""
         self.files.power_cut(self.loop.random)
+        self._boots += 1
         self._die()
 
     def _die(self) -> None:
@@ -134,9 +182,11 @@ class SimulatedBroker:
 
     def _forget(self) -> None:
         self.broker = None
-        if self._tree is not None:
-            self._tree.expire()
-            self._tree = None
+        tree, self._tree = self._tree, None
+        if isinstance(tree, SimulatedTree):
+            tree.vanish()
+        elif tree is not None:
+            tree.expire()
 
     async def connect(self, client_id: str = "simulated", port: int = PORT) -> WireClient:
         """Open a connection.
@@ -144,4 +194,4 @@ class SimulatedBroker:
         Raises:
             ConnectionRefusedError: no process serves at the moment.
         """
-        return await WireClient.connect(HOST, port, client_id)
+        return await WireClient.connect(self.host, port, client_id)

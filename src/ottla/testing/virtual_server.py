@@ -25,11 +25,11 @@ class VirtualServer(Server):
         for listener in listeners:
 
             def connect(listener: Listener = listener) -> BrokerConnection:
-                self._quota.admit("127.0.0.1")
+                self._quota.admit(loop.dialing)
                 self._listener_quotas[listener.name].count += 1
-                connection = self.new_connection(listener, "127.0.0.1")
+                connection = self.new_connection(listener, loop.dialing)
                 if listener.has_login:
-                    self.count_stranger(connection, "127.0.0.1")
+                    self.count_stranger(connection, loop.dialing)
                 return connection
 
             server = await loop.create_server(connect, listener.host or "127.0.0.1", listener.port)

@@ -166,7 +166,7 @@ def test_a_bug_in_the_middle_of_a_request_leaves_nothing_behind_for_the_next_one
     """1. Of two batches the first is appended, the second meets a bug. 2. The next request's batches are its own."""
     append = Partition.append_ordinary
 
-    def append_or_fail(partition: Partition, records: memoryview, now_ms: int) -> AppendInfo | None:
+    def append_or_fail(partition: Partition, records: memoryview, now_ms: int, *, acks_all: bool) -> AppendInfo | None:
         if partition.topic_partition.partition == 1:
             raise ZeroDivisionError("a bug")
         return append(partition, records, now_ms)
@@ -184,7 +184,7 @@ def test_a_bug_in_the_middle_of_a_request_leaves_nothing_behind_for_the_next_one
         monkeypatch.setattr(Partition, "append_ordinary", append_or_fail)
         with pytest.raises(ConnectionError):
             await client.ask(request(0, 1), 9, ProduceResponse)
-        monkeypatch.setattr(Partition, "append_ordinary", lambda *_: None)  # the long way
+        monkeypatch.setattr(Partition, "append_ordinary", lambda *_, **__: None)  # the long way
         client = await node.connect()
         response = await client.ask(request(0), 9, ProduceResponse)
         assert response.responses[0].partition_responses[0].base_offset == 2

@@ -65,6 +65,9 @@ class SampleFacts:
     def directories(self) -> Sequence[tuple[str, bool, bool]]:
         return [("/data", False, self.shortage is not None)]
 
+    def replication(self) -> Iterable[tuple[str, str, str, float]]:
+        return [("kafka_server_replicamanager_isrshrinkspersec", "counter", "Shrinks.", 2)]
+
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
 

@@ -42,6 +42,9 @@ class HandClock:
     def wall_ms(self) -> int:
         return self.now
 
+    def boot_ms(self) -> int:
+        return self.now
+
     def thread_waits(self) -> int:
         self._waited += self.waits
         return self._waited

@@ -5,7 +5,10 @@ v11: rack (KIP-392). v12: flexible, diverging epoch (KIP-595). v13: topic ids (K
 v16: node endpoints (KIP-951). v17: directory id. v18: the follower's high watermark.
 
 Where we differ from Apache Kafka: a partition's records end at a batch border, where Kafka may cut inside the last batch
-(clients drop such a tail anyway). Followers are refused until partitions are replicated.
+(clients drop such a tail anyway).
+
+A follower reads up to the end of the log and waits for that to move; what it asks for is news of how far it has come. A
+consumer may read from a follower up to the high watermark that this one knows (KIP-392).
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ from ottla.protocol.messages.fetch import (
     FetchableTopicResponse,
     FetchRequest,
     FetchResponse,
-    LeaderIdAndEpoch,
     PartitionData,
 )
 from ottla.storage.index import WouldBlockError
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
 
 INVALID_HIGH_WATERMARK = -1
 TOPIC_IDS_SINCE = 13
-LEADER_NAMED_SINCE = 16
+READS_FOLLOWERS_SINCE = 11
+REPLICA_STATE_SINCE = 15
+"""Before, a follower does not say which process of its broker it is; brokers of ottla never asked so."""
 REGIONS_MAX = 64
 """Slices of one answer that are sent without being read: each keeps a file open until the peer has taken it."""
 
@@ -58,6 +62,13 @@ class _Found(NamedTuple):
     partition: Partition
 
 
+class _Replica(NamedTuple):
+    """The follower that asks: broker id and epoch of its process."""
+
+    node_id: int
+    broker_epoch: int
+
+
 class _Round:
     """One look at all partitions of a request: slices to read, and whether it may be answered at once.
 
@@ -66,6 +77,8 @@ class _Round:
         blocked: the partition whose position must be looked up on the disk, off the loop, before the look goes on.
         only_news: whether partitions of which there is nothing new are left out of the answer.
         marks: what each of `watched` was like when it was looked at.
+        reads_followers: whether it may be served by a replica that does not lead.
+        replica: the follower that asks, None for a consumer.
         room: bytes that may still be added.
     """
 
@@ -79,13 +92,25 @@ class _Round:
         "marks",
         "may_read",
         "only_news",
+        "reads_followers",
+        "replica",
         "rest",
         "room",
         "slices",
         "watched",
     )
 
-    def __init__(self, asked: FetchContext, isolation: IsolationLevel, room: int) -> None:
+    def __init__(
+        self,
+        asked: FetchContext,
+        isolation: IsolationLevel,
+        room: int,
+        replica: _Replica | None,
+        *,
+        reads_followers: bool,
+    ) -> None:
+        self.replica = replica
+        self.reads_followers = reads_followers
         self.rest: Iterator[FetchPartition] = iter(asked.partitions)
         self.only_news = asked.incremental
         self.may_read = asked.may_read
@@ -119,7 +144,7 @@ class _Round:
     @property
     def has_moved(self) -> bool:
         """Whether one of the partitions has changed since it was looked at."""
-        return [_mark(partition) for partition in self.watched] != self.marks
+        return [_mark(partition, self.replica) for partition in self.watched] != self.marks
 
 
 class FetchHandler:
@@ -153,52 +178,66 @@ class FetchHandler:
             self._clock.monotonic_ms(),
             (context.session.principal, context.session.listener),
         )
-        if self._may_read is not None:
+        if (
+            self._may_read is not None and _replica_id(request) < 0
+        ):  # a follower needs CLUSTER_ACTION instead (the guard)
             asked.may_read = partial(self._may_read, context.session)
         if asked.error:
             return FetchResponse(error_code=asked.error)
         if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
             return _refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
-        if _replica_id(request) >= 0:
-            return self._refuse_follower(asked, context.version)
-        found = self._look(request, asked)
+        if _replica_id(request) >= 0 and context.version < REPLICA_STATE_SINCE:
+            return _refuse_whole(asked, context.version, ErrorCode.UNSUPPORTED_VERSION)
+        found = self._look(request, asked, context.version)
         if found.blocked is not None:
-            return self._serve_cold(request, asked, found)
-        return self._serve(request, asked, found)
+            return self._serve_cold(request, asked, found, context.version)
+        return self._serve(request, asked, found, context.version)
 
     def _serve(
-        self, request: FetchRequest, asked: FetchContext, found: _Round
+        self, request: FetchRequest, asked: FetchContext, found: _Round, version: int
     ) -> FetchResponse | Awaitable[FetchResponse]:
         if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions:
             return self._answer(asked, found)
-        return self._wait(request, asked, found)
+        return self._wait(request, asked, found, version)
 
-    async def _serve_cold(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
+    async def _serve_cold(
+        self, request: FetchRequest, asked: FetchContext, found: _Round, version: int
+    ) -> FetchResponse:
         await self._look_cold(found)
-        answer = self._serve(request, asked, found)
+        answer = self._serve(request, asked, found, version)
         return answer if isinstance(answer, FetchResponse) else await answer
 
-    async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round) -> FetchResponse:
+    async def _wait(self, request: FetchRequest, asked: FetchContext, found: _Round, version: int) -> FetchResponse:
         """Look again each time there may be enough; answer when there is, or with what there is when time is up."""
         deadline_ms = self._clock.monotonic_ms() + request.max_wait_ms
         left_ms = request.max_wait_ms
         while left_ms > 0 and not _is_enough(found, request):
-            waiter = FetchWaiter(found.watched, request.min_bytes - found.byte_count, found.isolation)
+            waiter = FetchWaiter(
+                found.watched,
+                request.min_bytes - found.byte_count,
+                found.isolation,
+                of_follower=found.replica is not None,
+            )
             if found.has_moved:  # before the waiter was there: a look registers for nothing
                 waiter.leave()
             else:
                 await waiter.wait(left_ms)
-            found = self._look(request, asked)
+            found = self._look(request, asked, version)
             if found.blocked is not None:
                 await self._look_cold(found)
             left_ms = deadline_ms - self._clock.monotonic_ms()
         answer = self._answer(asked, found)
         return answer if isinstance(answer, FetchResponse) else await answer
 
-    def _look(self, request: FetchRequest, asked: FetchContext) -> _Round:
+    def _look(self, request: FetchRequest, asked: FetchContext, version: int) -> _Round:
         """Find what every partition has to offer, without reading any of it or waiting for the disk."""
+        replica = _replica_id(request)
         found = _Round(
-            asked, IsolationLevel(request.isolation_level & 1), min(request.max_bytes, self._fetch_max_bytes)
+            asked,
+            IsolationLevel(request.isolation_level & 1),
+            min(request.max_bytes, self._fetch_max_bytes),
+            None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch),
+            reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
         )
         self._go_on(found)
         return found
@@ -221,11 +260,16 @@ class FetchHandler:
             if found.may_read is not None and want.topic and not found.may_read(want.topic):
                 found.deny(want)
                 continue
+            replica = found.replica
             if found.only_news:
-                partition = self._find_without_news(want, found.isolation)
+                partition = (
+                    self._find_without_news(want, found.isolation)
+                    if replica is None
+                    else self._find_without_news_for(replica, want)
+                )
                 if partition is not None:
                     found.watched.append(partition)
-                    found.marks.append(_mark(partition))
+                    found.marks.append(_mark(partition, replica))
                     continue
             data = PartitionData(
                 partition_index=want.partition,
@@ -234,16 +278,21 @@ class FetchHandler:
                 records=b"",
             )
             found.answers.append((want, data))
-            partition = self._find(want, data)
+            partition = self._find(want, data, reads_followers=found.reads_followers)
             if partition is None:
                 found.has_error = True
                 continue
-            self._metrics.topic(want.topic).fetch_requests += 1
             found.watched.append(partition)
-            found.marks.append(_mark(partition))
+            found.marks.append(_mark(partition, replica))
             one = _Found(want, data, partition)
             try:
-                if want.last_fetched_epoch >= 0 and _diverges(want, partition.log, data):
+                if replica is not None:
+                    if not _is_served(replica, want, partition, data):
+                        found.has_error = True
+                        continue
+                else:
+                    self._metrics.topic(want.topic).fetch_requests += 1
+                if replica is None and want.last_fetched_epoch >= 0 and _diverges(want, partition.log, data):
                     found.has_error = True  # answered at once, like an error
                     continue
                 part = _read(one, found, nowait=True)
@@ -264,7 +313,7 @@ class FetchHandler:
         data.high_watermark = log.high_watermark
         data.last_stable_offset = log.last_stable_offset
         data.log_start_offset = log.log_start_offset
-        committed_only = found.isolation == IsolationLevel.READ_COMMITTED
+        committed_only = found.isolation == IsolationLevel.READ_COMMITTED and found.replica is None
         if committed_only:
             data.aborted_transactions = []
         if part is None or not part.size:
@@ -305,12 +354,30 @@ class FetchHandler:
             return None
         return partition
 
-    def _find(self, want: FetchPartition, data: PartitionData) -> Partition | None:
+    def _find_without_news_for(self, replica: _Replica, want: FetchPartition) -> Partition | None:
+        """Do the same for a follower. That it asks at all is news of it; that is taken in here."""
+        partition = self._replicas.partition(want.topic, want.partition)
+        if partition is None or want.topic_id != partition.topic_id:
+            return None
+        log = partition.log
+        if (
+            log.high_watermark != want.told_high_watermark
+            or log.log_start_offset != want.told_log_start_offset
+            or want.fetch_offset != log.log_end_offset
+            or not _is_accepted(replica, want, partition)
+            or log.high_watermark != want.told_high_watermark  # this very fetch has moved it
+        ):
+            return None
+        return partition
+
+    def _find(self, want: FetchPartition, data: PartitionData, *, reads_followers: bool) -> Partition | None:
         if want.topic_id != ZERO_UUID and not want.topic:
             data.error_code = ErrorCode.UNKNOWN_TOPIC_ID
             data.aborted_transactions = []
             return None
         partition = self._replicas.partition(want.topic, want.partition)
+        if partition is None and reads_followers:
+            partition = self._replicas.readable(want.topic, want.partition)
         if partition is None:
             data.error_code = self._replicas.error(want.topic, want.partition)
             data.aborted_transactions = []  # not null, as in Kafka's answer about a partition it does not know
@@ -319,23 +386,6 @@ class FetchHandler:
         else:
             data.error_code = partition.check_epoch(want.current_leader_epoch)
         return None if data.error_code else partition
-
-    def _refuse_follower(self, asked: FetchContext, version: int) -> FetchResponse:
-        """Answer a broker that fetches as a follower: no partition has other replicas yet."""
-        answers: list[tuple[FetchPartition, PartitionData]] = []
-        for want in asked.partitions:
-            data = PartitionData(
-                partition_index=want.partition, high_watermark=-1, records=b"", aborted_transactions=None
-            )
-            partition = self._find(want, data)
-            if partition is not None:
-                data.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
-                if version >= LEADER_NAMED_SINCE:
-                    data.current_leader = LeaderIdAndEpoch(
-                        leader_id=self._replicas.node_id, leader_epoch=partition.leader_epoch
-                    )
-            answers.append((want, data))
-        return _shape(asked, answers)
 
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
         cold: list[tuple[_Found, LogSlice]] = []
@@ -392,6 +442,7 @@ def _read(one: _Found, found: _Round, *, nowait: bool = False) -> LogSlice | Non
         found.isolation,
         min_one=found.byte_count == 0,
         nowait=nowait,
+        of_follower=found.replica is not None,
     )
 
 
@@ -399,9 +450,47 @@ def _is_enough(found: _Round, request: FetchRequest) -> bool:
     return found.byte_count >= request.min_bytes or found.has_error or (found.denied > 0 and not found.watched)
 
 
-def _mark(partition: Partition) -> tuple[int, int]:
+def _mark(partition: Partition, replica: _Replica | None) -> tuple[int, int]:
     """What changes when a fetch that waits for this partition must look again."""
-    return partition.log.high_watermark, partition.leader_epoch
+    log = partition.log
+    return log.high_watermark if replica is None else log.log_end_offset, partition.leader_epoch
+
+
+def _is_accepted(replica: _Replica, want: FetchPartition, partition: Partition) -> bool:
+    """Take in how far a follower has come; return whether there is nothing else to tell it."""
+    verdict = partition.on_follower_fetch(
+        *replica, want.current_leader_epoch, want.fetch_offset, want.last_fetched_epoch, want.log_start_offset
+    )
+    return not verdict.error and verdict.diverging is None
+
+
+def _is_served(replica: _Replica, want: FetchPartition, partition: Partition, data: PartitionData) -> bool:
+    """Take in how far a follower has come; return whether it gets records. If not, `data` says what it gets.
+
+    Raises:
+        OffsetOutOfRangeError: its log lies outside of this one.
+    """
+    log = partition.log
+    if want.fetch_offset < log.log_start_offset:
+        raise OffsetOutOfRangeError(f"{log.topic_partition}: {want.fetch_offset} is below the log start")
+    verdict = partition.on_follower_fetch(
+        *replica, want.current_leader_epoch, want.fetch_offset, want.last_fetched_epoch, want.log_start_offset
+    )
+    data.error_code = verdict.error
+    if verdict.error:
+        return False
+    if verdict.diverging is None:
+        return True
+    epoch, end_offset = verdict.diverging
+    if end_offset < 0:
+        raise OffsetOutOfRangeError(
+            f"{log.topic_partition}: offset {want.fetch_offset} of epoch {want.last_fetched_epoch} is not known here"
+        )
+    data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end_offset)
+    data.high_watermark = log.high_watermark
+    data.last_stable_offset = log.last_stable_offset
+    data.log_start_offset = log.log_start_offset
+    return False
 
 
 def _is_unknown(answer: tuple[FetchPartition, PartitionData]) -> bool:

@@ -98,7 +98,11 @@ class LogOffsetHandlers:
                     part.error_code = partition.check_epoch(p.current_leader_epoch)
                     if not part.error_code:
                         try:
-                            await self._find_offset(partition, p, isolation, part)
+                            if request.replica_id >= 0 and p.timestamp == LATEST:
+                                part.offset = partition.log.log_end_offset  # a follower looks for its place
+                                part.leader_epoch = partition.leader_epoch
+                            else:
+                                await self._find_offset(partition, p, isolation, part)
                         except KafkaError as error:  # this response has no place for an error of its own
                             part.error_code = error.code
                         if context.version < 4:

@@ -20,6 +20,7 @@ from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
     ErrorCode,
     KafkaError,
+    NotLeaderOrFollowerError,
     OutOfOrderSequenceNumberError,
     RemoteProtocolError,
     RequestTimedOutError,
@@ -81,12 +82,22 @@ _TRY_AGAIN = frozenset(
     }
 )
 
+#: Refusals after which a producer gives up, or begins anew.
+_ENDS_A_PRODUCER = frozenset(
+    {
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ErrorCode.UNKNOWN_PRODUCER_ID,
+    }
+)
+
 #: Refusals that Kafka decides before it looks at the partition's log: their answers have no log start offset.
 _BEFORE_THE_LOG = frozenset(
     {
         ErrorCode.CORRUPT_MESSAGE,
         ErrorCode.KAFKA_STORAGE_ERROR,
         ErrorCode.MESSAGE_TOO_LARGE,
+        ErrorCode.NOT_ENOUGH_REPLICAS,
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
         ErrorCode.RECORD_LIST_TOO_LARGE,
         ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
@@ -177,7 +188,7 @@ class ProduceHandler:
             parts: list[AcceptedPart] = []
             for partition, records in batches:
                 try:
-                    info = partition.append_ordinary(records, now_ms)
+                    info = partition.append_ordinary(records, now_ms, acks_all=request.acks == ACKS_ALL)
                 except KafkaError as error:
                     appended.append((partition, error))
                     return _partly(appended)
@@ -188,7 +199,9 @@ class ProduceHandler:
                 counts.bytes_in += size
                 counts.messages_in += info.last_offset - info.first_offset + 1
                 if partition.log.high_watermark <= info.last_offset and _waits(request.acks, partition):
-                    waits.append(AwaitedBatch(partition, info.last_offset, parts, len(parts)))
+                    waits.append(
+                        AwaitedBatch(partition, info.last_offset, parts, len(parts), acks_all=request.acks == ACKS_ALL)
+                    )
                 parts.append(
                     AcceptedPart(partition.topic_partition.partition, info.first_offset, -1, info.log_start_offset)
                 )
@@ -320,7 +333,7 @@ class ProduceHandler:
                 if done is not None:
                     part.base_offset = done.first_offset
                     part.log_start_offset = done.log_start_offset
-                    commit = partition.committed(done.last_offset) if _waits(request.acks, partition) else None
+                    commit = _commit(request.acks, partition, done.last_offset)
                     if commit is not None:
                         waiting.append((part, _retrieved(commit)))
                     continue
@@ -352,14 +365,30 @@ class ProduceHandler:
                 AppendOrigin.CLIENT,
                 context.version,
                 verification=verification,
+                acks_all=acks == ACKS_ALL,
             )
         except KafkaError as error:
+            if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
+                return self._refuse_if_led(error, partition, part, counts)
             _refuse(part, error, partition, counts)
             return None
         if isinstance(info, Awaitable):
             return self._append_later(info, acks, partition, part, counts)
         _accept(part, info, counts)
-        return partition.committed(info.last_offset) if _waits(acks, partition) else None
+        return _commit(acks, partition, info.last_offset)
+
+    async def _refuse_if_led(
+        self, error: KafkaError, partition: Partition, part: PartitionProduceResponse, counts: TopicMetrics
+    ) -> None:
+        """Refuse a batch for good only if this broker still leads: the leader after it may know more of the producer.
+
+        A process that was stopped for a while believes that it leads until it hears otherwise.
+        """
+        if not await self._replicas.still_leads(partition):
+            error = NotLeaderOrFollowerError(
+                f"{partition.topic_partition}: it is not known that this broker still leads"
+            )
+        _refuse(part, error, partition, counts)
 
     async def _append_later(
         self,
@@ -372,12 +401,14 @@ class ProduceHandler:
         try:
             info = await append
         except KafkaError as error:
-            _refuse(part, error, partition, counts)
+            if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
+                await self._refuse_if_led(error, partition, part, counts)
+            else:
+                _refuse(part, error, partition, counts)
             return
-        if _waits(acks, partition):
-            commit = partition.committed(info.last_offset)
-            if commit is not None:
-                await commit
+        commit = _commit(acks, partition, info.last_offset)
+        if commit is not None:
+            await commit
         _accept(part, info, counts)
 
     async def _finish(
@@ -436,6 +467,11 @@ def _name_of(key: bytes, version: int, replicas: ReplicaManager) -> str | None:
 def _waits(acks: int, partition: Partition) -> bool:
     """Whether the answer waits for the high watermark. With flush.messages=1 no acknowledgement comes before the fsync."""
     return acks == ACKS_ALL or (acks == ACKS_LEADER and partition.log.flush_needed_before_ack)
+
+
+def _commit(acks: int, partition: Partition, last_offset: int) -> asyncio.Future[None] | None:
+    """Return what the answer waits for, if anything."""
+    return partition.committed(last_offset, acks_all=acks == ACKS_ALL) if _waits(acks, partition) else None
 
 
 def _refuse_whole(request: ProduceRequest) -> ErrorCode:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 class AwaitedBatch:
     """One batch that waits for its partition's high watermark: a `CommitWaiter`. `parts[number]` is its answer."""
 
-    __slots__ = ("_is_done", "_number", "_parts", "answer", "last_offset", "partition")
+    __slots__ = ("_is_done", "_number", "_parts", "acks_all", "answer", "last_offset", "partition")
 
     answer: CommittedAnswer
 
-    def __init__(self, partition: Partition, last_offset: int, parts: list[AcceptedPart], number: int) -> None:
+    def __init__(
+        self, partition: Partition, last_offset: int, parts: list[AcceptedPart], number: int, *, acks_all: bool
+    ) -> None:
         self.partition = partition
+        self.acks_all = acks_all
         self.last_offset = last_offset
         self._parts = parts
         self._number = number
@@ -81,7 +84,7 @@ class CommittedAnswer:
         self.due = 0.0
         for wait in waits:
             wait.answer = self
-            wait.partition.wait_for_commit(wait.last_offset, wait)
+            wait.partition.wait_for_commit(wait.last_offset, wait, acks_all=wait.acks_all)
         deadlines.add(self, timeout_s)
 
     def then(self, callback: Callable[[bytes], None]) -> None:

@@ -95,6 +95,40 @@ class LiveFacts:
     def uptime_seconds(self) -> float:
         return self._broker.uptime_seconds
 
+    def replication(self) -> Iterable[tuple[str, str, str, float]]:
+        broker = self._broker
+        isrs, replicas = broker.replication.isrs, broker.replicas
+        manager = "kafka_server_replicamanager_"
+        lag = max((p.follower.lag for p in replicas.replicas() if p.follower is not None), default=0)
+        is_controller = int(broker.image.controller_id == broker.config.node_id)
+        return (
+            (
+                manager + "isrshrinkspersec",
+                "counter",
+                "Times that ISRs of partitions led here lost a member.",
+                isrs.shrinks,
+            ),
+            (manager + "isrexpandspersec", "counter", "Times that they gained one.", isrs.expansions),
+            (
+                "kafka_server_replicafetchermanager_maxlag",
+                "gauge",
+                "Committed records that a replica here is behind its leader, the largest number.",
+                lag,
+            ),
+            (
+                "ottla_replicas_refusing_to_follow",
+                "gauge",
+                "Replicas that would have to give up committed records, and are offline until an operator decides.",
+                len(replicas.refused()),
+            ),
+            (
+                "kafka_controller_kafkacontroller_activecontrollercount",
+                "gauge",
+                "1 if this broker is the controller.",
+                is_controller,
+            ),
+        )
+
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from process_gauges(self._broker.monitor, self._broker.descriptor_limit)
         sessions = self._broker.sessions

@@ -115,7 +115,7 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
             preferred.add(int(at_home), labels)
             replicas.add(len(one.replicas), labels)
             under.add(int(lacking), labels)
-            under_min.add(int(len(one.isr) < one.min_insync_replicas), labels)
+            under_min.add(int(len(one.isr) < min(one.min_insync_replicas, len(one.replicas))), labels)
             if one.log_end_offset >= 0:
                 current.add(one.high_watermark, labels)
                 oldest.add(one.log_start_offset, labels)
@@ -136,15 +136,14 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
         (manager + "leadercount", "Partitions led by this broker.", leaders),
         (manager + "partitioncount", "Partitions this broker has a replica of.", held),
         (manager + "underreplicatedpartitions", "Partitions led here with a replica out of sync.", short),
-        (controller + "activecontrollercount", "1 if this broker is the controller.", 1),
         (controller + "globaltopiccount", "Topics of the cluster.", len(topics)),
         (controller + "globalpartitioncount", "Partitions of the cluster.", total),
         (controller + "offlinepartitionscount", "Partitions without a leader.", offline),
         (controller + "preferredreplicaimbalancecount", "Partitions not led by their preferred replica.", imbalanced),
     ):
         yield _single(name, "gauge", text, value)
-    for name, text in (("isrshrinkspersec", "ISR members lost."), ("isrexpandspersec", "ISR members gained.")):
-        yield _single(manager + name, "counter", f"{text} A single node has none.", 0)
+    for name, kind, text, number in facts.replication():
+        yield _single(name, kind, text, number)
 
 
 class _GroupFamilies:

@@ -134,6 +134,10 @@ class Facts(Protocol):
         """Since this broker became ready."""
         ...
 
+    def replication(self) -> Iterable[tuple[str, str, str, float]]:
+        """Name, kind, help text and value of single numbers about replicas and the controller."""
+        ...
+
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
         ...

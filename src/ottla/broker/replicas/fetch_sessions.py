@@ -98,7 +98,7 @@ class FetchContext:
 
 
 def _is_news(asked: FetchPartition, data: PartitionData) -> bool:
-    news = bool(data.records) or data.preferred_read_replica != -1 or data.diverging_epoch.epoch != -1
+    news = bool(data.records) or data.preferred_read_replica != -1 or data.diverging_epoch.end_offset != -1
     if asked.told_high_watermark != data.high_watermark:
         asked.told_high_watermark = data.high_watermark
         news = True

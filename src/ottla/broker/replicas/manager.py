@@ -2,6 +2,9 @@
 
 Follows the cluster image: makes and deletes logs, hands out roles. Everybody who wants to read or write a partition asks
 here, and gets the partition or the error code a client is to see.
+
+A log is deleted when its topic is, or when the partition has other replicas and its state names this broker neither as
+leader nor as in sync.
 """
 
 from __future__ import annotations
@@ -12,16 +15,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.broker.replicas.disk_pace import DiskPace
+from ottla.broker.replicas.follower import Follower
 from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.log_work import LogWork
-from ottla.broker.replicas.partition import Partition
-from ottla.cluster.image import TOPICS
+from ottla.broker.replicas.partition import Partition, leader_of
+from ottla.cluster.image import NO_LEADER, TOPICS
 from ottla.errors import ErrorCode, KafkaStorageError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from ottla.broker.replicas.leader import Leader
+    from ottla.broker.replicas.replication import Replication
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta, PartitionImage
     from ottla.errors import KafkaError
@@ -50,6 +56,7 @@ class ReplicaManager:
         topic_config: Callable[[ClusterImage, str], LogConfig],
         offload: Offload,
         clock: Clock,
+        replication: Replication,
     ) -> None:
         self.node_id = node_id
         self.image = image
@@ -66,11 +73,17 @@ class ReplicaManager:
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._led: dict[tuple[str, int], Partition] = {}
         self._failed: dict[tuple[str, int], str] = {}
+        self._refused: dict[TopicPartition, str] = {}
         #: Logs that are being made, with the id of their topic, and deleted, with the directory in which they lie.
         self._making: dict[TopicPartition, bytes] = {}
         self._deleting: dict[TopicPartition, str] = {}
         self._work: dict[str, LogWork] = {}
         self._unsettled: list[asyncio.Future[None]] = []
+        self._replication = replication
+        replication.serve(
+            self._led.values, self._on_refused, is_damaged=logs.damaged.__contains__, on_healed=self._report_unfit
+        )
+        logs.on_damage = self._report_unfit
 
     # -- lookup
 
@@ -82,9 +95,25 @@ class ReplicaManager:
         """Return the partition if this broker holds a replica of it, leading or not."""
         return self._partitions.get((topic, index))
 
+    async def still_leads(self, partition: Partition) -> bool:
+        """Ask the tree whether this broker still leads, in the same epoch; False also if the tree does not answer."""
+        epoch = partition.leader_epoch
+        if not await self._replication.look_at_tree():
+            return False
+        return partition.leader is not None and partition.leader_epoch == epoch
+
+    def readable(self, topic: str, index: int) -> Partition | None:
+        """Return the partition if this broker follows its leader: consumers may read what it knows to be committed."""
+        partition = self._partitions.get((topic, index))
+        return partition if partition is not None and partition.follower is not None else None
+
     def partitions(self) -> Iterable[Partition]:
         """Every partition this broker leads."""
         return self._led.values()
+
+    def replicas(self) -> Iterable[Partition]:
+        """Every partition of which this broker holds a replica."""
+        return self._partitions.values()
 
     def error(self, topic: str, index: int) -> ErrorCode:
         """Say why `partition` returned None."""
@@ -120,20 +149,69 @@ class ReplicaManager:
                 for name in image.topics:
                     self._logs.update_config(name, self._topic_config(image, name))
         self.image = image
+        if delta.changed_configs:
+            self._on_settings()
         new: list[tuple[TopicPartition, bytes]] = []
         for name in (*delta.created, *delta.changed):
             known = image.topics[name]
-            for index, state in enumerate(known.partitions):
-                topic_partition = TopicPartition(name, index)
-                partition = self._partitions.get(topic_partition)
-                if partition is not None and partition.topic_id != known.topic_id:
-                    self._remove(topic_partition)  # of a topic of the same name that is gone
-                    partition = None
-                if partition is not None:
-                    self._follow_role(partition, state)
-                elif state.leader == self.node_id and self._making.get(topic_partition) != known.topic_id:
-                    new.append((topic_partition, known.topic_id))
+            indexes = delta.changed_partitions.get(name) if name in delta.changed else None
+            for index in range(len(known.partitions)) if indexes is None else indexes:
+                self._on_state(TopicPartition(name, index), known.topic_id, known.partitions[index], new)
+        if delta.brokers_changed:
+            self._on_brokers()
         self._add(new)
+
+    def _on_state(
+        self,
+        topic_partition: TopicPartition,
+        topic_id: bytes,
+        state: PartitionImage,
+        new: list[tuple[TopicPartition, bytes]],
+    ) -> None:
+        partition = self._partitions.get(topic_partition)
+        if partition is not None and partition.topic_id != topic_id:
+            self._remove(topic_partition)  # of a topic of the same name that is gone
+            partition = None
+        if not self._is_held(state):
+            if partition is not None and state.isr:
+                self._remove(topic_partition)  # it has other replicas now
+        elif partition is not None:
+            self._follow_role(partition, state)
+        elif self._making.get(topic_partition) != topic_id:
+            new.append((topic_partition, topic_id))
+
+    def _is_held(self, state: PartitionImage) -> bool:
+        """Whether this broker is to hold a replica. One that leads or is in sync keeps its log, whatever is assigned."""
+        me = self.node_id
+        return me in state.replicas or me == state.leader or me in state.isr
+
+    def _on_settings(self) -> None:
+        for topic_partition, partition in self._led.items():
+            leader = partition.leader
+            if leader is not None and not leader.is_sole:
+                leader.on_min_isr(self._replication.min_isr(topic_partition[0]))
+                self._replication.isrs.look_at(partition)
+                partition.on_role_facts()
+
+    def _on_brokers(self) -> None:
+        """Brokers came, went, or say something else of themselves: who is in sync, and where leaders are reached."""
+        self._replication.fetchers.on_brokers()
+        for topic_partition, partition in list(self._partitions.items()):
+            leader = partition.leader
+            if leader is not None:
+                if not leader.is_sole:
+                    leader.on_brokers(self.image.brokers, self._unfit_of(partition))
+                    self._replication.isrs.look_at(partition)
+                    partition.on_role_facts()
+            else:
+                state = self.image.partition(partition.topic_partition)
+                if state is not None and topic_partition not in self._led:
+                    self._follow_role(partition, state)  # it may have become known that this broker may lead
+        self._report_unfit()
+
+    def _unfit_of(self, partition: Partition) -> frozenset[int]:
+        key = (partition.topic_id, partition.topic_partition.partition)
+        return frozenset(node_id for node_id, unfit in self.image.unfit.items() if key in unfit)
 
     async def settled(self, topics: Iterable[str] | None = None) -> None:
         """Wait until the logs of these topics, of all unless given, have been made, or could not be."""
@@ -192,12 +270,14 @@ class ReplicaManager:
     def _fail(self, topic_partition: TopicPartition, reason: str) -> None:
         self._failed[topic_partition] = reason
         logger.error("no log for %s: %s", topic_partition, reason)
+        self._report_unfit()
 
     def _hold(self, topic_partition: TopicPartition, topic_id: bytes) -> None:
         """Hold a replica whose log is there, and take the role that the image gives to it."""
         log = self._logs.logs.get(topic_partition)
         if log is None:
             self._failed.setdefault(topic_partition, "its log directory is offline")
+            self._report_unfit()
             return
         if log.topic_id not in (topic_id, ZERO_UUID):
             self._fail(topic_partition, f"{log.directory} belongs to another topic of this name")
@@ -225,23 +305,111 @@ class ReplicaManager:
             self._follow_role(partition, state)
 
     def _follow_role(self, partition: Partition, state: PartitionImage) -> None:
+        """Give a replica the role that the state says. What is of an older leader epoch than the last role is passed over."""
         topic_partition = partition.topic_partition
-        if state.leader != self.node_id:
+        if state.leader_epoch < partition.highest_epoch:
+            return
+        if topic_partition in self._refused:
+            if state.leader_epoch == partition.highest_epoch:
+                return
+            del (
+                self._refused[topic_partition],
+                self._failed[topic_partition],
+            )  # another leader may have what this one lacks
+            self._report_unfit()
+        partition.highest_epoch = state.leader_epoch
+        if state.leader == self.node_id:
+            if topic_partition in self._led and state.leader_epoch == partition.leader_epoch:
+                self._on_led_state(partition, state)
+            elif self._may_lead(state):
+                self._replication.fetchers.leave(topic_partition)
+                self._led[topic_partition] = partition
+                partition.on_progress = partial(self._replication.isrs.look_at, partition)
+                partition.become_leader(state.leader_epoch, partial(self._begin_to_lead, partition, state))
+                self.on_leader(topic_partition, state.leader_epoch)
+            else:
+                self._resign(partition)
+        elif state.leader == NO_LEADER:
             self._resign(partition)
-        elif state.leader_epoch > partition.leader_epoch:
-            partition.become_leader(state.leader_epoch)
-            self._led[topic_partition] = partition
-            self.on_leader(topic_partition, state.leader_epoch)
+        elif partition.follower is not None and partition.follower.leader_epoch == state.leader_epoch:
+            partition.follower.on_state(self.node_id, state)
+        else:
+            self._resign(partition)
+            partition.become_follower(Follower(self.node_id, state))
+            self._replication.fetchers.follow(partition)
+
+    def _may_lead(self, state: PartitionImage) -> bool:
+        """Whether what this broker has is what it had when it was admitted; the controller elects another leader if not."""
+        me = self.image.brokers.get(self.node_id)
+        admitted = state.admitted().get(self.node_id)
+        return me is not None and admitted is not None and me.continues_from(admitted)
+
+    def _begin_to_lead(self, partition: Partition, decided: PartitionImage) -> Leader:
+        topic_partition = partition.topic_partition
+        now = self.image.partition(topic_partition)
+        state = decided if now is None or now.leader_epoch != decided.leader_epoch else now
+        leader = leader_of(
+            partition.log,
+            self.node_id,
+            state,
+            lease=self._replication.lease,
+            min_isr=self._replication.min_isr(topic_partition.topic),
+            lag_ms_max=self._replication.settings.lag_ms_max,
+            now_ms=self._clock.monotonic_ms(),
+        )
+        leader.on_brokers(self.image.brokers, self._unfit_of(partition))
+        return leader
+
+    def _on_led_state(self, partition: Partition, state: PartitionImage) -> None:
+        leader = partition.leader
+        if leader is not None:
+            leader.high_watermark = max(
+                leader.high_watermark, partition.log.high_watermark
+            )  # as the only replica it kept none
+            leader.on_state(state, self._clock.monotonic_ms())
+            partition.on_role_facts()
+            self._replication.isrs.look_at(partition)
 
     def _resign(self, partition: Partition, error: KafkaError | None = None) -> None:
-        """Stop leading, if this broker leads: first no request finds the partition, then waiters get the error."""
+        """Give up the role: first no request finds the partition and no answer is taken in, then waiters get the error."""
+        self._replication.fetchers.leave(partition.topic_partition)
         if self._led.pop(partition.topic_partition, None) is not None:
             partition.resign(error)
             self.on_resigned(partition.topic_partition)
+        elif partition.follower is not None:
+            partition.resign(error)
+
+    # -- replicas that cannot lead
+
+    def _on_refused(self, topic_partition: TopicPartition, reason: str) -> None:
+        """A replica follows no more: it would have to give up what was committed."""
+        partition = self._partitions.get(topic_partition)
+        if partition is not None:
+            self._refused[topic_partition] = reason
+            self._failed[topic_partition] = reason
+            logger.error("%s is offline here: %s", topic_partition, reason)
+            self._resign(partition, KafkaStorageError(reason))
+            self._report_unfit()
+
+    def refused(self) -> Mapping[TopicPartition, str]:
+        """Replicas that do not follow their leaders, with the reasons: an operator has to decide."""
+        return self._refused
+
+    def _report_unfit(self) -> None:
+        """Say in the tree which replicas elections have to skip: what another replica may lead in their place."""
+        unfit: set[tuple[bytes, int]] = set()
+        for topic_partition in (*self._failed, *self._logs.damages()):
+            topic = self.image.topics.get(topic_partition[0])
+            if topic is not None and topic_partition[1] < len(topic.partitions):
+                state = topic.partitions[topic_partition[1]]
+                if self._is_held(state) and len(state.replicas) > 1:
+                    unfit.add((topic.topic_id, topic_partition[1]))
+        self._replication.on_unfit(frozenset(unfit))
 
     def _remove(self, topic_partition: TopicPartition) -> None:
         """Let go of a replica that is deleted; its log is deleted beside it."""
         self._failed.pop(topic_partition, None)
+        self._refused.pop(topic_partition, None)
         self._making.pop(topic_partition, None)
         partition = self._partitions.pop(topic_partition, None)
         if partition is not None:
@@ -272,3 +440,4 @@ class ReplicaManager:
             partition = self._partitions.pop(topic_partition, None)
             if partition is not None:
                 self._resign(partition, KafkaStorageError(reason))
+        self._report_unfit()

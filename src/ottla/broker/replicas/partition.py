@@ -1,7 +1,9 @@
 """Partition: a log plus a role.
 
-Appends as the leader, says how far consumers may read, and wakes those who wait. It decides where a write runs (on the
-loop or off it, `disk_pace`) and keeps appends in order either way.
+Appends as the leader, says how far consumers may read, and wakes those who wait: followers when the log has grown,
+consumers and producers when the high watermark has moved. It decides where a write runs (on the loop or off it,
+`disk_pace`) and keeps appends in order either way. How far the high watermark may move says `Leader`; what a follower does
+with its log is in `replication`.
 
 Invariant: log_start_offset <= high_watermark <= log_end_offset, and the high watermark never moves back within a leader
 epoch. Where the topic asks for an fsync before the acknowledgement (`flush.messages=1`), the high watermark follows what
@@ -13,16 +15,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ottla.broker.replicas.append_queue import AppendQueue, QueuedAppend
 from ottla.broker.replicas.disk_pace import SLOW_MS
+from ottla.broker.replicas.leader import ACCEPTED, FetchVerdict, HasLease, Leader
+from ottla.cluster.image import PartitionImage
 from ottla.errors import (
     CorruptMessageError,
     ErrorCode,
     KafkaError,
     KafkaStorageError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
     NotLeaderOrFollowerError,
+    OffsetNotAvailableError,
     RequestTimedOutError,
     StorageError,
 )
@@ -30,6 +38,7 @@ from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import ATTRIBUTES_END, COMPRESSION_MASK, HEADER_SIZE
 from ottla.protocol.records.compression import GROWTH_MAX, unpacked_size_max
 from ottla.storage.appending import Append
+from ottla.storage.locking import try_locked
 from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, CompressionType, IsolationLevel, TopicPartition
 
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ottla.broker.replicas.disk_pace import DiskPace
+    from ottla.broker.replicas.follower import Follower
     from ottla.broker.replicas.hand_offs import HandOffs
     from ottla.broker.replicas.purgatory import FetchWaiter
     from ottla.clock import Clock
@@ -94,7 +104,12 @@ class Partition:
             retention would delete at once.
 
     Attributes:
-        fetch_waiters: who waits for something to read; a dict because its order is the order of arrival.
+        leader, follower: the role; neither while another thread keeps the log from being led yet, or no broker leads.
+        leader_epoch: of the role; -1 without one.
+        highest_epoch: the largest leader epoch in which a role was given, or taken away.
+        fetch_waiters: consumers that wait for something to read; a dict because its order is the order of arrival.
+        replica_waiters: followers that wait for the log to grow, likewise.
+        on_progress: called after a follower's fetch that may be a reason to change the ISR.
     """
 
     __slots__ = (
@@ -109,11 +124,16 @@ class Partition:
         "_pace",
         "_queue",
         "_stable_told",
+        "_uncommitted",
         "_unpacking",
-        "_unsynced",
         "fetch_waiters",
+        "follower",
+        "highest_epoch",
+        "leader",
         "leader_epoch",
         "log",
+        "on_progress",
+        "replica_waiters",
         "topic_id",
         "topic_partition",
     )
@@ -135,12 +155,18 @@ class Partition:
         self.topic_partition: TopicPartition = log.topic_partition
         self.topic_id = topic_id
         self.leader_epoch = -1
+        self.highest_epoch = -1
+        self.leader: Leader | None = None
+        self.follower: Follower | None = None
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self._high_watermark_waiters: deque[tuple[int, CommitWaiter]] = deque()
+        self.replica_waiters: dict[FetchWaiter, None] = {}
+        self.on_progress: Callable[[], None] = _nothing
+        #: (end offset, waiter, whether it waits for as many replicas as acks=all demands).
+        self._high_watermark_waiters: deque[tuple[int, CommitWaiter, bool]] = deque()
         self._commits = commits
         self._committing = False
-        #: (end offset, bytes) of appends that are not on the disk yet, where the topic asks for that.
-        self._unsynced: deque[tuple[int, int]] = deque()
+        #: (end offset, bytes) of appends that the high watermark has not passed yet.
+        self._uncommitted: deque[tuple[int, int]] = deque()
         self._stable_told = 0
         self._pace = pace
         self._hand_offs = hand_offs
@@ -164,27 +190,37 @@ class Partition:
         """Whether this broker leads the partition, and takes appends."""
         return self.log.led_epoch >= 0
 
-    def become_leader(self, leader_epoch: int) -> None:
+    @property
+    def is_sole(self) -> bool:
+        """Whether this broker leads, and there are no other replicas."""
+        return self.leader is not None and self.leader.is_sole
+
+    def become_leader(self, leader_epoch: int, begin: Callable[[], Leader] | None = None) -> None:
         """Lead from the present end of the log on. The epoch's start is noted before anything is served (KIP-101).
 
         The role changes at once. Where another thread holds the log right now, appends are taken as soon as it lets go;
         until then they get NOT_LEADER_OR_FOLLOWER, which a client tries again.
 
         A log that claims a larger epoch is compared with its batches first: no checksum covers what says so.
+
+        Args:
+            begin: returns the role, for a log that has the epoch's start noted; that of the only replica unless given.
         """
-        if leader_epoch <= self.leader_epoch:
+        if leader_epoch <= self.leader_epoch and self.follower is None:
             return
         self.log.fence()
+        self.follower = self.leader = None
         self.leader_epoch = leader_epoch
+        begin = begin or self._begin_alone
         try:
             if self.log.lead_nowait(leader_epoch):
-                self._advance()
+                self._on_led(begin)
                 return
         except NotLeaderOrFollowerError as error:
             logger.warning("%s; this is compared with the batches", error)
-        self._beginning = asyncio.get_running_loop().create_task(self._lead(leader_epoch))
+        self._beginning = asyncio.get_running_loop().create_task(self._lead(leader_epoch, begin))
 
-    async def _lead(self, leader_epoch: int) -> None:
+    async def _lead(self, leader_epoch: int, begin: Callable[[], Leader]) -> None:
         def lead() -> None:
             try:
                 self.log.lead(leader_epoch)
@@ -198,15 +234,35 @@ class Partition:
         except NotLeaderOrFollowerError as error:
             logger.error("%s: it can be read, and takes no records", error)
             return
-        if self.leader_epoch != leader_epoch:  # the role has changed again meanwhile
+        if self.leader_epoch != leader_epoch or self.follower is not None:  # the role has changed again meanwhile
             self.log.fence()
             return
+        self._on_led(begin)
+
+    def _on_led(self, begin: Callable[[], Leader]) -> None:
+        self.leader = begin()
+        self._uncommitted.clear()
+        if self.log.config.flush_messages == 1 and self.log.recovery_point < self.log.log_end_offset:
+            self._start_commit()
         self._advance()
+        self.on_progress()
+
+    def _begin_alone(self) -> Leader:
+        state = PartitionImage((0,), (0,), 0, self.leader_epoch, 0)
+        return leader_of(self.log, 0, state, lease=_NO_LEASE, min_isr=1, lag_ms_max=0, now_ms=0)
+
+    def become_follower(self, follower: Follower) -> None:
+        """Follow another broker: take no appends but those that come from it in its epoch."""
+        self.resign()
+        self.log.follow(follower.leader_epoch)
+        self.follower = follower
+        self.leader_epoch = follower.leader_epoch
 
     def resign(self, error: KafkaError | None = None) -> None:
-        """Stop leading: whatever waits for a commit gets `error`, NOT_LEADER_OR_FOLLOWER unless given."""
+        """Stop leading or following: whatever waits for a commit gets `error`, NOT_LEADER_OR_FOLLOWER unless given."""
         self.log.fence()
         self.leader_epoch = -1
+        self.leader = self.follower = None
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
 
     def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
@@ -219,6 +275,18 @@ class Partition:
 
     # -- append
 
+    def _check_append(self, acks_all: bool) -> None:
+        leader = self.leader
+        if leader is None or leader.is_sole:
+            return
+        code = leader.why_no_append(acks_all=acks_all)
+        if code is ErrorCode.NOT_ENOUGH_REPLICAS:
+            raise NotEnoughReplicasError(
+                f"{self.topic_partition}: in sync are {list(leader.committed.isr)}, min.insync.replicas is {leader.min_isr}"
+            )
+        if code:
+            raise NotLeaderOrFollowerError(f"{self.topic_partition}: it is not known that no other broker leads it")
+
     def append(
         self,
         records: Records,
@@ -226,6 +294,8 @@ class Partition:
         api_version: int | None = None,
         transaction_version: int = 0,
         verification: Verification | None = UNCHECKED,
+        *,
+        acks_all: bool = True,
     ) -> AppendInfo | Awaitable[AppendInfo]:
         """Append one batch as the leader.
 
@@ -234,10 +304,15 @@ class Partition:
         their offsets in the order of the calls. `records` is patched in place when it is appended at once and
         copied otherwise. Cancelling what is awaited drops the batch if its turn has not come.
 
+        Args:
+            acks_all: the writer waits until the batch is committed, so enough replicas have to be in sync now.
+
         Raises:
             NotLeaderOrFollowerError: this broker does not lead the partition, or not any more when the batch has its turn.
+            NotEnoughReplicasError: fewer replicas are in sync than min.insync.replicas demands.
             KafkaError: the batch is refused; nothing was appended. A retry helps if the error says so.
         """
+        self._check_append(acks_all)
         now_ms = self._clock.monotonic_ms()
         pace = self._pace
         heavy = _is_heavy(records)
@@ -273,15 +348,18 @@ class Partition:
             producer_id, producer_epoch, self.leader_epoch, self._clock.wall_ms()
         )
 
-    def append_ordinary(self, records: memoryview, now_ms: int) -> AppendInfo | None:
+    def append_ordinary(self, records: memoryview, now_ms: int, *, acks_all: bool = True) -> AppendInfo | None:
         """Append a client's batch that needs no second look; None: nothing was done, use `append`.
 
-        It is committed at once unless the topic asks for an fsync first.
+        It is committed at once unless the topic asks for an fsync first, or there are other replicas.
 
         Raises:
             KafkaStorageError: it could not be written.
         """
         log = self.log
+        leader = self.leader
+        if leader is None or (not leader.is_sole and leader.why_no_append(acks_all=acks_all)):
+            return None
         started_ms = self._clock.monotonic_ms()
         if self._queue is not None or self._pace.is_slow(started_ms):
             return None
@@ -346,11 +424,18 @@ class Partition:
         """The log has grown up to `end_offset`, by a batch of `byte_count`; others behind it may be there already."""
         log = self.log
         config = log.config
+        leader = self.leader
         if config.flush_messages == 1:
-            self._unsynced.append((end_offset, byte_count))
+            self._uncommitted.append((end_offset, byte_count))
             self._start_commit()
-        else:
+        elif leader is None or leader.is_sole:
             self._advance(byte_count)
+        else:
+            self._uncommitted.append((end_offset, byte_count))
+            self._advance()
+        if self.replica_waiters:
+            for waiter in tuple(self.replica_waiters):
+                waiter.on_progress(byte_count, is_stable=True)
         retention_ms = config.retention_ms
         if retention_ms >= 0 and config.cleanup_delete:
             # What time retention goes by: of the whole segment, which newer records keep from being deleted.
@@ -373,23 +458,28 @@ class Partition:
             self._fail_waiters(KafkaStorageError(f"{self.topic_partition}: {error}"))
             return
         self._advance()
-        if self.log.recovery_point < self.log.log_end_offset:
+        if self.leader is not None and self.log.recovery_point < self.log.log_end_offset:
             self._start_commit()
 
     def _advance(self, byte_count: int = 0) -> None:
         """Move the high watermark as far as it may go and wake those who waited for that."""
+        leader = self.leader
+        if leader is None:
+            return
         log = self.log
         safe = log.log_end_offset
         if log.config.flush_messages == 1:  # `flush_needed_before_ack`, without the call
             safe = min(log.recovery_point, safe)
-        unsynced = self._unsynced
-        while unsynced and unsynced[0][0] <= safe:
-            byte_count += unsynced.popleft()[1]
+        if not leader.is_sole:
+            safe = leader.on_own_end(safe)
+        uncommitted = self._uncommitted
+        while uncommitted and uncommitted[0][0] <= safe:
+            byte_count += uncommitted.popleft()[1]
         if safe > log.high_watermark:
             log.advance_high_watermark(safe)
             waiters = self._high_watermark_waiters
             while waiters and waiters[0][0] <= safe:
-                _, waiter = waiters.popleft()
+                waiter = waiters.popleft()[1]
                 if not waiter.done():
                     waiter.set_result(None)
         elif not byte_count:
@@ -406,36 +496,145 @@ class Partition:
 
     def wake_fetches(self) -> None:
         """Whatever fetches wait for has changed."""
-        for waiter in tuple(self.fetch_waiters):
+        for waiter in (*self.fetch_waiters, *self.replica_waiters):
             waiter.wake()
 
-    def committed(self, last_offset: int) -> asyncio.Future[None] | None:
+    def committed(self, last_offset: int, *, acks_all: bool = False) -> asyncio.Future[None] | None:
         """Return None if the record is below the high watermark, else a future that resolves when it is.
 
-        The future fails with a KafkaError when this broker stops leading or its disk fails first.
+        The future fails with a KafkaError when this broker stops leading or its disk fails first, and with `acks_all` when
+        fewer replicas are in sync than min.insync.replicas demands.
         """
         if self.log.high_watermark > last_offset:
             return None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.wait_for_commit(last_offset, future)
+        self.wait_for_commit(last_offset, future, acks_all=acks_all)
         return future
 
-    def wait_for_commit(self, last_offset: int, waiter: CommitWaiter) -> None:
-        """Tell `waiter` what becomes of a record that is not below the high watermark."""
+    def wait_for_commit(self, last_offset: int, waiter: CommitWaiter, *, acks_all: bool = False) -> None:
+        """Tell `waiter` what becomes of a record that is not below the high watermark; see `committed`."""
         # Appends end in order, so waiters are ordered by offset, except one that asks about an old duplicate.
         waiters = self._high_watermark_waiters
         position = len(waiters)
         while position and waiters[position - 1][0] > last_offset + 1:
             position -= 1
-        waiters.insert(position, (last_offset + 1, waiter))
+        waiters.insert(position, (last_offset + 1, waiter, acks_all))
 
     def _fail_waiters(self, error: KafkaError) -> None:
         waiters = list(self._high_watermark_waiters)
         self._high_watermark_waiters.clear()
-        for _, waiter in waiters:
+        self._uncommitted.clear()
+        for _, waiter, _ in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
         self.wake_fetches()
+
+    # -- followers
+
+    def on_follower_fetch(
+        self, broker: int, broker_epoch: int, leader_epoch: int, offset: int, last_epoch: int, log_start_offset: int
+    ) -> FetchVerdict:
+        """A follower asks for what begins at `offset`: what it has is news for ISR and high watermark."""
+        leader = self.leader
+        if leader is None:
+            return NOT_LED_YET
+        verdict = leader.on_follower_fetch(
+            broker,
+            broker_epoch,
+            leader_epoch,
+            offset,
+            last_epoch,
+            self._clock.monotonic_ms(),
+            log_start_offset=log_start_offset,
+            leader_end=self.log.log_end_offset,
+        )
+        if verdict == ACCEPTED:
+            self._advance()
+            if not leader.is_in_sync(broker):
+                self.on_progress()
+        return verdict
+
+    def on_role_facts(self) -> None:
+        """State, brokers, settings or the lease have changed: the high watermark may move, or acks=all be impossible."""
+        leader = self.leader
+        if leader is None:
+            return
+        self._advance()
+        if leader.is_under_min_isr and self._high_watermark_waiters:
+            error = NotEnoughReplicasAfterAppendError(
+                f"{self.topic_partition}: in sync are {list(leader.committed.isr)}, min.insync.replicas is {leader.min_isr}"
+            )
+            for _, waiter, acks_all in self._high_watermark_waiters:
+                if acks_all and not waiter.done():
+                    waiter.set_exception(error)
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether something was appended that is not on the disk yet."""
+        return self.log.recovery_point < self.log.log_end_offset
+
+    def sync(self, then: Callable[[BaseException | None], None]) -> None:
+        """Bring the log to the disk; see `Commits.commit`."""
+        self._commits.commit(self.log, then)
+
+    def append_from_leader_nowait(self, records: Records | bytes, leader_epoch: int) -> bool:
+        """Append what the leader sent; or nothing, and return False, if another thread changes the log right now.
+
+        Raises:
+            KafkaError, StorageError: as `FollowerAppender.append_as_follower`.
+        """
+        started_ms = self._clock.monotonic_ms()
+        waits = self._waits(started_ms)
+        if try_locked(self.log.lock, self._append_from_leader, records, leader_epoch) is None:
+            return False
+        self._time_write(started_ms, waits)
+        return True
+
+    async def append_from_leader(self, records: Records | bytes, leader_epoch: int) -> None:
+        """Append what the leader sent, off the loop.
+
+        Raises:
+            KafkaError, StorageError: as `FollowerAppender.append_as_follower`.
+        """
+        await self._offload.run(self._append_from_leader, records, leader_epoch)
+
+    def _append_from_leader(self, records: Records | bytes, leader_epoch: int) -> AppendInfo:
+        data = bytearray(records) if isinstance(records, bytes) else records
+        return self.log.append_as_follower(data, now_ms=self._clock.wall_ms(), leader_epoch=leader_epoch)
+
+    async def cut_for_leader(self, offset: int, leader_epoch: int, *, keeps_copy: bool) -> None:
+        """Drop what the leader does not have, from `offset` on.
+
+        Raises:
+            NotLeaderOrFollowerError: the leader of that epoch is followed no more.
+            StorageError: the disk failed.
+        """
+        if keeps_copy:
+            kept = await self._offload.run(self.log.keep_copy, offset)
+            logger.warning(
+                "%s: records that were committed are cut off; they are kept in %s",
+                self.topic_partition,
+                ", ".join(kept),
+            )
+        wall_ms = self._clock.wall_ms()
+        await self._offload.run(partial(self.log.truncate_to, offset, now_ms=wall_ms, leader_epoch=leader_epoch))
+
+    async def begin_anew(self, offset: int, leader_epoch: int) -> None:
+        """Drop everything and go on at `offset`, where the leader's log begins; errors as in `cut_for_leader`."""
+        wall_ms = self._clock.wall_ms()
+        again = partial(self.log.truncate_fully_and_start_at, offset, now_ms=wall_ms, leader_epoch=leader_epoch)
+        await self._offload.run(again)
+
+    def on_followed(self, leader_high_watermark: int, leader_log_start: int) -> None:
+        """An answer of the leader has been taken in: readers here may go as far as the high watermark it told."""
+        log = self.log
+        before = log.high_watermark
+        log.advance_high_watermark(leader_high_watermark)
+        if leader_log_start > log.log_start_offset:
+            with log.lock:
+                log.move_log_start(min(leader_log_start, log.high_watermark))
+        if log.high_watermark > before and self.fetch_waiters:
+            self._tell_fetches(1 << 30)
 
     # -- read
 
@@ -446,21 +645,35 @@ class Partition:
         return self.log.high_watermark
 
     def read(
-        self, offset: int, max_bytes: int, isolation: IsolationLevel, *, min_one: bool, nowait: bool = False
+        self,
+        offset: int,
+        max_bytes: int,
+        isolation: IsolationLevel,
+        *,
+        min_one: bool,
+        nowait: bool = False,
+        of_follower: bool = False,
     ) -> LogSlice | None:
         """Return whole batches from `offset` on, or None at the end. May wait for the disk, unless `nowait`.
 
+        `of_follower`: up to the end of the log, whatever is committed.
+
         Raises:
             OffsetOutOfRangeError: `offset` is below the log start or above the log end.
+            OffsetNotAvailableError: it is above the log end, and the leader may have it.
             CorruptMessageError: what should hold `offset` cannot be read.
             KafkaStorageError: the disk failed.
             WouldBlockError: with `nowait`, an index is not in memory: call again off the loop.
         """
-        upper = self.upper_offset(isolation)
+        upper = self.log.log_end_offset if of_follower else self.upper_offset(isolation)
+        if offset > self.log.log_end_offset and self.follower is not None:
+            raise OffsetNotAvailableError(
+                f"{self.topic_partition}: {offset} has not been replicated to this broker yet"
+            )
         if upper <= offset <= self.log.log_end_offset and offset >= self.log.log_start_offset:
             return None
         try:
-            if isolation == IsolationLevel.READ_COMMITTED:
+            if isolation == IsolationLevel.READ_COMMITTED and not of_follower:
                 self.log.check_aborted(offset, nowait=nowait)
             return self.log.read(offset, max_bytes, upper_offset=upper, min_one=min_one, nowait=nowait)
         except StorageError as error:
@@ -494,6 +707,47 @@ class Partition:
         await self._offload.run(self.log.advance_log_start, before_offset)
         self.wake_fetches()
         return self.log.log_start_offset
+
+
+class _NoLease:
+    """Stands in for the lease where there are no other replicas."""
+
+    def holds(self) -> bool:
+        return False
+
+
+_NO_LEASE = _NoLease()
+NOT_LED_YET = FetchVerdict(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+
+def _nothing() -> None:
+    return None
+
+
+def leader_of(
+    log: PartitionLog,
+    node_id: int,
+    state: PartitionImage,
+    *,
+    lease: HasLease,
+    min_isr: int,
+    lag_ms_max: int,
+    now_ms: int,
+) -> Leader:
+    """Return the role of the leader of this log, whose epoch begins at its present end."""
+    epochs = log.leader_epochs
+    return Leader(
+        node_id,
+        state,
+        epoch_start=log.log_end_offset,
+        high_watermark=log.high_watermark,
+        epoch_end=log.end_offset_for_epoch,
+        first_epoch_start=lambda: epochs.entries[0].start_offset if epochs.latest >= 0 else -1,
+        lease=lease,
+        min_isr=min_isr,
+        lag_ms_max=lag_ms_max,
+        now_ms=now_ms,
+    )
 
 
 def _is_heavy(records: Records) -> bool:

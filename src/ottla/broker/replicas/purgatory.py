@@ -24,20 +24,31 @@ class FetchWaiter:
         bytes_wanted: how many more bytes are to become readable.
         isolation: READ_COMMITTED waits for the last stable offset to move: bytes of open transactions are of no use to it,
             and how many become readable with a decision only a look tells.
+        of_follower: it waits for the end of the logs, whatever is committed.
     """
 
-    __slots__ = ("_is_committed_only", "_partitions", "bytes_wanted", "done")
+    __slots__ = ("_is_committed_only", "_of_follower", "_partitions", "bytes_wanted", "done")
 
-    def __init__(self, partitions: Iterable[Partition], bytes_wanted: int, isolation: IsolationLevel) -> None:
+    def __init__(
+        self,
+        partitions: Iterable[Partition],
+        bytes_wanted: int,
+        isolation: IsolationLevel,
+        *,
+        of_follower: bool = False,
+    ) -> None:
         self.bytes_wanted = bytes_wanted
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_committed_only = isolation is IsolationLevel.READ_COMMITTED
+        self._of_follower = of_follower
         self._partitions = list(partitions)
         for partition in self._partitions:
-            partition.fetch_waiters[self] = None
+            (partition.replica_waiters if of_follower else partition.fetch_waiters)[self] = None
 
     def on_progress(self, byte_count: int, *, is_stable: bool) -> None:
-        """The high watermark has moved by `byte_count` bytes; `is_stable`: so has the last stable offset."""
+        """The high watermark (of followers: the log end) has moved by `byte_count` bytes; `is_stable`: so has the last
+        stable offset.
+        """
         if self._is_committed_only:
             if is_stable:
                 self.wake()
@@ -63,4 +74,4 @@ class FetchWaiter:
     def leave(self) -> None:
         """Wait no more."""
         for partition in self._partitions:
-            partition.fetch_waiters.pop(self, None)
+            (partition.replica_waiters if self._of_follower else partition.fetch_waiters).pop(self, None)

@@ -28,10 +28,6 @@ WORKERS = 8
 SERVED_TIMEOUT_MS = 18_000
 
 
-#: New topics of clusters get no more replicas as long as replication is not served.
-REPLICATION_FACTOR_MAX: int | None = 1
-
-
 def machine(
     zookeeper: ZooKeeperOptions | None = None, tree_socket: str | None = None, offload: Offload | None = None
 ) -> Surroundings:
@@ -79,7 +75,6 @@ def machine(
         page_cache=page_cache,
         shared_tree=open_tree is not open_file,
         is_one_machine=tree_socket is not None,
-        replication_factor_max=None if open_tree is open_file else REPLICATION_FACTOR_MAX,
     )
 
 

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
 
 
-def controller_settings(config: BrokerConfig, replication_factor_max: int | None) -> ControllerSettings:
-    """Return what the controller has to know of this broker; `replication_factor_max` as in Surroundings."""
+def controller_settings(config: BrokerConfig) -> ControllerSettings:
+    """Return what the controller has to know of this broker."""
     return ControllerSettings(
         node_id=config.node_id,
         rack=config.broker_rack,
         num_partitions=config.num_partitions,
         default_replication_factor=config.default_replication_factor,
-        replication_factor_max=replication_factor_max,
         offsets_topic_num_partitions=config.offsets_topic_num_partitions,
         offsets_topic_replication_factor=config.offsets_topic_replication_factor,
         offsets_topic_segment_bytes=config.offsets_topic_segment_bytes,

@@ -36,7 +36,6 @@ class Surroundings:
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
         is_one_machine: all brokers of the cluster are of this machine: clients find each under the host that they used,
             unless something else is advertised.
-        replication_factor_max: new topics get no more replicas; None for no limit.
     """
 
     clock: Clock
@@ -53,4 +52,3 @@ class Surroundings:
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
     is_one_machine: bool = False
-    replication_factor_max: int | None = None

@@ -24,8 +24,6 @@ class ControllerSettings:
     rack: str | None = None
     num_partitions: int = 1
     default_replication_factor: int = 1
-    #: New topics get no more replicas; None for no limit.
-    replication_factor_max: int | None = None
     offsets_topic_num_partitions: int = 50
     offsets_topic_replication_factor: int = 3
     offsets_topic_segment_bytes: int = 104_857_600
@@ -45,7 +43,7 @@ def default_topic(name: str, settings: ControllerSettings, broker_count: int) ->
     """Return what is to be made of a topic that is only known by its name."""
 
     def replicas(wanted: int) -> int:
-        return min(wanted, max(broker_count, 1), settings.replication_factor_max or wanted)
+        return min(wanted, max(broker_count, 1))
 
     def internal(partitions: int, replication_factor: int, segment_bytes: int, **configs: str) -> NewTopic:
         sized = {"segment.bytes": str(max(segment_bytes, SEGMENT_BYTES_MIN))}
@@ -97,12 +95,11 @@ def default_topic(name: str, settings: ControllerSettings, broker_count: int) ->
 
 def internal_replicas(name: str, settings: ControllerSettings) -> int:
     """Return how many replicas an internal topic is to have where there are as many brokers."""
-    wanted = {
+    return {
         GROUP_METADATA_TOPIC: settings.offsets_topic_replication_factor,
         TRANSACTION_STATE_TOPIC: settings.transaction_topic_replication_factor,
         SHARE_GROUP_STATE_TOPIC: settings.share_topic_replication_factor,
     }[name]
-    return min(wanted, settings.replication_factor_max or wanted)
 
 
 def internal_min_isr(name: str, settings: ControllerSettings) -> int:

@@ -37,14 +37,12 @@ def plan_reassignment(
     target: Sequence[int] | None,
     *,
     may_change_count: bool = True,
-    replication_factor_max: int | None = None,
 ) -> Move | Refusal:
     """Decide about a request for one partition.
 
     Args:
         target: the wanted replicas, the preferred leader first; None takes back the reassignment that goes on.
         may_change_count: whether there may be more or fewer replicas than before.
-        replication_factor_max: how many replicas a partition may have while it is moved; None for no limit.
     """
     name, index = topic_partition
     topic = image.topics.get(name)
@@ -64,13 +62,7 @@ def plan_reassignment(
         )
     adding = tuple(n for n in target if n not in before)
     removing = tuple(n for n in partition.replicas if n not in target)
-    move = Move((*target, *removing), adding, removing)
-    if replication_factor_max is not None and len(move.replicas) > replication_factor_max:
-        return Refusal(
-            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-            f"Replication is not served yet: a partition has at most {replication_factor_max} replica here.",
-        )
-    return move
+    return Move((*target, *removing), adding, removing)
 
 
 def _cancellation(image: ClusterImage, topic: TopicImage, index: int) -> Move | Refusal:

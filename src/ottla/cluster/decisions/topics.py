@@ -61,7 +61,6 @@ def plan_topics(
     replication_factor: int,
     levels: Levels,
     random: Random,
-    replication_factor_max: int | None = None,
 ) -> list[TopicPlan | Refusal]:
     """Decide about each topic of a request; names are unique in it. The defaults are what -1 stands for."""
     total = sum(
@@ -90,10 +89,6 @@ def plan_topics(
         replicas = _assign(image.brokers, topic, num_partitions, replication_factor, random)
         if isinstance(replicas, Refusal):
             plans.append(replicas)
-            continue
-        if replication_factor_max is not None and len(replicas[0]) > replication_factor_max:
-            sentence = f"Replication is not served yet: a topic has at most {replication_factor_max} replica here."
-            plans.append(Refusal(ErrorCode.INVALID_REPLICATION_FACTOR, sentence))
             continue
         plans.append(
             TopicPlan(
