@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_topics_configs_and_groups(address: str) -> None:
 
 
 def test_log_dirs_are_those_of_all_brokers(address: str) -> None:
-    run(address, "kafka-topics", "--create", "--topic", "d", "--partitions", "3")
+    run(address, "kafka-topics", "--create", "--topic", "d", "--partitions", "3", "--replication-factor", "1")
     found = json.loads(run(address, "kafka-log-dirs", "--describe", "--topic-list", "d").splitlines()[-1])
     held = {
         broker["broker"]: [p["partition"] for directory in broker["logDirs"] for p in directory["partitions"]]
@@ -84,7 +85,7 @@ def test_leader_election(address: str) -> None:
 
 
 def test_reassign_partitions(address: str, tmp_path: Path) -> None:
-    """What can be done with one replica: nothing moves, and each refusal is said by the tool."""
+    """A partition is moved to other brokers, with its records, and gets more replicas; what cannot be is said by the tool."""
     run(address, "kafka-topics", "--create", "--topic", "r", "--replica-assignment", "2")
 
     def reassign(replicas: list[int], *options: str) -> str:
@@ -96,9 +97,18 @@ def test_reassign_partitions(address: str, tmp_path: Path) -> None:
     assert "Successfully started partition reassignment for r-0" in reassign([2], "--execute")
     assert "Reassignment of partition r-0 is completed" in reassign([2], "--verify")
     assert "No partition reassignments found." in run(address, "kafka-reassign-partitions", "--list")
-    assert "Replication is not served yet" in reassign([1, 2], "--execute")
     assert "7" in reassign([7], "--execute")
-    assert "Leader: 2" in run(address, "kafka-topics", "--describe", "--topic", "r")
+    run(address, "kafka-console-producer", "--topic", "r", stdin="".join(f"{n}\n" for n in range(50)))
+    for replicas in ([3], [1, 3], [2]):
+        assert "Successfully started partition reassignment for r-0" in reassign(replicas, "--execute")
+        deadline = time.monotonic() + 60
+        while "Reassignment of partition r-0 is completed" not in reassign(replicas, "--verify"):
+            assert time.monotonic() < deadline
+        described = run(address, "kafka-topics", "--describe", "--topic", "r")
+        assert f"Replicas: {','.join(map(str, replicas))}" in described
+        assert f"Leader: {replicas[0]}" in described or f"Leader: {replicas[-1]}" in described
+    read = run(address, "kafka-console-consumer", "--topic", "r", "--from-beginning", "--max-messages", "50")
+    assert [int(line) for line in read.splitlines() if line.isdecimal()] == list(range(50))
 
 
 def test_share_groups_and_transactions(address: str) -> None:
