@@ -68,6 +68,9 @@ class SimulatedClock:
     def monotonic_ms(self) -> int:
         return int(self._world.now_ms)
 
+    def boot_ms(self) -> int:
+        return self.monotonic_ms()
+
     def wall_ms(self) -> int:
         return 0
 
