@@ -68,11 +68,13 @@ async def running(
     deltas: list[tuple[ClusterImage, ImageDelta]] = []
     follower.subscribe(lambda image, delta: deltas.append((image, delta)))
     clock = ManualClock()
+    random = Random(next(_SEEDS))
     controller = Controller(
         tree,
         follower,
         ControllerSettings(node_id=node_id, static=static or {}),
-        random=Random(next(_SEEDS)),
+        random=random,
+        secret_bytes=random.randbytes,
         clock=clock,
         partitions_per_multi=partitions_per_multi,
         changes_kept=changes_kept,

@@ -220,7 +220,14 @@ async def test_a_topic_is_ensured_once_however_many_ask() -> None:
 async def test_producer_ids_are_never_given_out_twice() -> None:
     store = MemoryStore()
     async with running(store) as c:
-        other = Controller(c.tree, c.follower, ControllerSettings(node_id=2), random=Random(1), clock=c.clock)
+        other = Controller(
+            c.tree,
+            c.follower,
+            ControllerSettings(node_id=2),
+            random=Random(1),
+            secret_bytes=Random(1).randbytes,
+            clock=c.clock,
+        )
         blocks = await asyncio.gather(*[x.allocate_producer_ids() for x in (c.controller, other) * 3])
     async with running(store) as c:
         blocks.append(await c.controller.allocate_producer_ids())

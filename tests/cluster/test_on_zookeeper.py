@@ -59,7 +59,12 @@ class Node:
         self.follower = MetadataFollower(tree)
         await self.follower.start()
         self.controller = Controller(
-            tree, self.follower, ControllerSettings(node_id=self.node_id), random=Random(), clock=SystemClock()
+            tree,
+            self.follower,
+            ControllerSettings(node_id=self.node_id),
+            random=Random(),
+            secret_bytes=Random().randbytes,
+            clock=SystemClock(),
         )
         await self.controller.start(
             [Endpoint("PLAINTEXT", f"host{self.node_id}", 9092, "PLAINTEXT")], directories=[self._directory]

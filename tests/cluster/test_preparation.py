@@ -54,7 +54,9 @@ async def started(tree: LocalTree, *, clean: bool) -> tuple[MetadataFollower, Co
     follower = MetadataFollower(tree)
     await follower.start()
     settings = ControllerSettings(node_id=1)
-    controller = Controller(tree, follower, settings, random=Random(1), clock=ManualClock())
+    controller = Controller(
+        tree, follower, settings, random=Random(1), secret_bytes=Random(1).randbytes, clock=ManualClock()
+    )
     await controller.start([ENDPOINT], clean=clean, directories=("d1",))
     return follower, controller
 

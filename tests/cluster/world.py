@@ -76,11 +76,13 @@ class Machine:
         self.deltas = []
         self.follower.subscribe(lambda image, delta: self.deltas.append((image, delta)))
         await self.follower.start()
+        random = Random(self._world.loop.random.random())
         self.controller = Controller(
             tree,
             self.follower,
             ControllerSettings(node_id=self.node_id, static=self._world.static),
-            random=Random(self._world.loop.random.random()),
+            random=random,
+            secret_bytes=random.randbytes,
             clock=self._world.clock,
             log_end=self.ends.get,
             partitions_per_multi=self._world.partitions_per_multi,

@@ -212,6 +212,7 @@ class Broker:
             self.follower,
             controller_settings(self.config),
             random=self._around.random,
+            secret_bytes=self._around.secret_bytes,
             clock=self._around.clock,
             check_broker_config=self.config.with_dynamic,
             settled=lambda topics: self.replicas.settled(topics),

@@ -130,6 +130,7 @@ class Controller:
         tree: the first session; `begin_session` gives the next ones.
         follower: started; its image is what decisions are made on.
         random: for placement and topic ids.
+        secret_bytes: for the text by which other brokers know this process, and which no client must guess.
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
@@ -143,6 +144,7 @@ class Controller:
         settings: ControllerSettings,
         *,
         random: Random,
+        secret_bytes: Callable[[int], bytes],
         clock: Clock,
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
         settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
@@ -159,7 +161,7 @@ class Controller:
         self._news = asyncio.Event()
         #: What to look at, None for everything.
         self._touched: set[tuple[str, int]] | None = set()
-        process = random.randbytes(8).hex()
+        process = secret_bytes(16).hex()
         self._identity = Identity(node_id=settings.node_id, endpoints=(), rack=settings.rack, process=process)
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
         self.registration = Registration(lambda: self._identity, clock)

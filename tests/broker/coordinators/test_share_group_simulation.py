@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from tests.broker.coordinators.group_world import GroupWorld
 from tests.broker.coordinators.share_states import ModelPersister
-from tests.support.seeds import further_seeds, run_covering, run_seeds, watching
+from tests.support.seeds import run_covering, watching
 
 from ottla.broker.coordinators.groups import records as group_records
 from ottla.broker.coordinators.groups.config import Bounded, GroupConfig
@@ -654,11 +654,6 @@ class Short:
 
 def test_in_the_first_seeds_everything_happens() -> None:
     run_covering(Short, COVERING_SHORT)
-
-
-@pytest.mark.parametrize("seeds", further_seeds(COVERING_SHORT), ids=str)
-def test_seeds_keep_the_invariants(seeds: range) -> None:
-    run_seeds(Short, seeds)
 
 
 def test_the_same_seed_does_the_same() -> None:

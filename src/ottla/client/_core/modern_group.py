@@ -36,6 +36,9 @@ _JOIN: Final = 0
 _LEAVE: Final = -1
 #: A static member that leaves so may come back.
 _LEAVE_STATIC: Final = -2
+#: How long a new member waits before it believes that it gets no partition. Kafka puts assignments together for a while
+#: (group.consumer.assignment.interval.ms, 1 s) and answers with the old one, in which the member has none, until then.
+_NOTHING_MS: Final = 3_000
 _FENCED: Final = (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_MEMBER_EPOCH)
 
 
@@ -68,6 +71,9 @@ class ModernMembership:
         self._told: tuple[object, ...] | None = None
         self._told_owned: frozenset[TopicPartition] | None = None
         self._target: Mapping[bytes, list[int]] | None = None
+        #: When the target came, and whether a heartbeat was answered without another one after `_NOTHING_MS`.
+        self._target_ms = 0.0
+        self._target_stands = False
         #: Names of topics that were in a target: metadata may lose sight of one for a while.
         self._names: dict[bytes, str] = {}
         #: Whether the next heartbeat says what is owned, also if that is what it was; whether one that does is on its way.
@@ -117,6 +123,9 @@ class ModernMembership:
         if surplus:
             return Revoke(surplus)
         added = [where for where in target if where not in self.owned]
+        if not (added or self.rebalances or self._target_stands):
+            # Kafka may answer before it has assigned anything to the new member: that it gets nothing has to stand a while.
+            return None
         if self._owned_in_flight or not (added or complete):
             # The broker would take what a heartbeat on its way does not name for given up, and give it to others.
             return None
@@ -306,6 +315,8 @@ class ModernMembership:
                 self._take_identity()
             if response.assignment is not None:
                 self._target = {each.topic_id: list(each.partitions) for each in response.assignment.topic_partitions}
+                self._target_ms = now_ms
+            self._target_stands = response.assignment is None and now_ms - self._target_ms >= _NOTHING_MS
             told = (self._subscription.topics, self._subscription.pattern)
             if self._told != told or (self._ack_wanted and self._may_tell_owned):
                 self._due_ms = now_ms
