@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from confluent_kafka.admin import AdminClient
 from tests.support.broker_process import BrokerProcess
 
 #: Long enough for a busy machine, short enough to wait for.
@@ -49,11 +51,17 @@ class EnsembleBrokers:
         return ",".join(broker.address for broker in self.brokers.values())
 
     def start(self) -> None:
-        """Start all at the same time; return when all serve."""
+        """Start all at the same time; return when all serve, and each knows of the others."""
         for broker in self.brokers.values():
             broker.spawn()
+        deadline = time.monotonic() + 60
         for broker in self.brokers.values():
             broker.wait_until_ready(timeout_s=60)
+        for broker in self.brokers.values():
+            client = AdminClient({"bootstrap.servers": broker.address, "log_level": 0})
+            while len(client.list_topics(timeout=10).brokers) < len(self.brokers):
+                assert time.monotonic() < deadline, f"{broker.address} does not know of all brokers"
+                time.sleep(0.05)
 
     def close(self) -> None:
         for broker in self.brokers.values():

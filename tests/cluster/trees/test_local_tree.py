@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ async def test_the_file_keeps_everything_but_sessions(tmp_path: Path) -> None:
     await again.open()
     assert await subtree(again) == before
     await again.close()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_tree_is_private_under_umask_0(tmp_path: Path, is_old: bool) -> None:
+    """Whatever the umask, and also the file of an earlier release: only its owner reads what passwords are checked with."""
+    path = tmp_path / "tree.db"
+    if is_old:
+        path.touch()
+        path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        tree = LocalTree(str(path), InlineOffload())
+        await tree.open()
+        await tree.multi([Create("/a")])
+        names = ("tree.db", "tree.db-wal", "tree.db-shm")
+        assert [os.stat(tmp_path / name).st_mode & 0o777 for name in names] == [0o600, 0o600, 0o600]
+        await tree.close()
+    finally:
+        os.umask(before)
 
 
 async def test_callers_are_served_one_after_the_other(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the callers: one that lasts as long as the file is open (`local`), or those of s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -74,14 +75,28 @@ def translating(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
         raise TreeUnavailableError(f"the coordination tree cannot be used: {error}") from error
 
 
+def _keep_private(path: str) -> None:
+    """Let only its owner read the file: it holds what passwords are checked with.
+
+    SQLite gives the files beside it (-wal, -shm) the same mode.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if os.stat(path).st_mode & 0o077:
+            os.chmod(path, 0o600)
+    except OSError as error:
+        raise TreeUnavailableError(f"the coordination tree cannot be used: {error.strerror or error}") from error
+
+
 def open_file(path: str) -> sqlite3.Connection:
     """Open a file, or make it.
 
     Raises:
-        TreeUnavailableError: a newer release wrote it.
+        TreeUnavailableError: a newer release wrote it, or it cannot be opened.
     """
     import sqlite3  # 5 ms, and only a broker with a local tree needs it
 
+    _keep_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
