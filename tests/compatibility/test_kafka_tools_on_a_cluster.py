@@ -60,7 +60,9 @@ def test_topics_configs_and_groups(address: str) -> None:
     )
     assert sorted(int(line) for line in read.splitlines() if line.isdecimal()) == list(range(90))
     assert "g" in run(address, "kafka-consumer-groups", "--list").split()
-    assert run(address, "kafka-consumer-groups", "--describe", "--group", "g").count(" a ") == 9
+    # Of a partition from which nothing had come when it ended, the consumer may have committed nothing.
+    rows = [line.split() for line in run(address, "kafka-consumer-groups", "--describe", "--group", "g").splitlines()]
+    assert sum(int(row[3]) for row in rows if row[:2] == ["g", "a"]) == 90
     run(address, "kafka-topics", "--delete", "--topic", "a")
     assert "a" not in run(address, "kafka-topics", "--list").split()
 
