@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -252,6 +253,28 @@ def test_what_is_wrong_is_said_in_one_line(
     assert cluster.main([*arguments, *(["--data-dir", str(tmp_path)] if arguments[0] == "up" else [])]) == 2
     assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_on_which_something_else_answers_is_refused(directory: Path) -> None:
+    port = free_port(neighbours=1)
+    with socket.create_server(("127.0.0.1", port + 1)):
+        ended = subprocess.run(
+            [
+                sys.executable,
+                *"-m ottla cluster up --brokers 2".split(),
+                "--port",
+                str(port),
+                "--data-dir",
+                str(directory),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"port {port + 1}, which broker 2 needs, is already in use" in ended.stderr
+    assert "ready" not in ended.stdout
 
 
 def test_each_broker_is_told_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "-b",
         "--bootstrap-server",
-        default="localhost:9092",
         metavar="HOST:PORT",
-        help="any broker (default localhost:9092)",
+        help="any broker (default: the first of KAFKA_BOOTSTRAP_SERVERS, or localhost:9092)",
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
@@ -80,9 +80,11 @@ def main(arguments: Sequence[str]) -> int:
         given = parser().parse_args(arguments)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 2
-    host, _, port = given.bootstrap_server.rpartition(":")
+    named = "--bootstrap-server" if given.bootstrap_server is not None else "KAFKA_BOOTSTRAP_SERVERS"
+    server = given.bootstrap_server or os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").split(",")[0] or "localhost:9092"
+    host, _, port = server.rpartition(":")
     if not host or not port.isdecimal():
-        return complain(f"--bootstrap-server must be HOST:PORT, but it is {given.bootstrap_server!r}", 2)
+        return complain(f"{named} must be HOST:PORT, but it is {server!r}", 2)
     from ottla.errors import KafkaError, RemoteProtocolError
 
     try:

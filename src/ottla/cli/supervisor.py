@@ -177,6 +177,7 @@ class Supervisor:
             await self._server.start()
         try:
             await self._refuse_fewer()
+            await self._refuse_taken_ports([worker for worker in self._workers if worker not in adopted])
             for worker in adopted:
                 logger.info("broker %d goes on as process %d", worker.number, worker.pid)
             for worker in self._workers:
@@ -203,6 +204,17 @@ class Supervisor:
                 f"broker {needed[-1]} in {self._plan.directory(needed[-1])} holds partitions: start {needed[-1]} brokers, or "
                 "move its partitions to others first (kafka-reassign-partitions)"
             )
+
+    async def _refuse_taken_ports(self, starting: list[Worker]) -> None:
+        """Refuse ports on which something answers already: it would be taken for the broker that is started."""
+        for worker in starting:
+            try:
+                async with asyncio.timeout(2):
+                    _, writer = await asyncio.open_connection(self._plan.host, worker.port)
+            except (OSError, TimeoutError):
+                continue
+            writer.close()
+            raise SupervisorError(f"port {worker.port}, which broker {worker.number} needs, is already in use")
 
     async def _wait_until_ready(self) -> bool:
         """Return whether all serve clients; False if one has ended before."""
