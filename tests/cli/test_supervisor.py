@@ -256,17 +256,10 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_a_port_on_which_something_else_answers_is_refused(directory: Path) -> None:
-    port = free_port(neighbours=1)
+    port = free_port(neighbours=2)
     with socket.create_server(("127.0.0.1", port + 1)):
         ended = subprocess.run(
-            [
-                sys.executable,
-                *"-m ottla cluster up --brokers 2".split(),
-                "--port",
-                str(port),
-                "--data-dir",
-                str(directory),
-            ],
+            [sys.executable, "-m", "ottla", "cluster", "up", "--port", str(port), "--data-dir", str(directory)],
             capture_output=True,
             text=True,
             timeout=60,
