@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from ottla.client._core.offset_queries import Query
 from ottla.client._core.operation import Operation
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from ottla.sasl import Sasl
 
 logger = logging.getLogger(__name__)
+
+#: How long a wait may be before the thread looks around. A signal that the system hands to another thread wakes no waiting
+#: one, and Python runs its handler, `stop()` perhaps, only in the main thread.
+_LOOK_S: Final = 1.0
 
 
 class Consumer(GroupedConsumer[K, V]):
@@ -318,10 +322,12 @@ class Consumer(GroupedConsumer[K, V]):
                 if record is not None or (done is not None and done()):
                     return record
                 check_may_wait()
+                left_s = _LOOK_S if deadline is None else deadline - time.monotonic()
                 try:
-                    self._calls.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+                    self._calls.get(timeout=max(min(left_s, _LOOK_S), 0))
                 except Empty:
-                    return None
+                    if left_s <= _LOOK_S and deadline is not None:
+                        return None
                 if self._closed is not None:
                     raise self._closed
         finally:
