@@ -36,7 +36,7 @@ PLACES: list[Place] = [(topic, index) for topic, rows in ASSIGNMENTS.items() for
 PATIENCE_S = 8.0
 SETTLED_S = 180.0
 #: After everything has been mended clients go on for a while.
-HEALTHY_S = 8.0
+HEALTHY_S = 2.0
 
 
 @dataclass
