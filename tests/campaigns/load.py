@@ -1,8 +1,8 @@
 """What a cluster is broken under: idempotent producers with acks=all, readers, and a ledger of what they were told.
 
 Three topics, each with a producer of another maker: `c` is librdkafka's, `o` ottla's own client's, `v` that of Apache
-Kafka's VerifiableProducer, which VerifiableConsumer reads in a group. Each producer's values count upwards within a partition, so what
-must be in the log is known from the ledger alone.
+Kafka's VerifiableProducer, which VerifiableConsumer reads in a group. Each producer's values count upwards within a
+partition, so what must be in the log is known from the ledger alone.
 """
 
 from __future__ import annotations
