@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import subprocess
 import threading
@@ -150,9 +151,11 @@ class Load:
                 "retry.backoff.max.ms": 300,
                 "socket.timeout.ms": 10_000,
                 "request.timeout.ms": 5_000,
-                "log_level": 0,
+                "log_level": 7,
                 "error_cb": self._on_error,
-            }
+                "debug": "eos,msg",
+            },
+            logger=self._log_of_librdkafka(),
         )
         number = 0
         while not self._stopped.wait(PAUSE_S):
@@ -165,6 +168,14 @@ class Load:
             producer.poll(0)
         if left := producer.flush(150):
             self.ledger.complaints.append(f"c: {left} records were not acknowledged after everything was mended")
+
+    def _log_of_librdkafka(self) -> logging.Logger:
+        """What it thinks of sequences and epochs goes to a file: what a broker has answered is seen nowhere else."""
+        logger = logging.getLogger("librdkafka")
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(logging.FileHandler(self._directory / "librdkafka.log"))
+        return logger
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
