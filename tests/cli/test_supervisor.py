@@ -244,7 +244,7 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
         (["up", "--brokers", "0"], "--brokers must be 1 to 100, but it is 0"),
         (["up", "--port", "65535"], "--brokers needs 3 ports from 65535 on"),
         (["up", "-X", "nonsense=1"], "Unknown setting nonsense"),
-        (["down"], "there is no command cluster 'down'"),
+        (["down"], "No such command 'down'; see ottla cluster --help"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -35,6 +35,7 @@ HELP = """usage: ottla cluster COMMAND [...]
   ottla cluster up                start three brokers on this machine
   ottla cluster up --help         what it can be told
   ottla cluster status            show the brokers, what they lead, and what is wrong
+  ottla cluster import            make the directory of a single node that of a broker of a cluster
 """
 
 #: Settings of workers unless they are configured: each partition has one replica, as with the one broker they replace.
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
 
         return show_status(arguments[1:])
     if arguments[0] != "up":
-        return complain(f"there is no command cluster {arguments[0]!r}; see ottla cluster --help", 2)
+        from ottla.cli.cluster_commands import main as run_other
+
+        return run_other(arguments)
     try:
         given = parser().parse_args(arguments[1:])
     except SystemExit as ended:
