@@ -1,4 +1,4 @@
-"""`ottla cluster import`: what it refuses before anything is touched. tests/cluster/test_import_on_zookeeper.py does the rest."""
+"""`ottla cluster import`: what it refuses before anything is touched (test_import_on_zookeeper.py does the rest)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
-from ottla.cli import cluster, serve
+from ottla.cli import cluster, cluster_up, serve
 from ottla.cli.supervisor import Plan, read_pid
 
 READY_SECONDS = 120
@@ -277,7 +277,7 @@ def test_each_broker_is_told_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tm
         plans.append(plan)
         return 0
 
-    monkeypatch.setattr(cluster, "supervise", supervise)
+    monkeypatch.setattr(cluster_up, "supervise", supervise)
     assert serve.main(["--workers", "2", "--port", "7000", "--data-dir", str(tmp_path), "-X", "num.partitions=4"]) == 0
     assert cluster.main(["up", "--port", "7000", "--zookeeper", "zk/c", "--data-dir", str(tmp_path)]) == 0
     workers, on_zookeeper = plans

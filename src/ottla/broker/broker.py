@@ -381,8 +381,8 @@ class Broker:
         first = config.log_dirs[0]
         if not around.shared_tree and around.files.exists(f"{first}/{TREE_FILE}{IMPORTED_SUFFIX}"):
             raise StorageError(
-                f"{first} was imported into the cluster {cluster_id}: start its broker there, with --zookeeper (to have the single "
-                f"node of before, move {TREE_FILE}{IMPORTED_SUFFIX} back to {TREE_FILE}; see docs/operations.md)"
+                f"{first} was imported into the cluster {cluster_id}: start its broker there, with --zookeeper (to have the "
+                f"single node of before, move {TREE_FILE}{IMPORTED_SUFFIX} back to {TREE_FILE}; see docs/operations.md)"
             )
         if cluster_id is None and around.files.exists(f"{first}/{TREE_FILE}"):
             raise StorageError(

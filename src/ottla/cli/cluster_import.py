@@ -27,8 +27,8 @@ from ottla.cluster.preparation import check_ours, cluster_id_of, prepare_tree
 from ottla.errors import StorageError
 from ottla.failpoints import hit
 from ottla.storage.adoption import IMPORTED_SUFFIX, Adoption, begin, begun, finish, held
-from ottla.storage.files import OsFiles
 from ottla.storage.checkpoints import MetaProperties
+from ottla.storage.files import OsFiles
 from ottla.storage.log_directory import read_meta_properties
 
 
@@ -50,9 +50,10 @@ def import_node(
       ottla cluster import --data-dir /var/lib/ottla --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla
       ottla serve --data-dir /var/lib/ottla --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla --broker-id 1 --host 0.0.0.0
 
-    Stop the node first. Its topics with their ids and records, settings, groups with their offsets, transactions, producer ids,
-    users and access rules go into the cluster; clients go on where they were. What has a name that the cluster knows already is
-    refused. If it is interrupted, run it again: no broker starts on the directory until it is done.
+    Stop the node first. Its topics with their ids and records, settings, groups with their offsets, transactions,
+    producer ids, users and access rules go into the cluster; clients go on where they were. What has a name that the
+    cluster knows already is refused. If it is interrupted, run it again: no broker starts on the directory until it is
+    done.
 
     Topics keep one replica; docs/operations.md says how they get more once there are other brokers.
     """
@@ -111,8 +112,8 @@ async def _import(config: BrokerConfig, node_id: int, owner: MetaProperties, *, 
             )
         elif (adoption.cluster, adoption.node) != (cluster_id or adoption.cluster, node_id):
             raise ImportRefusedError(
-                f"an import of {directories[0]} into the cluster {adoption.cluster} ({adoption.tree}) as broker {adoption.node} was "
-                "interrupted: finish that first"
+                f"an import of {directories[0]} into the cluster {adoption.cluster} ({adoption.tree}) as broker "
+                f"{adoption.node} was interrupted: finish that first"
             )
         if files.exists(path):
             async with tree_file(path) as own:
@@ -150,6 +151,7 @@ def _directory_ids(directories: Sequence[str], source: SingleNode) -> list[str]:
 def _summary(source: SingleNode, plan: ImportPlan, adoption: Adoption) -> str:
     partitions = sum(len(topic.states) for topic in source.topics)
     return (
-        f"{len(source.topics)} topics with {partitions} partitions and {len(plan.others)} nodes with settings and rules: from the "
-        f"node of cluster {adoption.source_cluster} to the cluster {adoption.cluster} on {adoption.tree}, as broker {adoption.node}"
+        f"{len(source.topics)} topics with {partitions} partitions and {len(plan.others)} settings and rules: from "
+        f"the node of cluster {adoption.source_cluster} to the cluster {adoption.cluster} on {adoption.tree}, as broker "
+        f"{adoption.node}"
     )

@@ -45,7 +45,7 @@ from ottla.cluster.nodes import (
     TopicIdNode,
     TopicNode,
 )
-from ottla.cluster.nodes.acls import ACLS
+from ottla.cluster.nodes.acls import ACL_PATHS, ACLS
 from ottla.cluster.nodes.topics import DELETED
 from ottla.cluster.tree import REQUEST_BYTES_MAX, Check, Create, Node, Operation, SetData, Tree
 from ottla.cluster.walking import persistent_nodes
@@ -345,9 +345,8 @@ def _change_of(paths: Sequence[str]) -> Change:
         parts = path[1:].split("/")
         if path.startswith(f"{CONFIG}/") and len(parts) == 3:
             configs.append((parts[1], ConfigNode.name(parts[1], parts[2])))
-        elif path.startswith(f"{ACLS}/") or path.startswith(f"{ACLS}-extended/"):
-            if len(parts) > 2:
-                acls.append(path)
+        elif path.startswith((f"{ACLS}/", f"{ACLS}-extended/")) and path not in ACL_PATHS:
+            acls.append(path)
     return Change(configs=tuple(configs), acls=tuple(acls))
 
 

@@ -152,8 +152,8 @@ class LogDirectory:
     def _check_format(self) -> None:
         if IMPORT_FILE in self.names:
             raise StorageError(
-                f"the import of {self.path} into a cluster was interrupted ({IMPORT_FILE} is there): run ottla cluster import "
-                "again, with the same options"
+                f"the import of {self.path} into a cluster was interrupted ({IMPORT_FILE} is there): run ottla cluster "
+                "import again, with the same options"
             )
         if MARKER_FILE in self.names:
             path = f"{self.path}/{MARKER_FILE}"
