@@ -13,8 +13,8 @@ from tests.support.broker_process import BrokerProcess
 from ottla.cluster.backup import (
     EPOCHS_SKIPPED,
     IDS_SKIPPED,
-    BadBackupError,
     Backup,
+    BadBackupError,
     RestoreRefusedError,
     backup_of,
     decode,
