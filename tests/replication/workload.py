@@ -371,7 +371,7 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float, with_fault
         cluster.heal()
         await start_all(cluster)
         await asyncio.sleep(HEALTHY_S)
-        while loop.deliveries < DELIVERIES_MIN:
+        while loop.deliveries < DELIVERIES_MIN:  # noqa: ASYNC110 - it is virtual time
             await asyncio.sleep(0.1)
         ledger.is_over = True
         _, late = await asyncio.wait(tasks, timeout=SETTLED_S)
