@@ -141,7 +141,7 @@ class Arena:
 
     def hold(self) -> None:
         """Let it be broken for a while: shorter than a session, or longer."""
-        time.sleep(self.dice.uniform(0.5, 7.0))
+        time.sleep(self.dice.uniform(0.5, 5.0))
 
     def mend(self) -> None:
         """Let everything through and start whatever does not run."""

@@ -5,7 +5,7 @@
     python -m tests.campaigns.faults --table                           what has been found so far, as Markdown
 
 Machines are network namespaces; needs root, Linux, Java, a C compiler, and what CONTRIBUTING.md says of the anchors. Goes on
-where the state file ends, in rounds of about 20 faults on a cluster of their own. Every kind of fault comes before one comes
+where the state file ends, in rounds of about 40 faults on a cluster of their own. Every kind of fault comes before one comes
 twice. After each fault everything is mended, all partitions must have their leader and all replicas in sync again, and every
 partition must acknowledge a record. At the end of a round:
 
@@ -42,7 +42,7 @@ from tests.campaigns.systems import BROKERS, SYSTEMS, System
 from tests.soak.seeds import commit
 
 STATE = Path("build/campaigns/faults-{}.json")
-FAULTS_PER_ROUND = 20
+FAULTS_PER_ROUND = 40
 
 
 @dataclass

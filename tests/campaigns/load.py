@@ -231,7 +231,7 @@ class Load:
             f"delivery.timeout.ms={PATIENCE_MS}\nmax.block.ms={PATIENCE_MS}\nretry.backoff.max.ms=300\n"
             "reconnect.backoff.max.ms=500\nmetadata.max.age.ms=2000\n"
         )
-        self._producer = process = _tool(
+        self._producer = process = kafka_tool(
             *("kafka-verifiable-producer", "--bootstrap-server", self._bootstrap, "--topic", "v", "--acks", "-1"),
             *("--throughput", str(VERIFIABLE_PER_SECOND), "--repeating-keys", "10", "--command-config", str(settings)),
         )
@@ -254,7 +254,7 @@ class Load:
         settings = self._directory / "consumer.properties"
         settings.write_text("request.timeout.ms=8000\nsession.timeout.ms=10000\nmetadata.max.age.ms=2000\n")
         while not self._over.is_set():  # it ends on an error that its client does not retry
-            self._consumer = process = _tool(
+            self._consumer = process = kafka_tool(
                 *("kafka-verifiable-consumer", "--bootstrap-server", self._bootstrap, "--topic", "v"),
                 *("--group-id", GROUP, "--reset-policy", "earliest", "--verbose", "--command-config", str(settings)),
             )
@@ -343,7 +343,8 @@ def _row(message: Message) -> tuple[str, int, int, int]:
     return topic, partition, offset, int(value)
 
 
-def _tool(*arguments: str) -> subprocess.Popen[str]:
+def kafka_tool(*arguments: str) -> subprocess.Popen[str]:
+    """Start one of Apache Kafka's programs; what it prints is read from its `stdout`."""
     return subprocess.Popen(
         [str(kafka_anchor.ANCHOR / "tool"), *arguments],
         stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ ADDRESSES = {
 }
 WALL_CLOCK = Path(__file__).with_name("wall_clock.c")
 #: Long enough for a busy machine, short enough to wait for many times.
-SESSION_TIMEOUT_MS = 4_000
+SESSION_TIMEOUT_MS = 3_000
 #: What both kinds of brokers are told.
 COMMON = {
     "default.replication.factor": "3",
