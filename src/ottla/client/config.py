@@ -56,9 +56,11 @@ class SecurityOptions(TypedDict, total=False):
     ssl_keystore_certificate_chain: str
     ssl_keystore_key: str
     ssl_keystore_location: str
+    ssl_keystore_password: str
     ssl_keystore_type: str
     ssl_truststore_certificates: str
     ssl_truststore_location: str
+    ssl_truststore_password: str
     ssl_truststore_type: str
 
 

@@ -1,6 +1,6 @@
 """How a client proves who it is and whom it trusts: `security.protocol`, `sasl.*` and `ssl.*`, for clients of every kind.
 
-Pure but for what `context_of` reads. Stores are PEM unless their type says otherwise (Kafka's default is JKS, which Python
+Pure but for what `context_of` reads. Stores are PEM unless their type says PKCS12 (Kafka's default is JKS, which Python
 cannot read). A value of these keys is never shown in an error.
 """
 
@@ -55,12 +55,19 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
         _row("ssl.keystore.certificate.chain", _hidden, None, "The client's certificate and those above it, PEM."),
         _row("ssl.keystore.key", _hidden, None, "The client's private key, PEM."),
         _row("ssl.keystore.location", _hidden, None, "A file with the client's key and certificate chain."),
-        _row("ssl.keystore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+        _row("ssl.keystore.password", _hidden, None, "The password of a PKCS#12 store."),
+        _row(
+            "ssl.keystore.type",
+            choice("pem", "pkcs12", "jks"),
+            "pem",
+            "PEM or PKCS12 (with the extra `security`); Kafka's default is JKS, which cannot be read.",
+        ),
         _row("ssl.truststore.certificates", _hidden, None, "The authorities to trust, PEM."),
         _row(
             "ssl.truststore.location", _hidden, None, "A file with the authorities to trust; without it the system's."
         ),
-        _row("ssl.truststore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+        _row("ssl.truststore.password", _hidden, None, "The password of a PKCS#12 store."),
+        _row("ssl.truststore.type", choice("pem", "pkcs12", "jks"), "pem", "As ssl.keystore.type."),
     )
 }
 
@@ -108,17 +115,19 @@ def client_security(values: Mapping[str, Any], *, has_context: bool, sasl: Sasl 
             "Set security_protocol='sasl_ssl' (or 'sasl_plaintext' on a network that nobody else is in).",
         )
     settings = TlsSettings(
-        keystore_type="PEM",
+        keystore_type=values["ssl.keystore.type"].upper(),
         keystore_location=values["ssl.keystore.location"],
         keystore_key=values["ssl.keystore.key"],
         keystore_certificate_chain=values["ssl.keystore.certificate.chain"],
+        keystore_password=values["ssl.keystore.password"],
         key_password=values["ssl.key.password"],
-        truststore_type="PEM",
+        truststore_type=values["ssl.truststore.type"].upper(),
+        truststore_password=values["ssl.truststore.password"],
         truststore_location=values["ssl.truststore.location"],
         truststore_certificates=values["ssl.truststore.certificates"],
     )
     tls = has_context or protocol in ("ssl", "sasl_ssl")
-    if has_context and settings != TlsSettings(keystore_type="PEM", truststore_type="PEM"):
+    if has_context and (settings.files or settings.keystore_key or settings.truststore_certificates):
         raise ConfigurationError("TLS is given twice: by ssl_context= and by ssl.* keys.")
     return ClientSecurity(tls, login, settings, values["ssl.endpoint.identification.algorithm"] == "https")
 

@@ -7,7 +7,6 @@ from ottla.config.reasons import (
     GSSAPI,
     JAVA_CLASS,
     NO_KRAFT,
-    NO_PASSWORD,
     OAUTHBEARER,
     ONE_BROKER,
     TLS_PROTOCOL,
@@ -34,7 +33,11 @@ ROWS = (
         "The authorizer: org.apache.kafka.metadata.authorizer.StandardAuthorizer, or none. Without one everybody may do "
         "everything."),
     row("config.providers", LIST, "", ANYTHING, LOW,
-        "Java classes that fetch settings from elsewhere.", update=PER_BROKER, refused=JAVA_CLASS),
+        "Names of providers of values for the file and the environment: with `config.providers=file` and "
+        "`config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider` the text "
+        "`${file:/path/secrets.properties:key}` stands for what is there; likewise EnvVarConfigProvider (`${env:NAME}`) and "
+        "DirectoryConfigProvider (`${dir:/path:file}`). Read when the broker starts; what requests set stays text.",
+        update=PER_BROKER),
     row("principal.builder.class", CLASS,
         "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder", ANYTHING, MEDIUM,
         "The Java class that turns a login into a principal.", update=PER_BROKER, refused=JAVA_CLASS),
@@ -183,7 +186,8 @@ ROWS = (
     row("ssl.keystore.password", PASSWORD, None, ANYTHING, MEDIUM,
         "Password of the key store.", update=PER_BROKER),
     row("ssl.keystore.type", STRING, "JKS", ANYTHING, MEDIUM,
-        "Format of the key store: PEM. For the others the error says how to convert them (JKS is Kafka's default).",
+        "Format of the key store: PEM or PKCS12 (with the extra `security`). For JKS, Kafka's default, the error says how to "
+        "convert it.",
         update=PER_BROKER),
     row("ssl.principal.mapping.rules", STRING, "DEFAULT", ANYTHING, LOW,
         "How certificate names become principals: DEFAULT, or RULE:pattern/replacement/[LU]. Patterns are RE2's; where no "
@@ -201,8 +205,9 @@ ROWS = (
     row("ssl.truststore.location", STRING, None, ANYTHING, MEDIUM,
         "File of the trust store.", update=PER_BROKER),
     row("ssl.truststore.password", PASSWORD, None, ANYTHING, MEDIUM,
-        "Password of the trust store.", update=PER_BROKER, inert=NO_PASSWORD),
+        "Password of the trust store, if it is PKCS#12.", update=PER_BROKER),
     row("ssl.truststore.type", STRING, "JKS", ANYTHING, MEDIUM,
-        "Format of the trust store: PEM. For the others the error says how to convert them (JKS is Kafka's default).",
+        "Format of the trust store: PEM or PKCS12 (with the extra `security`). For JKS, Kafka's default, the error says how "
+        "to convert it.",
         update=PER_BROKER),
 )

@@ -164,17 +164,92 @@ def test_a_key_with_a_password(tmp_path: Path) -> None:
         make_contexts(found)
 
 
+def p12(directory: Path, password: str) -> Path:
+    """A PKCS#12 store with what is in `store.pem`, made by openssl."""
+    import subprocess
+
+    path = directory / "store.p12"
+    subprocess.run(
+        ["openssl", "pkcs12", "-export", "-in", directory / "store.pem", "-out", path, "-passout", f"pass:{password}"],
+        check=True,
+        capture_output=True,
+    )
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["PKCS12", "JKS"])
+def test_a_pkcs12_store_is_read_and_never_written_as_a_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the type is Kafka's default, JKS: Java reads it there, too. Trust stores of either side likewise."""
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    lines = [f"ssl.keystore.type={kind}", f"ssl.keystore.location={path}", "ssl.keystore.password=secret"]
+    found = config("listeners=SSL://:1", *lines)
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr("tempfile.mkstemp", lambda *arguments, **more: pytest.fail("a temporary file"))
+    shake_hands(make_contexts(found)["SSL"](), trusting(tmp_path / "certificate.pem"))
+    assert set(tmp_path.iterdir()) == before
+    trust = tmp_path / "trust.p12"
+    _make_trust_store(trust, tmp_path / "certificate.pem")
+    client = client_context(
+        TlsSettings(truststore_type=kind, truststore_location=str(trust), truststore_password="secret")
+    )
+    shake_hands(make_contexts(found)["SSL"](), client)
+
+
+def _make_trust_store(path: Path, certificate: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    path.write_bytes(
+        pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(found, b"ca")], BestAvailableEncryption(b"secret"))
+    )
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_a_wrong_password_of_a_pkcs12_store_is_said_without_it(tmp_path: Path, password: str) -> None:
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    with pytest.raises(TlsSettingsError, match="the password is wrong or missing") as error:
+        context_of(TlsSettings(keystore_type="PKCS12", keystore_location=str(path), keystore_password=password))
+    assert "wrong " not in str(error.value).replace("is wrong or", "")
+    _make_trust_store(tmp_path / "trust.p12", tmp_path / "certificate.pem")
+    with pytest.raises(TlsSettingsError, match="the password is wrong or missing"):
+        _ = client_context(
+            TlsSettings(
+                truststore_type="PKCS12", truststore_location=str(tmp_path / "trust.p12"), truststore_password=password
+            )
+        )
+
+
+def test_a_pkcs12_store_without_the_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(TlsSettingsError, match=r"pip install 'ottla\[security\]'"):
+        context_of(TlsSettings(keystore_type="PKCS12", keystore_location=str(path), keystore_password="secret"))
+
+
 WRONG: list[tuple[Callable[[Path], TlsSettings], str]] = [
     (lambda d: TlsSettings(), "TLS needs a key and a certificate"),
     (lambda d: TlsSettings(keystore_location=str(d / "none")), "cannot be read: No such file"),
     (lambda d: TlsSettings(keystore_location=str(d / "store.pem")), "ssl.keystore.type=JKS, and .* is no such store"),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"\xfe\xed\xfe\xed....")),
-        "is a JKS store; make .* keytool",
+        "is a JKS store, which only Java reads; convert it: keytool",
     ),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"\x30\x82....")),
-        "is a PKCS#12 store; make .* openssl",
+        "it is damaged, or encrypted in a way that is not known",
+    ),
+    (
+        lambda d: TlsSettings(keystore_location=_file(d, b"\x30\x82...."), keystore_type="PEM"),
+        "is no PEM file; if it is a PKCS#12 store, set ssl.keystore.type=PKCS12",
     ),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"hello"), keystore_type="PEM"),

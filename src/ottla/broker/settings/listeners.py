@@ -38,6 +38,7 @@ PER_LISTENER = frozenset(
         "ssl.principal.mapping.rules",
         "ssl.truststore.certificates",
         "ssl.truststore.location",
+        "ssl.truststore.password",
         "ssl.truststore.type",
     }
 )
