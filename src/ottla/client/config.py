@@ -49,6 +49,10 @@ class SecurityOptions(TypedDict, total=False):
 
     sasl_jaas_config: str
     sasl_mechanism: str
+    sasl_oauthbearer_client_credentials_client_id: str
+    sasl_oauthbearer_client_credentials_client_secret: str
+    sasl_oauthbearer_scope: str
+    sasl_oauthbearer_token_endpoint_url: str
     sasl_password: str
     sasl_username: str
     ssl_endpoint_identification_algorithm: str
@@ -414,8 +418,9 @@ def _merge(
                 value = integer(spelled, value) * int(alias[1])
         if name in elsewhere:
             raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
-        if name.startswith(("sasl.", "ssl.")) and name not in keys:
-            hint = "Pass ssl_context=." if name.startswith("ssl.") else "Pass sasl=ottla.sasl.Plain(...) or Scram(...)."
+        if name.startswith(("sasl.", "ssl.")) and name not in keys and name not in INERT:
+            ways = "Pass sasl=ottla.sasl.Scram(...), Plain(...) or OAuthBearer(...)."
+            hint = "Pass ssl_context=." if name.startswith("ssl.") else ways
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:
             continue

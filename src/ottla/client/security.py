@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ottla.network.channel import Channel
     from ottla.sasl import Sasl
 
-_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512")
+_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512", "oauthbearer")
 
 
 def _hidden(name: str, value: object) -> str:
@@ -42,7 +42,21 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
         _row(
             "sasl.jaas.config", _hidden, None, "User and password as Java writes them: a login module with its options."
         ),
-        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
+        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."),
+        _row("sasl.oauthbearer.client.credentials.client.id", _hidden, None, "The client's id at the token endpoint."),
+        _row(
+            "sasl.oauthbearer.client.credentials.client.secret",
+            _hidden,
+            None,
+            "The client's secret at the token endpoint.",
+        ),
+        _row("sasl.oauthbearer.scope", _hidden, None, "The scope that is asked for."),
+        _row(
+            "sasl.oauthbearer.token.endpoint.url",
+            _hidden,
+            None,
+            "Where tokens come from (https://), or a file that has one (file:///path).",
+        ),
         _row("sasl.password", _hidden, None, "The password (librdkafka's key)."),
         _row("sasl.username", _hidden, None, "The user (librdkafka's key)."),
         _row(
@@ -76,6 +90,7 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
 SECRET_KEYS: Final = frozenset(
     {
         "sasl.jaas.config",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.password",
         "ssl.key.password",
         "ssl.keystore.key",
@@ -135,12 +150,15 @@ def client_security(values: Mapping[str, Any], *, has_context: bool, sasl: Sasl 
 def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
     mechanism, line = values["sasl.mechanism"], values["sasl.jaas.config"]
     user, password = values["sasl.username"], values["sasl.password"]
+    options: Mapping[str, str] = {}
     if line is not None:
         try:
             options = parse_jaas(line).options
         except JaasError as error:
             raise ConfigurationError(f"sasl.jaas.config is not valid: {error}.") from None
         user, password = options.get("username", user), options.get("password", password)
+    if mechanism == "oauthbearer":
+        return _tokens_of(values, options)
     if mechanism is None and user is None and password is None:
         return None
     if mechanism is None or user is None or password is None:
@@ -153,6 +171,30 @@ def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
     if mechanism == "plain":
         return Plain(user, password)
     return Scram(user, password, mechanism.upper())
+
+
+def _tokens_of(values: Mapping[str, Any], options: Mapping[str, str]) -> Sasl:
+    from ottla.sasl import ClientCredentials, OAuthBearer
+
+    url = values["sasl.oauthbearer.token.endpoint.url"]
+    if url is None:
+        raise ConfigurationError(
+            "sasl.mechanism=OAUTHBEARER needs a token.",
+            "Set sasl.oauthbearer.token.endpoint.url, or pass sasl=ottla.sasl.OAuthBearer(...).",
+        )
+    own = "sasl.oauthbearer.client.credentials.client."
+    try:
+        found = ClientCredentials(
+            url,
+            values[f"{own}id"] or options.get("clientId", ""),
+            values[f"{own}secret"] or options.get("clientSecret", ""),
+            scope=values["sasl.oauthbearer.scope"] or options.get("scope"),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"sasl.oauthbearer.token.endpoint.url is not valid: {error}.") from None
+    return OAuthBearer(
+        found, {k.removeprefix("extension_"): v for k, v in options.items() if k.startswith("extension_")}
+    )
 
 
 def context_of(client: ClientSettings) -> ssl.SSLContext | None:
