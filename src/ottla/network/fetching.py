@@ -81,10 +81,10 @@ def fetch(
             body=body,
             headers={"Accept": "application/json", **(headers or {})},
         )
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise FetchError(f"{host} answered {answer.status}")
-        data = answer.read(BYTES_MAX + 1)
+        with connection.getresponse() as answer:
+            if answer.status != 200:
+                raise FetchError(f"{host} answered {answer.status}")
+            data = answer.read(BYTES_MAX + 1)
     except ssl.SSLError as error:
         raise FetchError(f"{host}: {error.reason or 'TLS failed'}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
