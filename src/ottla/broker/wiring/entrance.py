@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.context import Session
 from ottla.broker.handlers.logins import scram_credential
+from ottla.broker.http.page_login import PageLogins
 from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
 from ottla.cluster.decisions.configs import Alteration, Operation
@@ -190,6 +191,22 @@ class Entrance:
                     now=asyncio.get_running_loop().time,
                     wall_ms=around.clock.wall_ms,
                 ),
+            )
+        return found
+
+    def page_logins(self) -> dict[str, PageLogins]:
+        """Return how HTTP clients of each listener with logins log in, by its name."""
+        found: dict[str, PageLogins] = {}
+        for listener in self._parts.config().listeners:
+            logins = self._parts.config().logins.get(listener.name)
+            if logins is None:
+                continue
+            keys = self._token_keys.get(listener.name)
+            found[listener.name] = PageLogins(
+                mechanisms=tuple(name for name in logins.mechanisms if name in HASHES),
+                check_plain=check_of(logins.passwords) if PLAIN in logins.mechanisms else None,
+                check_token=keys.check if keys is not None else None,
+                is_private=listener.security_protocol == "SASL_SSL" or is_loopback(listener.host),
             )
         return found
 
