@@ -179,11 +179,11 @@ def check_claims(claims: Mapping[str, Any], rules: ClaimRules, now_ms: int) -> V
         raise TokenError("a token of another issuer")
     if rules.audiences:
         given = claims.get("aud")
-        names = {given} if isinstance(given, str) else set(given) if _is_texts(given) else set()
+        names = {given} if isinstance(given, str) else set(_texts(given) or ())
         if not names & rules.audiences:
             raise TokenError("a token for another audience")
     scope = claims.get(rules.scope_claim)
-    if scope is not None and not isinstance(scope, str) and not _is_texts(scope):
+    if scope is not None and not isinstance(scope, str) and _texts(scope) is None:
         raise TokenError(f"a token whose claim {rules.scope_claim} is no text and no list of texts")
     user = claims.get(rules.subject_claim)
     if not isinstance(user, str) or not user.strip():
@@ -191,8 +191,9 @@ def check_claims(claims: Mapping[str, Any], rules: ClaimRules, now_ms: int) -> V
     return ValidToken(user, int(expires * 1000))
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _texts(value: object) -> list[str] | None:
+    """Return a list of texts; None for everything else."""
+    return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:

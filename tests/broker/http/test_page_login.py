@@ -15,6 +15,7 @@ from tests.broker.test_oauth import with_broker as with_tokens
 from tests.security.identities import key_set, public_jwk, rsa_key, signed
 
 from ottla.broker.http.page_login import QUEUE_MAX, PageLogin
+from ottla.network.http import Verdict
 from ottla.protocol.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
     AlterUserScramCredentialsResponse,
@@ -184,7 +185,8 @@ def test_basic_storm_does_not_delay_kafka() -> None:
 
 async def test_few_passwords_wait_and_one_is_hashed_at_a_time() -> None:
     """From many addresses at once: sixteen wait, the others are told to come again, none runs beside another."""
-    running, most, verdicts = 0, 0, []
+    running, most = 0, 0
+    verdicts: list[Verdict] = []
     goes_on = asyncio.Event()
 
     async def off_loop(function: Callable[[], bool]) -> bool:
