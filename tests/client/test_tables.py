@@ -138,8 +138,8 @@ def test_what_cannot_be_sent_is_said_at_once(broker: RunningBroker) -> None:
             (TypeError, "timestamps are times", {"timestamp": "key"}),
             (TypeError, "headers are a list", {"headers": "key"}),
         ):
+            everything: dict[str, Any] = {"topic": topic, "table": frame, **arguments}
             with pytest.raises(error, match=message):
-                everything: dict[str, Any] = {"topic": topic, "table": frame, **arguments}
                 producer.send_table(**everything)
         large = polars.DataFrame({"value": [b"small", b"x" * 1000]})
         with pytest.raises(ottla.RecordTooLargeError, match=r"takes 10.. bytes, more than max\.request\.size"):
