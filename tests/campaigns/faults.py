@@ -158,6 +158,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--system", choices=sorted(SYSTEMS), default="ottla")
     parser.add_argument("--faults", type=int, default=300, help="how many, those of the state file included")
     parser.add_argument("--state", type=Path, help=f"default {STATE}")
+    parser.add_argument("--per-round", type=int, default=FAULTS_PER_ROUND, help="how many on one cluster")
     parser.add_argument("--rounds", type=int, default=1_000, help="at most so many rounds now")
     parser.add_argument("--only", help="only kinds of faults whose name has this in it; noted in no state file")
     parser.add_argument("--seed", type=int, help="with --only: of the round")
@@ -181,7 +182,7 @@ def main(arguments: list[str]) -> int:
         done = sum(len(one.faults) for one in rounds)
         if done >= asked.faults:
             break
-        count = min(FAULTS_PER_ROUND, asked.faults - done)
+        count = min(asked.per_round, asked.faults - done)
         found = _run_elsewhere(asked.system, len(rounds), next_kinds(asked.system, done, count))
         rounds.append(found)
         path.parent.mkdir(parents=True, exist_ok=True)
