@@ -24,6 +24,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -246,11 +247,9 @@ def table(system: str, rounds: list[Round]) -> str:
     ]
     for kind in sorted({fault.kind for fault in faults}):
         own = [fault for fault in faults if fault.kind == kind]
-        silence, whole = sorted(f.silence_s for f in own), sorted(f.whole_s for f in own)
-        middle = len(own) // 2
-        lines.append(
-            f"| {kind} | {len(own)} | {silence[middle]:.1f} | {silence[-1]:.1f} | {whole[middle]:.1f} | {whole[-1]:.1f} |"
-        )
+        silence, whole = [fault.silence_s for fault in own], [fault.whole_s for fault in own]
+        cells = [f"{statistics.median(row):.1f} | {max(row):.1f}" for row in (silence, whole)]
+        lines.append(f"| {kind} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
