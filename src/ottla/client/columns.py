@@ -89,6 +89,11 @@ class Columns(Generic[K, V]):
     def __len__(self) -> int:
         return self.used[0]
 
+    def clear(self) -> None:
+        """Forget the records; for one whose memory nothing else refers to."""
+        self.used = (0, 0, 0, 0)
+        self.runs = []
+
     def begin(self, source: Source[K, V]) -> None:
         """What is added from now on is of this source."""
         if self.runs and self.runs[-1][0] == self.used[0]:
