@@ -7,6 +7,7 @@ the batch nor an Arrow library that was given its addresses (`arrow`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Final, Generic
 
 from ottla.client.consumed import K, Record, Row, Source, V
@@ -208,7 +209,7 @@ class Columns(Generic[K, V]):
         for first, last, source in self.spans():
             if first < stop and last > start:
                 rows = column_kernels.make_rows(self.slab.buffers, self.used, max(first, start), min(last, stop))
-                found += [Record(source, row) for row in rows]
+                found += map(Record, repeat(source), rows)
         return found
 
     def spans(self) -> Iterator[tuple[int, int, Source[K, V]]]:

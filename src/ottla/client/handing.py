@@ -102,9 +102,10 @@ class Handing(Generic[K, V]):
         waiting = self._open
         if waiting:
             reading = waiting[0]
+            index, records = reading.index, reading.records
             state = reading.state
-            if reading.index < len(reading.records) and reading.generation == state.generation and not state.paused:
-                record = reading.records[reading.index]
+            if index < len(records) and reading.generation == state.generation and not state.paused:
+                record = records[index]
                 following = record._row[0] + 1
                 if limits is None or following <= limits.get(state.topic_partition, 0):
                     finished = self._finished
@@ -113,7 +114,7 @@ class Handing(Generic[K, V]):
                     else:
                         with self._lock:
                             finished.hand_out(state, (following - 1,), following - 1)
-                    reading.index += 1
+                    reading.index = index + 1
                     state.position = following
                     return record
         return None
