@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ottla.client._core.asking import CallTimeoutError as CallTimeoutError
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.acquired import AcquiredRecord as AcquiredRecord
     from ottla.client.admin import Admin as Admin
     from ottla.client.admin_errors import AdminErrors as AdminErrors
     from ottla.client.admin_results import Acl as Acl
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
     from ottla.client.records import RecordMetadata as RecordMetadata
+    from ottla.client.share_consumer import ShareConsumer as ShareConsumer
+    from ottla.errors import InvalidRecordStateError as InvalidRecordStateError
     from ottla.errors import KafkaError as KafkaError
     from ottla.errors import ProducerFencedError as ProducerFencedError
     from ottla.network.channel_errors import BrokerUnreachableError as BrokerUnreachableError
@@ -58,6 +61,8 @@ _MODULES = {
     "ottla": ("aio", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
+    "ottla.client.share_consumer": ("ShareConsumer",),
+    "ottla.client.acquired": ("AcquiredRecord",),
     "ottla.client.admin": ("Admin",),
     "ottla.client.admin_errors": ("AdminErrors",),
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
@@ -85,7 +90,7 @@ _MODULES = {
         "TransactionOutcomeUnknownError",
         "TransactionStateError",
     ),
-    "ottla.errors": ("KafkaError", "ProducerFencedError"),
+    "ottla.errors": ("InvalidRecordStateError", "KafkaError", "ProducerFencedError"),
     "ottla.network.channel_errors": ("BrokerUnreachableError", "NotKafkaError", "TlsError"),
     "ottla.types": ("TopicPartition",),
 }

@@ -50,6 +50,9 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 100,
     "group.consumer.assignment.interval.ms": 0,
+    "group.share.heartbeat.interval.ms": 500,
+    "group.share.min.heartbeat.interval.ms": 100,
+    "group.share.assignment.interval.ms": 0,
 }
 
 #: Seconds in which the broker's thread has to do what it is asked for.
