@@ -104,7 +104,7 @@ class Worker(ShareConsumerBase[bytes | None, bytes | None]):
     # -- the program
 
     def step(self) -> None:
-        if self.dead:
+        if self.dead or self not in self.group.running:
             return
         if not self.group.calm and self.world.chance(0.02):
             if self.world.chance(0.5):
@@ -129,12 +129,16 @@ class Worker(ShareConsumerBase[bytes | None, bytes | None]):
             self._want(0)
             slow = not self.group.calm and self.world.chance(0.05)
             self.world.counter["was slow"] += slow
-            self.world.after(dice.uniform(3_000, 9_000) if slow else dice.expovariate(0.05), lambda: self.work(jobs))
+            delay_ms = dice.uniform(3_000, 9_000) if slow else dice.expovariate(0.05)
+            beside = self.world.chance(0.3)  # as `run` does
+            self.world.after(delay_ms, lambda: self.work(jobs, beside=beside))
+            if beside:
+                self.world.after(1, self.step)
         else:
             self.world.after(20, self.step)
 
-    def work(self, jobs: list[AcquiredRecord[Any, Any]]) -> None:
-        if self.dead:
+    def work(self, jobs: list[AcquiredRecord[Any, Any]], *, beside: bool) -> None:
+        if self.dead or self not in self.group.running:
             return
         dice = self.world.random
         for job in jobs:
@@ -150,9 +154,8 @@ class Worker(ShareConsumerBase[bytes | None, bytes | None]):
             self.open[key, job.offset] += 1
             {ACCEPT: job.accept, RELEASE: job.release, REJECT: job.reject}[kind]()
         if not self.group.calm and self.world.chance(0.02):
-            self._want(self.world.random.choice([0, 1]))
-            self.world.after(dice.expovariate(0.2), lambda: None if self.dead else self.leave())
-        else:
+            self.leave()
+        elif not beside:
             self.step()
 
     def hear(self) -> None:
