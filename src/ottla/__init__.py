@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
+    from ottla.client.property_files import read_properties as read_properties
     from ottla.client.records import RecordMetadata as RecordMetadata
     from ottla.client.share_consumer import ShareConsumer as ShareConsumer
     from ottla.errors import InvalidRecordStateError as InvalidRecordStateError
@@ -69,6 +70,7 @@ _MODULES = {
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
     "ottla.client.lanes": ("Retry",),
+    "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.asking": ("CallTimeoutError",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
