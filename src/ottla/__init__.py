@@ -12,9 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ottla import aio as aio
+    from ottla import assignors as assignors
     from ottla import sasl as sasl
     from ottla import serde as serde
     from ottla.client._core.asking import CallTimeoutError as CallTimeoutError
+    from ottla.client._core.classic_member import JoinedMember as JoinedMember
+    from ottla.client._core.plain_group import Joined as Joined
+    from ottla.client._core.plain_group import Lost as Lost
+    from ottla.client._core.plain_group import Rebalancing as Rebalancing
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
     from ottla.client.acquired import AcquiredRecord as AcquiredRecord
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
     from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
     from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.group_membership import GroupMembership as GroupMembership
     from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
@@ -59,7 +65,7 @@ if TYPE_CHECKING:
     from ottla.types import TopicPartition as TopicPartition
 
 _MODULES = {
-    "ottla": ("aio", "sasl", "serde"),
+    "ottla": ("aio", "assignors", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
     "ottla.client.share_consumer": ("ShareConsumer",),
@@ -69,6 +75,9 @@ _MODULES = {
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.group_membership": ("GroupMembership",),
+    "ottla.client._core.classic_member": ("JoinedMember",),
+    "ottla.client._core.plain_group": ("Joined", "Lost", "Rebalancing"),
     "ottla.client.lanes": ("Retry",),
     "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),

@@ -2,8 +2,9 @@
 
 from ottla.client.aio_admin import Admin
 from ottla.client.aio_consumer import Consumer
+from ottla.client.aio_group_membership import GroupMembership
 from ottla.client.aio_producer import Producer, Transaction
 from ottla.client.aio_share_consumer import ShareConsumer
 from ottla.client.deliveries import AsyncDelivery as Delivery
 
-__all__ = ["Producer", "Consumer", "ShareConsumer", "Admin", "Delivery", "Transaction"]
+__all__ = ["Producer", "Consumer", "ShareConsumer", "GroupMembership", "Admin", "Delivery", "Transaction"]

@@ -513,6 +513,19 @@ CONSUMER_KEYS: Final[Mapping[str, Key]] = {
     row.name: row for row in (*_CONSUMER_ROWS, *(PRODUCER_KEYS[name] for name in _SHARED))
 }
 
+#: Every key of a member of a group of any type beside bootstrap.servers.
+MEMBERSHIP_KEYS: Final[Mapping[str, Key]] = {
+    name: CONSUMER_KEYS[name]
+    for name in (
+        *_SHARED,
+        "group.id",
+        "group.instance.id",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "session.timeout.ms",
+    )
+}
+
 _SHARE_ROWS: Final = (
     Key(
         *("share.acknowledgement.mode", choice("implicit", "explicit"), "implicit", None, None),

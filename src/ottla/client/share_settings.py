@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ottla.client._core.share_sessions import ShareSettings
+from ottla.client._core.share_requests import ShareSettings
 from ottla.client.config import ClientSettings, SecurityOptions, read_keys, shared_settings
 from ottla.client.errors import ConfigurationError
 from ottla.client.keys import SHARE_ELSEWHERE, SHARE_KEYS, Milliseconds, Size

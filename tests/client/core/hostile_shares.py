@@ -107,9 +107,9 @@ class ShareCluster(FetchCluster):
             case ShareGroupHeartbeatRequest():
                 return self.heartbeat(broker, request)
             case ShareFetchRequest():
-                return self.share_fetch(broker, request, version)
+                return self.fetch_shares(broker, request, version)
             case ShareAcknowledgeRequest():
-                return self.share_acknowledge(broker, request)
+                return self.acknowledge_shares(broker, request)
         return super().answer(broker, request, version)
 
     def sweep(self) -> None:
@@ -226,7 +226,7 @@ class ShareCluster(FetchCluster):
                 state.done = kind != RELEASE
         return ErrorCode.NONE
 
-    def share_acknowledge(self, broker: int, request: ShareAcknowledgeRequest) -> ShareAcknowledgeResponse:
+    def acknowledge_shares(self, broker: int, request: ShareAcknowledgeRequest) -> ShareAcknowledgeResponse:
         member = request.member_id or ""
         session = self.session(broker, member, request.share_session_epoch)
         if not isinstance(session, BrokerSession):
@@ -245,7 +245,7 @@ class ShareCluster(FetchCluster):
             self.end_session((member, broker))
         return ShareAcknowledgeResponse(acquisition_lock_timeout_ms=int(LOCK_MS), responses=topics)
 
-    def share_fetch(self, broker: int, request: ShareFetchRequest, version: int) -> ShareFetchResponse:
+    def fetch_shares(self, broker: int, request: ShareFetchRequest, version: int) -> ShareFetchResponse:
         member = request.member_id or ""
         session = self.session(broker, member, request.share_session_epoch)
         if not isinstance(session, BrokerSession):
@@ -264,7 +264,7 @@ class ShareCluster(FetchCluster):
                 session.partitions.pop((names[gone.topic_id], number), None)
         room = request.max_records
         for key in session.partitions:
-            data = found.get(key) or share_fetch.PartitionData(partition_index=key[1], records=b"")
+            data = found.get(key, share_fetch.PartitionData(partition_index=key[1], records=b""))
             code = self.refusal(broker, key)
             if code:
                 data.error_code = code

@@ -119,7 +119,7 @@ class Worker(ShareConsumerBase[bytes | None, bytes | None]):
         try:
             self._want(count)
             while len(jobs) < count and (job := self._take(hold=dice.random() < 0.5)) is not None:
-                assert job._lease.session.lost is False
+                assert not job._lease.gone
                 jobs.append(job)
         except CorruptMessageError:
             raise AssertionError("nothing is damaged here") from None
@@ -146,7 +146,7 @@ class Worker(ShareConsumerBase[bytes | None, bytes | None]):
             assert job.value == self.group.values[key][job.offset]
             choice = dice.random()
             kind = ACCEPT if self.group.calm or choice < 0.8 else RELEASE if choice < 0.95 else REJECT
-            if job._lease.session.lost:
+            if job._lease.gone:
                 self.world.counter["acknowledged after the session"] += 1
             if kind != RELEASE:
                 self.world.counter["done again"] += job.delivery_count > 1

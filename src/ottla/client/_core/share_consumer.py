@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.coordinator import Coordinator
 from ottla.client._core.share_member import ShareMembership
-from ottla.client._core.share_sessions import ShareSessions, ShareSettings
+from ottla.client._core.share_requests import ShareSettings
+from ottla.client._core.share_sessions import ShareSessions
 
 if TYPE_CHECKING:
     from random import Random

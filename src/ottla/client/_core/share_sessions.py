@@ -5,8 +5,9 @@ come with a lock: a lease, which ends by an acknowledgement, by time, or with it
 caller wants more, or for ACKNOWLEDGE_LINGER_MS, and go out together. KIP-932.
 
 Invariants:
-  * An acknowledgement goes to the session in which its record was acquired, or nowhere: in a later session the same offset
-    may have been acquired anew, by this member, and the old word about it would be taken for one about that.
+  * An acknowledgement is about the delivery to which the caller has answered, or goes nowhere: the same offset may have been
+    acquired anew by this member, in a later session or after its lock had ended, and the old word would be taken for one
+    about that.
   * Every acknowledgement of the caller's has one outcome in `outcomes`; without an answer it is a failure (it may have been
     made all the same).
   * Fetching waits until the caller wants records and none wait: what is acquired early is locked for others.
@@ -20,26 +21,35 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 
-from ottla.client._core.client import ClientMachine, CoreSettings
+from ottla.client._core.client import ClientMachine
 from ottla.client._core.metadata import Node
 from ottla.client._core.offset_queries import STALE_METADATA
 from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.client._core.share_member import ShareMembership
+from ottla.client._core.share_requests import (
+    RENEWING,
+    Kind,
+    Run,
+    Said,
+    ShareSettings,
+    acknowledge_request,
+    fetch_request,
+    runs,
+)
 from ottla.errors import (
     ErrorCode,
     InvalidRecordStateError,
     KafkaError,
     NetworkError,
-    ShareSessionNotFoundError,
     error_for,
 )
 from ottla.protocol.api import ApiKey
-from ottla.protocol.messages import share_acknowledge, share_fetch
+from ottla.protocol.messages import share_fetch
 from ottla.protocol.messages.share_acknowledge import ShareAcknowledgeRequest, ShareAcknowledgeResponse
 from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
 from ottla.protocol.schema import Message
@@ -52,21 +62,8 @@ ACKNOWLEDGE_LINGER_MS: Final = 100.0
 #: Records that were gone so soon: take twice as many next time. That lasted for so long: take half.
 _SOON_MS: Final = 100.0
 _LONG_MS: Final = 1_000.0
-#: ShareFetch and ShareAcknowledge: locks can be renewed, numbers of records are exact.
-_RENEWING: Final = 2
-_RECORD_LIMIT: Final = 1
 _FINAL_EPOCH: Final = -1
 _EPOCH_MAX: Final = 0x7FFFFFFF
-
-
-class Kind(Enum):
-    """What is said of a record."""
-
-    GAP = 0
-    ACCEPT = 1
-    RELEASE = 2
-    REJECT = 3
-    RENEW = 4
 
 
 class LeaseState(Enum):
@@ -79,34 +76,17 @@ class LeaseState(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareSettings(CoreSettings):
-    """Kafka's names with `_` for `.`; times in milliseconds, sizes in bytes.
-
-    Attributes:
-        max_processing_ms: for how long the lock of one record is renewed.
-    """
-
-    group_id: str
-    client_rack: str = ""
-    fetch_min_bytes: int = 1
-    fetch_max_bytes: int = 52_428_800
-    fetch_max_wait_ms: int = 500
-    max_poll_records: int = 500
-    record_limit: bool = True
-    max_processing_ms: float = 600_000
-
-
 class Lease:
     """A record that this member has acquired.
 
     Attributes:
         delivery_count: which delivery of the record this is, from 1.
+        gone: its lock has ended for certain: with its session, or because the record was delivered again.
         until_ms: when its lock ends, if it is not renewed.
         since_ms: when it was acquired.
     """
 
-    __slots__ = ("delivery_count", "offset", "renewing", "session", "since_ms", "state", "until_ms", "where")
+    __slots__ = ("delivery_count", "gone", "offset", "renewing", "session", "since_ms", "state", "until_ms", "where")
 
     def __init__(
         self,
@@ -125,6 +105,7 @@ class Lease:
         self.until_ms = until_ms
         self.state = LeaseState.WAITING
         self.renewing = False
+        self.gone = False
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -152,8 +133,6 @@ class Outcome(NamedTuple):
     error: KafkaError | None
 
 
-#: What is said of which offset, and whether the caller said it.
-Said = dict[int, tuple[Kind, bool]]
 Pending = dict[TopicIdPartition, Said]
 
 
@@ -234,7 +213,7 @@ class ShareSessions:
             raise error
         while self._chunks:
             chunk = self._chunks.popleft()
-            if not next(iter(chunk.leases.values())).session.lost:
+            if any(not lease.gone for lease in chunk.leases.values()):
                 return chunk
         return None
 
@@ -244,7 +223,7 @@ class ShareSessions:
         Args:
             hold: whether the lock is renewed from now on.
         """
-        if lease.state is not LeaseState.WAITING or lease.session.lost:
+        if lease.state is not LeaseState.WAITING or lease.gone:
             return False
         lease.state = LeaseState.HELD if hold else LeaseState.HANDED_OUT
         return True
@@ -269,8 +248,9 @@ class ShareSessions:
         session = lease.session
         if kind is not Kind.RENEW:
             lease.state = LeaseState.DONE
-            session.leases.pop((lease.where, lease.offset), None)
-        if session.lost:
+            if not lease.gone:
+                session.leases.pop((lease.where, lease.offset), None)
+        if lease.gone:
             if by_caller:
                 self._tell(lease.topic_partition, [lease.offset], _lost())
             return by_caller
@@ -389,10 +369,10 @@ class ShareSessions:
         if not self._machine.connections.is_up(session.node_id):
             return True  # it will be known when the request goes out
         version = self._machine.connections.version(session.node_id, ApiKey.SHARE_ACKNOWLEDGE)
-        if version is not None and version < _RENEWING and not self._told_no_renewal:
+        if version is not None and version < RENEWING and not self._told_no_renewal:
             self._told_no_renewal = True
             logger.warning("the broker cannot renew locks (KIP-1222): records that take longer are delivered again")
-        return version is not None and version >= _RENEWING
+        return version is not None and version >= RENEWING
 
     def _adapt(self, now_ms: float) -> int:
         """Return how many records to ask for: see the module's text."""
@@ -413,46 +393,20 @@ class ShareSessions:
         forgotten = [where for where in session.partitions if where not in wanted]
         for where, name in wanted.items():
             session.names[where.topic_id] = name
-        partitions: dict[TopicIdPartition, list[tuple[int, int, list[int]]]] = {where: [] for where in added}
+        partitions: dict[TopicIdPartition, list[Run]] = {where: [] for where in added}
         partitions.update(self._take_pending(session))
         epoch = session.epoch
 
         def build(version: int) -> ShareFetchRequest:
-            request = ShareFetchRequest(
-                group_id=settings.group_id,
-                member_id=self._membership.member_id,
-                share_session_epoch=epoch,
-                max_wait_ms=settings.fetch_max_wait_ms,
-                min_bytes=settings.fetch_min_bytes,
-                max_bytes=settings.fetch_max_bytes,
-                max_records=count,
-                batch_size=count,
+            return fetch_request(
+                settings,
+                self._membership.member_id,
+                epoch,
+                count=count,
+                exact=version >= RENEWING and settings.record_limit,
+                partitions=partitions,
+                forgotten=forgotten,
             )
-            if version >= _RENEWING and settings.record_limit:
-                request.share_acquire_mode = _RECORD_LIMIT
-            request.topics = [
-                share_fetch.FetchTopic(
-                    topic_id=topic_id,
-                    partitions=[
-                        share_fetch.FetchPartition(
-                            partition_index=number,
-                            acknowledgement_batches=[
-                                share_fetch.AcknowledgementBatch(
-                                    first_offset=first, last_offset=last, acknowledge_types=kinds
-                                )
-                                for first, last, kinds in batches
-                            ],
-                        )
-                        for number, batches in found.items()
-                    ],
-                )
-                for topic_id, found in _by_topic(partitions).items()
-            ]
-            request.forgotten_topics_data = [
-                share_fetch.ForgottenTopic(topic_id=topic_id, partitions=list(found))
-                for topic_id, found in _by_topic(dict.fromkeys(forgotten)).items()
-            ]
-            return request
 
         session.in_flight = True
         session.partitions = dict.fromkeys(wanted)
@@ -460,34 +414,18 @@ class ShareSessions:
 
     def _acknowledge(self, session: Session, *, renews: bool, now_ms: float, actions: list[Action]) -> None:
         """Send what is said; as the last request of the session if it is being closed."""
+        settings = self._settings
         partitions = self._take_pending(session)
         epoch = _FINAL_EPOCH if self._closing else session.epoch
 
         def build(version: int) -> ShareAcknowledgeRequest:
-            request = ShareAcknowledgeRequest(
-                group_id=self._settings.group_id, member_id=self._membership.member_id, share_session_epoch=epoch
+            return acknowledge_request(
+                settings.group_id,
+                self._membership.member_id,
+                epoch,
+                renews=renews and version >= RENEWING,
+                partitions=partitions,
             )
-            if renews and version >= _RENEWING:
-                request.is_renew_ack = True
-            request.topics = [
-                share_acknowledge.AcknowledgeTopic(
-                    topic_id=topic_id,
-                    partitions=[
-                        share_acknowledge.AcknowledgePartition(
-                            partition_index=number,
-                            acknowledgement_batches=[
-                                share_acknowledge.AcknowledgementBatch(
-                                    first_offset=first, last_offset=last, acknowledge_types=kinds
-                                )
-                                for first, last, kinds in batches
-                            ],
-                        )
-                        for number, batches in found.items()
-                    ],
-                )
-                for topic_id, found in _by_topic(partitions).items()
-            ]
-            return request
 
         session.in_flight = True
         session.ending = self._closing
@@ -511,7 +449,7 @@ class ShareSessions:
 
         self._machine.ask(now_ms, actions, session.node_id, key, build, answered, failed, wait_ms=wait_ms)
 
-    def _take_pending(self, session: Session) -> dict[TopicIdPartition, list[tuple[int, int, list[int]]]]:
+    def _take_pending(self, session: Session) -> dict[TopicIdPartition, list[Run]]:
         """Return what is said, as the requests want it; it is on its way now."""
         session.sent, session.pending = session.pending, {}
         session.linger_ms = FOREVER
@@ -595,6 +533,7 @@ class ShareSessions:
         for run in part.acquired_records:
             for offset in range(run.first_offset, run.last_offset + 1):
                 lease = Lease(session, where, offset, run.delivery_count, now_ms, until_ms)
+                self._supersede(session, where, offset)
                 leases[offset] = session.leases[where, offset] = lease
         self.acquired += len(leases)
         if self._closing:
@@ -602,6 +541,18 @@ class ShareSessions:
         self._arrived_ms = now_ms
         session.look_ms = min(session.look_ms, until_ms - session.lock_ms / 2)
         self._chunks.append(AcquiredChunk(session.named(where), leases, memoryview(part.records or b"")))
+
+    def _supersede(self, session: Session, where: TopicIdPartition, offset: int) -> None:
+        """A record comes again in a session: its earlier delivery is gone, and what waits to be said of that."""
+        before = session.leases.get((where, offset))
+        if before is not None:
+            before.gone = True
+        said = session.pending.get(where, {})
+        _, by_caller = said.pop(offset, (None, False))
+        if not said:
+            session.pending.pop(where, None)
+        if by_caller:
+            self._tell(session.named(where), [offset], _lost())
 
     def _on_partition_error(
         self, where: TopicPartition, part: share_fetch.PartitionData, nodes: Sequence[Node]
@@ -633,6 +584,8 @@ class ShareSessions:
         session.sent, session.pending = {}, {}
         if session.leases:
             logger.warning("the session with broker %d ended (%s): its locks are gone", session.node_id, error)
+        for lease in session.leases.values():
+            lease.gone = True
         session.leases.clear()
         if self._sessions.get(session.node_id) is session:
             self._sessions[session.node_id] = Session(
@@ -665,30 +618,6 @@ def _as_kafka_error(error: Exception) -> KafkaError:
 
 
 def _lost() -> KafkaError:
-    return ShareSessionNotFoundError("The session in which the record was acquired has ended: it is delivered again.")
-
-
-def _by_topic(partitions: dict[TopicIdPartition, Any]) -> dict[bytes, dict[int, Any]]:
-    found: dict[bytes, dict[int, Any]] = {}
-    for where, value in partitions.items():
-        found.setdefault(where.topic_id, {})[where.partition] = value
-    return found
-
-
-def runs(said: dict[int, tuple[Kind, bool]]) -> list[tuple[int, int, list[int]]]:
-    """Return (first offset, last offset, types) of neighbouring offsets; one type stands for all if they have the same."""
-    found: list[tuple[int, int, list[int]]] = []
-    for offset in sorted(said):
-        kind = said[offset][0].value
-        if found and found[-1][1] == offset - 1:
-            first, _, kinds = found[-1]
-            kinds.append(kind)
-            found[-1] = first, offset, kinds
-        else:
-            found.append((offset, offset, [kind]))
-    return [(first, last, _short(kinds)) for first, last, kinds in found]
-
-
-def _short(kinds: Iterable[int]) -> list[int]:
-    listed = list(kinds)
-    return listed[:1] if len(set(listed)) == 1 else listed
+    return InvalidRecordStateError(
+        "The lock of the record had ended, by time or with its session: it is delivered again."
+    )
