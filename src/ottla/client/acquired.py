@@ -10,7 +10,7 @@ from ottla.client._core.partitions import Chunk, PartitionState
 from ottla.client._core.share_requests import Kind
 from ottla.client._core.share_sessions import AcquiredChunk, Lease, LeaseState
 from ottla.client.consumed import K, Record, Row, Source, V
-from ottla.client.reading import read_chunk
+from ottla.client.reading import ChunkReader
 from ottla.errors import CorruptMessageError
 from ottla.protocol.records.walk import iter_batches
 from ottla.types import IsolationLevel
@@ -113,19 +113,19 @@ def decode(
         for position, header in iter_batches(chunk.records, may_be_cut=True):
             end = max(end, header.next_offset)
             batch = Chunk(state, 0, 0, chunk.records[position : position + header.size], ())
+            reader = ChunkReader(batch, IsolationLevel.READ_UNCOMMITTED)
             try:
-                parts = list(read_chunk(batch, IsolationLevel.READ_UNCOMMITTED))
+                rows = reader.next_rows() or []
             except CorruptMessageError as problem:
                 error = error or problem
                 damaged = [offset for offset in unseen if header.base_offset <= offset < header.next_offset]
                 found.damaged.extend(unseen.pop(offset) for offset in damaged)
                 continue
-            for rows, leader_epoch, _ in parts:
-                source = Source(topic, partition, leader_epoch, deserialize_key, deserialize_value)
-                for row in rows:
-                    lease = unseen.pop(row[0], None)
-                    if lease is not None:
-                        found.records.append(AcquiredRecord(source, row, consumer, lease))
+            source = Source(topic, partition, reader.leader_epoch, deserialize_key, deserialize_value)
+            for row in rows:
+                lease = unseen.pop(row[0], None)
+                if lease is not None:
+                    found.records.append(AcquiredRecord(source, row, consumer, lease))
     except ValueError as problem:
         error = CorruptMessageError(f"{chunk.topic_partition} cannot be read behind offset {end}: {problem}")
     for offset, lease in unseen.items():
