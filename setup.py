@@ -5,7 +5,7 @@ without a compiler, without Python.h or without Cython the install succeeds and 
 says so). OTTLA_PLAIN=1 leaves the extensions out on purpose.
 
 An extension carries the hash of the source it was made of: `@SOURCE_HASH@` in a scratch copy of that source is replaced
-before Cython reads it. `ottla.protocol.records.kernels` compares it at import and never runs a stale one.
+before Cython reads it. `ottla.extensions` compares it at import and never runs a stale one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-KERNELS = {"ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py"}
+KERNELS = {
+    "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
+    "ottla.network._reactor_cy": "src/ottla/network/_reactor_cy.py",
+}
 
 
 def stamped_copy(source: Path, scratch: Path) -> Path:

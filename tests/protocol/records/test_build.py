@@ -10,19 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from ottla.protocol.records import kernels
+from ottla import extensions
 
 pytestmark = pytest.mark.compiler
 
 REPOSITORY = Path(__file__).parents[3]
-SOURCE = Path("src/ottla/protocol/records/_records_cy.py")
+SOURCES = {
+    "ottla.protocol.records._records_cy": Path("src/ottla/protocol/records/_records_cy.py"),
+    "ottla.network._reactor_cy": Path("src/ottla/network/_reactor_cy.py"),
+}
 
 
-def build(folder: Path, **environment: str) -> str:
-    """Run setup.py in a scratch folder with nothing but the kernel, and return the status of what it built."""
-    (folder / SOURCE).parent.mkdir(parents=True)
+def build(folder: Path, **environment: str) -> set[str]:
+    """Run setup.py in a scratch folder with nothing but the kernels, and return the statuses of what it built."""
     shutil.copy(REPOSITORY / "setup.py", folder)
-    shutil.copy(REPOSITORY / SOURCE, folder / SOURCE)
+    for source in SOURCES.values():
+        (folder / source).parent.mkdir(parents=True)
+        shutil.copy(REPOSITORY / source, folder / source)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"],
         cwd=folder,
@@ -33,17 +37,26 @@ def build(folder: Path, **environment: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return kernels.load(str(folder / "built/ottla/protocol/records"), (folder / SOURCE).read_bytes())[1]
+    return {
+        extensions.load(str(folder / "built" / source.relative_to("src").parent), name, (folder / source).read_bytes())[
+            1
+        ]
+        for name, source in SOURCES.items()
+    }
+
+
+def test_every_kernel_is_known_here() -> None:
+    assert set(SOURCES.values()) == {path.relative_to(REPOSITORY) for path in (REPOSITORY / "src").rglob("_*_cy.py")}
 
 
 def test_extension_is_built_and_fresh(tmp_path: Path) -> None:
-    assert build(tmp_path) == "compiled"
+    assert build(tmp_path) == {"compiled"}
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "/nonexistent/cc"])
 def test_failing_compiler_fails_no_install(tmp_path: Path, compiler: str) -> None:
-    assert build(tmp_path, CC=compiler) == "plain: no extension built"
+    assert build(tmp_path, CC=compiler) == {"plain: no extension built"}
 
 
 def test_plain_on_request(tmp_path: Path) -> None:
-    assert build(tmp_path, OTTLA_PLAIN="1") == "plain: no extension built"
+    assert build(tmp_path, OTTLA_PLAIN="1") == {"plain: no extension built"}

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.records.strategies import record_lists
 
+from ottla import extensions
 from ottla.protocol.records import _records_plain as plain
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import HEADER_SIZE, read_header
@@ -26,6 +27,7 @@ from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.checksum import crc32c
 
 SOURCE = Path(kernels.__file__).with_name("_records_cy.py")
+NAME = "ottla.protocol.records._records_cy"
 BUILD = """
 import importlib.util, pathlib, sys
 from Cython.Build import cythonize
@@ -41,7 +43,7 @@ setup(name="scratch", ext_modules=cythonize([extension], quiet=True), script_arg
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The compiled kernels: those beside the source if they are fresh, else just built."""
-    found, _ = kernels.load(str(SOURCE.parent), SOURCE.read_bytes())
+    found, _ = extensions.load(str(SOURCE.parent), NAME, SOURCE.read_bytes())
     if found is not None:
         return found
     folder = tmp_path_factory.mktemp("kernels")
@@ -50,7 +52,7 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     )
     if done.returncode:
         pytest.skip(f"no compiled kernels to compare with: {done.stderr.strip()[-300:]}")
-    built, status = kernels.load(str(folder), SOURCE.read_bytes())
+    built, status = extensions.load(str(folder), NAME, SOURCE.read_bytes())
     assert built is not None, status
     return built
 
@@ -296,19 +298,22 @@ def test_timestamps_wrap_like_java_longs() -> None:
 
 def test_extension_of_another_source_is_stale(extension: ModuleType) -> None:
     folder = str(Path(str(extension.__file__)).parent)
-    assert kernels.load(folder, SOURCE.read_bytes())[1] == "compiled"
-    assert kernels.load(folder, SOURCE.read_bytes() + b"# changed\n") == (None, "plain: extension is stale, run make")
+    assert extensions.load(folder, NAME, SOURCE.read_bytes())[1] == "compiled"
+    assert extensions.load(folder, NAME, SOURCE.read_bytes() + b"# changed\n") == (
+        None,
+        "plain: extension is stale, run make",
+    )
 
 
 def test_without_an_extension_the_plain_kernels_run(tmp_path: Path) -> None:
-    assert kernels.load(str(tmp_path), b"") == (None, "plain: no extension built")
+    assert extensions.load(str(tmp_path), NAME, b"") == (None, "plain: no extension built")
 
 
 def test_broken_extension_is_reported(tmp_path: Path) -> None:
     from importlib.machinery import EXTENSION_SUFFIXES
 
     (tmp_path / f"_records_cy{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
-    module, status = kernels.load(str(tmp_path), b"")
+    module, status = extensions.load(str(tmp_path), NAME, b"")
     assert module is None
     assert status.startswith("plain: the extension cannot be loaded")
 
