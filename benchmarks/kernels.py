@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ottla.extensions import load_beside
+from ottla.compiled import load_beside
 from ottla.protocol.records import _records_plain, kernels
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.checksum import crc32c

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import ottla
-from ottla import extensions
+from ottla import compiled
 from ottla.broker.authorization import Authorizer
 from ottla.broker.http.facts import LiveFacts
 from ottla.broker.http.pages import BrokerFacts, Pages
@@ -560,7 +560,7 @@ class Broker:
     @property
     def kernels(self) -> str:
         """Whether the compiled kernels run, and why if not."""
-        return extensions.status()
+        return compiled.status_of_all()
 
     def facts(self) -> BrokerFacts:
         """What this broker says about itself."""

@@ -3,7 +3,7 @@
 # ruff: noqa: F821
 """The reactor for the compiler, in Cython's pure Python mode: sockets of plain connections, without asyncio's transports.
 
-Only ever run compiled (`ottla.extensions`); asyncio's transports are the twin, and the tests of network run over both. The
+Only ever run compiled (`ottla.compiled`); asyncio's transports are the twin, and the tests of network run over both. The
 sockets lie in an epoll set of their own, whose descriptor the loop watches: one callback receives from all that are ready,
 and sends.
 

@@ -11,7 +11,7 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, Protocol, cast
 
-from ottla.extensions import load_beside
+from ottla.compiled import load_beside
 from ottla.network.output import JOIN_MAX
 
 if TYPE_CHECKING:

@@ -10,23 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from ottla import extensions
+from ottla import compiled
 
 pytestmark = pytest.mark.compiler
 
 REPOSITORY = Path(__file__).parents[3]
-SOURCES = {
-    "ottla.protocol.records._records_cy": Path("src/ottla/protocol/records/_records_cy.py"),
-    "ottla.network._reactor_cy": Path("src/ottla/network/_reactor_cy.py"),
-}
+KERNELS = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "src").rglob("_*_cy.py")]
+SHARED = compiled.SHARED.relative_to(REPOSITORY)
 
 
 def build(folder: Path, **environment: str) -> set[str]:
     """Run setup.py in a scratch folder with nothing but the kernels, and return the statuses of what it built."""
     shutil.copy(REPOSITORY / "setup.py", folder)
-    for source in SOURCES.values():
-        (folder / source).parent.mkdir(parents=True)
-        shutil.copy(REPOSITORY / source, folder / source)
+    for path in SHARED, *KERNELS:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, folder / path)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"],
         cwd=folder,
@@ -37,16 +35,12 @@ def build(folder: Path, **environment: str) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {
-        extensions.load(str(folder / "built" / source.relative_to("src").parent), name, (folder / source).read_bytes())[
-            1
-        ]
-        for name, source in SOURCES.items()
-    }
-
-
-def test_every_kernel_is_known_here() -> None:
-    assert set(SOURCES.values()) == {path.relative_to(REPOSITORY) for path in (REPOSITORY / "src").rglob("_*_cy.py")}
+    statuses: set[str] = set()
+    for kernel in KERNELS:
+        package = kernel.relative_to("src").parent
+        source = compiled.source_of(folder / kernel)
+        statuses.add(compiled.load(".".join(package.parts), kernel.stem, str(folder / "built" / package), source)[1])
+    return statuses
 
 
 def test_extension_is_built_and_fresh(tmp_path: Path) -> None:

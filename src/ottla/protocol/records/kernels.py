@@ -1,12 +1,12 @@
 """The record kernels in use: compiled if there is a fresh extension of `_records_cy`, plain otherwise.
 
-What each function does is written in `_records_plain`. `ottla.extensions` finds the extension; `STATUS` says what runs and
-why.
+`STATUS` says what runs and why; the broker's ready line shows it. See `ottla.compiled`. What each function does is
+written in `_records_plain`.
 """
 
 from __future__ import annotations
 
-from ottla.extensions import load_beside
+from ottla.compiled import load_beside
 from ottla.protocol.records import _records_plain
 
 _extension, STATUS = load_beside(__file__, __package__, "_records_cy")
