@@ -35,8 +35,8 @@ SOURCE_HASH = "@SOURCE_HASH@"
 #: Ready connections served before the loop's other callbacks have their turn.
 READY_MAX = 128
 
-_IN: cython.int = select.EPOLLIN
-_OUT: cython.int = select.EPOLLOUT
+_IN = cython.declare(cython.int, select.EPOLLIN)
+_OUT = cython.declare(cython.int, select.EPOLLOUT)
 
 
 @cython.cclass
