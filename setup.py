@@ -25,6 +25,7 @@ KERNELS = {
     "ottla.protocol._produce_cy": "src/ottla/protocol/_produce_cy.py",
     "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
     "ottla.protocol.records._columns_cy": "src/ottla/protocol/records/_columns_cy.py",
+    "ottla.protocol.records._tables_cy": "src/ottla/protocol/records/_tables_cy.py",
 }
 SHARED = "src/ottla/protocol/records/_varints.pxd"
 
