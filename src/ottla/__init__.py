@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ottla.client.consumed import Record as Record
     from ottla.client.consumer import Consumer as Consumer
     from ottla.client.deliveries import Delivery as Delivery
+    from ottla.client.deliveries import PartitionWritten as PartitionWritten
+    from ottla.client.deliveries import TableDelivery as TableDelivery
     from ottla.client.errors import Abort as Abort
     from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
     from ottla.client.errors import ClosedError as ClosedError
@@ -76,10 +78,10 @@ _MODULES = {
     "ottla.client.admin_errors": ("AdminErrors",),
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
-    "ottla.client.deliveries": ("Delivery",),
     "ottla.client.group_membership": ("GroupMembership",),
     "ottla.client._core.classic_member": ("JoinedMember",),
     "ottla.client._core.plain_group": ("Joined", "Lost", "Rebalancing"),
+    "ottla.client.deliveries": ("Delivery", "PartitionWritten", "TableDelivery"),
     "ottla.client.lanes": ("Retry",),
     "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),

@@ -6,6 +6,7 @@ from ottla.client.aio_group_membership import GroupMembership
 from ottla.client.aio_producer import Producer, Transaction
 from ottla.client.aio_share_consumer import ShareConsumer
 from ottla.client.deliveries import AsyncDelivery as Delivery
+from ottla.client.deliveries import AsyncTableDelivery as TableDelivery
 from ottla.client.shortcuts import follow_async as follow
 from ottla.client.shortcuts import read_async as read
 
@@ -16,6 +17,7 @@ __all__ = [
     "GroupMembership",
     "Admin",
     "Delivery",
+    "TableDelivery",
     "Transaction",
     "read",
     "follow",
