@@ -226,6 +226,16 @@ async def allow(node: SimulatedBroker, who: str, operation: Operation, kind: Res
     await broker_of(node).controller.create_acls([Binding(Pattern(kind, PatternType.LITERAL, name), rule)])
 
 
+def test_how_long_tokens_live_is_the_brokers_to_say() -> None:
+    async def scenario(node: SimulatedBroker) -> None:
+        made = await create(await logged_in(node))
+        assert made.expiry_timestamp_ms - made.issue_timestamp_ms == 2_000
+        assert made.max_timestamp_ms - made.issue_timestamp_ms == 3_000
+
+    times = {"delegation.token.expiry.time.ms": "2000", "delegation.token.max.lifetime.ms": "3000"}
+    with_broker(scenario, **KEY, **times)
+
+
 def test_without_a_key_there_are_no_tokens() -> None:
     async def scenario(node: SimulatedBroker) -> None:
         alice = await logged_in(node)
