@@ -23,6 +23,7 @@ KERNELS = {
     "ottla.client._arrow_cy": "src/ottla/client/_arrow_cy.py",
     "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
     "ottla.protocol.records._columns_cy": "src/ottla/protocol/records/_columns_cy.py",
+    "ottla.protocol.records._tables_cy": "src/ottla/protocol/records/_tables_cy.py",
 }
 SHARED = "src/ottla/protocol/records/_varints.pxd"
 

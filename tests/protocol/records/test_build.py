@@ -16,7 +16,7 @@ pytestmark = pytest.mark.compiler
 
 REPOSITORY = Path(__file__).parents[3]
 RECORDS = Path("src/ottla/protocol/records")
-KERNELS = ["_columns_cy", "_records_cy"]
+KERNELS = ["_columns_cy", "_records_cy", "_tables_cy"]
 
 
 def build(folder: Path, **environment: str) -> set[str]:
