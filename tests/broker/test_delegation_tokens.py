@@ -25,6 +25,7 @@ from tests.broker.test_login import (
 
 from ottla.cluster.image import OWN
 from ottla.errors import ErrorCode
+from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_delegation_token import (
     CreatableRenewers,
     CreateDelegationTokenRequest,
@@ -234,6 +235,19 @@ def test_how_long_tokens_live_is_the_brokers_to_say() -> None:
 
     times = {"delegation.token.expiry.time.ms": "2000", "delegation.token.max.lifetime.ms": "3000"}
     with_broker(scenario, **KEY, **times)
+
+
+def test_no_id_looks_like_an_option() -> None:
+    """An id that begins with a dash could not be given to a command."""
+
+    async def scenario(node: SimulatedBroker) -> None:
+        alice = await logged_in(node)
+        handlers = broker_of(node).dispatcher._routes[ApiKey.CREATE_DELEGATION_TOKEN].handler.__self__  # type: ignore[attr-defined]
+        given = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), b"\x01" + bytes(15)])
+        handlers._secret_bytes = lambda size: next(given)
+        assert (await create(alice)).token_id == "AQAAAAAAAAAAAAAAAAAAAA"
+
+    with_broker(scenario, **KEY)
 
 
 def test_without_a_key_there_are_no_tokens() -> None:

@@ -107,7 +107,7 @@ class DelegationTokenHandlers:
         if error or self._store is None:
             return refused_creation(error, owner, requester, context.version)
         token = new_token(
-            base64.urlsafe_b64encode(self._secret_bytes(16)).decode().rstrip("="),
+            self._new_id(),
             owner=owner,
             requester=requester,
             renewers=renewers,
@@ -122,6 +122,13 @@ class DelegationTokenHandlers:
         answer.max_timestamp_ms = token.expires_at_most_ms
         answer.token_id, answer.hmac = token.token_id, self._store.hmac_of(token.token_id)
         return answer
+
+    def _new_id(self) -> str:
+        """Return 128 bits of randomness as text that no command line takes for an option (Kafka's Uuid.randomUuid)."""
+        while True:
+            text = base64.urlsafe_b64encode(self._secret_bytes(16)).decode().rstrip("=")
+            if not text.startswith("-"):
+                return text
 
     def _count_of(self, owner: str, now_ms: int) -> int:
         assert self._store is not None
