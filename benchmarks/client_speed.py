@@ -356,7 +356,7 @@ def latency_ottla(address: str, topic: str, count: int, meter: Meter) -> dict[st
                 if len(delays) == count:
                     return
 
-    with ottla.Producer(address) as producer:
+    with ottla.Producer(address, linger_ms=0) as producer:
         producer.partitions_for(topic)
         thread = threading.Thread(target=read)
         thread.start()
