@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
+    from ottla.client.property_files import read_properties as read_properties
     from ottla.client.records import RecordMetadata as RecordMetadata
     from ottla.errors import KafkaError as KafkaError
     from ottla.errors import ProducerFencedError as ProducerFencedError
@@ -64,6 +65,7 @@ _MODULES = {
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
     "ottla.client.lanes": ("Retry",),
+    "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),
     "ottla.client._core.asking": ("CallTimeoutError",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),

@@ -63,10 +63,11 @@ class _Found(NamedTuple):
 
 
 class _Replica(NamedTuple):
-    """The follower that asks: broker id and epoch of its process."""
+    """The follower that asks: broker id and epoch of its process, and the turn of the answer that it had got before."""
 
     node_id: int
     broker_epoch: int
+    turn: int
 
 
 class _Round:
@@ -196,7 +197,7 @@ class FetchHandler:
     def _serve(
         self, request: FetchRequest, asked: FetchContext, found: _Round, version: int
     ) -> FetchResponse | Awaitable[FetchResponse]:
-        if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions:
+        if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions or self._is_awaited(found):
             return self._answer(asked, found)
         return self._wait(request, asked, found, version)
 
@@ -211,7 +212,7 @@ class FetchHandler:
         """Look again each time there may be enough; answer when there is, or with what there is when time is up."""
         deadline_ms = self._clock.monotonic_ms() + request.max_wait_ms
         left_ms = request.max_wait_ms
-        while left_ms > 0 and not _is_enough(found, request):
+        while left_ms > 0 and not _is_enough(found, request) and not self._is_awaited(found):
             waiter = FetchWaiter(
                 found.watched,
                 request.min_bytes - found.byte_count,
@@ -229,6 +230,15 @@ class FetchHandler:
         answer = self._answer(asked, found)
         return answer if isinstance(answer, FetchResponse) else await answer
 
+    def _is_awaited(self, found: _Round) -> bool:
+        """Whether the next fetch of this follower is waited for, as a proof that this broker leads."""
+        replica = found.replica
+        return (
+            replica is not None
+            and self._replicas.has_questions
+            and any(partition.awaits(replica.node_id) for partition in found.watched)
+        )
+
     def _look(self, request: FetchRequest, asked: FetchContext, version: int) -> _Round:
         """Find what every partition has to offer, without reading any of it or waiting for the disk."""
         replica = _replica_id(request)
@@ -236,7 +246,7 @@ class FetchHandler:
             asked,
             IsolationLevel(request.isolation_level & 1),
             min(request.max_bytes, self._fetch_max_bytes),
-            None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch),
+            None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch, asked.turn),
             reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
         )
         self._go_on(found)
@@ -388,6 +398,8 @@ class FetchHandler:
         return None if data.error_code else partition
 
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
+        if found.replica is not None and asked.session is not None:
+            asked.session.turn = self._replicas.turn
         cold: list[tuple[_Found, LogSlice]] = []
         regions = 0
         for one, part in found.slices:
