@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from ottla.client._core.operation import Operation
 from ottla.client._core.transactions import OffsetAndMetadata
-from ottla.client.columns import Columns
+from ottla.client.columns import NO_END, Columns
 from ottla.client.config import ConsumerOptions
 from ottla.client.consumed import Batch, Deserializer, K, Record, V
 from ottla.client.consuming import PartitionsCallback, Place
@@ -232,6 +232,30 @@ class Consumer(GroupedConsumer[K, V]):
             raise
         self._end_call()
         return columns
+
+    async def _read_to_end(self, idle_s: float) -> Batch[K, V]:
+        """Return all from the positions to the ends that there are now; perhaps nothing.
+
+        Raises:
+            TimeoutError: no record came for so many seconds.
+        """
+        columns: Columns[K, V] = Columns(self._pool)
+        self._limits = ends = await self.end_offsets()
+
+        def take() -> Columns[K, V] | None:
+            return self._take_columns(columns, NO_END, self._wake_waiter)
+
+        try:
+            while not self._reached(ends):
+                deadline = asyncio.get_running_loop().time() + idle_s
+                found = await self._next(deadline, lambda: self._reached(ends), take=take)
+                if found is None and not self._reached(ends):
+                    raise TimeoutError(
+                        f"{', '.join(self._topics)}: no record for {idle_s:g} s before the end is reached"
+                    )
+        finally:
+            self._limits = None
+        return Batch(columns)
 
     def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
         """Iterate over the records up to the ends that the partitions have now.

@@ -152,10 +152,13 @@ class Handing(Generic[K, V]):
             self._fail(reading, error)
         if len(columns) > before:
             return True
-        if reading.reader.next_offset >= end:
+        if reading.index < len(reading.records):
+            self._open.rotate(-1)  # behind the end
+            return False
+        following = reading.reader.next_offset
+        state.position = max(state.position or 0, following)  # past markers, aborted and compacted records
+        if following >= end:
             self._open.rotate(-1)
-        elif not reading.reader.is_inside:
-            state.position = max(state.position or 0, reading.reader.next_offset)
         return False
 
     def _fill_from_rows(self, reading: _Reading[K, V], columns: Columns[K, V], end: int, count: int) -> None:
