@@ -16,6 +16,8 @@ from tests.support import zookeeper_anchor
 from tests.support.ensemble_brokers import EnsembleBrokers
 from tests.support.zookeeper_anchor import ZooKeeperEnsemble
 
+from ottla import Admin
+
 pytestmark = pytest.mark.zookeeper
 
 #: A session long enough that a broker that has just died is still registered when it is asked.
@@ -88,7 +90,11 @@ def test_a_broker_is_added_and_another_one_drained_under_load(ensemble: ZooKeepe
             assert plan["moves"]
             assert all(set(move["after"]) - set(move["before"]) <= {4} for move in plan["moves"])
             assert all(broker["before"]["replicas"] == 0 for broker in plan["brokers"] if broker["id"] == 4)
-            ottla("add", "4", *where, "--yes", "--at-once", "2")
+            ottla("add", "4", *where, "--yes", "--at-once", "2", "--throttle", "20MB")
+            for kind, name in (("topic", "orders"), ("broker", "4")):
+                with Admin(clients.bootstrap) as admin:
+                    entries = admin.describe_configs(kind, name)
+                assert all(entry.source == "default" for key, entry in entries.items() if "throttled" in key)
             drained = ottla("drain", "1", *where, "--yes")
             assert "broker 1 holds nothing: stop it" in drained[1]
             assert "broker 1 runs: stop it first" in ottla("unregister", "1", *where, code=1)[1]
