@@ -134,6 +134,17 @@ def test_replicas_are_added_and_taken_away(cluster: ClusterLoad, data: st.DataOb
     assert all(len(set(p.replicas)) == len(p.replicas) == factor for p in wanted.partitions.values())
 
 
+@given(cluster=clusters())
+def test_the_replica_of_a_broker_that_is_away_is_the_first_to_be_given_up(cluster: ClusterLoad) -> None:
+    """Also where it is the preferred leader: a broker that is not registered may stand in no assignment."""
+    factor = max((len(p.replicas) for p in cluster.partitions.values()), default=1)
+    if factor == 1:
+        return
+    living = ClusterLoad(racks={n: r for n, r in cluster.racks.items() if n != 1}, partitions=cluster.partitions)
+    fewer = after(living, plan_rebalance(living, replication_factor=factor - 1))
+    assert all(1 not in partition.replicas for partition in fewer.partitions.values())
+
+
 @given(cluster=clusters(racks=False))
 def test_bytes_are_level_or_no_single_replica_could_level_them_more(cluster: ClusterLoad) -> None:
     balanced = after(cluster, plan_rebalance(cluster))

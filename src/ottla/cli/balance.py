@@ -217,11 +217,15 @@ class _Planner:
         )
 
     def _most_loaded(self, tp: TopicPartition) -> int:
-        """Return the replica that is given up: not the preferred leader, one that shares its rack, on the fullest broker."""
-        racks = [self._rack(n) for n in self._after[tp]]
+        """Return the replica that is given up: one that does not answer, else not the preferred leader, one that shares its
+
+        rack, on the fullest broker.
+        """
+        replicas = self._after[tp]
+        racks = [self._rack(n) for n in replicas]
         return max(
-            self._after[tp][1:],
-            key=lambda n: (n not in self._brokers, racks.count(self._rack(n)) > 1, self._load(n), n),
+            [n for n in replicas if n not in self._brokers] or replicas[1:],
+            key=lambda n: (racks.count(self._rack(n)) > 1, self._load(n), n),
         )
 
     def _rack(self, node_id: int) -> str:
