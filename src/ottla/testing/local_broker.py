@@ -50,6 +50,9 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 100,
     "group.consumer.assignment.interval.ms": 0,
+    "group.share.heartbeat.interval.ms": 500,
+    "group.share.min.heartbeat.interval.ms": 100,
+    "group.share.assignment.interval.ms": 0,
 }
 
 #: Seconds in which the broker's thread has to do what it is asked for.
@@ -444,7 +447,7 @@ class Topic:
             committed: False shows records of open and aborted transactions, too.
 
         Raises:
-            AssertionError: there are fewer; the text shows those that are there.
+            AssertionError: there are fewer; the text shows those that are there. Or there is no such topic.
         """
         limit_s = duration_s("timeout", timeout)
         level: Literal["read_committed", "read_uncommitted"] = "read_committed" if committed else "read_uncommitted"
@@ -462,9 +465,14 @@ class Topic:
             ends = self._broker.admin.list_offsets(partitions, isolation_level=level) if partitions else {}
             if sum(info.offset or 0 for info in ends.values()) or look == 0:
                 found = self._read_all(partitions, level)
+            if count is None and not partitions:
+                break
             if count is None or len(found) >= count:
                 return found[:count]
             waited.wait(_LOOK_S * min(look + 1, 20))
+        if not partitions:
+            names = ", ".join(topic.name for topic in self._broker.admin.list_topics()) or "none"
+            raise AssertionError(f"there is no topic {self.name!r}; those that are there: {names}")
         shown = ", ".join(repr(record.value) for record in found[:10])
         raise AssertionError(f"{len(found)} of {count} records are in {self.name!r} after {limit_s:g} s: [{shown}]")
 
