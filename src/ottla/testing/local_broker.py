@@ -113,6 +113,7 @@ class Broker:
         self._store = MemoryStore()
         self._files: MemoryFiles
         self._tree: MemoryTree | None = None
+        self._shares_tree = False
         self._producer: Producer | None = None
         self._admin: Admin | None = None
 
@@ -122,10 +123,8 @@ class Broker:
         """Start; `with` does it."""
         if self._thread is not None:
             return self
-        self._loop = MovableLoop()
-        self._files = MemoryFiles(MovableClock(self._loop).wall_ms)
-        self._thread = threading.Thread(target=self._run, name="ottla-test-broker", daemon=True)
-        self._thread.start()
+        self._start_thread()
+        self._make_files()
         try:
             self._call(self._start)
         except BaseException:
@@ -160,6 +159,15 @@ class Broker:
             kill: end without a clean stop, as after `kill -9`: connections break, nothing is written any more.
         """
         self._call(lambda: self._restart(kill=kill))
+
+    def _start_thread(self) -> tuple[MovableLoop, threading.Thread]:
+        self._loop = MovableLoop()
+        self._thread = threading.Thread(target=self._run, name="ottla-test-broker", daemon=True)
+        self._thread.start()
+        return self._loop, self._thread
+
+    def _make_files(self) -> None:
+        self._files = MemoryFiles(MovableClock(self._loop).wall_ms)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -203,6 +211,8 @@ class Broker:
                 secret_bytes=secrets.token_bytes,
                 open_tree=open_tree,
                 make_server=make_server,
+                shared_tree=self._shares_tree,
+                is_one_machine=self._shares_tree,
             ),
         )
         await broker.start()
@@ -218,11 +228,13 @@ class Broker:
             self._tree = None
 
     async def _restart(self, *, kill: bool) -> None:
-        if kill:
-            self._disconnect_all()
-            self._files.kill()
-        await self._stop()
+        await (self._kill() if kill else self._stop())
         await self._start()
+
+    async def _kill(self) -> None:
+        self._disconnect_all()
+        self._files.kill()
+        await self._stop()
 
     # -- addresses and clients --------------------------------------------------------------------------------------
 
