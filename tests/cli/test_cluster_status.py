@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
+from ottla.cli import cluster_status
 from ottla.cli.cluster import main
 from ottla.cli.cluster_status import status_of, table
+from ottla.network import channel
 from ottla.protocol.messages.describe_cluster import DescribeClusterBroker, DescribeClusterResponse
 from ottla.protocol.messages.metadata import MetadataResponse, MetadataResponsePartition, MetadataResponseTopic
 
@@ -47,6 +50,38 @@ def test_what_is_wrong_is_named() -> None:
         "without a leader: t-1",
         "under-replicated: t-0, t-1",
     ]
+
+
+def test_a_broker_that_has_just_died_is_no_healthy_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is registered until its session ends, and metadata says that it leads."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        live, dead = listening.getsockname()[1], free_port()
+        brokers = [
+            DescribeClusterBroker(broker_id=1, host="127.0.0.1", port=live),
+            DescribeClusterBroker(broker_id=2, host="127.0.0.1", port=dead),
+        ]
+        topic = MetadataResponseTopic(name="t", partitions=[partition(0, 2, [1, 2], [1, 2])])
+        answers = iter([DescribeClusterResponse(cluster_id="c", brokers=brokers), MetadataResponse(topics=[topic])])
+
+        class Answering:
+            async def ask(self, *_: object) -> object:
+                return next(answers)
+
+            def close(self) -> None:
+                return None
+
+            @classmethod
+            async def open(cls, *_: object) -> Answering:
+                return cls()
+
+        monkeypatch.setattr(channel, "Channel", Answering)
+        said: list[str] = []
+        monkeypatch.setattr(cluster_status, "say", said.append)
+        assert main(["status", "-b", f"127.0.0.1:{live}"]) == 1
+        assert (
+            f"broker 2 does not answer at 127.0.0.1:{dead}, and leads 1 partitions: it may have died just now, or cannot be "
+            "reached from here" in said
+        )
 
 
 def test_of_a_broker_that_runs_and_of_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,8 +24,10 @@ DESCRIPTION = """Show the brokers of a cluster, what each leads and holds, and p
   ottla cluster status
   ottla cluster status --bootstrap-server kafka1.example.com:9092 --json
 
-The listener must be a plain one. Ends with 1 if a partition has no leader, or no broker answers."""
+The listener must be a plain one. Ends with 1 if a partition has no leader, its leader does not answer, or no broker does."""
 
+#: How long a broker may take to take a connection.
+CONNECT_SECONDS = 3.0
 #: So many partitions are named; the others are counted.
 NAMED_MAX = 20
 
@@ -44,7 +46,10 @@ class BrokerRow:
 
 @dataclass(slots=True)
 class ClusterStatus:
-    """What is known of a cluster. Partitions are "topic-index"."""
+    """What is known of a cluster. Partitions are "topic-index".
+
+    `silent_brokers` are registered and take no connections: one that has just died is registered until its session ends.
+    """
 
     cluster_id: str
     controller_id: int
@@ -54,6 +59,7 @@ class ClusterStatus:
     without_leader: list[str] = field(default_factory=list)
     under_replicated: list[str] = field(default_factory=list)
     missing_brokers: list[int] = field(default_factory=list)
+    silent_brokers: list[int] = field(default_factory=list)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +99,11 @@ def main(arguments: Sequence[str]) -> int:
         return complain(str(error), 1)
     for line in [json.dumps(as_json(status))] if given.json else table(status):
         say(line)
-    return 1 if status.without_leader else 0
+    return 1 if status.without_leader or any(row.leads for row in status.brokers if _is_silent(status, row)) else 0
+
+
+def _is_silent(status: ClusterStatus, row: BrokerRow) -> bool:
+    return row.node_id in status.silent_brokers
 
 
 async def ask(host: str, port: int) -> ClusterStatus:
@@ -112,7 +122,23 @@ async def ask(host: str, port: int) -> ClusterStatus:
         metadata = await channel.ask(MetadataRequest(topics=None, allow_auto_topic_creation=False), MetadataResponse)
     finally:
         channel.close()
-    return status_of(cluster, metadata)
+    status = status_of(cluster, metadata)
+    answers = await asyncio.gather(*(_answers(broker.host, broker.port) for broker in cluster.brokers))
+    status.silent_brokers = sorted(
+        broker.broker_id for broker, answer in zip(cluster.brokers, answers, strict=True) if not answer
+    )
+    return status
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Return whether something takes connections there."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 def status_of(cluster: DescribeClusterResponse, metadata: MetadataResponse) -> ClusterStatus:
@@ -166,6 +192,12 @@ def table(status: ClusterStatus) -> list[str]:
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
         "",
     ]
+    for row in status.brokers:
+        if _is_silent(status, row):
+            lines.append(
+                f"broker {row.node_id} does not answer at {row.address}, and leads {row.leads} partitions: it may have died "
+                "just now, or cannot be reached from here"
+            )
     if status.missing_brokers:
         lines.append(f"away, and holding replicas: broker {', '.join(map(str, status.missing_brokers))}")
     for sentence, names in (("without a leader", status.without_leader), ("under-replicated", status.under_replicated)):

@@ -25,9 +25,16 @@ from typing import TYPE_CHECKING
 from ottla.cluster.tree import Operation, Result, TreeUnavailableError
 from ottla.cluster.trees.memory import SESSION_TIMEOUT_MS, MemoryStore
 from ottla.testing.simulated_tree import SimulatedTree
+from ottla.testing.virtual_loop import EPOCH_MS
 
 if TYPE_CHECKING:
     from random import Random
+
+
+def wall_ms() -> int:
+    """The servers' wall clock, which is right."""
+    return EPOCH_MS + int(asyncio.get_running_loop().time() * 1000)
+
 
 #: Between two deliveries on one way: timers of the same moment run in any order.
 TICK = 1e-7
@@ -80,7 +87,7 @@ class SimulatedEnsemble:
         self.happened: dict[str, int] = {}
         self.servers = [Server(self, number) for number in range(server_count)]
         self._context = contextvars.copy_context()
-        self._committed = MemoryStore()
+        self._committed = MemoryStore(wall_ms)
         self._log: list[tuple[tuple[Operation, ...], int]] = []
         self._sessions: dict[int, SimulatedTree] = {}
         self._expiries: dict[int, asyncio.TimerHandle] = {}
@@ -234,7 +241,7 @@ class Server:
     def __init__(self, ensemble: SimulatedEnsemble, number: int) -> None:
         self.number = number
         self.is_cut = False
-        self.store = MemoryStore()
+        self.store = MemoryStore(wall_ms)
         self.sessions: dict[SimulatedTree, None] = {}
         self._ensemble = ensemble
         self._applied = 0

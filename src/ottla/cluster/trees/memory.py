@@ -56,11 +56,15 @@ class _StoredNode:
 class MemoryStore:
     """The nodes, and the sessions that watch them.
 
+    Args:
+        wall_ms: the servers' clock.
+
     Attributes:
         changed: told, at once, after each transaction, the paths whose children changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall_ms: Callable[[], int] = lambda: 0) -> None:
+        self._wall_ms = wall_ms
         self.changed: Listeners[[Collection[str]]] = Listeners()
         self._nodes: dict[str, _StoredNode] = {"/": _StoredNode(b"", Stat(0, 0, 0))}
         self._zxid = 0
@@ -140,7 +144,7 @@ class MemoryStore:
 
             undo.append(put_back)
             node.data = bytes(operation.data)
-            node.stat = node.stat._replace(mzxid=zxid, version=node.stat.version + 1)
+            node.stat = node.stat._replace(mzxid=zxid, version=node.stat.version + 1, mtime_ms=self._wall_ms())
             return node.stat
         if node.children:
             raise NotEmptyError(operation.path, f"it has {len(node.children)} children")
@@ -178,7 +182,7 @@ class MemoryStore:
         parent.sequence += 1
         parent.children[name] = None
         self._nodes[path] = _StoredNode(
-            bytes(operation.data), Stat(zxid, zxid, 0, session_id if operation.ephemeral else 0)
+            bytes(operation.data), Stat(zxid, zxid, 0, session_id if operation.ephemeral else 0, self._wall_ms())
         )
         changed[parent_path] = None
 
