@@ -9,6 +9,8 @@ HELP = """usage: ottla cluster COMMAND [...]
   ottla cluster up                start three brokers on this machine
   ottla cluster status            show the brokers, what they lead, and what is wrong
   ottla cluster import            make the directory of a single node that of a broker of a cluster
+  ottla cluster backup            write the coordination tree to a file
+  ottla cluster restore           make a tree of such a file, when the cluster's is lost
   ottla cluster COMMAND --help
 """
 
@@ -28,8 +30,11 @@ def main(arguments: Sequence[str]) -> int:
         return show_status(arguments[1:])
     import click
 
+    from ottla.cli.cluster_backup import backup_command, restore_command
     from ottla.cli.cluster_import import import_node
     from ottla.cli.running import run_command
 
-    group = click.Group("cluster", commands={"import": import_node})
+    group = click.Group(
+        "cluster", commands={"import": import_node, "backup": backup_command, "restore": restore_command}
+    )
     return run_command(group, "cluster", arguments)

@@ -192,12 +192,12 @@ def table(status: ClusterStatus) -> list[str]:
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
         "",
     ]
-    for row in status.brokers:
-        if _is_silent(status, row):
-            lines.append(
-                f"broker {row.node_id} does not answer at {row.address}, and leads {row.leads} partitions: it may have died "
-                "just now, or cannot be reached from here"
-            )
+    lines += [
+        f"broker {row.node_id} does not answer at {row.address}, and leads {row.leads} partitions: it may have died just now, "
+        "or cannot be reached from here"
+        for row in status.brokers
+        if _is_silent(status, row)
+    ]
     if status.missing_brokers:
         lines.append(f"away, and holding replicas: broker {', '.join(map(str, status.missing_brokers))}")
     for sentence, names in (("without a leader", status.without_leader), ("under-replicated", status.under_replicated)):
