@@ -79,7 +79,7 @@ def test_a_broker_that_has_just_died_is_no_healthy_one(monkeypatch: pytest.Monke
         monkeypatch.setattr(cluster_status, "say", said.append)
         assert main(["status", "-b", f"127.0.0.1:{live}"]) == 1
         assert (
-            f"broker 2 does not answer at 127.0.0.1:{dead}, and leads 1 partitions: it may have died just now, or cannot be "
+            f"broker 2 does not answer at 127.0.0.1:{dead}, and leads 1 partitions: it may have died, or cannot be "
             "reached from here" in said
         )
 

@@ -55,7 +55,16 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def send(bootstrap: str, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "message.timeout.ms": 60_000, "log_level": 0})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "message.timeout.ms": 60_000,
+            "request.timeout.ms": 5_000,  # a process that hangs in a write answers nothing, and closes nothing
+            "socket.timeout.ms": 10_000,
+            "log_level": 0,
+        }
+    )
     failed: list[object] = []
     producer.produce(TOPIC, value, on_delivery=lambda error, _message: failed.append(error) if error else None)
     assert producer.flush(70) == 0
@@ -75,10 +84,12 @@ def test_hung_disk_gives_up_leadership(disk: LoopDisk) -> None:
             admin.create_topics([NewTopic(TOPIC, num_partitions=1, replica_assignment=[[1, 2, 3]])])[TOPIC].result(20)
             send(brokers.bootstrap, b"before")
             subprocess.run(["fsfreeze", "-f", str(disk.path)], check=True)
-            others = f"{brokers[2].address},{brokers[3].address}"
-            send(others, b"while it hangs")  # acknowledged by the others, whoever led
-            until(lambda: leader_and_isr(brokers[2].address)[0] in (2, 3))
-            subprocess.run(["fsfreeze", "-u", str(disk.path)], check=True)
+            try:
+                others = f"{brokers[2].address},{brokers[3].address}"
+                send(others, b"while it hangs")  # acknowledged by the others, whoever led
+                until(lambda: leader_and_isr(brokers[2].address)[0] in (2, 3))
+            finally:
+                subprocess.run(["fsfreeze", "-u", str(disk.path)], check=True)
             if not brokers[1].is_running():  # its watchdog has ended it
                 brokers[1].start(timeout_s=60)
             until(lambda: leader_and_isr(brokers[2].address)[1] == {1, 2, 3})

@@ -536,6 +536,8 @@ class Broker:
             self.logs.change_settings(log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
+        if delta.changed_configs:
+            self.replication.throttles.on_configs(image, self._with_dynamic(image).levels)
         self.replicas.apply(image, delta)
         if delta.created or delta.deleted or delta.changed:
             self.server.change_limits(self._network_limits(self.config))

@@ -193,7 +193,7 @@ def table(status: ClusterStatus) -> list[str]:
         "",
     ]
     lines += [
-        f"broker {row.node_id} does not answer at {row.address}, and leads {row.leads} partitions: it may have died just now, "
+        f"broker {row.node_id} does not answer at {row.address}, and leads {row.leads} partitions: it may have died, "
         "or cannot be reached from here"
         for row in status.brokers
         if _is_silent(status, row)

@@ -15,6 +15,10 @@ HIGH = "HIGH"
 MEDIUM = "MEDIUM"
 LOW = "LOW"
 
+SELECTORS = one_of(
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector", "org.apache.kafka.common.replica.LeaderSelector"
+)
+
 # fmt: off
 ROWS = (
     row("auto.create.topics.enable", BOOLEAN, "true", ANYTHING, HIGH,
@@ -72,8 +76,9 @@ ROWS = (
         "How often high watermarks are written to `replication-offset-checkpoint`."),
     row("replica.lag.time.max.ms", LONG, "30000", ANYTHING, HIGH,
         "A follower that lags this long leaves the in-sync replicas."),
-    row("replica.selector.class", STRING, None, ANYTHING, MEDIUM,
-        "The Java class that chooses a replica near the consumer.", refused=JAVA_CLASS),
+    row("replica.selector.class", STRING, None, SELECTORS, MEDIUM,
+        "Which replica consumers are sent to (KIP-392): `org.apache.kafka.common.replica.RackAwareReplicaSelector` "
+        "sends one with `client.rack` to a replica in sync in its rack. Other classes cannot be loaded."),
     row("replica.socket.receive.buffer.bytes", INT, "65536", ANYTHING, HIGH,
         "SO_RCVBUF of connections to other brokers."),
     row("replica.socket.timeout.ms", INT, "30000", ANYTHING, HIGH,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.replicas.leader import Leader
     from ottla.broker.replicas.replication import Replication
+    from ottla.broker.replicas.throttles import Throttle
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta, PartitionImage
     from ottla.errors import KafkaError
@@ -101,6 +102,11 @@ class ReplicaManager:
     def replica(self, topic: str, index: int) -> Partition | None:
         """Return the partition if this broker holds a replica of it, leading or not."""
         return self._partitions.get((topic, index))
+
+    @property
+    def leader_throttle(self) -> Throttle:
+        """Of what this broker sends to replicas that catch up."""
+        return self._replication.throttles.leader
 
     @property
     def has_questions(self) -> bool:
