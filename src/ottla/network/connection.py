@@ -398,6 +398,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
             self.close(f"agreed on {self.alpn} in TLS and speaks something else")
         elif site is not None and size_max < 0x41000000:
             self._http = HttpConversation(site, self.local_host, self.local_port, self._host.now)
+            self._http.owner = self
+            self._http.wake = self._answer_http
             self._blocked &= ~_STARTING
         elif first == 0x16 and size_max < 0x16000000:
             self.close("speaks TLS to a plaintext listener")

@@ -263,11 +263,13 @@ class Server:
     def http_of(self, connection: BrokerConnection) -> HttpSite | None:
         """Return what is served to an HTTP client: next to nothing where Kafka clients log in, or have rights it has not."""
         site = self.http
-        if site is None or not (
-            self._has_login.get(connection.listener) or (site.may_see is not None and not site.may_see(connection))
-        ):
-            return site
-        return replace(site, handler=site.strangers_handler)
+        if site is None:
+            return None
+        if self._has_login.get(connection.listener):
+            return site if site.login is not None else replace(site, handler=site.strangers_handler)
+        if site.may_see is not None and not site.may_see(connection):
+            return replace(site, handler=site.strangers_handler, login=None)
+        return replace(site, login=None) if site.login is not None else site
 
     def count_stranger(self, connection: BrokerConnection | TlsTransport, ip: str) -> None:
         """Count a connection whose client is not known yet; end another one if there are too many."""
