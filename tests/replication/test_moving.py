@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.replication.story import produce, produced, replica_on, simulate, values_in, values_on
 
@@ -100,7 +101,7 @@ async def fetch_in_rack(cluster: SimulatedCluster, node_id: int, rack: str, offs
 
 
 def test_a_consumer_is_sent_to_the_replica_in_its_rack() -> None:
-    """KIP-392: the leader names a replica in sync in the consumer's rack, which serves it. In its own rack it serves itself."""
+    """KIP-392: the leader names a replica in sync in the consumer's rack, which serves it."""
 
     async def scenario(cluster: SimulatedCluster) -> None:
         for node_id, machine in cluster.machines.items():
@@ -121,8 +122,8 @@ def test_a_consumer_is_sent_to_the_replica_in_its_rack() -> None:
         await asyncio.sleep(0.1)
         assert values_in((await fetch_in_rack(cluster, 1, "rack-2")).records) == [b"a"]
 
-    selector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
-    simulate(scenario, **{"replica.selector.class": selector})
+    settings: dict[str, Any] = {"replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector"}
+    simulate(scenario, **settings)
 
 
 def test_without_a_selector_the_leader_serves_everybody() -> None:

@@ -27,12 +27,12 @@ from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.entrance import Entrance
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
+from ottla.broker.wiring.peer_channels import peer_channel_settings
 from ottla.broker.wiring.replication import make_replication
 from ottla.broker.wiring.settings import (
     controller_settings,
     log_settings,
     network_limits,
-    peer_channel_settings,
     server_listeners,
 )
 from ottla.cluster.controller import (
@@ -282,7 +282,7 @@ class Broker:
             self.config.node_id,
             lambda: self.image,
             listener=self.config.inter_broker_listener_name,
-            settings=peer_channel_settings(self.config),
+            settings=peer_channel_settings(self.config, self._around.secret_bytes, self._around.offload),
         )
         self._parts_running.append(peers.stop)
         return peers

@@ -27,6 +27,7 @@ from ottla.broker.settings.listeners import (
     resolve_listeners,
 )
 from ottla.broker.settings.logins import FirstUser, ListenerLogins, resolve_first_users, resolve_logins
+from ottla.broker.settings.peers import PeerLogin, resolve_peer_login
 from ottla.config import (
     BROKER,
     DYNAMIC_ONLY,
@@ -83,6 +84,7 @@ class BrokerConfig:
     #: By the names of the listeners that have them.
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
+    peer_login: PeerLogin = field(default_factory=PeerLogin)
     connection_failed_authentication_delay_ms: int = 100
     ottla_scram_users: tuple[FirstUser, ...] = ()
     access: AccessSettings | None = None  #: None: no authorizer, everybody may do everything
@@ -455,6 +457,11 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+        if levels.static.get("zookeeper.connect") or levels.static.get("ottla.tree.socket"):
+            between = fields.get("inter_broker_listener_name")
+            with mistakes.caught():
+                among = next((listener for listener in listeners if listener.name == between), None)
+                fields["peer_login"] = resolve_peer_login(levels.static, among)
     with mistakes.caught():
         fields["ottla_scram_users"] = resolve_first_users(levels.static)
     with mistakes.caught():

@@ -69,7 +69,7 @@ ROWS = (
         "How long a broker waits for another one's answer.", inert=ONE_BROKER),
     row("security.inter.broker.protocol", STRING,
         "PLAINTEXT", one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"), MEDIUM,
-        "The protocol brokers use among themselves if no listener is named.", inert=ONE_BROKER),
+        "The protocol brokers use among themselves if no listener is named: the listener of that name."),
     row("socket.connection.setup.timeout.max.ms", LONG, "30000", ANYTHING, MEDIUM,
         "Longest wait for a connection to another broker.", inert=ONE_BROKER),
     row("socket.connection.setup.timeout.ms", LONG, "10000", ANYTHING, MEDIUM,

@@ -26,7 +26,9 @@ from ottla.errors import (
     NotLeaderOrFollowerError,
     OffsetOutOfRangeError,
     RemoteProtocolError,
+    SaslAuthenticationFailedError,
     StorageError,
+    UnsupportedSaslMechanismError,
     UnsupportedVersionError,
 )
 from ottla.network.channel import Channel, ChannelSettings
@@ -60,7 +62,14 @@ ON_LOOP_BYTES_MAX = 512 << 10
 #: The first version of Fetch that says which process asks (KIP-903).
 REPLICA_STATE_SINCE = 15
 
-_CHANNEL_ERRORS = (ConnectionFailedError, AnswerTimeoutError, RemoteProtocolError, UnsupportedVersionError)
+_CHANNEL_ERRORS = (
+    ConnectionFailedError,
+    AnswerTimeoutError,
+    RemoteProtocolError,
+    UnsupportedVersionError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 _SESSION_ERRORS = (
     ErrorCode.FETCH_SESSION_ID_NOT_FOUND,
     ErrorCode.INVALID_FETCH_SESSION_EPOCH,

@@ -114,15 +114,6 @@ def _of_groups(config: BrokerConfig) -> Iterator[_Demand]:
 
 
 def _others(config: BrokerConfig, text: Mapping[str, str]) -> Iterator[_Demand]:
-    between = {listener.name: listener.security_protocol for listener in config.listeners}.get(
-        config.inter_broker_listener_name, "PLAINTEXT"
-    )
-    yield (
-        config.zookeeper is None or between == "PLAINTEXT",
-        f"inter.broker.listener.name must be a PLAINTEXT listener, but {config.inter_broker_listener_name} speaks {between}: "
-        "brokers do not log in to each other yet",
-        ("inter.broker.listener.name", "listeners", "listener.security.protocol.map"),
-    )
     yield (
         config.offsets_topic_compression_codec in range(5),
         f"offsets.topic.compression.codec must be 0 to 4, but it is {config.offsets_topic_compression_codec}",
