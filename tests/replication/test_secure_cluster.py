@@ -9,7 +9,7 @@ from ottla.broker.config import BrokerConfig
 from ottla.config import ConfigError
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
-from ottla.security.acls import Binding, Operation, Pattern, PatternType, Permission, ResourceType, Rule
+from ottla.security.acls import CLUSTER_NAME, Binding, Operation, Pattern, PatternType, Permission, ResourceType, Rule
 from ottla.security.sasl.scram import credential_from_salted, credential_to_text, salted_password
 from ottla.testing.simulated_cluster import SimulatedCluster
 
@@ -76,7 +76,7 @@ def test_a_broker_with_a_wrong_password_is_in_no_isr() -> None:
 
 
 def test_an_authorizer_in_a_cluster_keeps_the_principal_of_what_is_passed_on() -> None:
-    """Brokers are super users. Clients are ANONYMOUS and may create, not delete: also where the request is passed on."""
+    """Brokers are super users. Clients are ANONYMOUS and may not delete one topic; also where it is passed on."""
 
     async def scenario(cluster: SimulatedCluster) -> None:
         secure(cluster, "PLAIN")
@@ -94,7 +94,7 @@ def test_an_authorizer_in_a_cluster_keeps_the_principal_of_what_is_passed_on() -
         other = next(n for n in (1, 2, 3) if n != controller)
         broker = cluster[controller].broker
         assert broker is not None
-        await broker.controller.create_acls([deny_delete("t")])
+        await broker.controller.create_acls(denials("t"))
         await cluster.until(lambda: cluster[other].broker.image.acls)  # type: ignore[union-attr]
         assert await delete(cluster, other, "t") is ErrorCode.TOPIC_AUTHORIZATION_FAILED
         await cluster.make_topic("u", [(1, 2, 3)])
@@ -115,11 +115,13 @@ async def delete(cluster: SimulatedCluster, node_id: int, topic: str) -> ErrorCo
     return ErrorCode(answer.responses[0].error_code)
 
 
-def deny_delete(topic: str) -> Binding:
-    return Binding(
-        Pattern(ResourceType.TOPIC, PatternType.LITERAL, topic),
-        Rule("User:ANONYMOUS", "*", Operation.DELETE, Permission.DENY),
-    )
+def denials(topic: str) -> list[Binding]:
+    """ANONYMOUS may delete any topic but this one; a right to delete in the cluster would stand for all of them."""
+    rule = Rule("User:ANONYMOUS", "*", Operation.DELETE, Permission.DENY)
+    return [
+        Binding(Pattern(ResourceType.TOPIC, PatternType.LITERAL, topic), rule),
+        Binding(Pattern(ResourceType.CLUSTER, PatternType.LITERAL, CLUSTER_NAME), rule),
+    ]
 
 
 SASL = {

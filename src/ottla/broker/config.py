@@ -457,11 +457,11 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
-        if levels.static.get("zookeeper.connect") or levels.static.get("ottla.tree.socket"):
+        with mistakes.caught():
             between = fields.get("inter_broker_listener_name")
-            with mistakes.caught():
-                among = next((listener for listener in listeners if listener.name == between), None)
-                fields["peer_login"] = resolve_peer_login(levels.static, among)
+            among = next((listener for listener in listeners if listener.name == between), None)
+            has_peers = bool(levels.static.get("zookeeper.connect") or levels.static.get("ottla.tree.socket"))
+            fields["peer_login"] = resolve_peer_login(levels.static, among, is_needed=has_peers)
     with mistakes.caught():
         fields["ottla_scram_users"] = resolve_first_users(levels.static)
     with mistakes.caught():

@@ -34,7 +34,7 @@ ROWS = (
         "Listeners that open before the broker is ready.",
         inert="There is no authorizer to wait for: all listeners open together, when the broker is ready."),
     row("inter.broker.listener.name", STRING, None, ANYTHING, MEDIUM,
-        "The listener brokers use among themselves. It must be one of `listeners`.", inert=ONE_BROKER),
+        "The listener brokers use among themselves. It must be one of `listeners`."),
     row("listener.security.protocol.map", STRING,
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", ANYTHING, LOW,
         "Which security protocol each listener name stands for.", update=PER_BROKER),

@@ -39,8 +39,11 @@ class PeerLogin:
     checks_host: bool = True
 
 
-def resolve_peer_login(text: Mapping[str, str], listener: Listener | None) -> PeerLogin:
+def resolve_peer_login(text: Mapping[str, str], listener: Listener | None, *, is_needed: bool) -> PeerLogin:
     """Return how this broker is known to others on the listener among brokers.
+
+    Args:
+        is_needed: whether there are others; without them what is missing is not missed.
 
     Raises:
         ConfigError: the listener logs its clients in, and what a broker needs for that is missing.
@@ -58,6 +61,8 @@ def resolve_peer_login(text: Mapping[str, str], listener: Listener | None) -> Pe
     if not listener.security_protocol.startswith("SASL_"):
         return PeerLogin(checks_host=checks_host)
     mechanism = (find(KEY) or "").strip()
+    if not is_needed and mechanism not in MECHANISMS:
+        return PeerLogin(checks_host=checks_host)
     if mechanism not in MECHANISMS:
         raise ConfigError(
             f"brokers log in to each other on the listener {listener.name}: set {KEY} to one of {', '.join(MECHANISMS)}"
