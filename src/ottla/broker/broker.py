@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import ottla
+from ottla import compiled
 from ottla.broker.authorization import Authorizer
 from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.facts import LiveFacts
@@ -68,7 +69,6 @@ from ottla.network.limits import NetworkLimits
 from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
-from ottla.protocol.records import kernels
 from ottla.security.acls import Operation
 from ottla.storage.adoption import IMPORTED_SUFFIX
 from ottla.storage.checkpoints import PARTITION_METADATA_FILE
@@ -605,8 +605,8 @@ class Broker:
 
     @property
     def kernels(self) -> str:
-        """Which record kernels run, and why if not the compiled ones."""
-        return kernels.STATUS
+        """Whether the compiled kernels run, and why if not."""
+        return compiled.status_of_all()
 
     def facts(self) -> BrokerFacts:
         """What this broker says about itself."""

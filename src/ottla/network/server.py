@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ottla.network.binding import Listener, ListenerLimits, bind_listener, localhost_ports
-from ottla.network.connection import RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
+from ottla.network.connection import FRAMES_PER_TURN, RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
 from ottla.network.http import HttpSite
 from ottla.network.limits import ByteBudget, ConnectionQuota, NetworkLimits
+from ottla.network.reactor import Reactor, new_reactor
 from ottla.network.strangers import LOGIN_SECONDS, Strangers
 from ottla.observability.logs import LogOncePerPeer
 from ottla.observability.metrics import NetworkMetrics
@@ -79,6 +80,7 @@ class Server:
         self._strangers = Strangers()
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
+        self._reactor: Reactor | None = None
         self._sockets: list[socket.socket] = []
         self._acceptors: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -119,6 +121,7 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
+        self._reactor = new_reactor(self, frames_max=FRAMES_PER_TURN)
         self.localhost_ports = localhost_ports(bound_socket.getsockname() for bound_socket in self._sockets)
         self._know(listeners)
         self._acceptors = [
@@ -178,6 +181,9 @@ class Server:
                 for connection in list(self._connections):
                     connection.abort("")
                 await asyncio.sleep(0)
+        if self._reactor is not None:
+            self._reactor.close()
+            self._reactor = None
 
     # -- accepting --------------------------------------------------------------------------------------------------
 
@@ -251,6 +257,9 @@ class Server:
                 below = TlsTransport(self, made, listener.tls(), ip)
             if listener.tls is not None or listener.has_login:
                 self.count_stranger(below, ip)
+            if self._reactor is not None and below is made:
+                self._reactor.adopt(accepted, made)
+                return
             protocol = below if shares_buffer else StreamConnection(below)
             await loop.connect_accepted_socket(lambda: protocol, accepted)
         except BaseException:
