@@ -90,8 +90,12 @@ def test_hung_disk_gives_up_leadership(disk: LoopDisk) -> None:
                 until(lambda: leader_and_isr(brokers[2].address)[0] in (2, 3))
             finally:
                 subprocess.run(["fsfreeze", "-u", str(disk.path)], check=True)
-            if not brokers[1].is_running():  # its watchdog has ended it
-                brokers[1].start(timeout_s=60)
-            until(lambda: leader_and_isr(brokers[2].address)[1] == {1, 2, 3})
+
+            def is_whole() -> bool:
+                if not brokers[1].is_running():  # its watchdog has ended it, as soon as the write came back
+                    brokers[1].start(timeout_s=60)
+                return leader_and_isr(brokers[2].address)[1] == {1, 2, 3}
+
+            until(is_whole)
     finally:
         ensemble.stop()
