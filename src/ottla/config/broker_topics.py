@@ -15,10 +15,6 @@ HIGH = "HIGH"
 MEDIUM = "MEDIUM"
 LOW = "LOW"
 
-SELECTORS = one_of(
-    "org.apache.kafka.common.replica.RackAwareReplicaSelector", "org.apache.kafka.common.replica.LeaderSelector"
-)
-
 # fmt: off
 ROWS = (
     row("auto.create.topics.enable", BOOLEAN, "true", ANYTHING, HIGH,
@@ -76,7 +72,7 @@ ROWS = (
         "How often high watermarks are written to `replication-offset-checkpoint`."),
     row("replica.lag.time.max.ms", LONG, "30000", ANYTHING, HIGH,
         "A follower that lags this long leaves the in-sync replicas."),
-    row("replica.selector.class", STRING, None, SELECTORS, MEDIUM,
+    row("replica.selector.class", STRING, None, ANYTHING, MEDIUM,
         "Which replica consumers are sent to (KIP-392): `org.apache.kafka.common.replica.RackAwareReplicaSelector` "
         "sends one with `client.rack` to a replica in sync in its rack. Other classes cannot be loaded."),
     row("replica.socket.receive.buffer.bytes", INT, "65536", ANYTHING, HIGH,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from ottla.broker.config import BrokerConfig
 from ottla.broker.replicas.nearest import ReplicaView, nearest
+from ottla.broker.settings.selectors import RACK_AWARE
+from ottla.config import ConfigError
 
 RACKS = {1: "a", 2: "b", 3: "b", 4: None}
 
@@ -22,3 +27,14 @@ def test_of_several_in_the_rack_it_is_the_one_that_has_most_and_was_caught_up_la
     assert nearest("b", 1, [view(2, 10), view(3, 11)], RACKS) == 3
     assert nearest("b", 1, [view(2, caught_up_ms=6), view(3)], RACKS) == 2
     assert nearest("b", 1, [view(3)], {1: "a"}) is None, "it does not live"
+
+
+def test_only_kafkas_own_selectors_can_be_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"replica\.selector\.class can be .*, but it is com\.example\.Mine: other classes"
+    ):
+        BrokerConfig.from_sources(overrides=["replica.selector.class=com.example.Mine"])
+    assert (
+        BrokerConfig.from_sources(overrides=[f"replica.selector.class={RACK_AWARE}"]).replica_selector_class
+        == RACK_AWARE
+    )

@@ -1,4 +1,9 @@
-"""Throttles of replication: what they count, and which replicas they are of (KIP-73)."""
+"""Throttles of replication: what they count, and which replicas they are of (KIP-73).
+
+How leader.replication.throttled.rate, follower.replication.throttled.rate and the topic keys
+leader.replication.throttled.replicas and follower.replication.throttled.replicas work together in a cluster:
+tests/replication/test_moving.py.
+"""
 
 from __future__ import annotations
 

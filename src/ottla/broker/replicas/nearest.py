@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-RACK_AWARE = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
-#: What Kafka does without a selector.
-LEADER_ONLY = "org.apache.kafka.common.replica.LeaderSelector"
-
 
 class ReplicaView(NamedTuple):
     """A follower as its leader knows it: in sync, and with the offset that is asked for."""

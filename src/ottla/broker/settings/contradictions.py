@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from ottla.broker.settings.selectors import LEADER_ONLY, RACK_AWARE
+
 if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
 
@@ -114,6 +116,12 @@ def _of_groups(config: BrokerConfig) -> Iterator[_Demand]:
 
 
 def _others(config: BrokerConfig, text: Mapping[str, str]) -> Iterator[_Demand]:
+    yield (
+        config.replica_selector_class in (None, RACK_AWARE, LEADER_ONLY),
+        f"replica.selector.class can be {RACK_AWARE} or {LEADER_ONLY}, but it is {config.replica_selector_class}: other "
+        "classes are Java's, and there is no JVM here to load them",
+        ("replica.selector.class",),
+    )
     yield (
         config.offsets_topic_compression_codec in range(5),
         f"offsets.topic.compression.codec must be 0 to 4, but it is {config.offsets_topic_compression_codec}",

@@ -34,7 +34,7 @@ from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
-from ottla.broker.replicas.nearest import RACK_AWARE
+from ottla.broker.settings.selectors import RACK_AWARE
 from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
