@@ -275,6 +275,7 @@ class Broker:
             begin_session=self.entrance.begin_session,
             authorizer=self.authorizer,
             localhost_ports=lambda: self.server.localhost_ports,
+            tokens=self.entrance.tokens,
         )
 
     def _make_peers(self) -> Peers:

@@ -87,6 +87,10 @@ class BrokerConfig:
     peer_login: PeerLogin = field(default_factory=PeerLogin)
     connection_failed_authentication_delay_ms: int = 100
     ottla_scram_users: tuple[FirstUser, ...] = ()
+    delegation_token_secret_key: str | None = None
+    delegation_token_expiry_check_interval_ms: int = 3_600_000
+    delegation_token_expiry_time_ms: int = 86_400_000
+    delegation_token_max_lifetime_ms: int = 604_800_000
     access: AccessSettings | None = None  #: None: no authorizer, everybody may do everything
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
     ottla_tree_socket: str | None = None  #: or the brokers of one machine, whose tree a supervisor serves

@@ -10,7 +10,6 @@ from ottla.config.reasons import (
     OAUTHBEARER,
     ONE_BROKER,
     TLS_PROTOCOL,
-    TOKENS,
 )
 
 BOOLEAN = ConfigType.BOOLEAN
@@ -44,13 +43,13 @@ ROWS = (
     row("security.providers", STRING, None, ANYTHING, LOW,
         "Java classes of security algorithms.", refused=JAVA_CLASS),
     row("delegation.token.expiry.check.interval.ms", LONG, "3600000", at_least(1), LOW,
-        "How often expired tokens are looked for.", inert=TOKENS),
+        "How often expired tokens are looked for."),
     row("delegation.token.expiry.time.ms", LONG, "86400000", at_least(1), MEDIUM,
-        "How long a token lives without being renewed.", inert=TOKENS),
+        "How long a token lives without being renewed."),
     row("delegation.token.max.lifetime.ms", LONG, "604800000", at_least(1), MEDIUM,
-        "How long a token lives at most.", inert=TOKENS),
+        "How long a token lives at most."),
     row("delegation.token.secret.key", PASSWORD, None, ANYTHING, MEDIUM,
-        "The key that signs tokens.", refused="Delegation tokens are not served yet."),
+        "The key that signs tokens, the same on all brokers; without it there are no delegation tokens."),
     row("sasl.client.callback.handler.class", CLASS, None, ANYTHING, MEDIUM,
         "Java class of the client side.", inert=JAVA_CLASS),
     row("sasl.enabled.mechanisms", LIST, "GSSAPI", ANYTHING, MEDIUM,
