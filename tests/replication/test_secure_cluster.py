@@ -1,4 +1,4 @@
-"""Brokers that log in to each other, with an authorizer: replication, failover, requests that are passed on."""
+"""Brokers that log in to each other: replication and failover."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from tests.replication.story import is_replicated, produced, simulate, values_on
 
 from ottla.broker.config import BrokerConfig
 from ottla.config import ConfigError
-from ottla.errors import ErrorCode
-from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
-from ottla.security.acls import CLUSTER_NAME, Binding, Operation, Pattern, PatternType, Permission, ResourceType, Rule
 from ottla.security.sasl.scram import credential_from_salted, credential_to_text, salted_password
 from ottla.testing.simulated_cluster import SimulatedCluster
 
-AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 SCRAM = "SCRAM-SHA-512"
 PASSWORD = "secret-of-brokers"
 
@@ -73,55 +69,6 @@ def test_a_broker_with_a_wrong_password_is_in_no_isr() -> None:
         assert values_on(cluster, 3) == []
 
     simulate(scenario)
-
-
-def test_an_authorizer_in_a_cluster_keeps_the_principal_of_what_is_passed_on() -> None:
-    """Brokers are super users. Clients are ANONYMOUS and may not delete one topic; also where it is passed on."""
-
-    async def scenario(cluster: SimulatedCluster) -> None:
-        secure(cluster, "PLAIN")
-        for machine in cluster.machines.values():
-            machine._settings |= {
-                "authorizer.class.name": AUTHORIZER,
-                "super.users": "User:broker",
-                "allow.everyone.if.no.acl.found": "true",
-            }
-        await cluster.start()
-        await cluster.make_topic("t", [(1, 2, 3)])
-        await produced(cluster, 1, b"a")
-        await is_replicated(cluster, 1, 2, 3)
-        controller = cluster[1].broker.image.controller_id  # type: ignore[union-attr]
-        other = next(n for n in (1, 2, 3) if n != controller)
-        broker = cluster[controller].broker
-        assert broker is not None
-        await broker.controller.create_acls(denials("t"))
-        await cluster.until(lambda: cluster[other].broker.image.acls)  # type: ignore[union-attr]
-        assert await delete(cluster, other, "t") is ErrorCode.TOPIC_AUTHORIZATION_FAILED
-        await cluster.make_topic("u", [(1, 2, 3)])
-        assert await delete(cluster, other, "u") is ErrorCode.NONE
-        cluster[1].kill()
-        await cluster.has_leader("t", 2)
-        await produced(cluster, 2, b"b")
-        await is_replicated(cluster, 2, 3)
-
-    simulate(scenario)
-
-
-async def delete(cluster: SimulatedCluster, node_id: int, topic: str) -> ErrorCode:
-    client = await cluster.connect(node_id)
-    request = DeleteTopicsRequest(topic_names=[topic], timeout_ms=10_000)
-    answer = await client.ask(request, 5, DeleteTopicsResponse)
-    client.close()
-    return ErrorCode(answer.responses[0].error_code)
-
-
-def denials(topic: str) -> list[Binding]:
-    """ANONYMOUS may delete any topic but this one; a right to delete in the cluster would stand for all of them."""
-    rule = Rule("User:ANONYMOUS", "*", Operation.DELETE, Permission.DENY)
-    return [
-        Binding(Pattern(ResourceType.TOPIC, PatternType.LITERAL, topic), rule),
-        Binding(Pattern(ResourceType.CLUSTER, PatternType.LITERAL, CLUSTER_NAME), rule),
-    ]
 
 
 SASL = {
