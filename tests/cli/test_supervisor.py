@@ -227,7 +227,7 @@ def refused(running: SupervisorProcess) -> str:
 def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) -> None:
     """1. The directory of a single broker becomes that of worker 1. 2. All take connections on the port, and say where each
 
-    leads. 3. Fewer workers are refused as long as the others hold partitions.
+    leads. 3. Fewer workers are refused as long as the others hold partitions; after a drain they start, and all is there.
     """
     port = free_port(neighbours=3)
     address = f"127.0.0.1:{port}"
@@ -249,12 +249,19 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
     assert consume(address, "old", 10) == list(range(10))
     assert two.terminate() == 0
 
-    fewer = SupervisorProcess(directory, "serve", "--workers", "1", "--port", str(port))
+    fewer = SupervisorProcess(directory, "serve", "--workers", "1", "--port", str(port), *more)
     assert "broker 2 in" in refused(fewer)
-    assert "holds partitions: start 2 brokers, or move its partitions to others first" in refused(fewer)
+    assert "holds partitions: start 2 brokers, or drain it first (ottla cluster drain 2)" in refused(fewer)
     again = supervised("serve", "--workers", "2", "--port", str(port), *more).start()
     assert consume(address, "new", 100) == list(range(100))
+    assert cluster.main(["drain", "2", "-b", address, "--yes"]) == 0
+    assert set(leaders(address, "new").values()) == {1}
     assert again.terminate() == 0
+    one = supervised("serve", "--workers", "1", "--port", str(port), *more).start()
+    assert cluster.main(["unregister", "2", "-b", address]) == 0
+    assert consume(address, "new", 100) == list(range(100))
+    assert consume(address, "old", 10) == list(range(10))
+    assert one.terminate() == 0
 
 
 @pytest.mark.parametrize(

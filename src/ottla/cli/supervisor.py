@@ -208,7 +208,7 @@ class Supervisor:
         if needed:
             raise SupervisorError(
                 f"broker {needed[-1]} in {self._plan.directory(needed[-1])} holds partitions: start {needed[-1]} brokers, or "
-                "move its partitions to others first (kafka-reassign-partitions)"
+                f"drain it first (ottla cluster drain {needed[-1]})"
             )
 
     async def _refuse_taken_ports(self, starting: list[Worker]) -> None:

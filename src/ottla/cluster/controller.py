@@ -205,6 +205,11 @@ class Controller:
         return self._office.epoch if self._office.is_held else 0
 
     @property
+    def elections(self) -> tuple[int, int]:
+        """How many leaders this broker has elected as the controller, and how many of these elections were unclean."""
+        return self._duties.elections, self._duties.unclean_elections
+
+    @property
     def broker_epoch(self) -> int:
         """The epoch under which this broker is registered, -1 before `start`."""
         return self.registration.epoch
