@@ -17,7 +17,6 @@ PROMETHEUS = "Java's reporters cannot be loaded; metrics are read at /metrics, a
 GSSAPI = "Only GSSAPI reads it, and that is not served yet."
 OAUTHBEARER = "It is about tokens that a client gets; a broker only checks them."
 TLS_PROTOCOL = "It chooses Java's context; the versions are those of `ssl.enabled.protocols`."
-TOKENS = "Delegation tokens are not served yet."
 PREALLOCATE = "Reserving space ahead helps old Windows file systems only; files grow as they are written."
 TESTS_ONLY = "It exists for Kafka's own tests."
 SOCKET_BUFFERS = (
