@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -24,9 +25,27 @@ from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
 from ottla.cli import cluster, cluster_up, serve
-from ottla.cli.supervisor import Plan, read_pid
+from ottla.cli.supervisor import Plan, SupervisorError, Worker, read_pid, write_pid
 
 READY_SECONDS = 120
+
+
+def test_brokers_that_run_on_other_ports_are_not_taken_over(tmp_path: Path) -> None:
+    """They would never answer where this supervisor looks for them."""
+
+    def worker(port: int) -> Worker:
+        return Worker(
+            Plan(data_dir=str(tmp_path), count=1, port=port, command=lambda _number, _directory: [], has_tree=True), 1
+        )
+
+    write_pid(str(tmp_path), 9092)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert worker(9092).adopt()
+        with pytest.raises(SupervisorError, match="runs already, on port 9092: say --port 9092, or stop it first"):
+            worker(9192).adopt()
+
+
 GROUPS = itertools.count()
 
 

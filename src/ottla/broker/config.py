@@ -27,6 +27,7 @@ from ottla.broker.settings.listeners import (
     resolve_listeners,
 )
 from ottla.broker.settings.logins import FirstUser, ListenerLogins, resolve_first_users, resolve_logins
+from ottla.broker.settings.peers import PeerLogin, resolve_peer_login
 from ottla.config import (
     BROKER,
     DYNAMIC_ONLY,
@@ -83,6 +84,7 @@ class BrokerConfig:
     #: By the names of the listeners that have them.
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
+    peer_login: PeerLogin = field(default_factory=PeerLogin)
     connection_failed_authentication_delay_ms: int = 100
     ottla_scram_users: tuple[FirstUser, ...] = ()
     delegation_token_secret_key: str | None = None
@@ -122,6 +124,7 @@ class BrokerConfig:
     log_flush_start_offset_checkpoint_interval_ms: int = 60_000
     replica_high_watermark_checkpoint_interval_ms: int = 5_000
     replica_lag_time_max_ms: int = 30_000
+    replica_selector_class: str | None = None
     replica_fetch_backoff_ms: int = 1_000
     replica_fetch_max_bytes: int = 1_048_576
     replica_fetch_min_bytes: int = 1
@@ -458,6 +461,11 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+        with mistakes.caught():
+            between = fields.get("inter_broker_listener_name")
+            among = next((listener for listener in listeners if listener.name == between), None)
+            has_peers = bool(levels.static.get("zookeeper.connect") or levels.static.get("ottla.tree.socket"))
+            fields["peer_login"] = resolve_peer_login(levels.static, among, is_needed=has_peers)
     with mistakes.caught():
         fields["ottla_scram_users"] = resolve_first_users(levels.static)
     with mistakes.caught():

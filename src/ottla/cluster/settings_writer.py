@@ -23,7 +23,7 @@ from ottla.cluster.nodes import (
     FeaturesNode,
     ProducerIdBlockNode,
 )
-from ottla.cluster.tree import Create, Delete, Node, Operation, SetData, TreeError
+from ottla.cluster.tree import Create, Delete, Node, Operation, RequestTooLargeError, SetData, TreeError
 from ottla.config import BROKER, GROUP, TOPIC
 from ottla.errors import ErrorCode
 
@@ -83,6 +83,8 @@ class SettingsWriter:
                 change = Change(configs=((resource.kind, resource.name),))
                 await self._log.commit([operation], change, fence=self._registration.fence(), tree=tree)
                 return None
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 if error.path != path:
                     raise
@@ -104,6 +106,8 @@ class SettingsWriter:
                 operations = [SetData(FEATURES, data, node.stat.version)]
                 await self._log.commit(operations, Change(features=True), fence=self._registration.fence(), tree=tree)
                 return None
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 if error.path != FEATURES:
                     raise

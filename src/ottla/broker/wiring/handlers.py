@@ -35,6 +35,7 @@ from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.settings.selectors import RACK_AWARE
 from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
@@ -141,6 +142,7 @@ def _record_handlers(
             parts.metrics,
             fetch_max_bytes=config.fetch_max_bytes,
             clock=around.clock,
+            is_rack_aware=config.replica_selector_class == RACK_AWARE,
             may_read=topic_right(authorizer, Operation.READ),
         ),
         LogOffsetHandlers(replicas),
