@@ -53,6 +53,7 @@ class Session:
         principal: on whose behalf requests are handled.
         software: what the client called itself, if it did.
         rights: what was decided about this client under the access rules in force (`authorization.py`).
+        quotas: whose limits count for it (`quotas/client_quotas.py`).
         guard: sees every frame of this connection before anything else does; None where any request may be handled.
     """
 
@@ -65,6 +66,7 @@ class Session:
         "local_host",
         "local_port",
         "principal",
+        "quotas",
         "rights",
         "security_protocol",
         "software",
@@ -90,6 +92,7 @@ class Session:
         self.software: ClientSoftware | None = None
         self.guard: Guard | None = None
         self.rights: Any = None
+        self.quotas: Any = None
         self._at_end: list[Callable[[], None]] = []
 
     def call_at_end(self, callback: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "group": Command("ottla.cli.group", "list, describe, reset, delete groups", "Cluster"),
     "lag": Command("ottla.cli.group", "how far groups are behind", "Cluster", "main_lag"),
     "config": Command("ottla.cli.config", "get and set configurations", "Cluster"),
+    "quota": Command("ottla.cli.quota", "how much users, client ids and addresses may use", "Cluster"),
     "doctor": Command("ottla.cli.doctor", "find out what is wrong with a cluster or the way to it", "Cluster"),
     "bench": Command("ottla.cli.bench", "how fast a cluster is, from here", "Cluster"),
     "context": Command("ottla.cli.context", "named clusters, so that addresses need not be typed", "This computer"),
