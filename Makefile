@@ -23,7 +23,7 @@ $(VENV)/.installed: requirements.lock
 	touch $@
 
 # ottla itself, editable; its kernels are compiled if there is a C compiler, and built again when they change.
-$(VENV)/.serves: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py)
+$(VENV)/.serves: $(VENV)/.installed pyproject.toml setup.py $(wildcard src/ottla/*/*_cy.py src/ottla/*/*/*_cy.py src/ottla/*/*/*.pxd)
 	$(call say,building ottla; compiling its kernels takes half a minute on a slow machine)
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q src

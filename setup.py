@@ -4,8 +4,8 @@ Everything else about the package is in pyproject.toml. Each `_<module>_cy.py` b
 without a compiler, without Python.h or without Cython the install succeeds and the plain modules run (the ready line
 says so). OTTLA_PLAIN=1 leaves the extensions out on purpose.
 
-An extension carries the hash of the source it was made of: `@SOURCE_HASH@` in a scratch copy of that source is replaced
-before Cython reads it. `ottla.protocol.records.kernels` compares it at import and never runs a stale one.
+An extension carries the hash of the source it was made of, and of what kernels share: `@SOURCE_HASH@` in a scratch copy
+of that source is replaced before Cython reads it. `ottla.compiled` compares it at import and never runs a stale one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,28 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-KERNELS = {"ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py"}
+KERNELS = {
+    "ottla.client._arrow_cy": "src/ottla/client/_arrow_cy.py",
+    "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
+    "ottla.protocol.records._columns_cy": "src/ottla/protocol/records/_columns_cy.py",
+}
+SHARED = "src/ottla/protocol/records/_varints.pxd"
 
 
 def stamped_copy(source: Path, scratch: Path) -> Path:
     """Return the path of a copy of `source` that knows its hash."""
-    data = source.read_bytes()
-    copy = scratch / source.name
+    data, shared = source.read_bytes(), (ROOT / SHARED).read_bytes()
     scratch.mkdir(parents=True, exist_ok=True)
-    stamped = data.replace(b"@SOURCE_HASH@", importlib.util.source_hash(data).hex().encode())
-    if not copy.exists() or copy.read_bytes() != stamped:
-        copy.write_bytes(stamped)
+    update(scratch / Path(SHARED).name, shared)
+    copy = scratch / source.name
+    update(copy, data.replace(b"@SOURCE_HASH@", importlib.util.source_hash(shared + data).hex().encode()))
     return copy
+
+
+def update(path: Path, data: bytes) -> None:
+    """Write a file unless it is there as it should be: what has not changed is not built again."""
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
 
 
 def extensions() -> list[Extension]:
@@ -46,7 +56,9 @@ def extensions() -> list[Extension]:
         copy = stamped_copy(ROOT / source, ROOT / "build" / "kernels")
         made.append(Extension(name, [os.path.relpath(copy, ROOT)], extra_compile_args=["-O3", "-g0"]))
     try:
-        translated: list[Extension] = cythonize(made, quiet=True, language_level=3)  # type: ignore[no-untyped-call]
+        translated: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
+            made, quiet=True, language_level=3, include_path=[str(ROOT / "build" / "kernels")]
+        )
         for extension in translated:
             # A failing compiler becomes a warning. Set here: cythonize makes new objects and forgets it.
             extension.optional = True

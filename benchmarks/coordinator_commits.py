@@ -68,6 +68,9 @@ class SlowCommits:
         self._waiting.append((last_offset, future))
         return future
 
+    def prove(self, topic: str, partition: int) -> None:
+        return None
+
     async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
         return b""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from ottla.compiled import load_beside
 from ottla.protocol.records import _records_plain, kernels
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.checksum import crc32c
@@ -62,7 +63,7 @@ def main() -> None:
     print("ns per record, 8-byte keys    records  value   compiled     plain    ratio")
     for count, value_size in ((1, 100), (150, 100), (10_000, 100), (10_000, 10)):
         plain = kernel_rows(_records_plain, count, value_size)
-        module, _ = kernels._load_own()
+        module, _ = load_beside(kernels.__file__, "ottla.protocol.records", "_records_cy")
         compiled = kernel_rows(module, count, value_size) if module is not None else {}
         for name, ns in plain.items():
             fast = f"{compiled[name]:9.1f}" if compiled else "        -"

@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
+    from ottla.client.property_files import read_properties as read_properties
     from ottla.client.records import RecordMetadata as RecordMetadata
+    from ottla.client.shortcuts import follow as follow
+    from ottla.client.shortcuts import read as read
     from ottla.errors import KafkaError as KafkaError
     from ottla.errors import ProducerFencedError as ProducerFencedError
     from ottla.network.channel_errors import BrokerUnreachableError as BrokerUnreachableError
@@ -64,7 +67,9 @@ _MODULES = {
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
     "ottla.client.deliveries": ("Delivery",),
     "ottla.client.lanes": ("Retry",),
+    "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),
+    "ottla.client.shortcuts": ("follow", "read"),
     "ottla.client._core.asking": ("CallTimeoutError",),
     "ottla.client._core.transactions": ("GroupMetadata", "OffsetAndMetadata"),
     "ottla.client.errors": (

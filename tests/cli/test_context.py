@@ -27,8 +27,9 @@ def test_contexts_are_made_used_listed_and_deleted(ottla: Run) -> None:
     assert (missing.code, "It has local." in missing.err) == (2, True)
 
 
-def test_the_file_is_for_its_owner_only(ottla: Run) -> None:
-    ottla("context", "set", "secret", "-b", "kafka:9093", "-X", "sasl.password=x")
+def test_the_file_is_for_its_owner_only(ottla: Run, tmp_path: Path) -> None:
+    (tmp_path / "client.properties").write_text("sasl.password=x\n")
+    ottla("context", "set", "secret", "-b", "kafka:9093", "-F", str(tmp_path / "client.properties"))
     path = config_path(os.environ)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert "sasl.password" in ottla("context", "list").out

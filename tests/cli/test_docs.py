@@ -28,6 +28,7 @@ def test_the_command_lines_of_the_page_run(
     assert len(lines) > 30
     (tmp_path / "ottla").write_text(f'#!/bin/sh\nexec {sys.executable} -m ottla "$@"\n')
     (tmp_path / "ottla").chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # where files go that commands write
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with ExitStack() as stack:
         if kind == "kafka":

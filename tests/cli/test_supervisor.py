@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
-from ottla.cli import cluster, serve
+from ottla.cli import cluster, cluster_up, serve
 from ottla.cli.supervisor import Plan, read_pid
 
 READY_SECONDS = 120
@@ -244,7 +244,7 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
         (["up", "--brokers", "0"], "--brokers must be 1 to 100, but it is 0"),
         (["up", "--port", "65535"], "--brokers needs 3 ports from 65535 on"),
         (["up", "-X", "nonsense=1"], "Unknown setting nonsense"),
-        (["down"], "there is no command cluster 'down'"),
+        (["down"], "No such command 'down'; see ottla cluster --help"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -277,7 +277,7 @@ def test_each_broker_is_told_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tm
         plans.append(plan)
         return 0
 
-    monkeypatch.setattr(cluster, "supervise", supervise)
+    monkeypatch.setattr(cluster_up, "supervise", supervise)
     assert serve.main(["--workers", "2", "--port", "7000", "--data-dir", str(tmp_path), "-X", "num.partitions=4"]) == 0
     assert cluster.main(["up", "--port", "7000", "--zookeeper", "zk/c", "--data-dir", str(tmp_path)]) == 0
     workers, on_zookeeper = plans

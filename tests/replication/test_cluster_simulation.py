@@ -17,7 +17,7 @@ from tests.support.seeds import run_covering
 from ottla.testing.virtual_loop import run_virtual
 
 #: Each is a second or two of a whole cluster; `make test-soak` has thousands.
-SEEDS = 20
+SEEDS = 50
 SECONDS = 20.0
 
 #: What must have happened at least once in the seeds of the default run, or they show nothing.

@@ -35,8 +35,9 @@ ASSIGNMENTS: dict[str, list[tuple[int, ...]]] = {"a": [(1, 2, 3), (2, 3, 1)], "b
 PLACES: list[Place] = [(topic, index) for topic, rows in ASSIGNMENTS.items() for index in range(len(rows))]
 PATIENCE_S = 8.0
 SETTLED_S = 180.0
-#: After everything has been mended clients go on for a while.
-HEALTHY_S = 8.0
+#: After everything has been mended clients go on for a while: so long, and until so much has been delivered.
+HEALTHY_S = 2.0
+DELIVERIES_MIN = 1_200
 
 
 @dataclass
@@ -370,6 +371,8 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float, with_fault
         cluster.heal()
         await start_all(cluster)
         await asyncio.sleep(HEALTHY_S)
+        while loop.deliveries < DELIVERIES_MIN:  # noqa: ASYNC110 - it is virtual time
+            await asyncio.sleep(0.1)
         ledger.is_over = True
         _, late = await asyncio.wait(tasks, timeout=SETTLED_S)
         _raise_first(tasks)

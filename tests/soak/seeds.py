@@ -4,7 +4,8 @@
     python -m tests.soak.seeds transactions --from 123 --count 1      # one seed again
 
 A state file remembers the next seed and the counters; without one nothing is remembered. Ends with 1 if a seed failed (it is
-printed, and is the first of the next run) and if a counter of the simulation's `COVERAGE` stayed zero. A simulation that
+printed, and is the first of the next run) and if a counter of the simulation's `COVERAGE` stayed zero. With --keep-going a
+seed that failed is printed and noted in the state file, and the next one is run. A simulation that
 is new gets a line in `SIMULATIONS`; what it must offer is said in `tests.support.seeds`.
 """
 
@@ -61,6 +62,8 @@ class State:
     counters: dict[str, int] = field(default_factory=dict)
     #: Of the repository, one after the other, at which seeds were run.
     commits: list[str] = field(default_factory=list)
+    #: Seeds that failed and were left behind with --keep-going.
+    failed: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def run(simulation: str, *, first: int, count: int, path: Path | None, processes: int) -> bool:
+def run(
+    simulation: str, *, first: int, count: int, path: Path | None, processes: int, keeps_going: bool = False
+) -> bool:
     """Run seeds `first` to `first + count`, or what is left of them; return whether all passed and everything happened."""
     module = SIMULATIONS[simulation]
     state = load(path, simulation, first)
@@ -142,25 +147,34 @@ def run(simulation: str, *, first: int, count: int, path: Path | None, processes
         state.commits.append(now)
     counters = Counter(state.counters)
     end = state.first + count
-    for result in results(module, range(state.next, end), processes):
-        state.next += result.done
-        state.cpu_seconds = round(state.cpu_seconds + result.cpu_seconds, 3)
-        counters.update(result.counters)
-        state.counters = dict(sorted(counters.items()))
-        save(state, path)
-        if result.failure is not None:
-            print(result.failure)
-            print(f"{simulation}: seed {state.next} failed, after {state.next - state.first} that passed")
-            return False
-    done = state.next - state.first
+    while state.next < end:
+        for result in results(module, range(state.next, end), processes):
+            state.next += result.done
+            state.cpu_seconds = round(state.cpu_seconds + result.cpu_seconds, 3)
+            counters.update(result.counters)
+            state.counters = dict(sorted(counters.items()))
+            save(state, path)
+            if result.failure is not None:
+                done = state.next - state.first - len(state.failed)
+                print(result.failure)
+                print(f"{simulation}: seed {state.next} failed, after {done} that passed", flush=True)
+                if not keeps_going:
+                    return False
+                state.failed.append(state.next)
+                state.next += 1
+                save(state, path)
+                break
+    done = state.next - state.first - len(state.failed)
     print(
         f"{simulation}: {done} seeds from {state.first} passed, {state.cpu_seconds:.0f} CPU s, {', '.join(state.commits)}"
     )
     print(f"  {summary(counters)}")
+    if state.failed:
+        print(f"  failed: {', '.join(map(str, state.failed))}")
     never = list(missing(importlib.import_module(module), counters))
     if never:
         print(f"  never happened: {', '.join(never)}")
-    return not never
+    return not never and not state.failed
 
 
 def main(arguments: list[str]) -> int:
@@ -170,8 +184,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--count", type=int, default=10_000, help="how many, those of the state file included")
     parser.add_argument("--state", type=Path, help="file to go on from and to note progress in")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--keep-going", action="store_true", help="leave a seed that failed behind")
     asked = parser.parse_args(arguments)
-    passed = run(asked.simulation, first=asked.first, count=asked.count, path=asked.state, processes=asked.processes)
+    passed = run(
+        asked.simulation,
+        first=asked.first,
+        count=asked.count,
+        path=asked.state,
+        processes=asked.processes,
+        keeps_going=asked.keep_going,
+    )
     return 0 if passed else 1
 
 

@@ -68,6 +68,7 @@ from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
 from ottla.protocol.records import kernels
 from ottla.security.acls import Operation
+from ottla.storage.adoption import IMPORTED_SUFFIX
 from ottla.storage.checkpoints import PARTITION_METADATA_FILE
 from ottla.storage.log_directory import read_meta_properties
 from ottla.storage.log_manager import LogManager
@@ -383,6 +384,11 @@ class Broker:
             known = read_meta_properties(around.files, path)
             cluster_id = cluster_id or (known.cluster_id if known is not None else None)
         first = config.log_dirs[0]
+        if not around.shared_tree and around.files.exists(f"{first}/{TREE_FILE}{IMPORTED_SUFFIX}"):
+            raise StorageError(
+                f"{first} was imported into the cluster {cluster_id}: start its broker there, with --zookeeper (to have the "
+                f"single node of before, move {TREE_FILE}{IMPORTED_SUFFIX} back to {TREE_FILE}; see docs/operations.md)"
+            )
         if cluster_id is None and around.files.exists(f"{first}/{TREE_FILE}"):
             raise StorageError(
                 f"{first}/meta.properties is missing or names no cluster, though {TREE_FILE} is there: put it back, or "

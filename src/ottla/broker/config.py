@@ -26,7 +26,7 @@ from ottla.broker.settings.listeners import (
     resolve_inter_broker,
     resolve_listeners,
 )
-from ottla.broker.settings.logins import ListenerLogins, resolve_logins
+from ottla.broker.settings.logins import FirstUser, ListenerLogins, resolve_first_users, resolve_logins
 from ottla.config import (
     BROKER,
     DYNAMIC_ONLY,
@@ -82,6 +82,7 @@ class BrokerConfig:
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
     connection_failed_authentication_delay_ms: int = 100
+    ottla_scram_users: tuple[FirstUser, ...] = ()
     access: AccessSettings | None = None  #: None: no authorizer, everybody may do everything
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
     ottla_tree_socket: str | None = None  #: or the brokers of one machine, whose tree a supervisor serves
@@ -442,6 +443,8 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+    with mistakes.caught():
+        fields["ottla_scram_users"] = resolve_first_users(levels.static)
     with mistakes.caught():
         fields["access"] = resolve_access(levels.static, fields.get("listeners", ()))
     with mistakes.caught():

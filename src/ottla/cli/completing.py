@@ -22,7 +22,9 @@ def _names(context: click.Context, incomplete: str, ask: Callable[[Admin], list[
 
     given = context.params
     try:
-        connection = Connection(given.get("servers"), given.get("context"), given.get("overrides") or (), os.environ)
+        connection = Connection(
+            given.get("servers"), given.get("context"), given.get("overrides") or (), os.environ, given.get("file")
+        )
         config = {**connection.config, "default.api.timeout.ms": _TIMEOUT_MS, "request.timeout.ms": _TIMEOUT_MS}
         with Admin(config=config, connect_timeout=_TIMEOUT_MS / 1000) as admin:
             return [name for name in ask(admin) if name.startswith(incomplete)]

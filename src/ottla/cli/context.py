@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import click
 
 from ottla.cli.output import Output, note, output_options
-from ottla.cli.running import parse_pairs, run_command
-from ottla.client.contexts import check_key, read_contexts
+from ottla.cli.running import keys_of_every_client, parse_client_keys, run_command
+from ottla.client.contexts import check_key, read_contexts, says_where
 
 
 @click.group()
@@ -39,9 +39,11 @@ def list_contexts(output: Output) -> None:
 @click.argument("name")
 @click.option("-b", "--bootstrap-server", "servers", metavar="HOST:PORT")
 @click.option("-X", "overrides", multiple=True, metavar="KEY=VALUE", help="security.protocol=ssl, for example.")
-def set_context(name: str, servers: str | None, overrides: Sequence[str]) -> None:
+@click.option("-F", "--command-config", "file", metavar="FILE", help="A client's configuration: sasl.*, ssl.*, ...")
+def set_context(name: str, servers: str | None, overrides: Sequence[str], file: str | None) -> None:
     """Make a context, or change one. The first becomes the current one."""
-    keys = parse_pairs(overrides, "-X")
+    keys = {} if file is None else {key: text for key, text in keys_of_every_client(file).items() if says_where(key)}
+    keys |= parse_client_keys(overrides)
     if servers is not None:
         keys["bootstrap.servers"] = servers
     if not keys:

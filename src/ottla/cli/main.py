@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "serve": Command("ottla.cli.serve", "start a broker", "Broker"),
     "cluster": Command("ottla.cli.cluster", "start several brokers on this machine; how a cluster is", "Broker"),
+    "security": Command("ottla.cli.security", "make a broker safe: certificates, a first user, settings", "Broker"),
     "log": Command("ottla.cli.log", "check and repair the logs of a stopped broker", "Broker"),
     "produce": Command("ottla.cli.produce", "send records: lines, files, one value", "Records"),
     "consume": Command("ottla.cli.consume", "print records, with kcat's flags and formats", "Records"),
@@ -35,6 +36,8 @@ COMMANDS = {
     "lag": Command("ottla.cli.group", "how far groups are behind", "Cluster", "main_lag"),
     "config": Command("ottla.cli.config", "get and set configurations", "Cluster"),
     "quota": Command("ottla.cli.quota", "how much users, client ids and addresses may use", "Cluster"),
+    "user": Command("ottla.cli.user", "users and their passwords (SCRAM)", "Cluster"),
+    "acl": Command("ottla.cli.acl", "who may do what", "Cluster"),
     "doctor": Command("ottla.cli.doctor", "find out what is wrong with a cluster or the way to it", "Cluster"),
     "bench": Command("ottla.cli.bench", "how fast a cluster is, from here", "Cluster"),
     "context": Command("ottla.cli.context", "named clusters, so that addresses need not be typed", "This computer"),
@@ -103,6 +106,9 @@ def _hint(name: str) -> str:
         "send": "produce",
         "read": "consume",
         "kcat": "consume",
+        "users": "user",
+        "acls": "acl",
+        "tls": "security",
     }
     close = get_close_matches(name, [*COMMANDS, *aliases], n=1)
     return f"; did you mean {aliases.get(close[0], close[0])}?" if close else ""

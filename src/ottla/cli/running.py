@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from ottla.cli.terminal import complain, reason
-from ottla.client.contexts import read_contexts
+from ottla.client.contexts import read_contexts, says_where
 from ottla.client.errors import ConfigurationError
 from ottla.errors import KafkaError
 
@@ -30,16 +30,36 @@ API_TIMEOUT_MS = 30_000
 
 
 class Connection:
-    """How to reach the cluster: the command line, the environment, the context, `localhost:9092`, in this order."""
+    """How to reach the cluster: the command line, a file that it names, the environment, the context, `localhost:9092`, in
+    this order.
+
+    Args:
+        file: a client's configuration, as Kafka's tools take it (`--command-config`). Of it the keys count that every client
+            has; settings of producers and consumers among them are not read.
+    """
 
     def __init__(
-        self, servers: str | None, context: str | None, overrides: Sequence[str], environment: Mapping[str, str]
+        self,
+        servers: str | None,
+        context: str | None,
+        overrides: Sequence[str],
+        environment: Mapping[str, str],
+        file: str | None = None,
     ) -> None:
         self.config: dict[str, str] = {}
-        given = parse_pairs(overrides, "-X")
+        given = parse_client_keys(overrides)
+        if file is not None:
+            if context is not None:
+                raise click.UsageError("--command-config and --context exclude each other")
+            self.config.update(keys_of_every_client(file))
         # What names a cluster on the command line or in the environment beats the current context as a whole.
-        named = servers or given.get("bootstrap.servers") or environment.get("KAFKA_BOOTSTRAP_SERVERS")
-        if context is not None or not named:
+        named = (
+            servers
+            or given.get("bootstrap.servers")
+            or self.config.get("bootstrap.servers")
+            or environment.get("KAFKA_BOOTSTRAP_SERVERS")
+        )
+        if context is not None or (not named and file is None):
             self.config.update(read_contexts(environment).find(context, environment))
         if named:
             self.config["bootstrap.servers"] = named
@@ -72,12 +92,35 @@ def connected(function: Callable[P, R]) -> Callable[..., R]:
         help="Brokers, comma-separated. Default: KAFKA_BOOTSTRAP_SERVERS, the context, localhost:9092.",
     )
     @click.option("--context", metavar="NAME", help="A context of `ottla context list`.")
+    @click.option(
+        "-F",
+        "--command-config",
+        "file",
+        metavar="FILE",
+        help="A client's configuration: bootstrap.servers, sasl.*, ssl.*.",
+    )
     @click.option("-X", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of the client; may be repeated.")
     @wraps(function)
-    def run(*args: Any, servers: str | None, context: str | None, overrides: tuple[str, ...], **rest: Any) -> R:
-        return function(Connection(servers, context, overrides, os.environ), *args, **rest)  # type: ignore[arg-type]
+    def run(
+        *args: Any,
+        servers: str | None,
+        context: str | None,
+        overrides: tuple[str, ...],
+        file: str | None,
+        **rest: Any,
+    ) -> R:
+        connection = Connection(servers, context, overrides, os.environ, file)
+        return function(connection, *args, **rest)  # type: ignore[arg-type]
 
     return run
+
+
+def keys_of_every_client(path: str) -> dict[str, str]:
+    """Return the keys of a client's configuration file that every client has, and leave those of producers and such out."""
+    from ottla.client.admin_settings import ADMIN_KEYS
+    from ottla.client.property_files import read_properties
+
+    return {key: value for key, value in read_properties(path).items() if says_where(key) or key in ADMIN_KEYS}
 
 
 def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
@@ -92,6 +135,23 @@ def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
         if not equals or not key.strip():
             raise click.UsageError(f"{option} takes key=value, not {pair!r}")
         found[key.strip()] = value.strip()
+    return found
+
+
+def parse_client_keys(pairs: Iterable[str]) -> dict[str, str]:
+    """Return the keys of a client that `-X` gives.
+
+    Raises:
+        click.UsageError: one has no "=", or is a secret: other users of the machine can read command lines.
+    """
+    from ottla.client.security import SECRET_KEYS
+
+    found = parse_pairs(pairs, "-X")
+    secret = next((key for key in found if key in SECRET_KEYS), None)
+    if secret is not None:
+        raise click.UsageError(
+            f"{secret} on the command line can be read by others; put it into a file and say -F FILE"
+        )
     return found
 
 

@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
 
     configure(given.log_level, given.supervised or "")
     if given.workers is not None:
-        from ottla.cli.cluster import serve_workers
+        from ottla.cli.cluster_up import serve_workers
 
         return serve_workers(given, config)
     return run(config, is_supervised=given.supervised is not None)

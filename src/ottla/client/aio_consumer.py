@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from ottla.client._core.operation import Operation
 from ottla.client._core.transactions import OffsetAndMetadata
+from ottla.client.columns import NO_END, Columns
 from ottla.client.config import ConsumerOptions
 from ottla.client.consumed import Batch, Deserializer, K, Record, V
 from ottla.client.consuming import PartitionsCallback, Place
@@ -211,27 +212,50 @@ class Consumer(GroupedConsumer[K, V]):
         """
         return Batches(self, max_records, duration_s("max_wait", max_wait))
 
-    async def _next_batch(self, count: int, wait_s: float) -> list[Record[K, V]]:
-        first = await self._next(None)
-        if first is None:
-            return []
-        found = [first]
+    async def _next_batch(self, count: int, wait_s: float) -> Columns[K, V] | None:
+        columns: Columns[K, V] = Columns(self._pool)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
         try:
+            if await self._next(None, take=lambda: self._take_columns(columns, count, self._wake_waiter)) is None:
+                return None
+            deadline = loop.time() + wait_s
             self._called.clear()
-            self._take_many(found, count, self._wake_waiter)
-            while len(found) < count and self._deferred is None and not self._attention and loop.time() < deadline:
+            self._gather(columns, count, self._wake_waiter)
+            while len(columns) < count and self._deferred is None and not self._attention and loop.time() < deadline:
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(deadline):
                         await self._called.wait()
                 self._called.clear()
-                self._take_many(found, count, self._wake_waiter)
+                self._gather(columns, count, self._wake_waiter)
         except BaseException:
-            self._put_back(found)
+            self._put_back(columns)
             raise
         self._end_call()
-        return found
+        return columns
+
+    async def _read_to_end(self, idle_s: float) -> Batch[K, V]:
+        """Return all from the positions to the ends that there are now; perhaps nothing.
+
+        Raises:
+            TimeoutError: no record came for so many seconds.
+        """
+        columns: Columns[K, V] = Columns(self._pool)
+        self._limits = ends = await self.end_offsets()
+
+        def take() -> Columns[K, V] | None:
+            return self._take_columns(columns, NO_END, self._wake_waiter)
+
+        try:
+            while not self._reached(ends):
+                deadline = asyncio.get_running_loop().time() + idle_s
+                found = await self._next(deadline, lambda: self._reached(ends), take=take)
+                if found is None and not self._reached(ends):
+                    raise TimeoutError(
+                        f"{', '.join(self._topics)}: no record for {idle_s:g} s before the end is reached"
+                    )
+        finally:
+            self._limits = None
+        return Batch(columns)
 
     def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
         """Iterate over the records up to the ends that the partitions have now.
@@ -279,8 +303,21 @@ class Consumer(GroupedConsumer[K, V]):
             waiter()
         self._called.set()
 
-    async def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
-        """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""
+    @overload
+    async def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None: ...
+    @overload
+    async def _next(
+        self, deadline: float | None, done: Callable[[], bool] | None = None, *, take: Callable[[], T | None]
+    ) -> T | None: ...
+    async def _next(
+        self,
+        deadline: float | None,
+        done: Callable[[], bool] | None = None,
+        *,
+        take: Callable[[], Any] | None = None,
+    ) -> Any:
+        """Return the next record, or what `take` takes; None after `stop()`, when the deadline has passed, or once `done`
+        says so."""
         if self._closed is not None:
             raise self._closed
         if self._runtime is None:
@@ -295,7 +332,7 @@ class Consumer(GroupedConsumer[K, V]):
                 if self._stopping:
                     return None
                 self._called.clear()
-                record = self._take(self._wake_waiter)
+                record = self._take(self._wake_waiter) if take is None else take()
                 if record is not None or (done is not None and done()):
                     return record
                 try:
@@ -504,7 +541,7 @@ class Batches(Generic[K, V]):
     async def __anext__(self) -> Batch[K, V]:
         """Wait for the next batch and return it. A cancelled wait loses no record."""
         found = await self._consumer._next_batch(self._max_records, self._max_wait_s)
-        if not found:
+        if found is None:
             self._consumer._stopping = False
             raise StopAsyncIteration
         return self._consumer._batch(found)

@@ -62,8 +62,8 @@ class SecurityOptions(TypedDict, total=False):
     ssl_truststore_type: str
 
 
-class ConsumerOptions(SecurityOptions, total=False):
-    """The keys of a consumer as keywords; docs/client.md says what each does."""
+class ReaderOptions(SecurityOptions, total=False):
+    """The keys of a consumer as keywords, but for its group; docs/client.md says what each does."""
 
     allow_auto_create_topics: bool
     auto_commit_interval_ms: Milliseconds
@@ -77,7 +77,6 @@ class ConsumerOptions(SecurityOptions, total=False):
     fetch_max_bytes: Size
     fetch_max_wait_ms: Milliseconds
     fetch_min_bytes: Size
-    group_id: str
     group_instance_id: str
     group_protocol: str
     group_remote_assignor: str
@@ -99,6 +98,12 @@ class ConsumerOptions(SecurityOptions, total=False):
     send_buffer_bytes: Size
     session_timeout_ms: Milliseconds
     socket_connection_setup_timeout_ms: Milliseconds
+
+
+class ConsumerOptions(ReaderOptions, total=False):
+    """The keys of a consumer as keywords; docs/client.md says what each does."""
+
+    group_id: str
 
 
 #: What is committed, and when; None without a group.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Generic, Protocol, overload
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, overload
 
 from ottla.client._core.batch import Headers as Pairs
 from ottla.client._core.partitions import PartitionState
@@ -13,6 +13,8 @@ from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from ottla.client.columns import Columns
 
     #: What deserializers make; bytes without one.
     K = TypeVar("K", default=bytes | None)
@@ -76,6 +78,10 @@ class Headers(Mapping[str, bytes | None]):
 
 #: (offset, timestamp in ms, key, value, headers), as the kernels give it.
 Row = tuple[int, int, bytes | None, bytes | None, Pairs]
+
+
+#: Records that are made at once while a batch is iterated over.
+_PIECE: Final = 500
 
 
 class Source(Generic[K, V]):
@@ -192,31 +198,83 @@ class Record(Generic[K, V]):
         return f"<Record {self.topic}-{self.partition}@{self.offset} key={self.key_bytes!r} value={self.value_bytes!r}>"
 
 
-class Batch(Sequence[Record[K, V]]):
-    """Records that were taken together, of one or more partitions; those of one partition in their order. Never empty."""
+class Batch(Generic[K, V]):
+    """Records that were taken together, of one or more partitions; those of one partition in their order. Never empty.
 
-    __slots__ = ("_records",)
+    A batch is columns. It goes into whatever knows Arrow's PyCapsule interface without an object per record, and without
+    a copy where the library takes one:
 
-    def __init__(self, records: list[Record[K, V]]) -> None:
-        self._records = records
+        polars.DataFrame(batch)   pyarrow.record_batch(batch)   pandas.DataFrame.from_arrow(batch)   duckdb.sql("from batch")
+
+    Columns: topic (large_string), partition (int32), offset (int64), timestamp (milliseconds, UTC; null where there is none),
+    key and value (large_binary, as they were written: deserializers are for records), headers (large_list of name and
+    value).
+
+    It is a sequence of records as well, which are made when they are looked at. It does not call itself `Sequence`: what
+    makes frames of sequences would go through the records one by one.
+    """
+
+    __slots__ = ("_columns",)
+
+    #: The names of the columns.
+    columns: ClassVar[tuple[str, ...]] = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
+
+    def __init__(self, columns: Columns[K, V]) -> None:
+        self._columns = columns
 
     @overload
     def __getitem__(self, index: int) -> Record[K, V]: ...
     @overload
     def __getitem__(self, index: slice) -> list[Record[K, V]]: ...
     def __getitem__(self, index: int | slice) -> Record[K, V] | list[Record[K, V]]:
-        return self._records[index]
+        count = len(self)
+        if isinstance(index, slice):
+            start, stop, step = index.indices(count)
+            if step == 1:
+                return self._columns.records(start, stop)
+            return [self._record(place) for place in range(start, stop, step)]
+        place = index.__index__()
+        if not -count <= place < count:
+            raise IndexError(f"the batch has {count} records, none at {place}")
+        return self._record(place % count)
+
+    def _record(self, place: int) -> Record[K, V]:
+        return self._columns.records(place, place + 1)[0]
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._columns)
 
     def __iter__(self) -> Iterator[Record[K, V]]:
-        return iter(self._records)
+        # In pieces: whoever looks at all of them does not want them all in memory at once.
+        for start in range(0, len(self), _PIECE):
+            yield from self._columns.records(start, min(start + _PIECE, len(self)))
+
+    def __reversed__(self) -> Iterator[Record[K, V]]:
+        return reversed(self.rows)
 
     @property
     def rows(self) -> list[Record[K, V]]:
-        """The records, as a list."""
-        return self._records
+        """The records, as a list that is made now."""
+        return self._columns.records(0, len(self))
+
+    def __arrow_c_schema__(self) -> object:
+        """Return the schema as a PyCapsule (Arrow's PyCapsule interface)."""
+        from ottla.client.arrow import export_schema
+
+        return export_schema()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """Return (schema, array) as PyCapsules: a struct array with the columns. `requested_schema` is not looked at, as
+        the interface permits."""
+        from ottla.client.arrow import export_array
+
+        return export_array(self._columns)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a stream of one array as a PyCapsule."""
+        from ottla.client.arrow import export_stream
+
+        return export_stream(self._columns)
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self._records)} records>"
+        return f"<Batch of {len(self)} records>"

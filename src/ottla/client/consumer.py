@@ -15,12 +15,13 @@ from contextlib import suppress
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, overload
 
 from ottla.client._core.offset_queries import Query
 from ottla.client._core.operation import Operation
 from ottla.client._core.transactions import OffsetAndMetadata
 from ottla.client.background import LoopThread, check_may_wait, forget, register
+from ottla.client.columns import NO_END, Columns
 from ottla.client.config import ConsumerOptions
 from ottla.client.consumed import Batch, Deserializer, K, Record, V
 from ottla.client.consuming import PartitionsCallback, Place
@@ -234,26 +235,49 @@ class Consumer(GroupedConsumer[K, V]):
         """
         return Batches(self, max_records, duration_s("max_wait", max_wait))
 
-    def _next_batch(self, count: int, wait_s: float) -> list[Record[K, V]]:
-        first = self._next(None)
-        if first is None:
-            return []
-        found = [first]
-        deadline = time.monotonic() + wait_s
+    def _next_batch(self, count: int, wait_s: float) -> Columns[K, V] | None:
+        columns: Columns[K, V] = Columns(self._pool)
         try:
-            self._take_many(found, count, self._wake_waiter)
-            while len(found) < count and self._deferred is None and not self._attention:
+            if self._next(None, take=lambda: self._take_columns(columns, count, self._wake_waiter)) is None:
+                return None
+            deadline = time.monotonic() + wait_s
+            self._gather(columns, count, self._wake_waiter)
+            while len(columns) < count and self._deferred is None and not self._attention:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     break
                 with suppress(Empty):
                     self._calls.get(timeout=left_s)
-                self._take_many(found, count, self._wake_waiter)
+                self._gather(columns, count, self._wake_waiter)
         except BaseException:
-            self._put_back(found)
+            self._put_back(columns)
             raise
         self._end_call()
-        return found
+        return columns
+
+    def _read_to_end(self, idle_s: float) -> Batch[K, V]:
+        """Return all from the positions to the ends that there are now; perhaps nothing.
+
+        Raises:
+            TimeoutError: no record came for so many seconds.
+        """
+        columns: Columns[K, V] = Columns(self._pool)
+        self._limits = ends = self.end_offsets()
+
+        def take() -> Columns[K, V] | None:
+            return self._take_columns(columns, NO_END, self._wake_waiter)
+
+        try:
+            while not self._reached(ends):
+                deadline = time.monotonic() + idle_s
+                found = self._next(deadline, lambda: self._reached(ends), take=take)
+                if found is None and not self._reached(ends):
+                    raise TimeoutError(
+                        f"{', '.join(self._topics)}: no record for {idle_s:g} s before the end is reached"
+                    )
+        finally:
+            self._limits = None
+        return Batch(columns)
 
     def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
         """Iterate over the records up to the ends that the partitions have now.
@@ -304,8 +328,21 @@ class Consumer(GroupedConsumer[K, V]):
             waiter()
         self._calls.put(None)
 
-    def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None:
-        """Return the next record; None after `stop()`, when the deadline has passed, or once `done` says so."""
+    @overload
+    def _next(self, deadline: float | None, done: Callable[[], bool] | None = None) -> Record[K, V] | None: ...
+    @overload
+    def _next(
+        self, deadline: float | None, done: Callable[[], bool] | None = None, *, take: Callable[[], T | None]
+    ) -> T | None: ...
+    def _next(
+        self,
+        deadline: float | None,
+        done: Callable[[], bool] | None = None,
+        *,
+        take: Callable[[], Any] | None = None,
+    ) -> Any:
+        """Return the next record, or what `take` takes; None after `stop()`, when the deadline has passed, or once `done`
+        says so."""
         if self._closed is not None:
             raise self._closed
         if self._thread is None:
@@ -318,7 +355,7 @@ class Consumer(GroupedConsumer[K, V]):
                     self._drive(self._settle())
                 if self._stopping:
                     return None
-                record = self._take(self._wake_waiter)
+                record = self._take(self._wake_waiter) if take is None else take()
                 if record is not None or (done is not None and done()):
                     return record
                 check_may_wait()
@@ -540,7 +577,7 @@ class Batches(Generic[K, V]):
     def __next__(self) -> Batch[K, V]:
         """Wait for the next batch and return it. An exception while it waits loses no record."""
         found = self._consumer._next_batch(self._max_records, self._max_wait_s)
-        if not found:
+        if found is None:
             self._consumer._stopping = False
             raise StopIteration
         return self._consumer._batch(found)

@@ -62,13 +62,18 @@ class Contexts:
         os.replace(temporary, self.path)
 
 
+def says_where(key: str) -> bool:
+    """Return whether a key says how to reach a cluster."""
+    return key in _KEYS or key.startswith(_PREFIXES)
+
+
 def check_key(key: str) -> None:
     """Raise if a key does not say how to reach a cluster.
 
     Raises:
         ConfigurationError: it belongs elsewhere.
     """
-    if key not in _KEYS and not key.startswith(_PREFIXES):
+    if not says_where(key):
         raise ConfigurationError(
             f"{key} does not say how to reach a cluster.",
             f"A context has {', '.join(_KEYS)} and keys that begin with {', '.join(_PREFIXES)}.",

@@ -76,12 +76,12 @@ class Finished:
         if self.unfinished:
             self.unfinished = {}
 
-    def hand_out(self, state: PartitionState, records: Iterable[Record[Any, Any]], first: int) -> None:
+    def hand_out(self, state: PartitionState, offsets: Iterable[int], first: int) -> None:
         """Records of a partition become part of the batch that is handed out; before the position moves."""
         if self.marks is not None:
             marks = self.marks.setdefault(state, Marks())
-            for record in records:
-                marks.hand_out(record._row[0])
+            for offset in offsets:
+                marks.hand_out(offset)
         else:
             self.unfinished.setdefault(state, first)
 

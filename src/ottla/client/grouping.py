@@ -15,6 +15,7 @@ from ottla.client._core.group_client import GroupClient
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitions import COMMITTED, PartitionState
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata
+from ottla.client.columns import Columns
 from ottla.client.consumed import Batch, K, Record, V
 from ottla.client.consuming import ConsumerBase, check_pattern, topic_names, weakly
 from ottla.client.errors import CommitFailedError, ConfigurationError, PollIntervalExceededError
@@ -513,13 +514,25 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if found:
             self._last_handed = found[-1]
 
-    def _put_back(self, records: Iterable[Record[K, V]]) -> None:
+    def _gather(self, columns: Columns[K, V], count: int, waiter: Callable[[], object] | None = None) -> None:
+        """Do as `_take_many`, into columns."""
+        while len(columns) < count:
+            try:
+                if self._take_columns(columns, count, waiter) is None:
+                    return
+            except KafkaError as error:
+                if not columns:
+                    raise
+                self._deferred = error
+                return
+
+    def _put_back(self, columns: Columns[K, V]) -> None:
         """Records were taken that the caller does not get: they come again."""
         first: dict[PartitionState, int] = {}
-        for record in records:
-            owner = record._source.owner
+        for row, _, source in columns.spans():
+            owner, offset = source.owner, columns.offset(row)
             if owner is not None and self._machine.partitions.get(owner.topic_partition) is owner:
-                first[owner] = min(first.get(owner, record._row[0]), record._row[0])
+                first[owner] = min(first.get(owner, offset), offset)
         with self._lock:
             for state, offset in first.items():
                 base, committed = state.base, state.committed
@@ -533,9 +546,10 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if error is not None:
             raise error
 
-    @staticmethod
-    def _batch(found: list[Record[K, V]]) -> Batch[K, V]:
-        return Batch(found)
+    def _batch(self, columns: Columns[K, V]) -> Batch[K, V]:
+        batch = Batch(columns)
+        self._last_handed = batch[-1]
+        return batch
 
 
 def _tell(error: Exception | None) -> None:

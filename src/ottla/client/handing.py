@@ -6,15 +6,16 @@ Positions move as records are handed out. `_take_ready` is what each record of a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Generic
+from typing import Generic, NoReturn
 
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.partitions import Chunk
-from ottla.client.consumed import K, Record, Row, Source, V
+from ottla.client.columns import NO_END, Columns, Pool
+from ottla.client.consumed import K, Record, Source, V
 from ottla.client.finished import Finished
-from ottla.client.reading import read_chunk
+from ottla.client.reading import ChunkReader
 from ottla.errors import KafkaError
 from ottla.types import TopicPartition
 
@@ -23,17 +24,19 @@ Limits = Mapping[TopicPartition, int] | None
 
 
 class _Reading(Generic[K, V]):
-    """A chunk that is being handed out, and the records of its present batch."""
+    """A chunk that is being handed out, and the records of its present batch, where they are rows."""
 
-    __slots__ = ("batches", "following", "generation", "index", "records", "state")
+    __slots__ = ("following", "generation", "index", "reader", "records", "source", "state")
 
-    def __init__(self, chunk: Chunk, batches: Iterator[tuple[list[Row], int, int]]) -> None:
+    def __init__(self, chunk: Chunk, reader: ChunkReader) -> None:
         self.state = chunk.state
         self.generation = chunk.generation
-        self.batches = batches
+        self.reader = reader
         self.records: list[Record[K, V]] = []
         self.index = 0
         self.following = -1
+        #: What the records of the last batch have in common.
+        self.source: Source[K, V] | None = None
 
 
 class Handing(Generic[K, V]):
@@ -48,6 +51,7 @@ class Handing(Generic[K, V]):
     def __init__(self) -> None:
         self._open: deque[_Reading[K, V]] = deque()
         self._limits: Limits = None
+        self._pool = Pool()
         #: What went wrong behind records that were handed out in the same call: the next call raises it.
         self._deferred: Exception | None = None
 
@@ -81,7 +85,7 @@ class Handing(Generic[K, V]):
                     if end > start:
                         found = reading.records[start:end]
                         with self._lock:
-                            self._finished.hand_out(state, found, found[0]._row[0])
+                            self._finished.hand_out(state, (record._row[0] for record in found), found[0]._row[0])
                             reading.index = end
                             state.position = found[-1]._row[0] + 1
                         return found
@@ -103,16 +107,73 @@ class Handing(Generic[K, V]):
                         finished.current = record  # before the position: see `finished`
                     else:
                         with self._lock:
-                            finished.hand_out(state, (record,), following - 1)
+                            finished.hand_out(state, (following - 1,), following - 1)
                     reading.index += 1
                     state.position = following
                     return record
         return None
 
-    def _have_open(self, waiter: Callable[[], object] | None) -> bool:
+    def _take_columns(
+        self, columns: Columns[K, V], count: int, waiter: Callable[[], object] | None = None
+    ) -> Columns[K, V] | None:
+        """Add records of one partition that are at hand to columns, which hold `count` rows at most then; return them, or
+        None if nothing was added because nothing waits.
+
+        Raises:
+            KafkaError: as `_take`.
+        """
+        before = len(columns)
+        while self._have_open(waiter, rows=False):
+            reading = self._open[0]
+            if self._fill(reading, columns, count):
+                state = reading.state
+                with self._lock:
+                    self._finished.hand_out(state, columns.offsets(before, len(columns)), columns.offset(before))
+                    inside = reading.index < len(reading.records)
+                    state.position = columns.offset(len(columns) - 1) + 1 if inside else reading.reader.next_offset
+                    state.position_epoch = reading.reader.leader_epoch
+                return columns
+        return None
+
+    def _fill(self, reading: _Reading[K, V], columns: Columns[K, V], count: int) -> bool:
+        """Add records of the chunk at the front; return whether there were any."""
+        state, before = reading.state, len(columns)
+        limits = self._limits
+        end = NO_END if limits is None else limits.get(state.topic_partition, 0)
+        try:
+            if reading.index < len(reading.records):
+                self._fill_from_rows(reading, columns, end, count)
+            else:
+                reading.records, reading.index = [], 0
+                reading.following = -1
+                reading.reader.fill(columns, lambda epoch: columns.begin(self._source(reading, epoch)), end, count)
+        except KafkaError as error:
+            self._open.popleft()
+            self._fail(reading, error)
+        if len(columns) > before:
+            return True
+        if reading.index < len(reading.records):
+            self._open.rotate(-1)  # behind the end
+            return False
+        following = reading.reader.next_offset
+        state.position = max(state.position or 0, following)  # past markers, aborted and compacted records
+        if following >= end:
+            self._open.rotate(-1)
+        return False
+
+    def _fill_from_rows(self, reading: _Reading[K, V], columns: Columns[K, V], end: int, count: int) -> None:
+        """Add records that a loop before has left over."""
+        assert reading.source is not None
+        rows = [record._row for record in reading.records[reading.index : reading.index + count - len(columns)]]
+        rows = [row for row in rows if row[0] < end]
+        columns.begin(reading.source)
+        columns.add_rows(rows)
+        reading.index += len(rows)
+
+    def _have_open(self, waiter: Callable[[], object] | None, *, rows: bool = True) -> bool:
         """Bring a record that may be handed out to the front; return False if there is none, and have `waiter` called
-        when that changes."""
-        while not self._advance():
+        when that changes. Without `rows` what is at the front is not decoded yet, and may turn out to be nothing."""
+        while not (self._advance() if rows else self._advance_chunk()):
             with self._lock:
                 try:
                     chunk = self._machine.take()
@@ -124,7 +185,7 @@ class Handing(Generic[K, V]):
                     if waiter is not None and waiter not in self._machine.waiters:
                         self._machine.waiters.append(waiter)
                     return False
-            self._open.append(_Reading(chunk, read_chunk(chunk, self._machine.settings.isolation)))
+            self._open.append(_Reading(chunk, ChunkReader(chunk, self._machine.settings.isolation)))
             self._wake()
         return True
 
@@ -149,24 +210,61 @@ class Handing(Generic[K, V]):
                     break
                 if reading.following >= 0:
                     self._pass(reading)
+                reader = reading.reader
                 try:
-                    rows, leader_epoch, reading.following = next(reading.batches)
-                except StopIteration:
-                    waiting.popleft()
-                    break
+                    rows = reader.next_rows()
                 except KafkaError as error:
                     waiting.popleft()
-                    with self._lock:
-                        self._machine.fail(state, error)
-                        state.error = None
-                    self._wake()
-                    raise
-                topic, partition = state.topic_partition
-                source = Source(topic, partition, leader_epoch, self._deserialize_key, self._deserialize_value, state)
+                    self._fail(reading, error)
+                if rows is None:
+                    waiting.popleft()
+                    break
+                reading.following = reader.following
+                source = self._source(reading, reader.leader_epoch)
                 reading.records = [Record(source, row) for row in rows]
                 reading.index = 0
-                state.position_epoch = leader_epoch
+                state.position_epoch = reader.leader_epoch
         return False
+
+    def _advance_chunk(self) -> bool:
+        """Bring a chunk to the front that has something left to read; return whether there is one."""
+        waiting, limits = self._open, self._limits
+        for _ in range(len(waiting)):
+            reading = waiting[0]
+            state = reading.state
+            if state.generation != reading.generation:
+                waiting.popleft()  # a seek, or the partition was given up
+                continue
+            offset = reading.reader.next_offset
+            if reading.index < len(reading.records):
+                offset = reading.records[reading.index]._row[0]
+            elif reading.reader.at_end:
+                self._pass(reading)
+                waiting.popleft()
+                continue
+            if state.paused or (limits is not None and offset >= limits.get(state.topic_partition, 0)):
+                waiting.rotate(-1)
+                continue
+            return True
+        return False
+
+    def _source(self, reading: _Reading[K, V], leader_epoch: int) -> Source[K, V]:
+        source = reading.source
+        if source is None or source.leader_epoch != leader_epoch:
+            topic, partition = reading.state.topic_partition
+            source = reading.source = Source(
+                topic, partition, leader_epoch, self._deserialize_key, self._deserialize_value, reading.state
+            )
+        return source
+
+    def _fail(self, reading: _Reading[K, V], error: KafkaError) -> NoReturn:
+        """A chunk cannot be read on: drop what was fetched, and raise."""
+        state = reading.state
+        with self._lock:
+            self._machine.fail(state, error)
+            state.error = None
+        self._wake()
+        raise error
 
     def _pass(self, reading: _Reading[K, V]) -> None:
         """All of a batch was handed out: move past records that are not, too (markers, aborted ones, compacted ones)."""

@@ -65,6 +65,19 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
 }
 
 
+#: Whose values are secrets.
+SECRET_KEYS: Final = frozenset(
+    {
+        "sasl.jaas.config",
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.keystore.key",
+        "ssl.keystore.password",
+        "ssl.truststore.password",
+    }
+)
+
+
 class ClientSecurity(NamedTuple):
     """What the keys say together."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ottla.config import EXTRA, broker_key
 
-#: Variables of the images that are no broker settings.
+#: Variables of the images, and of clients, that are no broker settings.
 _NOT_SETTINGS = frozenset(
     {
         "KAFKA_ADVERTISED_HOST_NAME_COMMAND",
@@ -34,6 +34,9 @@ _NOT_SETTINGS = frozenset(
         "KAFKA_TOOLS_LOG4J_LOGLEVEL",
         "KAFKA_USER",
         "KAFKA_VERSION",
+        # The clients' own.
+        "OTTLA_CONFIG",
+        "OTTLA_CONTEXT",
     }
 )
 #: OTTLA_ variables that stand for a flag: the name of the flag's field.

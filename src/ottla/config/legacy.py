@@ -53,6 +53,16 @@ EXTENSIONS = (
         "it is possible once there is a client-metrics configuration; those that run already must be restarted then. With "
         "`true` they are always told, and ask every five minutes whether there is one.",
     ),
+    row(
+        "ottla.scram.users",
+        ConfigType.PASSWORD,
+        None,
+        ANYTHING,
+        "MEDIUM",
+        "SCRAM users that the broker makes when it starts, each text once: "
+        "`admin:SCRAM-SHA-512:salt=...,stored_key=...,server_key=...,iterations=8192`, separated by semicolons. "
+        "`ottla security init` writes it, so that the first user can log in; other users are made by `ottla user create`.",
+    ),
 )
 
 AUTHORIZER = (

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MARKER_FILE = ".ottla"
+#: Lies here while `ottla cluster import` is under way: part of the topics may not be in the cluster's tree yet.
+IMPORT_FILE = "cluster-import.json"
 FORMAT_VERSION = 1
 #: What only Apache Kafka in KRaft mode writes.
 KRAFT_NAMES = ("bootstrap.checkpoint", "__cluster_metadata-0")
@@ -148,6 +150,11 @@ class LogDirectory:
             self.files.sync_dir(self.path)
 
     def _check_format(self) -> None:
+        if IMPORT_FILE in self.names:
+            raise StorageError(
+                f"the import of {self.path} into a cluster was interrupted ({IMPORT_FILE} is there): run ottla cluster "
+                "import again, with the same options"
+            )
         if MARKER_FILE in self.names:
             path = f"{self.path}/{MARKER_FILE}"
             try:

@@ -62,6 +62,9 @@ class MemoryCoordinatorLog:
     def begin_verification(self, topic: str, partition: int, producer: tuple[int, int]) -> VerificationGuard:
         return VerificationGuard(*producer, 1, 0)
 
+    def prove(self, topic: str, partition: int) -> None:
+        return None
+
     def committed(self, topic: str, partition: int, last_offset: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.high_watermark(topic, partition) > last_offset:

@@ -165,7 +165,9 @@ def test_fetch_over_its_rate_gets_nothing_and_its_records_later() -> None:
         assert throttle_ms == 0
         assert 15_000 < size <= 20_000
         began = now()
-        assert await fetched(client, 9) == (0, pytest.approx(9_000, abs=2_000))
+        size_held, throttle_ms = await fetched(client, 9)
+        assert size_held == 0
+        assert throttle_ms == pytest.approx(9_000, abs=2_000)
         received, offset = size, 9
         while offset < 36:
             size, throttle_ms = await fetched(client, offset)
@@ -182,8 +184,10 @@ def test_a_batch_that_is_larger_than_any_window_is_given_all_the_same() -> None:
             await sent(filler, 50_000)
         await alter(filler, {"client-id": "app"}, {"consumer_byte_rate": 1000})
         began = now()
-        assert await fetched(client, 0) == (pytest.approx(50_000, abs=200), pytest.approx(40_000, abs=300))
-        assert await fetched(client, 1) == (pytest.approx(50_000, abs=200), pytest.approx(40_000, abs=300))
+        for offset in (0, 1):
+            size, throttle_ms = await fetched(client, offset)
+            assert size == pytest.approx(50_000, abs=200)
+            assert throttle_ms == pytest.approx(40_000, abs=300)
         assert now() - began >= 40
 
     with_broker(ask)

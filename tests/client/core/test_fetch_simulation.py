@@ -12,7 +12,9 @@ from tests.support.seeds import missing, run_seeds
 
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.fetching import FetchSettings
-from ottla.client.reading import read_chunk
+from ottla.client.columns import NO_END, Columns, Pool
+from ottla.client.consumed import Source
+from ottla.client.reading import ChunkReader
 from ottla.errors import CorruptMessageError
 from ottla.types import EARLIEST, LATEST, IsolationLevel, TopicPartition
 
@@ -32,6 +34,7 @@ COVERAGE = (
     "paused",
     "aborted",
     "read",
+    "columns",
     "asked for offsets",
 )
 EVENTS_MIN = 40
@@ -51,6 +54,7 @@ class Reader:
             for key, rows in cluster.values.items()
         }
         self.place = dict.fromkeys(self.expected, 0)
+        self.pool = Pool()
 
     def run(self) -> None:
         world, machine, dice = self.world, self.machine, self.world.random
@@ -91,16 +95,28 @@ class Reader:
         assert not state.paused
         if chunk.generation != state.generation:
             return
+        reader = ChunkReader(chunk, self.machine.settings.isolation)
         try:
-            for rows, _, following in read_chunk(chunk, self.machine.settings.isolation):
-                for row in rows:
+            while not reader.at_end:
+                for offset, value in self.read_some(reader):
                     expected = self.expected[where][self.place[where]]
-                    assert (row[0], row[3]) == expected, (where, row[0], expected)
+                    assert (offset, value) == expected, (where, offset, expected)
                     self.place[where] += 1
                     self.world.counter["read"] += 1
-                state.position = following
+                state.position = reader.next_offset
         except CorruptMessageError as error:
             self.machine.fail(state, error)
+
+    def read_some(self, reader: ChunkReader) -> list[tuple[int, bytes | None]]:
+        """Read on, as rows or into columns."""
+        dice = self.world.random
+        if dice.random() < 0.5:
+            return [(row[0], row[3]) for row in reader.next_rows() or []]
+        columns: Columns[bytes | None, bytes | None] = Columns(self.pool)
+        source: Source[bytes | None, bytes | None] = Source("t", 0, -1, None, None)
+        reader.fill(columns, lambda epoch: columns.begin(source), NO_END, dice.randint(1, 20))
+        self.world.counter["columns"] += len(columns)
+        return [(record.offset, record.value_bytes) for record in columns.records(0, len(columns))]
 
     @property
     def finished(self) -> bool:

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from ottla.protocol.records import kernels
+from ottla import compiled
 
 pytestmark = pytest.mark.compiler
 
 REPOSITORY = Path(__file__).parents[3]
-SOURCE = Path("src/ottla/protocol/records/_records_cy.py")
+RECORDS = Path("src/ottla/protocol/records")
+KERNELS = ["_columns_cy", "_records_cy"]
 
 
-def build(folder: Path, **environment: str) -> str:
-    """Run setup.py in a scratch folder with nothing but the kernel, and return the status of what it built."""
-    (folder / SOURCE).parent.mkdir(parents=True)
+def build(folder: Path, **environment: str) -> set[str]:
+    """Run setup.py in a scratch folder with nothing but the kernels, and return the statuses of what it built."""
+    (folder / RECORDS).mkdir(parents=True)
     shutil.copy(REPOSITORY / "setup.py", folder)
-    shutil.copy(REPOSITORY / SOURCE, folder / SOURCE)
+    for name in ("_varints.pxd", *(f"{kernel}.py" for kernel in KERNELS)):
+        shutil.copy(REPOSITORY / RECORDS / name, folder / RECORDS / name)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"],
         cwd=folder,
@@ -33,17 +35,25 @@ def build(folder: Path, **environment: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return kernels.load(str(folder / "built/ottla/protocol/records"), (folder / SOURCE).read_bytes())[1]
+    return {
+        compiled.load(
+            "ottla.protocol.records",
+            kernel,
+            str(folder / "built/ottla/protocol/records"),
+            compiled.source_of(folder / RECORDS / f"{kernel}.py"),
+        )[1]
+        for kernel in KERNELS
+    }
 
 
 def test_extension_is_built_and_fresh(tmp_path: Path) -> None:
-    assert build(tmp_path) == "compiled"
+    assert build(tmp_path) == {"compiled"}
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "/nonexistent/cc"])
 def test_failing_compiler_fails_no_install(tmp_path: Path, compiler: str) -> None:
-    assert build(tmp_path, CC=compiler) == "plain: no extension built"
+    assert build(tmp_path, CC=compiler) == {"plain: no extension built"}
 
 
 def test_plain_on_request(tmp_path: Path) -> None:
-    assert build(tmp_path, OTTLA_PLAIN="1") == "plain: no extension built"
+    assert build(tmp_path, OTTLA_PLAIN="1") == {"plain: no extension built"}

@@ -7,8 +7,6 @@ the comparison cannot be made, and pytest says so.
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from array import array
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.records.strategies import record_lists
+from tests.support.extensions import compiled_kernel
 
+from ottla import compiled
 from ottla.protocol.records import _records_plain as plain
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import HEADER_SIZE, read_header
@@ -26,33 +26,12 @@ from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.checksum import crc32c
 
 SOURCE = Path(kernels.__file__).with_name("_records_cy.py")
-BUILD = """
-import importlib.util, pathlib, sys
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-source = pathlib.Path(sys.argv[1]).read_bytes()
-hash = importlib.util.source_hash(source).hex().encode()
-pathlib.Path("_records_cy.py").write_bytes(source.replace(b"@SOURCE_HASH@", hash))
-extension = Extension("_records_cy", ["_records_cy.py"], extra_compile_args=["-O1", "-g0"])
-setup(name="scratch", ext_modules=cythonize([extension], quiet=True), script_args=["-q", "build_ext", "--inplace"])
-"""
 
 
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The compiled kernels: those beside the source if they are fresh, else just built."""
-    found, _ = kernels.load(str(SOURCE.parent), SOURCE.read_bytes())
-    if found is not None:
-        return found
-    folder = tmp_path_factory.mktemp("kernels")
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(SOURCE)], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no compiled kernels to compare with: {done.stderr.strip()[-300:]}")
-    built, status = kernels.load(str(folder), SOURCE.read_bytes())
-    assert built is not None, status
-    return built
+    return compiled_kernel(SOURCE, tmp_path_factory)
 
 
 def answer(function: Any, *args: Any) -> Any:
@@ -294,21 +273,27 @@ def test_timestamps_wrap_like_java_longs() -> None:
     assert plain.decode_records(body, 1, 0, 2**63 - 1, None)[0][1] == -(2**63)
 
 
+def load(folder: str, source: bytes | None) -> tuple[ModuleType | None, str]:
+    return compiled.load("ottla.protocol.records", "_records_cy", folder, source)
+
+
 def test_extension_of_another_source_is_stale(extension: ModuleType) -> None:
     folder = str(Path(str(extension.__file__)).parent)
-    assert kernels.load(folder, SOURCE.read_bytes())[1] == "compiled"
-    assert kernels.load(folder, SOURCE.read_bytes() + b"# changed\n") == (None, "plain: extension is stale, run make")
+    source = compiled.source_of(SOURCE)
+    assert source is not None
+    assert load(folder, source)[1] == "compiled"
+    assert load(folder, source + b"# changed\n") == (None, "plain: extension is stale, run make")
 
 
 def test_without_an_extension_the_plain_kernels_run(tmp_path: Path) -> None:
-    assert kernels.load(str(tmp_path), b"") == (None, "plain: no extension built")
+    assert load(str(tmp_path), b"") == (None, "plain: no extension built")
 
 
 def test_broken_extension_is_reported(tmp_path: Path) -> None:
     from importlib.machinery import EXTENSION_SUFFIXES
 
     (tmp_path / f"_records_cy{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
-    module, status = kernels.load(str(tmp_path), b"")
+    module, status = load(str(tmp_path), b"")
     assert module is None
     assert status.startswith("plain: the extension cannot be loaded")
 

@@ -71,6 +71,10 @@ class CoordinatorLog(Protocol):
         """Resolve when the high watermark has passed `last_offset`; fail if that may never happen."""
         ...
 
+    def prove(self, topic: str, partition: int) -> Awaitable[None] | None:
+        """Return None if no other broker can lead the partition now, else what resolves when that is proven."""
+        ...
+
     def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> Awaitable[bytes]:
         """Return whole batches from `from_offset` (at least one, if there is one) that are committed; else b""."""
         ...

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from ottla.errors import NotCoordinatorError
+from ottla.errors import NotCoordinatorError, NotLeaderOrFollowerError
 from ottla.storage.appending import AppendInfo
 from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, IsolationLevel
@@ -59,6 +59,18 @@ class ReplicatedCoordinatorLog:
             commit.set_result(None)
         return commit
 
+    def prove(self, topic: str, partition: int) -> Awaitable[None] | None:
+        """Return None if no other broker can lead the partition now, else what resolves when that is proven.
+
+        Raises:
+            NotCoordinatorError: another one may; also through what is returned.
+        """
+        try:
+            proof = self._replicas.prove(self._partition(topic, partition))
+        except NotLeaderOrFollowerError as error:
+            raise NotCoordinatorError(error.message) from error
+        return None if proof is None else _proven(proof)
+
     async def read(self, topic: str, partition: int, from_offset: int, max_bytes: int) -> bytes:
         """Return whole batches from `from_offset` up to the high watermark, nothing at the end."""
         held = self._partition(topic, partition)
@@ -80,6 +92,13 @@ class ReplicatedCoordinatorLog:
     def end_offset(self, topic: str, partition: int) -> int:
         """Return the offset that the next record gets."""
         return self._partition(topic, partition).log.log_end_offset
+
+
+async def _proven(proof: Awaitable[None]) -> None:
+    try:
+        await proof
+    except NotLeaderOrFollowerError as error:
+        raise NotCoordinatorError(error.message) from error
 
 
 async def _append_later(append: Awaitable[AppendInfo]) -> int:

@@ -31,6 +31,8 @@ from ottla.storage.verification import UNCHECKED
 from ottla.types import coordinator_partition
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta
     from ottla.protocol.records.control import EndTransactionMarker
@@ -211,6 +213,29 @@ class CoordinatorRuntime(Generic[S]):
         """
         return self._active(partition).pipeline.uncommitted_count
 
+    def prove(self, partition: int) -> Awaitable[None] | None:
+        """Return None if it is certain that this broker is the coordinator now, else what resolves when it is.
+
+        What shows or grants state without writing anything waits for that, before its answer: a broker that was stopped
+        or cut off does not know of the coordinator after it. What is committed is proven by that.
+
+        Raises:
+            KafkaError: NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; also through what is returned.
+        """
+        self._active(partition)
+        return self._log.prove(self.topic, partition)
+
+    async def proven(self, partition: int, answer: Callable[[], R]) -> R:
+        """Return what `answer` gives, once it is certain that this broker was the coordinator after this was called.
+
+        Raises:
+            KafkaError: as `prove`, and what `answer` raises.
+        """
+        proof = self.prove(partition)
+        if proof is not None:
+            await proof
+        return answer()
+
     def run(self, partition: int, operation: Callable[[S, int], Result[R]]) -> R:
         """Return the response of an operation that writes nothing. Never waits.
 
@@ -228,6 +253,15 @@ class CoordinatorRuntime(Generic[S]):
             KafkaError: refused, NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS.
         """
         return query(self._active(partition).shard)
+
+    async def prove_all(self) -> None:
+        """As `prove`, for every partition that answers.
+
+        Raises:
+            KafkaError: of one of them it is not certain.
+        """
+        proofs = [self._log.prove(self.topic, held.partition) for held in self._active_partitions()]
+        await asyncio.gather(*(proof for proof in proofs if proof is not None))
 
     def read_all(self, query: Callable[[S], R]) -> Iterator[R]:
         """Yield what `query` finds on every partition of this broker.

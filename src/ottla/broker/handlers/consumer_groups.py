@@ -17,7 +17,7 @@ from ottla.broker.coordinators.groups.consumer.describe import describe
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_GIVEN, Heartbeat
 from ottla.broker.coordinators.groups.consumer.member import LEAVE_EPOCH, LEAVE_STATIC_EPOCH
-from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
+from ottla.broker.handlers.group_answers import described_groups, proven_heartbeat, refused_heartbeat
 from ottla.cluster.decisions.features import GROUP_VERSION
 from ottla.errors import (
     ErrorCode,
@@ -101,7 +101,17 @@ class ConsumerGroupsHandler:
             )
         except KafkaError as error:
             return _refused(error)
-        return answer.result() if answer.done() else answer
+        if answer.done() and answer.result().assignment is None:
+            return answer.result()
+        return self._given(request.group_id, answer)
+
+    async def _given(
+        self, group_id: str, answer: Awaitable[ConsumerGroupHeartbeatResponse]
+    ) -> ConsumerGroupHeartbeatResponse:
+        response = await answer
+        if response.assignment is None:
+            return response
+        return await proven_heartbeat(self._runtime, group_id, response, ConsumerGroupHeartbeatResponse)
 
     def _validate(self, version: int, request: ConsumerGroupHeartbeatRequest) -> None:
         epoch = request.member_epoch
@@ -134,11 +144,11 @@ class ConsumerGroupsHandler:
                 f"{', '.join(self._config.consumer_assignors)}."
             )
 
-    def handle_consumer_group_describe(
+    async def handle_consumer_group_describe(
         self, context: RequestContext, request: ConsumerGroupDescribeRequest
     ) -> ConsumerGroupDescribeResponse:
         image = self._image()
-        groups = described_groups(
+        groups = await described_groups(
             self._runtime,
             request.group_ids,
             DescribedGroup,

@@ -65,10 +65,11 @@ class _Found(NamedTuple):
 
 
 class _Replica(NamedTuple):
-    """The follower that asks: broker id and epoch of its process."""
+    """The follower that asks: broker id and epoch of its process, and the turn of the answer that it had got before."""
 
     node_id: int
     broker_epoch: int
+    turn: int
 
 
 class _Round:
@@ -204,7 +205,7 @@ class FetchHandler:
     def _serve(
         self, request: FetchRequest, asked: FetchContext, found: _Round, version: int
     ) -> FetchResponse | Awaitable[FetchResponse]:
-        if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions:
+        if _is_enough(found, request) or request.max_wait_ms <= 0 or not asked.partitions or self._is_awaited(found):
             return self._answer(asked, found)
         return self._wait(request, asked, found, version)
 
@@ -219,7 +220,7 @@ class FetchHandler:
         """Look again each time there may be enough; answer when there is, or with what there is when time is up."""
         deadline_ms = self._clock.monotonic_ms() + request.max_wait_ms
         left_ms = request.max_wait_ms
-        while left_ms > 0 and not _is_enough(found, request):
+        while left_ms > 0 and not _is_enough(found, request) and not self._is_awaited(found):
             waiter = FetchWaiter(
                 found.watched,
                 request.min_bytes - found.byte_count,
@@ -237,6 +238,15 @@ class FetchHandler:
         answer = self._answer(asked, found)
         return answer if isinstance(answer, FetchResponse) else await answer
 
+    def _is_awaited(self, found: _Round) -> bool:
+        """Whether the next fetch of this follower is waited for, as a proof that this broker leads."""
+        replica = found.replica
+        return (
+            replica is not None
+            and self._replicas.has_questions
+            and any(partition.awaits(replica.node_id) for partition in found.watched)
+        )
+
     def _look(self, request: FetchRequest, asked: FetchContext, version: int) -> _Round:
         """Find what every partition has to offer, without reading any of it or waiting for the disk."""
         replica = _replica_id(request)
@@ -246,7 +256,7 @@ class FetchHandler:
             asked,
             IsolationLevel(request.isolation_level & 1),
             bytes_max if bucket is None else min(bytes_max, bucket.bytes_max),
-            None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch),
+            None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch, asked.turn),
             reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
         )
         self._go_on(found)
@@ -410,6 +420,8 @@ class FetchHandler:
             if not verdict.is_given:
                 return self._hold_back(asked, verdict.throttle_ms)
             asked.throttle_ms = verdict.throttle_ms
+        if found.replica is not None and asked.session is not None:
+            asked.session.turn = self._replicas.turn
         cold: list[tuple[_Found, LogSlice]] = []
         regions = 0
         for one, part in found.slices:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def described_groups(
+async def described_groups(
     runtime: CoordinatorRuntime[GroupCoordinator],
     group_ids: Sequence[str],
     row_class: Callable[..., R],
@@ -42,25 +42,36 @@ def described_groups(
         elif not group_id:
             row = row_class(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
         else:
-            row = _described(runtime, group_id, row_class, describe)
+            row = await _described(runtime, group_id, row_class, describe)
         if include_operations and row.error_code == ErrorCode.NONE:
             row.authorized_operations = GROUP_OPERATIONS
         rows.append(row)
     return rows
 
 
-def _described(
+async def _described(
     runtime: CoordinatorRuntime[GroupCoordinator],
     group_id: str,
     row_class: Callable[..., R],
     describe: Callable[[GroupCoordinator, str], R],
 ) -> R:
     try:
-        return runtime.read(runtime.partition_for(group_id), lambda shard: describe(shard, group_id))
+        partition = runtime.partition_for(group_id)
+        return await runtime.proven(partition, lambda: runtime.read(partition, lambda shard: describe(shard, group_id)))
     except KafkaError as error:
         code = client_error_code(error)
         message = error.message if code == ErrorCode.GROUP_ID_NOT_FOUND else None
         return row_class(group_id=group_id, error_code=code, error_message=message)
+
+
+async def proven_heartbeat(
+    runtime: CoordinatorRuntime[GroupCoordinator], group_id: str, response: R, response_class: Callable[..., R]
+) -> R:
+    """Return the answer to a heartbeat that gives the member something, once no other coordinator can have taken it away."""
+    try:
+        return await runtime.proven(runtime.partition_for(group_id), lambda: response)
+    except KafkaError as error:
+        return refused_heartbeat(error, response_class)
 
 
 def refused_heartbeat(error: KafkaError, response_class: Callable[..., R]) -> R:

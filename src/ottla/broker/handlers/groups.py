@@ -241,7 +241,7 @@ class GroupsHandler:
         group_id: str,
         operation: Callable[[Callable[[T], None]], Callable[[GroupCoordinator, int], Result[None]]],
         refusal: Callable[[ErrorCode], T],
-    ) -> T | asyncio.Future[T]:
+    ) -> T | Awaitable[T]:
         """Run an operation that answers through a callback, now or long after it is decided.
 
         Args:
@@ -261,7 +261,23 @@ class GroupsHandler:
             self._runtime.write(self._runtime.partition_for(group_id), operation(respond), refusal=fail)
         except KafkaError as error:
             fail(error)
-        return answer.result() if answer.done() else answer
+        return answer.result() if answer.done() and self._is_sure(group_id) else self._proven(group_id, answer, refusal)
+
+    def _is_sure(self, group_id: str) -> bool:
+        try:
+            return self._runtime.prove(self._runtime.partition_for(group_id)) is None
+        except KafkaError:
+            return True  # the answer says so
+
+    async def _proven(self, group_id: str, answer: asyncio.Future[T], refusal: Callable[[ErrorCode], T]) -> T:
+        """Return what a member is given, once no other coordinator can have taken that away."""
+        given = await answer
+        if getattr(given, "error_code", ErrorCode.NONE):
+            return given
+        try:
+            return await self._runtime.proven(self._runtime.partition_for(group_id), lambda: given)
+        except KafkaError as error:
+            return refusal(client_error_code(error))
 
     def handle_heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
         group_id = request.group_id
@@ -304,18 +320,21 @@ class GroupsHandler:
 
     # --------------------------------------------------------- administration
 
-    def handle_describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
-        described = [self._describe(context.version, group_id) for group_id in request.groups]
+    async def handle_describe_groups(
+        self, context: RequestContext, request: DescribeGroupsRequest
+    ) -> DescribeGroupsResponse:
+        described = [await self._describe(context.version, group_id) for group_id in request.groups]
         if request.include_authorized_operations:
             for group in described:
                 if group.error_code == ErrorCode.NONE:
                     group.authorized_operations = GROUP_OPERATIONS
         return DescribeGroupsResponse(groups=described)
 
-    def _describe(self, version: int, group_id: str) -> DescribedGroup:
+    async def _describe(self, version: int, group_id: str) -> DescribedGroup:
         try:
-            return self._runtime.read(
-                self._runtime.partition_for(group_id), lambda shard: shard.describe_group(group_id)
+            partition = self._runtime.partition_for(group_id)
+            return await self._runtime.proven(
+                partition, lambda: self._runtime.read(partition, lambda shard: shard.describe_group(group_id))
             )
         except GroupIdNotFoundError as error:
             if version < _GROUP_ID_NOT_FOUND:
@@ -329,9 +348,10 @@ class GroupsHandler:
         except KafkaError as error:
             return DescribedGroup(group_id=group_id, error_code=client_error_code(error))
 
-    def handle_list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
+    async def handle_list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
         groups: list[ListedGroup] = []
         try:
+            await self._runtime.prove_all()
             for found in self._runtime.read_all(
                 lambda shard: shard.list_groups(request.states_filter, request.types_filter)
             ):

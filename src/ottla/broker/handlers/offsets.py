@@ -330,6 +330,9 @@ class OffsetsHandler:
             shard.validate_offset_fetch(request.group_id, request.member_id, request.member_epoch, stable=stable)
             return query(shard)
 
+        proof = self._runtime.prove(partition)
+        if proof is not None:
+            await proof
         if not stable:
             return self._runtime.read(partition, checked)
         return await self._runtime.write(partition, lambda shard, now_ms: Result(checked(shard), barrier=True))

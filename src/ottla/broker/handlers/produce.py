@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
+from ottla.broker.refused_batches import RefusedBatches
 from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
     ErrorCode,
@@ -137,6 +138,7 @@ class ProduceHandler:
         self._metrics = metrics
         self._gate = gate
         self._deadlines = Deadlines(asyncio.get_running_loop())
+        self._refused_batches = RefusedBatches()
 
     def routes(self) -> Routes:
         route = Route(
@@ -321,14 +323,16 @@ class ProduceHandler:
                 partition = self._replicas.partition(name, data.index)
                 if partition is None:
                     part.error_code = self._replicas.error(name, data.index)
+                    self._refused_batches.note(TopicPartition(name, data.index), data.records, part.error_code)
                     continue
                 if refused and (name, data.index) in refused:
                     part.error_code, part.error_message = refused[TopicPartition(name, data.index)]
                     counts.failed_produce_requests += 1
+                    self._refused_batches.note(partition.topic_partition, data.records, part.error_code)
                     continue
                 done = appended.get(TopicPartition(name, data.index)) if appended else None
                 if isinstance(done, KafkaError):
-                    _refuse(part, done, partition, counts)
+                    self._refuse(part, done, partition, data.records, counts)
                     continue
                 if done is not None:
                     part.base_offset = done.first_offset
@@ -358,6 +362,8 @@ class ProduceHandler:
     ) -> Awaitable[Any] | None:
         """Append to one partition and fill `part`; return what has to happen first, if anything."""
         try:
+            if self._refused_batches and (error := self._why_refused(partition, records)) is not None:
+                raise error
             if context.version >= _ADDS_PARTITIONS and is_transactional(records):
                 _check_first_sequence(partition, records)
             info = partition.append(
@@ -369,16 +375,36 @@ class ProduceHandler:
             )
         except KafkaError as error:
             if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
-                return self._refuse_if_led(error, partition, part, counts)
-            _refuse(part, error, partition, counts)
+                return self._refuse_if_led(error, partition, part, records, counts)
+            self._refuse(part, error, partition, records, counts)
             return None
         if isinstance(info, Awaitable):
-            return self._append_later(info, acks, partition, part, counts)
+            return self._append_later(info, acks, partition, part, _copy_of_header(records), counts)
         _accept(part, info, counts)
         return _commit(acks, partition, info.last_offset)
 
+    def _why_refused(self, partition: Partition, records: Any) -> KafkaError | None:
+        return self._refused_batches.why_refused(partition.topic_partition, records, partition.log.producers.entries)
+
+    def _refuse(
+        self,
+        part: PartitionProduceResponse,
+        error: KafkaError,
+        partition: Partition,
+        records: Any,
+        counts: TopicMetrics,
+    ) -> None:
+        if error.retriable:
+            self._refused_batches.note(partition.topic_partition, records, error.code)
+        _refuse(part, error, partition, counts)
+
     async def _refuse_if_led(
-        self, error: KafkaError, partition: Partition, part: PartitionProduceResponse, counts: TopicMetrics
+        self,
+        error: KafkaError,
+        partition: Partition,
+        part: PartitionProduceResponse,
+        records: Any,
+        counts: TopicMetrics,
     ) -> None:
         """Refuse a batch for good only if this broker still leads: the leader after it may know more of the producer.
 
@@ -388,7 +414,7 @@ class ProduceHandler:
             error = NotLeaderOrFollowerError(
                 f"{partition.topic_partition}: it is not known that this broker still leads"
             )
-        _refuse(part, error, partition, counts)
+        self._refuse(part, error, partition, records, counts)
 
     async def _append_later(
         self,
@@ -396,15 +422,18 @@ class ProduceHandler:
         acks: int,
         partition: Partition,
         part: PartitionProduceResponse,
+        header: Any,
         counts: TopicMetrics,
     ) -> None:
         try:
             info = await append
         except KafkaError as error:
+            if error.code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:  # what was refused was behind it in the queue
+                error = self._why_refused(partition, header) or error
             if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
-                await self._refuse_if_led(error, partition, part, counts)
+                await self._refuse_if_led(error, partition, part, header, counts)
             else:
-                _refuse(part, error, partition, counts)
+                self._refuse(part, error, partition, header, counts)
             return
         commit = _commit(acks, partition, info.last_offset)
         if commit is not None:
@@ -508,6 +537,11 @@ def is_transactional(records: Any) -> bool:
         and records[MAGIC_POSITION] == MAGIC
         and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
     )
+
+
+def _copy_of_header(records: Any) -> Any:
+    """Return what is left to look at when the connection's buffer has gone on to the next request."""
+    return None if records is None else bytes(records[:HEADER_SIZE])
 
 
 def _check_first_sequence(partition: Partition, records: Any) -> None:

@@ -93,9 +93,12 @@ class ShareGroupOffsetsHandler:
         unknown: list[describe.DescribeShareGroupOffsetsResponseTopic] = []
         if asked.topics is None:
             try:
-                initialized = self._runtime.read(
-                    self._runtime.partition_for(group_id),
-                    lambda shard: shard.shares.states.initialized_partitions(group_id),
+                partition = self._runtime.partition_for(group_id)
+                initialized = await self._runtime.proven(
+                    partition,
+                    lambda: self._runtime.read(
+                        partition, lambda shard: shard.shares.states.initialized_partitions(group_id)
+                    ),
                 )
             except KafkaError as error:
                 described.error_code = client_error_code(error)

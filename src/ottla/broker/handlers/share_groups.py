@@ -14,7 +14,7 @@ from ottla.broker.context import Route
 from ottla.broker.coordinators.groups.share.describe import describe
 from ottla.broker.coordinators.groups.share.family import Heartbeat
 from ottla.broker.coordinators.groups.share.member import JOIN_EPOCH, LEAVE_EPOCH
-from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
+from ottla.broker.handlers.group_answers import described_groups, proven_heartbeat, refused_heartbeat
 from ottla.cluster.decisions.features import SHARE_VERSION
 from ottla.errors import ErrorCode, InvalidRequestError, KafkaError
 from ottla.protocol.api import ApiKey
@@ -82,13 +82,15 @@ class ShareGroupsHandler:
             return refused_heartbeat(error, ShareGroupHeartbeatResponse)
         if result.to_initialize is not None:
             self._states.initialize_soon(result.to_initialize)
+        if result.response.assignment is not None:
+            return await proven_heartbeat(self._runtime, request.group_id, result.response, ShareGroupHeartbeatResponse)
         return result.response
 
-    def handle_share_group_describe(
+    async def handle_share_group_describe(
         self, context: RequestContext, request: ShareGroupDescribeRequest
     ) -> ShareGroupDescribeResponse:
         image = self._image()
-        groups = described_groups(
+        groups = await described_groups(
             self._runtime,
             request.group_ids,
             DescribedGroup,

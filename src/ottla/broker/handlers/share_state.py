@@ -18,6 +18,7 @@ from ottla.broker.coordinators.share.batches import StateBatch
 from ottla.broker.coordinators.share.coordinator import SharePartitionNotFoundError, Summary, Write
 from ottla.broker.coordinators.share.records import ShareKey, ShareState
 from ottla.broker.sender_fence import Sender, SenderFence
+from ottla.broker.share.persister import read_state
 from ottla.errors import KafkaError, StaleBrokerEpochError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages import (
@@ -84,9 +85,7 @@ class ShareStateHandlers:
         self, context: RequestContext, request: read.ReadShareGroupStateRequest
     ) -> read.ReadShareGroupStateResponse:
         def ask(key: ShareKey, asked: read.PartitionData) -> Awaitable[ShareState]:
-            return self._runtime.write(
-                self._partition(key), lambda shard, now_ms: shard.read(key, asked.leader_epoch, now_ms)
-            )
+            return read_state(self._runtime, key, asked.leader_epoch)
 
         def fill(row: read.PartitionResult, found: ShareState) -> None:
             row.state_epoch, row.start_offset = found.state_epoch, found.start_offset
@@ -139,7 +138,10 @@ class ShareStateHandlers:
         self, context: RequestContext, request: summary.ReadShareGroupStateSummaryRequest
     ) -> summary.ReadShareGroupStateSummaryResponse:
         async def ask(key: ShareKey, asked: summary.PartitionData) -> Summary:
-            return self._runtime.read(self._partition(key), lambda shard: shard.summarize(key))
+            partition = self._partition(key)
+            return await self._runtime.proven(
+                partition, lambda: self._runtime.read(partition, lambda shard: shard.summarize(key))
+            )
 
         def fill(row: summary.PartitionResult, found: Summary) -> None:
             row.state_epoch, row.leader_epoch = found.state_epoch, found.leader_epoch

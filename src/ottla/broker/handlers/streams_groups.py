@@ -18,7 +18,7 @@ from ottla.broker.coordinators.groups.streams.checks import check_request
 from ottla.broker.coordinators.groups.streams.heartbeat import Beat
 from ottla.broker.coordinators.groups.streams.internal_topics import StatusCode
 from ottla.broker.coordinators.groups.streams.topology import InternalTopic
-from ottla.broker.handlers.group_answers import described_groups, refused_heartbeat
+from ottla.broker.handlers.group_answers import described_groups, proven_heartbeat, refused_heartbeat
 from ottla.cluster.controller import TopicResult
 from ottla.cluster.decisions.features import STREAMS_VERSION
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -103,6 +103,10 @@ class StreamsGroupsHandler:
             return refused_heartbeat(error, StreamsGroupHeartbeatResponse)
         if result.to_create:
             await self._make(result.to_create, result.response)
+        if result.response.active_tasks is not None:
+            return await proven_heartbeat(
+                self._runtime, request.group_id, result.response, StreamsGroupHeartbeatResponse
+            )
         return result.response
 
     async def _make(self, topics: Sequence[InternalTopic], response: StreamsGroupHeartbeatResponse) -> None:
@@ -132,10 +136,10 @@ class StreamsGroupsHandler:
             if status.status_code == StatusCode.MISSING_INTERNAL_TOPICS:
                 status.status_detail += f"; Creation failed: {', '.join(failed[:_FAILURES_SHOWN])}{more}."
 
-    def handle_describe(
+    async def handle_describe(
         self, context: RequestContext, request: StreamsGroupDescribeRequest
     ) -> StreamsGroupDescribeResponse:
-        groups = described_groups(
+        groups = await described_groups(
             self._runtime,
             request.group_ids,
             DescribedGroup,

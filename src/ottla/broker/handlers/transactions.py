@@ -276,21 +276,24 @@ class TransactionsHandler:
 
     # ----------------------------------------------------------- administration
 
-    def handle_describe_transactions(
+    async def handle_describe_transactions(
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
         return DescribeTransactionsResponse(
-            transaction_states=[self._describe(transactional_id) for transactional_id in request.transactional_ids]
+            transaction_states=[
+                await self._describe(transactional_id) for transactional_id in request.transactional_ids
+            ]
         )
 
-    def _describe(self, transactional_id: str) -> describe_transactions.TransactionState:
+    async def _describe(self, transactional_id: str) -> describe_transactions.TransactionState:
         row = describe_transactions.TransactionState(transactional_id=transactional_id)
         if not transactional_id:
             row.error_code = ErrorCode.INVALID_REQUEST
             return row
         try:
-            found = self._runtime.read(
-                self._runtime.partition_for(transactional_id), lambda shard: shard.describe(transactional_id)
+            partition = self._runtime.partition_for(transactional_id)
+            found = await self._runtime.proven(
+                partition, lambda: self._runtime.read(partition, lambda shard: shard.describe(transactional_id))
             )
         except KafkaError as error:
             row.error_code = client_error_code(error)
@@ -308,7 +311,7 @@ class TransactionsHandler:
         row.topics = [describe_transactions.TopicData(topic=name, partitions=ids) for name, ids in by_topic.items()]
         return row
 
-    def handle_list_transactions(
+    async def handle_list_transactions(
         self, context: RequestContext, request: ListTransactionsRequest
     ) -> ListTransactionsResponse:
         try:
@@ -321,6 +324,7 @@ class TransactionsHandler:
         now_ms = self._clock.wall_ms()
         rows: list[list_transactions.TransactionState] = []
         try:
+            await self._runtime.prove_all()
             for shard in self._runtime.read_all(lambda shard: shard.list_committed()):
                 rows += (
                     list_transactions.TransactionState(

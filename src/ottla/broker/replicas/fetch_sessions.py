@@ -70,6 +70,8 @@ class FetchSession:
     epoch: int
     last_used_ms: int
     owner: object = None
+    #: Of a follower: the turn in which it was answered last, see `ReplicaManager.turn`.
+    turn: int = -1
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class FetchContext:
     partitions: list[FetchPartition]
     session: FetchSession | None = None
     incremental: bool = False
+    #: Of a follower: the turn of the answer that it had got when it sent this request; -1: not known.
+    turn: int = -1
     #: Asked at each look whether the client may read a topic; None: it may read all.
     may_read: Callable[[str], bool] | None = None
     #: Where what the client gets is counted; None: it may read as fast as it likes.
@@ -211,7 +215,7 @@ class FetchSessionCache:
         session.last_used_ms = now_ms
         # The dict is ordered by last use: the first one is the oldest.
         self._sessions[session.session_id] = self._sessions.pop(session.session_id)
-        return FetchContext(ErrorCode.NONE, list(session.partitions.values()), session, incremental=True)
+        return FetchContext(ErrorCode.NONE, list(session.partitions.values()), session, True, session.turn)
 
 
 def _requested(request: FetchRequest, uses_ids: bool, topic_names: Mapping[bytes, str]) -> Iterable[FetchPartition]:

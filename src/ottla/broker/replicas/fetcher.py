@@ -494,6 +494,8 @@ class LeaderFetcher:
         if isinstance(error, OffsetOutOfRangeError) and one.partition.log.log_end_offset != one.offset:
             return  # the log has grown or been cut since this was asked
         level = logging.ERROR if isinstance(error, CorruptMessageError) else logging.WARNING
+        if one.partition.topic_partition in self._failures:
+            level = logging.DEBUG  # it has been said; a full disk would say it twice a second for each partition
         logger.log(
             level, "%s cannot take in what broker %d sent: %s", one.partition.topic_partition, self._leader, error
         )

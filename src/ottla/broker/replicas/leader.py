@@ -45,15 +45,25 @@ class Progress:
         end_offset: where its log ends; UNKNOWN until it has said so.
         log_start_offset: where its log begins.
         caught_up_ms: when it last had everything that the leader had at some moment.
+        turn: its newest fetch was sent after this broker's answer of this turn; see `Leader.follows_since`.
     """
 
-    __slots__ = ("_asked_ms", "_leader_end_then", "broker_epoch", "caught_up_ms", "end_offset", "log_start_offset")
+    __slots__ = (
+        "_asked_ms",
+        "_leader_end_then",
+        "broker_epoch",
+        "caught_up_ms",
+        "end_offset",
+        "log_start_offset",
+        "turn",
+    )
 
     def __init__(self, now_ms: int) -> None:
         self.broker_epoch = -1
         self.end_offset = UNKNOWN
         self.log_start_offset = UNKNOWN
         self.caught_up_ms = now_ms
+        self.turn = -1
         self._asked_ms = now_ms
         self._leader_end_then = UNKNOWN
 
@@ -73,6 +83,7 @@ class Progress:
     def forget(self) -> None:
         """Another process has taken the place of the one that came so far."""
         self.broker_epoch = -1
+        self.turn = -1
         self.end_offset = UNKNOWN
         self._leader_end_then = UNKNOWN
 
@@ -193,6 +204,21 @@ class Leader:
         """Whether a replica is in the committed ISR."""
         return node_id in self.committed.isr
 
+    def turn_of(self, node_id: int) -> int:
+        """Return after which of this broker's answers a follower has sent its newest fetch; -1 if that is not known."""
+        known = self.progress.get(node_id)
+        return -1 if known is None else known.turn
+
+    def follows_since(self, turn: int) -> bool:
+        """Whether every other member of the maximal ISR has begun a fetch of this epoch since this broker's `turn`.
+
+        Then no other broker led at that turn: a new leader is a member of the ISR, and one that leads fetches no more. An
+        ELR may be elected without any of the ISR, so with one this proves nothing.
+        """
+        if self.committed.elr or (self.pending is not None and self.pending.after.elr):
+            return False
+        return bool(self._followers) and all(self.progress[n].turn >= turn for n in self._followers)
+
     def lag(self, node_id: int) -> int:
         """Return how many records a follower is behind, as far as that is known."""
         known = self.progress.get(node_id)
@@ -238,10 +264,12 @@ class Leader:
         *,
         log_start_offset: int = UNKNOWN,
         leader_end: int | None = None,
+        turn: int = -1,
     ) -> FetchVerdict:
         """A follower asks for what begins at `offset`; its log ends there, with a batch of `last_epoch`.
 
         Args:
+            turn: of the answer that this fetch follows.
             leader_end: where the leader's log ends, if not all of that counts.
         """
         if leader_epoch != self.leader_epoch:
@@ -263,6 +291,7 @@ class Leader:
         end = self._end_offset if leader_end is None else leader_end
         if offset <= end:
             progress.on_fetch(broker_epoch, offset, log_start_offset, end, now_ms)
+        progress.turn = max(progress.turn, turn)
         return ACCEPTED
 
     def _divergence(self, offset: int, last_epoch: int) -> tuple[int, int] | None:

@@ -20,11 +20,11 @@ from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.log_work import LogWork
 from ottla.broker.replicas.partition import Partition, leader_of
 from ottla.cluster.image import NO_LEADER, TOPICS
-from ottla.errors import ErrorCode, KafkaStorageError, StorageError
+from ottla.errors import ErrorCode, KafkaStorageError, NotLeaderOrFollowerError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ottla.broker.replicas.leader import Leader
     from ottla.broker.replicas.replication import Replication
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: How long the followers are asked whether this broker leads, before the tree is.
+FOLLOWERS_SECONDS = 0.5
+
 
 class ReplicaManager:
     """The partitions of this broker.
@@ -45,6 +48,8 @@ class ReplicaManager:
         image: the cluster as this broker last saw it.
         on_leader, on_resigned: told when a partition of an internal topic gets or loses its leader here.
         on_old_records: told of appends that retention would delete at once, see `Partition`.
+        turn: grows with each question whether this broker leads (`prove`). What a follower sends after an answer of
+            a turn was sent after all questions up to it.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class ReplicaManager:
         self.on_leader: Callable[[TopicPartition, int], None] = lambda _tp, _epoch: None
         self.on_resigned: Callable[[TopicPartition], None] = lambda _tp: None
         self.on_old_records: Callable[[TopicPartition, int, int], None] = lambda _tp, _newest_ms, _retention_ms: None
+        self.turn = 0
+        self._question_count = 0
         self._logs = logs
         self._topic_config = topic_config
         self._offload = offload
@@ -94,6 +101,44 @@ class ReplicaManager:
     def replica(self, topic: str, index: int) -> Partition | None:
         """Return the partition if this broker holds a replica of it, leading or not."""
         return self._partitions.get((topic, index))
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether a proof that this broker leads some partition is waited for."""
+        return self._question_count > 0
+
+    def prove(self, partition: Partition) -> Awaitable[None] | None:
+        """Return None if it is certain that no other broker leads this partition now; else what resolves when it is.
+
+        It is proven by a fetch of each other member of the ISR that was sent after this call, or by what the tree says
+        after it. So the whole ISR does without a majority of the tree's servers, and the tree without the whole ISR.
+
+        Raises:
+            NotLeaderOrFollowerError: it is not certain; also through what is returned.
+        """
+        leader = partition.leader
+        if leader is None:
+            raise NotLeaderOrFollowerError(f"{partition.topic_partition} is not led here")
+        if leader.is_sole or (leader.is_alone and self._replication.lease.holds()):
+            return None
+        return self._prove(partition)
+
+    async def _prove(self, partition: Partition) -> None:
+        self.turn += 1
+        self._question_count += 1
+        proof = partition.ask_followers(self.turn)
+        try:
+            await asyncio.wait([proof], timeout=FOLLOWERS_SECONDS)
+            if proof.done():
+                proof.result()
+            elif not await self.still_leads(partition):
+                raise NotLeaderOrFollowerError(
+                    f"{partition.topic_partition}: it is not known that no other broker leads it"
+                )
+        finally:
+            self._question_count -= 1
+            partition.ask_no_more(proof)
+            proof.cancel()
 
     async def still_leads(self, partition: Partition) -> bool:
         """Ask the tree whether this broker still leads, in the same epoch; False also if the tree does not answer."""

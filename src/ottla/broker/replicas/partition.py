@@ -122,6 +122,7 @@ class Partition:
         "_offload",
         "_on_old_records",
         "_pace",
+        "_questions",
         "_queue",
         "_stable_told",
         "_uncommitted",
@@ -163,6 +164,8 @@ class Partition:
         self.on_progress: Callable[[], None] = _nothing
         #: (end offset, waiter, whether it waits for as many replicas as acks=all demands).
         self._high_watermark_waiters: deque[tuple[int, CommitWaiter, bool]] = deque()
+        #: (turn, future) of those who wait for a proof that this broker leads.
+        self._questions: list[tuple[int, asyncio.Future[None]]] = []
         self._commits = commits
         self._committing = False
         #: (end offset, bytes) of appends that the high watermark has not passed yet.
@@ -264,6 +267,35 @@ class Partition:
         self.leader_epoch = -1
         self.leader = self.follower = None
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
+
+    # -- proof of the role
+
+    def ask_followers(self, turn: int) -> asyncio.Future[None]:
+        """Return what resolves when all in sync have begun a fetch of this epoch since `turn`; it fails when the role ends.
+
+        Fetches that wait are answered, so that their senders ask again.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._questions.append((turn, future))
+        for waiter in tuple(self.replica_waiters):
+            waiter.wake()
+        return future
+
+    def ask_no_more(self, future: asyncio.Future[None]) -> None:
+        """Nobody waits for this proof any more."""
+        self._questions = [question for question in self._questions if question[1] is not future]
+
+    def awaits(self, broker: int) -> bool:
+        """Whether the next fetch of this follower is waited for: it is to be answered at once, whatever there is."""
+        leader = self.leader
+        return bool(self._questions) and leader is not None and leader.turn_of(broker) < self._questions[-1][0]
+
+    def _answer_questions(self) -> None:
+        leader = self.leader
+        assert leader is not None
+        for turn, future in self._questions:
+            if not future.done() and leader.follows_since(turn):
+                future.set_result(None)
 
     def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
         """Compare the epoch a client believes in with ours (KIP-320); -1 asks for no check."""
@@ -527,12 +559,22 @@ class Partition:
         for _, waiter, _ in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
+        for _, question in self._questions:
+            if not question.done():
+                question.set_exception(error)
         self.wake_fetches()
 
     # -- followers
 
     def on_follower_fetch(
-        self, broker: int, broker_epoch: int, leader_epoch: int, offset: int, last_epoch: int, log_start_offset: int
+        self,
+        broker: int,
+        broker_epoch: int,
+        turn: int,
+        leader_epoch: int,
+        offset: int,
+        last_epoch: int,
+        log_start_offset: int,
     ) -> FetchVerdict:
         """A follower asks for what begins at `offset`: what it has is news for ISR and high watermark."""
         leader = self.leader
@@ -547,9 +589,12 @@ class Partition:
             self._clock.monotonic_ms(),
             log_start_offset=log_start_offset,
             leader_end=self.log.log_end_offset,
+            turn=turn,
         )
         if verdict == ACCEPTED:
             self._advance()
+            if self._questions:
+                self._answer_questions()
             if not leader.is_in_sync(broker):
                 self.on_progress()
         return verdict

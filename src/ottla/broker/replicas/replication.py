@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ottla.broker.replicas.fetcher import Fetchers, FetcherSettings, FetcherSurroundings
 from ottla.broker.replicas.isr_keeper import IsrKeeper, StateStore
@@ -118,6 +118,7 @@ class Replication:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._renewing: asyncio.Task[None] | None = None
+        self._look: asyncio.Task[bool] | None = None
         self._stale = asyncio.Event()
         self._unfit: frozenset[tuple[bytes, int]] = frozenset()
         self._unfit_news = asyncio.Event()
@@ -157,7 +158,7 @@ class Replication:
         """Fetch and write nothing more."""
         await self.fetchers.stop()
         await self.isrs.stop()
-        tasks = [*self._tasks, *([self._renewing] if self._renewing is not None else [])]
+        tasks: list[asyncio.Task[Any]] = [*self._tasks, *(t for t in (self._renewing, self._look) if t is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -216,7 +217,18 @@ class Replication:
                 partition.on_role_facts()
 
     async def look_at_tree(self) -> bool:
-        """Bring the image up to what was in the tree when this was called; return whether that was possible."""
+        """Bring the image up to what was in the tree when this was called; return whether that was possible.
+
+        One look serves all who came before it began.
+        """
+        running = self._look
+        if running is not None and not running.done():
+            await asyncio.wait([running])
+        if self._look is running or self._look is None:
+            self._look = asyncio.get_running_loop().create_task(self._look_once(), name="replication-look")
+        return await asyncio.shield(self._look)
+
+    async def _look_once(self) -> bool:
         try:
             async with asyncio.timeout(LOOK_SECONDS_MAX):
                 await self._cluster.refresh()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
 from ottla.config.keys import split_list
@@ -41,6 +41,39 @@ class ListenerLogins:
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     reauthenticate_ms: Mapping[str, int] = field(default_factory=dict)
     token_bytes_max: int = 524_288
+
+
+class FirstUser(NamedTuple):
+    """A user of `ottla.scram.users`. `credential` is the text of its keys, as it stands in the tree."""
+
+    name: str
+    mechanism: str
+    credential: str
+
+    def __repr__(self) -> str:
+        return f"FirstUser({self.name}, {self.mechanism}, [hidden])"
+
+
+def resolve_first_users(text: Mapping[str, str]) -> tuple[FirstUser, ...]:
+    """Return the users of `ottla.scram.users`.
+
+    Raises:
+        ConfigError: one cannot be read; the text shows no value.
+    """
+    found: list[FirstUser] = []
+    for number, item in enumerate((text.get("ottla.scram.users") or "").split(";"), 1):
+        if not item.strip():
+            continue
+        name, _, rest = item.strip().partition(":")
+        mechanism, _, credential = rest.partition(":")
+        if not name or mechanism not in scram.HASHES or scram.credential_from_text(credential) is None:
+            raise ConfigError(
+                f"ottla.scram.users: user {number} cannot be read; write it as "
+                "name:SCRAM-SHA-512:salt=...,stored_key=...,server_key=...,iterations=8192, or let `ottla security init` "
+                "do it"
+            )
+        found.append(FirstUser(name, mechanism, credential))
+    return tuple(found)
 
 
 def resolve_logins(text: Mapping[str, str], listeners: Iterable[Listener]) -> dict[str, ListenerLogins]:

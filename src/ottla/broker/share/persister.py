@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.share.coordinator import Write
-from ottla.broker.coordinators.share.records import ShareKey
+from ottla.broker.coordinators.share.records import ShareKey, ShareState
 from ottla.broker.share.remote import KnownState, RemoteShareStates
 from ottla.cluster.image import NO_LEADER
 from ottla.errors import ErrorCode, KafkaError
@@ -158,7 +158,9 @@ class CoordinatorPersister:
             key = ShareKey(group_id, *topic_id_partition)
             found, code, message = await self._ask(
                 key,
-                lambda partition: _at_once(self._runtime.read(partition, lambda shard: shard.summarize(key))),
+                lambda partition: self._runtime.proven(
+                    partition, lambda: self._runtime.read(partition, lambda shard: shard.summarize(key))
+                ),
                 lambda remote, node_id: remote.summarize(node_id, key),
             )
             return (
@@ -172,8 +174,8 @@ class CoordinatorPersister:
     async def read(self, group_id: str, topic_id_partition: TopicIdPartition, leader_epoch: int) -> LoadedState:
         key = ShareKey(group_id, *topic_id_partition)
 
-        async def here(partition: int) -> KnownState:
-            found = await self._runtime.write(partition, lambda shard, now_ms: shard.read(key, leader_epoch, now_ms))
+        async def here(_partition: int) -> KnownState:
+            found = await read_state(self._runtime, key, leader_epoch)
             return KnownState(found.state_epoch, found.start_offset, tuple(found.batches))
 
         known, code, message = await self._ask(
@@ -219,5 +221,14 @@ class CoordinatorPersister:
         raise AssertionError("the last try has returned")
 
 
-async def _at_once(value: R) -> R:
-    return value
+async def read_state(runtime: CoordinatorRuntime[ShareCoordinator], key: ShareKey, leader_epoch: int) -> ShareState:
+    """Return the state of a share partition for who leads its partition in this epoch.
+
+    Raises:
+        KafkaError: as `ShareCoordinator.read`; NOT_COORDINATOR, also if another one may be by now.
+    """
+    partition = runtime.partition_for(key.coordinator_key)
+    proof = runtime.prove(partition)
+    if proof is not None:
+        await proof
+    return await runtime.write(partition, lambda shard, now_ms: shard.read(key, leader_epoch, now_ms))

@@ -7,6 +7,7 @@ that lets nothing through but a login. Keeps the contexts of TLS and looks now a
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,8 @@ from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
 from ottla.cluster.decisions.configs import Alteration, Operation
-from ottla.cluster.image import OWN, ConfigResource
+from ottla.cluster.image import OWN, USERS, ConfigResource
+from ottla.cluster.nodes import sanitize
 from ottla.config import ConfigError
 from ottla.errors import RemoteProtocolError
 from ottla.observability.logs import shown
@@ -45,6 +47,8 @@ CERTIFICATE_SECONDS = 10.0
 #: Where the cluster's secrets are kept: /config/ottla/secrets.
 SECRETS = ConfigResource(OWN, "secrets")
 _SCRAM_SECRET = "scram.salt"
+#: Begins the keys of users that were made.
+_MADE = "made."
 
 
 def has_scram(config: BrokerConfig) -> bool:
@@ -173,11 +177,33 @@ class Entrance:
 
     async def start(self) -> None:
         """Put the cluster's secrets into the tree if they are not there, and look after certificates from now on."""
-        if has_scram(self._parts.config()) and _SCRAM_SECRET not in self._parts.image().config(*SECRETS):
+        config = self._parts.config()
+        if (has_scram(config) or config.ottla_scram_users) and _SCRAM_SECRET not in self._parts.image().config(
+            *SECRETS
+        ):
             secret = self._parts.surroundings.secret_bytes(32).hex()
             await self._parts.controller.alter_entity(SECRETS, [Alteration(_SCRAM_SECRET, Operation.SET, secret)])
+        await self._make_first_users()
         if self.contexts:
             self._task = asyncio.get_running_loop().create_task(self._look_after_certificates(), name="certificates")
+
+    async def _make_first_users(self) -> None:
+        """Make the users of `ottla.scram.users`, each text once: who changes or deletes one later has the last word.
+
+        What was made is known by an HMAC of the text, beside the cluster's secrets: all its brokers may have the same file.
+        """
+        for user in self._parts.config().ottla_scram_users:
+            known = self._parts.image().config(*SECRETS)
+            text = f"{user.name}:{user.mechanism}:{user.credential}"
+            done = _MADE + hmac.digest(known.get(_SCRAM_SECRET, "").encode(), text.encode(), "sha256").hex()[:32]
+            if done in known:
+                continue
+            resource = ConfigResource(USERS, sanitize(user.name))
+            await self._parts.controller.alter_entity(
+                resource, [Alteration(user.mechanism, Operation.SET, user.credential)]
+            )
+            await self._parts.controller.alter_entity(SECRETS, [Alteration(done, Operation.SET, "true")])
+            logger.info("user %s has been made, as ottla.scram.users says", shown(user.name))
 
     async def stop(self) -> None:
         """Look after certificates no more."""

@@ -57,7 +57,7 @@ def machine(
 
     open_tree: Callable[[str], Awaitable[Tree]] = open_file
     if zookeeper is not None:
-        open_tree = _sessions_with(zookeeper, tree_threads)
+        open_tree = sessions_with(zookeeper, tree_threads)
     elif tree_socket is not None:
         open_tree = open_served
     host_name = socket.gethostname()
@@ -78,7 +78,7 @@ def machine(
     )
 
 
-def _sessions_with(zookeeper: ZooKeeperOptions, threads: Offload) -> Callable[[str], Awaitable[Tree]]:
+def sessions_with(zookeeper: ZooKeeperOptions, threads: Offload) -> Callable[[str], Awaitable[Tree]]:
     try:
         from ottla.cluster.trees.zookeeper import ZooKeeperTree  # 55 ms
     except ImportError as error:

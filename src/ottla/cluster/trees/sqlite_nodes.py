@@ -145,6 +145,23 @@ def end_sessions(connection: sqlite3.Connection, sessions: Collection[int] | Non
     return list(dict.fromkeys(parent for _, parent in gone))
 
 
+def read_file(path: str) -> dict[str, bytes]:
+    """Return the data of all persistent nodes of a file, as of one moment, whether a process uses it or not.
+
+    Raises:
+        TreeUnavailableError: there is no such file, or it is none of ours.
+    """
+    import sqlite3
+    from contextlib import closing
+    from urllib.parse import quote
+
+    def read_all() -> dict[str, bytes]:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=5)) as connection:
+            return dict(connection.execute("SELECT path, data FROM node WHERE owner = 0 ORDER BY path").fetchall())
+
+    return translating(read_all)
+
+
 _NODE_COLUMNS = "data, czxid, mzxid, version, owner"
 
 

@@ -11,6 +11,15 @@ Semantics, arguments and errors are those of `_records_plain`; the tests hold bo
 """
 
 import cython
+from cython.cimports._varints import (
+    add_wrapping,
+    big_endian,
+    skip_headers,
+    varint,
+    varint_size,
+    varlong,
+    write_varint,
+)
 from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,85 +33,6 @@ COMPILED = True
 
 # Traps of pure mode: a hex literal above 2^31 becomes a Python object, so masks are casts; and a function without
 # exceptval is checked for an error after each call.
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _varint(
-    data: cython.p_uchar, position: cython.Py_ssize_t, end: cython.Py_ssize_t
-) -> tuple[cython.longlong, cython.Py_ssize_t]:
-    """32-bit zig-zag varint of at most five bytes; position -1 if there is none."""
-    value: cython.uint = 0
-    byte: cython.uint
-    shift: cython.int = 0
-    while position < end and shift <= 28:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return cython.cast(cython.longlong, cython.cast(cython.int, (value >> 1) ^ (0 - (value & 1)))), position
-        shift += 7
-    return 0, -1
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _varlong(
-    data: cython.p_uchar, position: cython.Py_ssize_t, end: cython.Py_ssize_t
-) -> tuple[cython.longlong, cython.Py_ssize_t]:
-    """64-bit zig-zag varint of at most ten bytes; position -1 if there is none."""
-    value: cython.ulonglong = 0
-    byte: cython.ulonglong
-    shift: cython.int = 0
-    while position < end and shift <= 63:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return cython.cast(cython.longlong, (value >> 1) ^ (0 - (value & 1))), position
-        shift += 7
-    return 0, -1
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _size(value: cython.longlong) -> cython.Py_ssize_t:
-    """Bytes of a zig-zag varint."""
-    rest: cython.ulonglong = (cython.cast(cython.ulonglong, value) << 1) ^ cython.cast(cython.ulonglong, value >> 63)
-    size: cython.Py_ssize_t = 1
-    while rest >= 0x80:
-        rest >>= 7
-        size += 1
-    return size
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _write(out: cython.p_uchar, value: cython.longlong) -> cython.p_uchar:
-    rest: cython.ulonglong = (cython.cast(cython.ulonglong, value) << 1) ^ cython.cast(cython.ulonglong, value >> 63)
-    while rest >= 0x80:
-        out[0] = cython.cast(cython.uchar, (rest & 0x7F) | 0x80)
-        out += 1
-        rest >>= 7
-    out[0] = cython.cast(cython.uchar, rest)
-    return out + 1
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _add(left: cython.longlong, right: cython.longlong) -> cython.longlong:
-    """Wrap like a Java long; signed overflow is undefined in C."""
-    return cython.cast(cython.longlong, cython.cast(cython.ulonglong, left) + cython.cast(cython.ulonglong, right))
 
 
 @cython.cfunc
@@ -146,31 +76,31 @@ def _decode(
     if count < 0 or count > limit:
         raise _impossible(count, limit)
     for index in range(count):
-        length, position = _varint(data, position, limit)
+        length, position = varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
             raise _malformed(index)
         end = position + length
-        delta, position = _varlong(data, position + 1, end)
+        delta, position = varlong(data, position + 1, end)
         if position < 0:
             raise _malformed(index)
-        offset_delta, position = _varint(data, position, end)
+        offset_delta, position = varint(data, position, end)
         if position < 0:
             raise _malformed(index)
-        length, position = _varint(data, position, end)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             raise _malformed(index)
         key = None
         if length >= 0:
             key = _bytes(data, position, length)
             position += length
-        length, position = _varint(data, position, end)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             raise _malformed(index)
         value = None
         if length >= 0:
             value = _bytes(data, position, length)
             position += length
-        header_count, position = _varint(data, position, end)
+        header_count, position = varint(data, position, end)
         if position < 0 or header_count < 0 or header_count > end - position:
             raise _malformed(index)
         headers = ()
@@ -178,11 +108,11 @@ def _decode(
             found: list = []
             while header_count > 0:
                 header_count -= 1
-                length, position = _varint(data, position, end)
+                length, position = varint(data, position, end)
                 if position < 0 or length < 0 or length > end - position:
                     raise _malformed(index)
                 name = PyUnicode_DecodeUTF8(cython.cast(cython.p_char, data) + position, length, b"replace")
-                length, position = _varint(data, position + length, end)
+                length, position = varint(data, position + length, end)
                 if position < 0 or length > end - position:
                     raise _malformed(index)
                 if length < 0:
@@ -195,8 +125,8 @@ def _decode(
             raise _malformed(index)
         records.append(
             (
-                _add(base_offset, offset_delta),
-                append_time if stamped else _add(base_timestamp, delta),
+                add_wrapping(base_offset, offset_delta),
+                append_time if stamped else add_wrapping(base_timestamp, delta),
                 key,
                 value,
                 headers,
@@ -228,33 +158,33 @@ def decode_records(
 
 @cython.cfunc
 def _headers_size(headers: tuple) -> cython.Py_ssize_t:
-    total: cython.Py_ssize_t = _size(len(headers))
+    total: cython.Py_ssize_t = varint_size(len(headers))
     size: cython.Py_ssize_t = 0
     for name, value in headers:
         PyUnicode_AsUTF8AndSize(name, cython.address(size))
-        total += _size(size) + size
+        total += varint_size(size) + size
         if value is None:
             total += 1
         else:
-            total += _size(len(value)) + len(value)
+            total += varint_size(len(value)) + len(value)
     return total
 
 
 @cython.cfunc
 def _write_headers(out: cython.p_uchar, headers: tuple) -> cython.p_uchar:
     size: cython.Py_ssize_t = 0
-    out = _write(out, len(headers))
+    out = write_varint(out, len(headers))
     for name, value in headers:
         text = PyUnicode_AsUTF8AndSize(name, cython.address(size))
-        out = _write(out, size)
+        out = write_varint(out, size)
         memcpy(out, text, size)
         out += size
         if value is None:
-            out = _write(out, -1)
+            out = write_varint(out, -1)
         else:
             data: bytes = value
             size = PyBytes_GET_SIZE(data)
-            out = _write(out, size)
+            out = write_varint(out, size)
             memcpy(out, PyBytes_AS_STRING(data), size)
             out += size
     return out
@@ -292,15 +222,21 @@ def encode_records(records: list, base_offset: cython.longlong, base_timestamp: 
         key = cython.cast(object, PyTuple_GET_ITEM(row, 2))
         value = cython.cast(object, PyTuple_GET_ITEM(row, 3))
         headers = cython.cast(object, PyTuple_GET_ITEM(row, 4))
-        offset_delta = _add(offset, -base_offset)
+        offset_delta = add_wrapping(offset, -base_offset)
         if offset_delta < -2147483648 or offset_delta > 2147483647:
             raise ValueError(f"offset delta {offset_delta} does not fit in 32 bits")
         key_size = -1 if key is None else PyBytes_GET_SIZE(key)
         value_size = -1 if value is None else PyBytes_GET_SIZE(value)
-        size = 1 + _size(_add(timestamp, -base_timestamp)) + _size(offset_delta) + _size(key_size) + _size(value_size)
+        size = (
+            1
+            + varint_size(add_wrapping(timestamp, -base_timestamp))
+            + varint_size(offset_delta)
+            + varint_size(key_size)
+            + varint_size(value_size)
+        )
         size += (key_size if key_size > 0 else 0) + (value_size if value_size > 0 else 0)
         size += 1 if len(headers) == 0 else _headers_size(headers)
-        total += _size(size) + size
+        total += varint_size(size) + size
     out: bytearray = PyByteArray_FromStringAndSize(cython.NULL, total)
     target: cython.p_uchar = cython.cast(cython.p_uchar, PyByteArray_AS_STRING(out))
     for index in range(count):
@@ -310,22 +246,22 @@ def encode_records(records: list, base_offset: cython.longlong, base_timestamp: 
         key = cython.cast(object, PyTuple_GET_ITEM(row, 2))
         value = cython.cast(object, PyTuple_GET_ITEM(row, 3))
         headers = cython.cast(object, PyTuple_GET_ITEM(row, 4))
-        offset_delta = _add(offset, -base_offset)
-        delta = _add(timestamp, -base_timestamp)
+        offset_delta = add_wrapping(offset, -base_offset)
+        delta = add_wrapping(timestamp, -base_timestamp)
         key_size = -1 if key is None else PyBytes_GET_SIZE(key)
         value_size = -1 if value is None else PyBytes_GET_SIZE(value)
-        size = 1 + _size(delta) + _size(offset_delta) + _size(key_size) + _size(value_size)
+        size = 1 + varint_size(delta) + varint_size(offset_delta) + varint_size(key_size) + varint_size(value_size)
         size += (key_size if key_size > 0 else 0) + (value_size if value_size > 0 else 0)
         size += 1 if len(headers) == 0 else _headers_size(headers)
-        target = _write(target, size)
+        target = write_varint(target, size)
         target[0] = 0
-        target = _write(target + 1, delta)
-        target = _write(target, offset_delta)
-        target = _write(target, key_size)
+        target = write_varint(target + 1, delta)
+        target = write_varint(target, offset_delta)
+        target = write_varint(target, key_size)
         if key_size > 0:
             memcpy(target, PyBytes_AS_STRING(key), key_size)
             target += key_size
-        target = _write(target, value_size)
+        target = write_varint(target, value_size)
         if value_size > 0:
             memcpy(target, PyBytes_AS_STRING(value), value_size)
             target += value_size
@@ -338,29 +274,6 @@ def encode_records(records: list, base_offset: cython.longlong, base_timestamp: 
 
 
 # ------------------------------------------------------------------------------------------------ check
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _skip_headers(
-    data: cython.p_uchar, position: cython.Py_ssize_t, end: cython.Py_ssize_t, count: cython.longlong
-) -> cython.Py_ssize_t:
-    length: cython.longlong
-    if count < 0 or count > end - position:
-        return -1
-    while count > 0:
-        count -= 1
-        length, position = _varint(data, position, end)
-        if position < 0 or length < 0 or length > end - position:
-            return -1
-        length, position = _varint(data, position + length, end)
-        if position < 0 or length > end - position:
-            return -1
-        if length > 0:
-            position += length
-    return position
 
 
 @cython.cfunc
@@ -397,22 +310,22 @@ def _check(
         return 1, 0, 0, 0, False, 0, 0, 0
     while index < count:
         end = position
-        length, position = _varint(data, position, limit)
+        length, position = varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
             state = 2 if position < 0 and limit - end >= 5 else 1
             break
         end = position + length
         if length > longest:
             longest = length
-        delta, position = _varlong(data, position + 1, end)
+        delta, position = varlong(data, position + 1, end)
         if position < 0:
             state = 1
             break
-        offset_delta, position = _varint(data, position, end)
+        offset_delta, position = varint(data, position, end)
         if position < 0:
             state = 1
             break
-        length, position = _varint(data, position, end)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             state = 1
             break
@@ -420,21 +333,21 @@ def _check(
             null_keys += 1
         else:
             position += length
-        length, position = _varint(data, position, end)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             state = 1
             break
         if length > 0:
             position += length
-        header_count, position = _varint(data, position, end)
+        header_count, position = varint(data, position, end)
         if position >= 0 and header_count != 0:
-            position = _skip_headers(data, position, end, header_count)
+            position = skip_headers(data, position, end, header_count)
         if position != end:
             state = 1
             break
         if offset_delta != index:
             contiguous = False
-        timestamp = _add(base_timestamp, delta)
+        timestamp = add_wrapping(base_timestamp, delta)
         if timestamp > largest:
             largest = timestamp
         if timestamp < smallest and timestamp != -1:
@@ -471,20 +384,6 @@ def check_records(body: object, count: cython.Py_ssize_t, base_timestamp: cython
     return null_keys, contiguous, smallest, largest, longest
 
 
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def _big_endian(data: cython.p_uchar, size: cython.int) -> cython.longlong:
-    """A signed number of `size` bytes."""
-    value: cython.ulonglong = 0
-    at: cython.int
-    for at in range(size):
-        value = (value << 8) | data[at]
-    if size < 8 and data[0] & 0x80:
-        value -= cython.cast(cython.ulonglong, 1) << (8 * size)
-    return cython.cast(cython.longlong, value)
-
-
 def check_batch(batch: object, crc32c: object) -> object:
     """See `_records_plain.check_batch`."""
     view: Py_buffer
@@ -510,20 +409,20 @@ def check_batch(batch: object, crc32c: object) -> object:
     try:
         data = cython.cast(cython.p_uchar, view.buf)
         size = view.len
-        if size <= 61 or data[16] != 2 or _big_endian(data, 8) != 0 or _big_endian(data + 8, 4) != size - 12:
+        if size <= 61 or data[16] != 2 or big_endian(data, 8) != 0 or big_endian(data + 8, 4) != size - 12:
             return None
-        attributes = _big_endian(data + 21, 2)
-        last_offset_delta = _big_endian(data + 23, 4)
-        base_timestamp = _big_endian(data + 27, 8)
-        max_timestamp = _big_endian(data + 35, 8)
-        producer_id = _big_endian(data + 43, 8)
-        base_sequence = _big_endian(data + 53, 4)
-        count = _big_endian(data + 57, 4)
+        attributes = big_endian(data + 21, 2)
+        last_offset_delta = big_endian(data + 23, 4)
+        base_timestamp = big_endian(data + 27, 8)
+        max_timestamp = big_endian(data + 35, 8)
+        producer_id = big_endian(data + 43, 8)
+        base_sequence = big_endian(data + 53, 4)
+        count = big_endian(data + 57, 4)
         if attributes != 0 and attributes != 0x10:
             return None
         if last_offset_delta < 0 or count != last_offset_delta + 1 or (producer_id > -1 and base_sequence < 0):
             return None
-        crc = cython.cast(cython.uint, _big_endian(data + 17, 4))
+        crc = cython.cast(cython.uint, big_endian(data + 17, 4))
         if cython.cast(cython.uint, crc32c(memoryview(batch)[21:])) != crc:
             return None
         state, _index, position, null_keys, contiguous, smallest, largest, _longest = _check(
@@ -535,7 +434,7 @@ def check_batch(batch: object, crc32c: object) -> object:
             (
                 0,
                 size - 12,
-                _big_endian(data + 12, 4),
+                big_endian(data + 12, 4),
                 2,
                 crc,
                 attributes,
@@ -543,7 +442,7 @@ def check_batch(batch: object, crc32c: object) -> object:
                 base_timestamp,
                 max_timestamp,
                 producer_id,
-                _big_endian(data + 51, 2),
+                big_endian(data + 51, 2),
                 base_sequence,
                 count,
             ),
@@ -610,21 +509,21 @@ def _index(
     if count < 0 or count > limit:
         raise _impossible(count, limit)
     for index in range(count):
-        length, position = _varint(data, position, limit)
+        length, position = varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
             raise _malformed(index)
         end = position + length
-        delta, position = _varlong(data, position + 1, end)
+        delta, position = varlong(data, position + 1, end)
         if position < 0:
             raise _malformed(index)
-        delta, position = _varint(data, position, end)
+        delta, position = varint(data, position, end)
         if position < 0:
             raise _malformed(index)
-        offset = _add(base_offset, delta)
-        length, position = _varint(data, position, end)
+        offset = add_wrapping(base_offset, delta)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             raise _malformed(index)
-        value_size, after = _varint(data, position + (length if length > 0 else 0), end)
+        value_size, after = varint(data, position + (length if length > 0 else 0), end)
         if after < 0 or value_size > end - after:
             raise _malformed(index)
         if length >= 0 and offset >= start_offset:
@@ -739,22 +638,22 @@ def _filter(
         raise _impossible(count, limit)
     for index in range(count):
         start = position
-        length, position = _varint(data, position, limit)
+        length, position = varint(data, position, limit)
         if position < 0 or length < 6 or length > limit - position:
             raise _malformed(index)
         end = position + length
-        delta, position = _varlong(data, position + 1, end)
+        delta, position = varlong(data, position + 1, end)
         if position < 0:
             raise _malformed(index)
-        timestamp = _add(base_timestamp, delta)
-        delta, position = _varint(data, position, end)
+        timestamp = add_wrapping(base_timestamp, delta)
+        delta, position = varint(data, position, end)
         if position < 0:
             raise _malformed(index)
-        offset = _add(base_offset, delta)
-        length, position = _varint(data, position, end)
+        offset = add_wrapping(base_offset, delta)
+        length, position = varint(data, position, end)
         if position < 0 or length > end - position:
             raise _malformed(index)
-        value_size, after = _varint(data, position + (length if length > 0 else 0), end)
+        value_size, after = varint(data, position + (length if length > 0 else 0), end)
         if after < 0 or value_size > end - after:
             raise _malformed(index)
         keep: cython.bint = True

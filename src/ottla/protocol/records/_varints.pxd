@@ -1,0 +1,89 @@
+# What the compiled kernels share: varints, and numbers that wrap like Java's. Inlined into each of them.
+# `setup.py` counts this file to the source of every kernel, so that one made of an older copy is not run.
+
+
+cdef inline (long long, Py_ssize_t) varint(const unsigned char* data, Py_ssize_t position, Py_ssize_t end) noexcept nogil:
+    """32-bit zig-zag varint of at most five bytes; position -1 if there is none."""
+    cdef unsigned int value = 0
+    cdef unsigned int byte
+    cdef int shift = 0
+    while position < end and shift <= 28:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return <long long><int>((value >> 1) ^ (0 - (value & 1))), position
+        shift += 7
+    return 0, -1
+
+
+cdef inline (long long, Py_ssize_t) varlong(const unsigned char* data, Py_ssize_t position, Py_ssize_t end) noexcept nogil:
+    """64-bit zig-zag varint of at most ten bytes; position -1 if there is none."""
+    cdef unsigned long long value = 0
+    cdef unsigned long long byte
+    cdef int shift = 0
+    while position < end and shift <= 63:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return <long long>((value >> 1) ^ (0 - (value & 1))), position
+        shift += 7
+    return 0, -1
+
+
+cdef inline Py_ssize_t varint_size(long long value) noexcept nogil:
+    """Bytes of a zig-zag varint."""
+    cdef unsigned long long rest = (<unsigned long long>value << 1) ^ <unsigned long long>(value >> 63)
+    cdef Py_ssize_t size = 1
+    while rest >= 0x80:
+        rest >>= 7
+        size += 1
+    return size
+
+
+cdef inline unsigned char* write_varint(unsigned char* out, long long value) noexcept nogil:
+    """Write a zig-zag varint; return where it ends."""
+    cdef unsigned long long rest = (<unsigned long long>value << 1) ^ <unsigned long long>(value >> 63)
+    while rest >= 0x80:
+        out[0] = <unsigned char>((rest & 0x7F) | 0x80)
+        out += 1
+        rest >>= 7
+    out[0] = <unsigned char>rest
+    return out + 1
+
+
+cdef inline long long add_wrapping(long long left, long long right) noexcept nogil:
+    """Wrap like a Java long; signed overflow is undefined in C."""
+    return <long long>(<unsigned long long>left + <unsigned long long>right)
+
+
+cdef inline long long big_endian(const unsigned char* data, int size) noexcept nogil:
+    """A signed number of `size` bytes."""
+    cdef unsigned long long value = 0
+    cdef int at
+    for at in range(size):
+        value = (value << 8) | data[at]
+    if size < 8 and data[0] & 0x80:
+        value |= <unsigned long long>(-1) << (8 * size)
+    return <long long>value
+
+
+cdef inline Py_ssize_t skip_headers(
+    const unsigned char* data, Py_ssize_t position, Py_ssize_t end, long long count
+) noexcept nogil:
+    """Where `count` headers end; -1 if they are malformed."""
+    cdef long long length
+    if count < 0 or count > end - position:
+        return -1
+    while count > 0:
+        count -= 1
+        length, position = varint(data, position, end)
+        if position < 0 or length < 0 or length > end - position:
+            return -1
+        length, position = varint(data, position + length, end)
+        if position < 0 or length > end - position:
+            return -1
+        if length > 0:
+            position += length
+    return position
