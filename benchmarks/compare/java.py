@@ -51,6 +51,10 @@ class JavaLoad:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, command: str, port: int, topic: str, options: Mapping[str, object]) -> dict[str, float]:
         """Run one command and return its figures.
 

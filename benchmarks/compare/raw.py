@@ -140,12 +140,17 @@ def ask_each(port: int, frames: Sequence[bytes]) -> list[bytes]:
 
 
 def many_at_once(
-    port: int, topic: str, producers: int, partitions: int, seconds: float, size: int
+    port: int | Sequence[int], topic: str, producers: int, partitions: int, seconds: float, size: int
 ) -> tuple[int, float]:
-    """Producers that each have one record in flight; (records acknowledged, seconds)."""
+    """Producers that each have one record in flight; (records acknowledged, seconds).
+
+    Args:
+        port: of the broker, or, partition by partition, of the brokers that lead them.
+    """
+    ports = [port] * partitions if isinstance(port, int) else port
     batch = make_batch(1, size)
     with selectors.DefaultSelector() as selector:
-        connections = [dial(port) for _ in range(producers)]
+        connections = [dial(ports[number % partitions]) for number in range(producers)]
         try:
             for number, connection in enumerate(connections):
                 request = produce_frame(topic, number % partitions, batch)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ottla.client.consumed import Record as Record
     from ottla.client.consumer import Consumer as Consumer
     from ottla.client.deliveries import Delivery as Delivery
+    from ottla.client.deliveries import PartitionWritten as PartitionWritten
+    from ottla.client.deliveries import TableDelivery as TableDelivery
     from ottla.client.errors import Abort as Abort
     from ottla.client.errors import BlockedTooLongError as BlockedTooLongError
     from ottla.client.errors import ClosedError as ClosedError
@@ -65,7 +67,7 @@ _MODULES = {
     "ottla.client.admin_errors": ("AdminErrors",),
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
-    "ottla.client.deliveries": ("Delivery",),
+    "ottla.client.deliveries": ("Delivery", "PartitionWritten", "TableDelivery"),
     "ottla.client.lanes": ("Retry",),
     "ottla.client.property_files": ("read_properties",),
     "ottla.client.records": ("RecordMetadata",),

@@ -5,19 +5,29 @@ What is shown of these objects has no password in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ottla.security.sasl import TokenFetchError
+from ottla.security.sasl.oauthbearer import OAuthBearerClient
 from ottla.security.sasl.plain import PlainClient
 from ottla.security.sasl.scram import ScramClient, new_nonce, salted_password
 
 if TYPE_CHECKING:
+    import ssl
+
     from ottla.security.sasl import ClientExchange
 
-__all__ = ["Plain", "Sasl", "Scram"]
+__all__ = ["ClientCredentials", "OAuthBearer", "Plain", "Sasl", "Scram", "TokenFetchError"]
 
 _SALTED_MAX = 16
+#: A token is asked for anew when this share of its time has passed.
+_SHARE_OF_LIFETIME = 0.8
 
 
 class Sasl(Protocol):
@@ -66,3 +76,115 @@ class Scram:
                 self._salted.clear()
             self._salted[salt, iterations] = found
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthBearer:
+    """A token of an identity provider (RFC 7628, KIP-255): over TLS only.
+
+    Attributes:
+        token: the token, or a function that returns a good one: `ClientCredentials(...)`, or your own. It is called for every
+            login, in a thread, also when the token of before has ended while connections are open (KIP-368).
+        extensions: further names and values for the broker (KIP-342).
+    """
+
+    token: str | Callable[[], str] = field(repr=False)
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+    def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
+        return OAuthBearerClient(self._get, self.extensions)
+
+    def _get(self) -> str:
+        if isinstance(self.token, str):
+            return self.token
+        try:
+            return self.token()
+        except TokenFetchError:
+            raise
+        except Exception as error:
+            raise TokenFetchError(f"no token: {type(error).__name__}: {error}") from error
+
+
+class ClientCredentials:
+    """Gets tokens from an identity provider by a client's id and secret (RFC 6749 4.4), and keeps each for most of its time.
+
+        sasl = ottla.sasl.OAuthBearer(ottla.sasl.ClientCredentials("https://id.example.com/token", "app", secret))
+
+    Args:
+        url: the token endpoint; `file:///path` names a file with a token that something else keeps fresh.
+        scope: what is asked for.
+        ssl_context: for the endpoint; by default the system's authorities are trusted.
+        parameters: further fields of the request (`{"audience": "kafka"}`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str = "",
+        client_secret: str = "",
+        *,
+        scope: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        parameters: Mapping[str, str] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from ottla.network.fetching import check_url
+
+        check_url(url)
+        self._url = url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._fields = {"grant_type": "client_credentials", **({"scope": scope} if scope else {}), **(parameters or {})}
+        self._context = ssl_context
+        self._now = now
+        self._lock = threading.Lock()
+        self._token = ""
+        self._good_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials({self._url!r}, {self._client_id!r}, [hidden])"
+
+    def __call__(self) -> str:
+        """Return a token.
+
+        Raises:
+            TokenFetchError: there is none.
+        """
+        from ottla.network.fetching import FetchError
+
+        with self._lock:
+            if self._token and self._now() < self._good_until:
+                return self._token
+            try:
+                self._token, lifetime_s = self._fetch()
+            except FetchError as error:
+                raise TokenFetchError(f"no token: {error}") from None
+            self._good_until = self._now() + lifetime_s * _SHARE_OF_LIFETIME
+            return self._token
+
+    def _fetch(self) -> tuple[str, float]:
+        from urllib.parse import quote, urlencode
+
+        from ottla.network.fetching import fetch
+
+        if self._url.startswith("file:"):
+            return fetch(self._url).decode("ascii", "replace").strip(), 0.0
+        # RFC 6749 2.3.1: both are encoded before they are joined.
+        pair = f"{quote(self._client_id, safe='')}:{quote(self._client_secret, safe='')}"
+        data = fetch(
+            self._url,
+            body=urlencode(self._fields).encode(),
+            headers={
+                "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+            context=self._context,
+        )
+        try:
+            answer = json.loads(data)
+            token, lifetime = answer["access_token"], answer.get("expires_in", 0)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TokenFetchError("no token: the answer of the endpoint has no access_token") from None
+        if not isinstance(token, str) or isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
+            raise TokenFetchError("no token: the answer of the endpoint has no access_token")
+        return token, float(lifetime)

@@ -629,7 +629,7 @@ def test_pages_are_for_those_who_log_in() -> None:
         await make_topic(node, "secret-topic")
         for path in ("/", "/metrics", "/nothing"):
             answer = await get(LOGIN_PORT, path)
-            assert answer.startswith(b"HTTP/1.1 403")
+            assert answer.startswith(b"HTTP/1.1 401")
             assert b"secret-topic" not in answer
         for path in ("/healthz", "/readyz"):
             assert (await get(LOGIN_PORT, path)).split(b"\r\n\r\n")[1] == b"ok\n"

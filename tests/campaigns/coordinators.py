@@ -275,7 +275,7 @@ def missing(feeder: Feeder, reader: SharedReader) -> int:
 def topic_id(cluster: LocalCluster) -> str:
     client = cluster.admin()
     found = client.describe_topics(TopicCollection([TOPIC]))[TOPIC].result(30)
-    return str(found.topic_id)
+    return str(found.topic_id).replace("+", "-").replace("/", "_")  # as Kafka writes ids
 
 
 def main(arguments: list[str]) -> int:

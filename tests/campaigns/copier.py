@@ -70,20 +70,23 @@ def copy_with_librdkafka(address: str, source: str, target: str, name: str, dice
             "heartbeat.interval.ms": 500,
         }
     )
-    consumer.subscribe([source])
-    while True:
-        messages = [m for m in consumer.consume(RECORDS_MAX, 0.5) if m.error() is None]
-        if not messages:
-            continue
-        producer.begin_transaction()
-        for message in messages:
-            producer.produce(target, transform(message.value()), message.key())
-        if dice.random() < ABORTED:
-            producer.abort_transaction(60)
-            return  # where to go on is asked anew
-        offsets = consumer.position(consumer.assignment())
-        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 60)
-        producer.commit_transaction(60)
+    try:
+        consumer.subscribe([source])
+        while True:
+            messages = [m for m in consumer.consume(RECORDS_MAX, 0.5) if m.error() is None]
+            if not messages:
+                continue
+            producer.begin_transaction()
+            for message in messages:
+                producer.produce(target, transform(message.value()), message.key())
+            if dice.random() < ABORTED:
+                producer.abort_transaction(60)
+                return  # where to go on is asked anew
+            offsets = consumer.position(consumer.assignment())
+            producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 60)
+            producer.commit_transaction(60)
+    finally:
+        consumer.close()  # or its partitions wait for the end of its session
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.campaigns.local_cluster import GROUP, TRANSACTION, LocalCluster
 from tests.client.others import read_all
 from tests.soak.seeds import commit
@@ -27,6 +27,9 @@ from tests.soak.seeds import commit
 STATE = Path("build/campaigns/copies.json")
 KILLS_PER_ROUND = 40
 PER_SECOND = 150
+PARTITIONS = 3
+#: Nothing has been copied for so long, though all brokers and copiers run.
+STUCK_AFTER_S = 90
 CLIENTS = ("ottla", "librdkafka")
 COPIERS = [(client, name) for client in CLIENTS for name in ("1", "2")]
 
@@ -74,7 +77,8 @@ def start(cluster: LocalCluster, client: str, name: str) -> subprocess.Popen[byt
         f"to-{client}",
         name,
     ]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (cluster.directory / f"copier-{client}-{name}.log").open("ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
 def run_round(seed: int, kills: int) -> dict[str, object]:
@@ -84,7 +88,7 @@ def run_round(seed: int, kills: int) -> dict[str, object]:
     with LocalCluster() as cluster:
         try:
             for topic in ("source", *(f"to-{client}" for client in CLIENTS)):
-                cluster.create_topic(topic, 3)
+                cluster.create_topic(topic, PARTITIONS)
             feeder = Feeder(cluster.bootstrap)
             copiers = {who: start(cluster, *who) for who in COPIERS}
             for _ in range(kills):
@@ -107,6 +111,12 @@ def run_round(seed: int, kills: int) -> dict[str, object]:
             feeder.stop()
             cluster.until_whole()
             wrong = {client: verdict(cluster, client, feeder.sent) for client in CLIENTS}
+            for client, found in wrong.items():
+                if any(found.values()):
+                    for name in ("1", "2"):
+                        log = cluster.directory / f"copier-{client}-{name}.log"
+                        print(f"{log.name}:", *log.read_text(errors="replace").splitlines()[-30:], sep="\n  ")
+                    print(cluster.up.output[-4_000:])
         finally:
             for process in copiers.values():
                 process.kill()
@@ -115,15 +125,42 @@ def run_round(seed: int, kills: int) -> dict[str, object]:
 
 
 def verdict(cluster: LocalCluster, client: str, sent: int) -> dict[str, int]:
-    """Wait until everything is copied; return what is missing, and what is there twice."""
+    """Wait as long as something is still copied; return what is missing, and what is there twice.
+
+    What the copiers' group has not committed yet is not lost: they are stuck, which is counted apart.
+    """
     expected = {2 * number for number in range(sent)}
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + STUCK_AFTER_S
+    most = 0
     while True:
         found = Counter(int(row.value or b"") for row in read_all(cluster.bootstrap, f"to-{client}", timeout_s=200))
+        if len(found) > most:
+            most, deadline = len(found), time.monotonic() + STUCK_AFTER_S
         if set(found) >= expected or time.monotonic() > deadline:
-            twice = sum(count - 1 for count in found.values())
-            return {"missing": len(expected - set(found)), "twice": twice, "strange": len(set(found) - expected)}
+            break
         time.sleep(1)
+    missing = len(expected - set(found))
+    left = lag(cluster, f"to-{client}-copiers") if missing else 0
+    twice = sum(count - 1 for count in found.values())
+    return {
+        "missing": max(0, missing - left),
+        "stuck": min(left, missing),
+        "twice": twice,
+        "strange": len(set(found) - expected),
+    }
+
+
+def lag(cluster: LocalCluster, group: str) -> int:
+    """Return how many records of the source a group has not committed."""
+    reader = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group, "log_level": 0})
+    try:
+        places = [TopicPartition("source", index) for index in range(PARTITIONS)]
+        ends = [reader.get_watermark_offsets(place, timeout=30)[1] for place in places]
+        done = [max(0, place.offset) for place in reader.committed(places, timeout=30)]
+        print(f"{group} has committed {done} of {ends}", flush=True)
+        return sum(ends) - sum(done)
+    finally:
+        reader.close()
 
 
 def main(arguments: list[str]) -> int:

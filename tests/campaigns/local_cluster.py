@@ -50,7 +50,7 @@ class LocalCluster:
     ) -> None:
         self.up.close()
         if error is not None:
-            print(self.up.output)
+            print(self.up.output[-3_000:])
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def admin(self) -> AdminClient:
@@ -97,7 +97,7 @@ class LocalCluster:
                     return found
             except (KafkaError, TimeoutError):
                 pass
-            assert time.monotonic() < deadline, f"no coordinator of {key}:\n{self.up.output}"
+            assert time.monotonic() < deadline, f"no coordinator of {key}"
             number += 1
             time.sleep(0.1)
 

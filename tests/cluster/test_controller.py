@@ -166,6 +166,21 @@ async def test_very_many_topics_are_several_transactions() -> None:
         assert c.image.topics == {}
 
 
+async def test_hundreds_of_topics_are_deleted_in_a_few_transactions() -> None:
+    """A broker that had passed the request on waited in vain: each topic took seven round trips."""
+    async with running() as c:
+        names = [f"t{n}" for n in range(300)]
+        await c.controller.create_topics([NewTopic(name=name, configs={"flush.ms": "1"}) for name in names])
+        before = [path for path in await paths_below(c.tree) if path.startswith("/brokers/topics/")]
+        assert len(before) == 300 * 4
+        epoch = c.image.epoch
+        await c.controller.delete_topics(names)
+        assert c.image.epoch - epoch <= 10
+        assert [
+            path for path in await paths_below(c.tree) if path.startswith(("/brokers/topics/", "/config/topics/"))
+        ] == []
+
+
 async def test_leader_epochs_grow_after_a_crash_and_stay_after_a_clean_stop() -> None:
     store = MemoryStore()
     async with running(store) as c:

@@ -13,8 +13,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import ottla
+from ottla import compiled
 from ottla.broker.authorization import Authorizer
+from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.page_login import PageLogin
 from ottla.broker.http.pages import BrokerFacts, Pages
 from ottla.broker.peers import Peers
 from ottla.broker.replicas.manager import ReplicaManager
@@ -66,7 +69,6 @@ from ottla.network.limits import NetworkLimits
 from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
-from ottla.protocol.records import kernels
 from ottla.security.acls import Operation
 from ottla.storage.adoption import IMPORTED_SUFFIX
 from ottla.storage.checkpoints import PARTITION_METADATA_FILE
@@ -417,6 +419,7 @@ class Broker:
                 handler=pages.handle,
                 may_see=self._may_see_pages if self.authorizer is not None else None,
                 strangers_handler=pages.handle_stranger,
+                login=self._make_page_login(),
                 hosts=frozenset(
                     name.lower()
                     for name in (*(li.host for li in (*config.listeners, *advertised)), *self._host_names())
@@ -425,6 +428,22 @@ class Broker:
             ),
             metrics=self.metrics.network,
         )
+
+    def _make_page_login(self) -> PageLogin | None:
+        logins = self.entrance.page_logins()
+        if not logins:
+            return None
+        authorizer = self.authorizer
+        made = PageLogin(
+            logins,
+            find=lambda mechanism, user: scram_credential(self.image, mechanism, user),
+            may_see=lambda session: authorizer is None or authorizer.allows_cluster(session, Operation.DESCRIBE),
+            off_loop=self._around.offload.run,
+            secret=self._around.secret_bytes(32),
+            failure_delay_ms=self.config.connection_failed_authentication_delay_ms,
+        )
+        self._parts_running.append(made.stop)
+        return made
 
     def _may_see_pages(self, connection: BrokerConnection) -> bool:
         """Whether the client of a connection may see what the pages show: whoever may describe the cluster."""
@@ -565,8 +584,8 @@ class Broker:
 
     @property
     def kernels(self) -> str:
-        """Which record kernels run, and why if not the compiled ones."""
-        return kernels.STATUS
+        """Whether the compiled kernels run, and why if not."""
+        return compiled.status_of_all()
 
     def facts(self) -> BrokerFacts:
         """What this broker says about itself."""

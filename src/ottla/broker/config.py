@@ -43,6 +43,8 @@ from ottla.config.environment import read_environment
 from ottla.config.keys import INT_MAX, LONG_MAX, Value
 from ottla.config.mistakes import Mistakes
 from ottla.config.properties import parse_properties
+from ottla.config.variables import PREFIX as PROVIDER_PREFIX
+from ottla.config.variables import Resolved, read_text, resolve_variables
 from ottla.storage.config import LogConfig
 
 if TYPE_CHECKING:
@@ -265,17 +267,25 @@ class BrokerConfig:
         mistakes = Mistakes()
         from_environment = read_environment(environment or {})
         from_file = {} if properties is None else parse_properties(properties, properties_name, mistakes=mistakes)
+        from_options = _parse_overrides(overrides, mistakes)
+        written = {**from_file, **from_environment.settings}
+        written |= {name: text for name, text in from_options.items() if name.startswith("config.providers")}
+        resolved: Resolved | None = None
+        if "config.providers" in written or any("${" in text for text in written.values()):
+            resolved = resolve_variables(written, environment=environment or {}, read=read_text, mistakes=mistakes)
         settings: dict[str, str] = {}
         origin: dict[str, str] = {}
         for place, found in (
             (properties_name, from_file),
             ("the environment", from_environment.settings),
-            ("-X", _parse_overrides(overrides, mistakes)),
+            ("-X", from_options),
         ):
             for name, text in found.items():
                 if place == properties_name and name.startswith(FOREIGN_PREFIXES):
                     continue
-                settings[name] = text
+                if name.startswith(PROVIDER_PREFIX):
+                    continue  # read above
+                settings[name] = text if resolved is None or place == "-X" else resolved.settings.get(name, text)
                 origin[name] = place
         merged = _merge_flags(flags or Flags(), from_environment.flags, mistakes)
         with mistakes.caught():
@@ -288,11 +298,16 @@ class BrokerConfig:
         if merged.broker_id is not None:
             settings["broker.id"] = str(merged.broker_id)
             settings.pop("node.id", None)
-        notes = list(from_environment.notes)
+        notes = [*from_environment.notes, *(resolved.notes if resolved is not None else ())]
         right: dict[str, str] = {}
         for name, text in settings.items():
             with mistakes.caught():
-                notes.extend(_check(name, text, origin.get(name, "the command line")))
+                try:
+                    notes.extend(_check(name, text, origin.get(name, "the command line")))
+                except ConfigError:
+                    if resolved is None or name not in resolved.changed or origin[name] == "-X":
+                        raise
+                    raise ConfigError(f"{name} is not valid; what its variables stand for is not shown") from None
                 right[name] = text
         return _build(
             Levels(static=right),

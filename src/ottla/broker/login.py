@@ -186,7 +186,8 @@ class LoginGuard:
         return [_frame(header, response, version)]
 
     def _why(self, error: SaslError) -> str:
-        return f"could not log in by {self._mechanism}: {shown(str(error))}"
+        why = getattr(error, "why", "") or str(error)
+        return f"could not log in by {self._mechanism}: {shown(why)}"
 
     def _refuse(self, answer: list[Sendable], reason: str) -> Any:
         """Answer later, so that guessing takes its time, and close; nothing else of this connection is handled meanwhile."""

@@ -11,7 +11,7 @@ import logging
 import random
 import warnings
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -20,7 +20,7 @@ from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata, State
 from ottla.client.config import ProducerOptions
-from ottla.client.deliveries import AsyncDelivery
+from ottla.client.deliveries import AsyncDelivery, AsyncTableDelivery
 from ottla.client.errors import Abort, ClosedError, DeliveryError, ForkedError, TransactionAbortedError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import (
@@ -341,6 +341,46 @@ class Producer(ProducerBase[K, V]):
         if index == 0 or batch.closed:
             runtime.wake()
 
+    async def send_table(
+        self,
+        topic: str,
+        table: Any,
+        *,
+        value: str | Sequence[str] = "value",
+        key: str | None = None,
+        headers: str | HeadersLike | None = None,
+        timestamp: str | TimestampLike | None = None,
+        partition: int | str | None = None,
+        timeout: Duration | None = None,
+    ) -> AsyncTableDelivery:
+        """Send each row of a table as a record; return a ticket for all of them. Awaits room. See the blocking producer's."""
+        from ottla.client.tables import batches
+
+        self._check_usable()
+        limit = None if timeout is None else duration_s("timeout", timeout)
+        self._check_target(topic, partition if isinstance(partition, int) else None)
+        count = await self.partitions_for(topic)
+        plan = self._table_plan(topic, value, key, headers, timestamp, partition)
+        delivery = AsyncTableDelivery()
+        runtime = self._runtime
+        assert runtime is not None
+        try:
+            for made in batches(table, plan, count, self._clock.wall_ms(), lambda: self._table_batch_limit(topic)):
+                self._check_size(topic, len(made.body))
+                deadline_ms = runtime.now_ms() + self._settings.max_block_ms
+                while (batch := self._machine.append_body(topic, *made, runtime.now_ms())) is None:
+                    await self._next_try(topic, None, deadline_ms)
+                delivery._add(batch)
+                runtime.wake()
+                await asyncio.sleep(0)
+        except BaseException as error:
+            error.add_note(f"{len(delivery)} records were accepted before.")
+            raise
+        if limit is not None:
+            async with asyncio.timeout(limit):
+                await delivery
+        return delivery
+
     async def flush(self, timeout: Duration | None = None) -> None:
         """Send what is there at once and wait until every record accepted so far has an outcome.
 
@@ -489,6 +529,30 @@ class Transaction(Generic[K, V]):
     ) -> int:
         """Send each value as part of the transaction; see `Producer.send_many`."""
         return await self._producer.send_many(topic, values, key=key, headers=headers, partition=partition)
+
+    async def send_table(
+        self,
+        topic: str,
+        table: Any,
+        *,
+        value: str | Sequence[str] = "value",
+        key: str | None = None,
+        headers: str | HeadersLike | None = None,
+        timestamp: str | TimestampLike | None = None,
+        partition: int | str | None = None,
+        timeout: Duration | None = None,
+    ) -> AsyncTableDelivery:
+        """Send each row of a table as part of the transaction; see `Producer.send_table`."""
+        return await self._producer.send_table(
+            topic,
+            table,
+            value=value,
+            key=key,
+            headers=headers,
+            timestamp=timestamp,
+            partition=partition,
+            timeout=timeout,
+        )
 
     async def send_offsets(
         self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata], group: GroupMetadata | str

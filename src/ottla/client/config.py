@@ -49,6 +49,10 @@ class SecurityOptions(TypedDict, total=False):
 
     sasl_jaas_config: str
     sasl_mechanism: str
+    sasl_oauthbearer_client_credentials_client_id: str
+    sasl_oauthbearer_client_credentials_client_secret: str
+    sasl_oauthbearer_scope: str
+    sasl_oauthbearer_token_endpoint_url: str
     sasl_password: str
     sasl_username: str
     ssl_endpoint_identification_algorithm: str
@@ -56,9 +60,11 @@ class SecurityOptions(TypedDict, total=False):
     ssl_keystore_certificate_chain: str
     ssl_keystore_key: str
     ssl_keystore_location: str
+    ssl_keystore_password: str
     ssl_keystore_type: str
     ssl_truststore_certificates: str
     ssl_truststore_location: str
+    ssl_truststore_password: str
     ssl_truststore_type: str
 
 
@@ -417,8 +423,9 @@ def _merge(
                 value = integer(spelled, value) * int(alias[1])
         if name in elsewhere:
             raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
-        if name.startswith(("sasl.", "ssl.")) and name not in keys:
-            hint = "Pass ssl_context=." if name.startswith("ssl.") else "Pass sasl=ottla.sasl.Plain(...) or Scram(...)."
+        if name.startswith(("sasl.", "ssl.")) and name not in keys and name not in INERT:
+            ways = "Pass sasl=ottla.sasl.Scram(...), Plain(...) or OAuthBearer(...)."
+            hint = "Pass ssl_context=." if name.startswith("ssl.") else ways
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:
             continue

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ottla.client._core.batch import Batch, Outcome
 from ottla.client.background import check_may_wait
@@ -32,7 +36,7 @@ def delivery_error(batch: Batch, index: int) -> DeliveryError | None:
     if cause is None:
         return None
     holder, place = batch.locate(index)
-    _, timestamp_ms, key, value, headers = holder.rows[place]
+    _, timestamp_ms, key, value, headers = holder.unfold()[place]
     return DeliveryError(
         cause,
         topic=batch.topic,
@@ -151,6 +155,150 @@ class AsyncDelivery(_Ticket):
         if isinstance(outcome, DeliveryError):
             raise outcome
         return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionWritten:
+    """What of a table went to a partition.
+
+    Attributes:
+        base_offset: of the first record; -1 if the broker did not say (`acks=0`).
+        count: records. They follow one another unless others write to the partition, too.
+    """
+
+    partition: int
+    base_offset: int
+    count: int
+
+
+class _OneTicket:
+    """The tickets of a batch for whose records one thing was given out."""
+
+    __slots__ = ("_ticket",)
+
+    def __init__(self, ticket: Callable[[], object]) -> None:
+        self._ticket = ticket
+
+    def get(self, index: int) -> Callable[[], object]:
+        return self._ticket
+
+    def __setitem__(self, index: int, ticket: object) -> None:
+        raise TypeError("all records of the batch have one ticket")
+
+    def values(self) -> Iterable[Callable[[], object]]:
+        return ()  # nothing asks for the time stamps of single records
+
+
+class _TableTicket:
+    """The acknowledgements of the records of a table, to come."""
+
+    __slots__ = ("__weakref__", "_batches")
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+
+    def _add(self, batch: Batch) -> None:
+        batch.tickets = _OneTicket(weakref.ref(self))
+        self._batches.append(batch)
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return sum(batch.count for batch in self._batches)
+
+    def done(self) -> bool:
+        """Return whether all records have an outcome."""
+        return all(batch.outcome is not Outcome.PENDING for batch in self._batches)
+
+    def _outcome(self) -> dict[int, PartitionWritten] | DeliveryErrors:
+        """Return the outcome, and note that it was looked at."""
+        found: dict[int, PartitionWritten] = {}
+        errors: list[DeliveryError] = []
+        count = 0
+        for batch in self._batches:
+            before = found.get(batch.partition)
+            if batch.error is None and not batch.parts:
+                first = batch.metadata_of(0)[0]
+                if before is None:
+                    found[batch.partition] = PartitionWritten(batch.partition, first, batch.count)
+                else:
+                    found[batch.partition] = replace(before, count=before.count + batch.count)
+                continue
+            for index in range(batch.count):
+                batch.reported.add(index)
+                error = delivery_error(batch, index) if len(errors) < DELIVERY_ERRORS_MAX else batch.error_of(index)
+                if error is None:
+                    before = found.get(batch.partition) or PartitionWritten(
+                        batch.partition, batch.metadata_of(index)[0], 0
+                    )
+                    found[batch.partition] = replace(before, count=before.count + 1)
+                    continue
+                count += 1
+                if isinstance(error, DeliveryError):
+                    errors.append(error)
+        return DeliveryErrors(errors, count) if errors else found
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} records, {'done' if self.done() else 'pending'}>"
+
+
+class TableDelivery(_TableTicket):
+    """The acknowledgements of the records of a table, to come. May be used from any thread."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def result(self, timeout: float | None = None) -> dict[int, PartitionWritten]:
+        """Wait for all acknowledgements; return what was written, by partition.
+
+        Args:
+            timeout: seconds; None waits for the outcomes, which come within `delivery.timeout.ms`.
+
+        Raises:
+            DeliveryErrors: records were not delivered. Others may have been.
+            TimeoutError: not all have an outcome yet; ask again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for batch in self._batches:
+            if batch.is_pending:
+                check_may_wait()
+                event = threading.Event()
+                with self._lock:
+                    if batch.is_pending:
+                        batch.callbacks.append(event.set)
+                    else:
+                        event.set()
+                if not event.wait(None if deadline is None else max(deadline - time.monotonic(), 0)):
+                    raise TimeoutError(f"not all of {len(self)} records were acknowledged within {timeout} s")
+        outcome = self._outcome()
+        if isinstance(outcome, DeliveryErrors):
+            raise outcome
+        return outcome
+
+
+class AsyncTableDelivery(_TableTicket):
+    """The acknowledgements of the records of a table, to come: await it, as often as you like."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[object, None, dict[int, PartitionWritten]]:
+        loop = asyncio.get_running_loop()
+        for batch in self._batches:
+            if batch.is_pending:
+                future: asyncio.Future[None] = loop.create_future()
+                batch.callbacks.append(partial(_set_done, future))
+                yield from future
+        outcome = self._outcome()
+        if isinstance(outcome, DeliveryErrors):
+            raise outcome
+        return outcome
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Failures:

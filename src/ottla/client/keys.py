@@ -529,6 +529,8 @@ ALIASES: Final[Mapping[str, tuple[str, float]]] = {
     "socket.send.buffer.bytes": ("send.buffer.bytes", 1),
     "socket.receive.buffer.bytes": ("receive.buffer.bytes", 1),
     "sasl.mechanisms": ("sasl.mechanism", 1),
+    "sasl.oauthbearer.client.id": ("sasl.oauthbearer.client.credentials.client.id", 1),
+    "sasl.oauthbearer.client.secret": ("sasl.oauthbearer.client.credentials.client.secret", 1),
     "ssl.ca.location": ("ssl.truststore.location", 1),
     "ssl.ca.pem": ("ssl.truststore.certificates", 1),
 }
@@ -561,6 +563,11 @@ INERT: Final = frozenset(
         "metrics.recording.level",
         "metrics.sample.window.ms",
         "partitioner.availability.timeout.ms",
+        "sasl.client.callback.handler.class",
+        "sasl.login.callback.handler.class",
+        "sasl.login.class",
+        "sasl.oauthbearer.jwt.retriever.class",
+        "sasl.oauthbearer.method",
         "security.providers",
         "socket.connection.setup.timeout.max.ms",
     }

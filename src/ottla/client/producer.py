@@ -11,7 +11,7 @@ import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -22,7 +22,7 @@ from ottla.client._core.producer import ProducerMachine
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata, State
 from ottla.client.background import LoopThread, check_may_wait, forget, register
 from ottla.client.config import ProducerOptions
-from ottla.client.deliveries import Delivery
+from ottla.client.deliveries import Delivery, TableDelivery
 from ottla.client.errors import (
     Abort,
     ClosedError,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ottla.client.consumer import Consumer
+    from ottla.client.tables import Encoded
 
     #: A consumer of whatever.
     AnyConsumer = Consumer[Any, Any]
@@ -381,6 +382,81 @@ class Producer(ProducerBase[K, V]):
         runtime.wake_threadsafe()
         return done
 
+    def send_table(
+        self,
+        topic: str,
+        table: Any,
+        *,
+        value: str | Sequence[str] = "value",
+        key: str | None = None,
+        headers: str | HeadersLike | None = None,
+        timestamp: str | TimestampLike | None = None,
+        partition: int | str | None = None,
+        timeout: Duration | None = None,
+    ) -> TableDelivery:
+        """Send each row of a table as a record; return a ticket for all of them. Waits for room, `max.block.ms` a batch.
+
+            producer.send_table("orders", frame, value="body", key="user_id").result()
+
+        Args:
+            table: anything with Arrow's PyCapsule interface: of pyarrow, polars, pandas or duckdb, or a batch of a consumer.
+                Only the columns that are named here are read, and no Python object is made for a row of bytes or text.
+            value: the column of values, bytes or text; others go through the `value_serializer`. Several columns are given
+                to it as a dict. Null is a tombstone.
+            key: the column of keys. A key goes where the Java client sends it; rows without one go as records without one.
+            headers: a column as `Batch` has it, or headers for every record.
+            timestamp: a column of times or milliseconds, or one for every record; None and null are now.
+            partition: a number, or a column of numbers.
+            timeout: seconds; waits for all acknowledgements that long.
+
+        Raises:
+            TypeError, ValueError, KeyError: the table, or a column of it, cannot be sent (SerializationError,
+                RecordTooLargeError). A note says how many records were accepted before; they are sent.
+            BlockedTooLongError: there was no room, or no metadata of the topic, within `max.block.ms`.
+            DeliveryErrors, TimeoutError: with `timeout`, as `TableDelivery.result` raises them.
+        """
+        from ottla.client.tables import batches
+
+        self._check_usable()
+        limit = None if timeout is None else duration_s("timeout", timeout)
+        self._check_target(topic, partition if isinstance(partition, int) else None)
+        count = self.partitions_for(topic)
+        plan = self._table_plan(topic, value, key, headers, timestamp, partition)
+        delivery = TableDelivery(self._lock)
+        runtime = self._runtime
+        assert runtime is not None
+        try:
+            for made in batches(table, plan, count, self._clock.wall_ms(), lambda: self._table_batch_limit(topic)):
+                self._check_size(topic, len(made.body))
+                self._append_body(topic, made, delivery, runtime)
+        except BaseException as error:
+            error.add_note(f"{len(delivery)} records were accepted before.")
+            raise
+        if limit is not None:
+            delivery.result(limit)
+        return delivery
+
+    def _append_body(self, topic: str, made: Encoded, delivery: TableDelivery, runtime: Runtime) -> None:
+        deadline_ms: float | None = None
+        while True:
+            event = None
+            with self._lock:
+                batch = self._machine.append_body(topic, *made, runtime.now_ms())
+                if batch is not None:
+                    delivery._add(batch)
+                else:
+                    self._check_usable()
+                    event = threading.Event()
+                    self._await_append(topic, None, event.set)
+            runtime.wake_threadsafe()
+            if event is None:
+                return
+            check_may_wait()
+            if deadline_ms is None:
+                deadline_ms = runtime.now_ms() + self._settings.max_block_ms
+            if not event.wait(max(deadline_ms - runtime.now_ms(), 0) / 1000):
+                raise self._blocked_too_long(topic, None)
+
     def flush(self, timeout: Duration | None = None) -> None:
         """Send what is there at once and wait until every record accepted so far has an outcome.
 
@@ -559,6 +635,30 @@ class Transaction(Generic[K, V]):
     ) -> int:
         """Send each value as part of the transaction; see `Producer.send_many`."""
         return self._producer.send_many(topic, values, key=key, headers=headers, partition=partition)
+
+    def send_table(
+        self,
+        topic: str,
+        table: Any,
+        *,
+        value: str | Sequence[str] = "value",
+        key: str | None = None,
+        headers: str | HeadersLike | None = None,
+        timestamp: str | TimestampLike | None = None,
+        partition: int | str | None = None,
+        timeout: Duration | None = None,
+    ) -> TableDelivery:
+        """Send each row of a table as part of the transaction; see `Producer.send_table`."""
+        return self._producer.send_table(
+            topic,
+            table,
+            value=value,
+            key=key,
+            headers=headers,
+            timestamp=timestamp,
+            partition=partition,
+            timeout=timeout,
+        )
 
     def send_offsets(
         self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata], group: GroupMetadata | str

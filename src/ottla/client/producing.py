@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from ottla.client.tables import TablePlan
     from ottla.sasl import Sasl
 
     #: Keys and values: what the serializers take. Bytes and text need none.
@@ -163,10 +164,7 @@ class ProducerBase(Generic[K, V]):
             )
             size += RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX
         if size > self._size_max:
-            limit = "max.request.size" if size > self._settings.max_request_size else "buffer.memory"
-            raise RecordTooLargeError(
-                f"A record for topic {topic!r} takes {size} bytes, more than {limit} ({self._size_max})."
-            )
+            self._check_size(topic, size)
         stamp = self._clock.wall_ms() if timestamp is None else make_timestamp(timestamp)
         return key_bytes, value_bytes, made, stamp, size
 
@@ -199,6 +197,47 @@ class ProducerBase(Generic[K, V]):
         if isinstance(made, bytes | bytearray | memoryview):
             return bytes(made)
         raise SerializationError(f"The {what}_serializer returned {type(made).__name__} instead of bytes.")
+
+    def _table_plan(
+        self,
+        topic: str,
+        value: str | Sequence[str],
+        key: str | None,
+        headers: str | HeadersLike | None,
+        timestamp: str | TimestampLike | None,
+        partition: int | str | None,
+    ) -> TablePlan:
+        """Return what is to be done with a table; the topic is known."""
+        from ottla.client.tables import TablePlan  # with what it takes: ctypes
+
+        def bound(serializer: SerializerFunction[Any] | None, what: str) -> Callable[[Any], bytes | None] | None:
+            return None if serializer is None else lambda item: self._serialize(topic, item, serializer, what)
+
+        topics = self._machine.accumulator.topics[topic]
+        count = len(topics.queues)
+        kafkas = self._settings.partitioner is None and not self._settings.partitioner_ignore_keys
+        return TablePlan(
+            value=value,
+            key=key,
+            headers=headers,
+            timestamp=timestamp,
+            partition=partition,
+            serialize_value=bound(self._value_serializer, "value"),
+            serialize_key=bound(self._key_serializer, "key"),
+            choose=None if kafkas else lambda item: topics.partitioner.choose(item, count),
+        )
+
+    def _table_batch_limit(self, topic: str) -> int:
+        """Return how many bytes the rows of one batch may have."""
+        return min(self._machine.batch_limit(topic), self._size_max)
+
+    def _check_size(self, topic: str, size: int) -> None:
+        """Raise if a record, or a batch of one, is too large to be sent."""
+        if size > self._size_max:
+            limit = "max.request.size" if size > self._settings.max_request_size else "buffer.memory"
+            raise RecordTooLargeError(
+                f"A record for topic {topic!r} takes {size} bytes, more than {limit} ({self._size_max})."
+            )
 
     @staticmethod
     def _check_target(topic: str, partition: int | None) -> None:

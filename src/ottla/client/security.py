@@ -1,6 +1,6 @@
 """How a client proves who it is and whom it trusts: `security.protocol`, `sasl.*` and `ssl.*`, for clients of every kind.
 
-Pure but for what `context_of` reads. Stores are PEM unless their type says otherwise (Kafka's default is JKS, which Python
+Pure but for what `context_of` reads. Stores are PEM unless their type says PKCS12 (Kafka's default is JKS, which Python
 cannot read). A value of these keys is never shown in an error.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ottla.network.channel import Channel
     from ottla.sasl import Sasl
 
-_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512")
+_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512", "oauthbearer")
 
 
 def _hidden(name: str, value: object) -> str:
@@ -42,7 +42,21 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
         _row(
             "sasl.jaas.config", _hidden, None, "User and password as Java writes them: a login module with its options."
         ),
-        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
+        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."),
+        _row("sasl.oauthbearer.client.credentials.client.id", _hidden, None, "The client's id at the token endpoint."),
+        _row(
+            "sasl.oauthbearer.client.credentials.client.secret",
+            _hidden,
+            None,
+            "The client's secret at the token endpoint.",
+        ),
+        _row("sasl.oauthbearer.scope", _hidden, None, "The scope that is asked for."),
+        _row(
+            "sasl.oauthbearer.token.endpoint.url",
+            _hidden,
+            None,
+            "Where tokens come from (https://), or a file that has one (file:///path).",
+        ),
         _row("sasl.password", _hidden, None, "The password (librdkafka's key)."),
         _row("sasl.username", _hidden, None, "The user (librdkafka's key)."),
         _row(
@@ -55,12 +69,19 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
         _row("ssl.keystore.certificate.chain", _hidden, None, "The client's certificate and those above it, PEM."),
         _row("ssl.keystore.key", _hidden, None, "The client's private key, PEM."),
         _row("ssl.keystore.location", _hidden, None, "A file with the client's key and certificate chain."),
-        _row("ssl.keystore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+        _row("ssl.keystore.password", _hidden, None, "The password of a PKCS#12 store."),
+        _row(
+            "ssl.keystore.type",
+            choice("pem", "pkcs12", "jks"),
+            "pem",
+            "PEM or PKCS12 (with the extra `security`); Kafka's default is JKS, which cannot be read.",
+        ),
         _row("ssl.truststore.certificates", _hidden, None, "The authorities to trust, PEM."),
         _row(
             "ssl.truststore.location", _hidden, None, "A file with the authorities to trust; without it the system's."
         ),
-        _row("ssl.truststore.type", choice("pem"), "pem", "PEM; Kafka's default, JKS, cannot be read."),
+        _row("ssl.truststore.password", _hidden, None, "The password of a PKCS#12 store."),
+        _row("ssl.truststore.type", choice("pem", "pkcs12", "jks"), "pem", "As ssl.keystore.type."),
     )
 }
 
@@ -69,6 +90,7 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
 SECRET_KEYS: Final = frozenset(
     {
         "sasl.jaas.config",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.password",
         "ssl.key.password",
         "ssl.keystore.key",
@@ -108,17 +130,19 @@ def client_security(values: Mapping[str, Any], *, has_context: bool, sasl: Sasl 
             "Set security_protocol='sasl_ssl' (or 'sasl_plaintext' on a network that nobody else is in).",
         )
     settings = TlsSettings(
-        keystore_type="PEM",
+        keystore_type=values["ssl.keystore.type"].upper(),
         keystore_location=values["ssl.keystore.location"],
         keystore_key=values["ssl.keystore.key"],
         keystore_certificate_chain=values["ssl.keystore.certificate.chain"],
+        keystore_password=values["ssl.keystore.password"],
         key_password=values["ssl.key.password"],
-        truststore_type="PEM",
+        truststore_type=values["ssl.truststore.type"].upper(),
+        truststore_password=values["ssl.truststore.password"],
         truststore_location=values["ssl.truststore.location"],
         truststore_certificates=values["ssl.truststore.certificates"],
     )
     tls = has_context or protocol in ("ssl", "sasl_ssl")
-    if has_context and settings != TlsSettings(keystore_type="PEM", truststore_type="PEM"):
+    if has_context and (settings.files or settings.keystore_key or settings.truststore_certificates):
         raise ConfigurationError("TLS is given twice: by ssl_context= and by ssl.* keys.")
     return ClientSecurity(tls, login, settings, values["ssl.endpoint.identification.algorithm"] == "https")
 
@@ -126,12 +150,15 @@ def client_security(values: Mapping[str, Any], *, has_context: bool, sasl: Sasl 
 def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
     mechanism, line = values["sasl.mechanism"], values["sasl.jaas.config"]
     user, password = values["sasl.username"], values["sasl.password"]
+    options: Mapping[str, str] = {}
     if line is not None:
         try:
             options = parse_jaas(line).options
         except JaasError as error:
             raise ConfigurationError(f"sasl.jaas.config is not valid: {error}.") from None
         user, password = options.get("username", user), options.get("password", password)
+    if mechanism == "oauthbearer":
+        return _tokens_of(values, options)
     if mechanism is None and user is None and password is None:
         return None
     if mechanism is None or user is None or password is None:
@@ -144,6 +171,30 @@ def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
     if mechanism == "plain":
         return Plain(user, password)
     return Scram(user, password, mechanism.upper())
+
+
+def _tokens_of(values: Mapping[str, Any], options: Mapping[str, str]) -> Sasl:
+    from ottla.sasl import ClientCredentials, OAuthBearer
+
+    url = values["sasl.oauthbearer.token.endpoint.url"]
+    if url is None:
+        raise ConfigurationError(
+            "sasl.mechanism=OAUTHBEARER needs a token.",
+            "Set sasl.oauthbearer.token.endpoint.url, or pass sasl=ottla.sasl.OAuthBearer(...).",
+        )
+    own = "sasl.oauthbearer.client.credentials.client."
+    try:
+        found = ClientCredentials(
+            url,
+            values[f"{own}id"] or options.get("clientId", ""),
+            values[f"{own}secret"] or options.get("clientSecret", ""),
+            scope=values["sasl.oauthbearer.scope"] or options.get("scope"),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"sasl.oauthbearer.token.endpoint.url is not valid: {error}.") from None
+    return OAuthBearer(
+        found, {k.removeprefix("extension_"): v for k, v in options.items() if k.startswith("extension_")}
+    )
 
 
 def context_of(client: ClientSettings) -> ssl.SSLContext | None:

@@ -9,6 +9,7 @@ begins with /deleted/<topic id>, from which on no broker sees the topic, and end
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -334,22 +335,32 @@ class TopicWriter:
             raise
 
     async def _remove(self, names: Sequence[str], fence: Sequence[Operation], tree: Tree) -> None:
-        """Take away the nodes of topics that are deleted, the states first, the topic's own last."""
-        for name in names:
-            parent = TopicNode.partitions_path(name)
+        """Take away the nodes of topics that are deleted, the states first, the topic's own last.
+
+        Many topics at a time: one after the other, a thousand would take seven thousand round trips.
+        """
+        for some in self._log.chunks(names):
+            parents = [TopicNode.partitions_path(name) for name in some]
             # What is in the tree counts, not what the image said: a topic that was growing may have some states only.
-            exists = (await tree.get_many([parent]))[0] is not None
-            indexes = await tree.children(parent) if exists else []
-            for chunk in self._log.chunks(indexes):
-                paths: list[str] = []
-                for index in chunk:
-                    paths += [StateNode.path(name, int(index)), StateNode.partition_path(name, int(index))]
-                await tree.multi([*fence, *await _deletions(tree, paths)])
-            config = await _deletions(tree, [ConfigNode.path(TOPICS, name)])
-            operations: list[Operation] = [*config, *await _deletions(tree, [parent, TopicNode.path(name)])]
-            if operations:
-                change = Change(configs=((TOPICS, name),) if config else ())
-                await self._log.commit(operations, change, fence=fence, tree=tree)
+            there = [n for n, node in zip(some, await tree.get_many(parents), strict=True) if node is not None]
+            indexes = await asyncio.gather(*(tree.children(TopicNode.partitions_path(name)) for name in there))
+            partitions = [(name, int(index)) for name, own in zip(there, indexes, strict=True) for index in own]
+            for chunk in self._log.chunks(partitions):
+                paths = [
+                    path
+                    for name, index in chunk
+                    for path in (StateNode.path(name, index), StateNode.partition_path(name, index))
+                ]
+                if operations := await _deletions(tree, paths):
+                    await tree.multi([*fence, *operations])
+            configs = await _deletions(tree, [ConfigNode.path(TOPICS, name) for name in some])
+            own = await _deletions(
+                tree, [path for n in some for path in (TopicNode.partitions_path(n), TopicNode.path(n))]
+            )
+            if configs or own:
+                gone = {operation.path for operation in configs}
+                change = Change(configs=tuple((TOPICS, name) for name in some if ConfigNode.path(TOPICS, name) in gone))
+                await self._log.commit([*configs, *own], change, fence=fence, tree=tree)
 
     async def finish_deletions(self, *, fence: Sequence[Operation]) -> None:
         """Take away what an earlier controller left of deleted topics, and forget those deleted long ago."""
@@ -416,6 +427,6 @@ def _brokers_changed() -> Refusal:
     return Refusal(ErrorCode.REQUEST_TIMED_OUT, "A broker came or went while the topic was made: try again.")
 
 
-async def _deletions(tree: Tree, paths: Sequence[str]) -> list[Operation]:
+async def _deletions(tree: Tree, paths: Sequence[str]) -> list[Delete]:
     """Return the deletions of those of the nodes that exist."""
     return [Delete(p) for p, node in zip(paths, await tree.get_many(paths), strict=True) if node is not None]

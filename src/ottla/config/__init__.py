@@ -74,6 +74,8 @@ FOREIGN_PREFIXES = ("confluent.", "rlmm.config.", "rsm.config.")
 def broker_key(name: str) -> ConfigKey | None:
     """Return the row of a broker key, whatever table it is in; a per-listener key has the row of its base key."""
     key = BROKER.get(name) or DYNAMIC_ONLY.get(name) or EXTRA.get(name)
+    if key is None and name.startswith("config.providers."):
+        return BROKER["config.providers"]
     if key is None and name.startswith(LISTENER_PREFIX):
         # listener.name.<listener>.<key> or listener.name.<listener>.<mechanism>.<key>
         parts = name[len(LISTENER_PREFIX) :].split(".", 2)

@@ -54,6 +54,15 @@ EXTENSIONS = (
         "`true` they are always told, and ask every five minutes whether there is one.",
     ),
     row(
+        "ottla.oauthbearer.unsecured",
+        ConfigType.BOOLEAN,
+        "false",
+        ANYTHING,
+        "LOW",
+        "Takes OAUTHBEARER tokens that nobody has signed, on listeners of this machine only: for trials. Apache Kafka does "
+        "so wherever no callback handler is set.",
+    ),
+    row(
         "ottla.scram.users",
         ConfigType.PASSWORD,
         None,

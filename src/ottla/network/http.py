@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,6 +24,8 @@ SLICE = 64 * 1024
 REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
@@ -37,6 +40,19 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?")
 _PRIVATE_SUFFIXES = (".localhost", ".internal", ".local", ".test", ".home.arpa")
+
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What is answered to everybody, in one word."""
+
+
+class Verdict(Enum):
+    """What becomes of a request for a page of a listener whose Kafka clients have to log in."""
+
+    COME_IN = auto()
+    WHO_ARE_YOU = auto()
+    FORBIDDEN = auto()
+    BUSY = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +77,10 @@ class HttpSite:
             and the advertised ones).
         on_error: told about an exception of the handler.
         may_see: whether the pages are for the client of a connection; None: they are for all.
-        strangers_handler: answers in the place of `handler` on listeners whose Kafka clients have to log in.
+        strangers_handler: answers `OPEN_PATHS` in the place of `handler` on listeners whose Kafka clients have to log in, and
+            everything to a client that may not see the pages.
+        login: where it is set each request for another path is decided about first: it is given the connection, the
+            Authorization header, and what it has to call with its verdict, at once or later.
     """
 
     handler: Callable[[str], HttpResponse]
@@ -69,6 +88,7 @@ class HttpSite:
     on_error: Callable[[str, Exception], None] = lambda path, error: None
     may_see: Callable[[Any], bool] | None = None
     strangers_handler: Callable[[str], HttpResponse] = lambda path: HttpResponse(status=403, body=b"")
+    login: Callable[[Any, str, Callable[[Verdict], None]], None] | None = None
 
 
 def host_is_ours(host: str, local_host: str, names: frozenset[str]) -> bool:
@@ -112,7 +132,11 @@ class HttpConversation:
         "_since",
         "_site",
         "_slices",
+        "_verdict",
+        "_waits",
         "finished",
+        "owner",
+        "wake",
     )  # fmt: skip
 
     def __init__(self, site: HttpSite, local_host: str, local_port: int, now: float) -> None:
@@ -128,7 +152,12 @@ class HttpConversation:
         self._keep = True
         self._minor = 1
         self._path = ""
+        self._waits = False
+        self._verdict: Verdict | None = None
         self.finished = False
+        #: The connection, for whom `HttpSite.login` decides, and what is called when it has decided later.
+        self.owner: Any = None
+        self.wake: Callable[[], None] = lambda: None
 
     def receive(self, data: bytes | memoryview) -> None:
         """Take bytes from the peer; far more than a head is never kept."""
@@ -151,8 +180,10 @@ class HttpConversation:
         """The next whole answer; b"" if one is still being built (call again later); None if there is nothing to do."""
         if self._slices is not None:
             return self._build(now)
-        if self.finished:
+        if self.finished or (self._waits and self._verdict is None):
             return None
+        if self._waits:
+            return self._go_on(now)
         head = self._take_head()
         if head is None:
             if len(self._input) > HEAD_BYTES_MAX:
@@ -171,7 +202,7 @@ class HttpConversation:
         del self._input[: end + 4]
         return head
 
-    def _answer(self, head: bytes, now: float) -> bytes:
+    def _answer(self, head: bytes, now: float) -> bytes | None:
         request_line, *lines = head.split(b"\r\n")
         parts = request_line.split(b" ")
         if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not _TARGET.fullmatch(parts[1]):
@@ -213,8 +244,38 @@ class HttpConversation:
         if target[:1] != b"/":
             return self._refuse(400, "The request target is no path.")
         self._path = target.partition(b"?")[0].partition(b"#")[0].decode("ascii")
+        login = self._site.login
+        if login is None:
+            return self._serve(self._site.handler, now)
+        if self._path in OPEN_PATHS:
+            return self._serve(self._site.strangers_handler, now)
+        self._waits = True
+        login(self.owner, headers.get("authorization", ""), self._decide)
+        return None if self._verdict is None else self._go_on(now)
+
+    def _decide(self, verdict: Verdict) -> None:
+        """What `HttpSite.login` calls, once for each request."""
+        self._verdict = verdict
+        if not self.finished:
+            self.wake()
+
+    def _go_on(self, now: float) -> bytes:
+        """Answer a request that has been decided about."""
+        verdict, self._verdict, self._waits = self._verdict, None, False
+        self._since = now
+        if verdict is Verdict.COME_IN:
+            return self._serve(self._site.handler, now)
+        if verdict is Verdict.WHO_ARE_YOU:
+            return self._refuse(
+                401, "Pages are for users that log in (Basic or Bearer); /healthz and /readyz are open."
+            )
+        if verdict is Verdict.BUSY:
+            return self._refuse(503, "Too many logins at once; try again.")
+        return self._serve(self._site.strangers_handler, now)
+
+    def _serve(self, handler: Callable[[str], HttpResponse], now: float) -> bytes:
         try:
-            response = self._site.handler(self._path)
+            response = handler(self._path)
         except Exception as error:
             return self._failed(error)
         if isinstance(response.body, bytes):
@@ -261,6 +322,9 @@ class HttpConversation:
             "X-Frame-Options: DENY",
             "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:",
         ]
+        if response.status == 401:
+            lines.append('WWW-Authenticate: Basic realm="ottla", charset="UTF-8"')
+            lines.append('WWW-Authenticate: Bearer realm="ottla"')
         if response.status == 405:
             lines.append("Allow: GET, HEAD")
         if not self._keep:

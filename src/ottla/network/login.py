@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ottla.errors import ErrorCode, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from ottla.network.channel_errors import ConnectionFailedError
 from ottla.protocol.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from ottla.protocol.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
-from ottla.security.sasl import SaslError
+from ottla.security.sasl import SaslError, TokenFetchError
 
 if TYPE_CHECKING:
     from ottla.network.channel import Channel
@@ -74,7 +75,12 @@ async def _log_in(
             f"{channel.address} does not let clients log in on this port (error {handshake.error_code}); "
             "is security.protocol the listener's?"
         )
-    token: bytes | None = exchange.begin()
+    try:
+        token: bytes | None = await off_loop(exchange.begin)  # a token may have to be fetched first
+    except TokenFetchError as error:
+        raise ConnectionFailedError(f"{channel.address}: {error}", address=channel.address) from None
+    except SaslError as error:
+        raise SaslAuthenticationFailedError(f"{channel.address}: {error}") from None
     for _ in range(STEPS_MAX):
         answer = await channel.ask_urgently(
             SaslAuthenticateRequest(auth_bytes=token or b""), SaslAuthenticateResponse, timeout_s=timeout_s

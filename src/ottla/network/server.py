@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ottla.network.binding import Listener, ListenerLimits, bind_listener, localhost_ports
-from ottla.network.connection import RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
+from ottla.network.connection import FRAMES_PER_TURN, RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
 from ottla.network.http import HttpSite
 from ottla.network.limits import AddressRates, ByteBudget, ConnectionQuota, NetworkLimits
+from ottla.network.reactor import Reactor, new_reactor
 from ottla.network.strangers import LOGIN_SECONDS, Strangers
 from ottla.observability.logs import LogOncePerPeer
 from ottla.observability.metrics import NetworkMetrics
@@ -84,6 +85,7 @@ class Server:
         self._strangers = Strangers()
         self._room = asyncio.Event()
         self._connections: dict[BrokerConnection, None] = {}
+        self._reactor: Reactor | None = None
         self._sockets: list[socket.socket] = []
         self._acceptors: list[asyncio.Task[None]] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -124,6 +126,7 @@ class Server:
             self.addresses.clear()
             raise
         self._sockets = [bound_socket for _, bound_socket in bound]
+        self._reactor = new_reactor(self, frames_max=FRAMES_PER_TURN)
         self.localhost_ports = localhost_ports(bound_socket.getsockname() for bound_socket in self._sockets)
         self._know(listeners)
         self._acceptors = [
@@ -187,6 +190,9 @@ class Server:
                 for connection in list(self._connections):
                     connection.abort("")
                 await asyncio.sleep(0)
+        if self._reactor is not None:
+            self._reactor.close()
+            self._reactor = None
 
     # -- accepting --------------------------------------------------------------------------------------------------
 
@@ -262,6 +268,9 @@ class Server:
                 below = TlsTransport(self, made, listener.tls(), ip)
             if listener.tls is not None or listener.has_login:
                 self.count_stranger(below, ip)
+            if self._reactor is not None and below is made:
+                self._reactor.adopt(accepted, made)
+                return
             protocol = below if shares_buffer else StreamConnection(below)
             await loop.connect_accepted_socket(lambda: protocol, accepted)
         except BaseException:
@@ -292,11 +301,13 @@ class Server:
     def http_of(self, connection: BrokerConnection) -> HttpSite | None:
         """Return what is served to an HTTP client: next to nothing where Kafka clients log in, or have rights it has not."""
         site = self.http
-        if site is None or not (
-            self._has_login.get(connection.listener) or (site.may_see is not None and not site.may_see(connection))
-        ):
-            return site
-        return replace(site, handler=site.strangers_handler)
+        if site is None:
+            return None
+        if self._has_login.get(connection.listener):
+            return site if site.login is not None else replace(site, handler=site.strangers_handler)
+        if site.may_see is not None and not site.may_see(connection):
+            return replace(site, handler=site.strangers_handler, login=None)
+        return replace(site, login=None) if site.login is not None else site
 
     def count_stranger(self, connection: BrokerConnection | TlsTransport, ip: str) -> None:
         """Count a connection whose client is not known yet; end another one if there are too many."""

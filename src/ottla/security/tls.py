@@ -1,7 +1,7 @@
 """TLS contexts from `ssl.*` settings: keys and certificates from files or from the settings themselves. A rim module.
 
-Stores are PEM, the format that OpenSSL reads (KIP-651); for Java's formats the error says how to make one of them. A key in
-the settings (`ssl.keystore.key`) goes to OpenSSL through memory, never through a file on a disk.
+Stores are PEM, the format that OpenSSL reads (KIP-651), or PKCS#12 (`pkcs12.py`); for JKS the error says how to convert it. A
+key in the settings (`ssl.keystore.key`) or from a PKCS#12 store goes to OpenSSL through memory, never through a file on disk.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
+from ottla.security.extra import MissingExtraError
+from ottla.security.pkcs12 import Pkcs12Error, key_store_to_pem, trust_store_to_pem
 from ottla.security.tls_settings import TlsSettings, TlsSettingsError
+
+T = TypeVar("T")
 
 #: Cipher suites of TLS 1.2 that OpenSSL still offers, by Java's names.
 _SUITES = {
@@ -131,7 +136,11 @@ def _load_key(context: ssl.SSLContext, settings: TlsSettings) -> None:
         return
     path = settings.keystore_location
     assert path is not None
-    _check_format(path, settings.keystore_type, "ssl.keystore")
+    if _is_pkcs12(path, settings.keystore_type, "ssl.keystore"):
+        key, chain = _converted(key_store_to_pem, path, settings.keystore_password or password)
+        with _in_memory(f"{key}\n{chain}") as in_memory:
+            _load_chain(context, in_memory, "", path)
+        return
     _load_chain(context, path, password, path)
 
 
@@ -165,15 +174,33 @@ def _load_trust(context: ssl.SSLContext, settings: TlsSettings) -> None:
             context.load_verify_locations(cadata=settings.truststore_certificates)
         else:
             assert path is not None
-            _check_format(path, settings.truststore_type, "ssl.truststore")
-            context.load_verify_locations(cafile=path)
+            if _is_pkcs12(path, settings.truststore_type, "ssl.truststore"):
+                found = _converted(trust_store_to_pem, path, settings.truststore_password or "")
+                context.load_verify_locations(cadata=found)
+            else:
+                context.load_verify_locations(cafile=path)
     except (ssl.SSLError, OSError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise TlsSettingsError(f"{path or 'ssl.truststore.certificates'} has no certificates: {why}") from None
 
 
-def _check_format(path: str, kind: str, key: str) -> None:
-    """Refuse what is no PEM, with what to do about it."""
+def _converted(convert: Callable[[bytes, str], T], path: str, password: str) -> T:
+    """Return what `convert` makes of a PKCS#12 store."""
+    try:
+        with open(path, "rb") as file:
+            return convert(file.read(), password)
+    except (Pkcs12Error, MissingExtraError) as error:
+        raise TlsSettingsError(f"{path}: {error}") from None
+
+
+def _is_pkcs12(path: str, kind: str, key: str) -> bool:
+    """Return whether a store is PKCS#12; else it is PEM.
+
+    Java reads a PKCS#12 store also where its type is JKS, and so do we.
+
+    Raises:
+        TlsSettingsError: it is neither, or not what its type says.
+    """
     try:
         with open(path, "rb") as file:
             begin = file.read(64)
@@ -181,16 +208,16 @@ def _check_format(path: str, kind: str, key: str) -> None:
         raise TlsSettingsError(f"{key}.location={path} cannot be read: {error.strerror}") from None
     if begin[:4] == b"\xfe\xed\xfe\xed":
         raise TlsSettingsError(
-            f"{path} is a JKS store; make a PEM file of it: keytool -importkeystore -srckeystore {path} -destkeystore s.p12 "
-            f"-deststoretype PKCS12, then openssl pkcs12 -in s.p12 -out s.pem -noenc, and {key}.type=PEM"
+            f"{path} is a JKS store, which only Java reads; convert it: keytool -importkeystore -srckeystore {path} "
+            f"-destkeystore store.p12 -deststoretype PKCS12, and set {key}.location to store.p12 and {key}.type=PKCS12"
         )
     if begin[:1] == b"\x30":
-        raise TlsSettingsError(
-            f"{path} is a PKCS#12 store; make a PEM file of it: openssl pkcs12 -in {path} -out s.pem -noenc, and "
-            f"{key}.type=PEM"
-        )
+        if kind.upper() == "PEM":
+            raise TlsSettingsError(f"{path} is no PEM file; if it is a PKCS#12 store, set {key}.type=PKCS12")
+        return True
     if kind.upper() != "PEM":
         raise TlsSettingsError(f"{key}.type={kind}, and {path} is no such store; set {key}.type=PEM if it is PEM")
+    return False
 
 
 @contextmanager

@@ -21,6 +21,7 @@ class TlsSettings:
     key_password: str | None = field(default=None, repr=False)
     truststore_type: str = "JKS"
     truststore_location: str | None = None
+    truststore_password: str | None = field(default=None, repr=False)
     truststore_certificates: str | None = None
     enabled_protocols: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
     cipher_suites: tuple[str, ...] = ()

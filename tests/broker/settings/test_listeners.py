@@ -23,7 +23,7 @@ def test_names_hosts_and_ports() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["listeners=SSL://:9093"], "the listener SSL speaks TLS and has no key: set ssl.keystore.type=PEM"),
+        (["listeners=SSL://:9093"], "the listener SSL speaks TLS and has no key: set ssl.keystore.location"),
         (["listeners=FOO://:9093"], "listeners: no security protocol is defined for listener FOO"),
         (["listeners=PLAINTEXT://:9092,PLAINTEXT://:9093"], "listeners: each listener must have a name of its own"),
         (

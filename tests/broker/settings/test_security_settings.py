@@ -13,11 +13,14 @@ import pytest
 from tests.network.certificates import server_context
 
 from ottla.broker.config import BrokerConfig, ConfigError
+from ottla.broker.settings.oauth import OAuthSettings
 from ottla.broker.wiring.entrance import _check_same_names, make_contexts
 from ottla.cluster.decisions.configs import validate_broker_config
+from ottla.config import LISTENER_PREFIX
 from ottla.security.tls import ReloadableContext, client_context
 from ottla.security.tls import server_context as context_of
 from ottla.security.tls_settings import TlsSettings, TlsSettingsError
+from ottla.security.tokens import ClaimRules
 
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 
@@ -164,17 +167,95 @@ def test_a_key_with_a_password(tmp_path: Path) -> None:
         make_contexts(found)
 
 
+def p12(directory: Path, password: str) -> Path:
+    """A PKCS#12 store with what is in `store.pem`, made by openssl."""
+    import subprocess
+
+    path = directory / "store.p12"
+    subprocess.run(
+        ["openssl", "pkcs12", "-export", "-in", directory / "store.pem", "-out", path, "-passout", f"pass:{password}"],
+        check=True,
+        capture_output=True,
+    )
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["PKCS12", "JKS"])
+def test_a_pkcs12_store_is_read_and_never_written_as_a_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the type is Kafka's default, JKS: Java reads it there, too. Trust stores of either side likewise."""
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    lines = [f"ssl.keystore.type={kind}", f"ssl.keystore.location={path}", "ssl.keystore.password=secret"]
+    found = config("listeners=SSL://:1", *lines)
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr("tempfile.mkstemp", lambda *arguments, **more: pytest.fail("a temporary file"))
+    shake_hands(make_contexts(found)["SSL"](), trusting(tmp_path / "certificate.pem"))
+    assert set(tmp_path.iterdir()) == before
+    trust = tmp_path / "trust.p12"
+    _make_trust_store(trust, tmp_path / "certificate.pem")
+    client = client_context(
+        TlsSettings(truststore_type=kind, truststore_location=str(trust), truststore_password="secret")
+    )
+    shake_hands(make_contexts(found)["SSL"](), client)
+    trusting_clients = ["ssl.client.auth=required", f"ssl.truststore.location={trust}", f"ssl.truststore.type={kind}"]
+    strict = config("listeners=SSL://:1", *lines, *trusting_clients, "ssl.truststore.password=secret")
+    assert make_contexts(strict)["SSL"]().cert_store_stats()["x509"] == 1
+
+
+def _make_trust_store(path: Path, certificate: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    path.write_bytes(
+        pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(found, b"ca")], BestAvailableEncryption(b"secret"))
+    )
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_a_wrong_password_of_a_pkcs12_store_is_said_without_it(tmp_path: Path, password: str) -> None:
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    with pytest.raises(TlsSettingsError, match="the password is wrong or missing") as error:
+        context_of(TlsSettings(keystore_type="PKCS12", keystore_location=str(path), keystore_password=password))
+    assert "wrong " not in str(error.value).replace("is wrong or", "")
+    _make_trust_store(tmp_path / "trust.p12", tmp_path / "certificate.pem")
+    with pytest.raises(TlsSettingsError, match="the password is wrong or missing"):
+        _ = client_context(
+            TlsSettings(
+                truststore_type="PKCS12", truststore_location=str(tmp_path / "trust.p12"), truststore_password=password
+            )
+        )
+
+
+def test_a_pkcs12_store_without_the_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    store(tmp_path)
+    path = p12(tmp_path, "secret")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(TlsSettingsError, match=r"pip install 'ottla\[security\]'"):
+        context_of(TlsSettings(keystore_type="PKCS12", keystore_location=str(path), keystore_password="secret"))
+
+
 WRONG: list[tuple[Callable[[Path], TlsSettings], str]] = [
     (lambda d: TlsSettings(), "TLS needs a key and a certificate"),
     (lambda d: TlsSettings(keystore_location=str(d / "none")), "cannot be read: No such file"),
     (lambda d: TlsSettings(keystore_location=str(d / "store.pem")), "ssl.keystore.type=JKS, and .* is no such store"),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"\xfe\xed\xfe\xed....")),
-        "is a JKS store; make .* keytool",
+        "is a JKS store, which only Java reads; convert it: keytool",
     ),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"\x30\x82....")),
-        "is a PKCS#12 store; make .* openssl",
+        "it is damaged, or encrypted in a way that is not known",
+    ),
+    (
+        lambda d: TlsSettings(keystore_location=_file(d, b"\x30\x82...."), keystore_type="PEM"),
+        "is no PEM file; if it is a PKCS#12 store, set ssl.keystore.type=PKCS12",
     ),
     (
         lambda d: TlsSettings(keystore_location=_file(d, b"hello"), keystore_type="PEM"),
@@ -277,6 +358,8 @@ def test_ticket_after_trust_change(tmp_path: Path) -> None:
 
 
 LOGIN = "listeners=SASL_PLAINTEXT://:1"
+OAUTH = "sasl.enabled.mechanisms=OAUTHBEARER"
+KEYS = "sasl.oauthbearer.jwks.endpoint.url=https://id/keys"
 JAAS = "listener.name.sasl_plaintext.plain.sasl.jaas.config="
 
 
@@ -304,6 +387,15 @@ def test_logins_of_a_listener() -> None:
     [
         ([LOGIN], "names GSSAPI; served are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
         ([LOGIN, "sasl.enabled.mechanisms=PLAIN"], "has PLAIN and no users"),
+        ([LOGIN, OAUTH], "has OAUTHBEARER and no keys: set sasl.oauthbearer.jwks.endpoint.url"),
+        ([LOGIN, OAUTH, "ottla.oauthbearer.unsecured=true"], "everybody could be whoever they like"),
+        ([LOGIN, OAUTH, "sasl.oauthbearer.jwks.endpoint.url=ftp://x/"], "it must begin with https://"),
+        ([LOGIN, OAUTH, "sasl.oauthbearer.jwks.endpoint.url=https://u:p@x/"], "must not have a user or password"),
+        ([LOGIN, OAUTH, KEYS], "tokens of any audience: set sasl.oauthbearer.expected.audience, or"),
+        (
+            [LOGIN, OAUTH, KEYS, "sasl.oauthbearer.expected.audience=kafka"],
+            "tokens of any issuer: set sasl.oauthbearer.expected.issuer, or",
+        ),
         ([LOGIN, "sasl.enabled.mechanisms=PLAIN", JAAS + "nonsense"], "ends too early"),
         (
             [LOGIN, "sasl.enabled.mechanisms=PLAIN", f"{JAAS}a.b.ScramLoginModule required user_a=b;"],
@@ -319,6 +411,39 @@ def test_logins_that_cannot_be(lines: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as error:
         config(*lines)
     assert sentence in str(error.value)
+
+
+def test_a_listener_and_its_mechanism_have_settings_of_tokens_of_their_own() -> None:
+    prefix = f"{LISTENER_PREFIX}sasl_plaintext.oauthbearer."
+    found = config(
+        LOGIN,
+        OAUTH,
+        KEYS,
+        "sasl.oauthbearer.expected.audience=kafka,other",
+        f"{prefix}sasl.oauthbearer.expected.issuer=https://id",
+        f"{prefix}sasl.oauthbearer.clock.skew.seconds=5",
+        f"{prefix}sasl.oauthbearer.sub.claim.name=azp",
+        f"{prefix}sasl.oauthbearer.scope.claim.name=scp",
+        f"{prefix}sasl.oauthbearer.jwks.endpoint.refresh.ms=1000",
+        f"{prefix}sasl.oauthbearer.jwks.endpoint.retry.backoff.ms=10",
+        f"{prefix}sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms=20",
+    ).logins["SASL_PLAINTEXT"]
+    assert found.oauth is not None
+    assert found.oauth == OAuthSettings(
+        url="https://id/keys",
+        rules=ClaimRules(
+            audiences=frozenset({"kafka", "other"}),
+            issuer="https://id",
+            skew_s=5,
+            subject_claim="azp",
+            scope_claim="scp",
+        ),
+        refresh_ms=1000,
+        retry_ms=10,
+        retry_max_ms=20,
+    )
+    unverified = [f"sasl.oauthbearer.allow.unverified.{name}=true" for name in ("audience", "issuer")]
+    assert config(LOGIN, OAUTH, KEYS, *unverified).logins["SASL_PLAINTEXT"].oauth is not None
 
 
 def test_passwords_are_refused_on_the_command_line() -> None:

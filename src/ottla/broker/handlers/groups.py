@@ -261,13 +261,16 @@ class GroupsHandler:
             self._runtime.write(self._runtime.partition_for(group_id), operation(respond), refusal=fail)
         except KafkaError as error:
             fail(error)
-        return answer.result() if answer.done() and self._is_sure(group_id) else self._proven(group_id, answer, refusal)
-
-    def _is_sure(self, group_id: str) -> bool:
+        if not answer.done():
+            return self._proven(group_id, answer, refusal)
+        given = answer.result()
+        if getattr(given, "error_code", ErrorCode.NONE):
+            return given
         try:
-            return self._runtime.prove(self._runtime.partition_for(group_id)) is None
-        except KafkaError:
-            return True  # the answer says so
+            proof = self._runtime.prove(self._runtime.partition_for(group_id))
+        except KafkaError as error:
+            return refusal(client_error_code(error))
+        return given if proof is None else self._given(given, proof, refusal)
 
     async def _proven(self, group_id: str, answer: asyncio.Future[T], refusal: Callable[[ErrorCode], T]) -> T:
         """Return what a member is given, once no other coordinator can have taken that away."""
@@ -278,6 +281,13 @@ class GroupsHandler:
             return await self._runtime.proven(self._runtime.partition_for(group_id), lambda: given)
         except KafkaError as error:
             return refusal(client_error_code(error))
+
+    async def _given(self, given: T, proof: Awaitable[None], refusal: Callable[[ErrorCode], T]) -> T:
+        try:
+            await proof
+        except KafkaError as error:
+            return refusal(client_error_code(error))
+        return given
 
     def handle_heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
         group_id = request.group_id

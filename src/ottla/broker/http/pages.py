@@ -205,12 +205,12 @@ class Pages:
                 return HttpResponse(status=404, body=b"There are /, /metrics, /healthz and /readyz here.\n")
 
     def handle_stranger(self, path: str) -> HttpResponse:
-        """Answer where Kafka clients have to log in, which HTTP clients cannot yet: whether all is well, in one word."""
+        """Answer a client without a login or a right that it needs: whether all is well, in one word."""
         if path in ("/healthz", "/readyz"):
             status = self.handle(path).status
             return HttpResponse(status=status, body=b"ok\n" if status == 200 else b"unavailable\n")
         return HttpResponse(
-            status=403, body=b"Pages are not shown on a listener whose clients log in; /healthz and /readyz are.\n"
+            status=403, body=b"Pages are for users that may describe the cluster; /healthz and /readyz are open.\n"
         )
 
     def _readiness(self) -> HttpResponse:

@@ -77,6 +77,7 @@ def _tls_of(text: Mapping[str, str], listener: Listener) -> ListenerTls:
         key_password=word("ssl.key.password"),
         truststore_type=word("ssl.truststore.type") or "JKS",
         truststore_location=word("ssl.truststore.location"),
+        truststore_password=word("ssl.truststore.password"),
         truststore_certificates=word("ssl.truststore.certificates"),
         enabled_protocols=words("ssl.enabled.protocols"),
         cipher_suites=words("ssl.cipher.suites"),
@@ -84,7 +85,8 @@ def _tls_of(text: Mapping[str, str], listener: Listener) -> ListenerTls:
     )
     if not (settings.keystore_location or settings.keystore_key):
         raise ConfigError(
-            f"the listener {listener.name} speaks TLS and has no key: set ssl.keystore.type=PEM and ssl.keystore.location"
+            f"the listener {listener.name} speaks TLS and has no key: set ssl.keystore.location, and ssl.keystore.type to "
+            "PEM or PKCS12"
         )
     try:
         mapping = PrincipalMapping(word("ssl.principal.mapping.rules") or "DEFAULT")

@@ -15,15 +15,20 @@ from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
 from ottla.config.keys import split_list
 from ottla.config.mistakes import Mistakes
 from ottla.security.jaas import JaasEntry, JaasError, parse_jaas
-from ottla.security.sasl import plain, scram
+from ottla.security.sasl import oauthbearer, plain, scram
 
 if TYPE_CHECKING:
     from ottla.broker.settings.listeners import Listener
+    from ottla.broker.settings.oauth import OAuthSettings
 
 #: Mechanisms that are served.
-MECHANISMS = (plain.MECHANISM, *scram.HASHES)
+MECHANISMS = (plain.MECHANISM, *scram.HASHES, oauthbearer.MECHANISM)
 _JAAS = "sasl.jaas.config"
-_MODULES = {plain.MECHANISM: "PlainLoginModule", **dict.fromkeys(scram.HASHES, "ScramLoginModule")}
+_MODULES = {
+    plain.MECHANISM: "PlainLoginModule",
+    **dict.fromkeys(scram.HASHES, "ScramLoginModule"),
+    oauthbearer.MECHANISM: "OAuthBearerLoginModule",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +40,14 @@ class ListenerLogins:
         passwords: of PLAIN's users (`user_<name>="..."` in the JAAS line).
         reauthenticate_ms: by mechanism, `connections.max.reauth.ms`.
         token_bytes_max: `sasl.server.max.receive.size`.
+        oauth: which tokens OAUTHBEARER takes.
     """
 
     mechanisms: tuple[str, ...]
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     reauthenticate_ms: Mapping[str, int] = field(default_factory=dict)
     token_bytes_max: int = 524_288
+    oauth: OAuthSettings | None = None
 
 
 class FirstUser(NamedTuple):
@@ -87,12 +94,14 @@ def resolve_logins(text: Mapping[str, str], listeners: Iterable[Listener]) -> di
     for listener in listeners:
         if listener.security_protocol.startswith("SASL_"):
             with mistakes.caught():
-                found[listener.name] = _logins_of(text, listener.name)
+                found[listener.name] = _logins_of(text, listener)
     mistakes.raise_all()
     return found
 
 
-def _logins_of(text: Mapping[str, str], listener: str) -> ListenerLogins:
+def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
+    listener = of.name
+
     def find(key: str, mechanism: str = "") -> str | None:
         prefix = f"{LISTENER_PREFIX}{listener.lower()}."
         if mechanism and (value := text.get(f"{prefix}{mechanism.lower()}.{key}")) is not None:
@@ -124,6 +133,11 @@ def _logins_of(text: Mapping[str, str], listener: str) -> ListenerLogins:
                 for option, value in entry.options.items()
                 if option.startswith("user_")
             }
+    oauth = None
+    if oauthbearer.MECHANISM in names:
+        from ottla.broker.settings.oauth import resolve_oauth
+
+        oauth = resolve_oauth(lambda key: find(key, oauthbearer.MECHANISM), of)
     reauthenticate = {
         name: _number("connections.max.reauth.ms", find("connections.max.reauth.ms", name)) for name in names
     }
@@ -132,6 +146,7 @@ def _logins_of(text: Mapping[str, str], listener: str) -> ListenerLogins:
         passwords=passwords,
         reauthenticate_ms=reauthenticate,
         token_bytes_max=_number("sasl.server.max.receive.size", find("sasl.server.max.receive.size")),
+        oauth=oauth,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.context import Session
 from ottla.broker.handlers.logins import scram_credential
+from ottla.broker.http.page_login import PageLogins
 from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
 from ottla.cluster.decisions.configs import Alteration, Operation
@@ -24,6 +25,9 @@ from ottla.config import ConfigError
 from ottla.errors import RemoteProtocolError
 from ottla.observability.logs import shown
 from ottla.security.certificates import CertificateError, alternative_names_of, subject_of
+from ottla.security.extra import MissingExtraError, require
+from ottla.security.sasl.oauthbearer import MECHANISM as OAUTHBEARER
+from ottla.security.sasl.oauthbearer import OAuthBearerServer
 from ottla.security.sasl.plain import MECHANISM as PLAIN
 from ottla.security.sasl.plain import PlainServer, check_of
 from ottla.security.sasl.scram import HASHES, ScramServer, new_nonce
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
     from ottla.broker.settings.encryption import ListenerTls
     from ottla.broker.settings.logins import ListenerLogins
+    from ottla.broker.token_keys import TokenKeys
     from ottla.broker.wiring.parts import Parts
     from ottla.network.connection import BrokerConnection
     from ottla.security.sasl import ServerExchange
@@ -98,15 +103,21 @@ class Entrance:
         config = parts.config()
         self._protocols = {listener.name: listener.security_protocol for listener in config.listeners}
         self.contexts = make_contexts(config)
-        self._rules = {name: self._rules_of(logins) for name, logins in config.logins.items()}
+        self._token_keys = self._make_token_keys()
+        self._rules = {name: self._rules_of(name, logins) for name, logins in config.logins.items()}
         self._task: asyncio.Task[None] | None = None
         for listener in config.listeners:
-            weak = {PLAIN} & set(config.logins[listener.name].mechanisms) if listener.name in config.logins else set()
-            if weak and listener.security_protocol == "SASL_PLAINTEXT" and not is_loopback(listener.host):
-                logger.warning(
-                    "listener %s takes passwords by PLAIN without TLS: whoever is on the way can read them",
-                    listener.name,
-                )
+            enabled = config.logins[listener.name].mechanisms if listener.name in config.logins else ()
+            if listener.security_protocol != "SASL_PLAINTEXT" or is_loopback(listener.host):
+                continue
+            for mechanism, what in ((PLAIN, "passwords"), (OAUTHBEARER, "tokens")):
+                if mechanism in enabled:
+                    logger.warning(
+                        "listener %s takes %s by %s without TLS: whoever is on the way can read them",
+                        listener.name,
+                        what,
+                        mechanism,
+                    )
 
     def begin_session(self, connection: BrokerConnection) -> Session:
         """Return the session of a connection, at its first request.
@@ -149,11 +160,63 @@ class Entrance:
 
     # -- logins
 
-    def _rules_of(self, logins: ListenerLogins) -> LoginRules:
+    def _make_token_keys(self) -> dict[str, TokenKeys]:
+        """Return what checks the tokens of each listener with OAUTHBEARER, by its name.
+
+        Raises:
+            ConfigError: the extra is not installed.
+        """
+        found: dict[str, TokenKeys] = {}
+        for name, logins in self._parts.config().logins.items():
+            if logins.oauth is None:
+                continue
+            from ottla.broker.token_keys import Environment, TokenKeys
+            from ottla.network.fetching import fetch
+
+            try:
+                require(OAUTHBEARER)
+            except MissingExtraError as error:
+                raise ConfigError(f"listener {name}: {error}") from None
+            if logins.oauth.url is not None and logins.oauth.url.startswith("http:"):
+                logger.warning(
+                    "listener %s takes keys for tokens over http: whoever is on the way can change them", name
+                )
+            around = self._parts.surroundings
+            found[name] = TokenKeys(
+                name,
+                logins.oauth,
+                Environment(
+                    fetch=fetch,
+                    off_loop=around.offload.run,
+                    now=asyncio.get_running_loop().time,
+                    wall_ms=around.clock.wall_ms,
+                ),
+            )
+        return found
+
+    def page_logins(self) -> dict[str, PageLogins]:
+        """Return how HTTP clients of each listener with logins log in, by its name."""
+        found: dict[str, PageLogins] = {}
+        for listener in self._parts.config().listeners:
+            logins = self._parts.config().logins.get(listener.name)
+            if logins is None:
+                continue
+            keys = self._token_keys.get(listener.name)
+            found[listener.name] = PageLogins(
+                mechanisms=tuple(name for name in logins.mechanisms if name in HASHES),
+                check_plain=check_of(logins.passwords) if PLAIN in logins.mechanisms else None,
+                check_token=keys.check if keys is not None else None,
+                is_private=listener.security_protocol == "SASL_SSL" or is_loopback(listener.host),
+            )
+        return found
+
+    def _rules_of(self, listener: str, logins: ListenerLogins) -> LoginRules:
         made: dict[str, Callable[[], ServerExchange]] = {}
         for name in logins.mechanisms:
             if name == PLAIN:
                 made[name] = partial(PlainServer, check_of(logins.passwords))
+            elif name == OAUTHBEARER:
+                made[name] = partial(OAuthBearerServer, self._token_keys[listener].check)
             else:
                 made[name] = partial(self._scram, name)
         return LoginRules(
@@ -184,6 +247,8 @@ class Entrance:
             secret = self._parts.surroundings.secret_bytes(32).hex()
             await self._parts.controller.alter_entity(SECRETS, [Alteration(_SCRAM_SECRET, Operation.SET, secret)])
         await self._make_first_users()
+        for keys in self._token_keys.values():
+            await keys.start()
         if self.contexts:
             self._task = asyncio.get_running_loop().create_task(self._look_after_certificates(), name="certificates")
 
@@ -206,7 +271,9 @@ class Entrance:
             logger.info("user %s has been made, as ottla.scram.users says", shown(user.name))
 
     async def stop(self) -> None:
-        """Look after certificates no more."""
+        """Look after certificates and keys no more."""
+        for keys in self._token_keys.values():
+            await keys.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -196,6 +196,42 @@ class Accumulator:
             batch.closed = True
         return batch, index
 
+    def append_body(
+        self,
+        topics: TopicQueues,
+        partition: int,
+        body: bytearray,
+        count: int,
+        base_timestamp: int,
+        max_timestamp: int,
+        now_ms: float,
+    ) -> Batch | None:
+        """Add a batch that is encoded already, behind what the partition has; return it, or None: no room.
+
+        Args:
+            partition: -1 for where records without a key go.
+            count, base_timestamp, max_timestamp: of its records.
+        """
+        size = len(body)
+        if self.used + size > self._memory and self.used:
+            return None
+        chosen = partition if partition >= 0 else self._move_on(topics)
+        queue = topics.queues[chosen]
+        if queue.batches:
+            queue.batches[-1].closed = True
+        self._begun += 1
+        batch = Batch(queue, now_ms, (self._begun,))
+        batch.set_body(body, count, base_timestamp, max_timestamp)
+        batch.queued = True
+        queue.batches.append(batch)
+        self.active[queue] = None
+        self.used += size
+        return batch
+
+    def batch_limit(self, topics: TopicQueues) -> int:
+        """Return how many bytes the records of a batch may have: more than `batch.size` where they compress well."""
+        return int(self._batch_size / topics.ratio)
+
     def _open_batch(self, queue: PartitionQueue, size: int, limit: int) -> Batch | None:
         """Return the batch that takes a record of this size; one that is too full for it is closed."""
         if not queue.batches:

@@ -1,8 +1,9 @@
 """One record batch of a producer, from its first record to its acknowledgement.
 
 A batch is open while records are added, then closed for good, then sent until it succeeds or fails. Its records stay
-rows until it is sent for the first time: one kernel call encodes them all, one packs them, and retries reuse both. What
-the caller holds of a record is a ticket, its batch and its place in it; the outcome is written into the batch once.
+rows until it is sent for the first time: one kernel call encodes them all, one packs them, and retries reuse both. A
+batch of a table comes encoded, and is rows only when they are asked for: it fails, or is split. What the caller holds of
+a record is a ticket, its batch and its place in it; the outcome is written into the batch once.
 
 A batch that a broker finds too large is split (KIP-126). Then the parts have outcomes, and the batch one that is done
 when all are.
@@ -10,9 +11,9 @@ when all are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ottla.errors import InvalidRecordError, KafkaError
 from ottla.protocol.records import kernels
@@ -45,6 +46,16 @@ def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int
     return size + (RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX)
 
 
+class Tickets(Protocol):
+    """Weak references to what was given out for records, by record; a dict, or one for all of them."""
+
+    def get(self, index: int, /) -> Callable[[], object] | None: ...
+
+    def __setitem__(self, index: int, ticket: Any, /) -> None: ...
+
+    def values(self) -> Iterable[Callable[[], object]]: ...
+
+
 class Outcome(Enum):
     PENDING = "pending"
     DONE = "done"
@@ -55,6 +66,7 @@ class Batch:
     """See the module.
 
     Attributes:
+        body: the records of a batch that came encoded, as they are written; None of others.
         rows: the records. Dropped when the batch is done; kept when it fails, for the error to name them.
         size: bytes the records take at most, uncompressed.
         created_ms: when its first record came, by a clock that never goes back.
@@ -80,6 +92,8 @@ class Batch:
         "attempts",
         "base_offset",
         "base_sequence",
+        "base_timestamp",
+        "body",
         "callbacks",
         "closed",
         "count",
@@ -114,6 +128,8 @@ class Batch:
         self.order = order
         self.queued = False
         self.rows: list[Row] = []
+        self.body: bytearray | None = None
+        self.base_timestamp = -1
         self.count = 0
         self.size = 0
         self.max_timestamp = -1
@@ -135,7 +151,7 @@ class Batch:
         self.error: Exception | None = None
         self.record_errors: Sequence[tuple[int, str]] = ()
         self.callbacks: list[Callable[[], object]] = []
-        self.tickets: dict[int, Callable[[], object]] = {}
+        self.tickets: Tickets = {}
         self.timestamps: list[int] = []
         self.reported: set[int] = set()
         self.parent: Batch | None = None
@@ -175,6 +191,22 @@ class Batch:
             self.max_timestamp = timestamp_ms
         return index
 
+    def set_body(self, body: bytearray, count: int, base_timestamp: int, max_timestamp: int) -> None:
+        """Take the records in as they are written. Nothing is added any more."""
+        self.body = body
+        self.count = count
+        self.size = len(body)
+        self.base_timestamp = base_timestamp
+        self.max_timestamp = max_timestamp
+        self.closed = True
+
+    def unfold(self) -> list[Row]:
+        """Return the rows, which a batch that came encoded makes now."""
+        if self.body is not None:
+            self.rows = kernels.decode_records(self.body, self.count, 0, self.base_timestamp, None)
+            self.body = None
+        return self.rows
+
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def set_producer(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
@@ -191,9 +223,11 @@ class Batch:
         """Return the batch as bytes; the same object until the sequence changes."""
         if self._encoded is not None:
             return self._encoded
-        base_timestamp = self.rows[0][1]
+        if self.body is None:
+            self.base_timestamp = self.rows[0][1]
+        base_timestamp = self.base_timestamp
         if not self.packed_size:
-            body = kernels.encode_records(self.rows, 0, base_timestamp)
+            body = kernels.encode_records(self.rows, 0, base_timestamp) if self.body is None else self.body
             self._packed = compress(compression, body, level) if compression else body
             self.packed_size = len(self._packed)
         self._encoded = wrap_packed(
@@ -214,7 +248,7 @@ class Batch:
         """Return the records in batches of `size_max` bytes at most (or of one record), sequences in a row."""
         parts: list[Batch] = []
         start = 0
-        for index, (_, timestamp_ms, key, value, headers) in enumerate(self.rows):
+        for index, (_, timestamp_ms, key, value, headers) in enumerate(self.unfold()):
             size = record_size(key, value, headers)
             if not parts or parts[-1].size + size > size_max:
                 part = Batch(self.queue, self.created_ms, (*self.order, len(parts)))
@@ -226,6 +260,12 @@ class Batch:
                 start = index
             parts[-1].add(timestamp_ms, key, value, headers, size)
         assert start, "a batch of one record cannot be split"
+        # Together the parts hold as much memory as was counted for the batch, which is less for one that came encoded.
+        left = self.size
+        for part in parts:
+            part.size = min(part.size, left)
+            left -= part.size
+        parts[-1].size += left
         if self.has_sequence:
             sequence = self.base_sequence
             for part in parts:
@@ -256,6 +296,9 @@ class Batch:
         self.outcome = outcome
         self._packed = b""
         self._encoded = None
+        if outcome is Outcome.FAILED:
+            self.unfold()  # for the error to name them
+        self.body = None
         parent = self.parent
         if outcome is Outcome.DONE:
             # What a ticket may still ask for are the timestamps; the tickets of a part are those of its parent.

@@ -186,17 +186,50 @@ class ProducerMachine:
         topics = self.accumulator.topics.get(topic)
         if topics is None or (partition is not None and not 0 <= partition < len(topics.queues)):
             return None
+        self._check_send()
+        found = self.accumulator.append(topics, partition, key, value, headers, timestamp_ms, size, now_ms)
+        if found is not None and found[1] == 0:
+            self._begin(found[0])
+        return found
+
+    def append_body(
+        self,
+        topic: str,
+        partition: int,
+        body: bytearray,
+        count: int,
+        base_timestamp: int,
+        max_timestamp: int,
+        now_ms: float,
+    ) -> Batch | None:
+        """Accept a batch that is encoded already; return it, or None if there is no room. The topic is known.
+
+        Raises:
+            KafkaError: as `append`.
+        """
+        self._check_send()
+        topics = self.accumulator.topics[topic]
+        batch = self.accumulator.append_body(topics, partition, body, count, base_timestamp, max_timestamp, now_ms)
+        if batch is not None:
+            self._begin(batch)
+        return batch
+
+    def batch_limit(self, topic: str) -> int:
+        """Return how many bytes the records of a topic's next batch may have."""
+        return self.accumulator.batch_limit(self.accumulator.topics[topic])
+
+    def _check_send(self) -> None:
         if self.transactions is not None:
             self.transactions.check_send()
         elif self.fatal is not None:
             raise self.fatal
-        found = self.accumulator.append(topics, partition, key, value, headers, timestamp_ms, size, now_ms)
-        if found is not None and found[1] == 0:
-            self._pending[found[0]] = None
-            self.metadata.use(topic, found[0].created_ms)
-            if self.transactions is not None:
-                self.transactions.use(found[0].queue)
-        return found
+
+    def _begin(self, batch: Batch) -> None:
+        """A batch has its first record."""
+        self._pending[batch] = None
+        self.metadata.use(batch.topic, batch.created_ms)
+        if self.transactions is not None:
+            self.transactions.use(batch.queue)
 
     def knows(self, topic: str, partition: int | None = None) -> bool:
         """Return whether a topic's partitions, and this one of them, are known."""

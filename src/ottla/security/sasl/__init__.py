@@ -13,6 +13,10 @@ class SaslError(Exception):
     """The exchange has failed. The text is for the log of the side that raised it, never for the other side."""
 
 
+class TokenFetchError(SaslError):
+    """There is no token to log in with right now; later there may be one. The text says why."""
+
+
 class AuthenticationFailedError(SaslError):
     """The exchange has failed with a sentence that the other side may have, as in Kafka."""
 
