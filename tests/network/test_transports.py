@@ -213,3 +213,12 @@ async def test_a_server_that_stops_sends_what_is_ready_first() -> None:
         assert await client.ended() == b""
         await stopping
         await client.close()
+
+
+async def test_without_epoll_or_a_selector_loop_asyncio_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ottla.network.reactor._extension", None)
+    async with serving() as server:
+        assert server._reactor is None
+        client = await Client.to(server)
+        assert await client.ask(b"still") == b"still"
+        await client.close()

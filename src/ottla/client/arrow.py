@@ -258,7 +258,8 @@ def _steps(start: int, length: int, rows: int) -> array[int]:
     if known is None or len(known) < rows:
         if len(_ends) > 100:
             _ends.clear()
-        known = _ends[length] = array("q", range(length, length * (max(rows, 1024) + 1), length))
+        many = 1 << max(rows, 1024).bit_length()
+        known = _ends[length] = array("q", range(length, length * (many + 1), length))
     return known[:rows]
 
 

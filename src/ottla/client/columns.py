@@ -7,6 +7,7 @@ the batch nor an Arrow library that was given its addresses (`arrow`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Final, Generic
 
 from ottla.client.consumed import K, Record, Row, Source, V
@@ -88,6 +89,11 @@ class Columns(Generic[K, V]):
 
     def __len__(self) -> int:
         return self.used[0]
+
+    def clear(self) -> None:
+        """Forget the records; for one whose memory nothing else refers to."""
+        self.used = (0, 0, 0, 0)
+        self.runs = []
 
     def begin(self, source: Source[K, V]) -> None:
         """What is added from now on is of this source."""
@@ -203,7 +209,7 @@ class Columns(Generic[K, V]):
         for first, last, source in self.spans():
             if first < stop and last > start:
                 rows = column_kernels.make_rows(self.slab.buffers, self.used, max(first, start), min(last, stop))
-                found += [Record(source, row) for row in rows]
+                found += map(Record, repeat(source), rows)
         return found
 
     def spans(self) -> Iterator[tuple[int, int, Source[K, V]]]:

@@ -157,7 +157,10 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `key_bytes` has them.
         """
-        return self._made(self._row[2], self._source.deserialize_key, "key")  # type: ignore[return-value]
+        data, deserialize = self._row[2], self._source.deserialize_key
+        if deserialize is None or data is None:
+            return data  # type: ignore[return-value]
+        return self._made(data, deserialize, "key")
 
     @property
     def value(self) -> V:
@@ -166,7 +169,10 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `value_bytes` has them.
         """
-        return self._made(self._row[3], self._source.deserialize_value, "value")  # type: ignore[return-value]
+        data, deserialize = self._row[3], self._source.deserialize_value
+        if deserialize is None or data is None:
+            return data  # type: ignore[return-value]
+        return self._made(data, deserialize, "value")
 
     @property
     def headers(self) -> Headers:
@@ -183,9 +189,7 @@ class Record(Generic[K, V]):
         """Topic and partition."""
         return TopicPartition(self.topic, self.partition)
 
-    def _made(self, data: bytes | None, deserialize: Callable[[str, bytes], object] | None, what: str) -> object:
-        if deserialize is None or data is None:
-            return data
+    def _made(self, data: bytes, deserialize: Callable[[str, bytes], T_co], what: str) -> T_co:
         try:
             return deserialize(self.topic, data)
         except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ottla.compiled import load_beside
 from ottla.network.output import JOIN_MAX
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from ottla.network.connection import BrokerConnection, ConnectionHost
 
-_extension, STATUS = load_beside(__file__, __package__, "_reactor_cy")
+#: Elsewhere an extension that was built could not even be loaded.
+_HAS_EPOLL = hasattr(select, "epoll")
+
+_extension: Any = None
+STATUS = "plain: no epoll on this system"
+if _HAS_EPOLL:
+    _extension, STATUS = load_beside(__file__, __package__, "_reactor_cy")
 
 
 class Reactor(Protocol):
@@ -35,6 +41,6 @@ class Reactor(Protocol):
 def new_reactor(host: ConnectionHost, *, frames_max: int) -> Reactor | None:
     """Return a reactor for the running loop; None where asyncio has to serve. See `_reactor_cy.Reactor`."""
     loop = asyncio.get_running_loop()
-    if _extension is None or not hasattr(select, "epoll") or not isinstance(loop, asyncio.SelectorEventLoop):
+    if _extension is None or not isinstance(loop, asyncio.SelectorEventLoop):
         return None
     return cast(Reactor, _extension.Reactor(loop, host, join_max=JOIN_MAX, frames_max=frames_max))
