@@ -10,7 +10,7 @@ what is made at first use are no part of it. `latency` is the time from
 before `send` to the record in the consumer's hands, in one process, at 1,000 records a second; `busy` runs the consumer of
 columns beside a thread of pure Python.
 
-Writes one line of JSON for each pair to --out (benchmarks/results/client_speed.jsonl): a run goes on where it stopped.
+Writes one line of JSON for each pair to --out (build/client_speed.jsonl): a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.support.brokers import Ottla, cpu_seconds
 from benchmarks.support.report import table
 
 VALUE = b"x" * 100
-OUT = Path(__file__).parent / "results" / "client_speed.jsonl"
+OUT = Path(__file__).parents[1] / "build" / "client_speed.jsonl"
 
 #: Case: (ours, others).
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -356,7 +356,7 @@ def latency_ottla(address: str, topic: str, count: int, meter: Meter) -> dict[st
                 if len(delays) == count:
                     return
 
-    with ottla.Producer(address) as producer:
+    with ottla.Producer(address, linger_ms=0) as producer:
         producer.partitions_for(topic)
         thread = threading.Thread(target=read)
         thread.start()

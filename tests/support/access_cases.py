@@ -447,6 +447,17 @@ CASES: list[Case] = [
         ),
     ),
     _case(
+        K.CREATE_DELEGATION_TOKEN,
+        lambda t, n: t.CreateDelegationTokenRequest(
+            owner_principal_type="User", owner_principal_name="somebody-else", max_lifetime_ms=1000
+        ),
+    ),
+    _case(K.RENEW_DELEGATION_TOKEN, lambda t, n: t.RenewDelegationTokenRequest(hmac=b"none", renew_period_ms=1000)),
+    _case(
+        K.EXPIRE_DELEGATION_TOKEN, lambda t, n: t.ExpireDelegationTokenRequest(hmac=b"none", expiry_time_period_ms=1000)
+    ),
+    _case(K.DESCRIBE_DELEGATION_TOKEN, lambda t, n: t.DescribeDelegationTokenRequest(owners=None)),
+    _case(
         K.DESCRIBE_ACLS,
         lambda t, n: t.DescribeAclsRequest(
             resource_type_filter=2,

@@ -23,7 +23,7 @@ from ottla.cluster.nodes import (
     FeaturesNode,
     ProducerIdBlockNode,
 )
-from ottla.cluster.tree import Create, Delete, Node, Operation, SetData, TreeError
+from ottla.cluster.tree import Create, Delete, Node, Operation, RequestTooLargeError, SetData, TreeError
 from ottla.config import BROKER, GROUP, TOPIC
 from ottla.errors import ErrorCode
 
@@ -85,6 +85,8 @@ class SettingsWriter:
                 change = Change(configs=((resource.kind, resource.name),))
                 await self._log.commit(operations, change, fence=self._registration.fence(), tree=tree)
                 return None
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 if error.path not in (path, *parents):
                     raise
@@ -106,6 +108,8 @@ class SettingsWriter:
                 operations = [SetData(FEATURES, data, node.stat.version)]
                 await self._log.commit(operations, Change(features=True), fence=self._registration.fence(), tree=tree)
                 return None
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 if error.path != FEATURES:
                     raise

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, LONG_MAX, ConfigType, Update, at_least, row
-from ottla.config.reasons import JAVA_CLASS, NO_MOVES, ONE_BROKER, THROTTLES
+from ottla.config.reasons import JAVA_CLASS, NO_MOVES, THROTTLES
 
 CLASS = ConfigType.CLASS
 INT = ConfigType.INT
@@ -39,10 +39,10 @@ ROWS = (
 DYNAMIC_ROWS = (
     row("follower.replication.throttled.rate", LONG, str(LONG_MAX), at_least(0), MEDIUM,
         "Bytes per second that followers fetch of replicas whose catching up is throttled.",
-        update=CLUSTER_WIDE, inert=ONE_BROKER),
+        update=CLUSTER_WIDE),
     row("leader.replication.throttled.rate", LONG, str(LONG_MAX), at_least(0), MEDIUM,
         "Bytes per second that leaders send of replicas whose catching up is throttled.",
-        update=CLUSTER_WIDE, inert=ONE_BROKER),
+        update=CLUSTER_WIDE),
     row("replica.alter.log.dirs.io.max.bytes.per.second", LONG, str(LONG_MAX), at_least(0), MEDIUM,
         "Bytes per second with which replicas move from one log directory to another.",
         update=CLUSTER_WIDE, inert=NO_MOVES),

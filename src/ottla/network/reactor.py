@@ -1,6 +1,6 @@
 """Where plain connections get their sockets from: the compiled reactor where there is one, asyncio elsewhere.
 
-The reactor (`_reactor_cy`) takes a third of asyncio's time for a small request. It needs a compiler at installation, Linux's
+The reactor (`_reactor_cy`) takes half of asyncio's time for a small request. It needs a compiler at installation, Linux's
 epoll, and a loop that watches descriptors. TLS, the simulation and everything else is served by asyncio's transports:
 a `BrokerConnection` cannot tell which of them is below it.
 """

@@ -20,6 +20,7 @@ from ottla.broker.context import Route
 from ottla.broker.quotas.client_quotas import ClientQuotas
 from ottla.broker.quotas.reading import ReadQuota
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
+from ottla.broker.replicas.nearest import nearest
 from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError
 from ottla.protocol.api import ApiKey
@@ -81,6 +82,7 @@ class _Round:
         only_news: whether partitions of which there is nothing new are left out of the answer.
         marks: what each of `watched` was like when it was looked at.
         reads_followers: whether it may be served by a replica that does not lead.
+        rack: of the consumer that asks, if it is to be sent to a replica there.
         replica: the follower that asks, None for a consumer.
         room: bytes that may still be added.
     """
@@ -95,6 +97,7 @@ class _Round:
         "marks",
         "may_read",
         "only_news",
+        "rack",
         "reads_followers",
         "replica",
         "rest",
@@ -111,7 +114,9 @@ class _Round:
         replica: _Replica | None,
         *,
         reads_followers: bool,
+        rack: str = "",
     ) -> None:
+        self.rack = rack
         self.replica = replica
         self.reads_followers = reads_followers
         self.rest: Iterator[FetchPartition] = iter(asked.partitions)
@@ -161,9 +166,11 @@ class FetchHandler:
         *,
         fetch_max_bytes: int,
         clock: Clock,
+        is_rack_aware: bool = False,
         may_read: Callable[[Session, str], bool] | None = None,
         quota: ReadQuota | None = None,
     ) -> None:
+        self._is_rack_aware = is_rack_aware
         self._may_read = may_read
         self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
         self._replicas = replicas
@@ -258,6 +265,7 @@ class FetchHandler:
             bytes_max if bucket is None else min(bytes_max, bucket.bytes_max),
             None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch, asked.turn),
             reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
+            rack=request.rack_id if self._is_rack_aware and replica < 0 else "",
         )
         self._go_on(found)
         return found
@@ -310,8 +318,13 @@ class FetchHandler:
                     if not _is_served(replica, want, partition, data):
                         found.has_error = True
                         continue
+                    if self._is_held_up(replica, partition):
+                        self._offer(one, None, found)
+                        continue
                 else:
                     self._metrics.topic(want.topic).fetch_requests += 1
+                    if found.rack and self._is_sent_elsewhere(one, found):
+                        continue
                 if replica is None and want.last_fetched_epoch >= 0 and _diverges(want, partition.log, data):
                     found.has_error = True  # answered at once, like an error
                     continue
@@ -325,6 +338,33 @@ class FetchHandler:
             self._offer(one, part, found)
         if found.has_error:
             found.answers.sort(key=_is_unknown)
+
+    def _is_sent_elsewhere(self, one: _Found, found: _Round) -> bool:
+        """Whether the consumer gets the name of a nearer replica instead of records (KIP-392)."""
+        want, data, partition = one
+        leader = partition.leader
+        if leader is None or leader.is_sole or not partition.log.log_start_offset <= want.fetch_offset:
+            return False
+        racks = {node_id: broker.rack for node_id, broker in self._replicas.image.brokers.items()}
+        chosen = nearest(found.rack, self._replicas.node_id, leader.views(want.fetch_offset), racks)
+        if chosen is None:
+            return False
+        data.preferred_read_replica = chosen
+        self._offer(one, None, found)
+        found.has_error = True  # answered at once, like an error
+        return True
+
+    def _is_held_up(self, replica: _Replica, partition: Partition) -> bool:
+        """Whether a follower that catches up gets nothing now because of the throttle."""
+        throttle = self._replicas.leader_throttle
+        leader = partition.leader
+        return (
+            not throttle.is_idle
+            and leader is not None
+            and not leader.is_in_sync(replica.node_id)
+            and throttle.is_throttled(*partition.topic_partition)
+            and throttle.is_exceeded()
+        )
 
     def _offer(self, one: _Found, part: LogSlice | None, found: _Round) -> None:
         """Note what a partition has to give."""
@@ -438,7 +478,7 @@ class FetchHandler:
             if records is None:
                 cold.append((one, part))
             else:
-                self._give(one, records)
+                self._give(one, records, is_replica=found.replica is not None)
         return self._answer_cold(asked, found, cold) if cold else _shape(asked, found.answers)
 
     def _hold_back(self, asked: FetchContext, throttle_ms: int) -> FetchResponse:
@@ -454,7 +494,8 @@ class FetchHandler:
         """Some bytes are not in the page cache: read them off the loop."""
         for one, part in cold:
             try:
-                self._give(one, await one.partition.offload.run(part.read))
+                records = await one.partition.offload.run(part.read)
+                self._give(one, records, is_replica=found.replica is not None)
             except OSError as error:
                 self._refuse(one, found, one.partition.on_io_error(error))
         return _shape(asked, found.answers)
@@ -469,8 +510,12 @@ class FetchHandler:
         if error.code == ErrorCode.KAFKA_STORAGE_ERROR:  # the others are everyday answers, which Kafka does not count
             self._metrics.topic(one.want.topic).failed_fetch_requests += 1
 
-    def _give(self, one: _Found, records: Buffer | FileRegion) -> None:
+    def _give(self, one: _Found, records: Buffer | FileRegion, *, is_replica: bool) -> None:
         one.data.records = records  # type: ignore[assignment]  # the codec asks for its length, the connection sends it
+        if is_replica:
+            throttle = self._replicas.leader_throttle
+            if throttle.is_throttled(*one.partition.topic_partition):
+                throttle.record(len(records))
         self._metrics.topic(one.want.topic).bytes_out += len(records)
 
 
