@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-bigdata kernels lock clean
+.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ test-crash: $(VENV)/.built ## kill -9 and power cuts (the latter need root)
 
 test-zookeeper: $(VENV)/.built ## on real ZooKeeper ensembles (needs a JRE; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -q -s -m zookeeper
+
+test-upgrade: $(VENV)/.built ## brokers restarted one by one from an earlier commit's program, under load (needs a JRE; FROM=commit)
+	OTTLA_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest -q -s -m "crash and zookeeper" tests/crash/test_rolling_upgrade.py
 
 test-bigdata: $(VENV)/.built ## Spark, Flink, Kafka Connect (need a JDK and Maven; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -q -s -m bigdata

@@ -7,6 +7,11 @@ user and system time per request, the cheapest of five passes; what a request co
 kernel's TCP, and caches that others have used meanwhile. Times come in ticks of 10 ms, so ask for thousands of requests;
 what they carry is written to the system's temporary directory or under OTTLA_BENCH_DIR. `--profile` adds the functions
 that take most.
+
+With `--socket` the request goes through a socket and the loop, one at a time, in this process; with `--asyncio`, too,
+asyncio's transport is below the connection, not the reactor. `--instructions` runs it under valgrind and prints how many
+instructions a request takes outside of the kernel, with `--socket` those of its client as well: other work on the machine
+does not change that.
 """
 
 from __future__ import annotations
@@ -16,6 +21,10 @@ import asyncio
 import cProfile
 import os
 import pstats
+import re
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from typing import Any
@@ -25,6 +34,7 @@ from benchmarks.compare import raw
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
 from ottla.broker.wiring.machine import machine
+from ottla.network import server
 from ottla.network.connection import RECEIVE_SIZE, BrokerConnection
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
@@ -38,11 +48,21 @@ PASSES = 5
 
 
 class Nowhere(asyncio.Transport):
-    """Takes answers and counts them."""
+    """Hands requests to a connection, takes its answers and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: Broker) -> None:
         super().__init__()
         self.answers = 0
+        broker.server._quota.admit("127.0.0.1")  # as the listener does for those it accepts
+        self._connection = BrokerConnection(broker.server, broker.server.addresses[0][0])
+        self._connection.connection_made(self)
+
+    def ask(self, frame: bytes) -> None:
+        self._connection.get_buffer(65536)[: len(frame)] = frame
+        self._connection.buffer_updated(len(frame))
+
+    def end(self) -> None:
+        self._connection.connection_lost(None)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
@@ -54,48 +74,79 @@ class Nowhere(asyncio.Transport):
         self.answers += 1
 
 
-async def measure(options: argparse.Namespace, directory: str) -> None:
+class Socket:
+    """Sends requests through a socket, turns the loop until it has answered, and counts the answers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setblocking(False)
+        self._turn = loop._run_once  # type: ignore[attr-defined]
+        self.answers = 0
+
+    def ask(self, frame: bytes) -> None:
+        self._socket.send(frame)
+        while True:
+            self._turn()
+            try:
+                self.answers += bool(self._socket.recv(65536))
+                return
+            except BlockingIOError:
+                pass
+
+    def end(self) -> None:
+        self._socket.close()
+
+
+def measure(options: argparse.Namespace, directory: str) -> None:
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        broker, port = runner.run(_start(options.partitions, directory))
+        try:
+            asyncio._set_running_loop(loop)  # as for everything that a broker does
+            _measure(options, broker, Socket(loop, port) if options.socket else Nowhere(broker))
+        finally:
+            asyncio._set_running_loop(None)
+            runner.run(broker.stop())
+
+
+async def _start(partitions: int, directory: str) -> tuple[Broker, int]:
+    """Return a broker that has the topic, and its port."""
     settings = [f"log.dirs={directory}", "listeners=PLAINTEXT://127.0.0.1:0"]
     broker = Broker(BrokerConfig.from_sources(overrides=settings), machine())
     await broker.start()
-    try:
-        name, _, port = broker.server.addresses[0]
-        client = await WireClient.connect("127.0.0.1", port)
-        topic = CreatableTopic(name=TOPIC, num_partitions=options.partitions, replication_factor=1)
-        await client.ask(CreateTopicsRequest(topics=[topic], timeout_ms=10_000), 5, CreateTopicsResponse)
-        frame = _frame(options)
-        if len(frame) > RECEIVE_SIZE:
-            raise SystemExit(
-                f"the request is of {len(frame)} bytes; more than {RECEIVE_SIZE} are not received in one piece"
-            )
-        broker.server._quota.admit("127.0.0.1")  # as the listener does for those it accepts
-        connection, nowhere = BrokerConnection(broker.server, name), Nowhere()
-        connection.connection_made(nowhere)
+    port = broker.server.addresses[0][2]
+    client = await WireClient.connect("127.0.0.1", port)
+    topic = CreatableTopic(name=TOPIC, num_partitions=partitions, replication_factor=1)
+    await client.ask(CreateTopicsRequest(topics=[topic], timeout_ms=10_000), 5, CreateTopicsResponse)
+    client.close()
+    return broker, port
 
-        def run(requests: int) -> tuple[float, float]:
-            before = os.times()
-            for _ in range(requests):
-                connection.get_buffer(65536)[: len(frame)] = frame
-                connection.buffer_updated(len(frame))
-            after = os.times()
-            return after.user - before.user, after.system - before.system
 
-        run(max(options.requests // 10, 1))
-        user, system = min((run(options.requests) for _ in range(PASSES)), key=sum)
-        if nowhere.answers != options.requests * PASSES + max(options.requests // 10, 1):
-            raise RuntimeError("not every request was answered")
-        per_request = 1e6 / options.requests
-        print(
-            f"{user * per_request:.1f} us user, {system * per_request:.1f} us system per request of {len(frame)} bytes"
+def _measure(options: argparse.Namespace, broker: Broker, way: Socket | Nowhere) -> None:
+    frame = _frame(options)
+    if len(frame) > RECEIVE_SIZE:
+        raise SystemExit(
+            f"the request is of {len(frame)} bytes; more than {RECEIVE_SIZE} are not received in one piece"
         )
-        if options.profile:
-            with cProfile.Profile() as profile:
-                run(options.requests)
-            pstats.Stats(profile).sort_stats("tottime").print_stats(30)
-        connection.connection_lost(None)
-        client.close()
-    finally:
-        await broker.stop()
+
+    def run(requests: int) -> tuple[float, float]:
+        before = os.times()
+        for _ in range(requests):
+            way.ask(frame)
+        after = os.times()
+        return after.user - before.user, after.system - before.system
+
+    run(max(options.requests // 10, 1))
+    user, system = min((run(options.requests) for _ in range(options.passes)), key=sum)
+    if way.answers != options.requests * options.passes + max(options.requests // 10, 1):
+        raise RuntimeError("not every request was answered")
+    per_request = 1e6 / options.requests
+    print(f"{user * per_request:.1f} us user, {system * per_request:.1f} us system per request of {len(frame)} bytes")
+    if options.profile:
+        with cProfile.Profile() as profile:
+            run(options.requests)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+    way.end()
 
 
 def _frame(options: argparse.Namespace) -> bytes:
@@ -106,14 +157,44 @@ def _frame(options: argparse.Namespace) -> bytes:
     return raw.frame(ApiKey.PRODUCE, raw.PRODUCE_VERSION, ProduceRequest(acks=-1, timeout_ms=30_000, topic_data=topics))
 
 
+def instructions(arguments: list[str]) -> int:
+    """Return what callgrind counts per request: of two runs of different lengths, so that nothing but requests is left."""
+    few, many = (_collected(arguments, requests) for requests in (200, 1200))
+    return (many - few) // 1100  # a tenth more, to warm up
+
+
+def _collected(arguments: list[str], requests: int) -> int:
+    python = [sys.executable, "-m", "benchmarks.request_path"]
+    ours = [*(a for a in arguments if a != "--instructions"), "--requests", str(requests), "--passes", "1"]
+    done = subprocess.run(
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *python, *ours],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if found is None:
+        raise RuntimeError(done.stderr)
+    return int(found[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("partitions", 1), ("records", 1), ("size", 100), ("requests", 20_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--codec", default="none", choices=[codec.name.lower() for codec in CompressionType])
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--passes", type=int, default=PASSES, help="the cheapest counts")
+    for flag in ("--profile", "--socket", "--asyncio", "--instructions"):
+        parser.add_argument(flag, action="store_true")
+    options = parser.parse_args()
+    if options.asyncio:
+        setattr(server, "new_reactor", lambda _host, frames_max: None)  # noqa: B010
+    if options.instructions:
+        print(f"{instructions(sys.argv[1:]):,} instructions per request")
+        return
     with tempfile.TemporaryDirectory(prefix="ottla-path-", dir=os.environ.get("OTTLA_BENCH_DIR")) as directory:
-        asyncio.run(measure(parser.parse_args(), directory))
+        measure(options, directory)
 
 
 if __name__ == "__main__":

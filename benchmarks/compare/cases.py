@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.compare import footprint, growth, latency, limit, traffic
+from benchmarks.compare import footprint, growth, latency, limit, service, traffic
 from benchmarks.compare.arena import KAFKA, OTTLA, Figures
 
 BOTH = (OTTLA, KAFKA)
@@ -83,6 +83,15 @@ def _latency() -> Iterator[Case]:
             parameters={"client": client},
             pairs=STARRED,
             seconds=12,
+        )
+    for connections in 1, 16, 256:
+        yield Case(
+            name=f"service/{connections}",
+            run=service.service_time,
+            parameters={"connections": connections, "size": 100},
+            pairs=STARRED,
+            seconds=16,
+            needs_compiler=True,
         )
     yield Case(
         name="end-to-end/1000-per-s",

@@ -167,6 +167,13 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        title="The broker's own time for one record, C client, 1, 16 and 256 in flight",
+        goals=(
+            Goal(cases=r"service/\d+", figure="service_p50_ms", limit=0.4, unit="ms"),
+            Goal(cases="service/16", figure="records_per_s", limit=1.0, at_least=True, unit="records/s"),
+        ),
+    ),
+    Row(
         title="End to end, at 1,000 records/s and at half of the maximum",
         goals=_percentiles(r"end-to-end/.+", (0.5, 0.5, 1.0)),
     ),

@@ -26,22 +26,30 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
+PROGRAMS = ("receive_write", "read_send", "ping", "echo")
+
+
+def programs() -> str:
+    """The directory with the programs of `native`, compiled on first use."""
+    return _compiled().name
+
+
 @functools.cache
 def _compiled() -> tempfile.TemporaryDirectory[str]:
-    """A directory with both programs; it lives as long as the process."""
+    """It lives as long as the process."""
     directory = tempfile.TemporaryDirectory(prefix="benchmark-limit-")
     command = compiler()
     if command is None:
         raise RuntimeError("no C compiler")
-    for name in ("receive_write", "read_send"):
+    for name in PROGRAMS:
         subprocess.run([command, "-O2", "-o", f"{directory.name}/{name}", NATIVE / f"{name}.c"], check=True, timeout=60)
     return directory
 
 
 @contextmanager
-def _program(name: str, *arguments: str) -> Iterator[tuple[int, int]]:
+def program(name: str, *arguments: str) -> Iterator[tuple[int, int]]:
     """Run a program; (its pid, its port)."""
-    command = [f"{_compiled().name}/{name}", *arguments]
+    command = [f"{programs()}/{name}", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -60,13 +68,13 @@ def distance(arena: Arena, who: str) -> Figures:
         batch = raw.make_batch(traffic.REPLAY_RECORDS, traffic.REPLAY_SIZE)
         frames = [raw.produce_frame("a-topic-of-this-size", index, batch) for index in range(traffic.PARTITIONS)]
         arena.settle()
-        with _program("receive_write", file) as (pid, port), metered(pid) as meter:
+        with program("receive_write", file) as (pid, port), metered(pid) as meter:
             done = raw.replay_produce(port, frames, volume, kafka=False)
         figures = traffic.flow("produce", done.bytes, 1, done.seconds, meter.cpu_s, meter.system_s)
         # The brokers send FETCH_BATCHES batches for a request; so does the program.
         size = str(traffic.FETCH_BATCHES * len(batch))
         connections = traffic.PARTITIONS
-        with _program("read_send", file, str(connections), size) as (pid, port), metered(pid) as meter:
+        with program("read_send", file, str(connections), size) as (pid, port), metered(pid) as meter:
             done = raw.replay_reads(port, connections, int(volume * 0.9))
         figures |= traffic.flow("consume", done.bytes, 1, done.seconds, meter.cpu_s, meter.system_s)
         return {name: value for name, value in figures.items() if "records" not in name}

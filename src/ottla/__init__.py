@@ -12,11 +12,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ottla import aio as aio
+    from ottla import assignors as assignors
     from ottla import sasl as sasl
     from ottla import serde as serde
     from ottla.client._core.asking import CallTimeoutError as CallTimeoutError
+    from ottla.client._core.classic_member import JoinedMember as JoinedMember
+    from ottla.client._core.plain_group import Joined as Joined
+    from ottla.client._core.plain_group import Lost as Lost
+    from ottla.client._core.plain_group import Rebalancing as Rebalancing
     from ottla.client._core.transactions import GroupMetadata as GroupMetadata
     from ottla.client._core.transactions import OffsetAndMetadata as OffsetAndMetadata
+    from ottla.client.acquired import AcquiredRecord as AcquiredRecord
     from ottla.client.admin import Admin as Admin
     from ottla.client.admin_errors import AdminErrors as AdminErrors
     from ottla.client.admin_results import Acl as Acl
@@ -45,13 +51,16 @@ if TYPE_CHECKING:
     from ottla.client.errors import TransactionAbortedError as TransactionAbortedError
     from ottla.client.errors import TransactionOutcomeUnknownError as TransactionOutcomeUnknownError
     from ottla.client.errors import TransactionStateError as TransactionStateError
+    from ottla.client.group_membership import GroupMembership as GroupMembership
     from ottla.client.lanes import Retry as Retry
     from ottla.client.producer import Producer as Producer
     from ottla.client.producer import Transaction as Transaction
     from ottla.client.property_files import read_properties as read_properties
     from ottla.client.records import RecordMetadata as RecordMetadata
+    from ottla.client.share_consumer import ShareConsumer as ShareConsumer
     from ottla.client.shortcuts import follow as follow
     from ottla.client.shortcuts import read as read
+    from ottla.errors import InvalidRecordStateError as InvalidRecordStateError
     from ottla.errors import KafkaError as KafkaError
     from ottla.errors import ProducerFencedError as ProducerFencedError
     from ottla.network.channel_errors import BrokerUnreachableError as BrokerUnreachableError
@@ -60,13 +69,18 @@ if TYPE_CHECKING:
     from ottla.types import TopicPartition as TopicPartition
 
 _MODULES = {
-    "ottla": ("aio", "sasl", "serde"),
+    "ottla": ("aio", "assignors", "sasl", "serde"),
     "ottla.client.producer": ("Producer", "Transaction"),
     "ottla.client.consumer": ("Consumer",),
+    "ottla.client.share_consumer": ("ShareConsumer",),
+    "ottla.client.acquired": ("AcquiredRecord",),
     "ottla.client.admin": ("Admin",),
     "ottla.client.admin_errors": ("AdminErrors",),
     "ottla.client.admin_results": ("Acl", "AclFilter", "NewTopic"),
     "ottla.client.consumed": ("Batch", "Headers", "Record"),
+    "ottla.client.group_membership": ("GroupMembership",),
+    "ottla.client._core.classic_member": ("JoinedMember",),
+    "ottla.client._core.plain_group": ("Joined", "Lost", "Rebalancing"),
     "ottla.client.deliveries": ("Delivery", "PartitionWritten", "TableDelivery"),
     "ottla.client.lanes": ("Retry",),
     "ottla.client.property_files": ("read_properties",),
@@ -92,7 +106,7 @@ _MODULES = {
         "TransactionOutcomeUnknownError",
         "TransactionStateError",
     ),
-    "ottla.errors": ("KafkaError", "ProducerFencedError"),
+    "ottla.errors": ("InvalidRecordStateError", "KafkaError", "ProducerFencedError"),
     "ottla.network.channel_errors": ("BrokerUnreachableError", "NotKafkaError", "TlsError"),
     "ottla.types": ("TopicPartition",),
 }

@@ -51,7 +51,7 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Scram:
-    """SCRAM (RFC 5802): the password is never sent, and the broker has to know it, too.
+    """SCRAM (RFC 5802): the password is never sent, and the broker has to know it, too. Also with a delegation token.
 
     A salted password takes 2 to 20 ms of hashing; it is kept for the next connection.
     """
@@ -59,14 +59,29 @@ class Scram:
     username: str
     password: str = field(repr=False)
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    is_token: bool = False
     _salted: dict[tuple[bytes, int], bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def by_token(
+        cls, token_id: str, hmac: bytes, mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    ) -> Scram:
+        """Return a login as the owner of a delegation token (KIP-48): what `Admin.create_delegation_token` returns."""
+        return cls(token_id, base64.b64encode(hmac).decode(), mechanism, is_token=True)
 
     def __post_init__(self) -> None:
         if self.mechanism not in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             raise ValueError(f"mechanism={self.mechanism!r} is none of SCRAM-SHA-256 and SCRAM-SHA-512")
 
     def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
-        return ScramClient(self.mechanism, self.username, self.password, nonce=new_nonce(secret_bytes), salt=self._salt)
+        return ScramClient(
+            self.mechanism,
+            self.username,
+            self.password,
+            nonce=new_nonce(secret_bytes),
+            is_token=self.is_token,
+            salt=self._salt,
+        )
 
     def _salt(self, mechanism: str, password: str, salt: bytes, iterations: int) -> bytes:
         found = self._salted.get((salt, iterations))

@@ -60,6 +60,7 @@ DENIED = {
     ErrorCode.GROUP_AUTHORIZATION_FAILED,
     ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
     ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
 }
 
 
@@ -166,6 +167,10 @@ TOPIC, GROUP, CLUSTER = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.CLU
 
 #: What is answered to everybody, or with nothing in it that is not the client's own.
 NOTHING_ASKED: dict[str, Callable[[Any], bool]] = {
+    **{
+        f"{name}_DELEGATION_TOKEN": lambda answer: answer.error_code == ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
+        for name in ("RENEW", "EXPIRE", "DESCRIBE")
+    },
     "METADATA of all": lambda answer: answer.topics == [],
     "LIST_GROUPS": lambda answer: answer.groups == [],
     "LIST_TRANSACTIONS": lambda answer: answer.transaction_states == [],
@@ -191,6 +196,9 @@ SHARE_STATE = {ApiKey(key) for key in (83, 84, 85, 86, 87)}
 UNGUARDED = {ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE} | {
     ApiKey.GET_TELEMETRY_SUBSCRIPTIONS,
     ApiKey.PUSH_TELEMETRY,
+    # Whose the token is decides.
+    ApiKey.RENEW_DELEGATION_TOKEN,
+    ApiKey.EXPIRE_DELEGATION_TOKEN,
 }
 
 

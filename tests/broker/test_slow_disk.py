@@ -274,7 +274,10 @@ async def hung_writes(directory: Path, hung_partitions: int) -> None:
 
         gate.hang()
         writers = [await node.connect() for _ in range(hung_partitions)]
-        answers = [produce(client, "t", partition) for partition, client in enumerate(writers)]
+        half = (hung_partitions + 1) // 2  # what comes in one turn of the loop shares one lane
+        answers = [produce(writers[partition], "t", partition) for partition in range(half)]
+        await until_waiting(gate, 1)
+        answers += [produce(writers[partition], "t", partition) for partition in range(half, hung_partitions)]
         await until_waiting(gate, min(hung_partitions, LANES))
 
         await others_are_served(node, member, reader, "t")

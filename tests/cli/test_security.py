@@ -120,7 +120,8 @@ def _secrets(home: Path) -> list[str]:
     text = (home / "ottla-secure" / "server.properties").read_text() + (
         home / "ottla-secure" / "admin.properties"
     ).read_text()
-    found = re.findall(r'password="([^"]+)"|stored_key=([^,]+),server_key=([^,]+),', text)
+    found = re.findall(r'password="([^"]+)"|stored_key=([^,]+),server_key=([^,]+),|secret.key=(.+)', text)
+    assert len(found) == 3
     return [part for parts in found for part in parts if part]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -24,9 +25,27 @@ from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
 
 from ottla.cli import cluster, cluster_up, serve
-from ottla.cli.supervisor import Plan, read_pid
+from ottla.cli.supervisor import Plan, SupervisorError, Worker, read_pid, write_pid
 
 READY_SECONDS = 120
+
+
+def test_brokers_that_run_on_other_ports_are_not_taken_over(tmp_path: Path) -> None:
+    """They would never answer where this supervisor looks for them."""
+
+    def worker(port: int) -> Worker:
+        return Worker(
+            Plan(data_dir=str(tmp_path), count=1, port=port, command=lambda _number, _directory: [], has_tree=True), 1
+        )
+
+    write_pid(str(tmp_path), 9092)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert worker(9092).adopt()
+        with pytest.raises(SupervisorError, match="runs already, on port 9092: say --port 9092, or stop it first"):
+            worker(9192).adopt()
+
+
 GROUPS = itertools.count()
 
 
@@ -208,7 +227,7 @@ def refused(running: SupervisorProcess) -> str:
 def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) -> None:
     """1. The directory of a single broker becomes that of worker 1. 2. All take connections on the port, and say where each
 
-    leads. 3. Fewer workers are refused as long as the others hold partitions.
+    leads. 3. Fewer workers are refused as long as the others hold partitions; after a drain they start, and all is there.
     """
     port = free_port(neighbours=3)
     address = f"127.0.0.1:{port}"
@@ -230,12 +249,19 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
     assert consume(address, "old", 10) == list(range(10))
     assert two.terminate() == 0
 
-    fewer = SupervisorProcess(directory, "serve", "--workers", "1", "--port", str(port))
+    fewer = SupervisorProcess(directory, "serve", "--workers", "1", "--port", str(port), *more)
     assert "broker 2 in" in refused(fewer)
-    assert "holds partitions: start 2 brokers, or move its partitions to others first" in refused(fewer)
+    assert "holds partitions: start 2 brokers, or drain it first (ottla cluster drain 2)" in refused(fewer)
     again = supervised("serve", "--workers", "2", "--port", str(port), *more).start()
     assert consume(address, "new", 100) == list(range(100))
+    assert cluster.main(["drain", "2", "-b", address, "--yes"]) == 0
+    assert set(leaders(address, "new").values()) == {1}
     assert again.terminate() == 0
+    one = supervised("serve", "--workers", "1", "--port", str(port), *more).start()
+    assert cluster.main(["unregister", "2", "-b", address]) == 0
+    assert consume(address, "new", 100) == list(range(100))
+    assert consume(address, "old", 10) == list(range(10))
+    assert one.terminate() == 0
 
 
 @pytest.mark.parametrize(

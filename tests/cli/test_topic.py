@@ -86,8 +86,12 @@ def test_configurations_are_shown_changed_and_taken_back(ottla: Run, cluster: Br
     assert entry["source"] == "default"
     assert entry["documentation"]
     unknown = ottla("config", "get", "topic", "set", "retention")
-    assert (unknown.code, unknown.err) == (1, "ottla: a topic has no key retention\n")
-    assert ottla("config", "set", "topic", "set", "no.such=1").code == 1
+    assert (unknown.code, unknown.err) == (2, "ottla: a topic has no key retention\n")
+    # What was typed is wrong, whichever side finds it: a key, a value that is no duration, a value that the broker refuses.
+    for pair in ("no.such=1", "retention.ms=soon", "cleanup.policy=soon"):
+        assert ottla("config", "set", "topic", "set", pair).code == 2
+    absent = ottla("config", "get", "topic", "absent")
+    assert (absent.code, absent.err) == (1, "ottla: The topic 'absent' does not exist.\n")
     assert ottla("config", "get", "tpoic", "set").code == 2
 
 

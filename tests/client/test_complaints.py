@@ -101,6 +101,17 @@ def test_complaint_5_and_6_a_test_has_a_real_broker_that_fails_on_demand(kafka_b
     assert kafka_broker.topic("out").values() == [b"1"]
 
 
+def test_a_producer_that_gets_no_producer_id_says_so(kafka_broker: Broker) -> None:
+    """As from a broker that was started while its supervisor is dead: it can give none, and records wait."""
+    kafka_broker.fail("InitProducerId", error="COORDINATOR_LOAD_IN_PROGRESS")
+    words = "the brokers give no producer id, which needs their coordination tree"
+    with (
+        ottla.Producer(kafka_broker.bootstrap_servers, delivery_timeout_ms=500, request_timeout_ms=300) as producer,
+        pytest.raises(ottla.KafkaError, match=words),
+    ):
+        producer.send_and_wait("out", b"1", timeout=30)
+
+
 def test_complaint_7_a_consumer_starts_and_leaves_without_waiting(kafka_broker: Broker) -> None:
     """No heartbeat interval, session or rebalance delay passes: twelve members one after the other, each reads and leaves."""
     kafka_broker.produce("in", [b"%d" % number for number in range(12)])

@@ -352,3 +352,17 @@ async def test_the_asynchronous_face(broker: RunningBroker) -> None:
             await consumer.position(TopicPartition(topic, 9))
     with pytest.raises(ottla.ClosedError):
         await consumer.poll()
+
+
+def test_records_without_an_end_go_on_until_nothing_comes(broker: RunningBroker) -> None:
+    topic = new_topic(broker.address)
+    fill(broker.address, topic, 3)
+    with reader(broker, topic) as consumer, pytest.raises(ValueError, match="'end' or None"):
+        consumer.records(until="tomorrow")
+    with reader(broker, topic) as consumer:
+        found = []
+        for record in consumer.records(until=None, idle_timeout=2):
+            found.append(record.value)
+            if record.value == b"2":
+                fill(broker.address, topic, 1, start=3)
+        assert found == [b"0", b"1", b"2", b"3"]

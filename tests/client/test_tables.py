@@ -191,6 +191,22 @@ def test_failures_are_told_to_who_keeps_the_ticket_and_else_by_flush(broker: Run
     assert [record.value for record in ottla.read(topic, broker.address)] == [b"x" * 50, b"z" * 50] * 2
 
 
+def test_a_batch_that_is_split_and_delivered_is_no_failure(
+    broker: RunningBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = make_topic(broker, "split", 1)
+    with ottla.Admin(broker.address) as admin:
+        admin.alter_configs("topic", topic, {"max.message.bytes": "300"})
+    frame = polars.DataFrame({"value": [b"%03d" % number * 10 for number in range(20)]})
+    with ottla.Producer(broker.address) as producer:
+        written = producer.send_table(topic, frame).result(20)
+        producer.flush()
+        assert producer.metrics()["batch-split-total"] > 0
+    assert written == {0: PartitionWritten(0, 0, 20)}
+    assert [record.value for record in ottla.read(topic, broker.address)] == frame["value"].to_list()
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+
+
 @pytest.mark.slow
 def test_tables_survive_kills_of_the_broker_without_loss_or_doubles() -> None:
     dice = random.Random(5)

@@ -25,6 +25,8 @@ def public(kind: type) -> dict[str, inspect.Signature]:
     [
         (ottla.Producer, ottla.aio.Producer),
         (ottla.Consumer, ottla.aio.Consumer),
+        (ottla.ShareConsumer, ottla.aio.ShareConsumer),
+        (ottla.GroupMembership, ottla.aio.GroupMembership),
         (ottla.Admin, ottla.aio.Admin),
         (ottla.client.producer.Transaction, ottla.client.aio_producer.Transaction),
     ],

@@ -36,7 +36,7 @@ from ottla.cluster.nodes import (
 from ottla.cluster.topic_writer import DELETED_AGE_MAX_MS
 from ottla.cluster.tree import Create, Delete, SetData
 from ottla.cluster.trees.memory import MemoryStore
-from ottla.errors import ErrorCode, KafkaStorageError, NotControllerError
+from ottla.errors import CoordinatorLoadInProgressError, ErrorCode, KafkaStorageError, NotControllerError
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 
@@ -208,7 +208,7 @@ async def test_a_tree_that_cannot_be_written_is_an_answer() -> None:
         await c.tree.close()
         with pytest.raises(KafkaStorageError, match="the session has ended"):
             await c.controller.create_topics([NewTopic(name="t")])
-        with pytest.raises(KafkaStorageError):
+        with pytest.raises(CoordinatorLoadInProgressError, match="no producer ids left"):
             await c.controller.allocate_producer_ids()
         assert (await c.controller.ensure_topic("t")).error is ErrorCode.KAFKA_STORAGE_ERROR
 

@@ -177,10 +177,10 @@ def test_the_java_client_logs_in_with_a_token(broker: str, tmp_path: Path, monke
     good, bad = tmp_path / "token", tmp_path / "old"
     good.write_text(new_token())
     bad.write_text(signed(time.time() - 10_000, exp=int(time.time()) + 300, aud="files"))
-    for path, expected in ((good, "tokens"), (bad, "invalid_token")):
+    for path, expected in ((good, "Created topic by-java"), (bad, "invalid_token")):
         urls = path.as_uri()
         monkeypatch.setenv(
-            "KAFKA_OPTS",
+            "JAVA_TOOL_OPTIONS",
             f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={urls} "
             f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.files={path}",
         )
@@ -193,8 +193,15 @@ def test_the_java_client_logs_in_with_a_token(broker: str, tmp_path: Path, monke
             "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler\n"
             "sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;\n"
         )
-        assert os.environ["KAFKA_OPTS"]
+        assert os.environ["JAVA_TOOL_OPTIONS"]
         told = kafka_anchor.tool(
-            "kafka-topics", "--bootstrap-server", broker, "--list", "--command-config", str(config)
+            "kafka-topics",
+            "--bootstrap-server",
+            broker,
+            "--create",
+            "--topic",
+            "by-java",
+            "--command-config",
+            str(config),
         )
         assert expected in told, told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.network.fakes import FakeHost, frame, turn
 
 from ottla.network.connection import feed
-from ottla.network.http import HEAD_BYTES_MAX, HttpConversation, HttpResponse, HttpSite, host_is_ours
+from ottla.network.http import HEAD_BYTES_MAX, HttpConversation, HttpResponse, HttpSite, Verdict, host_is_ours
 
 
 def page(path: str) -> HttpResponse:
@@ -238,3 +238,35 @@ async def test_a_slow_browser_is_not_answered_faster_than_it_reads() -> None:
         transport.peer_reads(500)
         await turn()
     assert transport.sent == answers(get("/"))[0] * 50
+
+
+def test_pipelined_requests_are_decided_about_one_after_the_other() -> None:
+    """At once or later; what is decided at once is answered without being called back, however many there are."""
+    waiting: list[Callable[[Verdict], None]] = []
+
+    def login(owner: object, authorization: str, decide: Callable[[Verdict], None]) -> None:
+        if authorization == "later":
+            waiting.append(decide)
+        else:
+            decide(Verdict.COME_IN)
+
+    site = HttpSite(handler=lambda path: HttpResponse(body=path.encode()), login=login)
+    conversation = HttpConversation(site, "127.0.0.1", 9092, 0.0)
+    woken = []
+    conversation.wake = lambda: woken.append(True)
+    request = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    count = 400
+    conversation.receive(request * count)
+    assert [(conversation.step(0.0) or b"")[-2:] for _ in range(count)] == [b"/a"] * count
+    assert not woken
+    conversation.receive(request.replace(b"\r\n\r\n", b"\r\nAuthorization: later\r\n\r\n") * 2)
+    assert conversation.step(0.0) is None
+    assert conversation.step(0.0) is None
+    assert len(waiting) == 1
+    waiting[0](Verdict.COME_IN)
+    assert woken == [True]
+    assert (conversation.step(0.0) or b"").endswith(b"/a")
+    assert conversation.step(0.0) is None
+    waiting[1](Verdict.BUSY)
+    assert (conversation.step(0.0) or b"").startswith(b"HTTP/1.1 503")
+    assert conversation.finished

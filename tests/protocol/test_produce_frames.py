@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.extensions import compiled_kernel
 
 from ottla.errors import RemoteProtocolError
+from ottla.protocol import produce_frames
 from ottla.protocol.api import ApiKey, request_header_version
 from ottla.protocol.codec import decode, encode
 from ottla.protocol.messages.headers import RequestHeader
@@ -168,3 +174,80 @@ def test_answers_are_the_codecs_bytes(version: int, topics: list[tuple[str, list
         (name.encode().ljust(16)[:16] if by_id else prefix(len(name)) + name.encode(), parts) for name, parts in topics
     ]
     assert encode_accepted(version, keys) == encode(response, version)
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The compiled kernel: that beside the source if it is fresh, else just built."""
+    return compiled_kernel(Path(produce_frames.__file__).with_name("_produce_cy.py"), tmp_path_factory)
+
+
+def only_batch(frame: bytes, version: int) -> tuple[int, int, bytes, int, bytes] | None:
+    """What `parse` says of a request of one batch."""
+    found = parse(memoryview(frame), version)
+    if found is None or len(found.topics) != 1 or len(found.topics[0].partitions) != 1:
+        return None
+    (key, [(index, batch)]) = found.topics[0]
+    return found.acks, found.timeout_ms, key, index, bytes(batch)
+
+
+def kernels_batch(kernel: ModuleType, frame: bytes, version: int) -> tuple[int, int, bytes, int, bytes] | None:
+    found = kernel.parse_one(memoryview(frame), version)
+    return None if found is None else (*found[:4], bytes(found[4]))
+
+
+@st.composite
+def frames_of_one(draw: st.DrawFn) -> tuple[bytes, int]:
+    """Requests of one batch."""
+    version = draw(VERSIONS)
+    by_id = version >= BY_ID
+    part = PartitionProduceData(index=draw(st.integers(-1, 200)), records=draw(RECORDS))
+    topic = TopicProduceData(name="" if by_id else draw(NAMES), topic_id=bytes(range(16)), partition_data=[part])
+    if not by_id:
+        topic.topic_id = ZERO_UUID
+    request = ProduceRequest(acks=draw(st.sampled_from([-1, 1, 0, 300])), timeout_ms=1 << 30, topic_data=[topic])
+    client_id = draw(st.sampled_from([None, "", "rdkafka", "é", "c" * 300]))
+    header = RequestHeader(
+        request_api_key=ApiKey.PRODUCE, request_api_version=version, correlation_id=7, client_id=client_id
+    )
+    frame = encode(header, request_header_version(ApiKey.PRODUCE, version)) + encode(request, version)
+    return frame + draw(st.sampled_from([b"", b"\0\0\0"])), version
+
+
+@settings(deadline=None, max_examples=300)
+@given(made=frames() | frames_of_one())
+def test_the_kernel_reads_requests_of_one_batch(kernel: ModuleType, made: tuple[bytes, int]) -> None:
+    frame, version = made
+    assert kernels_batch(kernel, frame, version) == only_batch(frame, version)
+
+
+@settings(deadline=None, max_examples=600)
+@given(
+    made=frames_of_one(),
+    cut=st.integers(0, 200),
+    changes=st.lists(st.tuples(st.integers(8, 120), st.integers(0, 255)), max_size=3),
+)
+def test_the_kernel_reads_damaged_requests_alike(
+    kernel: ModuleType, made: tuple[bytes, int], cut: int, changes: list[tuple[int, int]]
+) -> None:
+    frame, version = made
+    damaged = bytearray(frame)
+    for position, value in changes:
+        if position < len(damaged):
+            damaged[position] = value
+    for size in {len(damaged), len(damaged) - min(cut, len(damaged))}:
+        assert kernels_batch(kernel, bytes(damaged[:size]), version) == only_batch(bytes(damaged[:size]), version)
+
+
+@settings(deadline=None)
+@given(version=VERSIONS, name=NAMES, index=st.integers(0, 2**31 - 1), base=INT64, start=INT64)
+def test_the_kernel_answers_alike(
+    kernel: ModuleType, version: int, name: str, index: int, base: int, start: int
+) -> None:
+    key = (
+        bytes(16)
+        if version >= BY_ID
+        else (bytes([len(name) + 1]) if version >= 9 else bytes([0, len(name)])) + name.encode()
+    )
+    expected = encode_accepted(version, [(key, [AcceptedPart(index, base, -1, start)])])
+    assert kernel.encode_one(version, key, index, base, start) == expected

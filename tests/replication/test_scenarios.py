@@ -459,3 +459,128 @@ def test_more_records_than_one_answer_holds() -> None:
         await is_replicated(cluster, 1, 2)
 
     simulate(scenario, **{"replica.fetch.response.max.bytes": 200_000})
+
+
+def test_hung_disk_gives_up_leadership() -> None:
+    """`hung_disk_gives_up_leadership`: the session lives, and nothing that was begun on the disk ends: another one leads.
+
+    1. The leader's disk hangs. 2. After ten seconds it says in the tree that it cannot lead, and another leads; what was
+    acknowledged is there. 3. The disk goes on: it follows, catches up and is in sync again.
+    """
+
+    async def scenario(cluster: SimulatedCluster) -> None:
+        cluster[1].slow_disk = True
+        await cluster.start()
+        await cluster.make_topic("t", ALL)
+        await produced(cluster, 1, b"a")
+        cluster[1].hang_disk()
+        hung_at = cluster.loop.time()
+        await cluster.has_leader("t", 2)
+        assert 9 <= cluster.loop.time() - hung_at < 20
+        broker = cluster[2].broker
+        assert broker is not None
+        assert 1 in broker.image.brokers, "its session lives"
+        await cluster.has_isr("t", 2, 3)
+        assert await produced(cluster, 2, b"b") == 1
+        cluster[1].free_disk()
+        await cluster.has_isr("t", 1, 2, 3)
+        assert broker.image.unfit.get(1, frozenset()) == frozenset()
+        await is_replicated(cluster, 1, 2, 3)
+        assert values_on(cluster, 1) == [b"a", b"b"]
+
+    for seed in range(3):
+        simulate(scenario, seed, **{"log.initial.task.delay.ms": 100})
+
+
+def test_a_hung_disk_of_a_follower_leaves_the_isr() -> None:
+    """With flush.messages=1 what is appended waits for the follower's fsync; it is taken out before its lag is noticed."""
+
+    async def scenario(cluster: SimulatedCluster) -> None:
+        cluster[3].slow_disk = True
+        await cluster.start()
+        await cluster.make_topic("t", ALL, **{"flush.messages": "1"})
+        await produced(cluster, 1, b"a")
+        cluster[3].hang_disk()
+        sent = asyncio.ensure_future(produce(cluster, 1, b"b", timeout_ms=60_000))
+        await cluster.has_isr("t", 1, 2)
+        assert (await sent)[0] is ErrorCode.NONE
+        cluster[3].free_disk()
+        await cluster.has_isr("t", 1, 2, 3)
+
+    simulate(scenario, **{"replica.lag.time.max.ms": 3_600_000})
+
+
+def test_time_in_which_a_process_was_stopped_is_no_hanging_disk() -> None:
+    async def scenario(cluster: SimulatedCluster) -> None:
+        cluster[1].slow_disk = True
+        await cluster.start()
+        await cluster.make_topic("t", PAIR)
+        cluster[1].hang_disk()
+        await asyncio.sleep(7)  # a checkpoint is being written
+        cluster[1].freeze()
+        await asyncio.sleep(30)
+        cluster[1].thaw()
+        broker = cluster[1].broker
+        assert broker is not None
+        cluster[1].free_disk()
+        await asyncio.sleep(3)
+        assert broker.logs.disk_watch.hung == frozenset()
+        assert cluster[1].broker is broker
+
+    simulate(scenario, session_timeout_ms=600_000)
+
+
+#: Retention looks every five seconds.
+OFTEN = {"log.initial.task.delay.ms": 100, "log.retention.check.interval.ms": 5_000}
+
+
+def log_start_on(cluster: SimulatedCluster, node_id: int) -> int:
+    return replica_on(cluster, node_id).log.log_start_offset
+
+
+def test_clock_jump_deletes_nothing() -> None:
+    """`clock_jump_deletes_nothing`: a clock that jumps a month ahead has no record, producer or committed offset expire.
+
+    1. The clocks of the leader and of a follower jump. 2. Retention, which keeps two minutes, deletes nothing. 3. The clocks
+    are right again, and time passes: it deletes.
+    """
+
+    async def scenario(cluster: SimulatedCluster) -> None:
+        await cluster.start()
+        await cluster.make_topic("t", ALL, **{"retention.ms": "120000"})
+        assert (await produce(cluster, 1, b"a", producer=(7, 0)))[0] is ErrorCode.NONE
+        await produced(cluster, 1, b"b")
+        await is_replicated(cluster, 1, 2, 3)
+        await asyncio.sleep(10)
+        for node_id in (1, 2):
+            cluster[node_id].clock.wall_offset_ms = 30 * 86_400_000
+        await asyncio.sleep(50)
+        assert [log_start_on(cluster, n) for n in (1, 2, 3)] == [0, 0, 0]
+        assert 7 in replica_on(cluster, 1).log.producers.entries
+        for node_id in (1, 2):
+            cluster[node_id].clock.wall_offset_ms = 0
+        await asyncio.sleep(10)
+        assert [log_start_on(cluster, n) for n in (1, 2, 3)] == [0, 0, 0]
+        await asyncio.sleep(100)
+        assert [log_start_on(cluster, n) for n in (1, 2, 3)] == [2, 2, 2]
+
+    simulate(scenario, **OFTEN)
+
+
+def test_a_broker_that_starts_with_a_wrong_clock_deletes_nothing() -> None:
+    """As a machine whose battery is empty and whose time server is away; the tree tells, before anything is deleted."""
+
+    async def scenario(cluster: SimulatedCluster) -> None:
+        await cluster.start()
+        await cluster.make_topic("t", ALL, **{"retention.ms": "3600000"})
+        await produced(cluster, 1, b"a")
+        await is_replicated(cluster, 1, 2, 3)
+        for machine in cluster.machines.values():
+            machine.kill()
+            machine.clock.wall_offset_ms = 5 * 365 * 86_400_000
+        await cluster.start()
+        await cluster.has_isr("t", 1, 2, 3)
+        await asyncio.sleep(30)
+        assert [log_start_on(cluster, n) for n in (1, 2, 3)] == [0, 0, 0]
+
+    simulate(scenario, **OFTEN)

@@ -39,6 +39,7 @@ SIMULATIONS = {
     "client-fetching": "tests.client.core.test_fetch_simulation",
     "client-groups": "tests.client.core.test_group_simulation",
     "client-transactions": "tests.client.core.test_producer_transactions_simulation",
+    "client-shares": "tests.client.core.test_share_simulation",
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
     "streams-groups": "tests.broker.coordinators.test_streams_simulation",

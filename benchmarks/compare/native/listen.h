@@ -19,7 +19,7 @@ static int accept_one(int listener) {
     return connection;
 }
 
-static int receive_all(int connection, void *buffer, size_t size) {
+__attribute__((unused)) static int receive_all(int connection, void *buffer, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t got = recv(connection, (char *)buffer + done, size - done, 0);
         if (got < 0 && errno == EINTR) continue;
@@ -29,7 +29,7 @@ static int receive_all(int connection, void *buffer, size_t size) {
     return 0;
 }
 
-static int send_all(int connection, const void *buffer, size_t size) {
+__attribute__((unused)) static int send_all(int connection, const void *buffer, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t sent = send(connection, (const char *)buffer + done, size - done, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR) continue;

@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import ottla
+from ottla import compiled
 from ottla.broker.authorization import Authorizer
 from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.facts import LiveFacts
@@ -27,12 +28,13 @@ from ottla.broker.wiring.descriptors import shortage
 from ottla.broker.wiring.entrance import Entrance
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
+from ottla.broker.wiring.peer_channels import peer_channel_settings
+from ottla.broker.wiring.quotas import QuotaControl, make_quotas
 from ottla.broker.wiring.replication import make_replication
 from ottla.broker.wiring.settings import (
     controller_settings,
     log_settings,
     network_limits,
-    peer_channel_settings,
     server_listeners,
 )
 from ottla.cluster.controller import (
@@ -59,6 +61,7 @@ from ottla.cluster.image import (
 )
 from ottla.cluster.sessions import Sessions
 from ottla.cluster.tree import TreeUnavailableError
+from ottla.cluster.wall_clock import WallClock
 from ottla.config import ConfigError
 from ottla.errors import RemoteProtocolError, StorageError
 from ottla.network.binding import ListenError
@@ -67,7 +70,6 @@ from ottla.network.limits import NetworkLimits
 from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
 from ottla.observability.metrics import BrokerMetrics
-from ottla.protocol.records import kernels
 from ottla.security.acls import Operation
 from ottla.storage.adoption import IMPORTED_SUFFIX
 from ottla.storage.checkpoints import PARTITION_METADATA_FILE
@@ -97,6 +99,9 @@ TREE_FILE = "ottla.sqlite"
 #: How long a stop waits until other brokers lead what they can.
 HAND_OVER_SECONDS = 15.0
 
+#: After a silence of so many session timeouts others have taken over, and the process is ended.
+SILENT_TIMEOUTS = 2
+
 #: What `start` raises when the fault is not ours: shown to the user as one line.
 START_ERRORS = (
     ConfigError,
@@ -120,6 +125,7 @@ class Broker:
         self._static_config = config
         self.monitor = LoopMonitor(self.metrics)
         self._background: asyncio.Task[None] | None = None
+        self._unwatch: Callable[[], None] = lambda: None
         self._started_at = 0.0
         self._parts_running: list[Callable[[], Any]] = []
         self.is_ready = False
@@ -136,6 +142,8 @@ class Broker:
         self.telemetry: TelemetryHandlers
         self.entrance: Entrance
         self.authorizer: Authorizer | None = None
+        self.quotas = make_quotas(config)
+        self.quota_control: QuotaControl
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -186,6 +194,8 @@ class Broker:
         self._background = asyncio.get_running_loop().create_task(self.logs.run(), name="ottla-logs")
         self._parts_running.append(self._stop_background)
         self.monitor.start()
+        if self._around.shared_tree:
+            self._unwatch = self._around.watch_loop(SILENT_TIMEOUTS * self.sessions.tree.session_timeout_ms / 1000)
         self.server.accept()
         self._started_at = asyncio.get_running_loop().time()
         self.is_ready = True
@@ -220,6 +230,7 @@ class Broker:
             check_broker_config=self.config.with_dynamic,
             settled=lambda topics: self.replicas.settled(topics),
             log_end=self._log_end,
+            is_clock_right=lambda: self.logs.is_clock_right(),
         )
 
     def _make_parts(self) -> None:
@@ -251,6 +262,7 @@ class Broker:
             controller=self.controller,
             peers=self._make_peers(),
             refresh=self.follower.refresh,
+            quotas=self.quotas,
         )
         self.coordinators = Coordinators(parts)
         self.replicas.on_leader = self.coordinators.on_leader
@@ -267,6 +279,7 @@ class Broker:
             begin_session=self.entrance.begin_session,
             authorizer=self.authorizer,
             localhost_ports=lambda: self.server.localhost_ports,
+            tokens=self.entrance.tokens,
         )
 
     def _make_peers(self) -> Peers:
@@ -274,13 +287,14 @@ class Broker:
             self.config.node_id,
             lambda: self.image,
             listener=self.config.inter_broker_listener_name,
-            settings=peer_channel_settings(self.config),
+            settings=peer_channel_settings(self.config, self._around.secret_bytes, self._around.offload),
         )
         self._parts_running.append(peers.stop)
         return peers
 
     async def _bind(self) -> None:
         self.server = self._make_server()
+        self.quota_control = QuotaControl(self.server, self.quotas, self.config, self.authorizer)
         await self.server.bind(server_listeners(self.config, self.entrance.context_of))
         self._parts_running.append(self.server.stop)
 
@@ -310,9 +324,25 @@ class Broker:
             machine=self._around.machine,
         )
         self._parts_running.append(self.controller.stop)
+        if self._around.shared_tree and not self._around.is_one_machine:
+            self._compare_clocks()
         self.sessions.keep(on_end=self._on_session_end, on_begin=self._on_session, on_failure=self._fail)
         for note in notes:
             logger.warning("%s", note)
+
+    def _compare_clocks(self) -> None:
+        """Delete and expire nothing by time unless this machine's clock agrees with that of the tree's servers."""
+        wall_clock = WallClock(self._around.clock)
+        self.logs.is_clock_right = wall_clock.is_right
+        comparing = asyncio.get_running_loop().create_task(
+            wall_clock.keep(lambda: self.sessions.tree, self.config.node_id), name="wall-clock"
+        )
+
+        async def stop() -> None:
+            comparing.cancel()
+            await asyncio.gather(comparing, return_exceptions=True)
+
+        self._parts_running.append(stop)
 
     def _on_session_end(self) -> None:
         self.replication.on_session_end()
@@ -531,6 +561,9 @@ class Broker:
             self.logs.change_settings(log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
+        self.quota_control.on_image(image, delta)
+        if delta.changed_configs:
+            self.replication.throttles.on_configs(image, self._with_dynamic(image).levels)
         self.replicas.apply(image, delta)
         if delta.created or delta.deleted or delta.changed:
             self.server.change_limits(self._network_limits(self.config))
@@ -560,6 +593,7 @@ class Broker:
             logger.info("stopping")
             await self.controller.hand_over(HAND_OVER_SECONDS)
         self.is_ready = False
+        self._unwatch()
         self.monitor.stop()
         for stop in reversed(self._parts_running):
             try:
@@ -578,8 +612,8 @@ class Broker:
 
     @property
     def kernels(self) -> str:
-        """Which record kernels run, and why if not the compiled ones."""
-        return kernels.STATUS
+        """Whether the compiled kernels run, and why if not."""
+        return compiled.status_of_all()
 
     def facts(self) -> BrokerFacts:
         """What this broker says about itself."""

@@ -27,6 +27,7 @@ from ottla.broker.settings.listeners import (
     resolve_listeners,
 )
 from ottla.broker.settings.logins import FirstUser, ListenerLogins, resolve_first_users, resolve_logins
+from ottla.broker.settings.peers import PeerLogin, resolve_peer_login
 from ottla.config import (
     BROKER,
     DYNAMIC_ONLY,
@@ -83,8 +84,13 @@ class BrokerConfig:
     #: By the names of the listeners that have them.
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
     logins: Mapping[str, ListenerLogins] = field(default_factory=dict)
+    peer_login: PeerLogin = field(default_factory=PeerLogin)
     connection_failed_authentication_delay_ms: int = 100
     ottla_scram_users: tuple[FirstUser, ...] = ()
+    delegation_token_secret_key: str | None = None
+    delegation_token_expiry_check_interval_ms: int = 3_600_000
+    delegation_token_expiry_time_ms: int = 86_400_000
+    delegation_token_max_lifetime_ms: int = 604_800_000
     access: AccessSettings | None = None  #: None: no authorizer, everybody may do everything
     zookeeper: ZooKeeperOptions | None = None  #: None: a cluster of one broker, whose tree is a file
     ottla_tree_socket: str | None = None  #: or the brokers of one machine, whose tree a supervisor serves
@@ -103,6 +109,10 @@ class BrokerConfig:
     max_connections_per_ip_overrides: Mapping[str, int] = field(default_factory=dict)
     max_connection_creation_rate: int = INT_MAX
     connections_max_idle_ms: int = 600_000
+    quota_window_num: int = 11
+    quota_window_size_seconds: int = 1
+    controller_quota_window_num: int = 11
+    controller_quota_window_size_seconds: int = 1
     socket_listen_backlog_size: int = 50
     telemetry_max_bytes: int = 1_048_576
     socket_request_max_bytes: int = 104_857_600
@@ -118,6 +128,7 @@ class BrokerConfig:
     log_flush_start_offset_checkpoint_interval_ms: int = 60_000
     replica_high_watermark_checkpoint_interval_ms: int = 5_000
     replica_lag_time_max_ms: int = 30_000
+    replica_selector_class: str | None = None
     replica_fetch_backoff_ms: int = 1_000
     replica_fetch_max_bytes: int = 1_048_576
     replica_fetch_min_bytes: int = 1
@@ -454,6 +465,11 @@ def _build(
             fields["tls"] = resolve_tls(levels.static, listeners)
         with mistakes.caught():
             fields["logins"] = resolve_logins(levels.static, listeners)
+        with mistakes.caught():
+            between = fields.get("inter_broker_listener_name")
+            among = next((listener for listener in listeners if listener.name == between), None)
+            has_peers = bool(levels.static.get("zookeeper.connect") or levels.static.get("ottla.tree.socket"))
+            fields["peer_login"] = resolve_peer_login(levels.static, among, is_needed=has_peers)
     with mistakes.caught():
         fields["ottla_scram_users"] = resolve_first_users(levels.static)
     with mistakes.caught():

@@ -51,8 +51,10 @@ class Session:
         local_host, local_port: the address of this broker that the client used; with `advertised.listeners=auto` it is what
             the broker answers when the client asks for its address.
         principal: on whose behalf requests are handled.
+        is_by_token: whether the client has logged in with a delegation token.
         software: what the client called itself, if it did.
         rights: what was decided about this client under the access rules in force (`authorization.py`).
+        quotas: whose limits count for it (`quotas/client_quotas.py`).
         guard: sees every frame of this connection before anything else does; None where any request may be handled.
     """
 
@@ -61,10 +63,12 @@ class Session:
         "client_host",
         "client_port",
         "guard",
+        "is_by_token",
         "listener",
         "local_host",
         "local_port",
         "principal",
+        "quotas",
         "rights",
         "security_protocol",
         "software",
@@ -87,9 +91,11 @@ class Session:
         self.local_host = local_host
         self.local_port = local_port
         self.principal = ANONYMOUS
+        self.is_by_token = False
         self.software: ClientSoftware | None = None
         self.guard: Guard | None = None
         self.rights: Any = None
+        self.quotas: Any = None
         self._at_end: list[Callable[[], None]] = []
 
     def call_at_end(self, callback: Callable[[], None]) -> None:

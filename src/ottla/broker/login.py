@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from struct import Struct
@@ -28,7 +28,7 @@ from ottla.protocol.codec import decode, encode
 from ottla.protocol.messages.headers import RequestHeader
 from ottla.protocol.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from ottla.protocol.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
-from ottla.security.sasl import AuthenticationFailedError, SaslError
+from ottla.security.sasl import AuthenticationFailedError, SaslError, WorkNeededError
 
 if TYPE_CHECKING:
     from ottla.file_region import Sendable
@@ -52,12 +52,14 @@ class LoginRules:
         reauthenticate_ms: by mechanism, after how long a client has to log in again; 0: never.
         failure_delay_ms: how long the answer to a wrong login is held back (`connection.failed.authentication.delay.ms`).
         token_bytes_max: `sasl.server.max.receive.size`.
+        off_loop: runs a function in a thread.
     """
 
     mechanisms: Mapping[str, Callable[[], ServerExchange]]
     reauthenticate_ms: Mapping[str, int]
     failure_delay_ms: int
     token_bytes_max: int
+    off_loop: Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class _State(Enum):
@@ -157,6 +159,8 @@ class LoginGuard:
             answer = self._exchange.respond(token)
             if self._exchange.is_complete:
                 self._complete(session)
+        except WorkNeededError as needed:
+            return self._after(needed, lambda: self._take_bare_token(session, token))
         except SaslError as error:
             return self._refuse([], self._why(error))
         return [_SIZE.pack(len(answer)) + answer]
@@ -172,6 +176,9 @@ class LoginGuard:
             response.auth_bytes = exchange.respond(bytes(request.auth_bytes))
             if exchange.is_complete:
                 response.session_lifetime_ms = self._complete(session)
+        except WorkNeededError as needed:
+            kept = memoryview(bytes(frame))
+            return self._after(needed, lambda: self._take_token(session, kept, key, version))
         except SaslError as error:
             response = SaslAuthenticateResponse(error_code=ErrorCode.SASL_AUTHENTICATION_FAILED)
             if isinstance(error, AuthenticationFailedError):
@@ -184,6 +191,25 @@ class LoginGuard:
                 )
             return self._refuse([_frame(header, response, version)], self._why(error))
         return [_frame(header, response, version)]
+
+    def _after(self, needed: WorkNeededError, take_again: Callable[[], Any]) -> PendingReply:
+        """Have work done in a thread and take the step again; frames behind it wait unread meanwhile."""
+        answer: asyncio.Future[list[Sendable] | None] = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            try:
+                await self._rules().off_loop(needed.work)
+                reply = take_again()
+            except Exception as error:
+                if not answer.done():
+                    answer.set_exception(error)
+                return
+            # A refusal answers by itself, later, and closes.
+            if isinstance(reply, list) and not answer.done():
+                answer.set_result(reply)
+
+        task = asyncio.get_running_loop().create_task(work(), name="login")
+        return PendingReply(answer, work=task)
 
     def _why(self, error: SaslError) -> str:
         why = getattr(error, "why", "") or str(error)
@@ -231,6 +257,7 @@ class LoginGuard:
             session.principal = principal
             self._connection.authenticated()
             logger.debug("%s has logged in as %s by %s", self._connection.peer, shown(principal), self._mechanism)
+        session.is_by_token = getattr(exchange, "is_by_token", False)
         self._previous_mechanism = self._mechanism
         return lifetime_ms
 

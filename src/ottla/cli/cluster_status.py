@@ -1,181 +1,100 @@
-"""`ottla cluster status`: which brokers there are, what each leads and holds, and what is wrong.
-
-Asks one broker over the wire and prints a table, or JSON. Ends with 1 if a partition has no leader.
-"""
+"""`ottla cluster status`: which brokers there are, what each leads and holds, and what is wrong."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
-from ottla.cli.terminal import Parser, complain, say
+import click
 
-if TYPE_CHECKING:
-    from ottla.protocol.messages.describe_cluster import DescribeClusterResponse
-    from ottla.protocol.messages.metadata import MetadataResponse
-
-DESCRIPTION = """Show the brokers of a cluster, what each leads and holds, and partitions that lack a leader or replicas.
-
-  ottla cluster status
-  ottla cluster status --bootstrap-server kafka1.example.com:9092 --json
-
-The listener must be a plain one. Ends with 1 if a partition has no leader, or no broker answers."""
+from ottla.cli.cluster_view import ClusterView, look_at
+from ottla.cli.output import Output, output_options
+from ottla.cli.progress import human_bytes
+from ottla.cli.running import Connection, connected
 
 #: So many partitions are named; the others are counted.
-NAMED_MAX = 20
+NAMED_MAX: Final = 20
+COLUMNS: Final = ("broker", "address", "rack", "state", "leads", "replicas", "out_of_sync", "size")
 
 
-@dataclass(slots=True)
-class BrokerRow:
-    """One broker: where it is, of how many partitions it is the leader, holds a replica, and is out of sync."""
+@click.command()
+@connected
+@output_options
+def status(connection: Connection, output: Output) -> int:
+    """Show the brokers of a cluster, what each leads and holds, and what is wrong.
 
-    node_id: int
-    address: str
-    rack: str | None
-    leads: int = 0
-    replicas: int = 0
-    out_of_sync: int = 0
+    \b
+      ottla cluster status
+      ottla cluster status -b kafka1.example.com:9092 --json
 
-
-@dataclass(slots=True)
-class ClusterStatus:
-    """What is known of a cluster. Partitions are "topic-index"."""
-
-    cluster_id: str
-    controller_id: int
-    brokers: list[BrokerRow]
-    topics: int = 0
-    partitions: int = 0
-    without_leader: list[str] = field(default_factory=list)
-    under_replicated: list[str] = field(default_factory=list)
-    missing_brokers: list[int] = field(default_factory=list)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `ottla cluster status`."""
-    made = Parser(
-        prog="ottla cluster status",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument(
-        "-b",
-        "--bootstrap-server",
-        metavar="HOST:PORT",
-        help="any broker (default: the first of KAFKA_BOOTSTRAP_SERVERS, or localhost:9092)",
-    )
-    made.add_argument("--json", action="store_true", help="print JSON")
-    return made
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the status; return the exit code."""
-    try:
-        given = parser().parse_args(arguments)
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 2
-    named = "--bootstrap-server" if given.bootstrap_server is not None else "KAFKA_BOOTSTRAP_SERVERS"
-    server = given.bootstrap_server or os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").split(",")[0] or "localhost:9092"
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal():
-        return complain(f"{named} must be HOST:PORT, but it is {server!r}", 2)
-    from ottla.errors import KafkaError, RemoteProtocolError
-
-    try:
-        status = asyncio.run(ask(host.strip("[]"), int(port)))
-    except (KafkaError, RemoteProtocolError) as error:
-        return complain(str(error), 1)
-    for line in [json.dumps(as_json(status))] if given.json else table(status):
-        say(line)
-    return 1 if status.without_leader else 0
-
-
-async def ask(host: str, port: int) -> ClusterStatus:
-    """Ask a broker.
-
-    Raises:
-        KafkaError, RemoteProtocolError: it cannot be reached, or answers with an error.
+    Each broker is asked itself: one that has just died is still registered, until its session ends, and "does not answer".
+    Ends with 1 if a broker does not answer, if a partition has no leader, or if no broker answers at all.
     """
-    from ottla.network.channel import Channel, ChannelSettings
-    from ottla.protocol.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
-    from ottla.protocol.messages.metadata import MetadataRequest, MetadataResponse
-
-    channel = await Channel.open(host, port, ChannelSettings(client_id="ottla-cluster-status"))
-    try:
-        cluster = await channel.ask(DescribeClusterRequest(), DescribeClusterResponse)
-        metadata = await channel.ask(MetadataRequest(topics=None, allow_auto_topic_creation=False), MetadataResponse)
-    finally:
-        channel.close()
-    return status_of(cluster, metadata)
+    view = look_at(connection)
+    if output.is_table:
+        show(view, output)
+    else:
+        output.show(as_json(view))
+    return 1 if view.without_leader or not all(broker.answers for broker in view.brokers.values()) else 0
 
 
-def status_of(cluster: DescribeClusterResponse, metadata: MetadataResponse) -> ClusterStatus:
-    """Return what two answers say together."""
-    rows = {
-        broker.broker_id: BrokerRow(broker.broker_id, f"{broker.host}:{broker.port}", broker.rack)
-        for broker in cluster.brokers
-    }
-    status = ClusterStatus(cluster.cluster_id, cluster.controller_id, [rows[node_id] for node_id in sorted(rows)])
-    missing: set[int] = set()
-    for topic in sorted(metadata.topics, key=lambda topic: topic.name or ""):
-        status.topics += 1
-        for partition in topic.partitions:
-            name = f"{topic.name}-{partition.partition_index}"
-            status.partitions += 1
-            if partition.leader_id in rows:
-                rows[partition.leader_id].leads += 1
-            else:
-                status.without_leader.append(name)
-            lacking = [n for n in partition.replica_nodes if n not in partition.isr_nodes or n not in rows]
-            if lacking:
-                status.under_replicated.append(name)
-            for node_id in partition.replica_nodes:
-                if node_id in rows:
-                    rows[node_id].replicas += 1
-                    rows[node_id].out_of_sync += node_id in lacking
-                else:
-                    missing.add(node_id)
-    status.missing_brokers = sorted(missing)
-    return status
-
-
-def table(status: ClusterStatus) -> list[str]:
-    """Return the lines for a terminal."""
-    rows = [("broker", "address", "rack", "leads", "replicas", "out of sync")]
-    rows += [
-        (
-            f"{row.node_id}{' (controller)' if row.node_id == status.controller_id else ''}",
-            row.address,
-            row.rack or "-",
-            str(row.leads),
-            str(row.replicas),
-            str(row.out_of_sync),
-        )
-        for row in status.brokers
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        f"cluster {status.cluster_id}: {len(status.brokers)} brokers, {status.topics} topics, {status.partitions} partitions",
-        "",
-        *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
-        "",
-    ]
-    if status.missing_brokers:
-        lines.append(f"away, and holding replicas: broker {', '.join(map(str, status.missing_brokers))}")
-    for sentence, names in (("without a leader", status.without_leader), ("under-replicated", status.under_replicated)):
+def show(view: ClusterView, output: Output) -> None:
+    """Print a table, and sentences about what is wrong."""
+    count, topics, partitions = len(view.brokers), view.topic_count, len(view.partitions)
+    click.echo(f"cluster {view.cluster_id}: {count} brokers, {topics} topics, {partitions} partitions\n")
+    output.show(None, COLUMNS, rows(view))
+    click.echo()
+    for broker in view.brokers.values():
+        if broker.error is not None:
+            click.echo(f"broker {broker.id} does not answer: {broker.error}")
+        for path in broker.offline_dirs:
+            click.echo(f"broker {broker.id} has lost its log directory {path}")
+    if view.absent:
+        click.echo(f"away, and holding replicas: broker {', '.join(map(str, view.absent))}")
+    for sentence, names in (("without a leader", view.without_leader), ("under-replicated", view.under_replicated)):
         more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
-        lines.append(f"{sentence}: {', '.join(names[:NAMED_MAX]) + more if names else 'none'}")
-    return lines
+        click.echo(f"{sentence}: {', '.join(names[:NAMED_MAX]) + more if names else 'none'}")
 
 
-def as_json(status: ClusterStatus) -> dict[str, Any]:
-    """Return everything, for programs."""
-    from dataclasses import asdict
+def rows(view: ClusterView) -> list[list[Any]]:
+    """Return a row for each broker."""
+    return [
+        [
+            broker.id,
+            broker.address,
+            broker.rack,
+            ("controller" if broker.id == view.controller else "up") if broker.answers else "does not answer",
+            broker.leads,
+            broker.replicas,
+            broker.out_of_sync,
+            None if broker.size is None else human_bytes(broker.size),
+        ]
+        for broker in view.brokers.values()
+    ]
 
-    return asdict(status)
+
+def as_json(view: ClusterView) -> dict[str, Any]:
+    """Return everything, for programs. Partitions are "topic-index"."""
+    return {
+        "cluster_id": view.cluster_id,
+        "controller_id": view.controller,
+        "brokers": [
+            {
+                "node_id": broker.id,
+                "address": broker.address,
+                "rack": broker.rack,
+                "answers": broker.answers,
+                "error": broker.error,
+                "leads": broker.leads,
+                "replicas": broker.replicas,
+                "out_of_sync": broker.out_of_sync,
+                "size_bytes": broker.size,
+                "offline_log_dirs": broker.offline_dirs,
+            }
+            for broker in view.brokers.values()
+        ],
+        "topics": view.topic_count,
+        "partitions": len(view.partitions),
+        "without_leader": view.without_leader,
+        "under_replicated": view.under_replicated,
+        "missing_brokers": view.absent,
+    }

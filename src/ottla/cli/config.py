@@ -9,6 +9,8 @@ import click
 from ottla.cli.output import Output, note, output_options
 from ottla.cli.running import Connection, connected, run_command
 from ottla.client.admin_words import CONFIG_RESOURCES
+from ottla.client.errors import ConfigurationError
+from ottla.errors import InvalidConfigError
 
 KIND = click.argument("kind", type=click.Choice(list(CONFIG_RESOURCES)))
 NAME = click.argument("name")
@@ -41,7 +43,7 @@ def get(
         entries = admin.describe_configs(kind, name, keys=keys or None, documentation=explain)
     missing = [key for key in keys if key not in entries]
     if missing:
-        raise click.ClickException(f"a {kind} has no key {missing[0]}")
+        raise ConfigurationError(f"a {kind} has no key {missing[0]}")
     rows = [
         {
             "key": entry.name,
@@ -71,7 +73,13 @@ def set_(connection: Connection, kind: str, name: str, pairs: Sequence[str], dry
         how = key[-1] if key[-1] in "+-" else ""
         changes[how][key.rstrip("+-") if how else key] = value
     with connection.admin() as admin:
-        admin.alter_configs(kind, name, changes[""], append=changes["+"], subtract=changes["-"], validate_only=dry_run)
+        try:
+            admin.alter_configs(
+                kind, name, changes[""], append=changes["+"], subtract=changes["-"], validate_only=dry_run
+            )
+        except InvalidConfigError as error:
+            # As for a value that is no duration: what was typed is wrong, whichever side finds it.
+            raise ConfigurationError(str(error)) from error
     note(f"{kind} {name or 'of all'}: {'it could be changed' if dry_run else 'changed'}")
 
 

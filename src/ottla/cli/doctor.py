@@ -88,12 +88,15 @@ def examine(connection: Connection) -> Iterator[Finding]:
 
 
 def _kernels() -> Finding:
-    from ottla.protocol.records import kernels
+    from ottla import compiled
+    from ottla.network import reactor  # noqa: F401  # loaded, so that its status is known
+    from ottla.protocol.records import kernels  # noqa: F401
 
-    if kernels.STATUS == "compiled":
+    status = compiled.status_of_all()
+    if status == compiled.COMPILED:
         return Finding("this installation", "ok", "compiled kernels")
     return Finding(
-        "this installation", "warning", f"kernels: {kernels.STATUS}", "Slower. A C compiler at installation makes them."
+        "this installation", "warning", f"kernels: {status}", "Slower. A C compiler at installation makes them."
     )
 
 

@@ -35,7 +35,9 @@ COMMANDS = {
     "group": Command("ottla.cli.group", "list, describe, reset, delete groups", "Cluster"),
     "lag": Command("ottla.cli.group", "how far groups are behind", "Cluster", "main_lag"),
     "config": Command("ottla.cli.config", "get and set configurations", "Cluster"),
+    "quota": Command("ottla.cli.quota", "how much users, client ids and addresses may use", "Cluster"),
     "user": Command("ottla.cli.user", "users and their passwords (SCRAM)", "Cluster"),
+    "token": Command("ottla.cli.token", "delegation tokens: logins for a while", "Cluster"),
     "acl": Command("ottla.cli.acl", "who may do what", "Cluster"),
     "doctor": Command("ottla.cli.doctor", "find out what is wrong with a cluster or the way to it", "Cluster"),
     "bench": Command("ottla.cli.bench", "how fast a cluster is, from here", "Cluster"),
@@ -107,6 +109,7 @@ def _hint(name: str) -> str:
         "kcat": "consume",
         "users": "user",
         "acls": "acl",
+        "tokens": "token",
         "tls": "security",
     }
     close = get_close_matches(name, [*COMMANDS, *aliases], n=1)

@@ -88,8 +88,17 @@ def write_private(path: str, text: str | bytes) -> None:
 
 def client_properties(servers: str, user: str, password: str, mechanism: str, trust: dict[str, str]) -> str:
     """Return a client's configuration as Java's clients, Kafka's tools and ottla read it."""
+    return _properties(servers, user, password, mechanism, trust, "")
+
+
+def token_properties(servers: str, token_id: str, secret: str, trust: dict[str, str]) -> str:
+    """Return the configuration of a client that logs in with a delegation token."""
+    return _properties(servers, token_id, secret, "SCRAM-SHA-512", trust, ' tokenauth="true"')
+
+
+def _properties(servers: str, user: str, password: str, mechanism: str, trust: dict[str, str], more: str) -> str:
     module = "org.apache.kafka.common.security.scram.ScramLoginModule"
-    login = f"{module} required username={_quoted(user)} password={_quoted(password)};"
+    login = f"{module} required username={_quoted(user)} password={_quoted(password)}{more};"
     keys = {
         "bootstrap.servers": servers,
         "security.protocol": "SASL_SSL" if trust else "SASL_PLAINTEXT",

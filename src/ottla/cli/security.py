@@ -168,6 +168,8 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:{user}
 # Keys made of the first user's password, with which the broker can check it. They count until the password is changed.
 ottla.scram.users={user}:{MECHANISM}:{value_text(credential)}
+# With it users make delegation tokens (`ottla token`). All brokers of a cluster have the same one.
+delegation.token.secret.key={new_password()}
 """
 
 

@@ -214,7 +214,7 @@ def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
             if is_supervised:
                 from ottla.cli.supervisor import write_pid
 
-                write_pid(config.log_dirs[0])
+                write_pid(config.log_dirs[0], config.listeners[0].port)
             say(ready_line(broker.facts(), elapsed))
             # What is here now stays: full collections need not walk over it again.
             gc.collect()

@@ -111,6 +111,12 @@ class Worker:
             raise SupervisorError(
                 f"{self.directory} is in use by a broker that no supervisor has started: stop that first"
             )
+        port = read_port(self.directory)
+        if port not in (None, self.port):
+            raise SupervisorError(
+                f"broker {self.number} of {self.directory} runs already, on port {port}: say --port "
+                f"{port - self.number + 1}, or stop it first (kill {pid})"
+            )
         self._pid = pid
         return True
 
@@ -202,7 +208,7 @@ class Supervisor:
         if needed:
             raise SupervisorError(
                 f"broker {needed[-1]} in {self._plan.directory(needed[-1])} holds partitions: start {needed[-1]} brokers, or "
-                "move its partitions to others first (kafka-reassign-partitions)"
+                f"drain it first (ottla cluster drain {needed[-1]})"
             )
 
     async def _refuse_taken_ports(self, starting: list[Worker]) -> None:
@@ -330,20 +336,29 @@ def supervise(plan: Plan, announcement: Callable[[], str]) -> int:
 # -- processes
 
 
-def write_pid(directory: str) -> None:
-    """Say that this process is the broker of a directory whose lock it holds."""
+def write_pid(directory: str, port: int) -> None:
+    """Say that this process is the broker of a directory whose lock it holds, and which port it was started with."""
     with open(f"{directory}/{PID_FILE}", "w") as file:
-        file.write(f"{os.getpid()} {_begun(os.getpid())}\n")
+        file.write(f"{os.getpid()} {_begun(os.getpid())} {port}\n")
 
 
 def read_pid(directory: str) -> int | None:
     """Return the process that is the broker of a directory; None if it has gone."""
     try:
         with open(f"{directory}/{PID_FILE}") as file:
-            pid, begun = file.read().split()
+            pid, begun = file.read().split()[:2]
     except (OSError, ValueError):
         return None
     return int(pid) if _exists(int(pid)) and _begun(int(pid)) == begun else None
+
+
+def read_port(directory: str) -> int | None:
+    """Return the port that the broker of a directory was started with; None if that is not known."""
+    try:
+        with open(f"{directory}/{PID_FILE}") as file:
+            return int(file.read().split()[2])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _begun(pid: int) -> str:

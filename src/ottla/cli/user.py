@@ -97,7 +97,7 @@ def _set_password(
     password = take_password(name, options["password_file"], generate=generate)
     if path is not None:
         # First: a password that could not be written down would be lost.
-        text = client_properties(connection.servers, name, password, mechanisms[0].upper(), _trust(connection))
+        text = client_properties(connection.servers, name, password, mechanisms[0].upper(), trust_of(connection))
         write_private(path, text)
     for mechanism in mechanisms:
         admin.upsert_user_scram_credential(
@@ -107,7 +107,7 @@ def _set_password(
         note(f"{path} is a client's configuration for {name}, for you alone")
 
 
-def _trust(connection: Connection) -> dict[str, str]:
+def trust_of(connection: Connection) -> dict[str, str]:
     """Return whom this connection trusts, for another one's file."""
     if not connection.config.get("security.protocol", "").upper().endswith("SSL"):
         return {}

@@ -10,6 +10,7 @@ from ottla.client.admin_results import ConfigEntry
 from ottla.client.admin_settings import ConfigValue, config_text
 from ottla.client.admin_words import CONFIG_RESOURCES, CONFIG_SOURCES, CONFIG_TYPES, config_resource, word
 from ottla.client.errors import ConfigurationError
+from ottla.errors import ErrorCode
 from ottla.protocol.messages.describe_configs import (
     DescribeConfigsRequest,
     DescribeConfigsResource,
@@ -71,7 +72,8 @@ class ConfigCalls(AdminBase):
         async def attempt(deadline_ms: float) -> DescribeConfigsResponse:
             answer = await self._ask(build, DescribeConfigsResponse, _target(kind, name), deadline_ms=deadline_ms)
             for result in answer.results:
-                check(result.error_code, result.error_message)
+                gone = result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                check(result.error_code, f"The {kind} {name!r} does not exist." if gone else result.error_message)
             return answer
 
         answer = await self._once(attempt)

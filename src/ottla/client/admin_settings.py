@@ -7,13 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.client._core.asking import AskSettings
-from ottla.client._core.backoff import Backoff
-from ottla.client.config import ClientSettings, SecurityOptions, _merge, _value, client_settings
-from ottla.client.contexts import with_context
-from ottla.client.errors import ConfigurationError
+from ottla.client.config import ClientSettings, SecurityOptions, read_keys, shared_settings
 from ottla.client.keys import CONSUMER_ELSEWHERE, CONSUMER_KEYS, Key, Milliseconds, Size, duration_ms
 from ottla.client.keys import _size as size_bytes
-from ottla.client.security import SECURITY_KEYS
 
 if TYPE_CHECKING:
     import ssl
@@ -75,25 +71,17 @@ def admin_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have.
     """
-    config = with_context(bootstrap_servers, config, options, environment)
-    keys = {**ADMIN_KEYS, **SECURITY_KEYS}
-    given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
-    servers = given.pop("bootstrap.servers", None)
-    if servers is not None and bootstrap_servers is not None:
-        raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
-    client = client_settings(
-        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    client, _, values = read_keys(
+        bootstrap_servers,
+        config,
+        options,
+        ADMIN_KEYS,
+        CONSUMER_ELSEWHERE,
+        ssl_context=ssl_context,
+        sasl=sasl,
+        environment=environment,
     )
-    return client, AskSettings(
-        api_timeout_ms=values["default.api.timeout.ms"],
-        request_timeout_ms=values["request.timeout.ms"],
-        retry_backoff=Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
-        reconnect_backoff=Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
-        metadata_max_age_ms=values["metadata.max.age.ms"],
-        connections_max_idle_ms=values["connections.max.idle.ms"],
-        rebootstrap=values["metadata.recovery.strategy"] == "rebootstrap",
-    )
+    return client, AskSettings(api_timeout_ms=values["default.api.timeout.ms"], **shared_settings(values))
 
 
 #: What a value of a broker's, topic's or group's configuration may be here.

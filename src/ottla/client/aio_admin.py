@@ -18,14 +18,12 @@ from ottla.client.admin_offsets import OffsetCalls
 from ottla.client.admin_security import SecurityCalls
 from ottla.client.admin_settings import AdminOptions, admin_settings
 from ottla.client.admin_transactions import TransactionCalls
+from ottla.client.connecting import channel_settings, not_connected
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
 from ottla.client.runtime import Runtime
-from ottla.client.security import context_of, login_for
 from ottla.errors import KafkaError
-from ottla.network.channel import ChannelSettings
-from ottla.network.channel_errors import BrokerUnreachableError
 
 if TYPE_CHECKING:
     import ssl
@@ -81,15 +79,7 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        settings = ChannelSettings(
-            client_id=self._client.client_id,
-            ssl_context=context_of(self._client),
-            authenticate=login_for(self._client),
-            connect_timeout_s=self._client.connect_timeout_ms / 1000,
-            send_buffer_bytes=self._client.send_buffer_bytes,
-            receive_buffer_bytes=self._client.receive_buffer_bytes,
-        )
-        runtime = self._runtime = Runtime(self._machine, settings, nullcontext())
+        runtime = self._runtime = Runtime(self._machine, channel_settings(self._client), nullcontext())
         runtime.wake()
         try:
             connected = asyncio.Event()
@@ -98,21 +88,12 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
                 async with asyncio.timeout(self._connect_timeout_s):
                     await connected.wait()
             except TimeoutError:
-                raise self._not_connected() from None
+                raise not_connected(self._machine.connections, self._client, self._connect_timeout_s) from None
             if runtime.connected.error is not None:
                 raise runtime.connected.error
         except BaseException:
             await self.close()
             raise
-
-    def _not_connected(self) -> KafkaError:
-        error = self._machine.connections.error
-        if isinstance(error, KafkaError):
-            return error
-        where = ", ".join(f"{host}:{port}" for host, port in self._client.bootstrap)
-        return BrokerUnreachableError(
-            f"No broker answered within {self._connect_timeout_s:g} s: {where}.", address=where
-        )
 
     async def close(self) -> None:
         """End: calls under way fail with ClosedError."""

@@ -257,16 +257,17 @@ class Consumer(GroupedConsumer[K, V]):
             self._limits = None
         return Batch(columns)
 
-    def records(self, *, until: str = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
+    def records(self, *, until: str | None = "end", idle_timeout: Duration | None = None) -> BoundedRecords[K, V]:
         """Iterate over the records up to the ends that the partitions have now.
 
         Args:
-            until: "end".
+            until: "end"; None: no end but `idle_timeout` and `stop()`.
             idle_timeout: seconds without a record after which the iteration ends, too.
         """
-        if until != "end":
-            raise ValueError(f"until takes 'end', not {until!r}")
-        return BoundedRecords(self, None if idle_timeout is None else duration_s("idle_timeout", idle_timeout))
+        if until not in ("end", None):
+            raise ValueError(f"until takes 'end' or None, not {until!r}")
+        idle_s = None if idle_timeout is None else duration_s("idle_timeout", idle_timeout)
+        return BoundedRecords(self, idle_s, bounded=until is not None)
 
     async def run(
         self,
@@ -550,15 +551,27 @@ class Batches(Generic[K, V]):
 class BoundedRecords(Generic[K, V]):
     """The records up to an end; see `Consumer.records`. Ending early leaves the position behind the last one handed out."""
 
-    def __init__(self, consumer: Consumer[K, V], idle_timeout_s: float | None) -> None:
+    def __init__(self, consumer: Consumer[K, V], idle_timeout_s: float | None, *, bounded: bool) -> None:
         self._consumer = consumer
         self._idle_timeout_s = idle_timeout_s
+        self._bounded = bounded
         self._ends: dict[TopicPartition, int] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record[K, V]:
+        consumer = self._consumer
+        if not self._bounded:
+            record = await consumer._next(self._deadline())
+        else:
+            record = await self._next_before_the_end()
+        if record is None:
+            consumer._stopping = False
+            raise StopAsyncIteration
+        return record
+
+    async def _next_before_the_end(self) -> Record[K, V] | None:
         consumer = self._consumer
         if self._ends is None:
             self._ends = await consumer.end_offsets()
@@ -569,18 +582,14 @@ class BoundedRecords(Generic[K, V]):
             ends.update(await consumer.end_offsets(new))
         if not consumer._attention and (ready := consumer._take_ready(ends)) is not None:
             return ready
-        deadline = None
-        if self._idle_timeout_s is not None:
-            deadline = asyncio.get_running_loop().time() + self._idle_timeout_s
         consumer._limits = ends
         try:
-            record = await consumer._next(deadline, lambda: consumer._reached(ends))
+            return await consumer._next(self._deadline(), lambda: consumer._reached(ends))
         finally:
             consumer._limits = None
-        if record is None:
-            consumer._stopping = False
-            raise StopAsyncIteration
-        return record
+
+    def _deadline(self) -> float | None:
+        return None if self._idle_timeout_s is None else asyncio.get_running_loop().time() + self._idle_timeout_s
 
 
 #: The event loop is looked at so often, and a delay of so long is told.

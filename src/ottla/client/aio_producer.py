@@ -447,6 +447,46 @@ class Producer(ProducerBase[K, V]):
             consumer._check_transactional()
         return Transaction(self, consumer)
 
+    async def init_transactions(self) -> None:
+        """Shut other producers of the transactional id out, and get a new epoch (Kafka's initTransactions).
+
+        `async with` and the first transaction do it; again it may be called between transactions.
+
+        Raises:
+            TransactionOutcomeUnknownError: no answer within `max.block.ms`.
+        """
+        self._check_usable()
+        self._transactions()
+        if self._runtime is None:
+            await self.start()
+        else:
+            await self._initialize()
+
+    async def begin_transaction(self) -> None:
+        """Begin a transaction at a time of your choice: what is sent from now on belongs to it. See `transaction`."""
+        await self._begin_transaction()
+
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata], group: GroupMetadata | str
+    ) -> None:
+        """Commit how far a group has read with the transaction; see `Transaction.send_offsets`."""
+        await self._send_offsets(offsets, group)
+
+    async def commit_transaction(self) -> None:
+        """Send what was accepted, and commit.
+
+        Raises:
+            KafkaError: it cannot be committed: `abort_transaction()`, unless ProducerFencedError or
+                TransactionOutcomeUnknownError say that the producer can only be closed.
+        """
+        self._check_usable()
+        await self._end_transaction("commit")
+
+    async def abort_transaction(self) -> None:
+        """Abort: readers of committed records see nothing of it. Raises as `commit_transaction` does."""
+        self._check_usable()
+        await self._end_transaction("abort")
+
     async def _initialize(self) -> None:
         operation = self._transactions().initialize()
         await self._finish_operation(operation, None)

@@ -7,6 +7,7 @@ the batch nor an Arrow library that was given its addresses (`arrow`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Final, Generic
 
 from ottla.client.consumed import K, Record, Row, Source, V
@@ -89,11 +90,16 @@ class Columns(Generic[K, V]):
     def __len__(self) -> int:
         return self.used[0]
 
+    def clear(self) -> None:
+        """Forget the records; for one whose memory nothing else refers to."""
+        self.used = (0, 0, 0, 0)
+        self.runs = []
+
     def begin(self, source: Source[K, V]) -> None:
         """What is added from now on is of this source."""
         if self.runs and self.runs[-1][0] == self.used[0]:
             self.runs.pop()
-        if not self.runs or self.runs[-1][1] is not source:
+        if not self.runs or not self.runs[-1][1].is_like(source):
             self.runs.append((self.used[0], source))
 
     # -- adding -----------------------------------------------------------------------------------------------------
@@ -203,7 +209,7 @@ class Columns(Generic[K, V]):
         for first, last, source in self.spans():
             if first < stop and last > start:
                 rows = column_kernels.make_rows(self.slab.buffers, self.used, max(first, start), min(last, stop))
-                found += [Record(source, row) for row in rows]
+                found += map(Record, repeat(source), rows)
         return found
 
     def spans(self) -> Iterator[tuple[int, int, Source[K, V]]]:

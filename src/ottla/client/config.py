@@ -204,15 +204,15 @@ def producer_settings(
     Raises:
         ConfigurationError: a key is unknown, given twice, or has a value it cannot have; or keys contradict each other.
     """
-    config = with_context(bootstrap_servers, config, options, environment)
-    keys = {**PRODUCER_KEYS, **SECURITY_KEYS}
-    given = _merge(config, options, keys, ELSEWHERE)
-    servers = given.pop("bootstrap.servers", None)
-    if servers is not None and bootstrap_servers is not None:
-        raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
-    client = client_settings(
-        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    client, given, values = read_keys(
+        bootstrap_servers,
+        config,
+        options,
+        PRODUCER_KEYS,
+        ELSEWHERE,
+        ssl_context=ssl_context,
+        sasl=sasl,
+        environment=environment,
     )
     _check(given, values)
     compression = CompressionType[values["compression.type"].upper()]
@@ -262,15 +262,15 @@ def consumer_settings(
     environment: Mapping[str, str] | None = None,
 ) -> tuple[ClientSettings, FetchSettings, GroupSettings | None, ConsumerBounds]:
     """Return the settings of a consumer; see `producer_settings`."""
-    config = with_context(bootstrap_servers, config, options, environment)
-    keys = {**CONSUMER_KEYS, **SECURITY_KEYS}
-    given = _merge(config, options, keys, CONSUMER_ELSEWHERE)
-    servers = given.pop("bootstrap.servers", None)
-    if servers is not None and bootstrap_servers is not None:
-        raise ConfigurationError("bootstrap.servers is given twice.")
-    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
-    client = client_settings(
-        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    client, given, values = read_keys(
+        bootstrap_servers,
+        config,
+        options,
+        CONSUMER_KEYS,
+        CONSUMER_ELSEWHERE,
+        ssl_context=ssl_context,
+        sasl=sasl,
+        environment=environment,
     )
     mode = _commit_mode(commit, given, values)
     isolation = IsolationLevel[values["isolation.level"].upper()]
@@ -278,15 +278,6 @@ def consumer_settings(
         if given.get("isolation.level") not in (None, "read_committed"):
             raise ConfigurationError("commit='transaction' reads what is committed: isolation.level=read_committed.")
         isolation = IsolationLevel.READ_COMMITTED
-    shared = {
-        "request_timeout_ms": values["request.timeout.ms"],
-        "retry_backoff": Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
-        "reconnect_backoff": Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
-        "metadata_max_age_ms": values["metadata.max.age.ms"],
-        "connections_max_idle_ms": values["connections.max.idle.ms"],
-        "allow_auto_create_topics": values["allow.auto.create.topics"],
-        "rebootstrap": values["metadata.recovery.strategy"] == "rebootstrap",
-    }
     fetch = FetchSettings(
         reset={"earliest": EARLIEST, "latest": LATEST, "none": None}.get(values["auto.offset.reset"], LATEST),
         reset_period_ms=parse_period_ms(values["auto.offset.reset"]),
@@ -296,7 +287,8 @@ def consumer_settings(
         fetch_max_wait_ms=int(values["fetch.max.wait.ms"]),
         max_partition_fetch_bytes=values["max.partition.fetch.bytes"],
         client_rack=values["client.rack"],
-        **shared,
+        allow_auto_create_topics=values["allow.auto.create.topics"],
+        **shared_settings(values),
     )
     bounds = ConsumerBounds(
         api_timeout_s=values["default.api.timeout.ms"] / 1000,
@@ -351,6 +343,47 @@ def _group_settings(given: Mapping[str, Any], values: Mapping[str, Any]) -> Grou
         client_rack=values["client.rack"],
         exclude_internal_topics=values["exclude.internal.topics"],
     )
+
+
+def read_keys(
+    bootstrap_servers: str | list[str] | None,
+    config: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    keys: Mapping[str, Key],
+    elsewhere: Mapping[str, str],
+    *,
+    ssl_context: ssl.SSLContext | None,
+    sasl: Sasl | None,
+    environment: Mapping[str, str] | None,
+) -> tuple[ClientSettings, dict[str, Any], dict[str, Any]]:
+    """Return (what every client has, what was given by Kafka's names, the values of all keys).
+
+    Raises:
+        ConfigurationError: a key is unknown, given twice, or has a value it cannot have.
+    """
+    config = with_context(bootstrap_servers, config, options, environment)
+    keys = {**keys, **SECURITY_KEYS}
+    given = _merge(config, options, keys, elsewhere)
+    servers = given.pop("bootstrap.servers", None)
+    if servers is not None and bootstrap_servers is not None:
+        raise ConfigurationError("bootstrap.servers is given twice.")
+    values = {name: _value(key, given.get(name)) for name, key in keys.items()}
+    client = client_settings(
+        bootstrap_servers if servers is None else servers, values, ssl_context, environment or {}, sasl=sasl
+    )
+    return client, given, values
+
+
+def shared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the cores of all clients without records to send have."""
+    return {
+        "request_timeout_ms": values["request.timeout.ms"],
+        "retry_backoff": Backoff(values["retry.backoff.ms"], values["retry.backoff.max.ms"]),
+        "reconnect_backoff": Backoff(values["reconnect.backoff.ms"], values["reconnect.backoff.max.ms"]),
+        "metadata_max_age_ms": values["metadata.max.age.ms"],
+        "connections_max_idle_ms": values["connections.max.idle.ms"],
+        "rebootstrap": values["metadata.recovery.strategy"] == "rebootstrap",
+    }
 
 
 def client_settings(

@@ -105,6 +105,15 @@ class Source(Generic[K, V]):
         self.deserialize_key: Callable[[str, bytes], K] | None = deserialize_key
         self.deserialize_value: Callable[[str, bytes], V] | None = deserialize_value
 
+    def is_like(self, other: Source[K, V]) -> bool:
+        """Whether records of the other one may count as this one's: of one consumer they differ in nothing else."""
+        return (
+            self.owner is other.owner
+            and self.leader_epoch == other.leader_epoch
+            and self.partition == other.partition
+            and self.topic == other.topic
+        )
+
 
 class Record(Generic[K, V]):
     """One record. Two references, to its row and to what its batch has in common: everything else is made on access."""
@@ -157,7 +166,10 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `key_bytes` has them.
         """
-        return self._made(self._row[2], self._source.deserialize_key, "key")  # type: ignore[return-value]
+        data, deserialize = self._row[2], self._source.deserialize_key
+        if deserialize is None or data is None:
+            return data  # type: ignore[return-value]
+        return self._made(data, deserialize, "key")
 
     @property
     def value(self) -> V:
@@ -166,7 +178,10 @@ class Record(Generic[K, V]):
         Raises:
             DeserializationError: the bytes are not what the deserializer expects; `value_bytes` has them.
         """
-        return self._made(self._row[3], self._source.deserialize_value, "value")  # type: ignore[return-value]
+        data, deserialize = self._row[3], self._source.deserialize_value
+        if deserialize is None or data is None:
+            return data  # type: ignore[return-value]
+        return self._made(data, deserialize, "value")
 
     @property
     def headers(self) -> Headers:
@@ -183,9 +198,7 @@ class Record(Generic[K, V]):
         """Topic and partition."""
         return TopicPartition(self.topic, self.partition)
 
-    def _made(self, data: bytes | None, deserialize: Callable[[str, bytes], object] | None, what: str) -> object:
-        if deserialize is None or data is None:
-            return data
+    def _made(self, data: bytes, deserialize: Callable[[str, bytes], T_co], what: str) -> T_co:
         try:
             return deserialize(self.topic, data)
         except Exception as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.partitions import PartitionState
 from ottla.client.config import consumer_settings
+from ottla.client.connecting import channel_settings, not_connected
 from ottla.client.consumed import Deserializer, K, V
 from ottla.client.errors import ClosedError, ConfigurationError
 from ottla.client.finished import Finished
@@ -24,11 +25,8 @@ from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
-from ottla.client.security import context_of, login_for
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
-from ottla.network.channel import ChannelSettings
-from ottla.network.channel_errors import BrokerUnreachableError
 from ottla.patterns import PatternError, compile_pattern
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
@@ -225,15 +223,7 @@ class ConsumerBase(Handing[K, V]):
 
     def _make_runtime(self) -> Runtime:
         """Return the runtime, on the running loop."""
-        settings = ChannelSettings(
-            client_id=self._client.client_id,
-            ssl_context=context_of(self._client),
-            authenticate=login_for(self._client),
-            connect_timeout_s=self._client.connect_timeout_ms / 1000,
-            send_buffer_bytes=self._client.send_buffer_bytes,
-            receive_buffer_bytes=self._client.receive_buffer_bytes,
-        )
-        return Runtime(self._machine, settings, self._lock)
+        return Runtime(self._machine, channel_settings(self._client), self._lock)
 
     def _begin(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -249,13 +239,7 @@ class ConsumerBase(Handing[K, V]):
 
     def _not_connected(self) -> KafkaError:
         """Why no connection came about within `connect_timeout`."""
-        error = self._machine.connections.error
-        if isinstance(error, KafkaError):
-            return error
-        where = ", ".join(f"{host}:{port}" for host, port in self._client.bootstrap)
-        return BrokerUnreachableError(
-            f"No broker answered within {self._connect_timeout_s:g} s: {where}.", address=where
-        )
+        return not_connected(self._machine.connections, self._client, self._connect_timeout_s)
 
     @property
     def _unassigned(self) -> bool:

@@ -328,8 +328,9 @@ class Failures:
         if batch.parent is not None:
             return
         numbers = [index for index in range(batch.count) if batch.error_of(index) is not None]
-        if numbers:
-            self._last = (batch, numbers[0])
+        if not numbers:
+            return  # it was split, and its parts were delivered
+        self._last = (batch, numbers[0])
         if self._on_error is None:
             self._log(batch, len(numbers))
         else:

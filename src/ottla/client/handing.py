@@ -6,9 +6,9 @@ Positions move as records are handed out. `_take_ready` is what each record of a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, NoReturn
+from typing import Final, Generic, NoReturn
 
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.partitions import Chunk
@@ -17,7 +17,11 @@ from ottla.client.consumed import K, Record, Source, V
 from ottla.client.finished import Finished
 from ottla.client.reading import ChunkReader
 from ottla.errors import KafkaError
+from ottla.protocol.records import column_kernels
 from ottla.types import TopicPartition
+
+#: Records that are made at once for a loop.
+_PIECE: Final = 512
 
 #: By partition, the offset from which on nothing is handed out; None: no limit.
 Limits = Mapping[TopicPartition, int] | None
@@ -52,6 +56,7 @@ class Handing(Generic[K, V]):
         self._open: deque[_Reading[K, V]] = deque()
         self._limits: Limits = None
         self._pool = Pool()
+        self._scratch: Columns[K, V] | None = None
         #: What went wrong behind records that were handed out in the same call: the next call raises it.
         self._deferred: Exception | None = None
 
@@ -97,9 +102,10 @@ class Handing(Generic[K, V]):
         waiting = self._open
         if waiting:
             reading = waiting[0]
+            index, records = reading.index, reading.records
             state = reading.state
-            if reading.index < len(reading.records) and reading.generation == state.generation and not state.paused:
-                record = reading.records[reading.index]
+            if index < len(records) and reading.generation == state.generation and not state.paused:
+                record = records[index]
                 following = record._row[0] + 1
                 if limits is None or following <= limits.get(state.topic_partition, 0):
                     finished = self._finished
@@ -108,7 +114,7 @@ class Handing(Generic[K, V]):
                     else:
                         with self._lock:
                             finished.hand_out(state, (following - 1,), following - 1)
-                    reading.index += 1
+                    reading.index = index + 1
                     state.position = following
                     return record
         return None
@@ -127,8 +133,10 @@ class Handing(Generic[K, V]):
             reading = self._open[0]
             if self._fill(reading, columns, count):
                 state = reading.state
+                offsets: Sequence[int]
                 with self._lock:
-                    self._finished.hand_out(state, columns.offsets(before, len(columns)), columns.offset(before))
+                    offsets = () if self._finished.marks is None else columns.offsets(before, len(columns))
+                    self._finished.hand_out(state, offsets, columns.offset(before))
                     inside = reading.index < len(reading.records)
                     state.position = columns.offset(len(columns) - 1) + 1 if inside else reading.reader.next_offset
                     state.position_epoch = reading.reader.leader_epoch
@@ -210,21 +218,46 @@ class Handing(Generic[K, V]):
                     break
                 if reading.following >= 0:
                     self._pass(reading)
-                reader = reading.reader
+                if reading.reader.at_end:
+                    waiting.popleft()
+                    break
                 try:
-                    rows = reader.next_rows()
+                    self._decode(reading)
                 except KafkaError as error:
                     waiting.popleft()
                     self._fail(reading, error)
-                if rows is None:
+                except BaseException:
+                    # Ctrl-C: what is lost of it is fetched again.
                     waiting.popleft()
-                    break
-                reading.following = reader.following
-                source = self._source(reading, reader.leader_epoch)
-                reading.records = [Record(source, row) for row in rows]
-                reading.index = 0
-                state.position_epoch = reader.leader_epoch
+                    with self._lock:
+                        self._machine.fetcher.refetch(state)
+                    self._wake()
+                    raise
         return False
+
+    def _decode(self, reading: _Reading[K, V]) -> None:
+        """Make the next records of a chunk; perhaps none.
+
+        So many at once as the processor's cache holds: a batch may have ten thousand records, which would be out of it
+        again before the caller gets to them. By way of columns, which can go on in the middle of a batch; without compiled
+        kernels, to which that is dear, batch by batch.
+        """
+        reader = reading.reader
+        reading.index = 0
+        if not column_kernels.COMPILED:
+            rows = reader.next_rows() or []
+            source = self._source(reading, reader.leader_epoch)
+            reading.records = [Record(source, row) for row in rows]
+        else:
+            columns = self._scratch
+            if columns is None:
+                columns = self._scratch = Columns(self._pool)
+            columns.clear()
+            reading.records = []
+            reader.fill(columns, lambda epoch: columns.begin(self._source(reading, epoch)), NO_END, _PIECE)
+            reading.records = columns.records(0, len(columns))
+        reading.following = -1 if reader.is_inside else reader.next_offset
+        reading.state.position_epoch = reader.leader_epoch
 
     def _advance_chunk(self) -> bool:
         """Bring a chunk to the front that has something left to read; return whether there is one."""

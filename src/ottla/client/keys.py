@@ -513,6 +513,51 @@ CONSUMER_KEYS: Final[Mapping[str, Key]] = {
     row.name: row for row in (*_CONSUMER_ROWS, *(PRODUCER_KEYS[name] for name in _SHARED))
 }
 
+#: Every key of a member of a group of any type beside bootstrap.servers.
+MEMBERSHIP_KEYS: Final[Mapping[str, Key]] = {
+    name: CONSUMER_KEYS[name]
+    for name in (
+        *_SHARED,
+        "group.id",
+        "group.instance.id",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "session.timeout.ms",
+    )
+}
+
+_SHARE_ROWS: Final = (
+    Key(
+        *("share.acknowledgement.mode", choice("implicit", "explicit"), "implicit", None, None),
+        "implicit: asking for more accepts what was handed out and not acknowledged. explicit: it stays open until you say "
+        "what has become of it, or its lock ends.",
+    ),
+    Key(
+        *("share.acquire.mode", choice("batch_optimized", "record_limit"), "record_limit", None, None),
+        "record_limit: no more records are acquired than asked for (KIP-1206; Kafka 4.2); batch_optimized (Kafka's default): "
+        "whole batches, which keeps those records from other members.",
+    ),
+)
+_SHARED_WITH_CONSUMERS: Final = (
+    "client.rack",
+    "default.api.timeout.ms",
+    "fetch.max.bytes",
+    "fetch.max.wait.ms",
+    "fetch.min.bytes",
+    "group.id",
+    "max.poll.records",
+)
+
+#: Every key of a share consumer beside bootstrap.servers, by Kafka's name.
+SHARE_KEYS: Final[Mapping[str, Key]] = {
+    row.name: row
+    for row in (
+        *_SHARE_ROWS,
+        *(CONSUMER_KEYS[name] for name in _SHARED_WITH_CONSUMERS),
+        *(PRODUCER_KEYS[name] for name in _SHARED),
+    )
+}
+
 #: librdkafka's name: (Kafka's name, factor).
 ALIASES: Final[Mapping[str, tuple[str, float]]] = {
     "metadata.broker.list": ("bootstrap.servers", 1),
@@ -582,4 +627,15 @@ CONSUMER_ELSEWHERE: Final[Mapping[str, str]] = {
     "enable.partition.eof": "records(until='end') ends at the end.",
     "queued.min.messages": "What waits is bounded in bytes: fetch.max.bytes.",
     "check.crcs": "CRCs are always checked.",
+}
+
+#: The same for share consumers.
+SHARE_ELSEWHERE: Final[Mapping[str, str]] = {
+    **CONSUMER_ELSEWHERE,
+    "auto.offset.reset": "The group decides where it begins: admin.alter_configs('group', name, "
+    "{'share.auto.offset.reset': 'earliest'}).",
+    "isolation.level": "The group decides: share.isolation.level of its configuration.",
+    "enable.auto.commit": "Share consumers acknowledge record by record: share.acknowledgement.mode.",
+    "max.poll.interval.ms": "A record's lock limits how long it may take: max_processing=.",
+    "group.instance.id": "Share groups have no static members.",
 }

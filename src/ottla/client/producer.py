@@ -528,6 +528,46 @@ class Producer(ProducerBase[K, V]):
             consumer._check_transactional()
         return Transaction(self, consumer)
 
+    def init_transactions(self) -> None:
+        """Shut other producers of the transactional id out, and get a new epoch (Kafka's initTransactions).
+
+        `with` and the first transaction do it; again it may be called between transactions.
+
+        Raises:
+            TransactionOutcomeUnknownError: no answer within `max.block.ms`.
+        """
+        self._check_usable()
+        self._transactions()
+        if self._thread is None:
+            self.start()
+        else:
+            self._initialize()
+
+    def begin_transaction(self) -> None:
+        """Begin a transaction at a time of your choice: what is sent from now on belongs to it. See `transaction`."""
+        self._begin_transaction()
+
+    def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, int | OffsetAndMetadata], group: GroupMetadata | str
+    ) -> None:
+        """Commit how far a group has read with the transaction; see `Transaction.send_offsets`."""
+        self._send_offsets(offsets, group)
+
+    def commit_transaction(self) -> None:
+        """Send what was accepted, and commit.
+
+        Raises:
+            KafkaError: it cannot be committed: `abort_transaction()`, unless ProducerFencedError or
+                TransactionOutcomeUnknownError say that the producer can only be closed.
+        """
+        self._check_usable()
+        self._end_transaction("commit")
+
+    def abort_transaction(self) -> None:
+        """Abort: readers of committed records see nothing of it. Raises as `commit_transaction` does."""
+        self._check_usable()
+        self._end_transaction("abort")
+
     def _initialize(self) -> None:
         with self._lock:
             operation = self._transactions().initialize()

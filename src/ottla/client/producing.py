@@ -40,6 +40,7 @@ from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError
 from ottla.network.channel import ChannelSettings
 from ottla.network.channel_errors import BrokerUnreachableError
+from ottla.protocol.records.batch import HEADER_SIZE
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -228,8 +229,8 @@ class ProducerBase(Generic[K, V]):
         )
 
     def _table_batch_limit(self, topic: str) -> int:
-        """Return how many bytes the rows of one batch may have."""
-        return min(self._machine.batch_limit(topic), self._size_max)
+        """Return how many bytes the rows of one batch may have: as in Kafka's producer the header counts, too."""
+        return max(min(self._machine.batch_limit(topic), self._size_max) - HEADER_SIZE, 1)
 
     def _check_size(self, topic: str, size: int) -> None:
         """Raise if a record, or a batch of one, is too large to be sent."""

@@ -170,7 +170,7 @@ def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
 
     if mechanism == "plain":
         return Plain(user, password)
-    return Scram(user, password, mechanism.upper())
+    return Scram(user, password, mechanism.upper(), is_token=options.get("tokenauth", "").lower() == "true")
 
 
 def _tokens_of(values: Mapping[str, Any], options: Mapping[str, str]) -> Sasl:

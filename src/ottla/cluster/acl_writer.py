@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.nodes import Change
 from ottla.cluster.nodes.acls import AclNode
-from ottla.cluster.tree import Create, Delete, Operation, SetData, TreeError
+from ottla.cluster.tree import Create, Delete, Operation, RequestTooLargeError, SetData, TreeError
 from ottla.errors import RequestTimedOutError
 from ottla.security.acls import Binding, Pattern, Rule
 
@@ -71,6 +71,8 @@ class AclWriter:
                     operations, Change(acls=tuple(changed)), fence=self._registration.fence(), tree=tree
                 )
                 return
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 if error.path not in paths:
                     raise

@@ -72,10 +72,17 @@ from ottla.cluster.registration import Registration, free_id
 from ottla.cluster.settings_writer import SettingsWriter
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.topic_writer import TopicWriter
-from ottla.cluster.tree import BadVersionError, Tree, TreeError, TreeUnavailableError
+from ottla.cluster.tree import BadVersionError, RequestTooLargeError, Tree, TreeError, TreeUnavailableError
 from ottla.config import ConfigError
 from ottla.config.effective import Levels, broker_value, topic_setting
-from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, NotControllerError
+from ottla.errors import (
+    CoordinatorLoadInProgressError,
+    ErrorCode,
+    InvalidRequestError,
+    KafkaError,
+    KafkaStorageError,
+    NotControllerError,
+)
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -135,6 +142,7 @@ class Controller:
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
         log_end: where the log of a partition ends here; None if it has none.
+        is_clock_right: whether what is old by the wall clock may be removed.
     """
 
     def __init__(
@@ -149,6 +157,7 @@ class Controller:
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
         settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
         log_end: Callable[[TopicPartition], LogEnd | None] = lambda topic_partition: None,
+        is_clock_right: Callable[[], bool] = lambda: True,
         partitions_per_multi: int = PARTITIONS_PER_MULTI,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
@@ -166,7 +175,9 @@ class Controller:
         self._log = ChangeLog(tree, follower, clock, partitions_per_multi=partitions_per_multi, kept=changes_kept)
         self.registration = Registration(lambda: self._identity, clock)
         self._office = Office(self._log, self.registration, clock)
-        self._topics = TopicWriter(self._log, self.registration, clock, on_unfinished=self._look_at_everything)
+        self._topics = TopicWriter(
+            self._log, self.registration, clock, on_unfinished=self._look_at_everything, is_clock_right=is_clock_right
+        )
         self._settings_writer = SettingsWriter(self._log, self.registration)
         self._acl_writer = AclWriter(self._log, self.registration)
         self._duties = Duties(
@@ -192,6 +203,11 @@ class Controller:
     def epoch(self) -> int:
         """The epoch in which this broker is the controller, 0 if it is not."""
         return self._office.epoch if self._office.is_held else 0
+
+    @property
+    def elections(self) -> tuple[int, int]:
+        """How many leaders this broker has elected as the controller, and how many of these elections were unclean."""
+        return self._duties.elections, self._duties.unclean_elections
 
     @property
     def broker_epoch(self) -> int:
@@ -420,12 +436,15 @@ class Controller:
         Raises:
             KafkaStorageError: the tree cannot be used now; whether the change was made is unknown.
             NotControllerError: another broker has become controller.
+            InvalidRequestError: what would have to be written is too large for the tree; nothing was changed.
         """
         async with self._turn:
             try:
                 yield
             except TreeUnavailableError as error:
                 raise KafkaStorageError(str(error)) from error
+            except RequestTooLargeError as error:
+                raise InvalidRequestError(f"This is too large for the coordination tree: {error}.") from error
             except BadVersionError as error:
                 if error.path == CONTROLLER_EPOCH:
                     self._office.leave()
@@ -569,7 +588,7 @@ class Controller:
         alterations: Sequence[Alteration],
         check: Callable[[Mapping[str, str]], Refusal | None] = lambda changed: None,
     ) -> Refusal | None:
-        """Change what is kept of a user, a client id or an address; `check` sees all of it. None: it was done."""
+        """Change what is kept of a user, a client id, both together or an address; `check` sees all of it. None: done."""
         async with self._serving():
             return await self._settings_writer.alter(resource, alterations, check, validate_only=False)
 
@@ -681,11 +700,18 @@ class Controller:
         )
 
     async def allocate_producer_ids(self) -> range:
-        """Return a block of 1,000 producer ids that no other broker has or will get."""
+        """Return a block of 1,000 producer ids that no other broker has or will get.
+
+        Raises:
+            CoordinatorLoadInProgressError: the tree cannot be used now (what Apache Kafka answers without its controller).
+        """
         try:
             return await self._settings_writer.allocate_producer_ids()
         except TreeUnavailableError as error:
-            raise KafkaStorageError(str(error)) from error
+            logger.warning("no producer id can be given: the coordination tree cannot be used: %s", error)
+            raise CoordinatorLoadInProgressError(
+                f"the broker has no producer ids left and gets none: {error}"
+            ) from error
 
     def _validate(self, resource: ConfigResource, changed: Mapping[str, str]) -> Refusal | None:
         kind, name = resource

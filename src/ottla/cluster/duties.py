@@ -16,6 +16,7 @@ from ottla.cluster.decisions.election import (
     elections,
     preferred_elections,
     waits_for_ends,
+    why_led_anew,
 )
 from ottla.cluster.decisions.reassignment import Move, finished, grown_min_isr, growth, is_reassigned
 from ottla.cluster.image import NO_LEADER, ClusterImage, ImageDelta, PartitionImage, TopicImage
@@ -70,6 +71,8 @@ class Duties:
         self._min_isr = min_isr
         self._is_unclean_allowed = is_unclean_allowed
         self._deletions_looked_at = 0
+        #: Leaders that were elected, and those of them that may lack records.
+        self.elections = self.unclean_elections = 0
 
     async def run(self, partitions: Iterable[tuple[TopicImage, int]] | None = None) -> None:
         """Do what is to be done about these partitions; all unless given.
@@ -148,8 +151,25 @@ class Duties:
         outcome = await self._states.write(states, fence=self._office.fence(), controller_epoch=self._office.epoch)
         for tp, result in outcome.items():
             if result is Written.DONE:
-                _log_election(tp, image, elected[tp])
+                self._note(tp, image, elected[tp])
         return outcome
+
+    def _note(self, tp: TopicPartition, image: ClusterImage, elected: PartitionImage) -> None:
+        """Count an election, and write it into the log with its reason."""
+        why = why_led_anew(image, image.topics[tp.topic], tp.partition, elected)
+        if elected.leader == NO_LEADER:
+            isr = image.topics[tp.topic].partitions[tp.partition].isr
+            logger.warning("%s has no leader (%s): none of %s can lead", tp, why, isr)
+            return
+        self.elections += 1
+        led = f"{tp} is led by broker {elected.leader} in epoch {elected.leader_epoch} ({why})"
+        if elected.recovered_in == elected.leader_epoch:
+            logger.warning("%s, whose log was the longest of all", led)
+        elif elected.leader_recovery_state:
+            self.unclean_elections += 1
+            logger.error("%s, after an unclean election: records may be lost", led)
+        else:
+            logger.info("%s", led)
 
 
 async def _nothing(topic: str, min_isr: int) -> None:
@@ -173,18 +193,3 @@ def touched_partitions(image: ClusterImage, delta: ImageDelta) -> Iterator[tuple
     for name, indexes in delta.changed_partitions.items():
         if name in image.topics:
             yield from ((image.topics[name], i) for i in indexes if i < len(image.topics[name].partitions))
-
-
-def _log_election(tp: TopicPartition, image: ClusterImage, elected: PartitionImage) -> None:
-    before = image.partition(tp)
-    assert before is not None
-    if elected.leader == NO_LEADER:
-        logger.warning("%s has no leader: none of %s can lead", tp, before.isr)
-    elif elected.leader_recovery_state and elected.recovered_in != elected.leader_epoch:
-        logger.error("%s is led by broker %d after an unclean election: records may be lost", tp, elected.leader)
-    elif elected.recovered_in == elected.leader_epoch:
-        logger.warning("%s is led by broker %d, whose log was the longest of all", tp, elected.leader)
-    else:
-        logger.info(
-            "%s is led by broker %d in epoch %d, by %d before", tp, elected.leader, elected.leader_epoch, before.leader
-        )

@@ -36,6 +36,8 @@ class Sessions:
         self._tree: Tree | None = None
         #: How many sessions were begun.
         self.begun = 0
+        #: How often none of the servers was connected any more, and how many sessions have ended by that.
+        self.disconnects = self.ended = 0
 
     @property
     def tree(self) -> Tree:
@@ -49,9 +51,18 @@ class Sessions:
         Raises:
             TreeUnavailableError: it is not possible.
         """
-        self._tree = await self._open_session()
-        self.begun += 1
+        self._tree = await self._open()
         return self._tree
+
+    async def _open(self) -> Tree:
+        tree = await self._open_session()
+        tree.watch_state(self._count)
+        self.begun += 1
+        return tree
+
+    def _count(self, state: SessionState) -> None:
+        if state is SessionState.SUSPENDED:
+            self.disconnects += 1
 
     def keep(
         self,
@@ -81,6 +92,7 @@ class Sessions:
         while True:
             await _end_of(self.tree)
             logger.warning("the session with the coordination tree has ended; the next one is begun")
+            self.ended += 1
             on_end()
             try:
                 await self._begin(on_begin)
@@ -94,8 +106,7 @@ class Sessions:
         while True:
             try:
                 if self.tree.state is SessionState.ENDED:
-                    self._tree = await self._open_session()
-                    self.begun += 1
+                    self._tree = await self._open()
                 await on_begin(self.tree)
             except TreeUnavailableError as error:
                 logger.warning("no session with the coordination tree yet: %s", error)

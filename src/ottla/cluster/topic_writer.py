@@ -33,7 +33,7 @@ from ottla.cluster.nodes import (
     TopicNode,
     state_of,
 )
-from ottla.cluster.tree import Check, Create, Delete, Operation, SetData, Tree, TreeError
+from ottla.cluster.tree import Check, Create, Delete, Operation, RequestTooLargeError, SetData, Tree, TreeError
 from ottla.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class TopicWriter:
     Args:
         registration: this broker, as the maker of topics.
         on_unfinished: called when a topic or a deletion could not be finished for now.
+        is_clock_right: whether notes of deletions may be removed because they are old.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class TopicWriter:
         clock: Clock,
         *,
         on_unfinished: Callable[[], None] = lambda: None,
+        is_clock_right: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._is_clock_right = is_clock_right
         self._on_unfinished = on_unfinished
         #: Ids of topics that are being made or enlarged here now.
         self._making: set[bytes] = set()
@@ -133,6 +136,8 @@ class TopicWriter:
             )
             try:
                 await self._log.commit([*checks, *operations], change, fence=fence, tree=tree)
+            except RequestTooLargeError:
+                raise
             except TreeError as error:
                 failed = [plan for plan in left if error.path in _paths_of(plan)]
                 if not failed and any(error.path == check.path for check in checks):
@@ -256,6 +261,8 @@ class TopicWriter:
             operations += _new_state(topic.name, topic.topic_id, index, partition, controller_epoch)
         try:
             await self._log.commit(operations, Change(topics=(topic.name,)), fence=fence, tree=tree)
+        except RequestTooLargeError:
+            raise
         except TreeError as error:
             if error.path in {operation.path for operation in fence}:
                 raise
@@ -379,6 +386,8 @@ class TopicWriter:
                 left.append(name)
         await self._remove(left, fence, tree)
         self.has_unfinished_deletions = False
+        if not self._is_clock_right():
+            return
         deadline = self._clock.wall_ms() - DELETED_AGE_MAX_MS
         old = [DeletedNode.path(topic_id) for topic_id, topic in found.items() if topic.timestamp_ms < deadline]
         for chunk in self._log.chunks(old):

@@ -90,12 +90,16 @@ class SessionState(Enum):
 
 
 class Stat(NamedTuple):
-    """Facts about a node. `owner` is the id of the session of an ephemeral node, 0 for a persistent one."""
+    """Facts about a node. `owner` is the id of the session of an ephemeral node, 0 for a persistent one.
+
+    `mtime_ms` is when it was written, by the servers' clock; 0 where they are of this machine.
+    """
 
     czxid: int
     mzxid: int
     version: int
     owner: int = 0
+    mtime_ms: int = 0
 
 
 class Node(NamedTuple):
@@ -244,15 +248,19 @@ def check_operations(operations: Sequence[Operation]) -> None:
     Raises:
         RequestTooLargeError, ValueError: see `Tree.multi`.
     """
-    size = 0
+    size = largest = 0
+    largest_path = ""
     for operation in operations:
         validate_path(operation.path)
         size += _OPERATION_BYTES + len(operation.path)
         if isinstance(operation, Create | SetData):
             size += len(operation.data)
+            if len(operation.data) > largest:
+                largest, largest_path = len(operation.data), operation.path
         elif isinstance(operation, Delete) and operation.path == "/":
             raise ValueError("the root of a tree cannot be deleted")
     if size > REQUEST_BYTES_MAX:
         raise RequestTooLargeError(
-            operations[0].path, f"the request has {size} bytes, at most {REQUEST_BYTES_MAX} can be written at once"
+            largest_path or operations[0].path,
+            f"the request has {size} bytes, at most {REQUEST_BYTES_MAX} can be written at once",
         )

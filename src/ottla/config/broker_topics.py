@@ -73,7 +73,8 @@ ROWS = (
     row("replica.lag.time.max.ms", LONG, "30000", ANYTHING, HIGH,
         "A follower that lags this long leaves the in-sync replicas."),
     row("replica.selector.class", STRING, None, ANYTHING, MEDIUM,
-        "The Java class that chooses a replica near the consumer.", refused=JAVA_CLASS),
+        "Which replica consumers are sent to (KIP-392): `org.apache.kafka.common.replica.RackAwareReplicaSelector` "
+        "sends one with `client.rack` to a replica in sync in its rack. Other classes cannot be loaded."),
     row("replica.socket.receive.buffer.bytes", INT, "65536", ANYTHING, HIGH,
         "SO_RCVBUF of connections to other brokers."),
     row("replica.socket.timeout.ms", INT, "30000", ANYTHING, HIGH,

@@ -80,10 +80,10 @@ WAIT_MAX = 512 * 1024
 """With so many bytes of a request still to come, the system is asked to report up to so many at a time."""
 
 _SIZE = Struct(">i")
-_OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING = 1, 2, 4, 8, 16
+_OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING, _MUTED = 1, 2, 4, 8, 16, 32
 """Why the next frame is not handled: a blocking answer is owed; output waits for the peer to read; this loop turn's
 share is used up; PENDING_MAX answers are owed, or answers to PENDING_BYTES_MAX of requests; the broker is still starting
-(HTTP is answered all the same)."""
+(HTTP is answered all the same); the client is over a quota."""
 
 
 class ConnectionHost(Protocol):
@@ -122,6 +122,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         frame_bytes_max: a larger request closes the connection; None: `socket.request.max.bytes` says.
         alpn: what protocol both ends agreed on in TLS, if they did.
         on_closed: called once when the connection has ended.
+        out: answers that have not been flushed; empty between two events.
     """
 
     __slots__ = (
@@ -136,7 +137,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_http",
         "_loop",
         "_low_water",
-        "_out",
+        "_mute_timer",
         "_outflow",
         "_owed",
         "_paused",
@@ -152,6 +153,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "local_host",
         "local_port",
         "on_closed",
+        "out",
         "peer_host",
         "peer_port",
         "session",
@@ -164,10 +166,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._buffer: FrameBuffer | None = None
         self._http: HttpConversation | None = None
         self._owed: deque[list[Sendable] | asyncio.Future[list[Sendable] | None]] | None = None
-        self._out: list[Sendable] = []
+        self.out: list[Sendable] = []
         self._outflow: Outflow | None = None
         self._admitted = 0
         self._low_water = 1
+        self._mute_timer: asyncio.TimerHandle | None = None
         self._socket: Any = None
         self._socket_fd = -1
         self._pending_bytes = 0
@@ -232,8 +235,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
             buffer.end += nbytes
             if not self._blocked:
                 buffer.start = self._handle_frames(buffer.view, buffer.start, buffer.end)
-        if self._out:
-            self._flush()
+        if self.out:
+            self.flush()
         self._settle()
 
     def eof_received(self) -> bool:
@@ -252,9 +255,12 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if self._http is not None:
             self._http.abandon()
         self._buffer = self._outflow = None
-        self._out = []
+        self.out = []
         self._give_back()
         self._host.budget.forget(self._on_budget)
+        if self._mute_timer is not None:
+            self._mute_timer.cancel()
+            self._mute_timer = None
         self._host.ended(self, reason)
         if self.on_closed is not None:
             self.on_closed()
@@ -300,8 +306,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
         """Close after sending what is ready; `reason` goes into one log line with the peer's address."""
         if self._closing is None:
             self._closing = reason
-            if self._out:
-                self._flush()
+            if self.out:
+                self.flush()
             if self._outflow is not None:
                 self._pause()
             self._close_when_sent()
@@ -315,7 +321,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
     def refuse(self, answer: list[Sendable], reason: str) -> None:
         """Send one last answer and close: nothing that has come behind the request is looked at."""
         if self._closing is None:
-            self._out += answer
+            self.out += answer
             self.close(reason)
 
     def logins_failed(self) -> None:
@@ -327,6 +333,29 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.frame_bytes_max = None
         self._host.metrics.logins += 1
         self._host.authenticated(self)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether its client still has to log in."""
+        return self.frame_bytes_max is not None
+
+    def mute(self, seconds: float) -> None:
+        """Handle no further frames for a while (KIP-219); answers go out all the same. Of two times the later end counts."""
+        if self._transport is None or seconds <= 0:
+            return
+        due = self._loop.time() + seconds
+        timer = self._mute_timer
+        if timer is not None:
+            if timer.when() >= due:
+                return
+            timer.cancel()
+        self._blocked |= _MUTED
+        self._mute_timer = self._loop.call_at(due, self._unmute)
+
+    def _unmute(self) -> None:
+        self._mute_timer = None
+        self._blocked &= ~_MUTED
+        self._advance()
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -358,7 +387,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if unsent != self._progress:
             self._progress = unsent
             self.last_active = now
-        if self._owed or self._blocked & _STARTING or (outflow is not None and outflow.waits_for_disk):
+        if self._owed or self._blocked & (_STARTING | _MUTED) or (outflow is not None and outflow.waits_for_disk):
             # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active
@@ -409,7 +438,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if self._closing is not None:
             return end
         handle = self._host.handle
-        size_max = self.frame_bytes_max or self._host.limits.request_bytes_max
+        size_max = self.request_bytes_max
         unpack_size = _SIZE.unpack_from
         turns = FRAMES_PER_TURN
         start = position
@@ -432,22 +461,18 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 position = frame_end
                 if reply is not None:
                     if type(reply) is list and not self._owed:
-                        self._out += reply
+                        self.out += reply
                         for buffer in reply:
                             unsent += len(buffer)
                         if unsent > JOIN_MAX:
-                            self._flush()
+                            self.flush()
                             unsent = 0
                     else:
-                        self._owe(reply, size)
+                        self.owe(reply, size)
                 if self._closing is not None:
                     return end
-        except RemoteProtocolError as error:
-            self.close(f"sent no valid request: {error}")
-            return end
-        except Exception:
-            logger.exception("Uncaught exception while handling a request of %s; closing its connection", self.peer)
-            self.close("the request could not be handled")
+        except Exception as error:
+            self.handling_failed(error)
             return end
         if position != start:
             self._frame_since = 0.0
@@ -456,12 +481,38 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 self._give_back()
         return position
 
+    def is_at_rest(self) -> bool:
+        """Whether nothing is half done here: frames may be handled from where they are received, and answered at once."""
+        return not (
+            self._blocked
+            or self._owed
+            or self._fresh
+            or self._buffer is not None
+            or self._http is not None
+            or self._closing is not None
+        )
+
+    @property
+    def request_bytes_max(self) -> int:
+        """A larger request closes the connection."""
+        return self.frame_bytes_max or self._host.limits.request_bytes_max
+
+    def handling_failed(self, error: Exception) -> None:
+        """A frame could not be handled: close, after the answers to those before it."""
+        if isinstance(error, RemoteProtocolError):
+            self.close(f"sent no valid request: {error}")
+        else:
+            logger.error(
+                "Uncaught exception while handling a request of %s; closing its connection", self.peer, exc_info=error
+            )
+            self.close("the request could not be handled")
+
     def _need(self, view: memoryview, start: int, end: int) -> int:
         """Size of the first frame of `view[start:end]` with its prefix, or 4 while unknown."""
         if end - start < 4:
             return 4
         size: int = _SIZE.unpack_from(view, start)[0]
-        return size + 4 if 0 <= size <= (self.frame_bytes_max or self._host.limits.request_bytes_max) else 4
+        return size + 4 if 0 <= size <= self.request_bytes_max else 4
 
     def _too_large(self, size: int) -> str:
         if self.frame_bytes_max is not None:
@@ -536,13 +587,13 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if buffer is not None:
             if buffer.start != buffer.end:
                 buffer.start = self._handle_frames(buffer.view, buffer.start, buffer.end)
-                if self._out:
-                    self._flush()
+                if self.out:
+                    self.flush()
             self._settle()
 
     # -- answering --------------------------------------------------------------------------------------------------
 
-    def _owe(self, reply: list[Sendable] | PendingReply | asyncio.Future[list[Sendable] | None], size: int) -> None:
+    def owe(self, reply: list[Sendable] | PendingReply | asyncio.Future[list[Sendable] | None], size: int) -> None:
         """Queue an answer behind those still owed; `size` is its request's."""
         owed = self._owed
         if owed is None:
@@ -592,7 +643,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
             if not answered.cancelled():
                 answered.exception()  # the peer has gone
             return
-        out = self._out
+        out = self.out
         while owed:
             reply = owed[0]
             if isinstance(reply, list):
@@ -619,14 +670,14 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if not owed:
             self._blocked &= ~_OWED
         if out:
-            self._flush()
+            self.flush()
         if not self._blocked:
             self._advance()
 
-    def _flush(self) -> None:
-        """Send `_out` with few system calls and without copying large bodies."""
+    def flush(self) -> None:
+        """Send `out` with few system calls and without copying large bodies."""
         transport = self._transport
-        out, self._out = self._out, []
+        out, self.out = self.out, []
         if transport is None:
             return
         size = 0
@@ -676,8 +727,8 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 self._blocked |= _YIELDED
                 self._loop.call_soon(self._take_turn)
                 break
-            self._out.append(answer)
-            self._flush()
+            self.out.append(answer)
+            self.flush()
         if http.finished:
             self.close("")
 

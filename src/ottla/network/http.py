@@ -120,6 +120,7 @@ class HttpConversation:
     """One connection that turned out to speak HTTP: bytes in by `receive`, bytes out by `step`."""
 
     __slots__ = (
+        "_asks",
         "_chunks",
         "_head_only",
         "_input",
@@ -152,6 +153,7 @@ class HttpConversation:
         self._keep = True
         self._minor = 1
         self._path = ""
+        self._asks = False
         self._waits = False
         self._verdict: Verdict | None = None
         self.finished = False
@@ -249,14 +251,15 @@ class HttpConversation:
             return self._serve(self._site.handler, now)
         if self._path in OPEN_PATHS:
             return self._serve(self._site.strangers_handler, now)
-        self._waits = True
+        self._waits, self._asks = True, True
         login(self.owner, headers.get("authorization", ""), self._decide)
+        self._asks = False
         return None if self._verdict is None else self._go_on(now)
 
     def _decide(self, verdict: Verdict) -> None:
         """What `HttpSite.login` calls, once for each request."""
         self._verdict = verdict
-        if not self.finished:
+        if not self.finished and not self._asks:  # decided at once, it is answered at once
             self.wake()
 
     def _go_on(self, now: float) -> bytes:

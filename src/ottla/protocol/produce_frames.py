@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from ottla.compiled import load_beside
 from ottla.protocol.primitives import encode_varint
 from ottla.types import CompressionType
 
@@ -73,6 +74,19 @@ def parse(frame: memoryview, version: int) -> ProducedBatches | None:
     except (IndexError, ValueError):
         return None
     return found
+
+
+def parse_one(frame: memoryview, version: int) -> tuple[int, int, bytes, int, memoryview] | None:
+    """Return (acks, timeout_ms, `ProducedTopic.key`, partition, batch) of an ordinary request of one batch.
+
+    None: it is not ordinary, has more than one, or there is no kernel.
+    """
+    return None
+
+
+def encode_one(version: int, key: bytes, partition: int, base_offset: int, log_start_offset: int) -> bytes:
+    """Do as `encode_accepted` for one batch that was appended with its producer's timestamps."""
+    return encode_accepted(version, [(key, [AcceptedPart(partition, base_offset, -1, log_start_offset)])])
 
 
 def _after_client_id(frame: memoryview) -> int:
@@ -205,3 +219,10 @@ def encode_accepted(version: int, answers: Sequence[tuple[bytes, Sequence[Accept
                 out.append(_PART_3.pack(index, code, base, time))
     out.append(b"\0\0\0\0\0" if flexible else b"\0\0\0\0")
     return b"".join(out)
+
+
+_extension: Any
+_extension, _ = load_beside(__file__, __package__, "_produce_cy")
+if _extension is not None:
+    parse_one = _extension.parse_one
+    encode_one = _extension.encode_one

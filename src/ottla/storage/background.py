@@ -10,6 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from ottla.storage.disk_watch import HUNG_TICKS, TICK_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -30,6 +32,7 @@ async def run_in_background(logs: LogManager) -> None:
             _run_directory(group, logs, path)
         group.create_task(_clean(logs))
         group.create_task(logs.shortages.watch())
+        group.create_task(_watch_disks(logs))
 
 
 def _run_directory(group: asyncio.TaskGroup, logs: LogManager, path: str) -> None:
@@ -63,6 +66,20 @@ async def _flush(logs: LogManager, path: str) -> None:
     while True:
         await asyncio.sleep(tick_ms / 1000)
         await logs.flush_by_time(path)
+
+
+async def _watch_disks(logs: LogManager) -> None:
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        before = logs.disk_watch.hung
+        if logs.disk_watch.tick():
+            for path in logs.disk_watch.hung - before:
+                logger.error(
+                    "the disk of log directory %s hangs: what was begun %d s ago has not ended", path, HUNG_TICKS
+                )
+            for path in before - logs.disk_watch.hung:
+                logger.warning("the disk of log directory %s goes on", path)
+            logs.on_hung()
 
 
 async def _remove(logs: LogManager, path: str) -> None:

@@ -31,17 +31,18 @@ class SegmentDeleter:
     def __init__(self, log: PartitionLog) -> None:
         self._log = log
 
-    def delete_old_segments(self, now_ms: int) -> int:
+    def delete_old_segments(self, now_ms: int, *, by_time: bool = True) -> int:
         """Delete what retention lets go; return how many segments. See `PartitionLog.delete_old_segments`."""
         log = self._log
         total = 0
+        expired_ms = now_ms if by_time else None
         while True:
-            self._verify_expired(now_ms)
+            self._verify_expired(expired_ms)
             with log.lock:
                 log.health.check()
                 if log.swap.is_under_way:
                     return total
-                expired = self._expired(now_ms, verified_only=True)
+                expired = self._expired(expired_ms, verified_only=True)
                 if not expired.segment_count:
                     return total
                 if expired.segment_count == len(log.segments):
@@ -59,7 +60,7 @@ class SegmentDeleter:
                 self.remove(doomed)
                 total += len(doomed)
 
-    def _expired(self, now_ms: int, *, verified_only: bool = False) -> Expired:
+    def _expired(self, now_ms: int | None, *, verified_only: bool = False) -> Expired:
         log = self._log
         return expired_segments(
             log.segments,
@@ -71,7 +72,7 @@ class SegmentDeleter:
             verified_only=verified_only,
         )
 
-    def _verify_expired(self, now_ms: int) -> None:
+    def _verify_expired(self, now_ms: int | None) -> None:
         """Walk over the segments that retention would delete next, without the lock; note what is unreadable."""
         segments, around_damage = self._log.segments, self._log.mender.around_damage
         try:

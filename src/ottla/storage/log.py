@@ -522,7 +522,7 @@ class PartitionLog:
 
     # -- segments that go, batches that go
 
-    def delete_old_segments(self, now_ms: int) -> int:
+    def delete_old_segments(self, now_ms: int, *, by_time: bool = True) -> int:
         """Delete what retention lets go; return how many segments. While compacted ones are swapped in, that is none.
 
         Raises:
@@ -530,7 +530,7 @@ class PartitionLog:
             KafkaStorageError: no space for a new active segment.
             StorageError: the disk failed.
         """
-        return self.deleter.delete_old_segments(now_ms)
+        return self.deleter.delete_old_segments(now_ms, by_time=by_time)
 
     def replace_segments(self, new: list[Segment], old: list[Segment]) -> None:
         """Put compacted segments in the place of the ones they were made from. May take long: off the loop.

@@ -30,6 +30,7 @@ from ottla.storage.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, RECOV
 from ottla.storage.cleaner import Cleaner
 from ottla.storage.compaction import DEFAULT_LOAD_FACTOR, DEFAULT_MEMORY_BYTES, CleaningResult
 from ottla.storage.config import LONG_MAX, LogConfig
+from ottla.storage.disk_watch import DiskWatch, WatchedOffload
 from ottla.storage.files import NO_DESCRIPTOR, PASSING
 from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
@@ -97,6 +98,8 @@ class LogManager:
         unusable: partition -> why its log is not served; its files are kept, the rest of its directory is served.
         on_directory_offline: called with (path, partitions that were in it).
         on_damage: called when more of a log cannot be read (`damages`).
+        is_clock_right: asked before anything is deleted or expired by time.
+        on_hung: called when other directories hang than before (`disk_watch.hung`).
         cleaner: compacts.
         shortages: which directories are full.
     """
@@ -144,6 +147,9 @@ class LogManager:
         self._kept_offsets: dict[tuple[str, str], dict[TopicPartition, int]] = {}
         self.on_directory_offline = on_directory_offline or (lambda _path, _partitions: None)
         self.on_damage: Callable[[], None] = lambda: None
+        self.is_clock_right: Callable[[], bool] = lambda: True
+        self.on_hung: Callable[[], None] = lambda: None
+        self.disk_watch = DiskWatch()
         self.cluster_id = cluster_id
         self.cleaner = Cleaner(
             offload,
@@ -397,6 +403,10 @@ class LogManager:
         """Return the threads that wait for this directory's disk, and for no other."""
         return self._offload.share(directory)
 
+    def watched(self, directory: str) -> Offload:
+        """Return the threads of `offload_of`, for what is short unless the disk hangs."""
+        return WatchedOffload(self.offload_of(directory), self.disk_watch, directory)
+
     def roomiest(self, count: int) -> list[str]:
         """Return the directories for `count` new logs: those that have the fewest.
 
@@ -632,7 +642,7 @@ class LogManager:
         commits = self._commits.get(path)
         if commits is None:
             commits = self._commits[path] = GroupCommit(
-                self.offload_of(path), self.clock.wall_ms, self._file_systems.get(path)
+                self.watched(path), self.clock.wall_ms, self._file_systems.get(path)
             )
         return commits
 
@@ -697,7 +707,7 @@ class LogManager:
             )
             try:
                 # To its end: a stop cancels the timer that writes, and then writes the same file.
-                await run_to_end(self.offload_of(path), self.directories[path].write_offsets, name, offsets)
+                await run_to_end(self.watched(path), self.directories[path].write_offsets, name, offsets)
             except OSError as error:
                 if error.errno in PASSING:
                     self.shortages.note(path, error)
@@ -739,7 +749,7 @@ class LogManager:
         total = 0
         for log in logs:
             try:
-                total += log.delete_old_segments(self.clock.wall_ms())
+                total += log.delete_old_segments(self.clock.wall_ms(), by_time=self.is_clock_right())
             except StorageError:
                 continue  # its directory is on its way offline, or the log was deleted meanwhile
             except OSError as error:
@@ -751,11 +761,15 @@ class LogManager:
 
     async def clean_dirtiest(self) -> CleaningResult | None:
         """Compact the log that needs it most; None if none does. Foreign directories are left alone."""
+        if not self.is_clock_right():
+            return None  # tombstones and transactions' markers go by time
         return await self.cleaner.clean_dirtiest(self.deletable_logs(), self.directories)
 
     async def expire_producers(self, directory: str | None = None) -> int:
         """Forget silent producers; return how many."""
         total = 0
+        if not self.is_clock_right():
+            return total
         for path in list(self.directories) if directory is None else [directory]:
             for logs in self._sliced(self._logs_in(path)):
                 total += await self.offload_of(path).run(_expire_all, logs, self.clock.wall_ms())

@@ -32,10 +32,12 @@ def expired_segments(
     log_start_offset: int,
     log_end_offset: int,
     high_watermark: int,
-    now_ms: int,
+    now_ms: int | None,
     verified_only: bool = False,
 ) -> Expired:
     """Return the run of segments that retention deletes next. Call again after deleting: reasons add up.
+
+    Without `now_ms` (the clock is not right) none is deleted by time.
 
     With `verified_only` neither time nor size deletes a segment that was not walked over, or what comes behind it: if its
     bytes do not add up, it may hold more than its indexes say.
@@ -68,8 +70,8 @@ def _deletable(segments: Sequence[Segment], log_end_offset: int, high_watermark:
     return count
 
 
-def _by_time(segments: Sequence[Segment], allowed: int, retention_ms: int, now_ms: int) -> int:
-    if retention_ms < 0:
+def _by_time(segments: Sequence[Segment], allowed: int, retention_ms: int, now_ms: int | None) -> int:
+    if retention_ms < 0 or now_ms is None:
         return 0
     count = 0
     while count < allowed and now_ms - segments[count].largest_timestamp_ms > retention_ms:

@@ -50,6 +50,9 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 100,
     "group.consumer.assignment.interval.ms": 0,
+    "group.share.heartbeat.interval.ms": 500,
+    "group.share.min.heartbeat.interval.ms": 100,
+    "group.share.assignment.interval.ms": 0,
 }
 
 #: Seconds in which the broker's thread has to do what it is asked for.
@@ -110,6 +113,7 @@ class Broker:
         self._store = MemoryStore()
         self._files: MemoryFiles
         self._tree: MemoryTree | None = None
+        self._shares_tree = False
         self._producer: Producer | None = None
         self._admin: Admin | None = None
 
@@ -119,10 +123,8 @@ class Broker:
         """Start; `with` does it."""
         if self._thread is not None:
             return self
-        self._loop = MovableLoop()
-        self._files = MemoryFiles(MovableClock(self._loop).wall_ms)
-        self._thread = threading.Thread(target=self._run, name="ottla-test-broker", daemon=True)
-        self._thread.start()
+        self._start_thread()
+        self._make_files()
         try:
             self._call(self._start)
         except BaseException:
@@ -157,6 +159,15 @@ class Broker:
             kill: end without a clean stop, as after `kill -9`: connections break, nothing is written any more.
         """
         self._call(lambda: self._restart(kill=kill))
+
+    def _start_thread(self) -> tuple[MovableLoop, threading.Thread]:
+        self._loop = MovableLoop()
+        self._thread = threading.Thread(target=self._run, name="ottla-test-broker", daemon=True)
+        self._thread.start()
+        return self._loop, self._thread
+
+    def _make_files(self) -> None:
+        self._files = MemoryFiles(MovableClock(self._loop).wall_ms)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -200,6 +211,8 @@ class Broker:
                 secret_bytes=secrets.token_bytes,
                 open_tree=open_tree,
                 make_server=make_server,
+                shared_tree=self._shares_tree,
+                is_one_machine=self._shares_tree,
             ),
         )
         await broker.start()
@@ -215,11 +228,13 @@ class Broker:
             self._tree = None
 
     async def _restart(self, *, kill: bool) -> None:
-        if kill:
-            self._disconnect_all()
-            self._files.kill()
-        await self._stop()
+        await (self._kill() if kill else self._stop())
         await self._start()
+
+    async def _kill(self) -> None:
+        self._disconnect_all()
+        self._files.kill()
+        await self._stop()
 
     # -- addresses and clients --------------------------------------------------------------------------------------
 
@@ -444,7 +459,7 @@ class Topic:
             committed: False shows records of open and aborted transactions, too.
 
         Raises:
-            AssertionError: there are fewer; the text shows those that are there.
+            AssertionError: there are fewer; the text shows those that are there. Or there is no such topic.
         """
         limit_s = duration_s("timeout", timeout)
         level: Literal["read_committed", "read_uncommitted"] = "read_committed" if committed else "read_uncommitted"
@@ -462,9 +477,14 @@ class Topic:
             ends = self._broker.admin.list_offsets(partitions, isolation_level=level) if partitions else {}
             if sum(info.offset or 0 for info in ends.values()) or look == 0:
                 found = self._read_all(partitions, level)
+            if count is None and not partitions:
+                break
             if count is None or len(found) >= count:
                 return found[:count]
             waited.wait(_LOOK_S * min(look + 1, 20))
+        if not partitions:
+            names = ", ".join(topic.name for topic in self._broker.admin.list_topics()) or "none"
+            raise AssertionError(f"there is no topic {self.name!r}; those that are there: {names}")
         shown = ", ".join(repr(record.value) for record in found[:10])
         raise AssertionError(f"{len(found)} of {count} records are in {self.name!r} after {limit_s:g} s: [{shown}]")
 

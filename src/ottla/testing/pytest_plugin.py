@@ -1,6 +1,6 @@
-"""The pytest fixture `kafka_broker`; pytest finds it by itself once ottla is installed.
+"""The pytest fixtures `kafka_broker` and `kafka_cluster`; pytest finds them by itself once ottla is installed.
 
-Imports nothing but pytest: sessions that do not use the fixture pay nothing.
+Imports nothing but pytest: sessions that do not use the fixtures pay nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import pytest
 
 if TYPE_CHECKING:
     from ottla.testing.local_broker import Broker
+    from ottla.testing.local_cluster import Cluster
 
 
 @pytest.fixture
 def kafka_broker_settings() -> Mapping[str, object]:
-    """Settings of the broker of `kafka_broker`, in Kafka's keys. Override it in a module or class to have others."""
+    """Settings of the brokers of `kafka_broker` and `kafka_cluster`, in Kafka's keys.
+
+    Override it in a module or class to have others.
+    """
     return {}
 
 
@@ -27,3 +31,12 @@ def kafka_broker(kafka_broker_settings: Mapping[str, object]) -> Iterator[Broker
 
     with Broker(kafka_broker_settings) as broker:
         yield broker
+
+
+@pytest.fixture
+def kafka_cluster(kafka_broker_settings: Mapping[str, object]) -> Iterator[Cluster]:
+    """Three real Kafka brokers in this process, new for each test: see `ottla.testing.Cluster`."""
+    from ottla.testing.local_cluster import Cluster
+
+    with Cluster(kafka_broker_settings) as cluster:
+        yield cluster

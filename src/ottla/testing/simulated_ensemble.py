@@ -25,9 +25,16 @@ from typing import TYPE_CHECKING
 from ottla.cluster.tree import Operation, Result, TreeUnavailableError
 from ottla.cluster.trees.memory import SESSION_TIMEOUT_MS, MemoryStore
 from ottla.testing.simulated_tree import SimulatedTree
+from ottla.testing.virtual_loop import EPOCH_MS
 
 if TYPE_CHECKING:
     from random import Random
+
+
+def wall_ms() -> int:
+    """The servers' wall clock, which is right."""
+    return EPOCH_MS + int(asyncio.get_running_loop().time() * 1000)
+
 
 #: Between two deliveries on one way: timers of the same moment run in any order.
 TICK = 1e-7
@@ -81,7 +88,7 @@ class SimulatedEnsemble:
         self.servers = [Server(self, number) for number in range(server_count)]
         self._context = contextvars.copy_context()
         self._committed = MemoryStore()
-        self._log: list[tuple[tuple[Operation, ...], int]] = []
+        self._log: list[tuple[tuple[Operation, ...], int, int]] = []
         self._sessions: dict[int, SimulatedTree] = {}
         self._expiries: dict[int, asyncio.TimerHandle] = {}
         self._session_count = 0
@@ -159,13 +166,14 @@ class SimulatedEnsemble:
     def committed_count(self) -> int:
         return len(self._log)
 
-    def entry(self, position: int) -> tuple[tuple[Operation, ...], int]:
+    def entry(self, position: int) -> tuple[tuple[Operation, ...], int, int]:
         return self._log[position]
 
     def commit(self, operations: Sequence[Operation], session_id: int) -> tuple[Result, ...]:
         """Commit one transaction; raises what `Tree.multi` does. The servers hear of it later."""
-        results = self._committed.apply(operations, session_id)
-        self._log.append((tuple(operations), session_id))
+        now_ms = wall_ms()
+        results = self._committed.apply(operations, session_id, now_ms)
+        self._log.append((tuple(operations), session_id, now_ms))
         self._replicate()
         return results
 
@@ -260,9 +268,9 @@ class Server:
     def catch_up(self, position: int) -> None:
         """Apply the log up to this position, and answer what waited for it."""
         while self._applied < position:
-            operations, session_id = self._ensemble.entry(self._applied)
+            operations, session_id, now_ms = self._ensemble.entry(self._applied)
             self._applied += 1
-            self.store.apply(operations, session_id)
+            self.store.apply(operations, session_id, now_ms)
         ready = [function for wanted, function in self._waiting if wanted <= self._applied]
         self._waiting = [(wanted, function) for wanted, function in self._waiting if wanted > self._applied]
         for function in ready:

@@ -17,6 +17,7 @@ ensemble are a `simulated_cluster`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 from ottla.broker.broker import Broker
@@ -24,7 +25,7 @@ from ottla.broker.config import BrokerConfig
 from ottla.broker.wiring.surroundings import Surroundings
 from ottla.cluster.trees.memory import MemoryStore, MemoryTree
 from ottla.config import broker_key
-from ottla.offload import InlineOffload
+from ottla.offload import InlineOffload, Offload
 from ottla.testing.memory_files import MemoryFiles
 from ottla.testing.simulated_ensemble import SimulatedEnsemble
 from ottla.testing.simulated_tree import SimulatedTree
@@ -71,6 +72,8 @@ class SimulatedBroker:
         self._boots = 0
         self._lives = 0
         self.slow_disk = False
+        self._disk_goes_on = asyncio.Event()
+        self._disk_goes_on.set()
 
     def at(self, host: str) -> SimulatedBroker:
         """Be another machine than the one that clients of the simulation run on."""
@@ -117,7 +120,7 @@ class SimulatedBroker:
             BrokerConfig.from_sources(properties=properties, overrides=overrides),
             Surroundings(
                 clock=self.clock,
-                offload=VirtualOffload(random.Random(self.loop.random.random())) if self.slow_disk else InlineOffload(),
+                offload=self._offload(),
                 files=self.files,
                 random=random.Random(self.loop.random.random()),
                 secret_bytes=secrets.randbytes,
@@ -140,6 +143,23 @@ class SimulatedBroker:
             self._life = life
 
         await self.loop.begin_life(broker.start, self.host, note_life)
+
+    def _offload(self) -> Offload:
+        if not self.slow_disk:
+            return InlineOffload()
+
+        async def goes_on() -> None:
+            await self._disk_goes_on.wait()
+
+        return VirtualOffload(random.Random(self.loop.random.random()), goes_on)
+
+    def hang_disk(self) -> None:
+        """From now on nothing that leaves the loop ends (of a broker that was started with `slow_disk`)."""
+        self._disk_goes_on.clear()
+
+    def free_disk(self) -> None:
+        """The disk goes on."""
+        self._disk_goes_on.set()
 
     def freeze(self) -> None:
         """Stop the process (SIGSTOP): nothing of it runs until `thaw`."""

@@ -7,7 +7,7 @@ moment somebody asks for it, the moment it runs, and the moment the asker goes o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import ParamSpec, TypeVar
 
@@ -21,15 +21,22 @@ LONG_CHANCE, LONG_SECONDS = 0.03, 0.1
 
 
 class VirtualOffload:
-    """Implements `Offload`. As with threads, a function whose asker was cancelled runs all the same."""
+    """Implements `Offload`. As with threads, a function whose asker was cancelled runs all the same.
 
-    def __init__(self, random: Random) -> None:
+    Args:
+        is_hung: waited for before each function: returns when the disk does not hang.
+    """
+
+    def __init__(self, random: Random, is_hung: Callable[[], Awaitable[None]] | None = None) -> None:
         self._random = random
+        self._is_hung = is_hung
         self._running: set[asyncio.Task[object]] = set()
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def work() -> T:
             await self._pause()
+            if self._is_hung is not None:
+                await self._is_hung()
             try:
                 return function(*args, **kwargs)
             finally:

@@ -68,6 +68,9 @@ class SampleFacts:
     def replication(self) -> Iterable[tuple[str, str, str, float]]:
         return [("kafka_server_replicamanager_isrshrinkspersec", "counter", "Shrinks.", 2)]
 
+    def replica_lags(self) -> Sequence[tuple[str, int, int, int]]:
+        return [("orders", 1, 2, 17)]
+
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         return [("process_resident_memory_bytes", "Resident memory.", 38_000_000)]
 
@@ -90,6 +93,9 @@ class SampleFacts:
 
     def client_metrics(self) -> Iterable[bytes]:
         return [b"# HELP kafka_client_x X.\n# TYPE kafka_client_x gauge\nkafka_client_x 1\n"]
+
+    def quotas(self) -> Iterable[bytes]:
+        return []
 
     def brokers(self) -> Sequence[tuple[int, str]]:
         return [(1, "localhost:9092")]
@@ -195,6 +201,13 @@ def test_metrics_under_the_names_of_the_jmx_exporter() -> None:
         ("kafka_server_replicamanager_leadercount", ()): 2,
         ("kafka_server_replicamanager_partitioncount", ()): 3,
         ("kafka_server_replicamanager_underreplicatedpartitions", ()): 1,
+        ("kafka_server_replicamanager_underminisrpartitioncount", ()): 1,
+        ("kafka_server_replicamanager_atminisrpartitioncount", ()): 0,
+        ("kafka_server_replicamanager_offlinereplicacount", ()): 1,
+        (
+            "kafka_server_fetcherlagmetrics_consumerlag",
+            (("clientid", "ReplicaFetcherThread-0-2"), ("partition", "1"), ("topic", "orders")),
+        ): 17,
         ("kafka_controller_kafkacontroller_offlinepartitionscount", ()): 1,
         ("kafka_cluster_partition_underminisr", (("partition", "0"), ("topic", "orders"))): 1,
         ("kafka_log_log_size", (("partition", "0"), ("topic", "orders"))): 5_000_000,

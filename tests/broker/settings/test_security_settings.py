@@ -469,8 +469,9 @@ def test_what_needs_a_restart_is_refused_on_a_running_broker(name: str) -> None:
     assert "Cannot update these configs dynamically" in (refusal.message or "")
 
 
-def test_brokers_do_not_log_in_to_each_other_yet() -> None:
+def test_in_a_cluster_brokers_need_a_login_of_their_own() -> None:
     lines = [LOGIN, "sasl.enabled.mechanisms=SCRAM-SHA-256"]
     assert config(*lines).logins
-    with pytest.raises(ConfigError, match="brokers do not log in to each other yet"):
+    assert config(*lines).peer_login.mechanism == ""
+    with pytest.raises(ConfigError, match=r"set sasl\.mechanism\.inter\.broker\.protocol to one of PLAIN"):
         config(*lines, "zookeeper.connect=zk:2181")

@@ -658,6 +658,8 @@ class Link:
 class Shell:
     """Does what the core says."""
 
+    link_class = Link
+
     def __init__(self, world: World, cluster: Cluster, machine: ProducerMachine) -> None:
         self.world = world
         self.cluster = cluster
@@ -702,6 +704,6 @@ class Shell:
             world.counter["no connection"] += 1
             self.machine.on_down(node_id, NetworkError("refused"), world.now_ms)
         else:
-            self.links[node_id] = Link(self, node_id, broker)
+            self.links[node_id] = self.link_class(self, node_id, broker)
             self.machine.on_connected(node_id, self.cluster.versions(), self.cluster.features(), world.now_ms)
         self.poll()

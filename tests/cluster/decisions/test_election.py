@@ -22,6 +22,7 @@ from ottla.cluster.decisions.election import (
     is_led,
     preferred_elections,
     waits_for_ends,
+    why_led_anew,
 )
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import NO_LEADER, BrokerEnds, BrokerImage, ClusterImage, LogEnd, PartitionImage
@@ -386,3 +387,37 @@ def test_an_unclean_election_on_request_takes_what_is_clean_first() -> None:
     none = elect_on_request(image_of(replicated(leader=NO_LEADER), 7), T0, UNCLEAN)
     assert isinstance(none, Refusal)
     assert none.error is ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE
+
+
+# -- reasons
+
+
+@pytest.mark.parametrize(
+    ("partition", "brokers", "unfit", "why"),
+    [
+        (replicated(leader=NO_LEADER), (1, 2, 3), {}, "it had no leader"),
+        (replicated(), (2, 3), {}, "broker 1 is gone"),
+        (replicated(), (alive(1, stopping=True), 2, 3), {}, "broker 1 stops"),
+        (replicated(), (alive(1, 12), 2, 3), {}, "broker 1 was restarted, and may have lost what was not on its disk"),
+        (
+            replicated(),
+            (1, 2, 3),
+            {1: True},
+            "broker 1 cannot lead it: its log directory is offline, or its log is damaged",
+        ),
+    ],
+)
+def test_every_election_has_a_reason(
+    partition: PartitionImage, brokers: tuple[int | BrokerImage, ...], unfit: dict[int, bool], why: str
+) -> None:
+    image = image_of(partition, *brokers, unfit=unfit)
+    elected = elect(image, image.topics["t"], 0, RULES)
+    assert elected is not None
+    assert why_led_anew(image, image.topics["t"], 0, elected) == why
+
+
+def test_the_reason_of_an_election_that_was_asked_for_is_that() -> None:
+    image = image_of(replicated(leader=2), 1, 2, 3)
+    topic = image.topics["t"]
+    ((_, preferred),) = preferred_elections(image)
+    assert why_led_anew(image, topic, 0, preferred) == "broker 1 is its preferred leader"

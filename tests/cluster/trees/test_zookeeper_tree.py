@@ -16,6 +16,8 @@ from tests.support.ports import free_port
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.zookeeper_anchor import ZooKeeperEnsemble
 
+from ottla.clock import SystemClock
+from ottla.cluster.preparation import prepare_tree
 from ottla.cluster.tree import (
     BadVersionError,
     Create,
@@ -31,6 +33,7 @@ from ottla.cluster.tree import (
 )
 from ottla.cluster.trees.zookeeper import ZooKeeperTree
 from ottla.cluster.trees.zookeeper_options import ZooKeeperOptions
+from ottla.cluster.wall_clock import WallClock
 from ottla.offload import Offload, ThreadOffload
 
 pytestmark = pytest.mark.zookeeper
@@ -396,3 +399,28 @@ async def test_a_caller_that_goes_away_disturbs_nobody(ensemble: ZooKeeperEnsemb
     await asyncio.gather(*calls, return_exceptions=True)
     await tree.sync()
     assert len(await tree.children("/")) == 50
+
+
+async def test_the_wall_clock_is_compared_with_the_servers(ensemble: ZooKeeperEnsemble, opened: Open) -> None:
+    """`clock_jump_deletes_nothing` on a real ensemble: its servers say when a node was written."""
+
+    class AheadClock(SystemClock):
+        ahead_ms = 0
+
+        def wall_ms(self) -> int:
+            return super().wall_ms() + self.ahead_ms
+
+    tree = await opened(*ensemble.servers)
+    await prepare_tree(tree, "cluster-1")
+    for ahead_ms, is_right in ((0, True), (3_600_000, False), (-3_600_000, False)):
+        clock = AheadClock()
+        clock.ahead_ms = ahead_ms
+        watched = WallClock(clock)
+        comparing = asyncio.ensure_future(watched.keep(lambda: tree, 1))
+        while watched.off_ms() is None:  # noqa: ASYNC110 - another task compares
+            await asyncio.sleep(0.01)
+        comparing.cancel()
+        assert watched.is_right() is is_right
+        off_ms = watched.off_ms()
+        assert off_ms is not None
+        assert abs(off_ms - ahead_ms) < 60_000

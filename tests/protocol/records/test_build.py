@@ -15,16 +15,16 @@ from ottla import compiled
 pytestmark = pytest.mark.compiler
 
 REPOSITORY = Path(__file__).parents[3]
-RECORDS = Path("src/ottla/protocol/records")
-KERNELS = ["_columns_cy", "_records_cy", "_tables_cy"]
+KERNELS = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "src").rglob("_*_cy.py")]
+SHARED = compiled.SHARED.relative_to(REPOSITORY)
 
 
 def build(folder: Path, **environment: str) -> set[str]:
     """Run setup.py in a scratch folder with nothing but the kernels, and return the statuses of what it built."""
-    (folder / RECORDS).mkdir(parents=True)
     shutil.copy(REPOSITORY / "setup.py", folder)
-    for name in ("_varints.pxd", *(f"{kernel}.py" for kernel in KERNELS)):
-        shutil.copy(REPOSITORY / RECORDS / name, folder / RECORDS / name)
+    for path in SHARED, *KERNELS:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, folder / path)
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"],
         cwd=folder,
@@ -35,15 +35,12 @@ def build(folder: Path, **environment: str) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {
-        compiled.load(
-            "ottla.protocol.records",
-            kernel,
-            str(folder / "built/ottla/protocol/records"),
-            compiled.source_of(folder / RECORDS / f"{kernel}.py"),
-        )[1]
-        for kernel in KERNELS
-    }
+    statuses: set[str] = set()
+    for kernel in KERNELS:
+        package = kernel.relative_to("src").parent
+        source = compiled.source_of(folder / kernel)
+        statuses.add(compiled.load(".".join(package.parts), kernel.stem, str(folder / "built" / package), source)[1])
+    return statuses
 
 
 def test_extension_is_built_and_fresh(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ottla.broker.guards import cluster, groups, records, topics, transactions
+from ottla.broker.guards import cluster, groups, records, tokens, topics, transactions
 from ottla.broker.guards.base import ALTER, CLUSTER_ACTION, DESCRIBE, DESCRIBE_CONFIGS, Guard
 from ottla.protocol.api import ApiKey
 
@@ -79,8 +79,15 @@ GUARDS: Final[Mapping[ApiKey, Guard | None]] = {
     ApiKey.DESCRIBE_QUORUM: cluster.cluster_guard(DESCRIBE),
     ApiKey.LIST_CONFIG_RESOURCES: cluster.cluster_guard(DESCRIBE_CONFIGS),
     ApiKey.UNREGISTER_BROKER: cluster.cluster_guard(ALTER),
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: cluster.guard_describe_quotas,
+    ApiKey.ALTER_CLIENT_QUOTAS: cluster.guard_alter_quotas,
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: cluster.guard_describe_credentials,
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: cluster.guard_alter_credentials,
+    ApiKey.CREATE_DELEGATION_TOKEN: tokens.guard_create,
+    ApiKey.DESCRIBE_DELEGATION_TOKEN: tokens.guard_describe,
+    # Whose a token is decides, not a rule: the handler asks.
+    ApiKey.RENEW_DELEGATION_TOKEN: None,
+    ApiKey.EXPIRE_DELEGATION_TOKEN: None,
     ApiKey.DESCRIBE_ACLS: cluster.cluster_guard(DESCRIBE),
     ApiKey.CREATE_ACLS: cluster.guard_create_acls,
     ApiKey.DELETE_ACLS: cluster.guard_delete_acls,

@@ -5,7 +5,7 @@ v11: rack (KIP-392). v12: flexible, diverging epoch (KIP-595). v13: topic ids (K
 v16: node endpoints (KIP-951). v17: directory id. v18: the follower's high watermark.
 
 Where we differ from Apache Kafka: a partition's records end at a batch border, where Kafka may cut inside the last batch
-(clients drop such a tail anyway).
+(clients drop such a tail anyway). A quota counts records and an estimate of what is around them, not the encoded answer.
 
 A follower reads up to the end of the log and waits for that to move; what it asks for is news of how far it has come. A
 consumer may read from a follower up to the high watermark that this one knows (KIP-392).
@@ -17,7 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.context import Route
+from ottla.broker.quotas.client_quotas import ClientQuotas
+from ottla.broker.quotas.reading import ReadQuota
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
+from ottla.broker.replicas.nearest import nearest
 from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaError, OffsetOutOfRangeError
 from ottla.protocol.api import ApiKey
@@ -79,6 +82,7 @@ class _Round:
         only_news: whether partitions of which there is nothing new are left out of the answer.
         marks: what each of `watched` was like when it was looked at.
         reads_followers: whether it may be served by a replica that does not lead.
+        rack: of the consumer that asks, if it is to be sent to a replica there.
         replica: the follower that asks, None for a consumer.
         room: bytes that may still be added.
     """
@@ -93,6 +97,7 @@ class _Round:
         "marks",
         "may_read",
         "only_news",
+        "rack",
         "reads_followers",
         "replica",
         "rest",
@@ -109,7 +114,9 @@ class _Round:
         replica: _Replica | None,
         *,
         reads_followers: bool,
+        rack: str = "",
     ) -> None:
+        self.rack = rack
         self.replica = replica
         self.reads_followers = reads_followers
         self.rest: Iterator[FetchPartition] = iter(asked.partitions)
@@ -159,9 +166,13 @@ class FetchHandler:
         *,
         fetch_max_bytes: int,
         clock: Clock,
+        is_rack_aware: bool = False,
         may_read: Callable[[Session, str], bool] | None = None,
+        quota: ReadQuota | None = None,
     ) -> None:
+        self._is_rack_aware = is_rack_aware
         self._may_read = may_read
+        self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
         self._replicas = replicas
         self._sessions = sessions
         self._metrics = metrics
@@ -185,6 +196,10 @@ class FetchHandler:
             asked.may_read = partial(self._may_read, context.session)
         if asked.error:
             return FetchResponse(error_code=asked.error)
+        if self._quota.in_force and not self._is_follower(request):
+            asked.bucket = self._quota.bucket_of(context)
+            if asked.bucket is not None:  # what it can never get at once it need not wait for
+                request.min_bytes = min(request.min_bytes, asked.bucket.bytes_max)
         if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
             return _refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
         if _replica_id(request) >= 0 and context.version < REPLICA_STATE_SINCE:
@@ -242,12 +257,15 @@ class FetchHandler:
     def _look(self, request: FetchRequest, asked: FetchContext, version: int) -> _Round:
         """Find what every partition has to offer, without reading any of it or waiting for the disk."""
         replica = _replica_id(request)
+        bucket = asked.bucket
+        bytes_max = min(request.max_bytes, self._fetch_max_bytes)
         found = _Round(
             asked,
             IsolationLevel(request.isolation_level & 1),
-            min(request.max_bytes, self._fetch_max_bytes),
+            bytes_max if bucket is None else min(bytes_max, bucket.bytes_max),
             None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch, asked.turn),
             reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
+            rack=request.rack_id if self._is_rack_aware and replica < 0 else "",
         )
         self._go_on(found)
         return found
@@ -300,8 +318,13 @@ class FetchHandler:
                     if not _is_served(replica, want, partition, data):
                         found.has_error = True
                         continue
+                    if self._is_held_up(replica, partition):
+                        self._offer(one, None, found)
+                        continue
                 else:
                     self._metrics.topic(want.topic).fetch_requests += 1
+                    if found.rack and self._is_sent_elsewhere(one, found):
+                        continue
                 if replica is None and want.last_fetched_epoch >= 0 and _diverges(want, partition.log, data):
                     found.has_error = True  # answered at once, like an error
                     continue
@@ -315,6 +338,33 @@ class FetchHandler:
             self._offer(one, part, found)
         if found.has_error:
             found.answers.sort(key=_is_unknown)
+
+    def _is_sent_elsewhere(self, one: _Found, found: _Round) -> bool:
+        """Whether the consumer gets the name of a nearer replica instead of records (KIP-392)."""
+        want, data, partition = one
+        leader = partition.leader
+        if leader is None or leader.is_sole or not partition.log.log_start_offset <= want.fetch_offset:
+            return False
+        racks = {node_id: broker.rack for node_id, broker in self._replicas.image.brokers.items()}
+        chosen = nearest(found.rack, self._replicas.node_id, leader.views(want.fetch_offset), racks)
+        if chosen is None:
+            return False
+        data.preferred_read_replica = chosen
+        self._offer(one, None, found)
+        found.has_error = True  # answered at once, like an error
+        return True
+
+    def _is_held_up(self, replica: _Replica, partition: Partition) -> bool:
+        """Whether a follower that catches up gets nothing now because of the throttle."""
+        throttle = self._replicas.leader_throttle
+        leader = partition.leader
+        return (
+            not throttle.is_idle
+            and leader is not None
+            and not leader.is_in_sync(replica.node_id)
+            and throttle.is_throttled(*partition.topic_partition)
+            and throttle.is_exceeded()
+        )
 
     def _offer(self, one: _Found, part: LogSlice | None, found: _Round) -> None:
         """Note what a partition has to give."""
@@ -397,7 +447,19 @@ class FetchHandler:
             data.error_code = partition.check_epoch(want.current_leader_epoch)
         return None if data.error_code else partition
 
+    def _is_follower(self, request: FetchRequest) -> bool:
+        """Whether the request is of a broker: not only does it say so, it knows under which epoch that one is registered."""
+        if _replica_id(request) < 0:
+            return False
+        broker = self._replicas.image.brokers.get(_replica_id(request))
+        return broker is not None and broker.broker_epoch == request.replica_state.replica_epoch
+
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
+        if asked.bucket is not None:
+            verdict = self._quota.judge(asked.bucket, [part.size for _, part in found.slices])
+            if not verdict.is_given:
+                return self._hold_back(asked, verdict.throttle_ms)
+            asked.throttle_ms = verdict.throttle_ms
         if found.replica is not None and asked.session is not None:
             asked.session.turn = self._replicas.turn
         cold: list[tuple[_Found, LogSlice]] = []
@@ -416,8 +478,15 @@ class FetchHandler:
             if records is None:
                 cold.append((one, part))
             else:
-                self._give(one, records)
+                self._give(one, records, is_replica=found.replica is not None)
         return self._answer_cold(asked, found, cold) if cold else _shape(asked, found.answers)
+
+    def _hold_back(self, asked: FetchContext, throttle_ms: int) -> FetchResponse:
+        """Answer with nothing; a session that was to begin does not, one that goes on has been told nothing."""
+        if asked.session is not None and not asked.incremental:
+            self._sessions.forget(asked.session)
+            return FetchResponse(throttle_time_ms=throttle_ms)
+        return FetchResponse(throttle_time_ms=throttle_ms, session_id=asked.session_id)
 
     async def _answer_cold(
         self, asked: FetchContext, found: _Round, cold: list[tuple[_Found, LogSlice]]
@@ -425,7 +494,8 @@ class FetchHandler:
         """Some bytes are not in the page cache: read them off the loop."""
         for one, part in cold:
             try:
-                self._give(one, await one.partition.offload.run(part.read))
+                records = await one.partition.offload.run(part.read)
+                self._give(one, records, is_replica=found.replica is not None)
             except OSError as error:
                 self._refuse(one, found, one.partition.on_io_error(error))
         return _shape(asked, found.answers)
@@ -440,8 +510,12 @@ class FetchHandler:
         if error.code == ErrorCode.KAFKA_STORAGE_ERROR:  # the others are everyday answers, which Kafka does not count
             self._metrics.topic(one.want.topic).failed_fetch_requests += 1
 
-    def _give(self, one: _Found, records: Buffer | FileRegion) -> None:
+    def _give(self, one: _Found, records: Buffer | FileRegion, *, is_replica: bool) -> None:
         one.data.records = records  # type: ignore[assignment]  # the codec asks for its length, the connection sends it
+        if is_replica:
+            throttle = self._replicas.leader_throttle
+            if throttle.is_throttled(*one.partition.topic_partition):
+                throttle.record(len(records))
         self._metrics.topic(one.want.topic).bytes_out += len(records)
 
 
@@ -548,7 +622,7 @@ def _refuse_whole(asked: FetchContext, version: int, code: ErrorCode) -> FetchRe
 
 
 def _shape(asked: FetchContext, answers: list[tuple[FetchPartition, PartitionData]]) -> FetchResponse:
-    response = FetchResponse(session_id=asked.session_id)
+    response = FetchResponse(session_id=asked.session_id, throttle_time_ms=asked.throttle_ms)
     topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
     for want, data in asked.shape(answers):
         key = (want.topic if want.topic_id == ZERO_UUID else "", want.topic_id)

@@ -37,7 +37,16 @@ from ottla.protocol.messages.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
-from ottla.protocol.produce_frames import BY_ID, FLEXIBLE_SINCE, AcceptedPart, ProducedTopic, encode_accepted, parse
+from ottla.protocol.produce_frames import (
+    BY_ID,
+    FLEXIBLE_SINCE,
+    AcceptedPart,
+    ProducedTopic,
+    encode_accepted,
+    encode_one,
+    parse,
+    parse_one,
+)
 from ottla.protocol.records.batch import (
     ATTRIBUTES_END,
     HEADER_SIZE,
@@ -158,6 +167,9 @@ class ProduceHandler:
         If a batch cannot be appended here although others of the same request have been, the result says what became of
         those: `handle_produce` takes it and answers for all of them.
         """
+        one = parse_one(frame, version)
+        if one is not None:
+            return self._handle_one(version, session, *one)
         request = parse(frame, version)
         if request is None or request.acks not in (ACKS_LEADER, ACKS_ALL):
             return None
@@ -213,6 +225,45 @@ class ProduceHandler:
         if waits:
             return CommittedAnswer(version, answers, waits, self._deadlines, request.timeout_ms / 1000)
         return encode_accepted(version, answers)
+
+    def _handle_one(
+        self,
+        version: int,
+        session: Session,
+        acks: int,
+        timeout_ms: int,
+        key: bytes,
+        index: int,
+        records: memoryview,
+    ) -> bytes | CommittedAnswer | PartlyAppended | None:
+        """Do as `handle_frame` for a request of one batch (see `parse_one`), which most are."""
+        name = _name_of(key, version, self._replicas)
+        if (
+            name is None
+            or name in INTERNAL_TOPICS
+            or (acks != ACKS_ALL and acks != ACKS_LEADER)
+            or (self._may_write is not None and not self._may_write(session, name))
+        ):
+            return None
+        partition = self._replicas.partition(name, index)
+        if partition is None:
+            return None
+        try:
+            info = partition.append_ordinary(records, self._clock.wall_ms(), acks_all=acks == ACKS_ALL)
+        except KafkaError as error:
+            return _partly([(partition, error)])
+        if info is None:
+            return None
+        first, last, _, log_start_offset, _ = info
+        counts = self._metrics.topic(name)
+        counts.produce_requests += 1
+        counts.bytes_in += len(records)
+        counts.messages_in += last - first + 1
+        if partition.log.high_watermark <= last and _waits(acks, partition):
+            parts = [AcceptedPart(index, first, -1, log_start_offset)]
+            waits = [AwaitedBatch(partition, last, parts, 0, acks_all=acks == ACKS_ALL)]
+            return CommittedAnswer(version, [(key, parts)], waits, self._deadlines, timeout_ms / 1000)
+        return encode_one(version, key, index, first, log_start_offset)
 
     def handle_produce(
         self, context: RequestContext, request: ProduceRequest, done: PartlyAppended = _NOTHING_APPENDED

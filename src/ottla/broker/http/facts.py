@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ottla.broker.coordinators.groups.group import GroupType
@@ -12,6 +13,8 @@ from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_
 from ottla.broker.http.gauges import process_gauges
 from ottla.broker.http.lag_ages import LagAges
 from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
+from ottla.broker.http.quota_metrics import quota_metrics
+from ottla.cluster.decisions.reassignment import is_reassigned
 from ottla.cluster.tree import SessionState
 from ottla.errors import KafkaError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.broker import Broker
     from ottla.broker.coordinators.groups.modern.assignor import Assignment
+    from ottla.cluster.image import PartitionImage
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log_manager import LogManager
 
@@ -101,6 +105,9 @@ class LiveFacts:
         manager = "kafka_server_replicamanager_"
         lag = max((p.follower.lag for p in replicas.replicas() if p.follower is not None), default=0)
         is_controller = int(broker.image.controller_id == broker.config.node_id)
+        elections, unclean = broker.controller.elections
+        statistics = "kafka_controller_controllerstats_"
+        moving = sum(_is_moving(broker.image.partition(p.topic_partition)) for p in replicas.replicas() if p.is_led)
         return (
             (
                 manager + "isrshrinkspersec",
@@ -127,7 +134,52 @@ class LiveFacts:
                 "1 if this broker is the controller.",
                 is_controller,
             ),
+            (
+                "kafka_controller_kafkacontroller_activebrokercount",
+                "gauge",
+                "Brokers that are registered.",
+                len(broker.image.brokers),
+            ),
+            (
+                statistics + "leaderelectionrateandtimems_count",
+                "counter",
+                "Leaders that this broker has elected as the controller.",
+                elections,
+            ),
+            (
+                statistics + "uncleanleaderelectionspersec",
+                "counter",
+                "Those of them that may lack acknowledged records.",
+                unclean,
+            ),
+            (
+                "kafka_server_sessionexpirelistener_zookeeperdisconnectspersec",
+                "counter",
+                "Times that the coordination tree could not be reached.",
+                broker.sessions.disconnects,
+            ),
+            (
+                "kafka_server_sessionexpirelistener_zookeeperexpirespersec",
+                "counter",
+                "Sessions with the coordination tree that have ended.",
+                broker.sessions.ended,
+            ),
+            (
+                manager + "reassigningpartitions",
+                "gauge",
+                "Partitions led here whose replicas are being changed.",
+                moving,
+            ),
         )
+
+    def replica_lags(self) -> Sequence[tuple[str, int, int, int]]:
+        found = []
+        for replica in self._broker.replicas.replicas():
+            if replica.follower is not None:
+                state = self._broker.image.partition(replica.topic_partition)
+                leader = -1 if state is None else state.leader
+                found.append((*replica.topic_partition, leader, replica.follower.lag))
+        return found
 
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         yield from process_gauges(self._broker.monitor, self._broker.descriptor_limit)
@@ -151,6 +203,10 @@ class LiveFacts:
 
     def client_metrics(self) -> Iterable[bytes]:
         return self._broker.telemetry.client_metrics()
+
+    def quotas(self) -> Iterable[bytes]:
+        quotas = self._broker.quotas
+        return quota_metrics(quotas.facts(asyncio.get_running_loop().time() * 1000), quotas.exempt_ms)
 
     def brokers(self) -> Sequence[tuple[int, str]]:
         own = self.broker
@@ -256,6 +312,10 @@ class LiveFacts:
             return None
         age = self._ages.age_seconds(partition, summary.start_offset) if lag else 0.0
         return CommittedOffset(topic, key.partition, summary.start_offset, lag, age)
+
+
+def _is_moving(state: PartitionImage | None) -> bool:
+    return state is not None and is_reassigned(state)
 
 
 class LogDirFacts:

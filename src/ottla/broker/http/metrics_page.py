@@ -35,6 +35,7 @@ def metrics_page(facts: Facts) -> Iterator[bytes]:
     for name, kind, text, value in facts.telemetry():
         yield _single(name, kind, text, value)
     yield from facts.client_metrics()
+    yield from facts.quotas()
 
 
 def _single(name: str, kind: str, text: str, value: float) -> bytes:
@@ -100,7 +101,7 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
     start = Family("kafka_log_log_logstartoffset", "gauge", "Log start offset.")
     end = Family("kafka_log_log_logendoffset", "gauge", "Log end offset.")
     here = facts.broker.node_id
-    leaders = held = short = offline = imbalanced = total = 0
+    leaders = held = short = offline = imbalanced = total = below_min = at_min = away = 0
     topics = facts.topics()
     for topic in topics:
         partitions = facts.partitions(topic)
@@ -109,13 +110,14 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
         for one in partitions:
             labels = label_set(("partition", str(one.partition)), ("topic", topic))
             lacking = len(one.isr) < len(one.replicas)
+            needed = min(one.min_insync_replicas, len(one.replicas))
             at_home = bool(one.replicas) and one.leader == one.replicas[0]
             isr.add(len(one.isr), labels)
             leader.add(one.leader, labels)
             preferred.add(int(at_home), labels)
             replicas.add(len(one.replicas), labels)
             under.add(int(lacking), labels)
-            under_min.add(int(len(one.isr) < min(one.min_insync_replicas, len(one.replicas))), labels)
+            under_min.add(int(len(one.isr) < needed), labels)
             if one.log_end_offset >= 0:
                 current.add(one.high_watermark, labels)
                 oldest.add(one.log_start_offset, labels)
@@ -125,6 +127,9 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
             leaders += one.leader == here
             held += here in one.replicas
             short += lacking and one.leader == here
+            below_min += one.leader == here and len(one.isr) < needed
+            at_min += one.leader == here and len(one.isr) == needed < len(one.replicas)
+            away += here in one.replicas and one.log_end_offset < 0
             offline += one.leader < 0
             imbalanced += not at_home
         yield b""
@@ -136,6 +141,9 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
         (manager + "leadercount", "Partitions led by this broker.", leaders),
         (manager + "partitioncount", "Partitions this broker has a replica of.", held),
         (manager + "underreplicatedpartitions", "Partitions led here with a replica out of sync.", short),
+        (manager + "underminisrpartitioncount", "Partitions led here that refuse acks=all.", below_min),
+        (manager + "atminisrpartitioncount", "Partitions led here that can spare no further replica.", at_min),
+        (manager + "offlinereplicacount", "Replicas here whose log is not open.", away),
         (controller + "globaltopiccount", "Topics of the cluster.", len(topics)),
         (controller + "globalpartitioncount", "Partitions of the cluster.", total),
         (controller + "offlinepartitionscount", "Partitions without a leader.", offline),
@@ -144,6 +152,15 @@ def _partitions(facts: Facts) -> Iterator[bytes]:
         yield _single(name, "gauge", text, value)
     for name, kind, text, number in facts.replication():
         yield _single(name, kind, text, number)
+    lags = Family(
+        "kafka_server_fetcherlagmetrics_consumerlag",
+        "gauge",
+        "Committed records that a replica here is behind its leader.",
+    )
+    for topic, index, led_by, lag in facts.replica_lags():
+        named = (("clientid", f"ReplicaFetcherThread-0-{led_by}"), ("partition", str(index)), ("topic", topic))
+        lags.add(lag, label_set(*named))
+    yield lags.render()
 
 
 class _GroupFamilies:

@@ -138,6 +138,10 @@ class Facts(Protocol):
         """Name, kind, help text and value of single numbers about replicas and the controller."""
         ...
 
+    def replica_lags(self) -> Sequence[tuple[str, int, int, int]]:
+        """Topic, partition, leader and lag, in committed records, of each replica here that follows."""
+        ...
+
     def gauges(self) -> Iterable[tuple[str, str, float]]:
         """Name, help text and value of single numbers known elsewhere: memory, loop idle share, connection rates."""
         ...
@@ -156,6 +160,10 @@ class Facts(Protocol):
 
     def client_metrics(self) -> Iterable[bytes]:
         """What clients have pushed, as it stands on /metrics, in steps."""
+        ...
+
+    def quotas(self) -> Iterable[bytes]:
+        """What clients with quotas have used, as it stands on /metrics, in steps."""
         ...
 
     def brokers(self) -> Sequence[tuple[int, str]]:

@@ -26,7 +26,9 @@ from ottla.errors import (
     NotLeaderOrFollowerError,
     OffsetOutOfRangeError,
     RemoteProtocolError,
+    SaslAuthenticationFailedError,
     StorageError,
+    UnsupportedSaslMechanismError,
     UnsupportedVersionError,
 )
 from ottla.network.channel import Channel, ChannelSettings
@@ -44,6 +46,7 @@ from ottla.types import EARLIEST, LATEST, TopicPartition
 if TYPE_CHECKING:
     from ottla.broker.replicas.follower import Follower, Truncation
     from ottla.broker.replicas.partition import Partition
+    from ottla.broker.replicas.throttles import Throttle
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage
     from ottla.storage.log import PartitionLog
@@ -52,12 +55,21 @@ logger = logging.getLogger(__name__)
 
 #: The first pause after a failure; each is twice the one before, up to replica.fetch.backoff.ms.
 BACK_OFF_SECONDS_MIN = 0.02
+#: How often it is looked whether a throttled replica may go on.
+THROTTLE_SECONDS = 0.1
 #: Answers up to this size are appended on the loop while the disk is quick.
 ON_LOOP_BYTES_MAX = 512 << 10
 #: The first version of Fetch that says which process asks (KIP-903).
 REPLICA_STATE_SINCE = 15
 
-_CHANNEL_ERRORS = (ConnectionFailedError, AnswerTimeoutError, RemoteProtocolError, UnsupportedVersionError)
+_CHANNEL_ERRORS = (
+    ConnectionFailedError,
+    AnswerTimeoutError,
+    RemoteProtocolError,
+    UnsupportedVersionError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 _SESSION_ERRORS = (
     ErrorCode.FETCH_SESSION_ID_NOT_FOUND,
     ErrorCode.INVALID_FETCH_SESSION_EPOCH,
@@ -90,6 +102,7 @@ class FetcherSurroundings:
         on_refused: a replica cannot follow any more, for a reason that an operator has to look at.
         is_damaged: whether a part of a log cannot be read.
         on_healed: a damaged log has been begun anew.
+        throttle: of what followers fetch.
     """
 
     node_id: int
@@ -103,6 +116,7 @@ class FetcherSurroundings:
     on_refused: Callable[[TopicPartition, str], None]
     is_damaged: Callable[[TopicPartition], bool]
     on_healed: Callable[[], None]
+    throttle: Throttle
 
 
 class _Asked(NamedTuple):
@@ -281,14 +295,27 @@ class LeaderFetcher:
             follower = partition.follower
             if follower is None or follower.is_busy or follower.refused is not None:
                 continue
-            if follower.asks_at > now:
-                soonest = follower.asks_at if soonest is None else min(soonest, follower.asks_at)
+            asks_at = follower.asks_at
+            if self._is_held_up(topic_partition, follower):
+                asks_at = max(asks_at, now + THROTTLE_SECONDS)
+            if asks_at > now:
+                soonest = asks_at if soonest is None else min(soonest, asks_at)
                 continue
             if partition.log.flush_needed_before_ack and partition.has_unsynced:
                 self._sync(partition, follower)
                 continue
             found[topic_partition] = _Asked(partition, follower, partition.log.log_end_offset)
         return found, None if soonest is None else max(0.001, soonest - now)
+
+    def _is_held_up(self, topic_partition: TopicPartition, follower: Follower) -> bool:
+        """Whether a replica that catches up has to wait because of the throttle."""
+        throttle = self._around.throttle
+        return (
+            not throttle.is_idle
+            and not follower.is_in_sync
+            and throttle.is_throttled(*topic_partition)
+            and throttle.is_exceeded()
+        )
 
     async def _heal(self, channel: Channel) -> None:
         """Begin damaged logs anew, from the leader, as soon as the cluster does not count on their records any more."""
@@ -393,6 +420,9 @@ class LeaderFetcher:
 
     def _on_taken_in(self, one: _Asked, data: PartitionData) -> None:
         self._failures.pop(one.partition.topic_partition, None)
+        throttle = self._around.throttle
+        if data.records and throttle.is_throttled(*one.partition.topic_partition):
+            throttle.record(len(data.records))
         one.partition.on_followed(data.high_watermark, data.log_start_offset)
         one.follower.lag = max(0, data.high_watermark - one.partition.log.log_end_offset)
 

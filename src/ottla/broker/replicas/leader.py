@@ -19,9 +19,10 @@ KIP-101 and KIP-279 (epochs), KIP-497 (ISR changes), KIP-903 (broker epochs), KI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ottla.broker.replicas.nearest import ReplicaView
 from ottla.cluster.decisions.isr import IsrChange, IsrFacts, change_of
 from ottla.errors import ErrorCode
 
@@ -203,6 +204,13 @@ class Leader:
     def is_in_sync(self, node_id: int) -> bool:
         """Whether a replica is in the committed ISR."""
         return node_id in self.committed.isr
+
+    def views(self, offset: int) -> Iterator[ReplicaView]:
+        """Yield the followers in sync that have the offset, as far as that is known."""
+        for node_id in self.committed.isr:
+            known = self.progress.get(node_id)
+            if known is not None and known.log_start_offset <= offset <= known.end_offset:
+                yield ReplicaView(known.end_offset, known.caught_up_ms, node_id)
 
     def turn_of(self, node_id: int) -> int:
         """Return after which of this broker's answers a follower has sent its newest fetch; -1 if that is not known."""

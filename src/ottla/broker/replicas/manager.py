@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.replicas.leader import Leader
     from ottla.broker.replicas.replication import Replication
+    from ottla.broker.replicas.throttles import Throttle
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage, ImageDelta, PartitionImage
     from ottla.errors import KafkaError
@@ -90,7 +91,7 @@ class ReplicaManager:
         replication.serve(
             self._led.values, self._on_refused, is_damaged=logs.damaged.__contains__, on_healed=self._report_unfit
         )
-        logs.on_damage = self._report_unfit
+        logs.on_damage = logs.on_hung = self._report_unfit
 
     # -- lookup
 
@@ -101,6 +102,11 @@ class ReplicaManager:
     def replica(self, topic: str, index: int) -> Partition | None:
         """Return the partition if this broker holds a replica of it, leading or not."""
         return self._partitions.get((topic, index))
+
+    @property
+    def leader_throttle(self) -> Throttle:
+        """Of what this broker sends to replicas that catch up."""
+        return self._replication.throttles.leader
 
     @property
     def has_questions(self) -> bool:
@@ -331,7 +337,7 @@ class ReplicaManager:
         directory = self._logs.directory_of(topic_partition)
         offload = self._logs.offload_of(directory)
         if directory not in self._disks:
-            self._disks[directory] = DiskPace(), HandOffs(offload)
+            self._disks[directory] = DiskPace(), HandOffs(self._logs.watched(directory))
         pace, hand_offs = self._disks[directory]
         partition = Partition(
             log,
@@ -341,6 +347,7 @@ class ReplicaManager:
             pace=pace,
             hand_offs=hand_offs,
             offload=offload,
+            watched=self._logs.watched(directory),
             clock=self._clock,
             on_old_records=self.on_old_records,
         )
@@ -443,7 +450,11 @@ class ReplicaManager:
     def _report_unfit(self) -> None:
         """Say in the tree which replicas elections have to skip: what another replica may lead in their place."""
         unfit: set[tuple[bytes, int]] = set()
-        for topic_partition in (*self._failed, *self._logs.damages()):
+        hung = self._logs.disk_watch.hung
+        on_hung = (
+            [tp for tp in self._partitions if self._logs.directory_of(TopicPartition(*tp)) in hung] if hung else ()
+        )
+        for topic_partition in (*self._failed, *self._logs.damages(), *on_hung):
             topic = self.image.topics.get(topic_partition[0])
             if topic is not None and topic_partition[1] < len(topic.partitions):
                 state = topic.partitions[topic_partition[1]]

@@ -98,6 +98,7 @@ class Partition:
     Args:
         pace, hand_offs, offload: of its log directory, shared by all partitions there: whether the disk is slow, how appends
             leave the loop then, and where whatever else waits for it runs.
+        watched: of its log directory: where appends of a follower run, which are short unless the disk hangs.
         unpacking: held while a batch that grows large is unpacked off the loop; shared by all partitions, so that
             no more than one of them is in memory.
         on_old_records: called with the newest timestamp of the active segment and `retention.ms` after an append that
@@ -127,6 +128,7 @@ class Partition:
         "_stable_told",
         "_uncommitted",
         "_unpacking",
+        "_watched",
         "fetch_waiters",
         "follower",
         "highest_epoch",
@@ -150,6 +152,7 @@ class Partition:
         unpacking: asyncio.Lock,
         offload: Offload,
         clock: Clock,
+        watched: Offload | None = None,
         on_old_records: Callable[[TopicPartition, int, int], None] = lambda _tp, _newest_ms, _retention_ms: None,
     ) -> None:
         self.log = log
@@ -174,6 +177,7 @@ class Partition:
         self._pace = pace
         self._hand_offs = hand_offs
         self._offload = offload
+        self._watched = watched or offload
         self._clock = clock
         self._unpacking = unpacking
         self._on_old_records = on_old_records
@@ -641,7 +645,7 @@ class Partition:
         Raises:
             KafkaError, StorageError: as `FollowerAppender.append_as_follower`.
         """
-        await self._offload.run(self._append_from_leader, records, leader_epoch)
+        await self._watched.run(self._append_from_leader, records, leader_epoch)
 
     def _append_from_leader(self, records: Records | bytes, leader_epoch: int) -> AppendInfo:
         data = bytearray(records) if isinstance(records, bytes) else records

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ottla.broker.replicas.fetcher import Fetchers, FetcherSettings, FetcherSurroundings
 from ottla.broker.replicas.isr_keeper import IsrKeeper, StateStore
 from ottla.broker.replicas.lease import Lease, renewal_interval_ms
+from ottla.broker.replicas.throttles import Throttles
 from ottla.cluster.tree import SessionState, TreeError, TreeUnavailableError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Replication:
 
     Attributes:
         lease: of leaders that are alone in their ISRs.
-        fetchers, isrs: see there.
+        fetchers, isrs, throttles: see there.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Replication:
         self.settings = settings
         self.min_isr = min_isr
         self.lease = Lease(clock.boot_ms)
+        self.throttles = Throttles(node_id, clock.monotonic_ms)
         self._cluster = cluster
         self._image = image
         self._clock = clock
@@ -114,6 +116,7 @@ class Replication:
                 on_refused=lambda tp, why: self._on_refused(tp, why),
                 is_damaged=lambda tp: self._is_damaged(tp),
                 on_healed=lambda: self._on_healed(),
+                throttle=self.throttles.follower,
             )
         )
         self._tasks: list[asyncio.Task[None]] = []

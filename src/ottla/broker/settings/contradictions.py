@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from ottla.broker.settings.selectors import LEADER_ONLY, RACK_AWARE
+
 if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
 
@@ -114,14 +116,11 @@ def _of_groups(config: BrokerConfig) -> Iterator[_Demand]:
 
 
 def _others(config: BrokerConfig, text: Mapping[str, str]) -> Iterator[_Demand]:
-    between = {listener.name: listener.security_protocol for listener in config.listeners}.get(
-        config.inter_broker_listener_name, "PLAINTEXT"
-    )
     yield (
-        config.zookeeper is None or between == "PLAINTEXT",
-        f"inter.broker.listener.name must be a PLAINTEXT listener, but {config.inter_broker_listener_name} speaks {between}: "
-        "brokers do not log in to each other yet",
-        ("inter.broker.listener.name", "listeners", "listener.security.protocol.map"),
+        config.replica_selector_class in (None, RACK_AWARE, LEADER_ONLY),
+        f"replica.selector.class can be {RACK_AWARE} or {LEADER_ONLY}, but it is {config.replica_selector_class}: other "
+        "classes are Java's, and there is no JVM here to load them",
+        ("replica.selector.class",),
     )
     yield (
         config.offsets_topic_compression_codec in range(5),

@@ -139,6 +139,15 @@ def resolve_inter_broker(text: Mapping[str, str], listeners: tuple[Listener, ...
     """Return the listener that brokers use among themselves. Raises ConfigError if it does not exist."""
     names = [listener.name for listener in listeners]
     wanted = (text.get("inter.broker.listener.name") or "").strip().upper()
+    protocol = (text.get("security.inter.broker.protocol") or "").strip().upper()
+    if wanted and protocol:
+        raise ConfigError("only one of inter.broker.listener.name and security.inter.broker.protocol can be set")
+    if protocol and protocol not in names:
+        raise ConfigError(
+            f"security.inter.broker.protocol={protocol} needs a listener of that name; there are {', '.join(names)}"
+        )
+    if protocol:
+        return protocol
     if wanted:
         if wanted not in names:
             raise ConfigError(

@@ -120,7 +120,7 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
     passwords: dict[str, str] = {}
     for name in names:
         line = text.get(f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}")
-        entry = _entry(listener, name, line)
+        entry = entry_of(listener, name, line)
         if name == plain.MECHANISM:
             if entry is None:
                 raise ConfigError(
@@ -156,7 +156,8 @@ def _number(key: str, text: str | None) -> int:
     return value
 
 
-def _entry(listener: str, mechanism: str, line: str | None) -> JaasEntry | None:
+def entry_of(listener: str, mechanism: str, line: str | None) -> JaasEntry | None:
+    """Return what the JAAS line of a mechanism on a listener says; raises ConfigError if it is none of that mechanism."""
     if line is None:
         return None
     try:

@@ -181,6 +181,7 @@ def _transactions(
             take_producer_id=producer_ids.take,
             level=lambda: parts.image().features[TRANSACTION_VERSION],
             may_expire=lambda: _may_expire(parts, TRANSACTION_STATE_TOPIC, partition),
+            is_clock_right=lambda: parts.logs.is_clock_right(),
         ),
         partition_count=_partition_count(parts, TRANSACTION_STATE_TOPIC, config.transaction_state_log_num_partitions),
         clock=parts.surroundings.clock,
@@ -235,5 +236,8 @@ def _partition_count(parts: Parts, name: str, before: int) -> Callable[[], int]:
 
 
 def _may_expire(parts: Parts, topic: str, partition: int) -> bool:
-    """Whether old state may be dropped: not while its log is foreign (copied from another broker, and not confirmed)."""
-    return not parts.logs.is_foreign(TopicPartition(topic, partition))
+    """Whether old state may be dropped: not while its log is foreign (copied from another broker, and not confirmed), nor
+
+    while it is not known what is old.
+    """
+    return parts.logs.is_clock_right() and not parts.logs.is_foreign(TopicPartition(topic, partition))

@@ -18,11 +18,13 @@ from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.page_login import PageLogins
 from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
+from ottla.broker.token_store import TokenStore
 from ottla.cluster.decisions.configs import Alteration, Operation
 from ottla.cluster.image import OWN, USERS, ConfigResource
 from ottla.cluster.nodes import sanitize
+from ottla.cluster.tree import TreeError
 from ottla.config import ConfigError
-from ottla.errors import RemoteProtocolError
+from ottla.errors import KafkaError, RemoteProtocolError
 from ottla.observability.logs import shown
 from ottla.security.certificates import CertificateError, alternative_names_of, subject_of
 from ottla.security.extra import MissingExtraError, require
@@ -105,7 +107,11 @@ class Entrance:
         self.contexts = make_contexts(config)
         self._token_keys = self._make_token_keys()
         self._rules = {name: self._rules_of(name, logins) for name, logins in config.logins.items()}
+        key = config.delegation_token_secret_key
+        #: Delegation tokens; None where there is no key for them.
+        self.tokens = TokenStore(parts.image, key, parts.surroundings.clock.wall_ms) if key else None
         self._task: asyncio.Task[None] | None = None
+        self._token_task: asyncio.Task[None] | None = None
         for listener in config.listeners:
             enabled = config.logins[listener.name].mechanisms if listener.name in config.logins else ()
             if listener.security_protocol != "SASL_PLAINTEXT" or is_loopback(listener.host):
@@ -224,16 +230,18 @@ class Entrance:
             reauthenticate_ms=logins.reauthenticate_ms,
             failure_delay_ms=self._parts.config().connection_failed_authentication_delay_ms,
             token_bytes_max=logins.token_bytes_max,
+            off_loop=self._parts.surroundings.offload.run,
         )
 
     def _scram(self, mechanism: str) -> ScramServer:
-        image = self._parts.image()
+        image, store = self._parts.image(), self.tokens
         secret = image.config(*SECRETS).get(_SCRAM_SECRET, "")
         return ScramServer(
             mechanism,
             lambda user: scram_credential(image, mechanism, user),
             nonce=new_nonce(self._parts.surroundings.secret_bytes),
             secret=secret.encode(),
+            find_token=None if store is None else lambda token_id: store.login(mechanism, token_id),
         )
 
     # -- start and stop
@@ -249,6 +257,8 @@ class Entrance:
         await self._make_first_users()
         for keys in self._token_keys.values():
             await keys.start()
+        if self.tokens is not None:
+            self._token_task = asyncio.get_running_loop().create_task(self._remove_expired(self.tokens), name="tokens")
         if self.contexts:
             self._task = asyncio.get_running_loop().create_task(self._look_after_certificates(), name="certificates")
 
@@ -274,9 +284,22 @@ class Entrance:
         """Look after certificates and keys no more."""
         for keys in self._token_keys.values():
             await keys.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._token_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _remove_expired(self, tokens: TokenStore) -> None:
+        """Take expired tokens out of the tree now and then; that another broker does the same harms nothing."""
+        while True:
+            await asyncio.sleep(self._parts.config().delegation_token_expiry_check_interval_ms / 1000)
+            try:
+                count = await tokens.remove_expired(self._parts.controller)
+            except (KafkaError, TreeError) as error:
+                logger.warning("expired delegation tokens are not removed yet: %s", error)
+                continue
+            if count:
+                logger.info("%d expired delegation tokens have been removed", count)
 
     async def _look_after_certificates(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.cluster import ClusterHandlers
 from ottla.broker.handlers.configs import ConfigHandlers
 from ottla.broker.handlers.consumer_groups import ConsumerGroupsHandler
+from ottla.broker.handlers.delegation_tokens import DelegationTokenHandlers
 from ottla.broker.handlers.features import FeaturesHandler
 from ottla.broker.handlers.fetch import FetchHandler
 from ottla.broker.handlers.groups import GroupsHandler
@@ -24,6 +25,7 @@ from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.quotas import QuotaHandlers
 from ottla.broker.handlers.share_fetch import ShareFetchHandler
 from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
 from ottla.broker.handlers.share_groups import ShareGroupsHandler
@@ -34,10 +36,12 @@ from ottla.broker.handlers.topics import TopicHandlers
 from ottla.broker.handlers.transactions import TransactionsHandler
 from ottla.broker.http.facts import LogDirFacts
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
+from ottla.broker.settings.selectors import RACK_AWARE
 from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
 from ottla.broker.wiring.coordinators import leader_of
+from ottla.broker.wiring.quotas import mutation_quotas, read_quota
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.security.acls import Operation
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.authorization import Authorizer
     from ottla.broker.context import Routes, Session
+    from ottla.broker.token_store import TokenStore
     from ottla.broker.wiring.coordinators import Coordinators
     from ottla.broker.wiring.parts import Parts
     from ottla.errors import ErrorCode
@@ -79,6 +84,7 @@ def make_dispatcher(
     begin_session: Callable[[BrokerConnection], Session],
     authorizer: Authorizer | None,
     localhost_ports: Callable[[], Collection[int]],
+    tokens: TokenStore | None = None,
 ) -> Dispatcher:
     """Return what answers every request; `localhost_ports` as in `Addresses`. Without `authorizer` nothing is guarded."""
     config = parts.config()
@@ -98,7 +104,7 @@ def make_dispatcher(
         *_record_handlers(parts, coordinators, gate, authorizer),
         *_group_handlers(parts, coordinators, gate, addresses),
         *_share_handlers(parts, coordinators, addresses),
-        *_cluster_handlers(parts, addresses, has_authorizer=authorizer is not None),
+        *_cluster_handlers(parts, addresses, tokens, has_authorizer=authorizer is not None),
         telemetry,
     ):
         routes.update(family.routes())
@@ -138,7 +144,9 @@ def _record_handlers(
             parts.metrics,
             fetch_max_bytes=config.fetch_max_bytes,
             clock=around.clock,
+            is_rack_aware=config.replica_selector_class == RACK_AWARE,
             may_read=topic_right(authorizer, Operation.READ),
+            quota=read_quota(parts),
         ),
         LogOffsetHandlers(replicas),
         ProducerHandlers(replicas, coordinators.producer_ids, coordinators.transactions),
@@ -187,6 +195,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
             fetch_max_bytes=parts.config().fetch_max_bytes,
             offload=around.offload,
             clock=around.clock,
+            quota=read_quota(parts),
         ),
         ShareStateHandlers(coordinators.share_states),
         ShareGroupsHandler(groups, group_states, image=parts.image),
@@ -204,7 +213,9 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
     )
 
 
-def _cluster_handlers(parts: Parts, addresses: Addresses, *, has_authorizer: bool) -> Iterable[_Family]:
+def _cluster_handlers(
+    parts: Parts, addresses: Addresses, tokens: TokenStore | None, *, has_authorizer: bool
+) -> Iterable[_Family]:
     """Metadata, and what administrators ask for."""
     config, image, controller = parts.config(), parts.image, parts.controller
 
@@ -220,9 +231,20 @@ def _cluster_handlers(parts: Parts, addresses: Addresses, *, has_authorizer: boo
             check_name=why_invalid,
         ),
         FeaturesHandler(controller),
-        TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+        TopicHandlers(
+            image, controller, delete_topic_enable=config.delete_topic_enable, mutations=mutation_quotas(parts)
+        ),
         AclHandlers(image, controller, is_enabled=has_authorizer),
         LoginHandlers(image, controller),
+        QuotaHandlers(image, controller),
+        DelegationTokenHandlers(
+            tokens,
+            controller,
+            wall_ms=parts.surroundings.clock.wall_ms,
+            secret_bytes=parts.surroundings.secret_bytes,
+            lifetime_max_ms=config.delegation_token_max_lifetime_ms,
+            expiry_ms=config.delegation_token_expiry_time_ms,
+        ),
         ConfigHandlers(image, controller, PythonLoggers(), node_id=config.node_id),
         ClusterHandlers(
             image,

@@ -16,6 +16,7 @@ from ottla.config import ConfigError
 from ottla.observability.process import raise_descriptor_limit
 from ottla.offload import Offload, ThreadOffload
 from ottla.storage.files import OsFiles
+from ottla.watchdog import watch_loop
 
 if TYPE_CHECKING:
     from ottla.cluster.tree import Tree
@@ -75,6 +76,7 @@ def machine(
         page_cache=page_cache,
         shared_tree=open_tree is not open_file,
         is_one_machine=tree_socket is not None,
+        watch_loop=watch_loop,
     )
 
 

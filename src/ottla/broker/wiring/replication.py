@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.replicas.fetcher import FetcherSettings
 from ottla.broker.replicas.replication import Replication, ReplicationSettings
-from ottla.broker.wiring.settings import peer_channel_settings
+from ottla.broker.wiring.peer_channels import peer_channel_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -62,7 +62,7 @@ def make_replication(
             lag_ms_max=config.replica_lag_time_max_ms,
             listener=config.inter_broker_listener_name,
             channel=replace(
-                peer_channel_settings(config),
+                peer_channel_settings(config, around.secret_bytes, around.offload),
                 client_id=f"broker-{config.node_id}-fetcher",
                 answer_bytes_max=ANSWER_BYTES_MAX,
                 connect_timeout_s=min(10.0, config.replica_socket_timeout_ms / 1000),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ottla.broker.wiring.descriptors import cached_files_max, connections_max
 from ottla.cluster.controller import ControllerSettings
 from ottla.network.binding import Listener, ListenerLimits
-from ottla.network.channel import ChannelSettings
 from ottla.network.limits import NetworkLimits
 from ottla.storage.log_manager import LogManagerSettings
 from ottla.storage.open_files import DEFAULT_CAPACITY
@@ -40,11 +39,6 @@ def controller_settings(config: BrokerConfig) -> ControllerSettings:
         share_topic_segment_bytes=config.share_coordinator_state_topic_segment_bytes,
         static=config.levels.static,
     )
-
-
-def peer_channel_settings(config: BrokerConfig) -> ChannelSettings:
-    """Return how connections to other brokers are made."""
-    return ChannelSettings(client_id=f"broker-{config.node_id}")
 
 
 def log_settings(config: BrokerConfig, descriptor_limit: int | None) -> LogManagerSettings:

@@ -36,6 +36,7 @@ class Surroundings:
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
         is_one_machine: all brokers of the cluster are of this machine: clients find each under the host that they used,
             unless something else is advertised.
+        watch_loop: ends the process when the loop has been silent for so many seconds; returns what stops that.
     """
 
     clock: Clock
@@ -52,3 +53,4 @@ class Surroundings:
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
     is_one_machine: bool = False
+    watch_loop: Callable[[float], Callable[[], None]] = lambda _limit_seconds: lambda: None

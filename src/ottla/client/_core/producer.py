@@ -156,6 +156,8 @@ class ProducerMachine:
         self._metadata_in_flight = False
         self._identity_in_flight = False
         self._identity_failures = 0
+        #: What brokers answered last when they were asked for a producer id.
+        self._identity_error: KafkaError | None = None
         self._identity_retry_ms = 0.0
         self._image = self.metadata.image
         self._closing = False
@@ -323,9 +325,12 @@ class ProducerMachine:
             return
         seconds = self.settings.delivery_timeout_ms / 1000
         why = self._obstacle(batch.queue)
+        words = "" if why is None else f"; {why}"
+        if self._identity_error is not None:
+            why = self._identity_error
+            words = f"; the brokers give no producer id, which needs their coordination tree or controller: {why}"
         error = RequestTimedOutError(
-            f"not acknowledged within delivery.timeout.ms ({seconds:g} s), sent {batch.attempts} times"
-            + (f"; {why}" if why is not None else "")
+            f"not acknowledged within delivery.timeout.ms ({seconds:g} s), sent {batch.attempts} times{words}"
         )
         error.__cause__ = why
         if batch.in_flight:
@@ -676,10 +681,12 @@ class ProducerMachine:
         assert self.sequences is not None
         if response.error_code == ErrorCode.NONE:
             self._identity_failures = 0
+            self._identity_error = None
             self.sequences.set_identity(response.producer_id, response.producer_epoch)
             return
         error = error_for(response.error_code)
         if error.retriable:
+            self._identity_error = error
             self._retry_identity(now_ms)
         else:
             error.hint = "Pass enable_idempotence=False to produce without."

@@ -63,6 +63,27 @@ def elect(image: ClusterImage, topic: TopicImage, index: int, rules: ElectionRul
     return _elect_without_candidates(image, topic, index, rules)
 
 
+def why_led_anew(image: ClusterImage, topic: TopicImage, index: int, elected: PartitionImage) -> str:
+    """Return, for people, why a partition gets another leader or epoch; `image` is what that was decided on."""
+    before = topic.partitions[index]
+    if before.leader == NO_LEADER:
+        return "it had no leader"
+    broker = image.brokers.get(before.leader)
+    if broker is None:
+        return f"broker {before.leader} is gone"
+    if broker.is_stopping:
+        return f"broker {before.leader} stops"
+    if before.leader not in before.isr:
+        return f"broker {before.leader} is not in sync"
+    if not broker.continues_from(before.admitted()[before.leader]):
+        return f"broker {before.leader} was restarted, and may have lost what was not on its disk"
+    if len(before.replicas) > 1 and _is_unfit(image, topic, index, before.leader):
+        return f"broker {before.leader} cannot lead it: its log directory is offline, or its log is damaged"
+    if elected.leader == before.replicas[0]:
+        return f"broker {elected.leader} is its preferred leader"
+    return "that was asked for"
+
+
 def is_led(image: ClusterImage, topic: TopicImage, index: int) -> bool:
     """Return whether the leader of a partition is one that may stay."""
     partition = topic.partitions[index]

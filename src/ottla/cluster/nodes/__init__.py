@@ -3,11 +3,14 @@
 One class per kind of node, with `path`, `encode` and `decode`; what Kafka's tools know of a cluster in ZooKeeper is found in
 the same places with the same version numbers. Source: Kafka's ZkData.scala. Pure: values and bytes.
 
-Ours are /changes, /brokers/epochs, /brokers/unfit, /brokers/ends, /topic_ids and /deleted, and in Kafka's nodes `creating` of
+Ours are /changes, /topic_ids, /deleted, and of /brokers epochs, unfit, ends and clocks; in Kafka's nodes `creating` of
 a topic, topic id, broker epochs and eligible leaders of a partition's state, and the format of the tree in /feature.
 """
 
 from ottla.cluster.nodes.acls import ACL_PATHS
+from ottla.cluster.nodes.brokers import (
+    BROKER_CLOCKS as BROKER_CLOCKS,
+)
 from ottla.cluster.nodes.brokers import (
     BROKER_ENDS as BROKER_ENDS,
 )
@@ -19,6 +22,9 @@ from ottla.cluster.nodes.brokers import (
 )
 from ottla.cluster.nodes.brokers import (
     BROKER_UNFIT as BROKER_UNFIT,
+)
+from ottla.cluster.nodes.brokers import (
+    BrokerClockNode as BrokerClockNode,
 )
 from ottla.cluster.nodes.brokers import (
     BrokerEpoch as BrokerEpoch,
@@ -152,6 +158,7 @@ PERSISTENT_PATHS = (
     BROKER_EPOCHS,
     BROKER_UNFIT,
     BROKER_ENDS,
+    BROKER_CLOCKS,
     BROKER_TOPICS,
     TOPIC_IDS,
     DELETED,

@@ -18,6 +18,7 @@ BROKER_IDS: Final = "/brokers/ids"
 BROKER_EPOCHS: Final = "/brokers/epochs"
 BROKER_UNFIT: Final = "/brokers/unfit"
 BROKER_ENDS: Final = "/brokers/ends"
+BROKER_CLOCKS: Final = "/brokers/clocks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +168,18 @@ class UnfitNode:
             )
 
         return read(UnfitNode.path(node_id), data, take)
+
+
+class BrokerClockNode:
+    """/brokers/clocks/<id>: written to compare clocks: when that was says the tree itself."""
+
+    @staticmethod
+    def path(node_id: int) -> str:
+        return f"{BROKER_CLOCKS}/{node_id}"
+
+    @staticmethod
+    def encode() -> bytes:
+        return dump({"version": 1})
 
 
 class EndsNode:

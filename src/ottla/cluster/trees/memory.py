@@ -61,6 +61,7 @@ class MemoryStore:
     """
 
     def __init__(self) -> None:
+        self._now_ms = 0
         self.changed: Listeners[[Collection[str]]] = Listeners()
         self._nodes: dict[str, _StoredNode] = {"/": _StoredNode(b"", Stat(0, 0, 0))}
         self._zxid = 0
@@ -98,8 +99,9 @@ class MemoryStore:
             raise NoNodeError(path)
         return sorted(node.children)
 
-    def apply(self, operations: Sequence[Operation], session_id: int) -> tuple[Result, ...]:
-        """Apply the operations, or undo those that were applied and raise."""
+    def apply(self, operations: Sequence[Operation], session_id: int, now_ms: int = 0) -> tuple[Result, ...]:
+        """Apply the operations, or undo those that were applied and raise; `now_ms` is the servers' time."""
+        self._now_ms = now_ms
         zxid = self._zxid + 1
         undo: list[Callable[[], None]] = []
         changed: dict[str, None] = {}
@@ -140,7 +142,7 @@ class MemoryStore:
 
             undo.append(put_back)
             node.data = bytes(operation.data)
-            node.stat = node.stat._replace(mzxid=zxid, version=node.stat.version + 1)
+            node.stat = node.stat._replace(mzxid=zxid, version=node.stat.version + 1, mtime_ms=self._now_ms)
             return node.stat
         if node.children:
             raise NotEmptyError(operation.path, f"it has {len(node.children)} children")
@@ -178,7 +180,7 @@ class MemoryStore:
         parent.sequence += 1
         parent.children[name] = None
         self._nodes[path] = _StoredNode(
-            bytes(operation.data), Stat(zxid, zxid, 0, session_id if operation.ephemeral else 0)
+            bytes(operation.data), Stat(zxid, zxid, 0, session_id if operation.ephemeral else 0, self._now_ms)
         )
         changed[parent_path] = None
 

@@ -88,7 +88,7 @@ def unpack_operation(packed: Sequence[Any]) -> Operation:
 
 
 def pack_result(result: Result) -> Any:
-    return list(result) if isinstance(result, Stat) else result
+    return list(result[:4]) if isinstance(result, Stat) else result
 
 
 def unpack_result(packed: Any) -> Result:
@@ -96,7 +96,7 @@ def unpack_result(packed: Any) -> Result:
 
 
 def pack_node(node: Node | None) -> Any:
-    return None if node is None else [_text(node.data), *node.stat]
+    return None if node is None else [_text(node.data), *node.stat[:4]]
 
 
 def unpack_node(packed: Any) -> Node | None:

@@ -448,7 +448,7 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
 
 
 def _stat(stat: Any) -> Stat:
-    return Stat(stat.czxid, stat.mzxid, stat.version, stat.ephemeralOwner)
+    return Stat(stat.czxid, stat.mzxid, stat.version, stat.ephemeralOwner, stat.mtime)
 
 
 def _unavailable(error: BaseException, path: str) -> BaseException:

@@ -6,11 +6,20 @@ role is driven by the broker (`broker/login.py`), the client's by `network/login
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
 class SaslError(Exception):
     """The exchange has failed. The text is for the log of the side that raised it, never for the other side."""
+
+
+class WorkNeededError(Exception):
+    """A step needs hashing first that is not for the event loop: run `work` in a thread, then take the step again."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__("work is needed first")
+        self.work = work
 
 
 class TokenFetchError(SaslError):

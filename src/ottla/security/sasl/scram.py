@@ -17,8 +17,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from ottla.security.sasl import AuthenticationFailedError, SaslError
+from ottla.security.sasl import AuthenticationFailedError, SaslError, WorkNeededError
 
 #: Mechanisms and their hashes.
 HASHES = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
@@ -57,6 +58,20 @@ class ScramCredential:
 
     def __repr__(self) -> str:
         return f"ScramCredential(iterations={self.iterations}, [hidden])"
+
+
+class TokenLogin(NamedTuple):
+    """What a delegation token is good for.
+
+    Attributes:
+        credential: made of its HMAC.
+        owner: the user that it logs in.
+        expires_at_ms: wall time at which it ends.
+    """
+
+    credential: ScramCredential
+    owner: str
+    expires_at_ms: int
 
 
 def salted_password(mechanism: str, password: str, salt: bytes, iterations: int) -> bytes:
@@ -108,13 +123,23 @@ class ScramServer:
         find: returns a user's credential, None if there is none.
         nonce: random text that was never used before (`new_nonce`).
         secret: of the cluster, for the salts of users that do not exist.
+        find_token: returns the delegation token of an id (KIP-48), None if there is none; may raise WorkNeededError. An id is
+            no name of a user: which of the two is meant says the client (`tokenauth`).
     """
 
-    expires_at_ms = None
-
     def __init__(
-        self, mechanism: str, find: Callable[[str], ScramCredential | None], *, nonce: str, secret: bytes
+        self,
+        mechanism: str,
+        find: Callable[[str], ScramCredential | None],
+        *,
+        nonce: str,
+        secret: bytes,
+        find_token: Callable[[str], TokenLogin | None] | None = None,
     ) -> None:
+        self._find_token = find_token
+        self._user = ""
+        self.expires_at_ms: int | None = None
+        self.is_by_token = False
         self._mechanism = mechanism
         self._hash = HASHES[mechanism]
         self._find = find
@@ -134,7 +159,11 @@ class ScramServer:
         if self._failed or self.is_complete:
             raise SaslError("the exchange is over")
         self._failed = True  # until this step has succeeded
-        answer = self._challenge(token) if self._credential is None else self._verify(token)
+        try:
+            answer = self._challenge(token) if self._credential is None else self._verify(token)
+        except WorkNeededError:
+            self._failed = False
+            raise
         self._failed = False
         return answer
 
@@ -148,7 +177,16 @@ class ScramServer:
             raise AuthenticationFailedError(
                 "Authentication failed: Client requested an authorization id that is different from username"
             )
-        found = self._find(self._name)
+        found: ScramCredential | None
+        self._user = self._name
+        if "tokenauth=true" in match["extensions"].lower().split(","):
+            token_login = None if self._find_token is None else self._find_token(self._name)
+            found = None if token_login is None else token_login.credential
+            self.is_by_token = True
+            if token_login is not None:
+                self._user, self.expires_at_ms = token_login.owner, token_login.expires_at_ms
+        else:
+            found = self._find(self._name)
         self._is_known = found is not None
         self._credential = found if found is not None else self._invented()
         self._nonce = match["nonce"] + self._own_nonce
@@ -178,7 +216,7 @@ class ScramServer:
         is_right = hmac.compare_digest(stored_key, credential.stored_key) and len(proof) == len(signature)
         if not (is_right and self._is_known):
             raise SaslError("a wrong password" if self._is_known else "a user that does not exist")
-        self.user = self._name
+        self.user = self._user
         self.is_complete = True
         return b"v=" + _encode(hmac.digest(credential.server_key, message, self._hash)).encode()
 
@@ -187,6 +225,7 @@ class ScramClient:
     """The client's role.
 
     Args:
+        is_token: `user` and `password` are the id and the HMAC (Base64) of a delegation token.
         salt: computes salted passwords (`salted_password`); pass one that remembers, or runs elsewhere.
     """
 
@@ -197,6 +236,7 @@ class ScramClient:
         password: str,
         *,
         nonce: str,
+        is_token: bool = False,
         salt: Callable[[str, str, bytes, int], bytes] = salted_password,
     ) -> None:
         self.mechanism = mechanism
@@ -204,7 +244,7 @@ class ScramClient:
         self._password = password
         self._salt = salt
         self._nonce = nonce
-        self._bare = f"n={_escape(user)},r={nonce}"
+        self._bare = f"n={_escape(user)},r={nonce}{',tokenauth=true' if is_token else ''}"
         self._signature = b""
         self._has_proved = False
         self.is_complete = False

@@ -94,6 +94,7 @@ class TransactionCoordinator:
             once.
         take_producer_id: returns an unused producer id, or None if there is none at hand.
         level: of the feature transaction.version.
+        is_clock_right: whether a transaction may be aborted because it is old.
         may_expire: whether unused ids may be forgotten; not those that Apache Kafka wrote, until confirmed.
     """
 
@@ -107,6 +108,7 @@ class TransactionCoordinator:
         send_markers: Callable[[int, Markers], None],
         take_producer_id: Callable[[], int | None],
         may_expire: Callable[[], bool] = lambda: True,
+        is_clock_right: Callable[[], bool] = lambda: True,
         level: Callable[[], int] = lambda: EPOCH_BUMP_VERSION,
     ) -> None:
         self.partition = partition
@@ -115,6 +117,7 @@ class TransactionCoordinator:
         self._send_markers = send_markers
         self._take_producer_id = take_producer_id
         self._may_expire = may_expire
+        self._is_clock_right = is_clock_right
         self._level = level
         self.transactions: TimelineDict[str, Transaction] = TimelineDict(timeline)
 
@@ -364,13 +367,18 @@ class TransactionCoordinator:
         operation waited for it, or whose completion could not be written, would stay open otherwise.
         """
         self._schedule_abort()
+        is_clock_right = self._is_clock_right()
         aborted: list[Transaction] = []
         for known in self.transactions.values():
             if known.state.is_preparing and known.updated_ms + self._config.abort_check_interval_ms <= now_ms:
                 if self.transactions.get_committed(known.transactional_id) is known:
                     self._send_markers(self.partition, _markers(known))
                 continue
-            if known.state is TransactionState.ONGOING and known.started_ms + known.timeout_ms < now_ms:
+            if (
+                is_clock_right
+                and known.state is TransactionState.ONGOING
+                and known.started_ms + known.timeout_ms < now_ms
+            ):
                 try:
                     aborted.append(self._fenced(known, now_ms))
                 except CoordinatorNotAvailableError as error:

@@ -1,0 +1,65 @@
+"""How this broker connects to others: in the clear or by TLS, and as whom it logs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.config import ConfigError
+from ottla.network.channel import ChannelSettings
+from ottla.network.login import login_of
+from ottla.security.sasl import plain, scram
+from ottla.security.tls_settings import TlsSettingsError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from ottla.broker.config import BrokerConfig
+    from ottla.broker.settings.peers import PeerLogin
+    from ottla.offload import Offload
+    from ottla.security.sasl import ClientExchange
+
+
+def peer_channel_settings(
+    config: BrokerConfig, secret_bytes: Callable[[int], bytes], offload: Offload
+) -> ChannelSettings:
+    """Return how connections to other brokers are made, and how this broker logs in on them.
+
+    Raises:
+        ConfigError: a store of keys or certificates cannot be used.
+    """
+    login = config.peer_login
+    return ChannelSettings(
+        client_id=f"broker-{config.node_id}",
+        ssl_context=_peer_context(config),
+        authenticate=None if not login.mechanism else login_of(_exchanges(login, secret_bytes), off_loop=offload.run),
+    )
+
+
+def _peer_context(config: BrokerConfig) -> ssl.SSLContext | None:
+    tls = config.tls.get(config.inter_broker_listener_name)
+    if tls is None:
+        return None
+    from ottla.security.tls import client_context
+
+    try:
+        return client_context(tls.settings, checks_host=config.peer_login.checks_host)
+    except TlsSettingsError as error:
+        raise ConfigError(f"listener {config.inter_broker_listener_name}, to other brokers: {error}") from None
+
+
+def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callable[[], ClientExchange]:
+    if login.mechanism == plain.MECHANISM:
+        return lambda: plain.PlainClient(login.username, login.password)
+    salted: dict[tuple[bytes, int], bytes] = {}
+
+    def salt(mechanism: str, password: str, salt: bytes, iterations: int) -> bytes:
+        key = (salt, iterations)
+        if key not in salted:
+            salted.clear()  # another broker may know another salt for a moment
+            salted[key] = scram.salted_password(mechanism, password, salt, iterations)
+        return salted[key]
+
+    return lambda: scram.ScramClient(
+        login.mechanism, login.username, login.password, nonce=scram.new_nonce(secret_bytes), salt=salt
+    )
