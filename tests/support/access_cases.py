@@ -419,6 +419,24 @@ CASES: list[Case] = [
     ),
     _case(K.DESCRIBE_CLUSTER, lambda t, n: t.DescribeClusterRequest(include_cluster_authorized_operations=True)),
     _case(
+        K.DESCRIBE_CLIENT_QUOTAS,
+        lambda t, n: t.DescribeClientQuotasRequest(
+            components=[t.ComponentData(entity_type="user", match_type=0, match="nobody-has-this")]
+        ),
+    ),
+    _case(
+        K.ALTER_CLIENT_QUOTAS,
+        lambda t, n: t.AlterClientQuotasRequest(
+            entries=[
+                t.AlterClientQuotasRequestEntryData(
+                    entity=[t.EntityData(entity_type="user", entity_name="nobody-has-this")],
+                    ops=[t.OpData(key="producer_byte_rate", value=1000.0)],
+                )
+            ],
+            validate_only=True,
+        ),
+    ),
+    _case(
         K.DESCRIBE_USER_SCRAM_CREDENTIALS,
         lambda t, n: t.DescribeUserScramCredentialsRequest(users=[t.UserName(name="nobody-has-this")]),
     ),

@@ -29,6 +29,7 @@ from ottla.broker.wiring.entrance import Entrance
 from ottla.broker.wiring.handlers import make_dispatcher, make_telemetry
 from ottla.broker.wiring.parts import Parts
 from ottla.broker.wiring.peer_channels import peer_channel_settings
+from ottla.broker.wiring.quotas import QuotaControl, make_quotas
 from ottla.broker.wiring.replication import make_replication
 from ottla.broker.wiring.settings import (
     controller_settings,
@@ -141,6 +142,8 @@ class Broker:
         self.telemetry: TelemetryHandlers
         self.entrance: Entrance
         self.authorizer: Authorizer | None = None
+        self.quotas = make_quotas(config)
+        self.quota_control: QuotaControl
         self.dispatcher: Dispatcher
         self.server: Server
 
@@ -259,6 +262,7 @@ class Broker:
             controller=self.controller,
             peers=self._make_peers(),
             refresh=self.follower.refresh,
+            quotas=self.quotas,
         )
         self.coordinators = Coordinators(parts)
         self.replicas.on_leader = self.coordinators.on_leader
@@ -290,6 +294,7 @@ class Broker:
 
     async def _bind(self) -> None:
         self.server = self._make_server()
+        self.quota_control = QuotaControl(self.server, self.quotas, self.config, self.authorizer)
         await self.server.bind(server_listeners(self.config, self.entrance.context_of))
         self._parts_running.append(self.server.stop)
 
@@ -556,6 +561,7 @@ class Broker:
             self.logs.change_settings(log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):
             self.telemetry.on_configs(image)
+        self.quota_control.on_image(image, delta)
         if delta.changed_configs:
             self.replication.throttles.on_configs(image, self._with_dynamic(image).levels)
         self.replicas.apply(image, delta)

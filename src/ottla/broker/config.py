@@ -109,6 +109,10 @@ class BrokerConfig:
     max_connections_per_ip_overrides: Mapping[str, int] = field(default_factory=dict)
     max_connection_creation_rate: int = INT_MAX
     connections_max_idle_ms: int = 600_000
+    quota_window_num: int = 11
+    quota_window_size_seconds: int = 1
+    controller_quota_window_num: int = 11
+    controller_quota_window_size_seconds: int = 1
     socket_listen_backlog_size: int = 50
     telemetry_max_bytes: int = 1_048_576
     socket_request_max_bytes: int = 104_857_600

@@ -54,6 +54,7 @@ class Session:
         is_by_token: whether the client has logged in with a delegation token.
         software: what the client called itself, if it did.
         rights: what was decided about this client under the access rules in force (`authorization.py`).
+        quotas: whose limits count for it (`quotas/client_quotas.py`).
         guard: sees every frame of this connection before anything else does; None where any request may be handled.
     """
 
@@ -67,6 +68,7 @@ class Session:
         "local_host",
         "local_port",
         "principal",
+        "quotas",
         "rights",
         "security_protocol",
         "software",
@@ -93,6 +95,7 @@ class Session:
         self.software: ClientSoftware | None = None
         self.guard: Guard | None = None
         self.rights: Any = None
+        self.quotas: Any = None
         self._at_end: list[Callable[[], None]] = []
 
     def call_at_end(self, callback: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "group": Command("ottla.cli.group", "list, describe, reset, delete groups", "Cluster"),
     "lag": Command("ottla.cli.group", "how far groups are behind", "Cluster", "main_lag"),
     "config": Command("ottla.cli.config", "get and set configurations", "Cluster"),
+    "quota": Command("ottla.cli.quota", "how much users, client ids and addresses may use", "Cluster"),
     "user": Command("ottla.cli.user", "users and their passwords (SCRAM)", "Cluster"),
     "token": Command("ottla.cli.token", "delegation tokens: logins for a while", "Cluster"),
     "acl": Command("ottla.cli.acl", "who may do what", "Cluster"),

@@ -238,11 +238,18 @@ def _size(buffer: bytearray | array[int]) -> int:
 
 def _topics(columns: Columns[Any, Any]) -> ArrowArray:
     text = bytearray()
-    ends = array("q", [0])
+    lengths: set[int] = set()
     for first, last, source in columns.spans():
         name = source.topic.encode()
-        ends.extend(_steps(len(text), len(name), last - first))
+        lengths.add(len(name))
         text += name * (last - first)
+    if len(lengths) <= 1:
+        ends = _steps(lengths.pop() if lengths else 0, len(columns))
+    else:
+        ends = array("q", [0])
+        for first, last, source in columns.spans():
+            length, start = len(source.topic.encode()), ends[-1]
+            ends.extend(range(start + length, start + length * (last - first) + 1, length))
     return _array(len(columns), [None, ends, text or bytearray(1)])
 
 
@@ -250,17 +257,15 @@ def _topics(columns: Columns[Any, Any]) -> ArrowArray:
 _ends: dict[int, array[int]] = {}
 
 
-def _steps(start: int, length: int, rows: int) -> array[int]:
-    """Return `start + length`, `start + 2 * length`, ..., for so many rows."""
-    if start:
-        return array("q", range(start + length, start + length * (rows + 1), length))
+def _steps(length: int, rows: int) -> array[int]:
+    """Return 0, `length`, `2 * length`, ..., for so many rows; at least so many."""
     known = _ends.get(length)
-    if known is None or len(known) < rows:
+    if known is None or len(known) <= rows:
         if len(_ends) > 100:
             _ends.clear()
         many = 1 << max(rows, 1024).bit_length()
-        known = _ends[length] = array("q", range(length, length * (many + 1), length))
-    return known[:rows]
+        known = _ends[length] = array("q", (length * row for row in range(many + 1)))
+    return known
 
 
 def _partitions(columns: Columns[Any, Any]) -> array[int]:

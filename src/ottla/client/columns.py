@@ -99,7 +99,7 @@ class Columns(Generic[K, V]):
         """What is added from now on is of this source."""
         if self.runs and self.runs[-1][0] == self.used[0]:
             self.runs.pop()
-        if not self.runs or self.runs[-1][1] is not source:
+        if not self.runs or not self.runs[-1][1].is_like(source):
             self.runs.append((self.used[0], source))
 
     # -- adding -----------------------------------------------------------------------------------------------------

@@ -105,6 +105,15 @@ class Source(Generic[K, V]):
         self.deserialize_key: Callable[[str, bytes], K] | None = deserialize_key
         self.deserialize_value: Callable[[str, bytes], V] | None = deserialize_value
 
+    def is_like(self, other: Source[K, V]) -> bool:
+        """Whether records of the other one may count as this one's: of one consumer they differ in nothing else."""
+        return (
+            self.owner is other.owner
+            and self.leader_epoch == other.leader_epoch
+            and self.partition == other.partition
+            and self.topic == other.topic
+        )
+
 
 class Record(Generic[K, V]):
     """One record. Two references, to its row and to what its batch has in common: everything else is made on access."""

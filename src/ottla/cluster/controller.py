@@ -588,7 +588,7 @@ class Controller:
         alterations: Sequence[Alteration],
         check: Callable[[Mapping[str, str]], Refusal | None] = lambda changed: None,
     ) -> Refusal | None:
-        """Change what is kept of a user, a client id or an address; `check` sees all of it. None: it was done."""
+        """Change what is kept of a user, a client id, both together or an address; `check` sees all of it. None: done."""
         async with self._serving():
             return await self._settings_writer.alter(resource, alterations, check, validate_only=False)
 

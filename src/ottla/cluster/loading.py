@@ -6,12 +6,15 @@ the reader goes on from, so it is applied again later.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ottla.cluster.decisions.features import finalized
 from ottla.cluster.image import (
+    CLIENTS,
     NO_LEADER,
+    USERS,
     BrokerEnds,
     BrokerImage,
     ClusterImage,
@@ -48,6 +51,9 @@ from ottla.cluster.tree import Node, NoNodeError, Tree
 from ottla.security.acls import Pattern, PatternType, Rule
 from ottla.types import ZERO_UUID
 
+#: Questions to the tree that are on their way at the same time.
+_AT_ONCE = 500
+
 
 async def load_image(tree: Tree) -> ClusterImage:
     """Read the whole tree into an image.
@@ -68,12 +74,7 @@ async def load_image(tree: Tree) -> ClusterImage:
     }
     brokers = await load_brokers(tree)
     features, features_epoch = await load_features(tree)
-    resources = [
-        ConfigResource(kind, ConfigNode.name(kind, name))
-        for kind in await tree.children(CONFIG)
-        for name in await tree.children(ConfigNode.kind_path(kind))
-    ]
-    configs = await load_configs(tree, resources)
+    configs = await load_configs(tree, await config_resources(tree))
     return ClusterImage(
         cluster_id=cluster_id,
         brokers=brokers.brokers,
@@ -89,6 +90,22 @@ async def load_image(tree: Tree) -> ClusterImage:
         deleted=frozenset(DeletedNode.topic_id(name) for name in await tree.children(DELETED)),
         acls=await load_all_acls(tree),
     )
+
+
+async def config_resources(tree: Tree) -> list[ConfigResource]:
+    """Return everything that has settings of its own."""
+    found: list[ConfigResource] = []
+    for kind in await tree.children(CONFIG):
+        names = await tree.children(ConfigNode.kind_path(kind))
+        found += [ConfigResource(kind, ConfigNode.name(kind, name)) for name in names]
+        if kind == USERS:
+            for users in (names[first : first + _AT_ONCE] for first in range(0, len(names), _AT_ONCE)):
+                below = await asyncio.gather(*(tree.children(ConfigNode.path(USERS, user)) for user in users))
+                for user in (user for user, children in zip(users, below, strict=True) if CLIENTS in children):
+                    of_user = f"{user}/{CLIENTS}"
+                    client_ids = await tree.children(ConfigNode.path(USERS, of_user))
+                    found += [ConfigResource(USERS, f"{of_user}/{client_id}") for client_id in client_ids]
+    return found
 
 
 class Brokers(NamedTuple):

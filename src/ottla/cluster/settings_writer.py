@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ottla.cluster.decisions.configs import Alteration, apply_alterations
 from ottla.cluster.decisions.features import FeatureUpdate, update_features
 from ottla.cluster.decisions.refusal import Refusal
-from ottla.cluster.image import BROKERS, GROUPS, TOPICS, ConfigResource
+from ottla.cluster.image import BROKERS, GROUPS, TOPICS, USERS, ConfigResource
 from ottla.cluster.nodes import (
     FEATURES,
     PRODUCER_ID_BLOCK,
@@ -67,26 +67,28 @@ class SettingsWriter:
         check: Check,
         validate_only: bool,
     ) -> Refusal | None:
-        path = ConfigNode.path(*resource)
+        path, parents = ConfigNode.path(*resource), ConfigNode.parents(*resource)
         for _ in range(TRIES_MAX):
             tree = self._log.tree
-            node = (await tree.get_many([path]))[0]
+            node, *above = await tree.get_many([path, *parents])
             changed = decide({} if node is None else ConfigNode.decode(path, node.data))
             refusal = changed if isinstance(changed, Refusal) else check(changed)
             if refusal is not None or validate_only:
                 return refusal
             assert not isinstance(changed, Refusal)
-            operation = _config_operation(path, node, changed)
+            operation = _config_operation(path, node, changed, keeps_node=resource.kind == USERS and not parents)
             if operation is None:
                 return None
+            missing = [parent for parent, found in zip(parents, above, strict=True) if found is None]
+            operations = [*(Create(parent, ConfigNode.encode({})) for parent in missing), operation]
             try:
                 change = Change(configs=((resource.kind, resource.name),))
-                await self._log.commit([operation], change, fence=self._registration.fence(), tree=tree)
+                await self._log.commit(operations, change, fence=self._registration.fence(), tree=tree)
                 return None
             except RequestTooLargeError:
                 raise
             except TreeError as error:
-                if error.path != path:
+                if error.path not in (path, *parents):
                     raise
         return Refusal(ErrorCode.REQUEST_TIMED_OUT, "Others change these settings at the same time.")
 
@@ -139,11 +141,14 @@ class SettingsWriter:
         return block
 
 
-def _config_operation(path: str, node: Node | None, config: Mapping[str, str]) -> Operation | None:
-    """Return what makes the overrides what they are to be; None if there is nothing to do."""
+def _config_operation(path: str, node: Node | None, config: Mapping[str, str], *, keeps_node: bool) -> Operation | None:
+    """Return what makes the overrides what they are to be; None if there is nothing to do.
+
+    A user's node is kept when it has become empty: below it there may be those of client ids.
+    """
     if node is None:
         return Create(path, ConfigNode.encode(config)) if config else None
-    if not config:
+    if not config and not keeps_node:
         return Delete(path, node.stat.version)
     return SetData(path, ConfigNode.encode(config), node.stat.version)
 

@@ -80,10 +80,10 @@ WAIT_MAX = 512 * 1024
 """With so many bytes of a request still to come, the system is asked to report up to so many at a time."""
 
 _SIZE = Struct(">i")
-_OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING = 1, 2, 4, 8, 16
+_OWED, _UNSENT, _YIELDED, _CROWDED, _STARTING, _MUTED = 1, 2, 4, 8, 16, 32
 """Why the next frame is not handled: a blocking answer is owed; output waits for the peer to read; this loop turn's
 share is used up; PENDING_MAX answers are owed, or answers to PENDING_BYTES_MAX of requests; the broker is still starting
-(HTTP is answered all the same)."""
+(HTTP is answered all the same); the client is over a quota."""
 
 
 class ConnectionHost(Protocol):
@@ -137,6 +137,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "_http",
         "_loop",
         "_low_water",
+        "_mute_timer",
         "_outflow",
         "_owed",
         "_paused",
@@ -169,6 +170,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._outflow: Outflow | None = None
         self._admitted = 0
         self._low_water = 1
+        self._mute_timer: asyncio.TimerHandle | None = None
         self._socket: Any = None
         self._socket_fd = -1
         self._pending_bytes = 0
@@ -256,6 +258,9 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self.out = []
         self._give_back()
         self._host.budget.forget(self._on_budget)
+        if self._mute_timer is not None:
+            self._mute_timer.cancel()
+            self._mute_timer = None
         self._host.ended(self, reason)
         if self.on_closed is not None:
             self.on_closed()
@@ -330,6 +335,29 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._host.authenticated(self)
 
     @property
+    def is_stranger(self) -> bool:
+        """Whether its client still has to log in."""
+        return self.frame_bytes_max is not None
+
+    def mute(self, seconds: float) -> None:
+        """Handle no further frames for a while (KIP-219); answers go out all the same. Of two times the later end counts."""
+        if self._transport is None or seconds <= 0:
+            return
+        due = self._loop.time() + seconds
+        timer = self._mute_timer
+        if timer is not None:
+            if timer.when() >= due:
+                return
+            timer.cancel()
+        self._blocked |= _MUTED
+        self._mute_timer = self._loop.call_at(due, self._unmute)
+
+    def _unmute(self) -> None:
+        self._mute_timer = None
+        self._blocked &= ~_MUTED
+        self._advance()
+
+    @property
     def peer_certificate(self) -> bytes | None:
         """The certificate that the peer has proved to own, DER; None if it has shown none."""
         transport = self._transport
@@ -359,7 +387,7 @@ class BrokerConnection(asyncio.BufferedProtocol):
         if unsent != self._progress:
             self._progress = unsent
             self.last_active = now
-        if self._owed or self._blocked & _STARTING or (outflow is not None and outflow.waits_for_disk):
+        if self._owed or self._blocked & (_STARTING | _MUTED) or (outflow is not None and outflow.waits_for_disk):
             # the peer waits for us, not we for it
             self.last_active = now
         idle = now - self.last_active

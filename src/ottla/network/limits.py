@@ -11,7 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ottla.network.strangers import place_of
+from ottla.rates import SampledRate, Windows
+
 UNLIMITED = 2147483647
+#: Addresses whose connections per second are counted, and when one is forgotten that makes none.
+ADDRESSES_MAX = 10_000
+FORGET_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +98,54 @@ class ByteBudget:
             if 0 <= self.limit <= self.used:
                 return
             self._waiting.popleft()()
+
+
+class AddressRates:
+    """Connections per second of each address (`connection_creation_rate`, KIP-612).
+
+    Who is over the rate is to be closed after a while, and was not counted. Bounded: addresses that made no connection for
+    a minute are forgotten, and above `ADDRESSES_MAX` those that came first.
+    """
+
+    __slots__ = ("_limit_of", "_rates", "_swept_ms", "in_force", "windows")
+
+    def __init__(self, windows: Windows | None = None) -> None:
+        self.windows = windows or Windows()
+        self.in_force = False
+        self._limit_of: Callable[[str], float | None] = lambda ip: None
+        self._rates: dict[str, tuple[float, SampledRate]] = {}
+        self._swept_ms = 0.0
+
+    def change(self, limit_of: Callable[[str], float | None], *, in_force: bool) -> None:
+        """Put other limits in force; `limit_of` returns connections per second by address, None for no limit."""
+        self._limit_of = limit_of
+        self.in_force = in_force
+        if not in_force:
+            self._rates.clear()
+
+    def throttle_ms(self, ip: str, now_ms: float) -> int:
+        """Count a connection; or return after how many milliseconds it is to be closed, at most a window."""
+        limit = self._limit_of(ip)
+        if limit is None:
+            return 0
+        key = place_of(ip)
+        known = self._rates.pop(key, None)
+        rate = SampledRate() if known is None else known[1]
+        self._rates[key] = (now_ms, rate)
+        if len(self._rates) > ADDRESSES_MAX or now_ms - self._swept_ms > FORGET_MS:
+            self._forget(now_ms)
+        rate.record(1, now_ms, self.windows)
+        throttle_ms = min(rate.throttle_ms(limit, now_ms, self.windows), self.windows.size_ms)
+        if throttle_ms:
+            rate.record(-1, now_ms, self.windows)
+        return throttle_ms
+
+    def _forget(self, now_ms: float) -> None:
+        self._swept_ms = now_ms
+        for key, (last_ms, _) in list(self._rates.items()):  # the one that was used last is at the end
+            if len(self._rates) <= ADDRESSES_MAX and now_ms - last_ms < FORGET_MS:
+                return
+            del self._rates[key]
 
 
 class ConnectionQuota:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from ottla.network.binding import Listener, ListenerLimits, bind_listener, localhost_ports
 from ottla.network.connection import FRAMES_PER_TURN, RECEIVE_SIZE, BrokerConnection, Handle, StreamConnection
 from ottla.network.http import HttpSite
-from ottla.network.limits import ByteBudget, ConnectionQuota, NetworkLimits
+from ottla.network.limits import AddressRates, ByteBudget, ConnectionQuota, NetworkLimits
 from ottla.network.reactor import Reactor, new_reactor
 from ottla.network.strangers import LOGIN_SECONDS, Strangers
 from ottla.observability.logs import LogOncePerPeer
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 SWEEP_SECONDS_MAX = 5.0
 ACCEPT_RETRY_SECONDS = 1.0
 ACCEPTS_PER_TURN = 128
+HELD_MAX = 1000
+"""Connections that came too quickly and wait for their end, so that who makes them is slowed down; more end at once."""
 FIRST_FRAME_BYTES_MAX = 64 * 1024
 """A client that has to log in can say nothing that is longer before it has begun to."""
 BACKLOG_MIN = 4096
@@ -73,6 +75,9 @@ class Server:
         """Ports bound on both 127.0.0.1 and ::1: `localhost` leads here, whichever of them it stands for."""
         #: Where encrypted bytes are received; made with the first listener of TLS.
         self.cipher_view = memoryview(b"")
+        #: Connections per second of each address.
+        self.address_rates = AddressRates()
+        self._held: dict[socket.socket, asyncio.TimerHandle] = {}
         self._quota = ConnectionQuota(self.limits)
         self._listener_quotas: dict[str, ConnectionQuota] = {}
         self._has_login: dict[str, bool] = {}
@@ -168,6 +173,10 @@ class Server:
         self._acceptors, self._sockets = [], []
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        for held, timer in self._held.items():
+            timer.cancel()
+            held.close()
+        self._held.clear()
         for stranger in self._strangers.overdue(float("inf")):
             _end(stranger, "")
         for connection in list(self._connections):
@@ -234,6 +243,8 @@ class Server:
         accepted.setblocking(False)
         if listener.name in self._protected and self._quota.full:
             self._make_room()
+        if self.address_rates.in_force and listener.name not in self._protected and self._is_too_quick(accepted, ip):
+            return
         refusal = self._quota.admit(ip)
         if refusal is not None:
             self.metrics.connections_refused += 1
@@ -268,6 +279,24 @@ class Server:
                 self._leave(listener.name, ip)
                 accepted.close()
             raise
+
+    def _is_too_quick(self, accepted: socket.socket, ip: str) -> bool:
+        """Count a connection of its address; if there are too many a second, close it, later (KIP-612)."""
+        loop = asyncio.get_running_loop()
+        throttle_ms = self.address_rates.throttle_ms(ip, loop.time() * 1000)
+        if not throttle_ms:
+            return False
+        self.metrics.connections_refused += 1
+        self._log.tell(ip, "Refused a connection from %s: too many a second (connection_creation_rate)", ip)
+        if len(self._held) >= HELD_MAX:
+            accepted.close()
+        else:
+            self._held[accepted] = loop.call_later(throttle_ms / 1000, self._let_go, accepted)
+        return True
+
+    def _let_go(self, held: socket.socket) -> None:
+        del self._held[held]
+        held.close()
 
     def http_of(self, connection: BrokerConnection) -> HttpSite | None:
         """Return what is served to an HTTP client: next to nothing where Kafka clients log in, or have rights it has not."""

@@ -94,6 +94,9 @@ class SampleFacts:
     def client_metrics(self) -> Iterable[bytes]:
         return [b"# HELP kafka_client_x X.\n# TYPE kafka_client_x gauge\nkafka_client_x 1\n"]
 
+    def quotas(self) -> Iterable[bytes]:
+        return []
+
     def brokers(self) -> Sequence[tuple[int, str]]:
         return [(1, "localhost:9092")]
 

@@ -24,10 +24,12 @@ from ottla.broker.guards.topics import cluster_operations
 from ottla.errors import ErrorCode
 from ottla.protocol.api import APIS
 from ottla.protocol.messages import (
+    alter_client_quotas,
     alter_configs,
     alter_user_scram_credentials,
     create_acls,
     delete_acls,
+    describe_client_quotas,
     describe_cluster,
     describe_configs,
     describe_log_dirs,
@@ -76,6 +78,36 @@ def guard_describe_cluster(
         return answer
 
     return then(context, proceed(request), finish)
+
+
+def guard_describe_quotas(around: Around, context: RequestContext, request: Any, proceed: Proceed) -> Any:
+    """DESCRIBE_CONFIGS on the cluster."""
+    if around.authorizer.allows_cluster(context.session, DESCRIBE_CONFIGS):
+        return proceed(request)
+    return describe_client_quotas.DescribeClientQuotasResponse(
+        error_code=CLUSTER_DENIED, error_message=SENTENCES[CLUSTER_DENIED], entries=None
+    )
+
+
+def guard_alter_quotas(
+    around: Around, context: RequestContext, request: alter_client_quotas.AlterClientQuotasRequest, proceed: Proceed
+) -> Any:
+    """ALTER_CONFIGS on the cluster."""
+    if around.authorizer.allows_cluster(context.session, ALTER_CONFIGS):
+        return proceed(request)
+    return alter_client_quotas.AlterClientQuotasResponse(
+        entries=[
+            alter_client_quotas.AlterClientQuotasResponseEntryData(
+                error_code=CLUSTER_DENIED,
+                error_message=SENTENCES[CLUSTER_DENIED],
+                entity=[
+                    alter_client_quotas.EntityData(entity_type=part.entity_type, entity_name=part.entity_name)
+                    for part in entry.entity
+                ],
+            )
+            for entry in request.entries
+        ]
+    )
 
 
 def guard_describe_log_dirs(around: Around, context: RequestContext, request: Any, proceed: Proceed) -> Any:

@@ -79,6 +79,8 @@ GUARDS: Final[Mapping[ApiKey, Guard | None]] = {
     ApiKey.DESCRIBE_QUORUM: cluster.cluster_guard(DESCRIBE),
     ApiKey.LIST_CONFIG_RESOURCES: cluster.cluster_guard(DESCRIBE_CONFIGS),
     ApiKey.UNREGISTER_BROKER: cluster.cluster_guard(ALTER),
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: cluster.guard_describe_quotas,
+    ApiKey.ALTER_CLIENT_QUOTAS: cluster.guard_alter_quotas,
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: cluster.guard_describe_credentials,
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: cluster.guard_alter_credentials,
     ApiKey.CREATE_DELEGATION_TOKEN: tokens.guard_create,

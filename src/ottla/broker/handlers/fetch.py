@@ -5,7 +5,7 @@ v11: rack (KIP-392). v12: flexible, diverging epoch (KIP-595). v13: topic ids (K
 v16: node endpoints (KIP-951). v17: directory id. v18: the follower's high watermark.
 
 Where we differ from Apache Kafka: a partition's records end at a batch border, where Kafka may cut inside the last batch
-(clients drop such a tail anyway).
+(clients drop such a tail anyway). A quota counts records and an estimate of what is around them, not the encoded answer.
 
 A follower reads up to the end of the log and waits for that to move; what it asks for is news of how far it has come. A
 consumer may read from a follower up to the high watermark that this one knows (KIP-392).
@@ -17,6 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.context import Route
+from ottla.broker.quotas.client_quotas import ClientQuotas
+from ottla.broker.quotas.reading import ReadQuota
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
 from ottla.broker.replicas.nearest import nearest
 from ottla.broker.replicas.purgatory import FetchWaiter
@@ -166,9 +168,11 @@ class FetchHandler:
         clock: Clock,
         is_rack_aware: bool = False,
         may_read: Callable[[Session, str], bool] | None = None,
+        quota: ReadQuota | None = None,
     ) -> None:
         self._is_rack_aware = is_rack_aware
         self._may_read = may_read
+        self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
         self._replicas = replicas
         self._sessions = sessions
         self._metrics = metrics
@@ -192,6 +196,10 @@ class FetchHandler:
             asked.may_read = partial(self._may_read, context.session)
         if asked.error:
             return FetchResponse(error_code=asked.error)
+        if self._quota.in_force and not self._is_follower(request):
+            asked.bucket = self._quota.bucket_of(context)
+            if asked.bucket is not None:  # what it can never get at once it need not wait for
+                request.min_bytes = min(request.min_bytes, asked.bucket.bytes_max)
         if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
             return _refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
         if _replica_id(request) >= 0 and context.version < REPLICA_STATE_SINCE:
@@ -249,10 +257,12 @@ class FetchHandler:
     def _look(self, request: FetchRequest, asked: FetchContext, version: int) -> _Round:
         """Find what every partition has to offer, without reading any of it or waiting for the disk."""
         replica = _replica_id(request)
+        bucket = asked.bucket
+        bytes_max = min(request.max_bytes, self._fetch_max_bytes)
         found = _Round(
             asked,
             IsolationLevel(request.isolation_level & 1),
-            min(request.max_bytes, self._fetch_max_bytes),
+            bytes_max if bucket is None else min(bytes_max, bucket.bytes_max),
             None if replica < 0 else _Replica(replica, request.replica_state.replica_epoch, asked.turn),
             reads_followers=replica < 0 and version >= READS_FOLLOWERS_SINCE,
             rack=request.rack_id if self._is_rack_aware and replica < 0 else "",
@@ -437,7 +447,19 @@ class FetchHandler:
             data.error_code = partition.check_epoch(want.current_leader_epoch)
         return None if data.error_code else partition
 
+    def _is_follower(self, request: FetchRequest) -> bool:
+        """Whether the request is of a broker: not only does it say so, it knows under which epoch that one is registered."""
+        if _replica_id(request) < 0:
+            return False
+        broker = self._replicas.image.brokers.get(_replica_id(request))
+        return broker is not None and broker.broker_epoch == request.replica_state.replica_epoch
+
     def _answer(self, asked: FetchContext, found: _Round) -> FetchResponse | Awaitable[FetchResponse]:
+        if asked.bucket is not None:
+            verdict = self._quota.judge(asked.bucket, [part.size for _, part in found.slices])
+            if not verdict.is_given:
+                return self._hold_back(asked, verdict.throttle_ms)
+            asked.throttle_ms = verdict.throttle_ms
         if found.replica is not None and asked.session is not None:
             asked.session.turn = self._replicas.turn
         cold: list[tuple[_Found, LogSlice]] = []
@@ -458,6 +480,13 @@ class FetchHandler:
             else:
                 self._give(one, records, is_replica=found.replica is not None)
         return self._answer_cold(asked, found, cold) if cold else _shape(asked, found.answers)
+
+    def _hold_back(self, asked: FetchContext, throttle_ms: int) -> FetchResponse:
+        """Answer with nothing; a session that was to begin does not, one that goes on has been told nothing."""
+        if asked.session is not None and not asked.incremental:
+            self._sessions.forget(asked.session)
+            return FetchResponse(throttle_time_ms=throttle_ms)
+        return FetchResponse(throttle_time_ms=throttle_ms, session_id=asked.session_id)
 
     async def _answer_cold(
         self, asked: FetchContext, found: _Round, cold: list[tuple[_Found, LogSlice]]
@@ -593,7 +622,7 @@ def _refuse_whole(asked: FetchContext, version: int, code: ErrorCode) -> FetchRe
 
 
 def _shape(asked: FetchContext, answers: list[tuple[FetchPartition, PartitionData]]) -> FetchResponse:
-    response = FetchResponse(session_id=asked.session_id)
+    response = FetchResponse(session_id=asked.session_id, throttle_time_ms=asked.throttle_ms)
     topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
     for want, data in asked.shape(answers):
         key = (want.topic if want.topic_id == ZERO_UUID else "", want.topic_id)

@@ -5,6 +5,9 @@ duration in the answer of ShareAcknowledge. A request that renews locks fetches 
 
 As in Kafka membership is not checked: a request that names a group and a member id has a session. What is acknowledged with a
 fetch is decided before anything is fetched, and its outcome stands beside the partition.
+
+Where we differ from Apache Kafka: a member over its quota gets what was acquired for it, and is held back afterwards. Kafka
+empties the answer, and the records wait until their locks run out.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.broker.context import Route
+from ottla.broker.quotas.client_quotas import ClientQuotas
+from ottla.broker.quotas.reading import ReadQuota
 from ottla.broker.share.fetch import Limits, ShareFetch, refusal
 from ottla.broker.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, next_epoch
 from ottla.broker.share.share_partition import RENEW, Acknowledgement, AcquireRequest
@@ -67,7 +72,9 @@ class ShareFetchHandler:
         fetch_max_bytes: int,
         offload: Offload,
         clock: Clock,
+        quota: ReadQuota | None = None,
     ) -> None:
+        self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
         self._manager = manager
         self._metrics = metrics
         self._image = image
@@ -128,7 +135,13 @@ class ShareFetchHandler:
             self._manager.release_session((group_id, member_id))
         elif session is not None and request.share_session_epoch != INITIAL_EPOCH:
             answers = _news(session, answers)
-        return self._response(context, group_id, answers, outcomes)
+        response = self._response(context, group_id, answers, outcomes)
+        if self._quota.in_force:
+            bucket = self._quota.bucket_of(context)
+            if bucket is not None:
+                sizes = [len(data.records) for data in answers.values() if data.records]
+                response.throttle_time_ms = self._quota.count(bucket, sizes)
+        return response
 
     def _session(
         self,

@@ -10,10 +10,12 @@ Where we differ from Apache Kafka: answers are in the order of the request (Kafk
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ottla.broker.context import Route
+from ottla.broker.context import RequestContext, Route
 from ottla.broker.handlers.config_entries import topic_entries
+from ottla.broker.quotas.client_quotas import MutationQuota
 from ottla.cluster.controller import NewTopic, TopicResult
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC
 from ottla.errors import ErrorCode, KafkaError
@@ -34,9 +36,7 @@ from ottla.protocol.messages.delete_topics import DeletableTopicResult, DeleteTo
 from ottla.types import ZERO_UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import Routes
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
 
@@ -47,10 +47,30 @@ _DEFAULT_MESSAGES = {
 }
 
 
+Mutations = Callable[[RequestContext, bool], MutationQuota]
+"""Returns what a client may change with one request (KIP-599); the second argument: whether too much is refused."""
+
+#: Since these versions clients know THROTTLING_QUOTA_EXCEEDED.
+_STRICT_SINCE = {ApiKey.CREATE_TOPICS: 6, ApiKey.DELETE_TOPICS: 5, ApiKey.CREATE_PARTITIONS: 3}
+_THROTTLED = "The throttling quota has been exceeded."
+
+
+def _unlimited(context: RequestContext, is_strict: bool) -> MutationQuota:
+    return MutationQuota(None, is_strict=is_strict, now_ms=0)
+
+
 class TopicHandlers:
     """Makes, deletes and enlarges topics through the controller."""
 
-    def __init__(self, image: Callable[[], ClusterImage], controller: Controller, *, delete_topic_enable: bool) -> None:
+    def __init__(
+        self,
+        image: Callable[[], ClusterImage],
+        controller: Controller,
+        *,
+        delete_topic_enable: bool,
+        mutations: Mutations = _unlimited,
+    ) -> None:
+        self._mutations = mutations
         self._image = image
         self._controller = controller
         self._delete_topic_enable = delete_topic_enable
@@ -63,6 +83,7 @@ class TopicHandlers:
         }
 
     async def handle_create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
+        quota = self._quota(context)
         counts = Counter(topic.name for topic in request.topics)
         answers: dict[str, CreatableTopicResult] = {}
         requested: dict[str, NewTopic] = {}
@@ -74,16 +95,25 @@ class TopicHandlers:
                 answers[topic.name] = _refused(topic.name, ErrorCode.INVALID_REQUEST, sentence)
             else:
                 requested[topic.name] = _new_topic(topic)
-        try:
-            results = await self._controller.create_topics(
-                list(requested.values()), validate_only=request.validate_only
-            )
-        except KafkaError as error:
-            results = [TopicResult(name=name, error=error.code, message=error.message) for name in requested]
-        for result in results:
+        if quota.is_limited:  # as in Kafka only what would be made is counted
+            for result in await self._create(list(requested.values()), validate_only=True):
+                name = result.name or ""
+                if result.error is ErrorCode.NONE and not quota.takes(result.num_partitions):
+                    answers[name] = _refused(name, ErrorCode.THROTTLING_QUOTA_EXCEEDED, _THROTTLED)
+                    del requested[name]
+        for result in await self._create(list(requested.values()), validate_only=request.validate_only):
             assert result.name is not None
             answers[result.name] = self._created(result)
-        return CreateTopicsResponse(topics=[answers[name] for name in counts])
+        return CreateTopicsResponse(throttle_time_ms=quota.throttle_ms, topics=[answers[name] for name in counts])
+
+    def _quota(self, context: RequestContext) -> MutationQuota:
+        return self._mutations(context, context.version >= _STRICT_SINCE[context.api_key])
+
+    async def _create(self, topics: list[NewTopic], *, validate_only: bool) -> list[TopicResult]:
+        try:
+            return await self._controller.create_topics(topics, validate_only=validate_only)
+        except KafkaError as error:
+            return [TopicResult(name=topic.name, error=error.code, message=error.message) for topic in topics]
 
     def _created(self, result: TopicResult) -> CreatableTopicResult:
         if result.error is not ErrorCode.NONE:
@@ -107,6 +137,7 @@ class TopicHandlers:
         )
 
     async def handle_delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
+        quota = self._quota(context)
         answers: list[DeletableTopicResult] = []
         asked: list[tuple[str | None, bytes]] = [(name, ZERO_UUID) for name in request.topic_names]
         asked += [(topic.name, topic.topic_id) for topic in request.topics]
@@ -134,7 +165,13 @@ class TopicHandlers:
             sentence = "The provided topic name maps to an ID that was already supplied."
             topic_id = self._image().topics[name].topic_id
             answers.append(_not_deleted(name, topic_id, ErrorCode.INVALID_REQUEST, sentence))
-        names = [name for name, _ in requested if name not in twice]
+        names = []
+        for name in (name for name, _ in requested if name not in twice):
+            topic = self._image().topics.get(name)
+            if topic is None or quota.takes(len(topic.partitions)):
+                names.append(name)
+            else:
+                answers.append(_not_deleted(name, topic.topic_id, ErrorCode.THROTTLING_QUOTA_EXCEEDED, _THROTTLED))
         try:
             results = await self._controller.delete_topics(names)
         except KafkaError as error:
@@ -144,17 +181,25 @@ class TopicHandlers:
                 answers.append(DeletableTopicResult(name=result.name, topic_id=result.topic_id))
             else:
                 answers.append(_not_deleted(result.name, ZERO_UUID, result.error, result.message))
-        return DeleteTopicsResponse(responses=answers)
+        return DeleteTopicsResponse(throttle_time_ms=quota.throttle_ms, responses=answers)
 
     async def handle_create_partitions(
         self, context: RequestContext, request: CreatePartitionsRequest
     ) -> CreatePartitionsResponse:
+        quota = self._quota(context)
         counts = Counter(topic.name for topic in request.topics)
         answers: dict[str, CreatePartitionsTopicResult] = {}
         for topic in request.topics:
             if counts[topic.name] > 1:
                 answers[topic.name] = CreatePartitionsTopicResult(
                     name=topic.name, error_code=ErrorCode.INVALID_REQUEST, error_message="Duplicate topic name."
+                )
+                continue
+            known = self._image().topics.get(topic.name)
+            added = 0 if known is None else topic.count - len(known.partitions)
+            if added > 0 and not quota.takes(added):
+                answers[topic.name] = CreatePartitionsTopicResult(
+                    name=topic.name, error_code=ErrorCode.THROTTLING_QUOTA_EXCEEDED, error_message=_THROTTLED
                 )
                 continue
             try:
@@ -169,7 +214,7 @@ class TopicHandlers:
             answers[topic.name] = CreatePartitionsTopicResult(
                 name=topic.name, error_code=result.error, error_message=result.message
             )
-        return CreatePartitionsResponse(results=list(answers.values()))
+        return CreatePartitionsResponse(throttle_time_ms=quota.throttle_ms, results=list(answers.values()))
 
 
 def _new_topic(topic: CreatableTopic) -> NewTopic:

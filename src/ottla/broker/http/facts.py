@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ottla.broker.coordinators.groups.group import GroupType
@@ -12,6 +13,7 @@ from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_
 from ottla.broker.http.gauges import process_gauges
 from ottla.broker.http.lag_ages import LagAges
 from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
+from ottla.broker.http.quota_metrics import quota_metrics
 from ottla.cluster.decisions.reassignment import is_reassigned
 from ottla.cluster.tree import SessionState
 from ottla.errors import KafkaError
@@ -201,6 +203,10 @@ class LiveFacts:
 
     def client_metrics(self) -> Iterable[bytes]:
         return self._broker.telemetry.client_metrics()
+
+    def quotas(self) -> Iterable[bytes]:
+        quotas = self._broker.quotas
+        return quota_metrics(quotas.facts(asyncio.get_running_loop().time() * 1000), quotas.exempt_ms)
 
     def brokers(self) -> Sequence[tuple[int, str]]:
         own = self.broker

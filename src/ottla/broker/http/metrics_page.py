@@ -35,6 +35,7 @@ def metrics_page(facts: Facts) -> Iterator[bytes]:
     for name, kind, text, value in facts.telemetry():
         yield _single(name, kind, text, value)
     yield from facts.client_metrics()
+    yield from facts.quotas()
 
 
 def _single(name: str, kind: str, text: str, value: float) -> bytes:

@@ -162,6 +162,10 @@ class Facts(Protocol):
         """What clients have pushed, as it stands on /metrics, in steps."""
         ...
 
+    def quotas(self) -> Iterable[bytes]:
+        """What clients with quotas have used, as it stands on /metrics, in steps."""
+        ...
+
     def brokers(self) -> Sequence[tuple[int, str]]:
         """Id and host:port of every live broker."""
         ...

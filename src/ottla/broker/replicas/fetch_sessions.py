@@ -18,6 +18,7 @@ from ottla.types import ZERO_UUID
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from ottla.broker.quotas.client_quotas import Bucket
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
 
 #: Epoch of a request that opens a session, and of one that wants none (KIP-227).
@@ -85,6 +86,9 @@ class FetchContext:
     turn: int = -1
     #: Asked at each look whether the client may read a topic; None: it may read all.
     may_read: Callable[[str], bool] | None = None
+    #: Where what the client gets is counted; None: it may read as fast as it likes.
+    bucket: Bucket | None = None
+    throttle_ms: int = 0
 
     @property
     def session_id(self) -> int:
@@ -170,6 +174,10 @@ class FetchSessionCache:
         session = FetchSession(session_id, uses_ids, asked, 1, now_ms, owner)
         self._sessions[session_id] = session
         return session
+
+    def forget(self, session: FetchSession) -> None:
+        """End a session of which its client has not heard."""
+        self._sessions.pop(session.session_id, None)
 
     def _make_room(self, now_ms: int) -> bool:
         if len(self._sessions) < self._slots:

@@ -25,6 +25,7 @@ from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.offsets import OffsetsHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.handlers.producer_ids import ProducerHandlers
+from ottla.broker.handlers.quotas import QuotaHandlers
 from ottla.broker.handlers.share_fetch import ShareFetchHandler
 from ottla.broker.handlers.share_group_offsets import ShareGroupOffsetsHandler
 from ottla.broker.handlers.share_groups import ShareGroupsHandler
@@ -40,6 +41,7 @@ from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
 from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
 from ottla.broker.wiring.coordinators import leader_of
+from ottla.broker.wiring.quotas import mutation_quotas, read_quota
 from ottla.cluster.decisions.topic_names import why_invalid
 from ottla.security.acls import Operation
 from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
@@ -144,6 +146,7 @@ def _record_handlers(
             clock=around.clock,
             is_rack_aware=config.replica_selector_class == RACK_AWARE,
             may_read=topic_right(authorizer, Operation.READ),
+            quota=read_quota(parts),
         ),
         LogOffsetHandlers(replicas),
         ProducerHandlers(replicas, coordinators.producer_ids, coordinators.transactions),
@@ -192,6 +195,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
             fetch_max_bytes=parts.config().fetch_max_bytes,
             offload=around.offload,
             clock=around.clock,
+            quota=read_quota(parts),
         ),
         ShareStateHandlers(coordinators.share_states),
         ShareGroupsHandler(groups, group_states, image=parts.image),
@@ -227,9 +231,12 @@ def _cluster_handlers(
             check_name=why_invalid,
         ),
         FeaturesHandler(controller),
-        TopicHandlers(image, controller, delete_topic_enable=config.delete_topic_enable),
+        TopicHandlers(
+            image, controller, delete_topic_enable=config.delete_topic_enable, mutations=mutation_quotas(parts)
+        ),
         AclHandlers(image, controller, is_enabled=has_authorizer),
         LoginHandlers(image, controller),
+        QuotaHandlers(image, controller),
         DelegationTokenHandlers(
             tokens,
             controller,

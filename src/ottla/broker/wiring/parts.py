@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.config import BrokerConfig
     from ottla.broker.peers import Peers
+    from ottla.broker.quotas.client_quotas import ClientQuotas
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.wiring.surroundings import Surroundings
     from ottla.cluster.controller import Controller
@@ -27,6 +28,7 @@ class Parts:
         image: returns the newest image of the cluster.
         peers: connections to other brokers, made when they are needed.
         refresh: brings the image up to date.
+        quotas: how much clients may use.
     """
 
     config: Callable[[], BrokerConfig]
@@ -38,3 +40,4 @@ class Parts:
     controller: Controller
     peers: Peers
     refresh: Callable[[], Awaitable[object]]
+    quotas: ClientQuotas

@@ -66,7 +66,11 @@ class ControllerEpochNode:
 
 
 class ConfigNode:
-    """/config/<kind>/<name>: overrides. Names are URL-encoded, a group's may contain anything."""
+    """/config/<kind>/<name>: overrides. Names are URL-encoded, a group's may contain anything.
+
+    Those of a user's client ids lie below the user: /config/users/<user>/clients/<client id>, with the name
+    `<user>/clients/<client id>` here. Kafka leaves the nodes in between empty.
+    """
 
     @staticmethod
     def kind_path(kind: str) -> str:
@@ -79,6 +83,14 @@ class ConfigNode:
         return f"{CONFIG}/{kind}/{sanitize(name)}"
 
     @staticmethod
+    def parents(kind: str, name: str) -> tuple[str, ...]:
+        """Return the nodes between the kind's and this one, outermost first."""
+        if kind not in NAMED_AS_NODES:
+            return ()
+        parts = name.split("/")
+        return tuple(f"{CONFIG}/{kind}/{'/'.join(parts[:end])}" for end in range(1, len(parts)))
+
+    @staticmethod
     def name(kind: str, node_name: str) -> str:
         return node_name if kind in NAMED_AS_NODES else desanitize(node_name)
 
@@ -88,6 +100,8 @@ class ConfigNode:
 
     @staticmethod
     def decode(path: str, data: bytes) -> dict[str, str]:
+        if not data:
+            return {}
         config = load(path, data).get("config")
         if not isinstance(config, dict):
             raise BadNodeError(path, "it has no config")
