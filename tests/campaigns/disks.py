@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -52,16 +53,14 @@ class BreakableDisk(LoopDisk):
     def fill(self) -> None:
         """Take all the room there is."""
         with open(self.path / "filler", "wb", buffering=0) as filler:
-            try:
-                while True:
-                    filler.write(bytes(1 << 20))
-            except OSError:
-                pass
-            try:
-                while True:
-                    filler.write(bytes(512))
-            except OSError:
-                pass
+            room = os.statvfs(self.path)
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(filler.fileno(), 0, max(1, room.f_bavail * room.f_frsize - (4 << 20)))
+            filler.seek(0, os.SEEK_END)
+            for size in (1 << 20, 512):
+                with contextlib.suppress(OSError):
+                    while True:
+                        filler.write(bytes(size))
 
     def make_room(self) -> None:
         (self.path / "filler").unlink(missing_ok=True)

@@ -24,6 +24,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -158,6 +159,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--system", choices=sorted(SYSTEMS), default="ottla")
     parser.add_argument("--faults", type=int, default=300, help="how many, those of the state file included")
     parser.add_argument("--state", type=Path, help=f"default {STATE}")
+    parser.add_argument("--per-round", type=int, default=FAULTS_PER_ROUND, help="how many on one cluster")
     parser.add_argument("--rounds", type=int, default=1_000, help="at most so many rounds now")
     parser.add_argument("--only", help="only kinds of faults whose name has this in it; noted in no state file")
     parser.add_argument("--seed", type=int, help="with --only: of the round")
@@ -181,7 +183,7 @@ def main(arguments: list[str]) -> int:
         done = sum(len(one.faults) for one in rounds)
         if done >= asked.faults:
             break
-        count = min(FAULTS_PER_ROUND, asked.faults - done)
+        count = min(asked.per_round, asked.faults - done)
         found = _run_elsewhere(asked.system, len(rounds), next_kinds(asked.system, done, count))
         rounds.append(found)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,11 +247,9 @@ def table(system: str, rounds: list[Round]) -> str:
     ]
     for kind in sorted({fault.kind for fault in faults}):
         own = [fault for fault in faults if fault.kind == kind]
-        silence, whole = sorted(f.silence_s for f in own), sorted(f.whole_s for f in own)
-        middle = len(own) // 2
-        lines.append(
-            f"| {kind} | {len(own)} | {silence[middle]:.1f} | {silence[-1]:.1f} | {whole[middle]:.1f} | {whole[-1]:.1f} |"
-        )
+        silence, whole = [fault.silence_s for fault in own], [fault.whole_s for fault in own]
+        cells = [f"{statistics.median(row):.1f} | {max(row):.1f}" for row in (silence, whole)]
+        lines.append(f"| {kind} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
