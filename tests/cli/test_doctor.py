@@ -70,7 +70,7 @@ def test_completion_prints_a_script(ottla: Run, shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("ottla to", ["topic"]),
+        ("ottla to", ["topic", "token"]),
         ("ottla topic de", ["delete", "delete-records", "describe"]),
         ("ottla consume shop-", ["shop-1", "shop-2"]),
         ("ottla group describe readers-", ["readers-1"]),
