@@ -1,0 +1,70 @@
+"""Byte formats of keys and values in stores, changelogs and topics: Java's.
+
+windowed key        key | start int64                       (TimeWindowedSerializer)
+session key         key | end int64 | start int64           (SessionWindowedSerializer)
+window store        key | start int64 | sequence int32
+timestamped value   timestamp int64 | value
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+_LONG = struct.Struct(">q")
+_LONGS = struct.Struct(">qq")
+_WINDOW = struct.Struct(">qi")
+
+pack_long = _LONG.pack
+
+
+class Window(NamedTuple):
+    """A window of time in ms. `end` is exclusive for tumbling and hopping windows, inclusive for sliding and session
+    windows."""
+
+    start: int
+    end: int
+
+
+class Windowed(NamedTuple):
+    """A key in a window: what the keys of windowed tables are."""
+
+    key: Any
+    window: Window
+
+
+def window_key(key: bytes, start: int, sequence: int = 0) -> bytes:
+    """Return the key of an entry in a window store and its changelog."""
+    return key + _WINDOW.pack(start, sequence)
+
+
+def split_window_key(data: bytes) -> tuple[bytes, int, int]:
+    """Return (key, start, sequence)."""
+    start, sequence = _WINDOW.unpack_from(data, len(data) - 12)
+    return data[:-12], start, sequence
+
+
+def session_key(key: bytes, start: int, end: int) -> bytes:
+    """Return the key of a session, in stores, changelogs and topics."""
+    return key + _LONGS.pack(end, start)
+
+
+def split_session_key(data: bytes) -> tuple[bytes, int, int]:
+    """Return (key, start, end)."""
+    end, start = _LONGS.unpack_from(data, len(data) - 16)
+    return data[:-16], start, end
+
+
+def windowed_key(key: bytes, start: int) -> bytes:
+    """Return the key that a windowed table has in a topic."""
+    return key + _LONG.pack(start)
+
+
+def timestamped(value: bytes, timestamp: int) -> bytes:
+    """Return a value as timestamped stores hold it."""
+    return _LONG.pack(timestamp) + value
+
+
+def split_timestamped(data: bytes) -> tuple[bytes, int]:
+    """Return (value, timestamp)."""
+    return data[8:], _LONG.unpack_from(data)[0]

@@ -1,0 +1,57 @@
+"""Schedules of a task: what fires when stream time or the wall clock passes.
+
+Numbers are Kafka Streams': by stream time the first one fires with the first record, by the wall clock one interval
+after the start; a schedule that is behind fires once and goes on at the next multiple of its interval.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+
+class Schedule:
+    """One schedule; `cancel()` ends it."""
+
+    __slots__ = ("callback", "cancelled", "interval_ms", "name")
+
+    def __init__(self, name: str, interval_ms: int, callback: Callable[[int], None]) -> None:
+        self.name = name
+        self.interval_ms = interval_ms
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Do not fire again."""
+        self.cancelled = True
+
+
+class Schedules:
+    """The schedules of one task that follow one clock."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[int, int, Schedule]] = []
+        self._order = count()
+
+    @property
+    def next_ms(self) -> int | None:
+        """When the next one is due; None without any."""
+        while self._queue and self._queue[0][2].cancelled:
+            heapq.heappop(self._queue)
+        return self._queue[0][0] if self._queue else None
+
+    def add(self, first_ms: int, schedule: Schedule) -> None:
+        """Have a schedule fire at `first_ms`, and then again and again."""
+        heapq.heappush(self._queue, (first_ms, next(self._order), schedule))
+
+    def fire(self, now_ms: int, call: Callable[[Schedule, int], None]) -> None:
+        """Call `call(schedule, now_ms)` for each that is due, once."""
+        while (due := self.next_ms) is not None and due <= now_ms:
+            _, _, schedule = heapq.heappop(self._queue)
+            call(schedule, now_ms)
+            if not schedule.cancelled:
+                following = due + schedule.interval_ms
+                if now_ms >= following:
+                    following = due + ((now_ms - due) // schedule.interval_ms + 1) * schedule.interval_ms
+                self.add(following, schedule)

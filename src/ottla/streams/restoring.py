@@ -1,0 +1,74 @@
+"""From the records of a changelog back to the entries of a store.
+
+Knows no I/O: the runtime reads the topic and calls `apply` for each record, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ottla.streams.context import Headers
+from ottla.streams.keys import pack_long, split_session_key, split_window_key, timestamped
+from ottla.streams.store import Store
+from ottla.streams.times import UNKNOWN, pack_times, restored_times, unpack_times
+from ottla.streams.topology import TIMES_STORE, StoreKind, StoreSpec
+
+
+class Restorer:
+    """Writes changelog records into one store of a task, and into its TIMES_STORE."""
+
+    def __init__(self, spec: StoreSpec, stores: Mapping[str, Store]) -> None:
+        """Begin, or go on, restoring `spec.name` among `stores`."""
+        self._spec = spec
+        self._store = stores[spec.name]
+        self._times = stores.get(TIMES_STORE)
+        kind = spec.kind
+        self._timed = kind in (StoreKind.TIMESTAMPED_KEY_VALUE, StoreKind.TIMESTAMPED_WINDOW)
+        self._time_at = {StoreKind.WINDOW: 12, StoreKind.TIMESTAMPED_WINDOW: 12, StoreKind.SESSION: 16}.get(kind)
+        self._observed = -1
+        self._first_live = 0
+
+    def apply(self, key: bytes | None, value: bytes | None, timestamp: int, headers: Headers = ()) -> None:
+        """Write one record (timestamp in ms); None as a value deletes. A record without a key is passed over."""
+        if key is None:
+            return
+        if headers and value is None and (found := restored_times(headers)):
+            if self._times is not None:
+                for entry in found:
+                    self._times.put(*entry)
+            return
+        name = key
+        if self._time_at is not None:
+            when = _time_of(key, self._spec.kind)
+            interval, retention = self._spec.segment_interval_ms, self._spec.retention_ms
+            assert interval is not None
+            assert retention is not None
+            if when > self._observed:
+                self._observed = when
+                live = max(when - retention, 0) // interval
+                if live > self._first_live:
+                    self._first_live = live
+                    self._store.delete_range(b"", pack_long(live))
+            if when // interval < self._first_live:
+                return
+            name = pack_long(when // interval) + key
+        if value is None:
+            self._store.delete(name)
+        else:
+            self._store.put(name, timestamped(value, timestamp) if self._timed else value)
+
+    def finish(self) -> None:
+        """Call it when the end is reached: a changelog without times (Java's) still tells the store's own stream
+        time."""
+        if self._observed < 0 or self._times is None:
+            return
+        name = f"store {self._spec.name}".encode()
+        known = self._times.get(name)
+        if known is None or unpack_times(known)[0] < self._observed:
+            self._times.put(name, pack_times(self._observed, UNKNOWN))
+
+
+def _time_of(key: bytes, kind: StoreKind) -> int:
+    if kind is StoreKind.SESSION:
+        return split_session_key(key)[2]
+    return split_window_key(key)[1]

@@ -1,0 +1,351 @@
+"""Stores as operators and users see them: objects in and out, over a `Store` of bytes, each change with its changelog
+record.
+
+Local keys of windowed kinds begin with the segment (int64, time // segment interval), so that a segment expires by one
+`delete_range`; behind it they are Java's, as in the changelog. Expiry follows Java's persistent stores: a write is
+dropped when its segment has expired, a read sees nothing older than the retention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ottla.streams.context import Output
+from ottla.streams.errors import TopologyError
+from ottla.streams.keys import (
+    Window,
+    Windowed,
+    pack_long,
+    session_key,
+    split_session_key,
+    split_timestamped,
+    split_window_key,
+    timestamped,
+    window_key,
+)
+from ottla.streams.store import Store
+from ottla.streams.topology import StoreKind, StoreSpec
+
+if TYPE_CHECKING:
+    from ottla.streams.task import Task
+
+
+def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
+    """Return the state of a task's store."""
+    match spec.kind:
+        case StoreKind.KEY_VALUE | StoreKind.TIMESTAMPED_KEY_VALUE:
+            return KeyValueState(spec, store, task)
+        case StoreKind.WINDOW | StoreKind.TIMESTAMPED_WINDOW:
+            return WindowState(spec, store, task)
+        case StoreKind.SESSION:
+            return SessionState(spec, store, task)
+        case _:
+            raise TopologyError(f"stores of kind {spec.kind.value} are not there yet ({spec.name})")
+
+
+class State:
+    """What all have: serdes, and a changelog."""
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        self.spec = spec
+        self.store = store
+        self.task = task
+        #: The topic that serializers are told.
+        self.topic = spec.changelog or spec.name
+        if spec.key_serde is None or spec.value_serde is None:
+            raise TopologyError(f"the store {spec.name} does not know how its keys or values are written")
+        self._write_key = spec.key_serde.serialize
+        self._read_key = spec.key_serde.deserialize
+        self._write_value = spec.value_serde.serialize
+        self._read_value = spec.value_serde.deserialize
+        self._logged = spec.changelog is not None and not spec.source_changelog
+
+    def key_bytes(self, key: Any) -> bytes:
+        """Return a key as it is stored."""
+        return self._write_key(self.topic, key)  # type: ignore[return-value]
+
+    def value_bytes(self, value: Any) -> bytes:
+        """Return a value as it is stored, without its timestamp."""
+        return self._write_value(self.topic, value)  # type: ignore[return-value]
+
+    def read_value(self, data: bytes) -> Any:
+        """Return the object of stored bytes."""
+        return self._read_value(self.topic, data)
+
+    def log(self, key: bytes, value: bytes | None, timestamp: int) -> None:
+        """Emit a changelog record."""
+        if self._logged:
+            self.task.emit(Output(self.topic, self.task.partition, key, value, max(timestamp, 0), ()))
+
+
+class KeyValueState(State):
+    """Keys and values; of timestamped kinds each value has the time of the record that made it."""
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        self._timed = spec.kind is StoreKind.TIMESTAMPED_KEY_VALUE
+
+    def get(self, key: Any) -> Any:
+        """Return the value, or None."""
+        found = self.get_timed(key)
+        return None if found is None else found[0]
+
+    def get_timed(self, key: Any) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms), or None. Without timestamps it is -1."""
+        data = self.store.get(self._write_key(self.topic, key))  # type: ignore[arg-type]
+        if data is None:
+            return None
+        if not self._timed:
+            return self._read_value(self.topic, data), -1
+        value, timestamp = split_timestamped(data)
+        return self._read_value(self.topic, value), timestamp
+
+    def put(self, key: Any, value: Any, timestamp: int | None = None) -> None:
+        """Write a value; None deletes.
+
+        Args:
+            timestamp: of the value and of the changelog record, in ms; without one the time of the record at hand.
+        """
+        if timestamp is None:
+            timestamp = self.task.record_time
+        name = self.key_bytes(key)
+        if value is None:
+            self.store.delete(name)
+            self.log(name, None, timestamp)
+            return
+        data = self.value_bytes(value)
+        self.store.put(name, timestamped(data, timestamp) if self._timed else data)
+        self.log(name, data, timestamp)
+
+    def delete(self, key: Any) -> Any:
+        """Remove a value, and return it."""
+        found = self.get(key)
+        self.put(key, None)
+        return found
+
+    def all(self) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value), in the order of the keys' bytes."""
+        return self._objects(self.store.range(b"", None))
+
+    def range(self, start: Any = None, end: Any = None) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value) from `start` to `end`, both included, in the order of the keys' bytes; None: open."""
+        first = b"" if start is None else self.key_bytes(start)
+        last = None if end is None else self.key_bytes(end) + b"\x00"
+        return self._objects(self.store.range(first, last))
+
+    def prefix(self, prefix: bytes) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value) of keys whose bytes begin so."""
+        return self._objects(self.store.prefix(prefix))
+
+    def _objects(self, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[Any, Any]]:
+        for key, data in entries:
+            value = split_timestamped(data)[0] if self._timed else data
+            yield self._read_key(self.topic, key), self._read_value(self.topic, value)
+
+
+class SegmentedState(State):
+    """What windowed kinds share: the store's stream time and the expiry of segments."""
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        assert spec.retention_ms is not None
+        assert spec.segment_interval_ms is not None
+        self._retention_ms = spec.retention_ms
+        self._interval_ms = spec.segment_interval_ms
+        self._times = task.times_of(f"store {spec.name}", spec.name)
+        self._first_live = self._live(self._times.stream_time)
+
+    @property
+    def observed(self) -> int:
+        """The largest window start (sessions: end) that was written, -1 before the first."""
+        return self._times.stream_time
+
+    def _live(self, stream_time: int) -> int:
+        return max(stream_time - self._retention_ms, 0) // self._interval_ms
+
+    def _segment(self, timestamp: int) -> bytes:
+        return pack_long(timestamp // self._interval_ms)
+
+    def _observe(self, timestamp: int) -> bool:
+        """Take note of a write's time; return whether its segment is alive. Expired ones are removed."""
+        times = self._times
+        if timestamp > times.stream_time:
+            times.advance(timestamp)
+            live = self._live(timestamp)
+            if live > self._first_live:
+                self.store.delete_range(b"", pack_long(live))
+                self._first_live = live
+        if timestamp // self._interval_ms < self._first_live:
+            self.task.drop(self.spec.name)
+            return False
+        return True
+
+    def _oldest(self, since: int) -> int:
+        return max(since, self._times.stream_time - self._retention_ms + 1)
+
+    def _segments(self, since: int, until: int) -> range:
+        last = max(self._times.stream_time, 0)
+        return range(max(since, 0) // self._interval_ms, min(until, last) // self._interval_ms + 1)
+
+
+class WindowState(SegmentedState):
+    """Values by key and window start; a join's kind keeps several under one key and time."""
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        self._timed = spec.kind is StoreKind.TIMESTAMPED_WINDOW
+        self._size_ms = spec.window_size_ms or 0
+        self._duplicates = spec.retain_duplicates
+        #: Of joins: the number of the last entry. Restored with the store, so that no entry is overwritten after a
+        #: restart.
+        self._sequence = task.times_of(f"sequence {spec.name}", spec.name) if spec.retain_duplicates else None
+
+    def get(self, key: Any, start: int) -> Any:
+        """Return the value of one window, or None."""
+        found = self.get_timed(key, start)
+        return None if found is None else found[0]
+
+    def get_timed(self, key: Any, start: int) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms) of one window, or None."""
+        if start < self._times.stream_time - self._retention_ms + 1:
+            return None
+        data = self.store.get(self._segment(start) + window_key(self.key_bytes(key), start))
+        return None if data is None else self._timed_value(data)
+
+    def put(self, key: Any, value: Any, start: int, timestamp: int | None = None) -> None:
+        """Write the value of one window; None deletes. A window that has expired is dropped.
+
+        Args:
+            timestamp: of the value and its changelog record; without one the window's start.
+        """
+        if timestamp is None:
+            timestamp = start
+        if not self._observe(start):
+            return
+        sequence = 0
+        if self._sequence is not None:
+            if value is None:
+                return
+            self._sequence.advance((max(self._sequence.stream_time, 0) + 1) & 0x7FFFFFFF)
+            sequence = self._sequence.stream_time
+        name = window_key(self.key_bytes(key), start, sequence)
+        if value is None:
+            self.store.delete(self._segment(start) + name)
+            self.log(name, None, timestamp)
+            return
+        data = self.value_bytes(value)
+        self.store.put(self._segment(start) + name, timestamped(data, timestamp) if self._timed else data)
+        self.log(name, data, timestamp)
+
+    def fetch(self, key: Any, since: int, until: int) -> Iterator[tuple[int, Any]]:
+        """Yield (window start, value) of one key, for starts from `since` to `until`, both included."""
+        for start, value, _ in self.fetch_timed(key, since, until):
+            yield start, value
+
+    def fetch_timed(
+        self, key: Any, since: int, until: int, *, backward: bool = False
+    ) -> Iterator[tuple[int, Any, int]]:
+        """Yield (window start, value, timestamp in ms) of one key, in the order of starts."""
+        since = self._oldest(since)
+        if until < since:
+            return
+        name = self.key_bytes(key)
+        first, last = window_key(name, max(since, 0)), window_key(name, until, 0x7FFFFFFF) + b"\x00"
+        length = len(name) + 20
+        segments = self._segments(since, until)
+        scan = self.store.reverse_range if backward else self.store.range
+        for segment in reversed(segments) if backward else segments:
+            head = pack_long(segment)
+            for found, data in scan(head + first, head + last):
+                if len(found) != length:  # a longer key that begins alike
+                    continue
+                value, timestamp = self._timed_value(data)
+                yield split_window_key(found)[1], value, timestamp
+
+    def fetch_all(self, since: int = 0, until: int = (1 << 63) - 1) -> Iterator[tuple[Windowed, Any]]:
+        """Yield (windowed key, value) of every key, for starts from `since` to `until`, both included."""
+        for key, start, value, _ in self.entries(since, until):
+            yield Windowed(self._read_key(self.topic, key), Window(start, start + self._size_ms)), value
+
+    def entries(self, since: int, until: int) -> Iterator[tuple[bytes, int, Any, int]]:
+        """Yield (key bytes, window start, value, timestamp)."""
+        since = self._oldest(since)
+        segments = self._segments(since, until)
+        if not segments:
+            return
+        for found, data in self.store.range(pack_long(segments[0]), pack_long(segments[-1] + 1)):
+            key, start, _ = split_window_key(found[8:])
+            if since <= start <= until:
+                value, timestamp = self._timed_value(data)
+                yield key, start, value, timestamp
+
+    def _timed_value(self, data: bytes) -> tuple[Any, int]:
+        if not self._timed:
+            return self._read_value(self.topic, data), -1
+        value, timestamp = split_timestamped(data)
+        return self._read_value(self.topic, value), timestamp
+
+
+class SessionState(SegmentedState):
+    """Values by key and session."""
+
+    def get(self, key: Any, start: int, end: int) -> Any:
+        """Return the value of one session, or None."""
+        if end < self._times.stream_time - self._retention_ms + 1:
+            return None
+        data = self.store.get(self._segment(end) + session_key(self.key_bytes(key), start, end))
+        return None if data is None else self._read_value(self.topic, data)
+
+    def put(self, key: Any, window: Window, value: Any, timestamp: int | None = None) -> None:
+        """Write the value of one session; None removes it."""
+        start, end = window
+        if timestamp is None:
+            timestamp = end
+        name = session_key(self.key_bytes(key), start, end)
+        if value is None:
+            self._observe_only(end)
+            self.store.delete(self._segment(end) + name)
+            self.log(name, None, timestamp)
+            return
+        if not self._observe(end):
+            return
+        data = self.value_bytes(value)
+        self.store.put(self._segment(end) + name, data)
+        self.log(name, data, timestamp)
+
+    def _observe_only(self, timestamp: int) -> None:
+        if timestamp > self._times.stream_time:
+            self._observe(timestamp)
+
+    def find(self, key: Any, earliest_end: int, latest_start: int) -> Iterator[tuple[Window, Any]]:
+        """Yield (session, value) of one key: sessions that end at `earliest_end` or later and start at `latest_start`
+        or earlier."""
+        since = self._oldest(earliest_end)
+        name = self.key_bytes(key)
+        length = len(name) + 24
+        for segment in self._segments(since, self._times.stream_time):
+            head = pack_long(segment)
+            low = head + name + pack_long(max(since, 0))
+            for found, data in self.store.range(low, head + name + b"\xff"):
+                if len(found) != length:
+                    continue
+                _, start, end = split_session_key(found)
+                if end >= since and start <= latest_start:
+                    yield Window(start, end), self._read_value(self.topic, data)
+
+    def entries(self, since: int, until: int) -> Iterator[tuple[bytes, Window, Any]]:
+        """Yield (key bytes, session, value) of sessions that end from `since` to `until`."""
+        since = self._oldest(since)
+        segments = self._segments(since, until)
+        if not segments:
+            return
+        for found, data in self.store.range(pack_long(segments[0]), pack_long(segments[-1] + 1)):
+            key, start, end = split_session_key(found[8:])
+            if since <= end <= until:
+                yield key, Window(start, end), self._read_value(self.topic, data)
+
+    def fetch_all(self) -> Iterator[tuple[Windowed, Any]]:
+        """Yield (windowed key, value) of every session."""
+        for key, window, value in self.entries(0, (1 << 63) - 1):
+            yield Windowed(self._read_key(self.topic, key), window), value
