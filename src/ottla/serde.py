@@ -3,7 +3,8 @@
 Clients take functions as well: a serializer is any (topic, object) -> bytes, a deserializer any (topic, bytes) -> object.
 Numbers and UUIDs are written as Kafka's own serializers do, so that Java programs read them. JSON takes and gives plain
 objects, dataclasses, and, where they are installed, msgspec structs and pydantic models. None is never given to them: a
-key or value of None stays None.
+key or value of None stays None, so what consumers get is an object or None. With `json(Order, null="error")` None is an
+error instead, and the type says so.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ import struct as _struct
 import sys
 import uuid as _uuid
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 T = TypeVar("T")
 
 
 class Serde(Generic[T]):
-    """Both directions: pass it as `value_serializer=` or as `value_deserializer=`."""
+    """Both directions: pass it as `value_serializer=` or as `value_deserializer=`.
+
+    Attributes:
+        null_is_error: whether a key or value of None counts as one that cannot be deserialized.
+    """
+
+    null_is_error: bool = False
 
     def __init__(self, name: str, dump: Callable[[T], bytes], load: Callable[[bytes], T]) -> None:
-        self._name = name
-        self._dump = dump
-        self._load = load
+        self._name: str = name
+        self._dump: Callable[[T], bytes] = dump
+        self._load: Callable[[bytes], T] = load
 
     def serialize(self, topic: str, value: T, /) -> bytes:
         """Return the object as bytes.
@@ -35,8 +42,8 @@ class Serde(Generic[T]):
         """
         return self._dump(value)
 
-    def deserialize(self, topic: str, data: bytes, /) -> T:
-        """Return the object that `data` was made of.
+    def deserialize(self, topic: str, data: bytes, /) -> T | None:
+        """Return the object that `data` was made of. (None is what consumers make of None; this returns none.)
 
         Raises:
             ValueError: the bytes are not of this format.
@@ -45,6 +52,20 @@ class Serde(Generic[T]):
 
     def __repr__(self) -> str:
         return f"ottla.serde.{self._name}"
+
+
+class RequiredSerde(Serde[T]):
+    """A serde that takes no None: a key or value of None cannot be deserialized."""
+
+    null_is_error: bool = True
+
+    def deserialize(self, topic: str, data: bytes, /) -> T:
+        """Return the object that `data` was made of.
+
+        Raises:
+            ValueError: the bytes are not of this format.
+        """
+        return self._load(data)
 
 
 def _number(name: str, letter: str, kind: type[T]) -> Serde[T]:
@@ -82,18 +103,33 @@ uuid: Serde[_uuid.UUID] = Serde("uuid", lambda value: str(value).encode(), _load
 
 
 @overload
-def json() -> Serde[Any]: ...
+def json(*, null: Literal["none"] = "none") -> Serde[Any]: ...
 @overload
-def json(kind: type[T]) -> Serde[T]: ...
-def json(kind: type[Any] | None = None) -> Serde[Any]:
+def json(*, null: Literal["error"]) -> RequiredSerde[Any]: ...
+@overload
+def json(kind: type[T], *, null: Literal["none"] = "none") -> Serde[T]: ...
+@overload
+def json(kind: type[T], *, null: Literal["error"]) -> RequiredSerde[T]: ...
+def json(kind: type[Any] | None = None, *, null: Literal["none", "error"] = "none") -> Serde[Any]:
     """Return a serde for JSON: of plain objects, or of one type.
 
     Args:
         kind: what `deserialize` makes: a dataclass, a msgspec struct, a pydantic model. None gives dicts, lists and so
             on.
+        null: what a consumer makes of a key or value of None, a tombstone: "none" leaves it as it is, "error" counts
+            it as one that cannot be deserialized.
+
+    Raises:
+        TypeError: `kind` is nothing that JSON is made into.
+        ValueError: `null` is neither.
     """
-    name = "json()" if kind is None else f"json({kind.__name__})"
-    return Serde(name, _dump_json, _json.loads if kind is None else _loader(kind))
+    if null not in ("none", "error"):
+        raise ValueError(f"null={null!r} is not valid: it takes 'none' or 'error'")
+    arguments = [] if kind is None else [kind.__name__]
+    load = _json.loads if kind is None else _loader(kind)
+    if null == "error":
+        return RequiredSerde(f"json({', '.join([*arguments, 'null=' + repr(null)])})", _dump_json, load)
+    return Serde(f"json({', '.join(arguments)})", _dump_json, load)
 
 
 def _dump_json(value: Any) -> bytes:

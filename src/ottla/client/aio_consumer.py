@@ -22,12 +22,14 @@ from ottla.client.columns import NO_END, Columns
 from ottla.client.config import ConsumerOptions
 from ottla.client.consumed import Batch, Deserializer, K, Record, V
 from ottla.client.consuming import PartitionsCallback, Place
+from ottla.client.dead_letters import AsyncDeadLetters
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
 from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
 from ottla.client.running import AsyncRunner
+from ottla.client.unreadable import OnError, Unreadable
 from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
@@ -67,6 +69,7 @@ class Consumer(GroupedConsumer[K, V]):
         on_assigned: PartitionsCallback | None = None,
         on_revoked: PartitionsCallback | None = None,
         on_lost: PartitionsCallback | None = None,
+        on_error: OnError | None = None,
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -84,6 +87,7 @@ class Consumer(GroupedConsumer[K, V]):
             on_assigned=on_assigned,
             on_revoked=on_revoked,
             on_lost=on_lost,
+            on_error=on_error,
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
@@ -95,6 +99,7 @@ class Consumer(GroupedConsumer[K, V]):
         )
         self._starting: asyncio.Task[None] | None = None
         self._called = asyncio.Event()
+        self._dead_letters: AsyncDeadLetters | None = None
         self._task: asyncio.Task[Any] | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -149,6 +154,8 @@ class Consumer(GroupedConsumer[K, V]):
         finally:
             self._end()
             self._called.set()
+            if self._dead_letters is not None:
+                await self._dead_letters.close()
             if self._runtime is not None:
                 await self._runtime.stop()
 
@@ -210,6 +217,7 @@ class Consumer(GroupedConsumer[K, V]):
             max_records: in a batch.
             max_wait: seconds to wait for more once there is a first one.
         """
+        self._check_columns()
         return Batches(self, max_records, duration_s("max_wait", max_wait))
 
     async def _next_batch(self, count: int, wait_s: float) -> Columns[K, V] | None:
@@ -295,7 +303,17 @@ class Consumer(GroupedConsumer[K, V]):
         self._raise_deferred()
         if self._attention:
             await self._drive(self._settle())
-        return self._take_run(count, self._wake_waiter) if count else []
+        while count:
+            try:
+                return self._take_run(count, self._wake_waiter)
+            except Unreadable as problem:
+                await self._drive(self._deal_with(problem))
+        return []
+
+    async def _bury(self, record: Record[K, V], topic: str, error: Exception) -> None:
+        if self._dead_letters is None:
+            self._dead_letters = AsyncDeadLetters(self._client)
+        await self._dead_letters.send(record, topic, error, 1)
 
     def _nudge(self) -> None:
         """A worker has news for whoever waits."""
@@ -333,7 +351,11 @@ class Consumer(GroupedConsumer[K, V]):
                 if self._stopping:
                     return None
                 self._called.clear()
-                record = self._take(self._wake_waiter) if take is None else take()
+                try:
+                    record = self._take(self._wake_waiter) if take is None else take()
+                except Unreadable as problem:
+                    await self._drive(self._deal_with(problem))
+                    continue
                 if record is not None or (done is not None and done()):
                     return record
                 try:

@@ -35,7 +35,10 @@ class DeserializerFunction(Protocol[T_co]):
 
 
 class DeserializerObject(Protocol[T_co]):
-    """The same as an object with a method; `ottla.serde` has ready ones."""
+    """The same as an object with a method; `ottla.serde` has ready ones.
+
+    With an attribute `null_is_error` that is true, None counts as what cannot be deserialized; else None stays None.
+    """
 
     def deserialize(self, topic: str, data: bytes, /) -> T_co: ...
 
@@ -167,7 +170,7 @@ class Record(Generic[K, V]):
             DeserializationError: the bytes are not what the deserializer expects; `key_bytes` has them.
         """
         data, deserialize = self._row[2], self._source.deserialize_key
-        if deserialize is None or data is None:
+        if deserialize is None:
             return data  # type: ignore[return-value]
         return self._made(data, deserialize, "key")
 
@@ -179,7 +182,7 @@ class Record(Generic[K, V]):
             DeserializationError: the bytes are not what the deserializer expects; `value_bytes` has them.
         """
         data, deserialize = self._row[3], self._source.deserialize_value
-        if deserialize is None or data is None:
+        if deserialize is None:
             return data  # type: ignore[return-value]
         return self._made(data, deserialize, "value")
 
@@ -198,13 +201,19 @@ class Record(Generic[K, V]):
         """Topic and partition."""
         return TopicPartition(self.topic, self.partition)
 
-    def _made(self, data: bytes, deserialize: Callable[[str, bytes], T_co], what: str) -> T_co:
+    def _made(self, data: bytes | None, deserialize: Callable[[str, bytes], T_co], what: str) -> T_co:
         try:
+            if data is None:
+                if getattr(getattr(deserialize, "__self__", None), "null_is_error", False):
+                    raise ValueError(f"it is None, and {deserialize.__self__!r} takes none")  # type: ignore[attr-defined]
+                return None  # type: ignore[return-value]
             return deserialize(self.topic, data)
         except Exception as error:
             raise DeserializationError(
                 f"The {what} of the record at {self.topic}-{self.partition}, offset {self.offset}, cannot be deserialized: "
-                f"{error}"
+                f"{error}",
+                record=self,
+                part=what,
             ) from error
 
     def __repr__(self) -> str:

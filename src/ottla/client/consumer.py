@@ -25,12 +25,14 @@ from ottla.client.columns import NO_END, Columns
 from ottla.client.config import ConsumerOptions
 from ottla.client.consumed import Batch, Deserializer, K, Record, V
 from ottla.client.consuming import PartitionsCallback, Place
+from ottla.client.dead_letters import DeadLetters
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.grouping import CLOSE_TIMEOUT_INTERRUPTED_S, CLOSE_TIMEOUT_S, GroupedConsumer
 from ottla.client.keys import Duration, duration_s
 from ottla.client.lanes import Order, Retry
 from ottla.client.records import make_timestamp
 from ottla.client.running import Runner
+from ottla.client.unreadable import OnError, Unreadable
 from ottla.client.work import Call, T, Until, Wait, Work
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
@@ -67,6 +69,10 @@ class Consumer(GroupedConsumer[K, V]):
             acknowledged. A failed delivery stops commits, and the next step raises it.
         on_assigned, on_revoked, on_lost: called with partitions, in the caller's thread, inside the caller's calls.
             `on_revoked` may commit; without `on_lost` it is called for lost ones, too (as in Kafka).
+        on_error: what becomes of records whose key or value cannot be deserialized. None: looking at it raises, in your
+            body. Else each is deserialized before it is handed out, and one that cannot be is raised ("raise"), passed over
+            with a line in the log ("skip"), sent on with headers that say why ("dead_letter:TOPIC"), or given to a function
+            as a `DeserializationError`: when the function returns, the record is finished.
         key_deserializer, value_deserializer: functions (topic, bytes) -> object, or an `ottla.serde`; called when a
             record's key or value is looked at.
         ssl_context: for brokers that speak TLS.
@@ -89,6 +95,7 @@ class Consumer(GroupedConsumer[K, V]):
         on_assigned: PartitionsCallback | None = None,
         on_revoked: PartitionsCallback | None = None,
         on_lost: PartitionsCallback | None = None,
+        on_error: OnError | None = None,
         key_deserializer: Deserializer[K] | None = None,
         value_deserializer: Deserializer[V] | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -106,6 +113,7 @@ class Consumer(GroupedConsumer[K, V]):
             on_assigned=on_assigned,
             on_revoked=on_revoked,
             on_lost=on_lost,
+            on_error=on_error,
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
             ssl_context=ssl_context,
@@ -116,6 +124,7 @@ class Consumer(GroupedConsumer[K, V]):
             lock=threading.Lock(),
         )
         self._thread: LoopThread | None = None
+        self._dead_letters: DeadLetters | None = None
         # Its put() may be called in a signal handler.
         self._calls: SimpleQueue[None] = SimpleQueue()
 
@@ -168,6 +177,8 @@ class Consumer(GroupedConsumer[K, V]):
         finally:
             self._end()
             forget(self)
+            if self._dead_letters is not None:
+                self._dead_letters.close()
             thread, self._thread = self._thread, None
             if thread is not None and self._runtime is not None:
                 thread.stop(self._runtime.stop())
@@ -233,6 +244,7 @@ class Consumer(GroupedConsumer[K, V]):
             max_records: in a batch.
             max_wait: seconds to wait for more once there is a first one.
         """
+        self._check_columns()
         return Batches(self, max_records, duration_s("max_wait", max_wait))
 
     def _next_batch(self, count: int, wait_s: float) -> Columns[K, V] | None:
@@ -319,7 +331,17 @@ class Consumer(GroupedConsumer[K, V]):
         self._raise_deferred()
         if self._attention:
             self._drive(self._settle())
-        return self._take_run(count, self._wake_waiter) if count else []
+        while count:
+            try:
+                return self._take_run(count, self._wake_waiter)
+            except Unreadable as problem:
+                self._drive(self._deal_with(problem))
+        return []
+
+    def _bury(self, record: Record[K, V], topic: str, error: Exception) -> None:
+        if self._dead_letters is None:
+            self._dead_letters = DeadLetters(self._client)
+        self._dead_letters.send(record, topic, error, 1)
 
     def _nudge(self) -> None:
         """A worker has news for whoever waits; for any thread."""
@@ -356,7 +378,11 @@ class Consumer(GroupedConsumer[K, V]):
                     self._drive(self._settle())
                 if self._stopping:
                     return None
-                record = self._take(self._wake_waiter) if take is None else take()
+                try:
+                    record = self._take(self._wake_waiter) if take is None else take()
+                except Unreadable as problem:
+                    self._drive(self._deal_with(problem))
+                    continue
                 if record is not None or (done is not None and done()):
                     return record
                 check_may_wait()

@@ -25,6 +25,7 @@ from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import clients
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
+from ottla.client.unreadable import OnError, error_policy
 from ottla.clock import Clock, SystemClock
 from ottla.errors import KafkaError, UnknownTopicOrPartitionError
 from ottla.patterns import PatternError, compile_pattern
@@ -70,6 +71,7 @@ class ConsumerBase(Handing[K, V]):
         config: Mapping[str, Any] | None,
         options: Mapping[str, Any],
         lock: AbstractContextManager[object],
+        on_error: OnError | None = None,
         clock: Clock | None = None,
         dice: random.Random | None = None,
     ) -> None:
@@ -98,6 +100,7 @@ class ConsumerBase(Handing[K, V]):
             check_pattern(pattern, self._topics)
         self._deserialize_key = _function(key_deserializer)
         self._deserialize_value = _function(value_deserializer)
+        self._policy = error_policy(on_error, (key_deserializer, value_deserializer))
         self._clock = clock or SystemClock()
         self._lock = lock
         self._machine = ConsumerMachine(

@@ -6,12 +6,13 @@ All are `KafkaError`; many stand beside a builtin, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
     from ottla.client._core.batch import Headers
+    from ottla.client.consumed import Record
     from ottla.types import TopicPartition
 
 #: A group of failed deliveries holds at most so many; `count` says how many there were.
@@ -189,4 +190,14 @@ class LogTruncationError(KafkaError):
 
 
 class DeserializationError(KafkaError, ValueError):
-    """The bytes of a key or value are not what its deserializer expects. `__cause__` is what the deserializer raised."""
+    """The bytes of a key or value are not what its deserializer expects. `__cause__` is what the deserializer raised.
+
+    Attributes:
+        record: the record; `key_bytes` and `value_bytes` are raw.
+        part: "key" or "value".
+    """
+
+    def __init__(self, message: str, *, record: Record[Any, Any], part: str) -> None:
+        super().__init__(message)
+        self.record = record
+        self.part = part

@@ -21,6 +21,7 @@ from ottla.client.consuming import ConsumerBase, check_pattern, topic_names, wea
 from ottla.client.errors import CommitFailedError, ConfigurationError, PollIntervalExceededError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.producing import as_offsets
+from ottla.client.unreadable import Unreadable
 from ottla.client.work import Call, Until, Wait, Work
 from ottla.errors import KafkaError
 from ottla.types import TopicPartition
@@ -496,6 +497,42 @@ class GroupedConsumer(ConsumerBase[K, V]):
         if self._commit_after is not None:
             self._failed_before = self._commit_after._machine.counts.records_failed
 
+    # -- records that cannot be read --------------------------------------------------------------------------------
+
+    def _deal_with(self, problem: Unreadable) -> Work[None]:
+        """Do what `on_error=` says about the record at the front; until that is done it stays there.
+
+        Raises:
+            DeserializationError: with "raise"; the record counts as handed out.
+            Exception: what the caller's function raises, the same; or why the record is not among the dead letters.
+        """
+        policy, error = self._policy, problem.error
+        assert policy is not None
+        try:
+            if policy.raises:
+                raise error
+            if policy.function is not None:
+                yield Call(policy.function, (error,))
+        except Exception:
+            self._pass_unreadable(problem, finished=False)
+            raise
+        if policy.function is None:
+            policy.tell(error)
+        if policy.dead_letter is not None:
+            yield Call(self._bury, (error.record, policy.dead_letter, error))
+        self._pass_unreadable(problem, finished=True)
+
+    def _bury(self, record: Record[K, V], topic: str, error: Exception) -> object:
+        """Send a record to the dead letters; the asynchronous face awaits it."""
+        raise NotImplementedError
+
+    def _check_columns(self) -> None:
+        if self._policy is not None:
+            raise ConfigurationError(
+                "on_error= has no say in batches(): they are columns of bytes, and nothing is deserialized in them.",
+                "Leave on_error= out, or loop over the records.",
+            )
+
     # -- batches ----------------------------------------------------------------------------------------------------
 
     def _take_many(self, found: list[Record[K, V]], count: int, waiter: Callable[[], object] | None = None) -> None:
@@ -503,6 +540,8 @@ class GroupedConsumer(ConsumerBase[K, V]):
         while len(found) < count:
             try:
                 more = self._take_run(count - len(found), waiter)
+            except Unreadable:
+                return  # the next call meets it again
             except KafkaError as error:
                 if not found:
                     raise

@@ -14,8 +14,10 @@ from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.partitions import Chunk
 from ottla.client.columns import NO_END, Columns, Pool
 from ottla.client.consumed import K, Record, Source, V
+from ottla.client.errors import DeserializationError
 from ottla.client.finished import Finished
 from ottla.client.reading import ChunkReader
+from ottla.client.unreadable import ErrorPolicy, Unreadable, make
 from ottla.errors import KafkaError
 from ottla.protocol.records import column_kernels
 from ottla.types import TopicPartition
@@ -30,7 +32,7 @@ Limits = Mapping[TopicPartition, int] | None
 class _Reading(Generic[K, V]):
     """A chunk that is being handed out, and the records of its present batch, where they are rows."""
 
-    __slots__ = ("following", "generation", "index", "reader", "records", "source", "state")
+    __slots__ = ("following", "generation", "index", "problem", "reader", "records", "rest", "source", "state")
 
     def __init__(self, chunk: Chunk, reader: ChunkReader) -> None:
         self.state = chunk.state
@@ -39,6 +41,9 @@ class _Reading(Generic[K, V]):
         self.records: list[Record[K, V]] = []
         self.index = 0
         self.following = -1
+        #: With `on_error=`: what waits behind `records`, and why the first of it cannot be read.
+        self.rest: list[Record[K, V]] = []
+        self.problem: DeserializationError | None = None
         #: What the records of the last batch have in common.
         self.source: Source[K, V] | None = None
 
@@ -59,6 +64,8 @@ class Handing(Generic[K, V]):
         self._scratch: Columns[K, V] | None = None
         #: What went wrong behind records that were handed out in the same call: the next call raises it.
         self._deferred: Exception | None = None
+        #: What `on_error=` says; None: keys and values are deserialized when they are looked at.
+        self._policy: ErrorPolicy | None = None
 
     def _take(self, waiter: Callable[[], object] | None = None) -> Record[K, V] | None:
         """Return the next record of what was fetched, or None if nothing waits: then `waiter` is called when that changes.
@@ -216,6 +223,11 @@ class Handing(Generic[K, V]):
                         return True
                     waiting.rotate(-1)  # behind the limit
                     break
+                if reading.problem is not None:
+                    if limits is None or reading.rest[0]._row[0] < limits.get(state.topic_partition, 0):
+                        raise Unreadable(reading.problem)
+                    waiting.rotate(-1)
+                    break
                 if reading.following >= 0:
                     self._pass(reading)
                 if reading.reader.at_end:
@@ -258,6 +270,32 @@ class Handing(Generic[K, V]):
             reading.records = columns.records(0, len(columns))
         reading.following = -1 if reader.is_inside else reader.next_offset
         reading.state.position_epoch = reader.leader_epoch
+        if self._policy is not None:
+            self._make(reading, reading.records)
+
+    def _make(self, reading: _Reading[K, V], records: list[Record[K, V]]) -> None:
+        """Deserialize records, which are handed out up to the first that cannot be."""
+        reading.records, reading.problem = make(records)
+        reading.rest = records[len(reading.records) :]
+        reading.index = 0
+
+    def _pass_unreadable(self, problem: Unreadable, *, finished: bool) -> None:
+        """Go past a record that cannot be read; unless it is finished, it counts as handed out."""
+        for reading in self._open:
+            state = reading.state
+            if reading.problem is problem.error and reading.generation == state.generation:
+                record, *rest = reading.rest
+                offset = record._row[0]
+                with self._lock:
+                    if self._finished.marks is not None:
+                        self._finished.hand_out(state, (offset,), offset)
+                    elif not finished:
+                        self._finished.current = record
+                    state.position = offset + 1
+                    if finished:
+                        self._finished.mark(record)
+                self._make(reading, rest)
+                return
 
     def _advance_chunk(self) -> bool:
         """Bring a chunk to the front that has something left to read; return whether there is one."""

@@ -15,20 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from ottla.client.consumed import K, Record, V
+from ottla.client.dead_letters import AsyncDeadLetters, DeadLetters
 from ottla.client.errors import ConfigurationError
-from ottla.client.lanes import OUTSTANDING_MAX, Job, Lanes, Order, Retry, dead_letter_headers
+from ottla.client.lanes import OUTSTANDING_MAX, Job, Lanes, Order, Retry
 from ottla.client.work import Until, Work
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from ottla.client.aio_consumer import Consumer as AsyncConsumer
-    from ottla.client.aio_producer import Producer as AsyncProducer
     from ottla.client.consumer import Consumer
     from ottla.client.grouping import GroupedConsumer
-    from ottla.client.producer import Producer
 
 logger = logging.getLogger("ottla.client.consumer")
 
@@ -111,9 +110,6 @@ class _Run(Generic[K, V]):
         """Whether the record goes to the dead letters now."""
         return self._retry.dead_letter is not None and self._retry.delay_s(job.failures, error) is None
 
-    def _servers(self) -> list[str]:
-        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._base._client.bootstrap]
-
     def _log_dead(self, record: Record[K, V], error: Exception) -> None:
         logger.error("%r goes to %s: %r", record, self._retry.dead_letter, error)
 
@@ -133,8 +129,7 @@ class Runner(_Run[K, V]):
         self._consumer = consumer
         self._handle = handle
         self._jobs: SimpleQueue[Job[K, V] | None] = SimpleQueue()
-        self._producer: Producer[Any, Any] | None = None
-        self._producer_lock = threading.Lock()
+        self._dead_letters = DeadLetters(consumer._client)
 
     def run(self) -> None:
         self._consumer._ensure_started()
@@ -155,8 +150,7 @@ class Runner(_Run[K, V]):
                 thread.join()
             self._collect()
             self._end()
-            if self._producer is not None:
-                self._producer.close()
+            self._dead_letters.close()
 
     def _dispatch(self) -> None:
         consumer, lanes = self._consumer, self._lanes
@@ -206,19 +200,7 @@ class Runner(_Run[K, V]):
         record = job.record
         self._log_dead(record, error)
         try:
-            with self._producer_lock:
-                if self._producer is None:
-                    from ottla.client.producer import Producer
-
-                    self._producer = Producer(self._servers())
-                    self._producer._client = self._consumer._client  # it goes where the consumer does
-                    self._producer.start()
-            self._producer.send_and_wait(
-                self._retry.dead_letter or "",
-                record.value_bytes,
-                key=record.key_bytes,
-                headers=dead_letter_headers(record, error, job.failures),
-            )
+            self._dead_letters.send(record, self._retry.dead_letter or "", error, job.failures)
         except Exception as problem:
             problem.__cause__ = error
             return problem
@@ -240,8 +222,7 @@ class AsyncRunner(_Run[K, V]):
         self._consumer = consumer
         self._handle = handle
         self._tasks: set[asyncio.Task[None]] = set()
-        self._producer: AsyncProducer[Any, Any] | None = None
-        self._producer_lock = asyncio.Lock()
+        self._dead_letters = AsyncDeadLetters(consumer._client)
 
     async def run(self) -> None:
         await self._consumer._ensure_started()
@@ -255,8 +236,7 @@ class AsyncRunner(_Run[K, V]):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
             self._collect()
             self._end()
-            if self._producer is not None:
-                await self._producer.close()
+            await self._dead_letters.close()
 
     async def _dispatch(self) -> None:
         consumer, lanes = self._consumer, self._lanes
@@ -310,19 +290,7 @@ class AsyncRunner(_Run[K, V]):
         record = job.record
         self._log_dead(record, error)
         try:
-            async with self._producer_lock:
-                if self._producer is None:
-                    from ottla.client.aio_producer import Producer
-
-                    self._producer = Producer(self._servers())
-                    self._producer._client = self._consumer._client  # it goes where the consumer does
-                    await self._producer.start()
-            await self._producer.send_and_wait(
-                self._retry.dead_letter or "",
-                record.value_bytes,
-                key=record.key_bytes,
-                headers=dead_letter_headers(record, error, job.failures),
-            )
+            await self._dead_letters.send(record, self._retry.dead_letter or "", error, job.failures)
         except Exception as problem:
             problem.__cause__ = error
             return problem
