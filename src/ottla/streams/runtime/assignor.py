@@ -1,0 +1,298 @@
+"""Who of a group works on which task: a sticky assignor over the classic protocol of consumers.
+
+Its protocol name is its own, so that a member never joins a group of Kafka Streams' Java library (its protocol is "stream"):
+the broker refuses it. What a member tells the leader is JSON: a version, its process, and for each of its sub-topologies a
+hash, the topics and how far its stores on disk are behind. So the leader needs no topology of its own: it may be older or
+newer than the others, and shares out what they say.
+
+  * A sub-topology goes only to members with its hash. Where members differ about the same topics, as while an application
+    is being replaced, the version that has most of them now goes on, and the others wait.
+  * All partitions of a task go to one member. A task moves only after its owner has given it up (KIP-429): in one round it
+    is taken away, in the next it is given.
+  * Tasks stay where they are, then go where their state is, then to who has least; nobody has two more than another who
+    could take them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ottla.assignors import GroupMember, MemberAssignment
+from ottla.streams.topology import TaskId
+from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+#: The protocol's name.
+NAME: Final = "ottla-streams"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SubTopologyInfo:
+    """What members have to agree about to share a sub-topology's tasks."""
+
+    id: int
+    hash: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberInfo:
+    """What one member tells the leader.
+
+    Attributes:
+        process: its process id and slot.
+        endpoint: where others can ask for its state, "host:port"; "" if nowhere.
+        lags: by task whose stores it has on disk: how many changelog offsets they are behind, about.
+    """
+
+    process: str
+    sub_topologies: tuple[SubTopologyInfo, ...]
+    endpoint: str = ""
+    lags: Mapping[str, int] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return it as it goes to the leader."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "readable_from": VERSION,
+                "process": self.process,
+                "endpoint": self.endpoint,
+                "sub_topologies": [[sub.id, sub.hash, sub.topics] for sub in self.sub_topologies],
+                "lags": dict(self.lags),
+            },
+            separators=(",", ":"),
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | None) -> MemberInfo | None:
+        """Return what a member says; None if this release cannot read it."""
+        try:
+            found: Any = json.loads(data or b"")
+            if found["readable_from"] > VERSION:
+                return None
+            return cls(
+                process=str(found["process"]),
+                endpoint=str(found.get("endpoint", "")),
+                sub_topologies=tuple(
+                    SubTopologyInfo(int(sub[0]), str(sub[1]), tuple(map(str, sub[2])))
+                    for sub in found["sub_topologies"]
+                ),
+                lags={str(task): int(lag) for task, lag in found.get("lags", {}).items()},
+            )
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return None
+
+
+#: Where each task is, for those who look for a key: by task, the endpoint of its owner.
+Owners = Mapping[str, str]
+
+
+class TaskAssignor:
+    """For `partition_assignment_strategy=`.
+
+    Args:
+        info: what this member tells; called at each join.
+        on_owners: called with where each task is, and the generation, at each assignment; on the client's thread.
+    """
+
+    name = NAME
+    cooperative = True
+
+    def __init__(
+        self, info: Callable[[], MemberInfo], on_owners: Callable[[Owners, int], object] | None = None
+    ) -> None:
+        self._info = info
+        self._on_owners = on_owners
+
+    def user_data(self, topics: Sequence[str]) -> bytes | None:
+        """Return what this member tells the leader."""
+        return self._info().to_bytes()
+
+    def assign(
+        self, members: Sequence[GroupMember], partition_counts: Mapping[str, int]
+    ) -> Mapping[str, MemberAssignment]:
+        """Return what each member gets."""
+        infos: dict[str, MemberInfo] = {}
+        for member in members:
+            info = MemberInfo.from_bytes(member.user_data)
+            if info is None:
+                logger.warning(
+                    "member %s says what this release cannot read; it gets no tasks while an older member leads",
+                    member.member_id,
+                )
+            else:
+                infos[member.member_id] = info
+        wanted, withheld = assign_tasks(members, infos, partition_counts)
+        owners = {
+            str(task): infos[member_id].endpoint
+            for member_id, tasks in wanted.items()
+            for task in tasks
+            if task not in withheld and infos[member_id].endpoint
+        }
+        told = json.dumps({"version": VERSION, "owners": owners}, separators=(",", ":")).encode()
+        return {
+            member.member_id: MemberAssignment(
+                [
+                    where
+                    for task in sorted(wanted.get(member.member_id, {}))
+                    if task not in withheld
+                    for where in wanted[member.member_id][task]
+                ],
+                told,
+            )
+            for member in members
+        }
+
+    def on_assignment(self, assignment: MemberAssignment, generation_id: int) -> None:
+        """This member has got its part, and where the others are."""
+        if self._on_owners is None:
+            return
+        try:
+            owners = {
+                str(task): str(where) for task, where in json.loads(assignment.user_data or b"")["owners"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            owners = {}
+        self._on_owners(owners, generation_id)
+
+
+#: By task, the partitions that it reads.
+Tasks = dict[TaskId, tuple[TopicPartition, ...]]
+
+
+def assign_tasks(
+    members: Sequence[GroupMember], infos: Mapping[str, MemberInfo], partition_counts: Mapping[str, int]
+) -> tuple[dict[str, Tasks], set[TaskId]]:
+    """Return who is to have which task, and the tasks that their present owners have to give up first."""
+    owner_of = _owners(members)
+    eligible: dict[TaskId, list[str]] = {}
+    partitions_of: Tasks = {}
+    for sub, readers in _chosen(infos, owner_of):
+        count = max((partition_counts.get(topic, 0) for topic in sub.topics), default=0)
+        missing = [topic for topic in sub.topics if topic not in partition_counts]
+        if missing:
+            logger.warning("sub-topology %d has no tasks: %s not there", sub.id, ", ".join(missing))
+            continue
+        for partition in range(count):
+            task = TaskId(sub.id, partition)
+            partitions_of[task] = tuple(
+                TopicPartition(topic, partition) for topic in sub.topics if partition < partition_counts[topic]
+            )
+            eligible[task] = readers
+    holder = {
+        task: next((owner_of[where] for where in partitions if where in owner_of), None)
+        for task, partitions in partitions_of.items()
+    }
+    share: dict[str, list[TaskId]] = {member_id: [] for member_id in infos}
+    free: list[TaskId] = []
+    for task in sorted(partitions_of):
+        present = holder[task]
+        if present is not None and present in eligible[task]:
+            share[present].append(task)
+        else:
+            free.append(task)
+    _place(free, share, eligible, infos)
+    _balance(share, eligible, infos)
+    withheld = {
+        task
+        for member_id, tasks in share.items()
+        for task in tasks
+        if any(owner_of.get(where, member_id) != member_id for where in partitions_of[task])
+    }
+    return {member_id: {task: partitions_of[task] for task in tasks} for member_id, tasks in share.items()}, withheld
+
+
+def _owners(members: Sequence[GroupMember]) -> dict[TopicPartition, str]:
+    """Who owns which partition: the newest claim counts, of equally new ones none but as a reason to wait."""
+    claims: dict[TopicPartition, tuple[int, str]] = {}
+    for member in sorted(members, key=lambda member: (member.generation_id, member.member_id)):
+        for where in member.owned:
+            claims[where] = (member.generation_id, member.member_id)
+    return {where: member_id for where, (_, member_id) in claims.items()}
+
+
+def _chosen(
+    infos: Mapping[str, MemberInfo], owner_of: Mapping[TopicPartition, str]
+) -> list[tuple[SubTopologyInfo, list[str]]]:
+    """Return the sub-topologies that are worked on, each with the members that have it.
+
+    Of two that read a topic in common one is: the one whose members own most partitions of it now, then the one that more
+    members have, then the one whose hash sorts first.
+    """
+    readers: dict[tuple[int, str], tuple[SubTopologyInfo, list[str]]] = {}
+    for member_id in sorted(infos):
+        for sub in infos[member_id].sub_topologies:
+            readers.setdefault((sub.id, sub.hash), (sub, []))[1].append(member_id)
+
+    def rank(entry: tuple[SubTopologyInfo, list[str]]) -> tuple[int, int, str]:
+        sub, members = entry
+        owned = sum(where.topic in sub.topics and owner in members for where, owner in owner_of.items())
+        return -owned, -len(members), sub.hash
+
+    taken: set[str] = set()
+    ids: set[int] = set()
+    chosen = []
+    for sub, members in sorted(readers.values(), key=rank):
+        if taken.isdisjoint(sub.topics) and sub.id not in ids:
+            taken.update(sub.topics)
+            ids.add(sub.id)
+            chosen.append((sub, members))
+        else:
+            logger.info(
+                "sub-topology %d (%s) waits: other members work on its topics or its number", sub.id, sub.hash[:8]
+            )
+    return chosen
+
+
+def _place(
+    free: Sequence[TaskId],
+    share: Mapping[str, list[TaskId]],
+    eligible: Mapping[TaskId, Sequence[str]],
+    infos: Mapping[str, MemberInfo],
+) -> None:
+    """Give tasks that nobody has to who has their state and not more than a fair part, else to who has least."""
+    fair = -(-(sum(map(len, share.values())) + len(free)) // max(len(share), 1))
+    for task in sorted(free, key=lambda task: (len(eligible[task]), task)):
+        with_state = [
+            member_id
+            for member_id in eligible[task]
+            if str(task) in infos[member_id].lags and len(share[member_id]) < fair
+        ]
+        if with_state:
+            best = min(
+                with_state, key=lambda member_id: (infos[member_id].lags[str(task)], len(share[member_id]), member_id)
+            )
+        else:
+            best = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
+        share[best].append(task)
+
+
+def _balance(
+    share: Mapping[str, list[TaskId]], eligible: Mapping[TaskId, Sequence[str]], infos: Mapping[str, MemberInfo]
+) -> None:
+    """Move tasks from members that have two or more too many; first those whose state the taker has."""
+    moved = True
+    while moved:
+        moved = False
+        for giver in sorted(share, key=lambda member_id: (-len(share[member_id]), member_id)):
+            best: tuple[tuple[int, int, TaskId], str] | None = None
+            for task in share[giver]:
+                taker = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
+                if len(share[taker]) + 1 < len(share[giver]):
+                    known = int(str(task) not in infos[taker].lags)
+                    rank = (known, len(share[taker]), task)
+                    if best is None or rank < best[0]:
+                        best = (rank, taker)
+            if best is not None:
+                (_, _, task), taker = best
+                share[giver].remove(task)
+                share[taker].append(task)
+                moved = True
+                break

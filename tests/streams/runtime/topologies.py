@@ -1,0 +1,97 @@
+"""Topologies of the tests of this folder, and what they should come to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from ottla.streams.context import Headers, NodeContext, Process
+from ottla.streams.serdes import Text
+from ottla.streams.topology import (
+    TIMES_STORE,
+    ProcessorNode,
+    RepartitionTopic,
+    SinkNode,
+    SourceNode,
+    StoreKind,
+    StoreSpec,
+    SubTopology,
+    Topology,
+)
+
+WORDS = "app-words-repartition"
+CHANGELOG = "app-counts-changelog"
+
+
+def split(context: NodeContext) -> Process:
+    """Each word as a record of its own, with the word as key."""
+
+    def process(key: Any, value: str, timestamp: int, headers: Headers) -> None:
+        for word in value.split():
+            context.forward(word, word, timestamp, headers)
+
+    return process
+
+
+def count(context: NodeContext) -> Process:
+    """How often a key came, with every record; it also remembers its stream time."""
+    counts = context.store("counts")
+    times = context.task.times_of("count", "counts")
+
+    def process(key: str, value: Any, timestamp: int, headers: Headers) -> None:
+        times.advance(timestamp)
+        found = int(counts.get(key) or 0) + 1
+        counts.put(key, str(found), timestamp)
+        context.forward(key, str(found), timestamp, headers)
+
+    return process
+
+
+def _counting(sub_id: int, topic: str, out: str) -> SubTopology:
+    counts = StoreSpec(
+        name="counts",
+        kind=StoreKind.TIMESTAMPED_KEY_VALUE,
+        key_serde=Text(),
+        value_serde=Text(),
+        changelog=CHANGELOG,
+    )
+    return SubTopology(
+        id=sub_id,
+        nodes={
+            "words": SourceNode(
+                name="words", topics=(topic,), children=["count"], key_serde=Text(), value_serde=Text()
+            ),
+            "count": ProcessorNode(name="count", parents=["words"], children=["out"], make=count, stores=["counts"]),
+            "out": SinkNode(name="out", parents=["count"], topic=out, key_serde=Text(), value_serde=Text()),
+        },
+        stores=(counts, StoreSpec(name=TIMES_STORE, kind=StoreKind.TIMES)),
+    )
+
+
+def word_count() -> Topology:
+    """lines -> words -> repartitioned by word -> counted -> counts."""
+    splitting = SubTopology(
+        id=0,
+        nodes={
+            "lines": SourceNode(name="lines", topics=("lines",), children=["split"], value_serde=Text()),
+            "split": ProcessorNode(name="split", parents=["lines"], children=["words"], make=split),
+            "words": SinkNode(name="words", parents=["split"], topic=WORDS, key_serde=Text(), value_serde=Text()),
+        },
+        stores=(StoreSpec(name=TIMES_STORE, kind=StoreKind.TIMES),),
+    )
+    return Topology(
+        application_id="app",
+        sub_topologies=(splitting, _counting(1, WORDS, "counts")),
+        repartition_topics={WORDS: RepartitionTopic(name=WORDS)},
+    )
+
+
+def key_count() -> Topology:
+    """keyed -> counted by key -> counts, in one task."""
+    return Topology(application_id="app", sub_topologies=(_counting(0, "keyed", "counts"),), repartition_topics={})
+
+
+def expected(words: Iterable[str]) -> dict[str, list[str]]:
+    """What `counts` has of each word: 1, 2, 3, ... in this order."""
+    return {word: [str(number + 1) for number in range(found)] for word, found in Counter(words).items()}
