@@ -55,8 +55,8 @@ ONE = BrokerImage(1, 3, (Endpoint("BROKERS", "one", 9092, "PLAINTEXT"),), proces
 # -- envelopes
 
 
-def open_envelope(listener: str, request: EnvelopeRequest) -> Session | ErrorCode:
-    image = ClusterImage(brokers={1: ONE, 3: ONE._replace(node_id=3, process="")})
+def open_envelope(listener: str, request: EnvelopeRequest, sender: BrokerImage = ONE) -> Session | ErrorCode:
+    image = ClusterImage(brokers={1: sender, 3: ONE._replace(node_id=3, process="")})
     peers = Peers(2, lambda: image, listener="BROKERS", settings=ChannelSettings())
 
     async def refresh() -> None: ...
@@ -83,6 +83,20 @@ def test_an_envelope_of_somebody_else_is_not(broker_id: int, process: str) -> No
 def test_envelope_on_client_listener_closes() -> None:
     with pytest.raises(RemoteProtocolError, match="an Envelope came on the listener CLIENTS, which is for clients"):
         open_envelope("CLIENTS", EnvelopeRequest(broker_id=1, process="secret"))
+
+
+@pytest.mark.parametrize("listener", ["BROKERS", "PLAIN"])
+def test_an_envelope_is_believed_on_the_listener_that_its_sender_uses_for_brokers(listener: str) -> None:
+    """Brokers that are moved to another `inter.broker.listener.name`, one by one, still reach the controller."""
+    sender = ONE._replace(listener="PLAIN")
+    request = EnvelopeRequest(
+        request_principal=b"User:alice", client_host_address=b"10.1.2.3", broker_id=1, process="secret"
+    )
+    if listener == "PLAIN":
+        assert isinstance(open_envelope(listener, request, sender), Session)
+    else:
+        with pytest.raises(RemoteProtocolError, match="BROKERS, which is for clients"):
+            open_envelope(listener, request, sender)
 
 
 # -- requests that come late

@@ -106,6 +106,8 @@ class BrokerProcess:
     def spawn(self) -> None:
         """Start the process without waiting for it: for tests of the start itself."""
         assert not self.is_running(), "the broker is running already"
+        if self._process is not None:  # one that has ended by itself
+            self._join()
         self._ready = threading.Event()
         self.ready_line = ""
         self.returncode = None

@@ -322,6 +322,7 @@ class Broker:
             directories=self._directory_ids(),
             page_cache=self._around.page_cache(list(self.logs.directories)),
             machine=self._around.machine,
+            listener=self.config.inter_broker_listener_name,
         )
         self._parts_running.append(self.controller.stop)
         if self._around.shared_tree and not self._around.is_one_machine:

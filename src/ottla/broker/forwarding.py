@@ -1,8 +1,9 @@
 """Forwarding: what only the controller can do is passed on to it, with who asks (Kafka's Envelope, KIP-590).
 
 The request travels in an Envelope with the client's principal and host; the controller answers as if the client had asked it.
-A broker takes an Envelope only from a broker: on the listener that brokers use, and with the random text that the
-sender's process wrote into the coordination tree when it registered.
+A broker takes an Envelope only from a broker: on the listener that the sender has registered as that of its connections to
+other brokers, and with the random text that its process wrote into the coordination tree when it registered. The listener is
+the sender's because brokers that are moved to another one, one by one, differ in it for a while.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ class Forwarding:
         Raises:
             RemoteProtocolError: it came on a listener for clients; the connection is to be closed.
         """
-        if session.listener != self._peers.listener:
+        brokers = self._image().brokers
+        sender = brokers.get(request.broker_id)
+        used = self._peers.listener if sender is None else sender.listener or self._peers.listener
+        if session.listener != used:
             raise RemoteProtocolError(f"an Envelope came on the listener {session.listener}, which is for clients")
-        sender = self._image().brokers.get(request.broker_id)
         if (
             sender is None
             or not sender.process

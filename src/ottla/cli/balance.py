@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ottla.types import TopicPartition
+from ottla.types import INTERNAL_TOPICS, TopicPartition
 
 #: Shares of bytes that differ by less of the mean are left as they are: to move data has its price.
 BYTES_TOLERANCE: Final = 0.1
@@ -119,6 +119,9 @@ def plan_add(cluster: ClusterLoad, added: Collection[int]) -> dict[TopicPartitio
 def plan_drain(cluster: ClusterLoad, drained: Collection[int]) -> dict[TopicPartition, Move]:
     """Return what leaves brokers without replicas; they may be away already.
 
+    The brokers' own topics, which have as many replicas as there are brokers up to their configured factor, have fewer when
+    brokers are away and not replaced.
+
     Raises:
         PlanError: there would be fewer brokers than a partition has replicas.
     """
@@ -184,8 +187,13 @@ class _Planner:
         # The largest first: the small ones even out what these leave uneven.
         for tp in sorted(partitions, key=lambda tp: (-self._cluster.partitions[tp].size, tp)):
             replicas = self._after[tp]
-            wanted = len(replicas) if replication_factor is None else replication_factor
             able = {*takers, *(n for n in replicas if n not in drained)}
+            if tp.topic in INTERNAL_TOPICS and replication_factor is None:
+                # Brokers give their own topics as many replicas as there are brokers, and those that are gone are none.
+                gone = [n for n in replicas if n in drained and n not in self._brokers]
+                for node_id in gone[: max(0, len(replicas) - len(able))]:
+                    replicas.remove(node_id)
+            wanted = len(replicas) if replication_factor is None else replication_factor
             if len(able) < wanted:
                 raise PlanError(
                     f"{tp} is to have {wanted} replicas, and there are {len(able)} brokers for them: start more, or let "

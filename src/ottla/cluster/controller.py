@@ -249,6 +249,7 @@ class Controller:
         directories: Sequence[str] = (),
         page_cache: str = "",
         machine: str = "",
+        listener: str = "",
     ) -> tuple[str, ...]:
         """Register this broker; become controller if there is none, and give every partition a leader that needs one.
 
@@ -260,7 +261,7 @@ class Controller:
                 broker's defaults are known to be right for them.
             directories: ids of the log directories.
             page_cache: which page cache unsynced writes are in, see BrokerEpoch.
-            machine: see BrokerImage.
+            machine, listener: see BrokerImage.
 
         Returns:
             Sentences about what was odd while topics were rebuilt from `found`.
@@ -277,6 +278,7 @@ class Controller:
                 directories=tuple(directories),
                 page_cache=page_cache,
                 machine=machine,
+                listener=listener,
                 was_clean=clean or found is not None,
             )
             await self._register()

@@ -64,6 +64,7 @@ class BrokerImage(NamedTuple):
         is_stopping: it is about to stop and is to lead nothing.
         machine: a text that only brokers have that reach each other by loopback addresses; "" if it is not known.
         process: the random text of the process that registered.
+        listener: by which it reaches the other brokers (`inter.broker.listener.name`); "" if it is not known.
     """
 
     node_id: int
@@ -74,6 +75,7 @@ class BrokerImage(NamedTuple):
     is_stopping: bool = False
     machine: str = ""
     process: str = ""
+    listener: str = ""
 
     def continues_from(self, admitted_epoch: int) -> bool:
         """Return whether a replica that was in sync under this epoch of the broker still is."""

@@ -118,7 +118,9 @@ class Registration:
         if controller is not None and ControllerNode.decode(controller.data) == node_id:
             operations.append(Delete(CONTROLLER))  # an office that an earlier session of this broker held
         now = self._clock.wall_ms()
-        data = BrokerNode.encode(identity.endpoints, identity.rack, now, machine=identity.machine)
+        data = BrokerNode.encode(
+            identity.endpoints, identity.rack, now, machine=identity.machine, listener=identity.listener
+        )
         operations.append(Create(path, data, ephemeral=True))
         operations.append(Create(CHANGE_PREFIX, ChangeNode.encode(Change(brokers=True), now), sequential=True))
         return epoch, operations

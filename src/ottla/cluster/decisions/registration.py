@@ -26,7 +26,7 @@ class Identity:
         was_clean: all directories were closed cleanly when they were used last.
         process: a random text that this process has made of itself. By it a process knows its own registration, also one
             whose answer was lost.
-        machine: see BrokerImage.
+        machine, listener: see BrokerImage.
     """
 
     node_id: int
@@ -37,6 +37,7 @@ class Identity:
     was_clean: bool = False
     process: str = ""
     machine: str = ""
+    listener: str = ""
 
 
 class RegistrationRefusedError(Exception):

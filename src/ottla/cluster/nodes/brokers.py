@@ -89,7 +89,9 @@ class BrokerNode:
         return f"{BROKER_IDS}/{node_id}"
 
     @staticmethod
-    def encode(endpoints: Sequence[Endpoint], rack: str | None, timestamp_ms: int, *, machine: str = "") -> bytes:
+    def encode(
+        endpoints: Sequence[Endpoint], rack: str | None, timestamp_ms: int, *, machine: str = "", listener: str = ""
+    ) -> bytes:
         plain = next((e for e in endpoints if e.security_protocol == "PLAINTEXT"), None)
         return dump(
             {
@@ -103,6 +105,7 @@ class BrokerNode:
                 "timestamp": str(timestamp_ms),
                 "features": {"ottla": {"min_version": 1, "max_version": 1}},
                 "machine": machine,
+                "inter_broker_listener": listener,
             }
         )
 
@@ -129,6 +132,7 @@ class BrokerNode:
             is_stopping,
             value.get("machine", ""),
             "" if epoch is None else epoch.process,
+            value.get("inter_broker_listener", ""),
         )
 
     @staticmethod
