@@ -125,10 +125,14 @@ Handler = Callable[[RequestContext, Any], Any | Awaitable[Any]]
 
 
 class BodyToCome(Protocol):
-    """The encoded body of an answer to a request that has been carried out, when it is safe to give it."""
+    """The body of an answer, encoded or not, when it is time to give it."""
 
-    def then(self, callback: Callable[[bytes], None]) -> None:
+    def then(self, callback: Callable[[Any], None]) -> None:
         """Have `callback` called with the body, once, later."""
+        ...
+
+    def abandon(self) -> None:
+        """The connection has ended before that: for APIs whose work ends with it (`Route.ends_with_connection`)."""
         ...
 
 

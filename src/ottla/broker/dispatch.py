@@ -230,17 +230,30 @@ class Dispatcher:
     def _body_to_come(
         self, served: _ServedVersion, correlation_id: int, body: BodyToCome, started: float
     ) -> PendingReply:
-        """Return the pending answer to a request that has been carried out: the next request does not wait for it."""
+        """Return the pending answer to a request that a short cut has taken.
+
+        The next request waits for it only where the order of effects needs that.
+        """
         begun = self._now()
         reply: asyncio.Future[list[Sendable] | None] = self._loop.create_future()
 
-        def answer_with(body: bytes) -> None:
+        def answer_with(body: bytes | Message) -> None:
             served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
-            if not reply.done():
+            if reply.done():
+                return
+            if isinstance(body, bytes):
                 reply.set_result([_encoded_frame(served, correlation_id, body)])
+            else:
+                reply.set_result(_frame(served, correlation_id, body))
+
+        def end(reply: asyncio.Future[list[Sendable] | None]) -> None:
+            if reply.cancelled():
+                body.abandon()
 
         body.then(answer_with)
-        return PendingReply(reply, blocks_next=False)
+        if served.route.ends_with_connection:
+            reply.add_done_callback(end)
+        return PendingReply(reply, blocks_next=served.route.keeps_order is None)
 
     def _reply_to_come(
         self, served: _ServedVersion, correlation_id: int, answer: asyncio.Future[Any], started: float

@@ -16,7 +16,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ottla.broker.context import Route
+from ottla.broker.context import Route, ShortCut
+from ottla.broker.handlers.replica_fetch import ReplicaFetches, SessionContinued
 from ottla.broker.quotas.client_quotas import ClientQuotas
 from ottla.broker.quotas.reading import ReadQuota
 from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSessionCache
@@ -32,6 +33,7 @@ from ottla.protocol.messages.fetch import (
     FetchResponse,
     PartitionData,
 )
+from ottla.protocol.replica_fetch_frames import VERSION as REPLICA_FETCH_VERSION
 from ottla.storage.index import WouldBlockError
 from ottla.types import ZERO_UUID, IsolationLevel
 
@@ -168,6 +170,7 @@ class FetchHandler:
         clock: Clock,
         is_rack_aware: bool = False,
         may_read: Callable[[Session, str], bool] | None = None,
+        may_follow: Callable[[Session], bool] | None = None,
         quota: ReadQuota | None = None,
     ) -> None:
         self._is_rack_aware = is_rack_aware
@@ -178,9 +181,19 @@ class FetchHandler:
         self._metrics = metrics
         self._fetch_max_bytes = fetch_max_bytes
         self._clock = clock
+        self._of_replicas = ReplicaFetches(
+            replicas,
+            sessions,
+            metrics,
+            fetch_max_bytes=fetch_max_bytes,
+            clock=clock,
+            ordinary=self._go_on_with,
+            may_follow=may_follow,
+        )
 
     def routes(self) -> Routes:
-        return {ApiKey.FETCH: Route(self.handle_fetch, ends_with_connection=True)}
+        short_cut = ShortCut(self._of_replicas.handle_frame, self._finish)
+        return {ApiKey.FETCH: Route(self.handle_fetch, short_cut=short_cut, ends_with_connection=True)}
 
     def handle_fetch(self, context: RequestContext, request: FetchRequest) -> Any | Awaitable[Any]:
         asked = self._sessions.open_context(
@@ -208,6 +221,18 @@ class FetchHandler:
         if found.blocked is not None:
             return self._serve_cold(request, asked, found, context.version)
         return self._serve(request, asked, found, context.version)
+
+    def _finish(
+        self, _context: RequestContext, request: FetchRequest, continued: SessionContinued
+    ) -> Any | Awaitable[Any]:
+        """Answer what the short cut for followers could not."""
+        return self._go_on_with(continued.asked, request)
+
+    def _go_on_with(self, asked: FetchContext, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
+        found = self._look(request, asked, REPLICA_FETCH_VERSION)
+        if found.blocked is not None:
+            return self._serve_cold(request, asked, found, REPLICA_FETCH_VERSION)
+        return self._serve(request, asked, found, REPLICA_FETCH_VERSION)
 
     def _serve(
         self, request: FetchRequest, asked: FetchContext, found: _Round, version: int

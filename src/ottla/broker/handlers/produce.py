@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ottla.broker.context import PartialResult, Route, ShortCut
-from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer, Deadlines
+from ottla.broker.deadlines import Deadlines
+from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer
 from ottla.broker.refused_batches import RefusedBatches
 from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
@@ -146,7 +147,7 @@ class ProduceHandler:
         self._clock = clock
         self._metrics = metrics
         self._gate = gate
-        self._deadlines = Deadlines(asyncio.get_running_loop())
+        self._deadlines: Deadlines[CommittedAnswer] = Deadlines(asyncio.get_running_loop())
         self._refused_batches = RefusedBatches()
 
     def routes(self) -> Routes:

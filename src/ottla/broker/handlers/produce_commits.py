@@ -13,9 +13,9 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.produce_frames import AcceptedPart, encode_accepted
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from ottla.broker.deadlines import Deadlines
     from ottla.broker.replicas.partition import Partition
 
 
@@ -63,7 +63,7 @@ class CommittedAnswer:
         version: int,
         answers: list[tuple[bytes, list[AcceptedPart]]],
         waits: list[AwaitedBatch],
-        deadlines: Deadlines,
+        deadlines: Deadlines[CommittedAnswer],
         timeout_s: float,
     ) -> None:
         """Wait for batches.
@@ -91,6 +91,9 @@ class CommittedAnswer:
         """Have `callback` called with the encoded body, once."""
         self._callback = callback
 
+    def abandon(self) -> None:
+        """The client has gone; what it has sent stays."""
+
     def on_ended(self) -> None:
         """One batch waits no more."""
         self._missing -= 1
@@ -108,37 +111,3 @@ class CommittedAnswer:
     def _answer(self) -> None:
         assert self._callback is not None
         self._callback(encode_accepted(self._version, self._answers))
-
-
-class Deadlines:
-    """When answers are late. One timer for all of them: nearly none is ever late, and a timer each costs more than that."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: dict[CommittedAnswer, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, answer: CommittedAnswer, timeout_s: float) -> None:
-        """Call `answer.on_timeout` when it is late, unless it is removed before."""
-        answer.due = self._loop.time() + timeout_s
-        self._waiting[answer] = None
-        if self._timer is None or answer.due < self._timer.when():
-            self._wake_at(answer.due)
-
-    def remove(self, answer: CommittedAnswer) -> None:
-        """Forget an answer that has been given."""
-        del self._waiting[answer]
-
-    def _wake_at(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        now = self._loop.time()
-        self._timer = None
-        for answer in [answer for answer in self._waiting if answer.due <= now]:
-            del self._waiting[answer]
-            answer.on_timeout()
-        if self._waiting:
-            self._wake_at(min(answer.due for answer in self._waiting))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.quotas.client_quotas import Bucket
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
+    from ottla.protocol.replica_fetch_frames import AskedPartition
 
 #: Epoch of a request that opens a session, and of one that wants none (KIP-227).
 INITIAL_EPOCH = 0
@@ -62,7 +63,13 @@ class FetchPartition:
 
 @dataclass(slots=True)
 class FetchSession:
-    """The partitions of one session, in the order in which they get their turn."""
+    """The partitions of one session, in the order in which they get their turn.
+
+    Attributes:
+        turn: of a follower: the turn in which it was answered last, see `ReplicaManager.turn`.
+        looked_ms: of a follower: when it was last taken in that it follows all of them.
+        has_unknown: some are of topics that were not known when they were asked for last.
+    """
 
     session_id: int
     uses_topic_ids: bool
@@ -70,8 +77,27 @@ class FetchSession:
     epoch: int
     last_used_ms: int
     owner: object = None
-    #: Of a follower: the turn in which it was answered last, see `ReplicaManager.turn`.
     turn: int = -1
+    looked_ms: int = 0
+    has_unknown: bool = False
+
+    def context(self) -> FetchContext:
+        """Return what a request that goes on with this session means."""
+        return FetchContext(ErrorCode.NONE, list(self.partitions.values()), self, True, self.turn)
+
+    def update(self, rows: Iterable[AskedPartition]) -> bool:
+        """Take in what is asked differently of partitions that are in the session; False, and nothing, if one is not."""
+        found = [(self.partitions.get((row.topic_id, "", row.partition)), row) for row in rows]
+        if any(known is None for known, _ in found):
+            return False
+        for known, row in found:
+            assert known is not None
+            known.fetch_offset = row.offset
+            known.max_bytes = row.bytes_max
+            known.current_leader_epoch = row.leader_epoch
+            known.last_fetched_epoch = row.last_epoch
+            known.log_start_offset = row.log_start_offset
+        return True
 
 
 @dataclass(slots=True)
@@ -172,8 +198,30 @@ class FetchSessionCache:
         while session_id == 0 or session_id in self._sessions:
             session_id = self._random.randrange(1, 1 << 31)
         session = FetchSession(session_id, uses_ids, asked, 1, now_ms, owner)
+        session.has_unknown = not all(p.topic for p in asked.values())
         self._sessions[session_id] = session
         return session
+
+    def find(self, session_id: int, epoch: int, owner: object, *, uses_topic_ids: bool) -> FetchSession | None:
+        """Return the session that a request of this epoch goes on with, if all its topics are known."""
+        session = self._sessions.get(session_id)
+        if (
+            session is None
+            or session.owner != owner
+            or session.epoch != epoch
+            or epoch in (INITIAL_EPOCH, FINAL_EPOCH)
+            or session.uses_topic_ids != uses_topic_ids
+            or session.has_unknown
+        ):
+            return None
+        return session
+
+    def advance(self, session: FetchSession, now_ms: int) -> None:
+        """A request has gone on with the session: the next one has the next epoch."""
+        session.epoch = session.epoch + 1 if session.epoch < 0x7FFFFFFF else 1
+        session.last_used_ms = now_ms
+        # The dict is ordered by last use: the first one is the oldest.
+        self._sessions[session.session_id] = self._sessions.pop(session.session_id)
 
     def forget(self, session: FetchSession) -> None:
         """End a session of which its client has not heard."""
@@ -208,14 +256,12 @@ class FetchSessionCache:
             for asked in session.partitions.values():
                 if not asked.topic:  # unknown when the session began, or deleted since
                     asked.topic = topic_names.get(asked.topic_id, "")
+            session.has_unknown = not all(asked.topic for asked in session.partitions.values())
         if len(session.partitions) > SESSION_PARTITIONS_MAX:
             del self._sessions[session.session_id]  # answered in full, without an id: the client begins anew
             return FetchContext(ErrorCode.NONE, list(session.partitions.values()))
-        session.epoch = session.epoch + 1 if session.epoch < 0x7FFFFFFF else 1
-        session.last_used_ms = now_ms
-        # The dict is ordered by last use: the first one is the oldest.
-        self._sessions[session.session_id] = self._sessions.pop(session.session_id)
-        return FetchContext(ErrorCode.NONE, list(session.partitions.values()), session, True, session.turn)
+        self.advance(session, now_ms)
+        return session.context()
 
 
 def _requested(request: FetchRequest, uses_ids: bool, topic_names: Mapping[bytes, str]) -> Iterable[FetchPartition]:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.disk_pace import DiskPace
     from ottla.broker.replicas.follower import Follower
     from ottla.broker.replicas.hand_offs import HandOffs
-    from ottla.broker.replicas.purgatory import FetchWaiter
+    from ottla.broker.replicas.purgatory import Waiter
     from ottla.clock import Clock
     from ottla.offload import Offload
     from ottla.storage.appending import AppendInfo
@@ -162,8 +162,8 @@ class Partition:
         self.highest_epoch = -1
         self.leader: Leader | None = None
         self.follower: Follower | None = None
-        self.fetch_waiters: dict[FetchWaiter, None] = {}
-        self.replica_waiters: dict[FetchWaiter, None] = {}
+        self.fetch_waiters: dict[Waiter, None] = {}
+        self.replica_waiters: dict[Waiter, None] = {}
         self.on_progress: Callable[[], None] = _nothing
         #: (end offset, waiter, whether it waits for as many replicas as acks=all demands).
         self._high_watermark_waiters: deque[tuple[int, CommitWaiter, bool]] = deque()

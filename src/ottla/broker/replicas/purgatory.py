@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ottla.types import IsolationLevel
 
 if TYPE_CHECKING:
     from ottla.broker.replicas.partition import Partition
+
+
+class Waiter(Protocol):
+    """Who waits for partitions to make progress."""
+
+    def on_progress(self, byte_count: int, *, is_stable: bool) -> None:
+        """See `FetchWaiter`."""
+        ...
+
+    def wake(self) -> None:
+        """See `FetchWaiter`."""
+        ...
 
 
 class FetchWaiter:

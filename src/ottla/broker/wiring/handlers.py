@@ -146,6 +146,9 @@ def _record_handlers(
             clock=around.clock,
             is_rack_aware=config.replica_selector_class == RACK_AWARE,
             may_read=topic_right(authorizer, Operation.READ),
+            may_follow=None
+            if authorizer is None
+            else partial(authorizer.allows_cluster, operation=Operation.CLUSTER_ACTION, is_logged=False),
             quota=read_quota(parts),
         ),
         LogOffsetHandlers(replicas),
