@@ -23,6 +23,7 @@ ADMIN_KEYS: Final[Mapping[str, Key]] = {
         "client.id",
         "connections.max.idle.ms",
         "default.api.timeout.ms",
+        "enable.metrics.push",
         "metadata.max.age.ms",
         "metadata.recovery.strategy",
         "receive.buffer.bytes",
@@ -44,6 +45,7 @@ class AdminOptions(SecurityOptions, total=False):
     client_id: str
     connections_max_idle_ms: Milliseconds
     default_api_timeout_ms: Milliseconds
+    enable_metrics_push: bool
     metadata_max_age_ms: Milliseconds
     metadata_recovery_strategy: str
     receive_buffer_bytes: Size

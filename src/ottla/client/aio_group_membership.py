@@ -39,6 +39,7 @@ class MembershipOptions(SecurityOptions, total=False):
 
     client_id: str
     connections_max_idle_ms: Milliseconds
+    enable_metrics_push: bool
     group_id: str
     group_instance_id: str
     heartbeat_interval_ms: Milliseconds

@@ -79,6 +79,7 @@ class ReaderOptions(SecurityOptions, total=False):
     connections_max_idle_ms: Milliseconds
     default_api_timeout_ms: Milliseconds
     enable_auto_commit: bool
+    enable_metrics_push: bool
     exclude_internal_topics: bool
     fetch_max_bytes: Size
     fetch_max_wait_ms: Milliseconds
@@ -144,6 +145,7 @@ class ProducerOptions(SecurityOptions, total=False):
     connections_max_idle_ms: Milliseconds
     delivery_timeout_ms: Milliseconds
     enable_idempotence: bool
+    enable_metrics_push: bool
     linger_ms: Milliseconds
     max_block_ms: Milliseconds
     max_in_flight_requests_per_connection: int
@@ -187,6 +189,8 @@ class ClientSettings:
     sasl: Sasl | None = None
     tls_settings: TlsSettings = field(default_factory=TlsSettings)
     checks_host: bool = True
+    enable_metrics_push: bool = True
+    request_timeout_ms: float = 30_000
 
 
 def producer_settings(
@@ -415,6 +419,8 @@ def client_settings(
         connect_timeout_ms=values["socket.connection.setup.timeout.ms"],
         send_buffer_bytes=values["send.buffer.bytes"],
         receive_buffer_bytes=values["receive.buffer.bytes"],
+        enable_metrics_push=values["enable.metrics.push"],
+        request_timeout_ms=values["request.timeout.ms"],
     )
 
 

@@ -22,6 +22,7 @@ from ottla.client.errors import ClosedError, ConfigurationError
 from ottla.client.finished import Finished
 from ottla.client.handing import Handing
 from ottla.client.keys import Duration, duration_s
+from ottla.client.metrics import ConsumerMetrics, consumer_snapshot, telemetry
 from ottla.client.producing import clients
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime
@@ -126,6 +127,8 @@ class ConsumerBase(Handing[K, V]):
         self._stopping = False
         #: Whether there is more to do than to hand out the next record: to stop, or what the group wants.
         self._attention = False
+        #: How often `max.poll.interval.ms` was exceeded.
+        self._exceeded_count = 0
         self._machine.on_step = weakly(self._pay_attention)
         clients.add(self)
 
@@ -226,7 +229,40 @@ class ConsumerBase(Handing[K, V]):
 
     def _make_runtime(self) -> Runtime:
         """Return the runtime, on the running loop."""
-        return Runtime(self._machine, channel_settings(self._client), self._lock)
+        pushes = telemetry(
+            self._client,
+            self._machine.connections,
+            self._snapshot,
+            self._described,
+            self._machine.random,
+            self._clock.wall_ms,
+        )
+        return Runtime(self._machine, channel_settings(self._client), self._lock, telemetry=pushes)
+
+    def metrics(self) -> ConsumerMetrics:
+        """Return a snapshot under Kafka's metric names; `.prometheus()` is the same as text. For any thread."""
+        self._check_usable()
+        return self._snapshot()
+
+    def _snapshot(self) -> ConsumerMetrics:
+        now_ms = self._runtime.now_ms() if self._runtime is not None else 0.0
+        with self._lock:
+            return consumer_snapshot(self._machine, self._client.client_id, now_ms, self._exceeded_count)
+
+    def _described(self) -> list[tuple[str, str]]:
+        """Return what describes this client to whom its metrics are pushed; KIP-714's names."""
+        group = self._machine.group
+        if group is None:
+            return []
+        with self._lock:
+            identity = group.identity
+        found = [
+            ("group_id", identity.group_id),
+            ("group_instance_id", identity.group_instance_id),
+            ("group_member_id", identity.member_id),
+            ("client_rack", group.settings.client_rack),
+        ]
+        return [(name, value) for name, value in found if value]
 
     def _begin(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -43,7 +43,6 @@ class GroupedConsumer(ConsumerBase[K, V]):
     _settling = False
     #: That `max.poll.interval.ms` was exceeded, until a commit has told it.
     _exceeded: PollIntervalExceededError | None = None
-    _exceeded_count = 0
     #: How many records of `commit_after` had failed before; the outcome of what it has taken so far.
     _failed_before = 0
     _watermark: Operation | None = None

@@ -162,6 +162,7 @@ class Handing(Generic[K, V]):
                 reading.records, reading.index = [], 0
                 reading.following = -1
                 reading.reader.fill(columns, lambda epoch: columns.begin(self._source(reading, epoch)), end, count)
+                self._machine.fetcher.counts.on_records(state.topic_partition.topic, len(columns) - before)
         except KafkaError as error:
             self._open.popleft()
             self._fail(reading, error)
@@ -270,6 +271,7 @@ class Handing(Generic[K, V]):
             reading.records = columns.records(0, len(columns))
         reading.following = -1 if reader.is_inside else reader.next_offset
         reading.state.position_epoch = reader.leader_epoch
+        self._machine.fetcher.counts.on_records(reading.state.topic_partition.topic, len(reading.records))
         if self._policy is not None:
             self._make(reading, reading.records)
 

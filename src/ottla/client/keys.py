@@ -222,6 +222,14 @@ _ROWS: Final = (
         "Retries are written once and in order. Needs acks=all, retries, and 5 requests in flight at most.",
     ),
     Key(
+        "enable.metrics.push",
+        _boolean,
+        True,
+        None,
+        None,
+        "Brokers that ask for this client's metrics get them (KIP-714).",
+    ),
+    Key(
         "linger.ms",
         duration_ms,
         5,
@@ -397,6 +405,7 @@ PRODUCER_KEYS: Final[Mapping[str, Key]] = {row.name: row for row in _ROWS}
 _SHARED: Final = (
     "client.id",
     "connections.max.idle.ms",
+    "enable.metrics.push",
     "metadata.max.age.ms",
     "metadata.recovery.strategy",
     "receive.buffer.bytes",
@@ -601,7 +610,6 @@ INERT: Final = frozenset(
         "auto.include.jmx.reporter",
         "client.dns.lookup",
         "config.providers",
-        "enable.metrics.push",
         "metadata.recovery.rebootstrap.trigger.ms",
         "metric.reporters",
         "metrics.num.samples",

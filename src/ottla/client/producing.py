@@ -32,7 +32,7 @@ from ottla.client.errors import (
     TransactionStateError,
 )
 from ottla.client.keys import Duration, duration_s
-from ottla.client.metrics import ProducerMetrics, snapshot
+from ottla.client.metrics import ProducerMetrics, snapshot, telemetry
 from ottla.client.records import HeadersLike, TimestampLike, make_headers, make_timestamp
 from ottla.client.runtime import Runtime
 from ottla.client.security import context_of, login_for
@@ -303,7 +303,18 @@ class ProducerBase(Generic[K, V]):
         )
         self._started_ms = self._clock.monotonic_ms()
         return Runtime(
-            self._machine, settings, self._lock, finished_handler(self._failures, self._settings.transactional_id)
+            self._machine,
+            settings,
+            self._lock,
+            finished_handler(self._failures, self._settings.transactional_id),
+            telemetry(
+                self._client,
+                self._machine.connections,
+                self._snapshot,
+                lambda: [("transactional_id", name)] if (name := self._settings.transactional_id) is not None else [],
+                self._machine._random,
+                self._clock.wall_ms,
+            ),
         )
 
     def _not_connected(self) -> KafkaError:
@@ -347,6 +358,9 @@ class ProducerBase(Generic[K, V]):
     def metrics(self) -> ProducerMetrics:
         """Return a snapshot under Kafka's metric names; `.prometheus()` is the same as text."""
         self._check_usable()
+        return self._snapshot()
+
+    def _snapshot(self) -> ProducerMetrics:
         age_s = (self._clock.monotonic_ms() - self._started_ms) / 1000
         with self._lock:
             return snapshot(self._machine, self._client.client_id, age_s)

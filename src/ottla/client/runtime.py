@@ -17,6 +17,7 @@ from ottla.client._core.connections import Connect, Disconnect
 from ottla.client._core.metadata import Node
 from ottla.client._core.operation import Operation
 from ottla.client._core.requests import Action, Send
+from ottla.client._core.telemetry import PURPOSE, Telemetry
 from ottla.errors import KafkaError
 from ottla.network.channel import Channel, ChannelSettings
 from ottla.network.channel_errors import ConnectionClosedError
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Polls in a row without giving other tasks of the loop a turn.
 _POLLS_MAX = 64
+#: How long the last metrics may take when a client ends.
+_LAST_PUSH_S = 1.0
 #: No timer is shorter: 0.2 ms.
 _TIMER_MIN_S = 0.0002
 
@@ -66,12 +69,14 @@ class Runtime:
         settings: ChannelSettings,
         lock: AbstractContextManager[object],
         on_finished: Callable[[list[Batch]], None] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.connected = Operation("connect")
         self._machine = machine
         self._settings = settings
         self._lock = lock
         self._on_finished = on_finished
+        self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
         self._channels: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,7 +108,8 @@ class Runtime:
             self._loop.call_soon_threadsafe(function)
 
     async def stop(self) -> None:
-        """Close all connections; nothing is sent any more."""
+        """Close all connections; nothing is sent any more but, where brokers want them, the last metrics."""
+        await self._push_last()
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -118,6 +124,22 @@ class Runtime:
             await channel.wait_closed()
         self._fire()
 
+    async def _push_last(self) -> None:
+        if self._telemetry is None or self._stopped:
+            return
+        with self._lock:
+            operation = self._telemetry.end()
+        if operation is None:
+            return
+        done = asyncio.Event()
+        operation.callbacks.append(done.set)
+        self._poll()
+        try:
+            async with asyncio.timeout(_LAST_PUSH_S):
+                await done.wait()
+        except TimeoutError:
+            logger.debug("the last metrics were not pushed within %g s", _LAST_PUSH_S)
+
     # -- one turn ---------------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
@@ -127,6 +149,8 @@ class Runtime:
         for _ in range(_POLLS_MAX):
             with self._lock:
                 actions, wake_ms = self._machine.poll(self.now_ms())
+                if self._telemetry is not None:
+                    wake_ms = min(wake_ms, self._telemetry.poll(self.now_ms(), actions))
             for action in actions:
                 self._act(action)
             self._fire()
@@ -183,7 +207,8 @@ class Runtime:
             if not isinstance(error, KafkaError):
                 logger.exception("a request could not be made")
             with self._lock:
-                self._machine.on_failed(send, error, self.now_ms())
+                told = self._failed(send, error)
+            self._call(told)
             self.wake()
             return
         future.add_done_callback(lambda done: self._on_answer(send, done))
@@ -192,13 +217,28 @@ class Runtime:
         if self._stopped:
             return
         error = future.exception()
+        told: list[Callable[[], object]] = []
         with self._lock:
-            if error is None:
-                self._machine.on_response(send, future.result(), self.now_ms())
-            else:
+            if error is not None:
                 assert isinstance(error, Exception)
-                self._machine.on_failed(send, error, self.now_ms())
+                told = self._failed(send, error)
+            elif send.purpose == PURPOSE and self._telemetry is not None:
+                told = self._telemetry.on_response(send, future.result(), self.now_ms())
+            else:
+                self._machine.on_response(send, future.result(), self.now_ms())
+        self._call(told)
         self._poll()
+
+    def _failed(self, send: Send, error: Exception) -> list[Callable[[], object]]:
+        """A request got no answer; return whom to call. Called with the lock held."""
+        if send.purpose == PURPOSE and self._telemetry is not None:
+            return self._telemetry.on_failed(send, error, self.now_ms())
+        self._machine.on_failed(send, error, self.now_ms())
+        return []
+
+    def _call(self, callbacks: list[Callable[[], object]]) -> None:
+        for callback in callbacks:
+            callback()
 
     # -- connections ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ class ShareConsumerOptions(SecurityOptions, total=False):
     client_id: str
     client_rack: str
     connections_max_idle_ms: Milliseconds
+    enable_metrics_push: bool
     default_api_timeout_ms: Milliseconds
     fetch_max_bytes: Size
     fetch_max_wait_ms: Milliseconds

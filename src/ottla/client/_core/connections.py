@@ -78,6 +78,7 @@ class Connections:
     Attributes:
         features: finalized features (KIP-584), as the broker last connected told them.
         succeeded: whether any connection ever came about.
+        created: how many did.
         error: why the last connection did not come about.
     """
 
@@ -93,6 +94,7 @@ class Connections:
     ) -> None:
         self.features: Mapping[str, int] = {}
         self.succeeded = False
+        self.created = 0
         self.error: Exception | None = None
         self._bootstrap = [Node(-1 - number, host, port) for number, (host, port) in enumerate(bootstrap)]
         self._backoff = backoff
@@ -198,6 +200,15 @@ class Connections:
                 return None, connect, float("inf")
         return None, None, min((link.retry_ms for link in links), default=float("inf"))
 
+    def serving(self, key: int) -> int | None:
+        """Return a node that is up, has room and serves an API; None if there is none. Dials nobody."""
+        found = [
+            link
+            for link in self._links.values()
+            if link.state is State.UP and link.in_flight < self._in_flight_max and key in link.versions
+        ]
+        return min(found, key=lambda link: link.in_flight).node.id if found else None
+
     def _candidates(self) -> list[int]:
         """The brokers of the image; the bootstrap addresses, too, once none of those can be reached."""
         bootstrap = [node.id for node in self._bootstrap]
@@ -223,6 +234,7 @@ class Connections:
     ) -> None:
         """A connection came about."""
         self.succeeded = True
+        self.created += 1
         link = self._links.get(node_id)
         if link is None:
             return

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from ottla.client._core.client import ClientMachine, CoreSettings
+from ottla.client._core.counts import FetchCounts
 from ottla.client._core.metadata import Node
 from ottla.client._core.offset_queries import STALE_METADATA, Concerned
 from ottla.client._core.partitions import Chunk, PartitionState
@@ -61,11 +62,13 @@ class Fetcher:
     Attributes:
         partitions: the assigned ones, by name.
         buffered: bytes of all chunks.
+        counts: what was fetched.
     """
 
     def __init__(self, machine: ClientMachine, settings: FetchSettings, wall_ms: Callable[[], int]) -> None:
         self.partitions: dict[TopicPartition, PartitionState] = {}
         self.buffered = 0
+        self.counts = FetchCounts()
         self._machine = machine
         self._settings = settings
         self._wall_ms = wall_ms
@@ -278,6 +281,7 @@ class Fetcher:
             # Left out of the answer, or the whole request was refused.
             state.in_flight = False
             self.retry(state, now_ms)
+        self.counts.on_answer(now_ms, now_ms - send.sent_ms, response.throttle_time_ms)
 
     def _on_partition(
         self,
@@ -335,6 +339,7 @@ class Fetcher:
             state.fetch_offset = next_offset
             state.fetch_epoch = epoch
             self.buffered += len(view)
+            self.counts.on_bytes(state.topic_partition.topic, len(view))
         machine.wake()
 
     def _on_error(self, state: PartitionState, part: PartitionData, nodes: Sequence[Node], now_ms: float) -> None:
