@@ -108,6 +108,7 @@ lock: ## write the lock files anew from pyproject.toml (needs network)
 	$(call compile,requirements-demo.lock,--extra demo)
 	cp requirements-demo.lock requirements.lock
 	$(call compile,requirements.lock,)
+	$(call compile,requirements-tools.lock,--extra tools)
 	rm -rf $(VENV)-lock
 
 clean: ## remove what was built, keep data

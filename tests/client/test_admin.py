@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +34,10 @@ from ottla.errors import (
     UnknownTopicOrPartitionError,
     UnsupportedVersionError,
 )
+from ottla.testing import Broker
+from ottla.testing.pytest_plugin import kafka_broker, kafka_broker_settings
+
+__all__ = ["kafka_broker", "kafka_broker_settings"]
 
 _numbers = itertools.count()
 
@@ -429,6 +436,43 @@ def test_any_thread_may_call(admin: Admin, topic: str) -> None:
 def test_no_broker_is_said_within_the_timeout() -> None:
     with pytest.raises(ottla.BrokerUnreachableError, match="localhost"):
         Admin(f"localhost:{free_port()}", connect_timeout=0.5).start()
+
+
+def test_a_call_has_a_limit_of_its_own_and_the_next_one_another(kafka_broker: Broker) -> None:
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin, kafka_broker.delay("CreateTopics", seconds=20):
+        began = time.monotonic()
+        with pytest.raises(ottla.CallTimeoutError, match=r"CreateTopics was not answered within 0\.3 s"):
+            admin.create_topic("late", timeout="300ms")
+        assert time.monotonic() - began < 10
+        assert admin.list_groups(timeout=30) == []
+        with pytest.raises(ottla.ConfigurationError, match="timeout='soon'"):
+            admin.list_groups(timeout="soon")
+
+
+async def test_a_limit_covers_the_connection_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        admin = ottla.aio.Admin(address)
+        with pytest.raises(ottla.CallTimeoutError, match=r"within 0\.2 s"):
+            await admin.list_topics(timeout=0.2)
+        await admin.close()
+
+        def blocking() -> None:
+            admin = ottla.Admin(address)
+            with pytest.raises(ottla.CallTimeoutError, match=r"within 0\.2 s"):
+                admin.list_topics(timeout=0.2)
+            admin.close()
+
+        await asyncio.to_thread(blocking)
+
+
+def test_every_call_takes_a_limit() -> None:
+    for kind in (ottla.Admin, ottla.aio.Admin):
+        calls = [name for name in dir(kind) if not name.startswith("_") and name not in ("start", "close")]
+        assert len(calls) > 50
+        for name in calls:
+            parameter = inspect.signature(getattr(kind, name)).parameters["timeout"]
+            assert (parameter.kind, parameter.default) == (inspect.Parameter.KEYWORD_ONLY, None), name
 
 
 def test_a_key_that_is_not_known_names_the_nearest() -> None:

@@ -39,6 +39,14 @@ def test_complaint_1_a_dead_broker_is_an_exception_that_says_what_to_do(make: ty
         make(address, connect_timeout=0.3).start()
 
 
+def test_complaint_1_an_admin_client_says_so_at_once() -> None:
+    """Without a limit of its own it does not wait ten seconds where nothing listens."""
+    began = time.monotonic()
+    with pytest.raises(ottla.BrokerUnreachableError, match="Nothing listens on"):
+        ottla.Admin(f"127.0.0.1:{free_port()}").list_topics()
+    assert time.monotonic() - began < 8
+
+
 async def test_complaint_1_asynchronous_clients_do_not_wait_for_ever_either() -> None:
     with pytest.raises(ottla.BrokerUnreachableError):
         async with ottla.aio.Consumer(f"127.0.0.1:{free_port()}", topics=["in"], connect_timeout=0.3):

@@ -34,13 +34,14 @@ class Admin(BlockingAdminCalls):
             admin.consumer_lag("billing")
 
     Calls about one thing raise its error. Calls about several return results by name, and raise AdminErrors if some failed:
-    `errors` says why, by name, `results` has the others. Each call ends within `default.api.timeout.ms`.
+    `errors` says why, by name, `results` has the others. Each call ends within `timeout` seconds, which all of them take, or
+    within `default.api.timeout.ms`.
 
     Args:
         bootstrap_servers: "host:port", several separated by commas; by default KAFKA_BOOTSTRAP_SERVERS.
         ssl_context: for brokers that speak TLS.
         sasl: how to log in: `ottla.sasl.Plain(...)` or `ottla.sasl.Scram(...)`.
-        connect_timeout: seconds.
+        connect_timeout: seconds. None: 10, or about one where nothing listens at any address.
         config: keys with dots; the same may be passed as keywords (`request_timeout_ms="5s"`).
 
     Raises:
@@ -53,7 +54,7 @@ class Admin(BlockingAdminCalls):
         *,
         ssl_context: ssl.SSLContext | None = None,
         sasl: Sasl | None = None,
-        connect_timeout: Duration = 10.0,
+        connect_timeout: Duration | None = None,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[AdminOptions],
     ) -> None:
@@ -108,15 +109,23 @@ class Admin(BlockingAdminCalls):
 
     def _run(self, call: Coroutine[Any, Any, R]) -> R:
         try:
-            self.start()
-            thread = self._thread
-            if thread is None:
-                raise ClosedError()
+            if self._closed is not None:
+                raise self._closed
             check_may_wait()
+            with self._starting:
+                if self._thread is None:
+                    # The call connects, within its own limit.
+                    self._thread = LoopThread("ottla-admin")
+                    register(self)
+                thread = self._thread
         except BaseException:
             call.close()
             raise
-        return thread.run(call)
+        try:
+            return thread.run(call)
+        finally:
+            if self._calls._closed is not None and self._closed is None:
+                self.close()  # no connection came about
 
     def __enter__(self) -> Self:
         self.start()

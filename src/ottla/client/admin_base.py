@@ -10,15 +10,18 @@ looked for a second and a half, not for a minute.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from ottla.client._core.asking import ANY, Ask, AskMachine, AskSettings, CallTimeoutError, Target
 from ottla.client._core.metadata import Node
 from ottla.client.admin_errors import AdminErrors
 from ottla.client.errors import ClosedError
+from ottla.client.keys import Duration, duration_s
 from ottla.errors import ErrorCode, KafkaError, UnknownServerError, error_for
-from ottla.protocol.api import ApiKey
+from ottla.protocol.api import APIS, ApiKey
 from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from ottla.protocol.schema import Message
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
+A = TypeVar("A")
+P = ParamSpec("P")
 M = TypeVar("M", bound=Message)
 
 #: Kinds of coordinators in FindCoordinator.
@@ -59,6 +64,28 @@ _AGAIN: Final = frozenset(
 MISSING_LOOKS: Final = 4
 
 Outcomes = dict[T, "R | KafkaError"]
+
+
+#: When the call under way has to end, as its caller said: (milliseconds of the loop, how long that was from its beginning).
+_limit: ContextVar[tuple[float, float] | None] = ContextVar("limit", default=None)
+
+
+def bounded(call: Callable[P, Coroutine[Any, Any, A]]) -> Callable[P, Coroutine[Any, Any, A]]:
+    """Have an admin call end within its `timeout`, whatever it asks; without one within `default.api.timeout.ms`."""
+
+    @functools.wraps(call)
+    async def bounded_call(*arguments: P.args, **options: P.kwargs) -> A:
+        timeout = options.get("timeout")
+        if timeout is None:
+            return await call(*arguments, **options)
+        limit_ms = duration_s("timeout", cast(Duration, timeout)) * 1000
+        token = _limit.set((asyncio.get_running_loop().time() * 1000 + limit_ms, limit_ms))
+        try:
+            return await call(*arguments, **options)
+        finally:
+            _limit.reset(token)
+
+    return bounded_call
 
 
 class AdminBase:
@@ -105,15 +132,22 @@ class AdminBase:
     ) -> tuple[M, int]:
         if self._closed is not None:
             raise self._closed
-        if self._runtime is None:
-            await self.start()
+        limit = _limit.get()
+        key = ApiKey(cast(int, answer.API_KEY))
+        if self._runtime is None or not self._runtime.connected.done:
+            try:
+                async with asyncio.timeout_at(None if limit is None else limit[0] / 1000):
+                    await self.start()
+            except TimeoutError as error:
+                if isinstance(error, KafkaError):
+                    raise
+                raise self._machine.too_late(APIS[key].name, limit[1] if limit is not None else 0.0) from None
         runtime = self._runtime
         assert runtime is not None
         if deadline_ms is None:
-            deadline_ms = runtime.now_ms() + self._settings.api_timeout_ms
-        key = ApiKey(cast(int, answer.API_KEY))
+            deadline_ms = runtime.now_ms() + self._settings.api_timeout_ms if limit is None else limit[0]
         build = request if not isinstance(request, Message) else lambda _version: request
-        ask = Ask(key, build, target, deadline_ms, at_most)
+        ask = Ask(key, build, target, deadline_ms, at_most, None if limit is None else limit[1])
         done = asyncio.Event()
         ask.callbacks.append(done.set)
         self._machine.add(ask)
@@ -156,7 +190,8 @@ class AdminBase:
         outcomes: Outcomes[T, R] = {}
         left = wanted
         loop = asyncio.get_running_loop()
-        deadline_ms = loop.time() * 1000 + self._settings.api_timeout_ms
+        limit = _limit.get()
+        deadline_ms = loop.time() * 1000 + self._settings.api_timeout_ms if limit is None else limit[0]
         failures = 0
         while left:
             try:

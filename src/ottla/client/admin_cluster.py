@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ottla.client._core.asking import CONTROLLER
-from ottla.client.admin_base import AdminBase, check, outcome, unwrap
+from ottla.client.admin_base import AdminBase, bounded, check, outcome, unwrap
 from ottla.client.admin_results import (
     BrokerDescription,
     ClusterDescription,
@@ -20,6 +20,7 @@ from ottla.client.admin_results import (
 from ottla.client.admin_topics import by_topic
 from ottla.client.admin_words import operations
 from ottla.client.errors import ConfigurationError
+from ottla.client.keys import Duration
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError, error_for
 from ottla.protocol.api import APIS
 from ottla.protocol.messages import (
@@ -43,8 +44,9 @@ _ELECTIONS: Final[Mapping[str, int]] = {"preferred": 0, "unclean": 1}
 class ClusterCalls(AdminBase):
     """The cluster."""
 
+    @bounded
     async def describe_cluster(
-        self, *, include_fenced: bool = False, authorized_operations: bool = False
+        self, *, include_fenced: bool = False, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> ClusterDescription:
         """Return the cluster's id, its controller and its brokers.
 
@@ -83,7 +85,10 @@ class ClusterCalls(AdminBase):
             authorized_operations=operations(answer.cluster_authorized_operations) if authorized_operations else None,
         )
 
-    async def api_versions(self, broker: int | None = None) -> dict[str, tuple[int, int]]:
+    @bounded
+    async def api_versions(
+        self, broker: int | None = None, *, timeout: Duration | None = None
+    ) -> dict[str, tuple[int, int]]:
         """Return which APIs a broker (any) serves, by name: lowest and highest version."""
         request = ApiVersionsRequest(client_software_name="ottla", client_software_version="admin")
         answer = await self._ask(request, ApiVersionsResponse, "any" if broker is None else broker)
@@ -93,7 +98,8 @@ class ClusterCalls(AdminBase):
             names.get(row.api_key, f"API {row.api_key}"): (row.min_version, row.max_version) for row in answer.api_keys
         }
 
-    async def describe_features(self) -> dict[str, FeatureDescription]:
+    @bounded
+    async def describe_features(self, *, timeout: Duration | None = None) -> dict[str, FeatureDescription]:
         """Return the cluster's features by name (KIP-584): "group.version", "transaction.version", ..."""
         request = ApiVersionsRequest(client_software_name="ottla", client_software_version="admin")
         answer = await self._ask(request, ApiVersionsResponse)
@@ -109,8 +115,14 @@ class ClusterCalls(AdminBase):
             for row in answer.supported_features
         }
 
+    @bounded
     async def update_features(
-        self, levels: Mapping[str, int], *, kind: str = "upgrade", validate_only: bool = False
+        self,
+        levels: Mapping[str, int],
+        *,
+        kind: str = "upgrade",
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Have the cluster agree on other levels of features.
 
@@ -157,8 +169,13 @@ class ClusterCalls(AdminBase):
 
     # -- log directories --------------------------------------------------------------------------------------------
 
+    @bounded
     async def describe_log_dirs(
-        self, brokers: Iterable[int] | None = None, partitions: Iterable[TopicPartition] | None = None
+        self,
+        brokers: Iterable[int] | None = None,
+        partitions: Iterable[TopicPartition] | None = None,
+        *,
+        timeout: Duration | None = None,
     ) -> dict[int, list[LogDirDescription]]:
         """Return the log directories of brokers (of all), with the size of each replica, by broker id.
 
@@ -195,7 +212,10 @@ class ClusterCalls(AdminBase):
 
         return await self._all(wanted, attempt)
 
-    async def alter_replica_log_dirs(self, moves: Mapping[TopicPartition, str], *, broker: int) -> None:
+    @bounded
+    async def alter_replica_log_dirs(
+        self, moves: Mapping[TopicPartition, str], *, broker: int, timeout: Duration | None = None
+    ) -> None:
         """Have replicas of a broker move to other log directories of it (KIP-113).
 
         Raises:
@@ -233,8 +253,9 @@ class ClusterCalls(AdminBase):
 
     # -- replicas and leaders ---------------------------------------------------------------------------------------
 
+    @bounded
     async def list_partition_reassignments(
-        self, partitions: Iterable[TopicPartition] | None = None
+        self, partitions: Iterable[TopicPartition] | None = None, *, timeout: Duration | None = None
     ) -> dict[TopicPartition, Reassignment]:
         """Return the partitions (of these, of all) whose replicas are being changed."""
         request = list_partition_reassignments.ListPartitionReassignmentsRequest(
@@ -268,11 +289,13 @@ class ClusterCalls(AdminBase):
             for row in topic.partitions
         }
 
+    @bounded
     async def alter_partition_reassignments(
         self,
         replicas: Mapping[TopicPartition, Sequence[int] | None],
         *,
         allow_replication_factor_change: bool = True,
+        timeout: Duration | None = None,
     ) -> None:
         """Have partitions move to other replicas (KIP-455); None ends a change that is under way.
 
@@ -322,11 +345,13 @@ class ClusterCalls(AdminBase):
 
         await self._all(wanted, attempt)
 
+    @bounded
     async def elect_leaders(
         self,
         partitions: Iterable[TopicPartition] | None = None,
         *,
         election: Literal["preferred", "unclean"] = "preferred",
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, bool]:
         """Have partitions (all) led by their first replica; "unclean": by any, which may lose records.
 
@@ -374,7 +399,8 @@ class ClusterCalls(AdminBase):
             }
         )
 
-    async def unregister_broker(self, broker: int) -> None:
+    @bounded
+    async def unregister_broker(self, broker: int, *, timeout: Duration | None = None) -> None:
         """Have the cluster forget a broker that will not come back (KIP-631)."""
 
         async def attempt(deadline_ms: float) -> None:
@@ -385,7 +411,8 @@ class ClusterCalls(AdminBase):
 
         await self._once(attempt)
 
-    async def describe_metadata_quorum(self) -> QuorumDescription:
+    @bounded
+    async def describe_metadata_quorum(self, *, timeout: Duration | None = None) -> QuorumDescription:
         """Return the KRaft quorum of a cluster that has one."""
         request = describe_quorum.DescribeQuorumRequest(
             topics=[

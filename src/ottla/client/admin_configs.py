@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ottla.client._core.asking import ANY, Target
-from ottla.client.admin_base import AdminBase, check
+from ottla.client.admin_base import AdminBase, bounded, check
 from ottla.client.admin_results import ConfigEntry
 from ottla.client.admin_settings import ConfigValue, config_text
 from ottla.client.admin_words import CONFIG_RESOURCES, CONFIG_SOURCES, CONFIG_TYPES, config_resource, word
 from ottla.client.errors import ConfigurationError
+from ottla.client.keys import Duration
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -33,6 +34,7 @@ _OF_ONE_BROKER = ("broker", "broker-logger")
 class ConfigCalls(AdminBase):
     """Configurations. A resource is a kind and a name: ("topic", "orders"), ("broker", 1), ("group", "billing")."""
 
+    @bounded
     async def describe_configs(
         self,
         kind: str,
@@ -41,6 +43,7 @@ class ConfigCalls(AdminBase):
         keys: Iterable[str] | None = None,
         synonyms: bool = False,
         documentation: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[str, ConfigEntry]:
         """Return the configuration of a resource by key.
 
@@ -79,6 +82,7 @@ class ConfigCalls(AdminBase):
         answer = await self._once(attempt)
         return {row.name: _entry(row) for result in answer.results for row in result.configs}
 
+    @bounded
     async def alter_configs(
         self,
         kind: str,
@@ -88,6 +92,7 @@ class ConfigCalls(AdminBase):
         append: Mapping[str, ConfigValue] | None = None,
         subtract: Mapping[str, ConfigValue] | None = None,
         validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Change some keys and leave the others as they are (KIP-339).
 
@@ -127,7 +132,10 @@ class ConfigCalls(AdminBase):
 
         await self._once(attempt)
 
-    async def list_config_resources(self, kinds: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    @bounded
+    async def list_config_resources(
+        self, kinds: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> list[tuple[str, str]]:
         """Return (kind, name) of everything that has a configuration of its own (KIP-1142).
 
         Args:

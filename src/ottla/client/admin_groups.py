@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from ottla.client.admin_base import AdminBase, outcome, unwrap
+from ottla.client.admin_base import AdminBase, bounded, outcome, unwrap
 from ottla.client.admin_results import GroupDescription, GroupListing, MemberDescription
 from ottla.client.admin_words import operations
+from ottla.client.keys import Duration
 from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError, UnsupportedVersionError, error_for
 from ottla.protocol.embedded import decode_versioned
 from ottla.protocol.messages import (
@@ -37,8 +38,13 @@ _REASON: Final = "removed by an administrator"
 class GroupCalls(AdminBase):
     """Groups."""
 
+    @bounded
     async def list_groups(
-        self, *, types: Iterable[str] | None = None, states: Iterable[str] | None = None
+        self,
+        *,
+        types: Iterable[str] | None = None,
+        states: Iterable[str] | None = None,
+        timeout: Duration | None = None,
     ) -> list[GroupListing]:
         """Return all groups of all brokers, by id.
 
@@ -84,7 +90,10 @@ class GroupCalls(AdminBase):
             for _, row in sorted(found.items())
         ]
 
-    async def describe_group(self, group_id: str, *, authorized_operations: bool = False) -> GroupDescription:
+    @bounded
+    async def describe_group(
+        self, group_id: str, *, authorized_operations: bool = False, timeout: Duration | None = None
+    ) -> GroupDescription:
         """Return a group of any type: its state, members, and who reads what.
 
         Raises:
@@ -92,8 +101,9 @@ class GroupCalls(AdminBase):
         """
         return (await self.describe_groups([group_id], authorized_operations=authorized_operations))[group_id]
 
+    @bounded
     async def describe_groups(
-        self, group_ids: Iterable[str], *, authorized_operations: bool = False
+        self, group_ids: Iterable[str], *, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> dict[str, GroupDescription]:
         """Return groups by id, of whatever type each is.
 
@@ -163,7 +173,8 @@ class GroupCalls(AdminBase):
         answer = await self._ask(build, describe_groups.DescribeGroupsResponse, node_id, deadline_ms=deadline_ms)
         return {row.group_id: _classic(row, node_id, authorized) for row in answer.groups}
 
-    async def delete_group(self, group_id: str) -> None:
+    @bounded
+    async def delete_group(self, group_id: str, *, timeout: Duration | None = None) -> None:
         """Delete a group of any type, with its committed offsets.
 
         Raises:
@@ -172,7 +183,8 @@ class GroupCalls(AdminBase):
         """
         await self.delete_groups([group_id])
 
-    async def delete_groups(self, group_ids: Iterable[str]) -> None:
+    @bounded
+    async def delete_groups(self, group_ids: Iterable[str], *, timeout: Duration | None = None) -> None:
         """Delete groups.
 
         Raises:
@@ -187,7 +199,10 @@ class GroupCalls(AdminBase):
 
         unwrap(await self._for_groups(group_ids, ask))
 
-    async def remove_members(self, group_id: str, group_instance_ids: Iterable[str] | None = None) -> None:
+    @bounded
+    async def remove_members(
+        self, group_id: str, group_instance_ids: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> None:
         """Remove static members (KIP-345), or all members, from a classic or consumer group; they join again if they live.
 
         Args:

@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from ottla.client._core.transactions import OffsetAndMetadata
-from ottla.client.admin_base import check, outcome, unwrap
+from ottla.client.admin_base import bounded, check, outcome, unwrap
 from ottla.client.admin_groups import GroupCalls
 from ottla.client.admin_results import ConsumerLag, OffsetInfo
 from ottla.client.admin_topics import TopicCalls, by_topic
 from ottla.client.admin_words import moment_or_none
 from ottla.client.errors import ConfigurationError
+from ottla.client.keys import Duration
 from ottla.client.records import make_timestamp
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError, error_for
 from ottla.protocol.messages import (
@@ -70,12 +71,14 @@ class _Found:
 class OffsetCalls(TopicCalls, GroupCalls):
     """Offsets."""
 
+    @bounded
     async def list_offsets(
         self,
         partitions: str | Iterable[TopicPartition] | Mapping[TopicPartition, Place],
         place: Place = "latest",
         *,
         isolation_level: str = "read_uncommitted",
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, OffsetInfo]:
         """Return an offset of each partition.
 
@@ -151,12 +154,14 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
     # -- committed offsets ------------------------------------------------------------------------------------------
 
+    @bounded
     async def list_group_offsets(
         self,
         group_id: str,
         partitions: Iterable[TopicPartition] | None = None,
         *,
         require_stable: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return what a group has committed, by partition; partitions without an offset are left out.
 
@@ -166,12 +171,14 @@ class OffsetCalls(TopicCalls, GroupCalls):
         """
         return (await self.list_groups_offsets([group_id], partitions, require_stable=require_stable))[group_id]
 
+    @bounded
     async def list_groups_offsets(
         self,
         group_ids: Iterable[str],
         partitions: Iterable[TopicPartition] | None = None,
         *,
         require_stable: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]:
         """Return what groups have committed, by group and partition; see `list_group_offsets`.
 
@@ -198,8 +205,9 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
         return unwrap(await self._for_groups(group_ids, ask))
 
+    @bounded
     async def alter_group_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset]
+        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset], *, timeout: Duration | None = None
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Have a group without members go on elsewhere: at an offset, "earliest", "latest", or a time.
 
@@ -265,7 +273,10 @@ class OffsetCalls(TopicCalls, GroupCalls):
             made[where] = OffsetAndMetadata(row.offset)
         return made
 
-    async def delete_group_offsets(self, group_id: str, partitions: Iterable[TopicPartition]) -> None:
+    @bounded
+    async def delete_group_offsets(
+        self, group_id: str, partitions: Iterable[TopicPartition], *, timeout: Duration | None = None
+    ) -> None:
         """Delete what a group has committed for partitions of topics that no member reads now (KIP-496).
 
         Raises:
@@ -299,8 +310,9 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
     # -- lag --------------------------------------------------------------------------------------------------------
 
+    @bounded
     async def consumer_lag(
-        self, group_id: str, *, isolation_level: str = "read_uncommitted"
+        self, group_id: str, *, isolation_level: str = "read_uncommitted", timeout: Duration | None = None
     ) -> dict[TopicPartition, ConsumerLag]:
         """Return how far a classic or consumer group is behind, and who reads what, by partition.
 
@@ -342,7 +354,10 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
     # -- share groups -----------------------------------------------------------------------------------------------
 
-    async def list_share_group_offsets(self, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    @bounded
+    async def list_share_group_offsets(
+        self, group_id: str, *, timeout: Duration | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return where a share group's window begins, by partition (KIP-932)."""
         request = describe_share_group_offsets.DescribeShareGroupOffsetsRequest(
             groups=[describe_share_group_offsets.DescribeShareGroupOffsetsRequestGroup(group_id=group_id, topics=None)]
@@ -368,7 +383,10 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
         return await self._for_group(group_id, ask)
 
-    async def alter_share_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition, NewOffset]) -> None:
+    @bounded
+    async def alter_share_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset], *, timeout: Duration | None = None
+    ) -> None:
         """Have a share group without members begin elsewhere; see `alter_group_offsets`."""
         made = await self._resolve({TopicPartition(*where): place for where, place in offsets.items()})
         request = alter_share_group_offsets.AlterShareGroupOffsetsRequest(
@@ -400,7 +418,10 @@ class OffsetCalls(TopicCalls, GroupCalls):
 
         unwrap(await self._for_group(group_id, ask))
 
-    async def delete_share_group_offsets(self, group_id: str, topics: Iterable[str]) -> None:
+    @bounded
+    async def delete_share_group_offsets(
+        self, group_id: str, topics: Iterable[str], *, timeout: Duration | None = None
+    ) -> None:
         """Forget where a share group without members is in topics."""
         request = delete_share_group_offsets.DeleteShareGroupOffsetsRequest(
             group_id=group_id,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ottla.client._core.asking import CONTROLLER
-from ottla.client.admin_base import AdminBase, check, outcome, unwrap
+from ottla.client.admin_base import AdminBase, bounded, check, outcome, unwrap
 from ottla.client.admin_results import (
     Acl,
     AclFilter,
@@ -62,7 +62,8 @@ class SecurityCalls(AdminBase):
 
     # -- ACLs -------------------------------------------------------------------------------------------------------
 
-    async def describe_acls(self, matching: AclFilter | None = None) -> list[Acl]:
+    @bounded
+    async def describe_acls(self, matching: AclFilter | None = None, *, timeout: Duration | None = None) -> list[Acl]:
         """Return the rules that a filter describes (all).
 
         Raises:
@@ -94,7 +95,8 @@ class SecurityCalls(AdminBase):
             for row in resource.acls
         ]
 
-    async def create_acls(self, acls: Iterable[Acl]) -> None:
+    @bounded
+    async def create_acls(self, acls: Iterable[Acl], *, timeout: Duration | None = None) -> None:
         """Add rules; a rule that is there already is no error.
 
         Raises:
@@ -111,7 +113,8 @@ class SecurityCalls(AdminBase):
 
         await self._all(acls, attempt)
 
-    async def delete_acls(self, matching: Iterable[AclFilter]) -> list[Acl]:
+    @bounded
+    async def delete_acls(self, matching: Iterable[AclFilter], *, timeout: Duration | None = None) -> list[Acl]:
         """Delete the rules that any of the filters describes; return them.
 
         Raises:
@@ -135,8 +138,9 @@ class SecurityCalls(AdminBase):
 
     # -- quotas -----------------------------------------------------------------------------------------------------
 
+    @bounded
     async def describe_client_quotas(
-        self, entity: Mapping[str, str | None] | None = None, *, strict: bool = False
+        self, entity: Mapping[str, str | None] | None = None, *, strict: bool = False, timeout: Duration | None = None
     ) -> list[ClientQuota]:
         """Return quotas.
 
@@ -165,8 +169,14 @@ class SecurityCalls(AdminBase):
             for entry in answer.entries or ()
         ]
 
+    @bounded
     async def alter_client_quotas(
-        self, entity: QuotaEntity, values: Mapping[str, float | None], *, validate_only: bool = False
+        self,
+        entity: QuotaEntity,
+        values: Mapping[str, float | None],
+        *,
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Set limits of an entity: `{"user": "alice"}`, `{"producer_byte_rate": 1e6}`; None takes one away.
 
@@ -200,8 +210,9 @@ class SecurityCalls(AdminBase):
 
     # -- SCRAM ------------------------------------------------------------------------------------------------------
 
+    @bounded
     async def describe_user_scram_credentials(
-        self, users: Iterable[str] | None = None
+        self, users: Iterable[str] | None = None, *, timeout: Duration | None = None
     ) -> dict[str, list[ScramCredential]]:
         """Return which users have SCRAM credentials, and of which kind (KIP-554).
 
@@ -232,6 +243,7 @@ class SecurityCalls(AdminBase):
             }
         )
 
+    @bounded
     async def upsert_user_scram_credential(
         self,
         user: str,
@@ -239,6 +251,7 @@ class SecurityCalls(AdminBase):
         *,
         mechanism: str = "SCRAM-SHA-512",
         iterations: int = SCRAM_ITERATIONS,
+        timeout: Duration | None = None,
     ) -> None:
         """Give a user a password; the broker gets its salted hash, not the password."""
         salt = secrets.token_bytes(_SALT_BYTES)
@@ -256,7 +269,10 @@ class SecurityCalls(AdminBase):
             )
         )
 
-    async def delete_user_scram_credential(self, user: str, *, mechanism: str = "SCRAM-SHA-512") -> None:
+    @bounded
+    async def delete_user_scram_credential(
+        self, user: str, *, mechanism: str = "SCRAM-SHA-512", timeout: Duration | None = None
+    ) -> None:
         """Take a user's password away.
 
         Raises:
@@ -287,12 +303,14 @@ class SecurityCalls(AdminBase):
 
     # -- delegation tokens ------------------------------------------------------------------------------------------
 
+    @bounded
     async def create_delegation_token(
         self,
         *,
         owner: str | None = None,
         renewers: Iterable[str] = (),
         max_lifetime: Duration | None = None,
+        timeout: Duration | None = None,
     ) -> DelegationToken:
         """Make a token with which others can act as its owner (KIP-48).
 
@@ -330,7 +348,10 @@ class SecurityCalls(AdminBase):
             renewers=tuple(f"{kind}:{name}" for kind, name in names),
         )
 
-    async def renew_delegation_token(self, hmac: bytes, *, period: Duration | None = None) -> datetime:
+    @bounded
+    async def renew_delegation_token(
+        self, hmac: bytes, *, period: Duration | None = None, timeout: Duration | None = None
+    ) -> datetime:
         """Have a token live longer; return until when."""
         period_ms = -1 if period is None else int(duration_s("period", period) * 1000)
         answer = await self._ask(
@@ -339,7 +360,10 @@ class SecurityCalls(AdminBase):
         check(answer.error_code)
         return moment(answer.expiry_timestamp_ms)
 
-    async def expire_delegation_token(self, hmac: bytes, *, after: Duration | None = None) -> datetime:
+    @bounded
+    async def expire_delegation_token(
+        self, hmac: bytes, *, after: Duration | None = None, timeout: Duration | None = None
+    ) -> datetime:
         """Have a token end now, or after a while; return when."""
         period_ms = -1 if after is None else int(duration_s("after", after) * 1000)
         answer = await self._ask(
@@ -350,7 +374,10 @@ class SecurityCalls(AdminBase):
         check(answer.error_code)
         return moment(answer.expiry_timestamp_ms)
 
-    async def describe_delegation_tokens(self, owners: Iterable[str] | None = None) -> list[DelegationToken]:
+    @bounded
+    async def describe_delegation_tokens(
+        self, owners: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> list[DelegationToken]:
         """Return the tokens that the caller may see.
 
         Args:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ottla.client._core.asking import ANY, CONTROLLER
-from ottla.client.admin_base import MISSING_LOOKS, AdminBase, outcome, topic_error
+from ottla.client.admin_base import MISSING_LOOKS, AdminBase, bounded, outcome, topic_error
 from ottla.client.admin_results import NewTopic, PartitionDescription, TopicDescription, TopicListing
 from ottla.client.admin_settings import ConfigValue, config_text
 from ottla.client.admin_words import operations
 from ottla.client.errors import ConfigurationError
+from ottla.client.keys import Duration
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError
 from ottla.protocol.messages import create_partitions, create_topics, delete_topics
 from ottla.protocol.messages.delete_records import (
@@ -36,6 +37,7 @@ _HIGH_WATERMARK: Final = -1
 class TopicCalls(AdminBase):
     """Topics."""
 
+    @bounded
     async def create_topic(
         self,
         name: str,
@@ -46,6 +48,7 @@ class TopicCalls(AdminBase):
         configs: Mapping[str, ConfigValue] | None = None,
         exists_ok: bool = False,
         validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Make a topic.
 
@@ -69,8 +72,14 @@ class TopicCalls(AdminBase):
         )
         await self.create_topics([topic], exists_ok=exists_ok, validate_only=validate_only)
 
+    @bounded
     async def create_topics(
-        self, topics: Iterable[NewTopic], *, exists_ok: bool = False, validate_only: bool = False
+        self,
+        topics: Iterable[NewTopic],
+        *,
+        exists_ok: bool = False,
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Make topics.
 
@@ -99,7 +108,8 @@ class TopicCalls(AdminBase):
         if not validate_only:
             self._made.update(dict.fromkeys(wanted))
 
-    async def delete_topic(self, name: str, *, missing_ok: bool = False) -> None:
+    @bounded
+    async def delete_topic(self, name: str, *, missing_ok: bool = False, timeout: Duration | None = None) -> None:
         """Delete a topic and its records.
 
         Raises:
@@ -107,7 +117,10 @@ class TopicCalls(AdminBase):
         """
         await self.delete_topics([name], missing_ok=missing_ok)
 
-    async def delete_topics(self, names: Iterable[str], *, missing_ok: bool = False) -> None:
+    @bounded
+    async def delete_topics(
+        self, names: Iterable[str], *, missing_ok: bool = False, timeout: Duration | None = None
+    ) -> None:
         """Delete topics.
 
         Raises:
@@ -139,7 +152,8 @@ class TopicCalls(AdminBase):
         for name in asked:
             self._made.pop(name, None)
 
-    async def list_topics(self, *, internal: bool = False) -> list[TopicListing]:
+    @bounded
+    async def list_topics(self, *, internal: bool = False, timeout: Duration | None = None) -> list[TopicListing]:
         """Return all topics, by name; with `internal` also the brokers' own (`__consumer_offsets`, ...)."""
         rows = await self._topics(None)
         return [
@@ -154,7 +168,10 @@ class TopicCalls(AdminBase):
             if internal or not row.is_internal
         ]
 
-    async def describe_topic(self, name: str, *, authorized_operations: bool = False) -> TopicDescription:
+    @bounded
+    async def describe_topic(
+        self, name: str, *, authorized_operations: bool = False, timeout: Duration | None = None
+    ) -> TopicDescription:
         """Return a topic's partitions, leaders and replicas.
 
         Raises:
@@ -162,8 +179,9 @@ class TopicCalls(AdminBase):
         """
         return (await self.describe_topics([name], authorized_operations=authorized_operations))[name]
 
+    @bounded
     async def describe_topics(
-        self, names: Iterable[str], *, authorized_operations: bool = False
+        self, names: Iterable[str], *, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> dict[str, TopicDescription]:
         """Return topics by name.
 
@@ -213,6 +231,7 @@ class TopicCalls(AdminBase):
                 raise KafkaError(f"The broker describes topics in circles: its cursor went back to {place}.")
             cursor = following
 
+    @bounded
     async def create_partitions(
         self,
         topic: str,
@@ -220,6 +239,7 @@ class TopicCalls(AdminBase):
         *,
         replicas: Sequence[Sequence[int]] | None = None,
         validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Have a topic grow to `total` partitions. Keys go to other partitions from then on.
 
@@ -256,7 +276,10 @@ class TopicCalls(AdminBase):
 
         await self._all([topic], attempt)
 
-    async def delete_records(self, before: Mapping[TopicPartition, int | str]) -> dict[TopicPartition, int]:
+    @bounded
+    async def delete_records(
+        self, before: Mapping[TopicPartition, int | str], *, timeout: Duration | None = None
+    ) -> dict[TopicPartition, int]:
         """Delete the records ahead of an offset in each partition; "end" deletes all that are there.
 
         Returns:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ottla.client.admin_base import TRANSACTION, AdminBase, outcome, unwrap
+from ottla.client.admin_base import TRANSACTION, AdminBase, bounded, outcome, unwrap
 from ottla.client.admin_results import ProducerDescription, TransactionDescription, TransactionListing
 from ottla.client.admin_topics import by_topic
 from ottla.client.admin_words import moment_or_none
@@ -35,6 +35,7 @@ _FENCE_TIMEOUT_MS: Final = 60_000
 class TransactionCalls(AdminBase):
     """Transactions."""
 
+    @bounded
     async def list_transactions(
         self,
         *,
@@ -42,6 +43,7 @@ class TransactionCalls(AdminBase):
         producer_ids: Iterable[int] | None = None,
         longer_than: Duration | None = None,
         pattern: str | None = None,
+        timeout: Duration | None = None,
     ) -> list[TransactionListing]:
         """Return the transactional ids that all brokers know, with the state of their transactions.
 
@@ -90,7 +92,10 @@ class TransactionCalls(AdminBase):
             key=lambda listing: listing.transactional_id,
         )
 
-    async def describe_transaction(self, transactional_id: str) -> TransactionDescription:
+    @bounded
+    async def describe_transaction(
+        self, transactional_id: str, *, timeout: Duration | None = None
+    ) -> TransactionDescription:
         """Return the state of a transactional id and the partitions of its transaction.
 
         Raises:
@@ -98,7 +103,10 @@ class TransactionCalls(AdminBase):
         """
         return (await self.describe_transactions([transactional_id]))[transactional_id]
 
-    async def describe_transactions(self, transactional_ids: Iterable[str]) -> dict[str, TransactionDescription]:
+    @bounded
+    async def describe_transactions(
+        self, transactional_ids: Iterable[str], *, timeout: Duration | None = None
+    ) -> dict[str, TransactionDescription]:
         """Return transactions by transactional id.
 
         Raises:
@@ -118,8 +126,9 @@ class TransactionCalls(AdminBase):
 
         return unwrap(await self._for_groups(transactional_ids, ask, kind=TRANSACTION))
 
+    @bounded
     async def describe_producers(
-        self, partitions: Iterable[TopicPartition], *, broker: int | None = None
+        self, partitions: Iterable[TopicPartition], *, broker: int | None = None, timeout: Duration | None = None
     ) -> dict[TopicPartition, list[ProducerDescription]]:
         """Return the producers that partitions remember.
 
@@ -158,6 +167,7 @@ class TransactionCalls(AdminBase):
 
         return await self._all([TopicPartition(*where) for where in partitions], attempt)
 
+    @bounded
     async def abort_transaction(
         self,
         partition: TopicPartition,
@@ -166,6 +176,7 @@ class TransactionCalls(AdminBase):
         producer_id: int | None = None,
         producer_epoch: int | None = None,
         coordinator_epoch: int | None = None,
+        timeout: Duration | None = None,
     ) -> None:
         """Write an abort marker for a transaction that hangs in one partition: its coordinator knows it no more.
 
@@ -216,7 +227,10 @@ class TransactionCalls(AdminBase):
 
         await self._for_leaders([where], ask)
 
-    async def fence_producers(self, transactional_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+    @bounded
+    async def fence_producers(
+        self, transactional_ids: Iterable[str], *, timeout: Duration | None = None
+    ) -> dict[str, tuple[int, int]]:
         """Shut the present producers of transactional ids out; their open transactions are aborted (KIP-588).
 
         Returns:

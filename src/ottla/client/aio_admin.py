@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ottla.client._core.asking import AskMachine
 from ottla.client.admin_cluster import ClusterCalls
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from ottla.sasl import Sasl
 
 
+#: How long a first connection may take, when nothing else is said.
+CONNECT_TIMEOUT_S: Final = 10.0
+#: Then it is also given up when each address was dialled so often in vain, about a second if nothing listens there.
+TRIES_MAX: Final = 5
+_LOOK_S: Final = 0.05
+
+
 class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCalls):
     """Creates, describes, changes and deletes what a cluster has: topics, groups, configurations, transactions, access.
 
@@ -50,7 +57,7 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         *,
         ssl_context: ssl.SSLContext | None = None,
         sasl: Sasl | None = None,
-        connect_timeout: Duration = 10.0,
+        connect_timeout: Duration | None = None,
         config: Mapping[str, Any] | None = None,
         **options: Unpack[AdminOptions],
     ) -> None:
@@ -58,7 +65,10 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         self._made: dict[str, None] = {}
         self._runtime: Runtime | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._connect_timeout_s = duration_s("connect_timeout", connect_timeout)
+        self._gives_up_early = connect_timeout is None
+        self._connect_timeout_s = (
+            CONNECT_TIMEOUT_S if connect_timeout is None else duration_s("connect_timeout", connect_timeout)
+        )
         self._client, self._settings = admin_settings(
             bootstrap_servers, config, options, ssl_context=ssl_context, sasl=sasl, environment=os.environ
         )
@@ -76,30 +86,45 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
             raise self._closed
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
+            # A call with a limit of its own may have gone before it fails.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
         runtime = self._runtime = Runtime(self._machine, channel_settings(self._client), nullcontext())
         runtime.wake()
         try:
-            connected = asyncio.Event()
-            runtime.connected.callbacks.append(connected.set)
-            try:
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await connected.wait()
-            except TimeoutError:
-                raise not_connected(self._machine.connections, self._client, self._connect_timeout_s) from None
+            if not await self._connected(runtime):
+                raise not_connected(self._machine.connections, self._client, self._connect_timeout_s)
             if runtime.connected.error is not None:
                 raise runtime.connected.error
         except BaseException:
             await self.close()
             raise
 
+    async def _connected(self, runtime: Runtime) -> bool:
+        """Wait for a first connection; return whether it came about, or failed for good."""
+        connected = asyncio.Event()
+        runtime.connected.callbacks.append(connected.set)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._connect_timeout_s
+        while not runtime.connected.done and loop.time() < deadline_s:
+            if self._gives_up_early and self._machine.connections.refused(TRIES_MAX):
+                break
+            try:
+                async with asyncio.timeout_at(min(deadline_s, loop.time() + _LOOK_S)):
+                    await connected.wait()
+            except TimeoutError:
+                pass
+        return runtime.connected.done
+
     async def close(self) -> None:
         """End: calls under way fail with ClosedError."""
         if isinstance(self._closed, ForkedError):
             raise self._closed
         self._closed = ClosedError()
+        if self._starting is not None and self._starting is not asyncio.current_task():
+            self._starting.cancel()
         self._machine.fail_all(self._closed)
         if self._runtime is not None:
             await self._runtime.stop()

@@ -59,6 +59,7 @@ class BlockingAdminCalls:
         configs: Mapping[str, ConfigValue] | None = None,
         exists_ok: bool = False,
         validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Make a topic.
 
@@ -82,59 +83,77 @@ class BlockingAdminCalls:
                 configs=configs,
                 exists_ok=exists_ok,
                 validate_only=validate_only,
+                timeout=timeout,
             )
         )
 
     def create_topics(
-        self, topics: Iterable[NewTopic], *, exists_ok: bool = False, validate_only: bool = False
+        self,
+        topics: Iterable[NewTopic],
+        *,
+        exists_ok: bool = False,
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Make topics.
 
         Raises:
             AdminErrors: some of several were not made; `errors` says why, by name.
         """
-        return self._run(self._calls.create_topics(topics, exists_ok=exists_ok, validate_only=validate_only))
+        return self._run(
+            self._calls.create_topics(topics, exists_ok=exists_ok, validate_only=validate_only, timeout=timeout)
+        )
 
-    def delete_topic(self, name: str, *, missing_ok: bool = False) -> None:
+    def delete_topic(self, name: str, *, missing_ok: bool = False, timeout: Duration | None = None) -> None:
         """Delete a topic and its records.
 
         Raises:
             UnknownTopicOrPartitionError: there is none, unless `missing_ok`.
         """
-        return self._run(self._calls.delete_topic(name, missing_ok=missing_ok))
+        return self._run(self._calls.delete_topic(name, missing_ok=missing_ok, timeout=timeout))
 
-    def delete_topics(self, names: Iterable[str], *, missing_ok: bool = False) -> None:
+    def delete_topics(self, names: Iterable[str], *, missing_ok: bool = False, timeout: Duration | None = None) -> None:
         """Delete topics.
 
         Raises:
             AdminErrors: some of several were not deleted.
         """
-        return self._run(self._calls.delete_topics(names, missing_ok=missing_ok))
+        return self._run(self._calls.delete_topics(names, missing_ok=missing_ok, timeout=timeout))
 
-    def list_topics(self, *, internal: bool = False) -> list[TopicListing]:
+    def list_topics(self, *, internal: bool = False, timeout: Duration | None = None) -> list[TopicListing]:
         """Return all topics, by name; with `internal` also the brokers' own (`__consumer_offsets`, ...)."""
-        return self._run(self._calls.list_topics(internal=internal))
+        return self._run(self._calls.list_topics(internal=internal, timeout=timeout))
 
-    def describe_topic(self, name: str, *, authorized_operations: bool = False) -> TopicDescription:
+    def describe_topic(
+        self, name: str, *, authorized_operations: bool = False, timeout: Duration | None = None
+    ) -> TopicDescription:
         """Return a topic's partitions, leaders and replicas.
 
         Raises:
             UnknownTopicOrPartitionError: there is no such topic.
         """
-        return self._run(self._calls.describe_topic(name, authorized_operations=authorized_operations))
+        return self._run(self._calls.describe_topic(name, authorized_operations=authorized_operations, timeout=timeout))
 
     def describe_topics(
-        self, names: Iterable[str], *, authorized_operations: bool = False
+        self, names: Iterable[str], *, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> dict[str, TopicDescription]:
         """Return topics by name.
 
         Raises:
             AdminErrors: some of several could not be described.
         """
-        return self._run(self._calls.describe_topics(names, authorized_operations=authorized_operations))
+        return self._run(
+            self._calls.describe_topics(names, authorized_operations=authorized_operations, timeout=timeout)
+        )
 
     def create_partitions(
-        self, topic: str, total: int, *, replicas: Sequence[Sequence[int]] | None = None, validate_only: bool = False
+        self,
+        topic: str,
+        total: int,
+        *,
+        replicas: Sequence[Sequence[int]] | None = None,
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Have a topic grow to `total` partitions. Keys go to other partitions from then on.
 
@@ -144,9 +163,13 @@ class BlockingAdminCalls:
         Raises:
             InvalidPartitionsError: it has as many or more already.
         """
-        return self._run(self._calls.create_partitions(topic, total, replicas=replicas, validate_only=validate_only))
+        return self._run(
+            self._calls.create_partitions(topic, total, replicas=replicas, validate_only=validate_only, timeout=timeout)
+        )
 
-    def delete_records(self, before: Mapping[TopicPartition, int | str]) -> dict[TopicPartition, int]:
+    def delete_records(
+        self, before: Mapping[TopicPartition, int | str], *, timeout: Duration | None = None
+    ) -> dict[TopicPartition, int]:
         """Delete the records ahead of an offset in each partition; "end" deletes all that are there.
 
         Returns:
@@ -156,10 +179,14 @@ class BlockingAdminCalls:
             OffsetOutOfRangeError: the offset is behind the end.
             AdminErrors: some of several partitions failed.
         """
-        return self._run(self._calls.delete_records(before))
+        return self._run(self._calls.delete_records(before, timeout=timeout))
 
     def list_groups(
-        self, *, types: Iterable[str] | None = None, states: Iterable[str] | None = None
+        self,
+        *,
+        types: Iterable[str] | None = None,
+        states: Iterable[str] | None = None,
+        timeout: Duration | None = None,
     ) -> list[GroupListing]:
         """Return all groups of all brokers, by id.
 
@@ -170,44 +197,52 @@ class BlockingAdminCalls:
         Raises:
             UnsupportedVersionError: the broker is too old for what was asked.
         """
-        return self._run(self._calls.list_groups(types=types, states=states))
+        return self._run(self._calls.list_groups(types=types, states=states, timeout=timeout))
 
-    def describe_group(self, group_id: str, *, authorized_operations: bool = False) -> GroupDescription:
+    def describe_group(
+        self, group_id: str, *, authorized_operations: bool = False, timeout: Duration | None = None
+    ) -> GroupDescription:
         """Return a group of any type: its state, members, and who reads what.
 
         Raises:
             GroupIdNotFoundError: there is no such group.
         """
-        return self._run(self._calls.describe_group(group_id, authorized_operations=authorized_operations))
+        return self._run(
+            self._calls.describe_group(group_id, authorized_operations=authorized_operations, timeout=timeout)
+        )
 
     def describe_groups(
-        self, group_ids: Iterable[str], *, authorized_operations: bool = False
+        self, group_ids: Iterable[str], *, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> dict[str, GroupDescription]:
         """Return groups by id, of whatever type each is.
 
         Raises:
             AdminErrors: some of several could not be described.
         """
-        return self._run(self._calls.describe_groups(group_ids, authorized_operations=authorized_operations))
+        return self._run(
+            self._calls.describe_groups(group_ids, authorized_operations=authorized_operations, timeout=timeout)
+        )
 
-    def delete_group(self, group_id: str) -> None:
+    def delete_group(self, group_id: str, *, timeout: Duration | None = None) -> None:
         """Delete a group of any type, with its committed offsets.
 
         Raises:
             NonEmptyGroupError: it has members.
             GroupIdNotFoundError: there is none.
         """
-        return self._run(self._calls.delete_group(group_id))
+        return self._run(self._calls.delete_group(group_id, timeout=timeout))
 
-    def delete_groups(self, group_ids: Iterable[str]) -> None:
+    def delete_groups(self, group_ids: Iterable[str], *, timeout: Duration | None = None) -> None:
         """Delete groups.
 
         Raises:
             AdminErrors: some of several were not deleted.
         """
-        return self._run(self._calls.delete_groups(group_ids))
+        return self._run(self._calls.delete_groups(group_ids, timeout=timeout))
 
-    def remove_members(self, group_id: str, group_instance_ids: Iterable[str] | None = None) -> None:
+    def remove_members(
+        self, group_id: str, group_instance_ids: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> None:
         """Remove static members (KIP-345), or all members, from a classic or consumer group; they join again if they live.
 
         Args:
@@ -217,7 +252,7 @@ class BlockingAdminCalls:
             UnknownMemberIdError: there is no such member.
             AdminErrors: some of several were not removed.
         """
-        return self._run(self._calls.remove_members(group_id, group_instance_ids))
+        return self._run(self._calls.remove_members(group_id, group_instance_ids, timeout=timeout))
 
     def list_offsets(
         self,
@@ -225,6 +260,7 @@ class BlockingAdminCalls:
         place: Place = "latest",
         *,
         isolation_level: str = "read_uncommitted",
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, OffsetInfo]:
         """Return an offset of each partition.
 
@@ -238,10 +274,15 @@ class BlockingAdminCalls:
             UnknownTopicOrPartitionError: there is no such topic or partition.
             AdminErrors: some of several partitions failed.
         """
-        return self._run(self._calls.list_offsets(partitions, place, isolation_level=isolation_level))
+        return self._run(self._calls.list_offsets(partitions, place, isolation_level=isolation_level, timeout=timeout))
 
     def list_group_offsets(
-        self, group_id: str, partitions: Iterable[TopicPartition] | None = None, *, require_stable: bool = False
+        self,
+        group_id: str,
+        partitions: Iterable[TopicPartition] | None = None,
+        *,
+        require_stable: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return what a group has committed, by partition; partitions without an offset are left out.
 
@@ -249,7 +290,9 @@ class BlockingAdminCalls:
             partitions: None for all.
             require_stable: wait for open transactions that commit offsets (KIP-447).
         """
-        return self._run(self._calls.list_group_offsets(group_id, partitions, require_stable=require_stable))
+        return self._run(
+            self._calls.list_group_offsets(group_id, partitions, require_stable=require_stable, timeout=timeout)
+        )
 
     def list_groups_offsets(
         self,
@@ -257,16 +300,19 @@ class BlockingAdminCalls:
         partitions: Iterable[TopicPartition] | None = None,
         *,
         require_stable: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]:
         """Return what groups have committed, by group and partition; see `list_group_offsets`.
 
         Raises:
             AdminErrors: some of several groups failed.
         """
-        return self._run(self._calls.list_groups_offsets(group_ids, partitions, require_stable=require_stable))
+        return self._run(
+            self._calls.list_groups_offsets(group_ids, partitions, require_stable=require_stable, timeout=timeout)
+        )
 
     def alter_group_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset]
+        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset], *, timeout: Duration | None = None
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Have a group without members go on elsewhere: at an offset, "earliest", "latest", or a time.
 
@@ -279,19 +325,21 @@ class BlockingAdminCalls:
             UnknownMemberIdError, NonEmptyGroupError: the group has members; stop them first.
             AdminErrors: some of several partitions failed.
         """
-        return self._run(self._calls.alter_group_offsets(group_id, offsets))
+        return self._run(self._calls.alter_group_offsets(group_id, offsets, timeout=timeout))
 
-    def delete_group_offsets(self, group_id: str, partitions: Iterable[TopicPartition]) -> None:
+    def delete_group_offsets(
+        self, group_id: str, partitions: Iterable[TopicPartition], *, timeout: Duration | None = None
+    ) -> None:
         """Delete what a group has committed for partitions of topics that no member reads now (KIP-496).
 
         Raises:
             GroupSubscribedToTopicError: a member reads the topic.
             AdminErrors: some of several partitions failed.
         """
-        return self._run(self._calls.delete_group_offsets(group_id, partitions))
+        return self._run(self._calls.delete_group_offsets(group_id, partitions, timeout=timeout))
 
     def consumer_lag(
-        self, group_id: str, *, isolation_level: str = "read_uncommitted"
+        self, group_id: str, *, isolation_level: str = "read_uncommitted", timeout: Duration | None = None
     ) -> dict[TopicPartition, ConsumerLag]:
         """Return how far a classic or consumer group is behind, and who reads what, by partition.
 
@@ -303,19 +351,25 @@ class BlockingAdminCalls:
         Raises:
             GroupIdNotFoundError: there is no such group.
         """
-        return self._run(self._calls.consumer_lag(group_id, isolation_level=isolation_level))
+        return self._run(self._calls.consumer_lag(group_id, isolation_level=isolation_level, timeout=timeout))
 
-    def list_share_group_offsets(self, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    def list_share_group_offsets(
+        self, group_id: str, *, timeout: Duration | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return where a share group's window begins, by partition (KIP-932)."""
-        return self._run(self._calls.list_share_group_offsets(group_id))
+        return self._run(self._calls.list_share_group_offsets(group_id, timeout=timeout))
 
-    def alter_share_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition, NewOffset]) -> None:
+    def alter_share_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, NewOffset], *, timeout: Duration | None = None
+    ) -> None:
         """Have a share group without members begin elsewhere; see `alter_group_offsets`."""
-        return self._run(self._calls.alter_share_group_offsets(group_id, offsets))
+        return self._run(self._calls.alter_share_group_offsets(group_id, offsets, timeout=timeout))
 
-    def delete_share_group_offsets(self, group_id: str, topics: Iterable[str]) -> None:
+    def delete_share_group_offsets(
+        self, group_id: str, topics: Iterable[str], *, timeout: Duration | None = None
+    ) -> None:
         """Forget where a share group without members is in topics."""
-        return self._run(self._calls.delete_share_group_offsets(group_id, topics))
+        return self._run(self._calls.delete_share_group_offsets(group_id, topics, timeout=timeout))
 
     def describe_configs(
         self,
@@ -325,6 +379,7 @@ class BlockingAdminCalls:
         keys: Iterable[str] | None = None,
         synonyms: bool = False,
         documentation: bool = False,
+        timeout: Duration | None = None,
     ) -> dict[str, ConfigEntry]:
         """Return the configuration of a resource by key.
 
@@ -339,7 +394,9 @@ class BlockingAdminCalls:
             UnknownTopicOrPartitionError: there is no such topic.
         """
         return self._run(
-            self._calls.describe_configs(kind, name, keys=keys, synonyms=synonyms, documentation=documentation)
+            self._calls.describe_configs(
+                kind, name, keys=keys, synonyms=synonyms, documentation=documentation, timeout=timeout
+            )
         )
 
     def alter_configs(
@@ -351,6 +408,7 @@ class BlockingAdminCalls:
         append: Mapping[str, ConfigValue] | None = None,
         subtract: Mapping[str, ConfigValue] | None = None,
         validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Change some keys and leave the others as they are (KIP-339).
 
@@ -363,17 +421,19 @@ class BlockingAdminCalls:
         """
         return self._run(
             self._calls.alter_configs(
-                kind, name, changes, append=append, subtract=subtract, validate_only=validate_only
+                kind, name, changes, append=append, subtract=subtract, validate_only=validate_only, timeout=timeout
             )
         )
 
-    def list_config_resources(self, kinds: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    def list_config_resources(
+        self, kinds: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> list[tuple[str, str]]:
         """Return (kind, name) of everything that has a configuration of its own (KIP-1142).
 
         Args:
             kinds: only these, for example ["client-metrics"].
         """
-        return self._run(self._calls.list_config_resources(kinds))
+        return self._run(self._calls.list_config_resources(kinds, timeout=timeout))
 
     def list_transactions(
         self,
@@ -382,6 +442,7 @@ class BlockingAdminCalls:
         producer_ids: Iterable[int] | None = None,
         longer_than: Duration | None = None,
         pattern: str | None = None,
+        timeout: Duration | None = None,
     ) -> list[TransactionListing]:
         """Return the transactional ids that all brokers know, with the state of their transactions.
 
@@ -393,28 +454,30 @@ class BlockingAdminCalls:
         """
         return self._run(
             self._calls.list_transactions(
-                states=states, producer_ids=producer_ids, longer_than=longer_than, pattern=pattern
+                states=states, producer_ids=producer_ids, longer_than=longer_than, pattern=pattern, timeout=timeout
             )
         )
 
-    def describe_transaction(self, transactional_id: str) -> TransactionDescription:
+    def describe_transaction(self, transactional_id: str, *, timeout: Duration | None = None) -> TransactionDescription:
         """Return the state of a transactional id and the partitions of its transaction.
 
         Raises:
             TransactionalIdNotFoundError: the cluster does not know it.
         """
-        return self._run(self._calls.describe_transaction(transactional_id))
+        return self._run(self._calls.describe_transaction(transactional_id, timeout=timeout))
 
-    def describe_transactions(self, transactional_ids: Iterable[str]) -> dict[str, TransactionDescription]:
+    def describe_transactions(
+        self, transactional_ids: Iterable[str], *, timeout: Duration | None = None
+    ) -> dict[str, TransactionDescription]:
         """Return transactions by transactional id.
 
         Raises:
             AdminErrors: some of several could not be described.
         """
-        return self._run(self._calls.describe_transactions(transactional_ids))
+        return self._run(self._calls.describe_transactions(transactional_ids, timeout=timeout))
 
     def describe_producers(
-        self, partitions: Iterable[TopicPartition], *, broker: int | None = None
+        self, partitions: Iterable[TopicPartition], *, broker: int | None = None, timeout: Duration | None = None
     ) -> dict[TopicPartition, list[ProducerDescription]]:
         """Return the producers that partitions remember.
 
@@ -424,7 +487,7 @@ class BlockingAdminCalls:
         Raises:
             AdminErrors: some of several partitions failed.
         """
-        return self._run(self._calls.describe_producers(partitions, broker=broker))
+        return self._run(self._calls.describe_producers(partitions, broker=broker, timeout=timeout))
 
     def abort_transaction(
         self,
@@ -434,6 +497,7 @@ class BlockingAdminCalls:
         producer_id: int | None = None,
         producer_epoch: int | None = None,
         coordinator_epoch: int | None = None,
+        timeout: Duration | None = None,
     ) -> None:
         """Write an abort marker for a transaction that hangs in one partition: its coordinator knows it no more.
 
@@ -450,10 +514,13 @@ class BlockingAdminCalls:
                 producer_id=producer_id,
                 producer_epoch=producer_epoch,
                 coordinator_epoch=coordinator_epoch,
+                timeout=timeout,
             )
         )
 
-    def fence_producers(self, transactional_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+    def fence_producers(
+        self, transactional_ids: Iterable[str], *, timeout: Duration | None = None
+    ) -> dict[str, tuple[int, int]]:
         """Shut the present producers of transactional ids out; their open transactions are aborted (KIP-588).
 
         Returns:
@@ -462,10 +529,10 @@ class BlockingAdminCalls:
         Raises:
             AdminErrors: some of several failed.
         """
-        return self._run(self._calls.fence_producers(transactional_ids))
+        return self._run(self._calls.fence_producers(transactional_ids, timeout=timeout))
 
     def describe_cluster(
-        self, *, include_fenced: bool = False, authorized_operations: bool = False
+        self, *, include_fenced: bool = False, authorized_operations: bool = False, timeout: Duration | None = None
     ) -> ClusterDescription:
         """Return the cluster's id, its controller and its brokers.
 
@@ -473,18 +540,27 @@ class BlockingAdminCalls:
             include_fenced: brokers that may not lead at the moment, too (Kafka 4.0).
         """
         return self._run(
-            self._calls.describe_cluster(include_fenced=include_fenced, authorized_operations=authorized_operations)
+            self._calls.describe_cluster(
+                include_fenced=include_fenced, authorized_operations=authorized_operations, timeout=timeout
+            )
         )
 
-    def api_versions(self, broker: int | None = None) -> dict[str, tuple[int, int]]:
+    def api_versions(self, broker: int | None = None, *, timeout: Duration | None = None) -> dict[str, tuple[int, int]]:
         """Return which APIs a broker (any) serves, by name: lowest and highest version."""
-        return self._run(self._calls.api_versions(broker))
+        return self._run(self._calls.api_versions(broker, timeout=timeout))
 
-    def describe_features(self) -> dict[str, FeatureDescription]:
+    def describe_features(self, *, timeout: Duration | None = None) -> dict[str, FeatureDescription]:
         """Return the cluster's features by name (KIP-584): "group.version", "transaction.version", ..."""
-        return self._run(self._calls.describe_features())
+        return self._run(self._calls.describe_features(timeout=timeout))
 
-    def update_features(self, levels: Mapping[str, int], *, kind: str = "upgrade", validate_only: bool = False) -> None:
+    def update_features(
+        self,
+        levels: Mapping[str, int],
+        *,
+        kind: str = "upgrade",
+        validate_only: bool = False,
+        timeout: Duration | None = None,
+    ) -> None:
         """Have the cluster agree on other levels of features.
 
         Args:
@@ -495,10 +571,14 @@ class BlockingAdminCalls:
             FeatureUpdateFailedError, InvalidUpdateVersionError: nothing was changed.
             AdminErrors: some of several failed.
         """
-        return self._run(self._calls.update_features(levels, kind=kind, validate_only=validate_only))
+        return self._run(self._calls.update_features(levels, kind=kind, validate_only=validate_only, timeout=timeout))
 
     def describe_log_dirs(
-        self, brokers: Iterable[int] | None = None, partitions: Iterable[TopicPartition] | None = None
+        self,
+        brokers: Iterable[int] | None = None,
+        partitions: Iterable[TopicPartition] | None = None,
+        *,
+        timeout: Duration | None = None,
     ) -> dict[int, list[LogDirDescription]]:
         """Return the log directories of brokers (of all), with the size of each replica, by broker id.
 
@@ -508,25 +588,31 @@ class BlockingAdminCalls:
         Raises:
             AdminErrors: some of several brokers failed.
         """
-        return self._run(self._calls.describe_log_dirs(brokers, partitions))
+        return self._run(self._calls.describe_log_dirs(brokers, partitions, timeout=timeout))
 
-    def alter_replica_log_dirs(self, moves: Mapping[TopicPartition, str], *, broker: int) -> None:
+    def alter_replica_log_dirs(
+        self, moves: Mapping[TopicPartition, str], *, broker: int, timeout: Duration | None = None
+    ) -> None:
         """Have replicas of a broker move to other log directories of it (KIP-113).
 
         Raises:
             LogDirNotFoundError: it has no such directory.
             AdminErrors: some of several failed.
         """
-        return self._run(self._calls.alter_replica_log_dirs(moves, broker=broker))
+        return self._run(self._calls.alter_replica_log_dirs(moves, broker=broker, timeout=timeout))
 
     def list_partition_reassignments(
-        self, partitions: Iterable[TopicPartition] | None = None
+        self, partitions: Iterable[TopicPartition] | None = None, *, timeout: Duration | None = None
     ) -> dict[TopicPartition, Reassignment]:
         """Return the partitions (of these, of all) whose replicas are being changed."""
-        return self._run(self._calls.list_partition_reassignments(partitions))
+        return self._run(self._calls.list_partition_reassignments(partitions, timeout=timeout))
 
     def alter_partition_reassignments(
-        self, replicas: Mapping[TopicPartition, Sequence[int] | None], *, allow_replication_factor_change: bool = True
+        self,
+        replicas: Mapping[TopicPartition, Sequence[int] | None],
+        *,
+        allow_replication_factor_change: bool = True,
+        timeout: Duration | None = None,
     ) -> None:
         """Have partitions move to other replicas (KIP-455); None ends a change that is under way.
 
@@ -538,7 +624,7 @@ class BlockingAdminCalls:
         """
         return self._run(
             self._calls.alter_partition_reassignments(
-                replicas, allow_replication_factor_change=allow_replication_factor_change
+                replicas, allow_replication_factor_change=allow_replication_factor_change, timeout=timeout
             )
         )
 
@@ -547,6 +633,7 @@ class BlockingAdminCalls:
         partitions: Iterable[TopicPartition] | None = None,
         *,
         election: Literal["preferred", "unclean"] = "preferred",
+        timeout: Duration | None = None,
     ) -> dict[TopicPartition, bool]:
         """Have partitions (all) led by their first replica; "unclean": by any, which may lose records.
 
@@ -556,42 +643,42 @@ class BlockingAdminCalls:
         Raises:
             AdminErrors: some of several failed.
         """
-        return self._run(self._calls.elect_leaders(partitions, election=election))
+        return self._run(self._calls.elect_leaders(partitions, election=election, timeout=timeout))
 
-    def unregister_broker(self, broker: int) -> None:
+    def unregister_broker(self, broker: int, *, timeout: Duration | None = None) -> None:
         """Have the cluster forget a broker that will not come back (KIP-631)."""
-        return self._run(self._calls.unregister_broker(broker))
+        return self._run(self._calls.unregister_broker(broker, timeout=timeout))
 
-    def describe_metadata_quorum(self) -> QuorumDescription:
+    def describe_metadata_quorum(self, *, timeout: Duration | None = None) -> QuorumDescription:
         """Return the KRaft quorum of a cluster that has one."""
-        return self._run(self._calls.describe_metadata_quorum())
+        return self._run(self._calls.describe_metadata_quorum(timeout=timeout))
 
-    def describe_acls(self, matching: AclFilter | None = None) -> list[Acl]:
+    def describe_acls(self, matching: AclFilter | None = None, *, timeout: Duration | None = None) -> list[Acl]:
         """Return the rules that a filter describes (all).
 
         Raises:
             SecurityDisabledError: the broker has no authorizer.
         """
-        return self._run(self._calls.describe_acls(matching))
+        return self._run(self._calls.describe_acls(matching, timeout=timeout))
 
-    def create_acls(self, acls: Iterable[Acl]) -> None:
+    def create_acls(self, acls: Iterable[Acl], *, timeout: Duration | None = None) -> None:
         """Add rules; a rule that is there already is no error.
 
         Raises:
             AdminErrors: some of several were not added; `errors` says why, by rule.
         """
-        return self._run(self._calls.create_acls(acls))
+        return self._run(self._calls.create_acls(acls, timeout=timeout))
 
-    def delete_acls(self, matching: Iterable[AclFilter]) -> list[Acl]:
+    def delete_acls(self, matching: Iterable[AclFilter], *, timeout: Duration | None = None) -> list[Acl]:
         """Delete the rules that any of the filters describes; return them.
 
         Raises:
             AdminErrors: some of several filters failed.
         """
-        return self._run(self._calls.delete_acls(matching))
+        return self._run(self._calls.delete_acls(matching, timeout=timeout))
 
     def describe_client_quotas(
-        self, entity: Mapping[str, str | None] | None = None, *, strict: bool = False
+        self, entity: Mapping[str, str | None] | None = None, *, strict: bool = False, timeout: Duration | None = None
     ) -> list[ClientQuota]:
         """Return quotas.
 
@@ -599,19 +686,26 @@ class BlockingAdminCalls:
             entity: only those of this: `{"user": "alice"}`; None as a name is the default of its kind, "*" any name.
             strict: only those of exactly these kinds.
         """
-        return self._run(self._calls.describe_client_quotas(entity, strict=strict))
+        return self._run(self._calls.describe_client_quotas(entity, strict=strict, timeout=timeout))
 
     def alter_client_quotas(
-        self, entity: QuotaEntity, values: Mapping[str, float | None], *, validate_only: bool = False
+        self,
+        entity: QuotaEntity,
+        values: Mapping[str, float | None],
+        *,
+        validate_only: bool = False,
+        timeout: Duration | None = None,
     ) -> None:
         """Set limits of an entity: `{"user": "alice"}`, `{"producer_byte_rate": 1e6}`; None takes one away.
 
         Raises:
             InvalidRequestError: a kind or a limit is not known.
         """
-        return self._run(self._calls.alter_client_quotas(entity, values, validate_only=validate_only))
+        return self._run(self._calls.alter_client_quotas(entity, values, validate_only=validate_only, timeout=timeout))
 
-    def describe_user_scram_credentials(self, users: Iterable[str] | None = None) -> dict[str, list[ScramCredential]]:
+    def describe_user_scram_credentials(
+        self, users: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> dict[str, list[ScramCredential]]:
         """Return which users have SCRAM credentials, and of which kind (KIP-554).
 
         Args:
@@ -621,26 +715,41 @@ class BlockingAdminCalls:
             ResourceNotFoundError: a user has none.
             AdminErrors: some of several users have none.
         """
-        return self._run(self._calls.describe_user_scram_credentials(users))
+        return self._run(self._calls.describe_user_scram_credentials(users, timeout=timeout))
 
     def upsert_user_scram_credential(
-        self, user: str, password: str, *, mechanism: str = "SCRAM-SHA-512", iterations: int = SCRAM_ITERATIONS
+        self,
+        user: str,
+        password: str,
+        *,
+        mechanism: str = "SCRAM-SHA-512",
+        iterations: int = SCRAM_ITERATIONS,
+        timeout: Duration | None = None,
     ) -> None:
         """Give a user a password; the broker gets its salted hash, not the password."""
         return self._run(
-            self._calls.upsert_user_scram_credential(user, password, mechanism=mechanism, iterations=iterations)
+            self._calls.upsert_user_scram_credential(
+                user, password, mechanism=mechanism, iterations=iterations, timeout=timeout
+            )
         )
 
-    def delete_user_scram_credential(self, user: str, *, mechanism: str = "SCRAM-SHA-512") -> None:
+    def delete_user_scram_credential(
+        self, user: str, *, mechanism: str = "SCRAM-SHA-512", timeout: Duration | None = None
+    ) -> None:
         """Take a user's password away.
 
         Raises:
             ResourceNotFoundError: the user has none of this kind.
         """
-        return self._run(self._calls.delete_user_scram_credential(user, mechanism=mechanism))
+        return self._run(self._calls.delete_user_scram_credential(user, mechanism=mechanism, timeout=timeout))
 
     def create_delegation_token(
-        self, *, owner: str | None = None, renewers: Iterable[str] = (), max_lifetime: Duration | None = None
+        self,
+        *,
+        owner: str | None = None,
+        renewers: Iterable[str] = (),
+        max_lifetime: Duration | None = None,
+        timeout: Duration | None = None,
     ) -> DelegationToken:
         """Make a token with which others can act as its owner (KIP-48).
 
@@ -652,20 +761,30 @@ class BlockingAdminCalls:
         Raises:
             DelegationTokenAuthDisabledError: the broker has no tokens.
         """
-        return self._run(self._calls.create_delegation_token(owner=owner, renewers=renewers, max_lifetime=max_lifetime))
+        return self._run(
+            self._calls.create_delegation_token(
+                owner=owner, renewers=renewers, max_lifetime=max_lifetime, timeout=timeout
+            )
+        )
 
-    def renew_delegation_token(self, hmac: bytes, *, period: Duration | None = None) -> datetime:
+    def renew_delegation_token(
+        self, hmac: bytes, *, period: Duration | None = None, timeout: Duration | None = None
+    ) -> datetime:
         """Have a token live longer; return until when."""
-        return self._run(self._calls.renew_delegation_token(hmac, period=period))
+        return self._run(self._calls.renew_delegation_token(hmac, period=period, timeout=timeout))
 
-    def expire_delegation_token(self, hmac: bytes, *, after: Duration | None = None) -> datetime:
+    def expire_delegation_token(
+        self, hmac: bytes, *, after: Duration | None = None, timeout: Duration | None = None
+    ) -> datetime:
         """Have a token end now, or after a while; return when."""
-        return self._run(self._calls.expire_delegation_token(hmac, after=after))
+        return self._run(self._calls.expire_delegation_token(hmac, after=after, timeout=timeout))
 
-    def describe_delegation_tokens(self, owners: Iterable[str] | None = None) -> list[DelegationToken]:
+    def describe_delegation_tokens(
+        self, owners: Iterable[str] | None = None, *, timeout: Duration | None = None
+    ) -> list[DelegationToken]:
         """Return the tokens that the caller may see.
 
         Args:
             owners: only theirs: ["User:alice"].
         """
-        return self._run(self._calls.describe_delegation_tokens(owners))
+        return self._run(self._calls.describe_delegation_tokens(owners, timeout=timeout))

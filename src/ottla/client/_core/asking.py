@@ -47,11 +47,15 @@ class AskSettings:
 
 
 class CallTimeoutError(RequestTimedOutError, TimeoutError):
-    """No answer within `default.api.timeout.ms`. What was asked for may have been done all the same."""
+    """No answer within `timeout=`, or `default.api.timeout.ms`. What was asked for may have been done all the same."""
 
 
 class Ask(Operation):
-    """One question. `answer` is there when it is done without an error."""
+    """One question. `answer` is there when it is done without an error.
+
+    Attributes:
+        limit_ms: how long its caller waits, where that is not `default.api.timeout.ms`.
+    """
 
     __slots__ = (
         "answer",
@@ -61,6 +65,7 @@ class Ask(Operation):
         "failures",
         "in_flight",
         "key",
+        "limit_ms",
         "obstacle",
         "retry_ms",
         "target",
@@ -75,6 +80,7 @@ class Ask(Operation):
         target: Target,
         deadline_ms: float,
         at_most: int | None = None,
+        limit_ms: float | None = None,
     ) -> None:
         super().__init__(APIS[key].name)
         self.key = key
@@ -82,6 +88,7 @@ class Ask(Operation):
         self.target = target
         self.deadline_ms = deadline_ms
         self.at_most = at_most
+        self.limit_ms = limit_ms
         self.answer: Any = None
         self.version = 0
         self.retry_ms = 0.0
@@ -291,9 +298,15 @@ class AskMachine:
         self._fired += ask.finish(error)
 
     def _too_late(self, ask: Ask) -> CallTimeoutError:
-        reason = ask.obstacle or self.connections.error
+        return self.too_late(ask.name, ask.limit_ms, ask.obstacle)
+
+    def too_late(self, name: str, limit_ms: float | None, obstacle: Exception | None = None) -> CallTimeoutError:
+        """Return that a question was not answered in time, and why as far as that is known."""
+        reason = obstacle or self.connections.error
+        limit = f"{limit_ms / 1000:g} s" if limit_ms is not None else ""
         error = CallTimeoutError(
-            f"{ask.name} was not answered within default.api.timeout.ms ({self.settings.api_timeout_ms / 1000:g} s)"
+            f"{name} was not answered within "
+            + (limit or f"default.api.timeout.ms ({self.settings.api_timeout_ms / 1000:g} s)")
             + (f": {reason}" if reason is not None else ".")
         )
         error.__cause__ = reason

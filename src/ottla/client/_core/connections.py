@@ -209,6 +209,11 @@ class Connections:
         ]
         return min(found, key=lambda link: link.in_flight).node.id if found else None
 
+    def refused(self, tries: int) -> bool:
+        """Whether each bootstrap address was dialled so often in vain, and no connection has ever come about."""
+        links = [self._links[node.id] for node in self._bootstrap]
+        return not self.succeeded and all(link.failures >= tries for link in links)
+
     def _candidates(self) -> list[int]:
         """The brokers of the image; the bootstrap addresses, too, once none of those can be reached."""
         bootstrap = [node.id for node in self._bootstrap]
