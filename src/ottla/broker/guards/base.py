@@ -13,7 +13,6 @@ from ottla.security.acls import Operation
 if TYPE_CHECKING:
     from ottla.broker.authorization import Authorizer
     from ottla.broker.context import RequestContext, Session
-    from ottla.broker.share.sessions import ShareSession
     from ottla.cluster.image import ClusterImage
 
 READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE = (
@@ -60,8 +59,6 @@ class Around(Protocol):
     def auto_creates_topics(self) -> bool: ...
 
     def image(self) -> ClusterImage: ...
-
-    def share_session(self, group_id: str, member_id: str) -> ShareSession | None: ...
 
 
 Guard = Callable[[Around, "RequestContext", Any, Proceed], Any]

@@ -401,44 +401,10 @@ def _topics_of(group: Any) -> set[str]:
 def guard_share_fetch(
     around: Around, context: RequestContext, request: share_fetch.ShareFetchRequest, proceed: Proceed
 ) -> Any:
-    """READ on the group and on each topic, also those that the session knows from earlier requests."""
-    authorizer, session = around.authorizer, context.session
-    if not authorizer.allows(session, READ, GROUP, request.group_id or ""):
+    """READ on the group. On topics the handler asks for it, at every look: a session has more of them than a request."""
+    if not around.authorizer.allows(context.session, READ, GROUP, request.group_id or ""):
         return _refused(context)
-    denied = _without_denied(around, context, request)
-    known = around.share_session(request.group_id or "", request.member_id or "")
-    if known is not None and request.share_session_epoch > 0:
-        for topic_id_partition in list(known.partitions):
-            name = around.image().topic_names.get(topic_id_partition.topic_id)
-            if name is not None and not authorizer.allows(session, READ, TOPIC, name):
-                request.forgotten_topics_data.append(
-                    share_fetch.ForgottenTopic(
-                        topic_id=topic_id_partition.topic_id, partitions=[topic_id_partition.partition]
-                    )
-                )
-                denied.append((topic_id_partition.topic_id, topic_id_partition.partition))
-
-    def finish(answer: share_fetch.ShareFetchResponse) -> share_fetch.ShareFetchResponse:
-        if not answer.error_code:
-            answer.responses += [
-                share_fetch.ShareFetchableTopicResponse(
-                    topic_id=topic_id,
-                    partitions=[
-                        share_fetch.PartitionData(
-                            partition_index=index,
-                            error_code=TOPIC_DENIED,
-                            error_message=SENTENCES[TOPIC_DENIED],
-                            acknowledge_error_code=TOPIC_DENIED,
-                            acknowledge_error_message=SENTENCES[TOPIC_DENIED],
-                            records=b"",
-                        )
-                    ],
-                )
-                for topic_id, index in dict.fromkeys(denied)
-            ]
-        return answer
-
-    return then(context, proceed(request), finish) if denied else proceed(request)
+    return proceed(request)
 
 
 def guard_share_acknowledge(

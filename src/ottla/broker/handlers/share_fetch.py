@@ -13,6 +13,7 @@ empties the answer, and the records wait until their locks run out.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.broker.context import Route
@@ -27,6 +28,7 @@ from ottla.errors import (
     InvalidRequestError,
     KafkaError,
     ShareSessionLimitReachedError,
+    TopicAuthorizationFailedError,
     UnknownServerError,
     UnknownTopicIdError,
     UnknownTopicOrPartitionError,
@@ -41,7 +43,7 @@ from ottla.types import TopicIdPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.handlers.addresses import Addresses
     from ottla.broker.share.manager import SharePartitionManager
     from ottla.broker.share.sessions import ShareSession
@@ -73,7 +75,9 @@ class ShareFetchHandler:
         offload: Offload,
         clock: Clock,
         quota: ReadQuota | None = None,
+        may_read: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_read = may_read
         self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
         self._manager = manager
         self._metrics = metrics
@@ -121,13 +125,11 @@ class ShareFetchHandler:
         acks: asyncio.Task[Outcomes] | None = None
         if has_acks:
             # A client that goes away takes no acknowledgement back.
-            acks = self._manager.spawn(
-                self._acknowledge(context.version, group_id, member_id, acknowledgements, is_renewal)
-            )
+            acks = self._manager.spawn(self._acknowledge(context, group_id, member_id, acknowledgements, is_renewal))
             await asyncio.sleep(0)  # decided before anything is fetched
         answers: dict[TopicIdPartition, share_fetch.PartitionData] = {}
         if session is not None and not is_renewal:
-            answers = await self._deliver(request, session, group_id, member_id)
+            answers = await self._deliver(context, request, session, group_id, member_id)
         if session is not None and session.epoch != next_epoch(max(request.share_session_epoch, 0)):
             return ShareFetchResponse(error_code=ErrorCode.INVALID_SHARE_SESSION_EPOCH)
         outcomes = {} if acks is None else await asyncio.shield(acks)
@@ -154,7 +156,7 @@ class ShareFetchHandler:
         """Return the session a request belongs to; None if it is the last one, which fetches nothing."""
         sessions = self._manager.sessions
         if request.share_session_epoch == FINAL_EPOCH:
-            sessions.check_exists(key)
+            sessions.check_exists(key, context.session)
             return None
         if request.share_session_epoch == INITIAL_EPOCH:
             session = sessions.open(key, list(wanted), has_acks=has_acks, connection=context.session)
@@ -165,10 +167,15 @@ class ShareFetchHandler:
             for topic in request.forgotten_topics_data
             for index in topic.partitions
         )
-        return sessions.go_on(key, request.share_session_epoch, wanted, forgotten)
+        return sessions.go_on(key, request.share_session_epoch, wanted, forgotten, connection=context.session)
 
     async def _deliver(
-        self, request: ShareFetchRequest, session: ShareSession, group_id: str, member_id: str
+        self,
+        context: RequestContext,
+        request: ShareFetchRequest,
+        session: ShareSession,
+        group_id: str,
+        member_id: str,
     ) -> dict[TopicIdPartition, share_fetch.PartitionData]:
         if request.share_acquire_mode not in (_BATCH_OPTIMIZED, _RECORD_LIMIT):
             raise UnknownServerError()
@@ -179,6 +186,9 @@ class ShareFetchHandler:
             topic = image.topic_by_id(topic_id_partition.topic_id)
             if topic is None:
                 answers[topic_id_partition] = refusal(topic_id_partition, ErrorCode.UNKNOWN_TOPIC_ID)
+            elif self._may_read is not None and not self._may_read(context.session, topic.name):
+                # It stays in the session: when the client may read it again, it is delivered again.
+                answers[topic_id_partition] = refusal(topic_id_partition, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
             elif not 0 <= topic_id_partition.partition < len(topic.partitions):
                 answers[topic_id_partition] = refusal(topic_id_partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             else:
@@ -197,6 +207,7 @@ class ShareFetchHandler:
                 [*topic_id_partitions[turn:], *topic_id_partitions[:turn]],
                 offload=self._offload,
                 clock=self._clock,
+                may_read=None if self._may_read is None else partial(self._may_still_read, context.session),
             )
             answers = {**await fetch.run(), **answers}
         for topic_id_partition, data in answers.items():
@@ -205,6 +216,12 @@ class ShareFetchHandler:
                     data.records
                 )
         return answers
+
+    def _may_still_read(self, asking: Session, topic_id: bytes) -> bool:
+        """Say for a fetch that waits whether its client may read a topic now."""
+        assert self._may_read is not None
+        name = self._image().topic_names.get(topic_id)
+        return name is None or self._may_read(asking, name)
 
     def _response(
         self,
@@ -263,7 +280,9 @@ class ShareFetchHandler:
         try:
             self._check_enabled()
             group_id, member_id = _identity(request.group_id, request.member_id)
-            self._manager.sessions.acknowledge((group_id, member_id), request.share_session_epoch)
+            self._manager.sessions.acknowledge(
+                (group_id, member_id), request.share_session_epoch, connection=context.session
+            )
         except KafkaError as error:
             return ShareAcknowledgeResponse(error_code=error.code)
         acknowledgements = {
@@ -272,7 +291,7 @@ class ShareFetchHandler:
             for p in topic.partitions
         }
         is_renewal = context.version >= _RENEWING and request.is_renew_ack
-        outcomes = await self._acknowledge(context.version, group_id, member_id, acknowledgements, is_renewal)
+        outcomes = await self._acknowledge(context, group_id, member_id, acknowledgements, is_renewal)
         if request.share_session_epoch == FINAL_EPOCH:
             self._manager.release_session((group_id, member_id))
         response = ShareAcknowledgeResponse(
@@ -300,7 +319,7 @@ class ShareFetchHandler:
 
     async def _acknowledge(
         self,
-        version: int,
+        context: RequestContext,
         group_id: str,
         member_id: str,
         wanted: Mapping[TopicIdPartition, Sequence[Acknowledgement]],
@@ -309,10 +328,13 @@ class ShareFetchHandler:
         outcomes: Outcomes = {}
         accepted: dict[TopicIdPartition, Sequence[Acknowledgement]] = {}
         image = self._image()
+        version = context.version
         for topic_id_partition, acknowledgements in wanted.items():
             topic = image.topic_by_id(topic_id_partition.topic_id)
             if topic is None:
                 outcomes[topic_id_partition] = UnknownTopicIdError()
+            elif acknowledgements and self._may_read is not None and not self._may_read(context.session, topic.name):
+                outcomes[topic_id_partition] = TopicAuthorizationFailedError()
             elif not _is_valid(acknowledgements, RENEW if version >= _RENEWING else RENEW - 1, is_renewal):
                 outcomes[topic_id_partition] = InvalidRequestError()
             elif not 0 <= topic_id_partition.partition < len(topic.partitions):

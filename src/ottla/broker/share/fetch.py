@@ -13,7 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.broker.replicas.purgatory import FetchWaiter
-from ottla.errors import CorruptMessageError, ErrorCode, KafkaError, NotLeaderOrFollowerError, OffsetOutOfRangeError
+from ottla.errors import (
+    CorruptMessageError,
+    ErrorCode,
+    KafkaError,
+    NotLeaderOrFollowerError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 from ottla.protocol.messages.share_fetch import AcquiredRecords, PartitionData
 from ottla.protocol.records.control import ControlType, read_marker
 from ottla.protocol.records.legacy import first_offset
@@ -22,7 +29,7 @@ from ottla.storage.index import WouldBlockError
 from ottla.types import IsolationLevel, TopicIdPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ottla.broker.share.config import ShareConfig
     from ottla.broker.share.manager import LedSharePartition, SharePartitionManager
@@ -64,6 +71,8 @@ class _Batch(NamedTuple):
 class ShareFetch:
     """One fetch. `run` returns an answer for each partition that has one."""
 
+    # may_read: says of a topic, by its id, whether the client may read it now; None: everybody may.
+
     def __init__(
         self,
         manager: SharePartitionManager,
@@ -74,7 +83,9 @@ class ShareFetch:
         *,
         offload: Offload,
         clock: Clock,
+        may_read: Callable[[bytes], bool] | None = None,
     ) -> None:
+        self._may_read = may_read
         self._manager = manager
         self._group_id = group_id
         self._request = request
@@ -98,6 +109,7 @@ class ShareFetch:
         while self._led:
             now_ms = self._clock.monotonic_ms()
             self._drop_fenced()
+            self._drop_denied()
             config = self._manager.config_of(self._group_id)
             with self._waiting(config) as waiter:
                 looks = await self._look(config)
@@ -133,6 +145,15 @@ class ShareFetch:
             if led.error is not None:
                 self._refuse(led.topic_id_partition, led.error)
         self._led = [led for led in self._led if led.error is None]
+
+    def _drop_denied(self) -> None:
+        """Ask for the right again at every look: it may have been taken away while the fetch waited."""
+        if self._may_read is None:
+            return
+        for led in self._led:
+            if not self._may_read(led.topic_id_partition.topic_id):
+                self._refuse(led.topic_id_partition, TopicAuthorizationFailedError())
+        self._led = [led for led in self._led if led.topic_id_partition not in self._answers]
 
     def _refuse(self, topic_id_partition: TopicIdPartition, error: KafkaError) -> None:
         self._answers[topic_id_partition] = PartitionData(

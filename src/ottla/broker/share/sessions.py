@@ -42,6 +42,11 @@ class ShareSession:
     connection: Session
     partitions: dict[TopicIdPartition, bool] = field(default_factory=dict)
 
+    def belongs_to(self, asking: Session) -> bool:
+        """Return whether the client that asks is the one that has opened it."""
+        owner = self.connection
+        return owner is asking or (owner.principal == asking.principal and owner.listener == asking.listener)
+
 
 class ShareSessionCache:
     """All share sessions of a broker, at most `slots` of them (`group.share.max.share.sessions`)."""
@@ -61,13 +66,17 @@ class ShareSessionCache:
     def open(
         self, key: SessionKey, wanted: Sequence[TopicIdPartition], *, has_acks: bool, connection: Session
     ) -> ShareSession:
-        """Begin a session, in place of one that is there.
+        """Begin a session, in place of one that is there and is the client's own.
 
         Raises:
-            KafkaError: INVALID_REQUEST with acknowledgements (nothing was delivered yet), SHARE_SESSION_LIMIT_REACHED.
+            KafkaError: INVALID_REQUEST with acknowledgements (nothing was delivered yet), SHARE_SESSION_LIMIT_REACHED,
+                SHARE_SESSION_NOT_FOUND where another user's session has this member id.
         """
         if has_acks:
             raise InvalidRequestError()
+        known = self._sessions.get(key)
+        if known is not None and not known.belongs_to(connection):
+            raise ShareSessionNotFoundError()
         self.remove(key)
         if len(self._sessions) >= self._slots:
             raise ShareSessionLimitReachedError()
@@ -77,14 +86,20 @@ class ShareSessionCache:
         return session
 
     def go_on(
-        self, key: SessionKey, epoch: int, wanted: Iterable[TopicIdPartition], forgotten: Iterable[TopicIdPartition]
+        self,
+        key: SessionKey,
+        epoch: int,
+        wanted: Iterable[TopicIdPartition],
+        forgotten: Iterable[TopicIdPartition],
+        *,
+        connection: Session,
     ) -> ShareSession:
         """Go on with a session: add and take away partitions, raise the epoch.
 
         Raises:
             KafkaError: SHARE_SESSION_NOT_FOUND, INVALID_SHARE_SESSION_EPOCH.
         """
-        session = self.check(key, epoch)
+        session = self.check(key, epoch, connection)
         for topic_id_partition in wanted:
             session.partitions.setdefault(topic_id_partition, True)
         for topic_id_partition in forgotten:
@@ -92,7 +107,7 @@ class ShareSessionCache:
         session.epoch = next_epoch(session.epoch)
         return session
 
-    def acknowledge(self, key: SessionKey, epoch: int) -> None:
+    def acknowledge(self, key: SessionKey, epoch: int, *, connection: Session) -> None:
         """Note a ShareAcknowledge in a session.
 
         Raises:
@@ -101,29 +116,29 @@ class ShareSessionCache:
         if epoch == INITIAL_EPOCH:
             raise InvalidShareSessionEpochError()
         if epoch == FINAL_EPOCH:
-            self.check_exists(key)
+            self.check_exists(key, connection)
         else:
-            session = self.check(key, epoch)
+            session = self.check(key, epoch, connection)
             session.epoch = next_epoch(session.epoch)
 
-    def check_exists(self, key: SessionKey) -> ShareSession:
+    def check_exists(self, key: SessionKey, connection: Session) -> ShareSession:
         """Return a member's session.
 
         Raises:
-            ShareSessionNotFoundError: it has none.
+            ShareSessionNotFoundError: it has none, or another user has opened it.
         """
         session = self._sessions.get(key)
-        if session is None:
+        if session is None or not session.belongs_to(connection):
             raise ShareSessionNotFoundError()
         return session
 
-    def check(self, key: SessionKey, epoch: int) -> ShareSession:
+    def check(self, key: SessionKey, epoch: int, connection: Session) -> ShareSession:
         """Return a member's session if this is its turn.
 
         Raises:
             KafkaError: SHARE_SESSION_NOT_FOUND, INVALID_SHARE_SESSION_EPOCH.
         """
-        session = self.check_exists(key)
+        session = self.check_exists(key, connection)
         if session.epoch != epoch:
             raise InvalidShareSessionEpochError()
         return session

@@ -11,8 +11,6 @@ from ottla.security.acls import Operation
 
 if TYPE_CHECKING:
     from ottla.broker.context import Session
-    from ottla.broker.share.sessions import ShareSession
-    from ottla.broker.wiring.coordinators import Coordinators
     from ottla.broker.wiring.parts import Parts
     from ottla.cluster.image import ClusterImage
 
@@ -20,9 +18,8 @@ if TYPE_CHECKING:
 class GuardedParts:
     """The parts of a broker that guards look at."""
 
-    def __init__(self, parts: Parts, coordinators: Coordinators, authorizer: Authorizer) -> None:
+    def __init__(self, parts: Parts, authorizer: Authorizer) -> None:
         self._parts = parts
-        self._coordinators = coordinators
         self.authorizer = authorizer
 
     @property
@@ -31,9 +28,6 @@ class GuardedParts:
 
     def image(self) -> ClusterImage:
         return self._parts.image()
-
-    def share_session(self, group_id: str, member_id: str) -> ShareSession | None:
-        return self._coordinators.shares.sessions.get((group_id, member_id))
 
 
 def topic_right(authorizer: Authorizer | None, operation: Operation) -> Callable[[Session, str], bool] | None:

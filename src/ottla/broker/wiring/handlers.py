@@ -103,7 +103,7 @@ def make_dispatcher(
     for family in (
         *_record_handlers(parts, coordinators, gate, authorizer),
         *_group_handlers(parts, coordinators, gate, addresses),
-        *_share_handlers(parts, coordinators, addresses),
+        *_share_handlers(parts, coordinators, addresses, authorizer),
         *_cluster_handlers(parts, addresses, tokens, has_authorizer=authorizer is not None),
         telemetry,
     ):
@@ -123,7 +123,7 @@ def make_dispatcher(
         parts.metrics,
         takes_telemetry=telemetry.is_wanted,
         begin_session=begin_session,
-        guard=None if authorizer is None else partial(guarded, GuardedParts(parts, coordinators, authorizer)),
+        guard=None if authorizer is None else partial(guarded, GuardedParts(parts, authorizer)),
         forwarding=forwarding if parts.surroundings.shared_tree else None,
     )
 
@@ -186,7 +186,9 @@ def _group_handlers(
     )
 
 
-def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Addresses) -> Iterable[_Family]:
+def _share_handlers(
+    parts: Parts, coordinators: Coordinators, addresses: Addresses, authorizer: Authorizer | None
+) -> Iterable[_Family]:
     """Share groups."""
     groups, group_states, around = coordinators.groups, coordinators.group_states, parts.surroundings
     return (
@@ -199,6 +201,7 @@ def _share_handlers(parts: Parts, coordinators: Coordinators, addresses: Address
             offload=around.offload,
             clock=around.clock,
             quota=read_quota(parts),
+            may_read=topic_right(authorizer, Operation.READ),
         ),
         ShareStateHandlers(coordinators.share_states),
         ShareGroupsHandler(groups, group_states, image=parts.image),
