@@ -375,3 +375,36 @@ async def test_foreign_ipv6_localhost() -> None:
         with pytest.raises(ListenError, match="already in use"):
             await server.bind([Listener(name="PLAINTEXT", host="localhost", port=foreign.getsockname()[1])])
         assert not server.addresses
+
+
+@pytest.mark.parametrize(("offered", "agreed"), [(["h2"], None), (["h2", "http/1.1"], "http/1.1"), ([], None)])
+async def test_alpn_h2_refused(
+    certificate: tuple[ssl.SSLContext, Path], offered: list[str], agreed: str | None
+) -> None:
+    """Who offers only protocols that are not spoken here is refused; who agrees on HTTP gets HTTP and nothing else."""
+    context, authority = certificate
+    context.set_alpn_protocols(["http/1.1"])
+    seen: list[bytes] = []
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        seen.append(bytes(body))
+        return echo(connection, body)
+
+    async with tls_server(context, handle) as server, asyncio.timeout(10):
+        own = client_context(authority)
+        own.set_alpn_protocols(offered)
+        opening = asyncio.open_connection("127.0.0.1", server.addresses[0][2], ssl=own)
+        if offered == ["h2"]:
+            with pytest.raises(ssl.SSLError, match="no application protocol"):
+                await opening
+            assert server.metrics.handshakes_failed == 1
+            return
+        client = Client(*await opening)
+        assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == agreed
+        if agreed is None:  # as clients of Kafka do
+            assert await client.ask(b"12345678") == b"12345678"
+        else:
+            client.writer.write(frame(b"12345678"))
+            assert await client.ended() == b""
+            assert not seen
+        await client.close()

@@ -50,6 +50,7 @@ class Session:
         client_host, client_port: the client's address.
         local_host, local_port: the address of this broker that the client used; with `advertised.listeners=auto` it is what
             the broker answers when the client asks for its address.
+        local_name: the name that it answers instead: the one the client asked for in TLS, where the certificate is for it.
         principal: on whose behalf requests are handled.
         is_by_token: whether the client has logged in with a delegation token.
         software: what the client called itself, if it did.
@@ -66,6 +67,7 @@ class Session:
         "is_by_token",
         "listener",
         "local_host",
+        "local_name",
         "local_port",
         "principal",
         "quotas",
@@ -90,6 +92,7 @@ class Session:
         self.client_port = client_port
         self.local_host = local_host
         self.local_port = local_port
+        self.local_name: str | None = None
         self.principal = ANONYMOUS
         self.is_by_token = False
         self.software: ClientSoftware | None = None

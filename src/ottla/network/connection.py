@@ -364,6 +364,12 @@ class BrokerConnection(asyncio.BufferedProtocol):
         return None if transport is None else transport.get_extra_info("peer_certificate")
 
     @property
+    def server_name(self) -> str | None:
+        """The name by which the client has asked for this broker in TLS (SNI); None if it has not."""
+        transport = self._transport
+        return None if transport is None else transport.get_extra_info("server_name")
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether its bytes go through TLS."""
         return self._transport is not None and self._transport.get_extra_info("ssl_object") is not None

@@ -17,7 +17,9 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from ottla.network.client_hello import NO_COMMON_PROTOCOL, HelloReader
 from ottla.network.strangers import HANDSHAKE_SECONDS
+from ottla.security.tls_settings import ALPN_PROTOCOLS
 
 if TYPE_CHECKING:
     from ottla.file_region import Buffer
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 RECORDS_PER_WRITE = 256 * 1024
 """Bytes given to OpenSSL at a time: sixteen records, joined for the socket."""
+
+_PROTOCOLS = frozenset(name.encode() for name in ALPN_PROTOCOLS)
 
 
 class TlsHost(Protocol):
@@ -55,7 +59,9 @@ class TlsTransport(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        #: What the client has asked for (SNI); whether the certificate is for that name is not looked at here.
         self.server_name: str | None = None
+        self._hello = HelloReader()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._raw: asyncio.Transport | None = None
         self._is_established = False
@@ -91,6 +97,8 @@ class TlsTransport(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came out of the shared buffer, and go on with it."""
+        if not self._hello.is_done and not self._may_go_on(self._host.cipher_view[:nbytes]):
+            return
         self._incoming.write(self._host.cipher_view[:nbytes])
         if self._is_closing:
             self._incoming.read()
@@ -124,6 +132,19 @@ class TlsTransport(asyncio.BufferedProtocol):
             self._connection.resume_writing()
 
     # -- handshake --------------------------------------------------------------------------------------------------
+
+    def _may_go_on(self, data: memoryview) -> bool:
+        """Look at the client's first message; refuse one that offers protocols of which none is spoken here (RFC 7301)."""
+        hello = self._hello.feed(data)
+        if hello is None or self._is_closing:
+            return not self._is_closing
+        self.server_name = hello.server_name
+        if hello.protocols is None or _PROTOCOLS.intersection(hello.protocols):
+            return True
+        if self._raw is not None:
+            self._raw.write(NO_COMMON_PROTOCOL)
+        self.fail("offers protocols in TLS (ALPN) that are not spoken here")
+        return False
 
     def _handshake(self) -> None:
         try:

@@ -7,6 +7,8 @@ the spellings that Java's X500Principal gave (`tests/security/test_certificates.
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import NamedTuple
 
 #: Longer names are refused: rules would be run over them.
@@ -33,6 +35,9 @@ _TEXTS = {
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
 }
+#: Kinds of alternative names.
+_DNS_NAME, _IP_ADDRESS = 0x82, 0x87
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 _ESCAPED = ',=+<>#;"\\'
 
 
@@ -77,6 +82,28 @@ def alternative_names_of(certificate: bytes) -> frozenset[bytes]:
                 (names,) = _elements(parts[-1].content)
                 return frozenset(bytes(name.whole) for name in _elements(names.content))
     return frozenset()
+
+
+def covers(certificate: bytes, host: str) -> bool:
+    """Return whether a certificate (DER) is for a host: a name, or an address as text.
+
+    Only alternative names count, as for clients; `*` stands for the first part of a name (RFC 6125, RFC 9525).
+
+    Raises:
+        CertificateError: it is no certificate.
+    """
+    names = [_elements(memoryview(name))[0] for name in alternative_names_of(certificate)]
+    try:
+        address = ip_address(host).packed
+    except ValueError:
+        wanted = host.lower().removesuffix(".")
+        for name in names:
+            if name.tag == _DNS_NAME:
+                known = bytes(name.content).decode("ascii", "replace").lower()
+                if known == wanted or (known.startswith("*.") and known[1:] == wanted[wanted.find(".") :]):
+                    return bool(_HOST.fullmatch(wanted))
+        return False
+    return any(name.tag == _IP_ADDRESS and bytes(name.content) == address for name in names)
 
 
 def name_to_text(name: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ottla.security.extra import MissingExtraError
 from ottla.security.pkcs12 import Pkcs12Error, key_store_to_pem, trust_store_to_pem
-from ottla.security.tls_settings import TlsSettings, TlsSettingsError
+from ottla.security.tls_settings import ALPN_PROTOCOLS, TlsSettings, TlsSettingsError
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
         # A ticket would let in a client whose certificate is no longer trusted.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     if not (settings.keystore_location or settings.keystore_key):
         raise TlsSettingsError(
             "TLS needs a key and a certificate: set ssl.keystore.type=PEM and ssl.keystore.location, or ssl.keystore.key and "
@@ -261,6 +261,11 @@ class ReloadableContext:
         self._on_failure = on_failure
         self._seen = _states(settings.files)
         self._certificate, self._context = _made(settings)
+
+    @property
+    def certificate(self) -> bytes:
+        """The certificate that new connections are shown, DER."""
+        return self._certificate
 
     def __call__(self) -> ssl.SSLContext:
         return self._context

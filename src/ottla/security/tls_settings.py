@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: What clients may agree on by ALPN: HTTP. Those of Kafka offer nothing.
+ALPN_PROTOCOLS = ("http/1.1",)
+
 
 class TlsSettingsError(ValueError):
     """The settings make no context: one sentence for the user, with no secret in it."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from struct import Struct
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ottla.protocol.api import APIS, ApiKey, request_header_version, response_header_version
 from ottla.protocol.codec import decode, encode
 from ottla.protocol.framing import FrameReader
 from ottla.protocol.messages.headers import RequestHeader, ResponseHeader
 from ottla.protocol.schema import Message
+
+if TYPE_CHECKING:
+    import ssl
 
 _SIZE = Struct(">i")
 
@@ -29,9 +32,23 @@ class WireClient(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def connect(cls, host: str, port: int, client_id: str | None = "wire") -> WireClient:
-        """Open a connection on the running loop, virtual or not."""
-        _, client = await asyncio.get_running_loop().create_connection(lambda: cls(client_id), host, port)
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        client_id: str | None = "wire",
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> WireClient:
+        """Open a connection on the running loop, virtual or not; with `tls` a real one that asks for `server_name`."""
+        loop = asyncio.get_running_loop()
+        if tls is None:
+            _, client = await loop.create_connection(lambda: cls(client_id), host, port)
+        else:
+            _, client = await loop.create_connection(
+                lambda: cls(client_id), host, port, ssl=tls, server_hostname=server_name or host
+            )
         return client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -9,6 +9,8 @@ A request does not say which name the client connected to. Over loopback that is
 2.10) then keep the connection they have; an address instead makes them open a second one. And some clients cannot read an
 IPv6 address in a list of host:port.
 
+A client of TLS that asks for a name (SNI) is answered with this name if the certificate is for it: it will compare them.
+
 Brokers of one machine under one supervisor are registered without a host: clients find each under the host that they used, on
 the broker's own port.
 """
@@ -79,6 +81,8 @@ class Addresses:
         return BrokerAddress(node_id, endpoint.host or self._own_host(context), endpoint.port, broker.rack)
 
     def _own_host(self, context: RequestContext) -> str:
+        if context.session.local_name is not None:
+            return context.session.local_name
         if context.session.local_host in _LOOPBACK and context.session.local_port in self._localhost_ports():
             return "localhost"
         return context.session.local_host

@@ -26,7 +26,7 @@ from ottla.cluster.tree import TreeError
 from ottla.config import ConfigError
 from ottla.errors import KafkaError, RemoteProtocolError
 from ottla.observability.logs import shown
-from ottla.security.certificates import CertificateError, alternative_names_of, subject_of
+from ottla.security.certificates import CertificateError, alternative_names_of, covers, subject_of
 from ottla.security.extra import MissingExtraError, require
 from ottla.security.sasl.oauthbearer import MECHANISM as OAUTHBEARER
 from ottla.security.sasl.oauthbearer import OAuthBearerServer
@@ -110,6 +110,7 @@ class Entrance:
         key = config.delegation_token_secret_key
         #: Delegation tokens; None where there is no key for them.
         self.tokens = TokenStore(parts.image, key, parts.surroundings.clock.wall_ms) if key else None
+        self._told_of_names: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._token_task: asyncio.Task[None] | None = None
         for listener in config.listeners:
@@ -150,9 +151,36 @@ class Entrance:
             certificate = connection.peer_certificate
             if certificate is not None:
                 session.principal = self._principal_of(connection.listener, certificate)
+        context = self.contexts.get(connection.listener)
+        if context is not None and self._parts.config().advertised_listeners is None:
+            session.local_name = self._name_of(connection, context.certificate)
         connection.session = session
         connection.on_closed = session.end
         return session
+
+    def _name_of(self, connection: BrokerConnection, certificate: bytes) -> str | None:
+        """Return the name by which a client of TLS finds this broker: the one it asked for, if the certificate is for it.
+
+        Else it gets the address it used; where the certificate is not for that either, the log says so once.
+        """
+        try:
+            asked = connection.server_name
+            if asked is not None and covers(certificate, asked):
+                return asked.lower().removesuffix(".")
+            if connection.listener not in self._told_of_names:
+                here = {connection.local_host} | ({"localhost"} if is_loopback(connection.local_host) else set())
+                if not any(covers(certificate, host) for host in here):
+                    self._told_of_names.add(connection.listener)
+                    logger.warning(
+                        "a client of listener %s %s, and the certificate is not for the address that it used, %s: it will "
+                        "get this address and may refuse it; --advertise NAME:PORT (advertised.listeners) names another",
+                        connection.listener,
+                        "asked for no name" if asked is None else f"asked for {shown(asked)}, for which it is not",
+                        connection.local_host,
+                    )
+        except CertificateError:
+            pass
+        return None
 
     def _principal_of(self, listener: str, certificate: bytes) -> str:
         try:
