@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,30 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "ottla: first second\n"
 
 
+@pytest.mark.parametrize("more", [[], ["--port", "0"], ["--advertise", "broker.example.com"]])
+def test_zookeeper_flag_opens_nothing(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A broker of a cluster is told where to listen: no option but --host, and no file without listeners, opens a port."""
+    arguments = ["--zookeeper", "localhost:1", "--broker-id", "1", "--data-dir", str(tmp_path / "data"), *more]
+    assert serve.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("ottla: --zookeeper alone would make a broker that no other machine reaches")
+    assert "--host 0.0.0.0" in told
+    assert not (tmp_path / "data").exists()
+    file = tmp_path / "server.properties"
+    file.write_text("num.partitions=3\n")
+    assert serve.main([str(file), *arguments]) == 2
+
+    def listeners(*options: str, variables: Mapping[str, str] | None = None) -> list[str]:
+        config = serve.read_config(serve.parser().parse_args([*arguments, *options]), variables or {})
+        return [listener.host for listener in config.listeners]
+
+    file.write_text("listeners=PLAINTEXT://:9092\n")
+    assert listeners(str(file)) == [""]
+    assert listeners("--host", "127.0.0.1") == ["127.0.0.1"]
+    assert listeners("-X", "listeners=PLAINTEXT://10.1.2.3:9092") == ["10.1.2.3"]
+    assert listeners(variables={"KAFKA_LISTENERS": "PLAINTEXT://10.1.2.3:9092"}) == ["10.1.2.3"]
+
+
 def test_without_kazoo_the_start_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +141,12 @@ def test_without_kazoo_the_start_says_what_to_install(
     for name in [name for name in sys.modules if name.partition(".")[0] == "kazoo"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "kazoo", None)
-    assert serve.main(["--zookeeper", "localhost:1", "--broker-id", "1", "--data-dir", str(tmp_path)]) == 1
+    assert (
+        serve.main(
+            ["--zookeeper", "localhost:1", "--host", "127.0.0.1", "--broker-id", "1", "--data-dir", str(tmp_path)]
+        )
+        == 1
+    )
     assert capsys.readouterr().err == (
         "ottla: zookeeper.connect needs the package kazoo, which is not installed: pip install 'ottla[zookeeper]'\n"
     )

@@ -23,9 +23,17 @@ class EnsembleBrokers:
     Args:
         connect: zookeeper.connect.
         settings: of all brokers.
+        properties: a file with more of them, for those that are not taken on the command line.
     """
 
-    def __init__(self, connect: str, *, count: int = 3, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        connect: str,
+        *,
+        count: int = 3,
+        settings: Mapping[str, str] | None = None,
+        properties: Path | None = None,
+    ) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="ottla-cluster-"))
         self.connect = connect
         common = {
@@ -38,7 +46,7 @@ class EnsembleBrokers:
             node_id: BrokerProcess(
                 {**common, "broker.id": str(node_id)},
                 data_dir=self._temporary / str(node_id),
-                options=("--host", "127.0.0.1"),
+                options=("--host", "127.0.0.1", *([str(properties)] if properties is not None else [])),
             )
             for node_id in range(1, count + 1)
         }

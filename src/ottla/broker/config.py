@@ -66,6 +66,8 @@ class Flags:
     cluster_id: str | None = None
     zookeeper: str | None = None
     broker_id: int | None = None
+    #: A broker is going to listen; else somebody reads the settings of one.
+    is_to_serve: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +297,11 @@ class BrokerConfig:
                 settings[name] = text if resolved is None or place == "-X" else resolved.settings.get(name, text)
                 origin[name] = place
         merged = _merge_flags(flags or Flags(), from_environment.flags, mistakes)
+        if merged.is_to_serve and merged.zookeeper is not None and merged.host is None and "listeners" not in settings:
+            mistakes.add(
+                "--zookeeper alone would make a broker that no other machine reaches: say on which address it listens, "
+                "--host 0.0.0.0 or listeners in the file (--host 127.0.0.1 if all brokers are on this machine)"
+            )
         with mistakes.caught():
             settings.update(apply_flags(settings, host=merged.host, port=merged.port, advertise=merged.advertise))
         if merged.data_dir is not None:
@@ -558,6 +565,7 @@ def _merge_flags(flags: Flags, environment: Mapping[str, str], mistakes: Mistake
         cluster_id=flags.cluster_id if flags.cluster_id is not None else environment.get("cluster_id"),
         zookeeper=flags.zookeeper,
         broker_id=flags.broker_id,
+        is_to_serve=flags.is_to_serve,
     )
 
 

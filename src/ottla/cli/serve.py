@@ -151,6 +151,7 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
                 cluster_id=given.cluster_id,
                 zookeeper=given.zookeeper,
                 broker_id=given.broker_id,
+                is_to_serve=True,
             ),
         )
 

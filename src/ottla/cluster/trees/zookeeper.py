@@ -73,8 +73,8 @@ _BACK_OFF: Final = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_jitter": 0
 #: Reads of one `get_many` that are under way at once.
 READS_IN_FLIGHT_MAX: Final = 1000
 
-#: Nodes below these are not for everybody's eyes: settings of users and brokers, tokens (as in Kafka).
-_SENSITIVE: Final = ("/config/users", "/config/brokers", "/delegation_token")
+#: Nodes below these are not for everybody's eyes: settings of users and brokers, tokens (as in Kafka), the cluster's secrets.
+_SENSITIVE: Final = ("/config/users", "/config/brokers", "/config/ottla", "/delegation_token")
 
 _REFUSALS: Final[dict[type[Exception], type[TreeError]]] = {
     errors.NoNodeError: NoNodeError,
