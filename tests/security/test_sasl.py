@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import random
+import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 from hypothesis import given
@@ -206,6 +208,28 @@ def test_nonces_are_as_random_as_their_source() -> None:
 
 def plain() -> PlainServer:
     return PlainServer(check_of({"alice": "wonder", "empty": ""}))
+
+
+def test_plain_timing_two_populations() -> None:
+    """Wrong passwords of a user with a long one, and of nobody: their times are of one population.
+
+    The middle of many short measurements, taken in turns, so that a busy machine slows both; leaving the comparison out for
+    unknown users, or hashing the user's password only then, moves one of them by more than half.
+    """
+    check = check_of({"alice": "w" * 2_000, "bob": "x"})
+    ratios = []
+    for _ in range(5):
+        times: dict[str, list[int]] = {"alice": [], "nobody": []}
+        for _ in range(400):
+            for user, taken in times.items():
+                began = time.thread_time_ns()
+                for _ in range(10):
+                    assert not check(user, "wrong")
+                taken.append(time.thread_time_ns() - began)
+        ratios.append(median(times["alice"]) / median(times["nobody"]))
+        if 0.85 < ratios[-1] < 1.18:
+            return
+    raise AssertionError(f"alice's took {ratios} times as long as nobody's")
 
 
 def test_plain_logs_in() -> None:
