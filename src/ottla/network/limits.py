@@ -7,7 +7,7 @@ Decides on numbers it is given; knows no sockets and no clock. Names are Kafka's
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -113,7 +113,7 @@ class AddressRates:
         self.windows = windows or Windows()
         self.in_force = False
         self._limit_of: Callable[[str], float | None] = lambda ip: None
-        self._rates: dict[str, tuple[float, SampledRate]] = {}
+        self._rates: OrderedDict[str, tuple[float, SampledRate]] = OrderedDict()
         self._swept_ms = 0.0
 
     def change(self, limit_of: Callable[[str], float | None], *, in_force: bool) -> None:
@@ -142,10 +142,13 @@ class AddressRates:
 
     def _forget(self, now_ms: float) -> None:
         self._swept_ms = now_ms
-        for key, (last_ms, _) in list(self._rates.items()):  # the one that was used last is at the end
-            if len(self._rates) <= ADDRESSES_MAX and now_ms - last_ms < FORGET_MS:
+        rates = self._rates
+        while rates:  # the one that was used last is at the end; each connection of a new address comes here: no walk
+            key, known = rates.popitem(last=False)
+            if len(rates) < ADDRESSES_MAX and now_ms - known[0] < FORGET_MS:
+                rates[key] = known
+                rates.move_to_end(key, last=False)
                 return
-            del self._rates[key]
 
 
 class ConnectionQuota:
