@@ -11,14 +11,19 @@ Kafka Streams' model and words. docs/streams.md tells the rest.
 
 from __future__ import annotations
 
+from ottla.streams.app import App
 from ottla.streams.errors import RecordError, StreamsError, TopologyError
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Retry, Skip
 from ottla.streams.keys import Window, Windowed
+from ottla.streams.records import Record
+from ottla.streams.windows import hopping, session, sliding, tumbling
 
 __all__ = [
+    "App",
     "DeadLetter",
     "Fail",
     "FailedRecord",
+    "Record",
     "RecordError",
     "Retry",
     "Skip",
@@ -26,4 +31,8 @@ __all__ = [
     "TopologyError",
     "Window",
     "Windowed",
+    "hopping",
+    "session",
+    "sliding",
+    "tumbling",
 ]

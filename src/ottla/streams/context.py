@@ -6,8 +6,11 @@ shared; an operator that changes them makes a new tuple.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ottla.streams.errors import MutationError
 
 if TYPE_CHECKING:
     from ottla.streams.task import Task
@@ -76,7 +79,10 @@ class NodeContext:
         self.node = node
         self.name = node.name
         self._children = children
-        self.forward = _fan_out(list(children.values()))
+        together = list(children.values())
+        self.forward = _fan_out(together)
+        if task.watch_mutations and len(together) > 1:
+            self.forward = _watched(self.name, children)
 
     def child(self, name: str) -> Process:
         """Return what takes the records of one child."""
@@ -111,6 +117,30 @@ class NodeContext:
 
 def _nothing(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
     """A node without children ends here."""
+
+
+def _watched(name: str, children: dict[str, Process]) -> Process:
+    """Raise when a child changes an object that the next child is given."""
+
+    def each(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        before = _content(key, value)
+        for child, process in children.items():
+            process(key, value, timestamp, headers)
+            if before is not None and _content(key, value) != before:
+                raise MutationError(
+                    f"what {name} gave to {child} and to others was changed there: "
+                    f"operators return new objects instead of changing those that they are given"
+                )
+
+    return each
+
+
+def _content(key: Any, value: Any) -> bytes | None:
+    """Return what two objects hold; None if that cannot be told."""
+    try:
+        return pickle.dumps((key, value))
+    except Exception:
+        return None
 
 
 def _fan_out(children: list[Process]) -> Process:

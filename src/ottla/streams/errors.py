@@ -11,6 +11,10 @@ class TopologyError(StreamsError, ValueError):
     """The topology cannot be built or run as it is; the message says which part and what to do."""
 
 
+class MutationError(StreamsError):
+    """An operator changed an object that other operators are given, too; the test driver finds it."""
+
+
 class RecordError(StreamsError):
     """A record that an app could not handle. The cause is what was raised there.
 

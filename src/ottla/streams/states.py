@@ -69,6 +69,10 @@ class State:
         """Return a value as it is stored, without its timestamp."""
         return self._write_value(self.topic, value)  # type: ignore[return-value]
 
+    def read_key(self, data: bytes) -> Any:
+        """Return the key of stored bytes."""
+        return self._read_key(self.topic, data)
+
     def read_value(self, data: bytes) -> Any:
         """Return the object of stored bytes."""
         return self._read_value(self.topic, data)
@@ -154,6 +158,7 @@ class SegmentedState(State):
         self._retention_ms = spec.retention_ms
         self._interval_ms = spec.segment_interval_ms
         self._times = task.times_of(f"store {spec.name}", spec.name)
+        self._visible_ms = self._retention_ms - (0 if spec.time_ordered and spec.kind is not StoreKind.SESSION else 1)
         self._first_live = self._live(self._times.stream_time)
 
     @property
@@ -182,7 +187,7 @@ class SegmentedState(State):
         return True
 
     def _oldest(self, since: int) -> int:
-        return max(since, self._times.stream_time - self._retention_ms + 1)
+        return max(since, self._times.stream_time - self._visible_ms)
 
     def _segments(self, since: int, until: int) -> range:
         last = max(self._times.stream_time, 0)
@@ -208,7 +213,7 @@ class WindowState(SegmentedState):
 
     def get_timed(self, key: Any, start: int) -> tuple[Any, int] | None:
         """Return (value, timestamp in ms) of one window, or None."""
-        if start < self._times.stream_time - self._retention_ms + 1:
+        if start < self._times.stream_time - self._visible_ms:
             return None
         data = self.store.get(self._segment(start) + window_key(self.key_bytes(key), start))
         return None if data is None else self._timed_value(data)
@@ -247,6 +252,13 @@ class WindowState(SegmentedState):
         self, key: Any, since: int, until: int, *, backward: bool = False
     ) -> Iterator[tuple[int, Any, int]]:
         """Yield (window start, value, timestamp in ms) of one key, in the order of starts."""
+        for start, data, timestamp in self.fetch_raw(key, since, until, backward=backward):
+            yield start, self._read_value(self.topic, data), timestamp
+
+    def fetch_raw(
+        self, key: Any, since: int, until: int, *, backward: bool = False
+    ) -> Iterator[tuple[int, bytes, int]]:
+        """Yield (window start, value as bytes, timestamp in ms) of one key, in the order of starts."""
         since = self._oldest(since)
         if until < since:
             return
@@ -260,8 +272,12 @@ class WindowState(SegmentedState):
             for found, data in scan(head + first, head + last):
                 if len(found) != length:  # a longer key that begins alike
                     continue
-                value, timestamp = self._timed_value(data)
-                yield split_window_key(found)[1], value, timestamp
+                start = split_window_key(found)[1]
+                if self._timed:
+                    value, timestamp = split_timestamped(data)
+                    yield start, value, timestamp
+                else:
+                    yield start, data, -1
 
     def fetch_all(self, since: int = 0, until: int = (1 << 63) - 1) -> Iterator[tuple[Windowed, Any]]:
         """Yield (windowed key, value) of every key, for starts from `since` to `until`, both included."""
@@ -292,7 +308,7 @@ class SessionState(SegmentedState):
 
     def get(self, key: Any, start: int, end: int) -> Any:
         """Return the value of one session, or None."""
-        if end < self._times.stream_time - self._retention_ms + 1:
+        if end < self._times.stream_time - self._visible_ms:
             return None
         data = self.store.get(self._segment(end) + session_key(self.key_bytes(key), start, end))
         return None if data is None else self._read_value(self.topic, data)
@@ -336,7 +352,8 @@ class SessionState(SegmentedState):
 
     def entries(self, since: int, until: int) -> Iterator[tuple[bytes, Window, Any]]:
         """Yield (key bytes, session, value) of sessions that end from `since` to `until`."""
-        since = self._oldest(since)
+        if not self.spec.time_ordered:
+            since = self._oldest(since)
         segments = self._segments(since, until)
         if not segments:
             return

@@ -68,6 +68,7 @@ class Task:
         handlers: Handlers | None = None,
         wait: Wait | None = None,
         specs: Iterable[StoreSpec] = (),
+        watch_mutations: bool = False,
     ) -> None:
         """Make the operators.
 
@@ -79,6 +80,8 @@ class Task:
             handlers: what becomes of records that fail; without them the task raises.
             wait: waits before a retry; without it a retry comes at once.
             specs: those of the global stores among `stores`.
+            watch_mutations: raise when an operator changes an object that another branch is given, too (slow: for
+                tests).
         """
         self.sub_topology = sub_topology
         self.id = TaskId(sub_topology.id, partition)
@@ -90,6 +93,7 @@ class Task:
         self.dropped: dict[str, int] = {}
         self.record: InputRecord | None = None
         self.commit_requested = False
+        self.watch_mutations = watch_mutations
         self._stores = stores
         self._specs = {spec.name: spec for spec in (*specs, *sub_topology.stores)}
         self._wait = wait or (lambda seconds: None)

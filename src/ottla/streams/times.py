@@ -106,3 +106,9 @@ def restored_times(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return the entries for TIMES_STORE that a changelog record carries."""
     size = _PAIR.size
     return [(value[size:], value[:size]) for name, value in headers if name == TIMES_HEADER and value is not None]
+
+
+def is_times(output: Output) -> bool:
+    """Tell whether a changelog record carries times, and nothing of the store. Java's changelogs have no such
+    records."""
+    return output.value is None and any(name == TIMES_HEADER for name, _ in output.headers)

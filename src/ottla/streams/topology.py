@@ -75,6 +75,8 @@ class StoreSpec:
     segment_interval_ms: int | None = None
     window_size_ms: int | None = None
     retain_duplicates: bool = False
+    #: Windows are emitted when they close. Java then keeps them in time order and counts the retention 1 ms longer.
+    time_ordered: bool = False
     home: str = "default"
     is_global: bool = False
     #: The name was made by counting: adding an operator before it changes it.

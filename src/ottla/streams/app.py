@@ -1,0 +1,217 @@
+"""An application: what it reads, does and writes, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from ottla.streams.builder import Builder
+from ottla.streams.description import Description
+from ottla.streams.errors import TopologyError
+from ottla.streams.handlers import Handlers, make_handler
+from ottla.streams.operators.tables import SourceView, table_source
+from ottla.streams.serdes import RAW, make_serde
+from ottla.streams.stream import Stream
+from ottla.streams.table import Table
+from ottla.streams.topology import SourceNode, StoreKind, Topology
+
+if TYPE_CHECKING:
+    from ottla.streams.driver import Driver
+
+Guarantee = Literal["at_least_once", "exactly_once_v2"]
+
+
+class App:
+    """One streams application.
+
+    app = App("shouting", "localhost:9092")
+    app.stream("lines", value=str).map_values(str.upper).to("shouts")
+    app.run()
+    """
+
+    def __init__(
+        self,
+        application_id: str,
+        bootstrap_servers: str | None = None,
+        *,
+        processing_guarantee: Guarantee = "at_least_once",
+        on_deserialization_error: Any = "fail",
+        on_processing_error: Any = "fail",
+        on_production_error: Any = "fail",
+        default_key: Any = None,
+        default_value: Any = None,
+        reuse_source_topics: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Begin an app; nothing is connected before `run()`.
+
+        Args:
+            application_id: names the group, and begins the names of internal topics. Letters, digits, dots, - and _.
+            bootstrap_servers: "host:port, ..."; without it KAFKA_BOOTSTRAP_SERVERS counts.
+            on_deserialization_error, on_processing_error, on_production_error: what becomes of records that cannot be
+                read, processed or written: "fail", "skip", DeadLetter(topic), Retry(delays), or a function of the
+                FailedRecord that returns one of them.
+            default_key, default_value: how keys and values are written between operators and in stores where nothing
+                else is said: text and JSON.
+            reuse_source_topics: the stores of `table()` are restored from their source topics, which must be compacted,
+                and have no changelog of their own. Changing it later needs a reset.
+            settings: for the runtime.
+        """
+        if not application_id or not all(letter.isalnum() or letter in "._-" for letter in application_id):
+            raise TopologyError(f"an application id has letters, digits, '.', '_' and '-', not {application_id!r}")
+        if processing_guarantee not in ("at_least_once", "exactly_once_v2"):
+            raise ValueError(
+                f'processing_guarantee is "at_least_once" or "exactly_once_v2", not {processing_guarantee!r}'
+            )
+        self.application_id = application_id
+        self.bootstrap_servers = bootstrap_servers
+        self.processing_guarantee = processing_guarantee
+        self.settings = settings
+        self.handlers = Handlers(
+            deserialization=make_handler("on_deserialization_error", on_deserialization_error),
+            processing=make_handler("on_processing_error", on_processing_error),
+            production=make_handler("on_production_error", on_production_error),
+        )
+        self._reuse_source_topics = reuse_source_topics
+        self._builder = Builder(
+            application_id, make_serde("default_key", default_key, key=True), make_serde("default_value", default_value)
+        )
+
+    def stream(
+        self,
+        *topics: str,
+        key: Any = bytes,
+        value: Any = bytes,
+        timestamp: Callable[[Any, int], int] | None = None,
+        offset_reset: Literal["earliest", "latest"] | None = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[Any, Any]:
+        """Read topics as a stream of records.
+
+        Args:
+            key, value: how they are read: bytes, str, int, float, "json", a dataclass, a msgspec struct, a pydantic
+                model, or a serde (`ottla.serde`).
+            timestamp: a function of (record, stream time in ms) that returns the record's time in ms; without it the
+                record's own counts.
+            offset_reset: where to begin without a commit; without it as the app says.
+            on_error: for records that cannot be read; without it as the app says.
+        """
+        if not topics:
+            raise TopologyError("stream() needs the name of a topic")
+        builder = self._builder
+        node_name = builder.name(name, "KSTREAM-SOURCE-")
+        key_serde, value_serde = make_serde("key", key, key=True) or RAW, make_serde("value", value) or RAW
+        node = builder.source(
+            SourceNode(
+                name=node_name,
+                topics=topics,
+                key_serde=key_serde,
+                value_serde=value_serde,
+                timestamp=timestamp,
+                offset_reset=offset_reset,
+                on_error=None if on_error is None else make_handler("on_error", on_error),
+            )
+        )
+        return Stream(builder, node_name, node, key_serde, value_serde, frozenset([node]), repartition=False)
+
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Any = bytes,
+        value: Any = bytes,
+        timestamp: Callable[[Any, int], int] | None = None,
+        offset_reset: Literal["earliest", "latest"] | None = None,
+        store: str | None = None,
+        home: str = "default",
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Table[Any, Any]:
+        """Read a topic as a table: the last value of each key; None deletes. Records without a key are dropped.
+
+        Args:
+            store: the name under which it can be asked for. Without one it is only stored where an operator needs it.
+        """
+        builder = self._builder
+        key_serde, value_serde = make_serde("key", key, key=True) or RAW, make_serde("value", value) or RAW
+        store_name = builder.store_name(store, f"{topic}-")
+        source = builder.name(f"{name}-source" if name else None, "KSTREAM-SOURCE-")
+        node = builder.name(name, "KTABLE-SOURCE-")
+        reused = topic if self._reuse_source_topics else None
+        view = SourceView(
+            builder,
+            node,
+            store_name,
+            lambda: builder.key_value_store(
+                store_name, key_serde, value_serde, home=home, generated=store is None, changelog=reused
+            ),
+            materialized=False,
+        )
+        read = builder.source(
+            SourceNode(
+                name=source,
+                topics=(topic,),
+                key_serde=key_serde,
+                value_serde=value_serde,
+                timestamp=timestamp,
+                offset_reset=offset_reset,
+                on_error=None if on_error is None else make_handler("on_error", on_error),
+            )
+        )
+        builder.processor(node, lambda context: table_source(view)(context), [read])
+        if store is not None:
+            view.materialize()
+        return Table(builder, node, view, key_serde, value_serde, frozenset([read]))
+
+    def add_store(
+        self, name: str, *, key: Any = None, value: Any = None, logged: bool = True, home: str = "default"
+    ) -> str:
+        """Add a store of keys and values for `process()`; return its name.
+
+        Args:
+            logged: its changes go to a changelog, from which it is restored. Without one it is gone with the machine.
+        """
+        return self._builder.key_value_store(
+            name,
+            make_serde("key", key, key=True),
+            make_serde("value", value),
+            kind=StoreKind.KEY_VALUE,
+            logged=logged,
+            home=home,
+        )
+
+    def topology(self) -> Topology:
+        """Return what was written so far, as data.
+
+        Raises:
+            TopologyError: it cannot work as it is.
+        """
+        return self._builder.build()
+
+    def describe(self) -> Description:
+        """Return the topology as text (`print` it) and as a picture (`.mermaid()`, and in notebooks)."""
+        return Description(self.topology())
+
+    def run(self) -> None:
+        """Run until SIGTERM or Ctrl-C.
+
+        Raises:
+            NotImplementedError: this version has no runtime; `test()` runs the app without a broker.
+        """
+        run_app = getattr(import_module("ottla.streams.runtime"), "run_app", None)
+        if run_app is None:
+            raise NotImplementedError("this version cannot run apps yet; app.test() runs one without a broker")
+        run_app(self)
+
+    def test(self, *, partitions: int = 1, at: Any = None) -> Driver:
+        """Return a driver that runs the app in this process, without a broker, in virtual time.
+
+        with app.test() as driver:
+            driver.topic("lines").pipe("a", "hello")
+            assert driver.topic("shouts").read() == [("a", "HELLO")]
+        """
+        from ottla.streams.driver import Driver
+
+        return Driver(self, partitions=partitions, at=at)

@@ -1,0 +1,334 @@
+"""Runs an app in this process, without a broker, in virtual time: for tests, and for trying things out.
+
+    with app.test() as driver:
+        driver.topic("orders").pipe("anna", order, at="10:00")
+        driver.advance("30s")
+        assert driver.topic("counts").read() == [("NL", 1)]
+
+Every record is taken through all tasks before `pipe` returns; what goes to a repartition topic, or to any topic that
+the app reads, is read from there. Stores are in memory, and there is a commit after each record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ottla.client.keys import Duration
+from ottla.client.records import HeadersLike, make_headers
+from ottla.streams.app import App
+from ottla.streams.context import Headers, InputRecord, Output
+from ottla.streams.errors import StreamsError
+from ottla.streams.operators.tables import store_getter
+from ottla.streams.serdes import RAW, AnySerde, Guess, make_serde, partition_of
+from ottla.streams.states import KeyValueState, SessionState, WindowState
+from ottla.streams.store import MemoryStore
+from ottla.streams.task import Task
+from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId
+from ottla.streams.windows import milliseconds
+
+#: When the virtual clock starts: 2000-01-01T00:00Z.
+START_MS = 946_684_800_000
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+class DriverRecord(NamedTuple):
+    """A record that came out, with its objects. `timestamp` is in ms."""
+
+    key: Any
+    value: Any
+    timestamp: int
+    headers: Headers
+    partition: int
+
+
+class Driver:
+    """What `app.test()` returns. Use it with `with`, so that users' processors are closed.
+
+    Attributes:
+        now: the virtual wall clock, in ms.
+    """
+
+    def __init__(self, app: App, *, partitions: int = 1, at: Any = None) -> None:
+        """Build the app's tasks.
+
+        Args:
+            partitions: of every topic that exists before the app.
+            at: when the clock starts: ms, an aware datetime, or text ("2026-05-01T10:00"); without it
+                2000-01-01T00:00Z.
+        """
+        self.now = START_MS if at is None else _time(at, START_MS)
+        self.topology = topology = app.topology()
+        self._day = self.now - self.now % _DAY_MS
+        self._partitions = partitions
+        self._counts = topology.partition_counts(dict.fromkeys(topology.source_topics, partitions))
+        self._offsets: dict[tuple[str, int], int] = {}
+        self._written: dict[str, list[tuple[Output, int]]] = {}
+        self._queue: list[tuple[int, int, InputRecord]] = []
+        self._arrivals = 0
+        self._waited = 0.0
+        self._readers: dict[str, list[SubTopology]] = {}
+        self.tasks: dict[TaskId, Task] = {}
+        self._global: dict[str, MemoryStore] = {}
+        for sub in sorted(topology.sub_topologies, key=lambda sub: not sub.is_global):
+            for topic in sub.source_topics:
+                self._readers.setdefault(topic, []).append(sub)
+            count = 1 if sub.is_global else max(self._counts[topic] for topic in sub.source_topics)
+            for partition in range(count):
+                stores: dict[str, MemoryStore] = {spec.name: MemoryStore() for spec in sub.stores}
+                if sub.is_global:
+                    self._global.update(stores)
+                else:
+                    stores = {**self._global, **stores}
+                self.tasks[TaskId(sub.id, partition)] = Task(
+                    sub,
+                    partition,
+                    stores,
+                    application_id=app.application_id,
+                    clock=lambda: self.now,
+                    partition_count=lambda topic: self._counts.get(topic, self._partitions),
+                    handlers=app.handlers,
+                    wait=self._wait,
+                    specs=topology.global_stores,
+                    watch_mutations=True,
+                )
+
+    def topic(self, name: str, *, key: Any = None, value: Any = None) -> DriverTopic:
+        """Return a topic to pipe records into, or to read what was written.
+
+        Args:
+            key, value: how its records are written; without them as the app reads or writes them.
+        """
+        key_serde, value_serde = self._serdes(name)
+        return DriverTopic(
+            self,
+            name,
+            make_serde("key", key, key=True) or key_serde,
+            make_serde("value", value) or value_serde,
+        )
+
+    def advance(self, duration: Duration) -> None:
+        """Move the wall clock on, in steps that let everything fire that is due by it. Stream time moves only with
+        records."""
+        until = self.now + milliseconds("duration", duration)
+        while True:
+            due = [task.next_punctuation_ms for task in self.tasks.values()]
+            first = min((when for when in due if when is not None), default=None)
+            if first is None or first > until:
+                break
+            self.now = max(self.now, first)
+            for task in self.tasks.values():
+                self._take(task.punctuate(self.now))
+                self._commit(task)
+            self._drain()
+        self.now = until
+
+    def store(self, name: str) -> DriverStore:
+        """Return a store, to look into.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        self.topology.store(name)
+        states = [
+            task.state(name) for task in self.tasks.values() if any(s.name == name for s in task.sub_topology.stores)
+        ]
+        return DriverStore(states)
+
+    def pipe_raw(self, record: Output) -> None:
+        """Have the app read one record of bytes, and do all that follows."""
+        self._pipe(record)
+
+    def written(self) -> dict[str, list[Output]]:
+        """Return, as bytes, what was written to every topic since it was last read, internal topics included."""
+        return {topic: [output for output, _ in found] for topic, found in self._written.items()}
+
+    def close(self) -> None:
+        """Close the tasks."""
+        for task in self.tasks.values():
+            task.close()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pipe(self, record: Output) -> None:
+        if record.topic not in self._readers:
+            raise StreamsError(f"the app does not read {record.topic}; it reads {', '.join(sorted(self._readers))}")
+        self._enqueue(record)
+        self._drain()
+
+    def _enqueue(self, output: Output) -> int:
+        """Append to a topic; return the partition."""
+        topic = output.topic
+        count = self._counts.get(topic, self._partitions)
+        partition = output.partition
+        if partition is None:
+            partition = 0 if output.key is None else partition_of(output.key, count)
+        offset = self._offsets.get((topic, partition), 0)
+        self._offsets[topic, partition] = offset + 1
+        if topic in self._readers:
+            record = InputRecord(topic, partition, offset, output.timestamp, output.key, output.value, output.headers)
+            self._queue.append((output.timestamp, self._arrivals, record))
+            self._arrivals += 1
+        return partition
+
+    def _drain(self) -> None:
+        while self._queue:
+            first = min(self._queue, key=self._order)
+            self._queue.remove(first)
+            record = first[2]
+            for sub in self._readers[record.topic]:
+                task = self.tasks[TaskId(sub.id, 0 if sub.is_global else record.partition)]
+                self._take(task.process(record))
+                self._commit(task)
+
+    @staticmethod
+    def _order(entry: tuple[int, int, InputRecord]) -> tuple[int, int]:
+        return entry[0], entry[1]
+
+    def _commit(self, task: Task) -> None:
+        self._take(task.flush())
+        task.commit_requested = False
+
+    def _take(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            partition = self._enqueue(output)
+            self._written.setdefault(output.topic, []).append((output, partition))
+
+    def _serdes(self, topic: str) -> tuple[AnySerde, AnySerde]:
+        for sub in self.topology.sub_topologies:
+            for node in sub.nodes.values():
+                if (isinstance(node, SourceNode) and topic in node.topics) or (
+                    isinstance(node, SinkNode) and node.topic == topic
+                ):
+                    return node.key_serde or RAW, node.value_serde or RAW
+            for spec in sub.stores:
+                if spec.changelog == topic:
+                    return RAW, RAW
+        return Guess(), Guess()
+
+    def _wait(self, seconds: float) -> None:
+        self.now += round(seconds * 1000)
+
+
+class DriverTopic:
+    """One topic of a driver."""
+
+    def __init__(self, driver: Driver, name: str, key_serde: AnySerde, value_serde: AnySerde) -> None:
+        self._driver = driver
+        self._name = name
+        self._key_serde = key_serde
+        self._value_serde = value_serde
+        self._read = 0
+
+    def pipe(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        at: Any = None,
+        headers: HeadersLike | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Have the app read one record, and do all that follows.
+
+        Args:
+            at: the record's time: ms, an aware datetime, "2026-05-01T10:00", or a time of the driver's day ("10:00",
+                "10:00:00.250"). Without it the driver's clock.
+        """
+        driver = self._driver
+        when = driver.now if at is None else _time(at, driver._day)
+        written_key = None if key is None else self._key_serde.serialize(self._name, key)
+        written = None if value is None else self._value_serde.serialize(self._name, value)
+        driver._pipe(Output(self._name, partition, written_key, written, when, make_headers(headers)))
+
+    def read(self) -> list[tuple[Any, Any]]:
+        """Return (key, value) of what was written since the last read of this topic, in order."""
+        return [(record.key, record.value) for record in self.records()]
+
+    def records(self) -> list[DriverRecord]:
+        """Return what was written since the last read of this topic, in order, with timestamps and headers."""
+        written = self._driver._written.pop(self._name, [])
+        return [
+            DriverRecord(
+                self._load(self._key_serde, output.key),
+                self._load(self._value_serde, output.value),
+                output.timestamp,
+                output.headers,
+                partition,
+            )
+            for output, partition in written
+        ]
+
+    def raw(self) -> list[Output]:
+        """Return what was written since the last read of this topic, as bytes."""
+        return [output for output, _ in self._driver._written.pop(self._name, [])]
+
+    def _load(self, serde: AnySerde, data: bytes | None) -> Any:
+        if data is None:
+            return None
+        if isinstance(serde, Guess):
+            try:
+                return data.decode()
+            except UnicodeDecodeError:
+                return data
+        return serde.deserialize(self._name, data)
+
+
+class DriverStore:
+    """What a store of the app holds, in all of its tasks."""
+
+    def __init__(self, states: list[KeyValueState | WindowState | SessionState]) -> None:
+        self._states = states
+
+    def get(self, key: Any) -> Any:
+        """Return the value of a key (a `Windowed` one for windows), or None."""
+        for state in self._states:
+            found = store_getter(state)(key)
+            if found is not None:
+                return found[0]
+        return None
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: Any) -> bool:
+        return self.get(key) is not None
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value)."""
+        for state in self._states:
+            yield from state.all() if isinstance(state, KeyValueState) else state.fetch_all()
+
+
+def _time(at: Any, day_ms: int) -> int:
+    """Return ms of what a test wrote.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    if isinstance(at, bool):
+        raise ValueError(f"a time is ms, a datetime or text, not {at!r}")
+    if isinstance(at, int):
+        return at
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ValueError("a datetime needs a time zone: datetime.now(timezone.utc)")
+        return round(at.timestamp() * 1000)
+    if not isinstance(at, str):
+        raise ValueError(f"a time is ms, a datetime or text, not {at!r}")
+    if "-" in at:
+        found = datetime.fromisoformat(at)
+        return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    found = datetime.fromisoformat(f"1970-01-01T{at}").replace(tzinfo=UTC)
+    return day_ms + round(found.timestamp() * 1000)

@@ -1,0 +1,60 @@
+"""Aggregations of streams without windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
+from ottla.streams.operators.tables import _IMMUTABLE, Change, Make, View
+from ottla.streams.states import KeyValueState
+
+
+def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Callable[[Any, Any, Any], Any]) -> Make:
+    """Keep one value for each key, made of all its records so far; the time of a result is the largest of its records'.
+
+    Args:
+        initializer: None (reduce): the first value is the aggregate.
+        aggregator: of (key, value, aggregate so far); None deletes the key.
+    """
+
+    def make(context: NodeContext) -> Process:
+        forward, fail, drop, name = context.forward, context.fail, context.task.drop, context.name
+        assert view.store is not None
+        state: KeyValueState = context.store(view.store)
+        send_old = view.send_old
+
+        def once(key: Any, value: Any, timestamp: int) -> tuple[Any, Any, int]:
+            """Return (new aggregate, old one for the change, timestamp)."""
+            found = state.get_timed(key)
+            if found is None:
+                if initializer is None:
+                    return value, None, timestamp
+                start = initializer()
+                new = aggregator(key, value, start)
+                # As in Java, the old value of a first change is what the initializer gives.
+                old = initializer() if send_old and type(start) not in _IMMUTABLE else start
+                return new, old, timestamp
+            before = found[0]
+            new = aggregator(key, value, before)
+            if send_old and type(before) not in _IMMUTABLE:
+                before = state.get(key)  # the user's function may have changed the object
+            return new, before, max(timestamp, found[1])
+
+        def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            if key is None or value is None:
+                drop(name)
+                return
+            try:
+                found = once(key, value, timestamp)
+            except Exception as error:
+                found = fail(error, key, value, timestamp, headers, lambda: once(key, value, timestamp))
+                if found is SKIPPED:
+                    return
+            new, old, when = found
+            state.put(key, new, when)
+            forward(key, Change(new, old if send_old else None), when, headers)
+
+        return process
+
+    return make

@@ -1,0 +1,341 @@
+"""Tables: what goes on between their operators (changes), and how other operators look into them (views).
+
+A change has the new value and, where somebody needs it, the old one. None as the new value is a deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
+from ottla.streams.keys import Windowed
+from ottla.streams.states import KeyValueState, SessionState, WindowState
+
+if TYPE_CHECKING:
+    from ottla.streams.builder import Builder
+
+Make = Callable[[NodeContext], Process]
+#: Looks up (value, timestamp in ms) of a key, or None.
+Getter = Callable[[Any], "tuple[Any, int] | None"]
+
+_IMMUTABLE = frozenset({int, str, bytes, float, bool, type(None)})
+
+
+class Change(NamedTuple):
+    """From one value of a key to the next."""
+
+    new: Any
+    old: Any
+
+
+class View:
+    """How a table is looked into while the topology is written; the tasks make getters of it.
+
+    Attributes:
+        store: the table's own store, or None: it is computed from its parent's.
+        send_old: its changes carry old values.
+    """
+
+    def __init__(self, store: str | None = None) -> None:
+        self.store = store
+        self.send_old = False
+
+    def enable_old(self, *, force: bool) -> bool:
+        """Have changes carry old values; return whether they do.
+
+        Args:
+            force: a source table makes a store for it if need be.
+        """
+        self.send_old = True
+        return True
+
+    def stores(self) -> list[str]:
+        """The stores that a getter reads."""
+        assert self.store is not None
+        return [self.store]
+
+    def getter(self, context: NodeContext) -> Getter:
+        """Return what looks up one key in a task."""
+        assert self.store is not None
+        return store_getter(context.store(self.store))
+
+
+def store_getter(state: Any) -> Getter:
+    """Return what looks up a key of a store of any kind."""
+    if isinstance(state, KeyValueState):
+        return state.get_timed
+    if isinstance(state, WindowState):
+        return lambda key: state.get_timed(key.key, key.window.start)
+    assert isinstance(state, SessionState)
+
+    def session(key: Windowed) -> tuple[Any, int] | None:
+        found = state.get(key.key, *key.window)
+        return None if found is None else (found, key.window.end)
+
+    return session
+
+
+class SourceView(View):
+    """A table that is read from a topic. It gets a store when somebody needs one."""
+
+    def __init__(
+        self, builder: Builder, node: str, name: str, make_store: Callable[[], str], *, materialized: bool
+    ) -> None:
+        super().__init__(None)
+        self._builder = builder
+        self._node = node
+        self._make_store = make_store
+        if materialized:
+            self.materialize()
+
+    def materialize(self) -> None:
+        """Give it a store."""
+        if self.store is None:
+            self.store = self._make_store()
+            self._builder.nodes[self._node].stores.append(self.store)  # type: ignore[union-attr]
+
+    def enable_old(self, *, force: bool) -> bool:
+        if self.store is None and not force:
+            return False
+        self.materialize()
+        self.send_old = True
+        return True
+
+    def stores(self) -> list[str]:
+        self.materialize()
+        return super().stores()
+
+
+class DerivedView(View):
+    """A table that is computed from another one, with or without a store of its own.
+
+    Args:
+        compute: makes, of (key, parent's value), this table's value; None stays None and is not asked.
+    """
+
+    def __init__(self, parent: View, store: str | None, compute: Callable[[Any, Any], Any]) -> None:
+        super().__init__(store)
+        self.parent = parent
+        self.compute = compute
+
+    def enable_old(self, *, force: bool) -> bool:
+        if self.store is not None:
+            self.send_old = True
+            return True
+        if self.parent.enable_old(force=force):
+            self.send_old = True
+        return self.send_old
+
+    def stores(self) -> list[str]:
+        return [self.store] if self.store is not None else self.parent.stores()
+
+    def getter(self, context: NodeContext) -> Getter:
+        if self.store is not None:
+            return super().getter(context)
+        get, compute = self.parent.getter(context), self.compute
+
+        def computed(key: Any) -> tuple[Any, int] | None:
+            found = get(key)
+            if found is None:
+                return None
+            value = compute(key, found[0])
+            return None if value is None else (value, found[1])
+
+        return computed
+
+
+def table_source(view: View) -> Make:
+    """Turn the records of a topic into changes. Records without a key are dropped."""
+
+    def make(context: NodeContext) -> Process:
+        forward, drop, name = context.forward, context.task.drop, context.name
+        state: KeyValueState | None = None if view.store is None else context.store(view.store)
+        send_old = view.send_old
+
+        def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            if key is None:
+                drop(name)
+                return
+            old = None
+            if state is not None:
+                if send_old:
+                    old = state.get(key)
+                state.put(key, value, timestamp)
+            forward(key, Change(value, old), timestamp, headers)
+
+        return process
+
+    return make
+
+
+def table_filter(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
+    """Keep what passes; a key that no longer does is deleted, if it was there."""
+
+    def make(context: NodeContext) -> Process:
+        forward, fail = context.forward, context.fail
+        state: KeyValueState | None = None if view.store is None else context.store(view.store)
+        send_old = view.send_old
+
+        def both(key: Any, change: Change) -> tuple[Any, Any]:
+            new = None if change.new is None else compute(key, change.new)
+            if not send_old:
+                return new, None
+            if state is not None:
+                return new, state.get(key)
+            return new, None if change.old is None else compute(key, change.old)
+
+        def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            try:
+                found = both(key, change)
+            except Exception as error:
+                found = fail(error, key, change.new, timestamp, headers, lambda: both(key, change))
+                if found is SKIPPED:
+                    return
+            new, old = found
+            if send_old and old is None and new is None:
+                return
+            if state is not None:
+                state.put(key, new, timestamp)
+            forward(key, Change(new, old), timestamp, headers)
+
+        return process
+
+    return make
+
+
+def table_map_values(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
+    """Compute each value anew."""
+
+    def make(context: NodeContext) -> Process:
+        forward, fail = context.forward, context.fail
+        state: KeyValueState | None = None if view.store is None else context.store(view.store)
+        send_old = view.send_old
+
+        def both(key: Any, change: Change) -> tuple[Any, Any]:
+            new = None if change.new is None else compute(key, change.new)
+            if not send_old:
+                return new, None
+            if state is not None:
+                return new, state.get(key)
+            return new, None if change.old is None else compute(key, change.old)
+
+        def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            try:
+                found = both(key, change)
+            except Exception as error:
+                found = fail(error, key, change.new, timestamp, headers, lambda: both(key, change))
+                if found is SKIPPED:
+                    return
+            new, old = found
+            if state is not None:
+                state.put(key, new, timestamp)
+            forward(key, Change(new, old), timestamp, headers)
+
+        return process
+
+    return make
+
+
+def to_stream(context: NodeContext) -> Process:
+    """Forward new values as records."""
+    forward = context.forward
+
+    def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+        forward(key, change.new, timestamp, headers)
+
+    return process
+
+
+def table_group_by(selector: Callable[[Any, Any], Any]) -> Make:
+    """Say, under the new key, what is to be subtracted and what to be added; in one record if the key stays."""
+
+    def make(context: NodeContext) -> Process:
+        forward, fail = context.forward, context.fail
+
+        def pair(key: Any, value: Any) -> tuple[Any, Any] | None:
+            if value is None:
+                return None
+            found = selector(key, value)
+            if type(found) is not tuple or len(found) != 2:
+                raise TypeError(f"group_by() of a table needs a function that returns (key, value), not {found!r}")
+            return None if found[0] is None or found[1] is None else found
+
+        def both(key: Any, change: Change) -> tuple[Any, Any]:
+            return pair(key, change.new), pair(key, change.old)
+
+        def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            try:
+                found = both(key, change)
+            except Exception as error:
+                found = fail(error, key, change.new, timestamp, headers, lambda: both(key, change))
+                if found is SKIPPED:
+                    return
+            new, old = found
+            if new is not None and old is not None and new[0] == old[0]:
+                forward(new[0], Change(new[1], old[1]), timestamp, headers)
+                return
+            if old is not None:
+                forward(old[0], Change(None, old[1]), timestamp, headers)
+            if new is not None:
+                forward(new[0], Change(new[1], None), timestamp, headers)
+
+        return process
+
+    return make
+
+
+def table_aggregate(
+    view: View,
+    initializer: Callable[[], Any] | None,
+    adder: Callable[[Any, Any, Any], Any],
+    subtractor: Callable[[Any, Any, Any], Any],
+) -> Make:
+    """Subtract the old value, then add the new one. Without an initializer (reduce) the first value is the
+    aggregate."""
+
+    def apply(key: Any, change: Change, aggregate: Any, timestamp: int, before: int) -> tuple[Any, int]:
+        """Return (aggregate, timestamp)."""
+        known = aggregate is not None
+        if change.old is not None and aggregate is not None:
+            aggregate = subtractor(key, change.old, aggregate)
+            timestamp = max(timestamp, before)
+        if change.new is not None:
+            if aggregate is not None:
+                aggregate = adder(key, change.new, aggregate)
+            elif initializer is None:
+                return change.new, timestamp
+            else:
+                aggregate = adder(key, change.new, initializer())
+            if known:
+                timestamp = max(timestamp, before)
+        return aggregate, timestamp
+
+    def make(context: NodeContext) -> Process:
+        forward, fail = context.forward, context.fail
+        assert view.store is not None
+        state: KeyValueState = context.store(view.store)
+        send_old = view.send_old
+
+        def once(key: Any, change: Change, timestamp: int) -> tuple[Any, Any, int]:
+            found = state.get_timed(key)
+            aggregate, before = (None, -1) if found is None else found
+            new, when = apply(key, change, aggregate, timestamp, before)
+            if send_old and type(aggregate) not in _IMMUTABLE:
+                aggregate = state.get(key)  # the user's function may have changed the object
+            return new, aggregate, when
+
+        def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            try:
+                found = once(key, change, timestamp)
+            except Exception as error:
+                found = fail(error, key, change, timestamp, headers, lambda: once(key, change, timestamp))
+                if found is SKIPPED:
+                    return
+            new, old, when = found
+            state.put(key, new, when)
+            forward(key, Change(new, old if send_old else None), when, headers)
+
+        return process
+
+    return make

@@ -1,0 +1,440 @@
+"""A stream of records: what `app.stream()` returns. Every method adds an operator to the app and returns what comes out
+of it.
+
+Names of methods, operators and internal topics are Kafka Streams'. `name=` names an operator; without it operators are
+numbered. `value=` and `key=` say how objects are written where they must be: to a topic between operators, or into a
+store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+
+from ottla.streams.errors import TopologyError
+from ottla.streams.grouped import GroupedStream
+from ottla.streams.handlers import make_handler
+from ottla.streams.operators import stateless
+from ottla.streams.operators.tables import SourceView, table_source
+from ottla.streams.serdes import AnySerde, make_serde
+from ottla.streams.table import Table
+
+if TYPE_CHECKING:
+    from ottla.streams.builder import Builder
+
+K = TypeVar("K")
+V = TypeVar("V")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
+
+
+class Stream(Generic[K, V]):
+    """Records with keys K and values V."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        name: str,
+        node: str,
+        key_serde: AnySerde | None,
+        value_serde: AnySerde | None,
+        sources: frozenset[str],
+        *,
+        repartition: bool,
+    ) -> None:
+        self._builder = builder
+        self._name = name
+        self._node = node
+        self._key_serde = key_serde
+        self._value_serde = value_serde
+        self._sources = sources
+        self._repartition = repartition
+        self._repartitioned: tuple[str, Stream[K, V]] | None = None
+
+    def filter(
+        self, predicate: Callable[[K, V], object], *, name: str | None = None, on_error: Any = None
+    ) -> Stream[K, V]:
+        """Keep records for which `predicate(key, value)` is true.
+
+        orders.filter(lambda key, order: order.amount > 100)
+        """
+        return self._same(name, "KSTREAM-FILTER-", stateless.filtering(predicate, keep=True), on_error)
+
+    def filter_not(
+        self, predicate: Callable[[K, V], object], *, name: str | None = None, on_error: Any = None
+    ) -> Stream[K, V]:
+        """Drop records for which `predicate(key, value)` is true."""
+        return self._same(name, "KSTREAM-FILTER-", stateless.filtering(predicate, keep=False), on_error)
+
+    def map(
+        self,
+        function: Callable[[K, V], tuple[K2, V2]],
+        *,
+        key: Any = None,
+        value: Any = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K2, V2]:
+        """Make a new (key, value) of each record. What groups or joins behind it is repartitioned."""
+        return self._other(
+            name, "KSTREAM-MAP-", stateless.mapping(function), key=key, value=value, new_key=True, on_error=on_error
+        )
+
+    def map_values(
+        self,
+        function: Callable[..., V2],
+        *,
+        value: Any = None,
+        with_key: bool = False,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K, V2]:
+        """Make a new value of each record: `function(value)`, or `function(key, value)` with `with_key=True`."""
+        make = stateless.mapping_values(function, with_key=with_key)
+        return self._other(name, "KSTREAM-MAPVALUES-", make, value=value, on_error=on_error)
+
+    def flat_map(
+        self,
+        function: Callable[[K, V], Iterable[tuple[K2, V2]]],
+        *,
+        key: Any = None,
+        value: Any = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K2, V2]:
+        """Make any number of (key, value) of each record."""
+        return self._other(
+            name,
+            "KSTREAM-FLATMAP-",
+            stateless.flat_mapping(function),
+            key=key,
+            value=value,
+            new_key=True,
+            on_error=on_error,
+        )
+
+    def flat_map_values(
+        self,
+        function: Callable[..., Iterable[V2]],
+        *,
+        value: Any = None,
+        with_key: bool = False,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K, V2]:
+        """Make any number of values of each record.
+
+        lines.flat_map_values(str.split)
+        """
+        make = stateless.flat_mapping_values(function, with_key=with_key)
+        return self._other(name, "KSTREAM-FLATMAPVALUES-", make, value=value, on_error=on_error)
+
+    def select_key(
+        self, function: Callable[[K, V], K2], *, key: Any = None, name: str | None = None, on_error: Any = None
+    ) -> Stream[K2, V]:
+        """Choose a new key for each record. What groups or joins behind it is repartitioned."""
+        node = self._builder.name(name, "KSTREAM-KEY-SELECT-")
+        self._builder.processor(node, stateless.selecting_key(function), [self._node], on_error=_handler(on_error))
+        return Stream(
+            self._builder,
+            node,
+            node,
+            make_serde("key", key, key=True),
+            self._value_serde,
+            self._sources,
+            repartition=True,
+        )
+
+    def peek(self, action: Callable[[K, V], object], *, name: str | None = None, on_error: Any = None) -> Stream[K, V]:
+        """Call `action(key, value)` for each record, and pass it on."""
+        return self._same(name, "KSTREAM-PEEK-", stateless.looking(action), on_error)
+
+    def foreach(self, action: Callable[[K, V], object], *, name: str | None = None, on_error: Any = None) -> None:
+        """Call `action(key, value)` for each record; nothing comes out of it."""
+        self._same(name, "KSTREAM-FOREACH-", stateless.looking(action), on_error)
+
+    def print(self, *, label: str | None = None, file: TextIO | None = None, name: str | None = None) -> None:
+        """Write each record to standard output, or to a file: "[label]: key, value"."""
+        self._same(name, "KSTREAM-PRINTER-", stateless.printing(label or self._name, file), None)
+
+    def split(self, *, name: str | None = None) -> Branches[K, V]:
+        """Begin to send each record to one of several streams; `branch()` says which.
+
+        branches = (orders.split(name="size-")
+                          .branch(lambda key, order: order.amount > 1000, name="large")
+                          .default_branch(name="small"))
+        branches["size-large"].to("large-orders")
+        """
+        return Branches(self, self._builder.name(name, "KSTREAM-BRANCH-"))
+
+    def merge(self, other: Stream[K, V], *, name: str | None = None) -> Stream[K, V]:
+        """Put two streams into one. The order between their records is not promised."""
+        node = self._builder.name(name, "KSTREAM-MERGE-")
+        self._builder.processor(node, _pass_on, [self._node, other._node])
+        return Stream(
+            self._builder,
+            node,
+            node,
+            self._key_serde if self._key_serde is other._key_serde else None,
+            self._value_serde if self._value_serde is other._value_serde else None,
+            self._sources | other._sources,
+            repartition=self._repartition or other._repartition,
+        )
+
+    def repartition(
+        self,
+        *,
+        partitions: int | None = None,
+        key: Any = None,
+        value: Any = None,
+        partitioner: Callable[[str, K, V, int], int | None] | None = None,
+        name: str | None = None,
+    ) -> Stream[K, V]:
+        """Write the stream to a topic of its own, "<app>-<name>-repartition", and read it from there.
+
+        Args:
+            partitions: how many; without it as many as the topics have that are read.
+            partitioner: chooses a partition of (topic, key, value, count), or None for Kafka's own choice.
+        """
+        builder = self._builder
+        prefix = builder.new_name("KSTREAM-REPARTITION-") if name is None else name
+        key_serde = make_serde("key", key, key=True) or self._key_serde
+        value_serde = make_serde("value", value) or self._value_serde
+        source = builder.repartition(
+            prefix,
+            self._node,
+            key_serde,
+            value_serde,
+            partitions=partitions,
+            partitioner=partitioner,
+            generated=name is None,
+        )
+        return Stream(builder, source, source, key_serde, value_serde, frozenset([source]), repartition=False)
+
+    def to(
+        self,
+        topic: str | Callable[[K, V, Any], str],
+        *,
+        key: Any = None,
+        value: Any = None,
+        partitioner: Callable[[str, K, V, int], int | None] | None = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> None:
+        """Write each record to a topic, which must exist.
+
+        Args:
+            topic: a name, or a function of (key, value, input record) that names one.
+            key, value: how they are written. Without them as they were read; objects that operators have made are
+                written as they are if they are bytes, as UTF-8 if they are text, and else as JSON.
+        """
+        node = self._builder.name(name, "KSTREAM-SINK-")
+        key_serde = make_serde("key", key, key=True) or self._key_serde
+        value_serde = make_serde("value", value) or self._value_serde
+        self._builder.sink(node, self._node, topic, key_serde, value_serde, partitioner, _handler(on_error))
+
+    def through(
+        self,
+        topic: str,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partitioner: Callable[[str, K, V, int], int | None] | None = None,
+        name: str | None = None,
+    ) -> Stream[K, V]:
+        """Write to a topic of yours, and go on reading from it. The topic must exist; `repartition()` makes one."""
+        self.to(topic, key=key, value=value, partitioner=partitioner, name=name)
+        from ottla.streams.topology import SourceNode
+
+        key_serde = self._builder.key_or_default(make_serde("key", key, key=True) or self._key_serde)
+        value_serde = self._builder.value_or_default(make_serde("value", value) or self._value_serde)
+        node = self._builder.source(
+            SourceNode(
+                name=self._builder.new_name("KSTREAM-SOURCE-"),
+                topics=(topic,),
+                key_serde=key_serde,
+                value_serde=value_serde,
+            )
+        )
+        return Stream(self._builder, node, node, key_serde, value_serde, frozenset([node]), repartition=False)
+
+    def group_by_key(self, *, key: Any = None, value: Any = None, name: str | None = None) -> GroupedStream[K, V]:
+        """Group by the key as it is; it is repartitioned only if the key was changed before.
+
+        Args:
+            name: of the repartition topic, where there is one.
+        """
+        return GroupedStream(
+            self._builder,
+            self._name,
+            self._node,
+            make_serde("key", key, key=True) or self._key_serde,
+            make_serde("value", value) or self._value_serde,
+            self._sources,
+            repartition=self._repartition,
+            given=name,
+        )
+
+    def group_by(
+        self,
+        function: Callable[[K, V], K2],
+        *,
+        key: Any = None,
+        value: Any = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> GroupedStream[K2, V]:
+        """Group by a key that the function makes. Records go through a repartition topic, so that each key is in one
+        task.
+
+        Args:
+            key: how the new key is written; text without it.
+            name: of the operator and the repartition topic.
+        """
+        node = self._builder.name(name, "KSTREAM-KEY-SELECT-")
+        self._builder.processor(node, stateless.selecting_key(function), [self._node], on_error=_handler(on_error))
+        return GroupedStream(
+            self._builder,
+            node,
+            node,
+            make_serde("key", key, key=True),
+            make_serde("value", value) or self._value_serde,
+            self._sources,
+            repartition=True,
+            given=name,
+        )
+
+    def to_table(
+        self, *, store: str | None = None, key: Any = None, value: Any = None, name: str | None = None
+    ) -> Table[K, V]:
+        """Read the stream as a table: the last value of each key, None deletes."""
+        builder = self._builder
+        node = builder.name(name, "KSTREAM-TOTABLE-")
+        store_name = builder.store_name(store, "KSTREAM-TOTABLE-")
+        key_serde = make_serde("key", key, key=True) or self._key_serde
+        value_serde = make_serde("value", value) or self._value_serde
+        parent, sources = self._node, self._sources
+        if self._repartition:
+            parent = builder.repartition(node, parent, key_serde, value_serde, generated=name is None)
+            sources = frozenset([parent])
+        view = SourceView(
+            builder,
+            node,
+            store_name,
+            lambda: builder.key_value_store(store_name, key_serde, value_serde, generated=store is None),
+            materialized=False,
+        )
+        builder.processor(node, lambda context: table_source(view)(context), [parent])
+        if store is not None:
+            view.materialize()
+        return Table(builder, node, view, key_serde, value_serde, sources)
+
+    def _for_join(self, prefix: str, *, given: bool, key: Any = None, value: Any = None) -> Stream[K, V]:
+        """Return the stream with its keys in their partitions."""
+        key_serde, value_serde = key or self._key_serde, value or self._value_serde
+        if self._repartitioned is not None and self._name == prefix:
+            # Java counts the three names here, and reads the topic that is there.
+            for letter in ("SINK", "FILTER", "SOURCE"):
+                self._builder.new_name(f"KSTREAM-{letter}-")
+            return self._repartitioned[1]
+        source = self._builder.repartition(prefix, self._node, key_serde, value_serde, generated=not given)
+        made: Stream[K, V] = Stream(
+            self._builder, source, source, key_serde, value_serde, frozenset([source]), repartition=False
+        )
+        self._repartitioned = (prefix, made)
+        return made
+
+    def _same(self, name: str | None, prefix: str, make: Any, on_error: Any) -> Stream[K, V]:
+        node = self._builder.name(name, prefix)
+        self._builder.processor(node, make, [self._node], on_error=_handler(on_error))
+        return Stream(
+            self._builder,
+            node,
+            node,
+            self._key_serde,
+            self._value_serde,
+            self._sources,
+            repartition=self._repartition,
+        )
+
+    def _other(
+        self,
+        name: str | None,
+        prefix: str,
+        make: Any,
+        *,
+        value: Any,
+        key: Any = None,
+        new_key: bool = False,
+        on_error: Any = None,
+    ) -> Stream[Any, Any]:
+        node = self._builder.name(name, prefix)
+        self._builder.processor(node, make, [self._node], on_error=_handler(on_error))
+        return Stream(
+            self._builder,
+            node,
+            node,
+            make_serde("key", key, key=True) if new_key else self._key_serde,
+            make_serde("value", value),
+            self._sources,
+            repartition=self._repartition or new_key,
+        )
+
+
+class Branches(Generic[K, V]):
+    """What `split()` returns: add branches, then take them all, by name."""
+
+    def __init__(self, stream: Stream[K, V], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._predicates: list[Callable[[K, V], object]] = []
+        self._children: list[str] = []
+        self._branches: dict[str, Stream[K, V]] = {}
+        self._closed = False
+        stream._builder.processor(name, stateless.branching(self._predicates, self._children), [stream._node])
+
+    def branch(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> Branches[K, V]:
+        """Send records for which the predicate is true here, if no earlier branch took them.
+
+        Args:
+            name: the branch is called "<name of split><name>"; without one branches are numbered from 1.
+        """
+        if self._closed:
+            raise TopologyError("the default branch is the last one; add branches before it")
+        self._predicates.append(predicate)
+        self._add(str(len(self._predicates)) if name is None else name)
+        return self
+
+    def default_branch(self, *, name: str | None = None) -> dict[str, Stream[K, V]]:
+        """Send what no branch took here, and return all branches."""
+        self._closed = True
+        self._add("0" if name is None else name)
+        return self._branches
+
+    def no_default_branch(self) -> dict[str, Stream[K, V]]:
+        """Drop what no branch took, and return all branches."""
+        self._closed = True
+        return self._branches
+
+    def _add(self, suffix: str) -> None:
+        stream, child = self._stream, self._name + suffix
+        stream._builder.new_name(child)  # Java counts it
+        self._children.append(child)
+        stream._builder.processor(child, _pass_on, [self._name])
+        self._branches[child] = Stream(
+            stream._builder,
+            child,
+            child,
+            stream._key_serde,
+            stream._value_serde,
+            stream._sources,
+            repartition=stream._repartition,
+        )
+
+
+def _pass_on(context: Any) -> Any:
+    return context.forward
+
+
+def _handler(on_error: Any) -> Any:
+    return None if on_error is None else make_handler("on_error", on_error)

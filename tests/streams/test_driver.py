@@ -1,0 +1,242 @@
+"""The test driver, and operators through it: what a newcomer tries first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from ottla.streams import (
+    App,
+    DeadLetter,
+    RecordError,
+    Retry,
+    TopologyError,
+    Window,
+    Windowed,
+    hopping,
+    session,
+    sliding,
+    tumbling,
+)
+from ottla.streams.errors import MutationError
+
+
+@dataclass
+class Order:
+    country: str
+    amount: int
+
+
+def test_orders_by_country_over_windows() -> None:
+    app = App("orders-by-country")
+    orders = app.stream("orders", key=str, value=Order)
+    large = orders.filter(lambda key, order: order.amount > 100)
+    counts = (
+        large.group_by(lambda key, order: order.country)
+        .windowed_by(tumbling("30s", grace="5s"))
+        .count(store="by-country")
+    )
+    counts.to_stream().to("counts")
+
+    with app.test() as driver:
+        driver.topic("orders").pipe("anna", Order("NL", 200), at="10:00:01")
+        driver.topic("orders").pipe("bert", Order("NL", 50), at="10:00:02")
+        driver.topic("orders").pipe("carl", Order("NL", 300), at="10:00:29")
+        start = driver.now + 10 * 3600 * 1000
+        window = Windowed("NL", Window(start, start + 30_000))
+
+        assert driver.topic("counts").read() == [(window, 1), (window, 2)]
+        assert driver.store("by-country")[window] == 2
+
+
+def test_partitions_keep_keys_apart() -> None:
+    app = App("words")
+    counts = (
+        app.stream("lines", value=str).flat_map_values(str.split).group_by(lambda key, word: word).count(store="counts")
+    )
+    counts.to_stream().to("counts")
+
+    with app.test(partitions=4) as driver:
+        for _ in range(3):
+            driver.topic("lines").pipe(b"k", "to be or not to be")
+
+        assert dict(driver.store("counts").items()) == {"to": 6, "be": 6, "or": 3, "not": 3}
+        assert len(driver.tasks) == 8
+
+
+def test_unknown_topic_is_named() -> None:
+    app = App("a")
+    app.stream("in").to("out")
+
+    with app.test() as driver, pytest.raises(Exception, match="does not read typo; it reads in"):
+        driver.topic("typo").pipe(b"k", b"v")
+
+
+def test_app_without_sources_is_refused() -> None:
+    with pytest.raises(TopologyError, match="reads no topic"):
+        App("a").topology()
+
+
+def test_joined_topics_with_different_counts_are_named() -> None:
+    app = App("a")
+    left, right = app.stream("left", key=str, value=str), app.stream("right", key=str, value=str)
+    left.group_by_key().cogroup(lambda key, value, found: found + value).cogroup(
+        right.group_by_key(), lambda key, value, found: found + value
+    ).aggregate(lambda: "")
+
+    with pytest.raises(TopologyError, match=r"left has 3, right has 4; put \.repartition\(partitions=4\)"):
+        app.topology().partition_counts({"left": 3, "right": 4})
+
+
+def test_same_key_any_field_order() -> None:
+    """Equal keys are written alike, whatever order their fields were given in; NaN is refused."""
+    app = App("a")
+    app.stream("in", key="json", value=str).group_by_key().count().to_stream().to("out")
+
+    with app.test() as driver:
+        driver.topic("in").pipe({"a": 1, "b": 2}, "x")
+        driver.topic("in").pipe({"b": 2, "a": 1}, "x")
+
+        assert driver.topic("out").read() == [({"a": 1, "b": 2}, 1), ({"a": 1, "b": 2}, 2)]
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            driver.topic("in").pipe({"a": float("nan")}, "x")
+
+
+def test_aggregate_mutates_in_place() -> None:
+    """An aggregator that changes and returns its aggregate spoils neither the store nor the old value that is
+    subtracted."""
+    app = App("a", default_value="json")
+
+    def collect(key: str, value: str, found: list[str]) -> list[str]:
+        found.append(value)
+        return found
+
+    lists = app.stream("in", key=str, value=str).group_by_key().aggregate(list, collect, store="lists")
+    sizes = lists.group_by(lambda key, found: ("sizes", len(found)))
+    sizes.reduce(lambda one, two: one + two, lambda one, two: one - two, store="sum").to_stream().to("sum")
+
+    with app.test() as driver:
+        for key, value in [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3")]:
+            driver.topic("in").pipe(key, value)
+
+        assert driver.store("lists")["a"] == ["1", "2", "3"]
+        assert driver.store("sum")["sizes"] == 4
+
+
+def test_branch_that_changes_what_others_see_is_found() -> None:
+    app = App("a")
+    values = app.stream("in", key=str, value="json")
+    values.map_values(lambda value: value.update(seen=True) or value).to("one")
+    values.to("two")
+
+    with app.test() as driver, pytest.raises(MutationError, match="was changed there"):
+        driver.topic("in").pipe("k", {"a": 1})
+
+
+def test_retry_after_count() -> None:
+    """A retry runs the failing operator alone: what counted before it counts once."""
+    tries: list[int] = []
+
+    def flaky(count: int) -> int:
+        tries.append(count)
+        if len(tries) < 3:
+            raise OSError("not yet")
+        return count * 10
+
+    app = App("a", on_processing_error=Retry(["1s", "5s"]))
+    app.stream("in", key=str, value=str).group_by_key().count(store="counts").to_stream().map_values(
+        flaky, value=int
+    ).to("out")
+
+    with app.test() as driver:
+        before = driver.now
+        driver.topic("in").pipe("k", "v")
+
+        assert driver.topic("out").read() == [("k", 10)]
+        assert driver.store("counts")["k"] == 1
+        assert tries == [1, 1, 1]
+        assert driver.now - before == 6_000
+
+
+def test_operator_that_fails_is_named_with_the_record() -> None:
+    app = App("a")
+    app.stream("in", key=str, value=int).map_values(lambda value: 1 // value, name="divide").to("out")
+
+    with app.test() as driver:
+        driver.topic("in").pipe("k", 1)
+        with pytest.raises(RecordError, match="divide failed on the record at in-0, offset 1,") as raised:
+            driver.topic("in").pipe("k", 0)
+
+    assert raised.value.operator == "divide"
+
+
+def test_handler_of_one_operator_goes_before_that_of_the_app() -> None:
+    app = App("a", on_processing_error="fail")
+    app.stream("in", key=str, value=int).map_values(lambda value: 1 // value, on_error=DeadLetter("dead")).to("out")
+
+    with app.test() as driver:
+        driver.topic("in").pipe("k", 0)
+        (letter,) = driver.topic("dead").raw()
+
+        assert letter.value == bytes(8)
+        assert dict(letter.headers)["__streams.errors.exception"] == b"builtins.ZeroDivisionError"
+        assert driver.topic("out").read() == []
+
+
+@pytest.mark.parametrize(
+    ("windows", "last_in_time"),
+    [
+        (tumbling("10s", grace="2s"), 32_000),
+        (hopping("10s", advance="10s", grace="2s"), 32_000),
+        (sliding("10s", grace="2s"), 23_001),
+        (session("10s", grace="2s"), 33_001),
+    ],
+)
+def test_lateness_edges(windows: object, last_in_time: int) -> None:
+    """A record of time 21,000 counts until stream time reaches the edge, and no longer."""
+    for stream_time, counted in ((last_in_time - 1, True), (last_in_time, False)):
+        app = App("a")
+        counts = app.stream("in", key=str, value=str).group_by_key().windowed_by(windows).count(store="c")  # type: ignore[arg-type]
+        counts.to_stream().to("out")
+        with app.test(at=0) as driver:
+            driver.topic("in").pipe("other", "x", at=stream_time)
+            driver.topic("out").read()
+            driver.topic("in").pipe("late", "x", at=21_000)
+
+            assert bool(driver.topic("out").read()) is counted, (windows, stream_time)
+
+
+def test_record_without_key_does_not_advance_stream_time() -> None:
+    app = App("a")
+    app.stream("in", key=str, value=str).group_by_key().windowed_by(tumbling("10s")).count().to_stream().to("out")
+
+    with app.test(at=0) as driver:
+        driver.topic("in").pipe(None, "x", at=100_000)
+        driver.topic("in").pipe("k", "x", at=0)
+
+        assert [value for _, value in driver.topic("out").read()] == [1]
+
+
+def test_emit_on_close_emits_each_window_once() -> None:
+    app = App("a")
+    grouped = app.stream("in", key=str, value=str).group_by_key().windowed_by(tumbling("10s", grace="1s"))
+    grouped.emit_strategy("on_window_close").count().to_stream().to("out")
+
+    with app.test(at=0) as driver:
+        for at in (1_000, 2_000, 10_500, 9_000, 11_000, 12_000):
+            driver.topic("in").pipe("k", "x", at=at)
+
+        assert driver.topic("out").read() == [(Windowed("k", Window(0, 10_000)), 3)]
+
+
+def test_picture_names_topics_and_stores() -> None:
+    app = App("a")
+    app.stream("in", key=str).group_by_key().count(store="counts").to_stream().to("out")
+
+    picture = app.describe().mermaid()
+
+    assert picture.startswith("flowchart TD\n")
+    assert '[("in")]' in picture
+    assert '[/"counts"/]' in picture
+    assert "mermaid" in app.describe()._repr_html_()
