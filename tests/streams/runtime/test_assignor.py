@@ -17,8 +17,10 @@ TWO = SubTopologyInfo(1, "hash-b", ("words",))
 COUNTS = {"orders": 4, "users": 4, "words": 3}
 
 
-def info(process: str, *subs: SubTopologyInfo, lags: dict[str, int] | None = None) -> MemberInfo:
-    return MemberInfo(process=process, sub_topologies=subs or (ONE, TWO), endpoint=f"{process}:80", lags=lags or {})
+def info(process: str, *subs: SubTopologyInfo, positions: dict[str, int] | None = None) -> MemberInfo:
+    return MemberInfo(
+        process=process, sub_topologies=subs or (ONE, TWO), endpoint=f"{process}:80", positions=positions or {}
+    )
 
 
 class Group:
@@ -124,8 +126,8 @@ def test_the_partitions_of_a_task_stay_together() -> None:
 
 def test_a_task_goes_where_its_state_is() -> None:
     group = Group()
-    group.join("a", info("a", lags={"0_1": 500, "0_0": 0}))
-    group.join("b", info("b", lags={"0_1": 3, "1_0": 9}))
+    group.join("a", info("a", positions={"0_1": 3, "0_0": 0}))
+    group.join("b", info("b", positions={"0_1": 500, "1_0": 9}))
     tasks = group.settle()
     assert {TaskId(0, 1), TaskId(1, 0)} <= tasks["b"]
     assert TaskId(0, 0) in tasks["a"]
@@ -178,7 +180,7 @@ def test_user_data_that_makes_no_sense_gets_nothing(data: bytes) -> None:
 
 
 def test_what_a_member_tells_is_read_back() -> None:
-    told = info("a", lags={"0_1": 5})
+    told = info("a", positions={"0_1": 5})
     assert MemberInfo.from_bytes(told.to_bytes()) == told
 
 
@@ -195,7 +197,7 @@ def test_members_come_and_go(seed: int) -> None:
             group.leave(dice.choice(sorted(group.infos)))
         else:
             number += 1
-            group.join(f"m{number}", info(f"m{number}", lags={f"0_{dice.randrange(8)}": dice.randrange(100)}))
+            group.join(f"m{number}", info(f"m{number}", positions={f"0_{dice.randrange(8)}": dice.randrange(100)}))
         if not group.infos:
             continue
         if dice.random() < 0.3:

@@ -2,7 +2,7 @@
 
 Its protocol name is its own, so that a member never joins a group of Kafka Streams' Java library (its protocol is "stream"):
 the broker refuses it. What a member tells the leader is JSON: a version, its process, and for each of its sub-topologies a
-hash, the topics and how far its stores on disk are behind. So the leader needs no topology of its own: it may be older or
+hash and the topics, and how far its stores on disk have come. So the leader needs no topology of its own: it may be older or
 newer than the others, and shares out what they say.
 
   * A sub-topology goes only to members with its hash. Where members differ about the same topics, as while an application
@@ -48,13 +48,13 @@ class MemberInfo:
     Attributes:
         process: its process id and slot.
         endpoint: where others can ask for its state, "host:port"; "" if nowhere.
-        lags: by task whose stores it has on disk: how many changelog offsets they are behind, about.
+        positions: by task whose stores it has on disk: how far they have come, as the sum of their changelog positions.
     """
 
     process: str
     sub_topologies: tuple[SubTopologyInfo, ...]
     endpoint: str = ""
-    lags: Mapping[str, int] = field(default_factory=dict)
+    positions: Mapping[str, int] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return it as it goes to the leader."""
@@ -65,7 +65,7 @@ class MemberInfo:
                 "process": self.process,
                 "endpoint": self.endpoint,
                 "sub_topologies": [[sub.id, sub.hash, sub.topics] for sub in self.sub_topologies],
-                "lags": dict(self.lags),
+                "positions": dict(self.positions),
             },
             separators=(",", ":"),
         ).encode()
@@ -84,7 +84,7 @@ class MemberInfo:
                     SubTopologyInfo(int(sub[0]), str(sub[1]), tuple(map(str, sub[2])))
                     for sub in found["sub_topologies"]
                 ),
-                lags={str(task): int(lag) for task, lag in found.get("lags", {}).items()},
+                positions={str(task): int(each) for task, each in found.get("positions", {}).items()},
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
@@ -257,17 +257,18 @@ def _place(
     eligible: Mapping[TaskId, Sequence[str]],
     infos: Mapping[str, MemberInfo],
 ) -> None:
-    """Give tasks that nobody has to who has their state and not more than a fair part, else to who has least."""
+    """Give tasks that nobody has to who has most of their state and not more than a fair part, else to who has least."""
     fair = -(-(sum(map(len, share.values())) + len(free)) // max(len(share), 1))
     for task in sorted(free, key=lambda task: (len(eligible[task]), task)):
         with_state = [
             member_id
             for member_id in eligible[task]
-            if str(task) in infos[member_id].lags and len(share[member_id]) < fair
+            if str(task) in infos[member_id].positions and len(share[member_id]) < fair
         ]
         if with_state:
             best = min(
-                with_state, key=lambda member_id: (infos[member_id].lags[str(task)], len(share[member_id]), member_id)
+                with_state,
+                key=lambda member_id: (-infos[member_id].positions[str(task)], len(share[member_id]), member_id),
             )
         else:
             best = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
@@ -286,7 +287,7 @@ def _balance(
             for task in share[giver]:
                 taker = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
                 if len(share[taker]) + 1 < len(share[giver]):
-                    known = int(str(task) not in infos[taker].lags)
+                    known = int(str(task) not in infos[taker].positions)
                     rank = (known, len(share[taker]), task)
                     if best is None or rank < best[0]:
                         best = (rank, taker)

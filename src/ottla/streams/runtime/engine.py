@@ -255,7 +255,12 @@ class Engine:
             now_ms = after_ms
             if outputs:
                 self._write(task, record, outputs)
-            if core.commit_requested or self._cautious or now_ms >= self._commit_ms or self._is_large():
+            if (
+                core.commit_requested
+                or self._cautious
+                or now_ms >= self._commit_ms
+                or (taken % 64 == 0 and self._is_large())
+            ):
                 core.commit_requested = False
                 self.commit()
                 if task.phase is not Phase.RUNNING:
@@ -355,7 +360,13 @@ class Engine:
         Raises:
             StateError: a store could not be written after the commit; the thread has to end.
         """
-        self._commit_ms = self._clock.monotonic_ms() + self._settings.commit_interval_ms
+        try:
+            self._commit()
+        finally:
+            # From its end: a commit that takes longer than the interval must not leave room for one record only.
+            self._commit_ms = self._clock.monotonic_ms() + self._settings.commit_interval_ms
+
+    def _commit(self) -> None:
         running = [task for task in self.tasks.values() if task.phase is Phase.RUNNING]
         try:
             for task in running:

@@ -1,0 +1,63 @@
+"""`App.run()`: one instance in this process, until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ottla.streams.runtime.settings import StreamsSettings, read_settings
+from ottla.streams.runtime.worker import Application, Worker
+
+logger = logging.getLogger(__name__)
+
+
+class RunnableApplication(Application, Protocol):
+    """An application with its configuration, as `ottla.streams.App` has it."""
+
+    bootstrap_servers: str | None
+    processing_guarantee: str
+    settings: Mapping[str, Any]
+
+
+def settings_of(app: RunnableApplication, overrides: Mapping[str, Any] | None = None) -> StreamsSettings:
+    """Return an application's settings: its keywords, its `config=`, and `overrides` above them.
+
+    Raises:
+        ConfigurationError: a key is unknown, or has a value it cannot have.
+    """
+    given = dict(app.settings)
+    config: dict[str, Any] = dict(given.pop("config", None) or {})
+    config.update({name.replace("_", "."): value for name, value in given.items()})
+    if app.bootstrap_servers is not None:
+        config["bootstrap.servers"] = app.bootstrap_servers
+    config["processing.guarantee"] = app.processing_guarantee
+    config.update(overrides or {})
+    return read_settings(app.application_id, config)
+
+
+def run(
+    app: RunnableApplication,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> None:
+    """Run one instance until SIGTERM or SIGINT: then it commits, hands its tasks over, leaves the group and returns.
+
+    In a thread other than the main one signals are not listened to; `Worker.stop` ends it there.
+
+    Raises:
+        StreamsError, KafkaError: it cannot go on. What was not committed comes again at the next start.
+    """
+    worker = Worker(app, settings_of(app, overrides), on_progress=on_progress)
+    if threading.current_thread() is not threading.main_thread():
+        worker.run()
+        return
+    before = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        worker.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

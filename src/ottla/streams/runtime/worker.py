@@ -1,0 +1,294 @@
+"""One instance of an application: its clients, its directory, the loop around the engine. Belongs to one thread.
+
+The engine decides; this polls, hands over what came, and tells the group's changes. Everything the engine waits for ends by
+itself: a poll after `poll.ms`, other calls after `default.api.timeout.ms`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import ottla
+from ottla.client.admin_errors import AdminErrors
+from ottla.client.admin_results import NewTopic
+from ottla.clock import Clock, SystemClock
+from ottla.errors import InconsistentGroupProtocolError
+from ottla.streams.errors import StreamsError, TopologyError
+from ottla.streams.handlers import Handlers
+from ottla.streams.runtime.assignor import MemberInfo, Owners, SubTopologyInfo, TaskAssignor
+from ottla.streams.runtime.client_cluster import ClientCluster
+from ottla.streams.runtime.engine import Engine
+from ottla.streams.runtime.internal_topics import internal_topics
+from ottla.streams.runtime.ports import OutOfRange
+from ottla.streams.runtime.settings import StreamsSettings
+from ottla.streams.runtime.state_host import DirectoryHost, positions_on_disk, store_kind
+from ottla.streams.runtime.tasks import Phase, progress
+from ottla.streams.state.directory import StateDirectory
+from ottla.streams.state.homes import Home
+from ottla.streams.store import Store
+from ottla.streams.task import Task
+from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId, Topology
+
+logger = logging.getLogger(__name__)
+
+#: Records that are taken between two looks at the group.
+_RECORDS: Final = 1000
+#: How often the log says how far restoring is.
+_PROGRESS_MS: Final = 2000
+
+
+class Application(Protocol):
+    """What is run; `ottla.streams.App` is one."""
+
+    application_id: str
+    handlers: Handlers
+
+    def topology(self) -> Topology:
+        """Return what it does, as data."""
+        ...
+
+
+class Worker:
+    """One instance.
+
+    Args:
+        on_progress: called while state is restored with (records restored, records to restore), and once with two equal
+            numbers at the end.
+        clock: the machine's, unless it is a test's.
+
+    Attributes:
+        owners: by task, the endpoint of the instance that has it, as the last assignment said.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: StreamsSettings,
+        *,
+        on_progress: Callable[[int, int], object] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.application = application
+        self.settings = settings
+        self.topology = application.topology()
+        if any(sub.is_global for sub in self.topology.sub_topologies):
+            raise TopologyError("global tables can be tried with app.test(), and not run yet")
+        self.owners: Owners = {}
+        self._on_progress = on_progress
+        self._clock = clock or SystemClock()
+        self._stop = threading.Event()
+        self._cluster: ClientCluster | None = None
+        self._engine: Engine | None = None
+        self._directory: StateDirectory | None = None
+        self._counts: Mapping[str, int] = {}
+        self._positions: dict[str, int] = {}
+        self._hashes = tuple(
+            SubTopologyInfo(sub.id, topology_hash(sub), tuple(sub.source_topics)) for sub in self.topology.tasks
+        )
+        self._progress_ms = 0
+        self._was_restoring = False
+        #: Whether the last turn took records: then there may be more at hand.
+        self._busy = False
+
+    # -- life -----------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Have `run` commit, hand its tasks over and return. For any thread, and for signal handlers."""
+        self._stop.set()
+        cluster = self._cluster
+        if cluster is not None:
+            cluster.consumer.stop()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            StreamsError, KafkaError: the instance cannot go on; what was not committed comes again at the next start.
+        """
+        try:
+            self._start()
+            assert self._engine is not None
+            try:
+                while not self._stop.is_set():
+                    self._turn()
+            except BaseException:
+                self._engine.abandon()
+                raise
+            self._engine.close()
+            logger.info("%s: everything is committed and handed over", self.settings.application_id)
+        finally:
+            if self._cluster is not None:
+                self._cluster.close()
+            if self._directory is not None:
+                self._directory.close()
+
+    def _start(self) -> None:
+        settings = self.settings
+        self._counts = make_topics(self.topology, settings)
+        directory = self._directory = StateDirectory(settings.state_dir, settings.application_id)
+        self._positions = positions_on_disk(directory, self.topology)
+        transactional_id = None
+        if settings.engine.exactly_once:
+            transactional_id = f"{settings.application_id}-{directory.process_id}-{directory.slot}"
+        topics = [topic for sub in self.topology.tasks for topic in sub.source_topics]
+        cluster = self._cluster = ClientCluster(
+            settings,
+            list(dict.fromkeys(topics)),
+            TaskAssignor(self._info, self._on_owners),
+            transactional_id=transactional_id,
+            partition_count=sum(self._counts[topic] for topic in topics),
+            on_assigned=lambda partitions: self._running.on_assigned(partitions),
+            on_revoked=lambda partitions: self._running.on_revoked(partitions),
+            on_lost=lambda partitions: self._running.on_lost(partitions),
+        )
+        host = DirectoryHost(directory, settings.default_store, self._on_homes)
+        self._engine = Engine(self.topology, settings.engine, cluster, host, self._make_task, self._clock)
+        cluster.admin.start()
+        cluster.renew()
+        cluster.consumer.start()
+        logger.info(
+            "%s: process %s, slot %d, state in %s",
+            settings.application_id,
+            directory.process_id,
+            directory.slot,
+            directory.path,
+        )
+
+    @property
+    def _running(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
+
+    def _turn(self) -> None:
+        engine, cluster = self._running, self._cluster
+        assert cluster is not None
+        engine.advance(self.settings.poll_ms)
+        self._tell_progress()
+        wait_ms = 0 if self._busy else engine.wait_ms(self.settings.poll_ms)
+        try:
+            for where, records in cluster.poll(_RECORDS, wait_ms):
+                engine.add(where, records)
+        except OutOfRange as error:
+            engine.on_out_of_range(error)
+        except InconsistentGroupProtocolError as error:
+            raise StreamsError(
+                f"The group {self.settings.application_id!r} has members of another kind, perhaps of an application of Kafka "
+                "Streams in Java: the two never share a group. Choose another application id, or stop the other one."
+            ) from error
+        self._busy = engine.process(_RECORDS) > 0
+        engine.punctuate()
+        engine.maybe_commit()
+
+    def _tell_progress(self) -> None:
+        engine = self._running
+        restoring = any(task.phase is Phase.RESTORING for task in engine.tasks.values())
+        if not restoring and not self._was_restoring:
+            return
+        done, total = progress(engine.tasks)
+        if not restoring:
+            logger.info("%s: state is restored", self.settings.application_id)
+            if self._on_progress is not None:
+                self._on_progress(1, 1)
+        else:
+            now_ms = self._clock.monotonic_ms()
+            if total and now_ms - self._progress_ms >= _PROGRESS_MS:
+                self._progress_ms = now_ms
+                logger.info(
+                    "%s: %s of %s records of changelogs restored",
+                    self.settings.application_id,
+                    f"{done:,}",
+                    f"{total:,}",
+                )
+            if self._on_progress is not None and total:
+                self._on_progress(done, total)
+        self._was_restoring = restoring
+
+    # -- what the engine and the group ask -------------------------------------------------------------------------------
+
+    def _make_task(self, sub: SubTopology, partition: int, stores: Mapping[str, Store]) -> Task:
+        return Task(
+            sub,
+            partition,
+            stores,
+            application_id=self.settings.application_id,
+            clock=self._clock.wall_ms,
+            partition_count=self._partition_count,
+            handlers=self.application.handlers,
+            wait=lambda seconds: self._stop.wait(seconds),
+        )
+
+    def _partition_count(self, topic: str) -> int:
+        assert self._cluster is not None
+        found = self._counts.get(topic)
+        return self._cluster.producer.partitions_for(topic) if found is None else found
+
+    def _info(self) -> MemberInfo:
+        assert self._directory is not None
+        return MemberInfo(
+            process=f"{self._directory.process_id}-{self._directory.slot}",
+            sub_topologies=self._hashes,
+            endpoint=self.settings.endpoint,
+            positions=dict(self._positions),
+        )
+
+    def _on_owners(self, owners: Owners, generation: int) -> None:
+        self.owners = owners
+
+    def _on_homes(self, task: TaskId, homes: Mapping[str, Home] | None) -> None:
+        engine_task = self._running.tasks.get(task)
+        if homes is None and engine_task is not None:
+            self._positions[str(task)] = sum(note.position for note in engine_task.notes.values())
+
+
+def topology_hash(sub: SubTopology) -> str:
+    """Return what two members have to agree about before they share a sub-topology's tasks: operators, topics, stores."""
+    nodes = []
+    for node in sub.nodes.values():
+        topics: tuple[str, ...] = ()
+        if isinstance(node, SourceNode):
+            topics = node.topics
+        elif isinstance(node, SinkNode) and isinstance(node.topic, str):
+            topics = (node.topic,)
+        nodes.append([node.name, type(node).__name__, topics, node.parents])
+    stores = [[spec.name, store_kind(spec), spec.changelog] for spec in sub.stores]
+    return hashlib.sha256(json.dumps([sub.id, nodes, stores]).encode()).hexdigest()[:16]
+
+
+def make_topics(topology: Topology, settings: StreamsSettings) -> Mapping[str, int]:
+    """Make the internal topics that are not there; return the number of partitions of each topic that is read.
+
+    Raises:
+        TopologyError: topics that are read are not there, or have other numbers of partitions than they need.
+        AdminErrors, KafkaError: a topic could not be made.
+    """
+    with ottla.Admin(config=settings.admin) as admin:
+        known = {topic.name: topic.partitions for topic in admin.list_topics()}
+        wanted, counts = internal_topics(topology, known, settings.topic)
+        missing = [topic for topic in wanted if topic.name not in known]
+        if missing:
+            factor = settings.replication_factor
+            try:
+                admin.create_topics(
+                    [
+                        NewTopic(
+                            name=topic.name,
+                            partitions=topic.partitions,
+                            replication_factor=None if factor < 0 else factor,
+                            configs=topic.configs,
+                        )
+                        for topic in missing
+                    ],
+                    exists_ok=True,
+                )
+            except AdminErrors as error:
+                raise TopologyError(f"internal topics could not be made: {error}") from error
+            # Another instance may have made them first, with its idea of their partitions.
+            known = {topic.name: topic.partitions for topic in admin.list_topics()}
+            internal_topics(topology, known, settings.topic)
+            logger.info("made %s", ", ".join(topic.name for topic in missing))
+    return counts

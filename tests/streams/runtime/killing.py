@@ -1,0 +1,189 @@
+"""Instances of an application and its broker killed under load, and the results compared with the batch computation."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.support.broker_process import RunningBroker
+
+import ottla
+from ottla.errors import KafkaError
+
+ROOT = Path(__file__).parents[3]
+PARTITIONS = 3
+WORDS = [f"word{number}" for number in range(12)]
+
+
+class Campaign:
+    """One broker, `instances` processes with a state directory each, a producer that goes on through it all.
+
+    Args:
+        seed: of what is written and who is killed.
+    """
+
+    def __init__(self, broker: RunningBroker, folder: Path, *, seed: int, instances: int = 2) -> None:
+        self.broker = broker
+        self.dice = random.Random(seed)
+        self.kills: Counter[str] = Counter()
+        self._folder = folder
+        self._name = f"counting-{seed}"
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * instances
+        self._stop = threading.Event()
+        self._writer = threading.Thread(target=self._write, args=(seed,), daemon=True)
+
+    def start(self) -> None:
+        """Make the topics, start everything."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.broker.start()
+        with ottla.Admin(self.broker.address) as admin:
+            for topic in ("lines", "clicks", "counts", "by-second"):
+                admin.create_topic(topic, partitions=PARTITIONS, exists_ok=True)
+        for index in range(len(self._processes)):
+            self._spawn(index)
+        self._writer.start()
+
+    def _spawn(self, index: int) -> None:
+        log = (self._folder / f"instance-{index}.log").open("ab")
+        self._processes[index] = subprocess.Popen(
+            [sys.executable, "-m", "ottla", "streams", "run", "tests.streams.runtime.counting_app:app", "-v"],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
+                "COUNTING_APP": self._name,
+                "COUNTING_STATE": str(self._folder / f"state-{index}"),
+            },
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+
+    def _write(self, seed: int) -> None:
+        """Write until told to stop; a broker that is away is waited for. What arrived is read at the end."""
+        dice = random.Random(seed)
+        with suppress(KafkaError), ottla.Producer(self.broker.address, delivery_timeout_ms=float("inf")) as producer:
+            while not self._stop.wait(0.01):
+                with suppress(KafkaError):
+                    producer.send("lines", " ".join(dice.choices(WORDS, k=4)), partition=dice.randrange(PARTITIONS))
+                    producer.send("clicks", "click", key=f"user{dice.randrange(5)}")
+
+    def kill_something(self) -> None:
+        """Kill one instance, or now and then the broker, and start it again."""
+        if self.dice.random() < 0.2:
+            self.kills["broker"] += 1
+            self.broker.kill()
+            self.broker.start()
+            return
+        index = self.dice.randrange(len(self._processes))
+        process = self._processes[index]
+        assert process is not None
+        code = process.poll()
+        if code is not None and "Nothing listens on" in self.log(index):
+            # It started while the broker was away, and said so: that is a supervisor's business.
+            self.kills["started without a broker"] += 1
+            self._forget_log(index)
+            self._spawn(index)
+            return
+        if code is not None:
+            raise AssertionError(f"instance {index} ended by itself with {code}:\n{self.log(index)}")
+        self.kills["instance"] += 1
+        process.kill()
+        process.wait()
+        if self.dice.random() < 0.1:
+            # The disk goes with it: everything comes back from the changelogs.
+            subprocess.run(["rm", "-rf", str(self._folder / f"state-{index}")], check=True)
+            self.kills["disk"] += 1
+        self._spawn(index)
+
+    def log(self, index: int) -> str:
+        """The last lines of an instance's log."""
+        return (self._folder / f"instance-{index}.log").read_text(errors="replace")[-4000:]
+
+    def _forget_log(self, index: int) -> None:
+        path = self._folder / f"instance-{index}.log"
+        path.replace(path.with_suffix(f".{sum(self.kills.values())}.log"))
+
+    def settle(self, seconds: float) -> dict[str, int]:
+        """Stop writing, wait until everything is counted, compare; return how many records there were.
+
+        Raises:
+            AssertionError: the results are not those of the batch computation.
+        """
+        self._stop.set()
+        self._writer.join(60)
+        deadline = time.monotonic() + seconds
+        while True:
+            wrong = self.compare()
+            if not wrong:
+                break
+            for index, process in enumerate(self._processes):
+                assert process is not None
+                if process.poll() is not None:
+                    if "Nothing listens on" not in self.log(index):
+                        raise AssertionError(f"instance {index} ended by itself:\n{self.log(index)}")
+                    self._forget_log(index)
+                    self._spawn(index)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{wrong}\n{self.log(0)}\n{self.log(1)}")
+            time.sleep(0.5)
+        self.stop()
+        return {topic: sum(1 for _ in self._read(topic)) for topic in ("lines", "clicks", "counts", "by-second")}
+
+    def compare(self) -> str:
+        """Say what differs from the batch computation; nothing does if it is empty."""
+        words = Counter(word for _, value, _ in self._read("lines") for word in value.split())
+        clicks = Counter(f"{key}@{when - when % 1000}" for key, _, when in self._read("clicks"))
+        for topic, wanted in (("counts", words), ("by-second", clicks)):
+            found: dict[str, list[int]] = {}
+            for key, value, _ in self._read(topic):
+                found.setdefault(key, []).append(int(value))
+            for key, number in wanted.items():
+                if found.get(key, []) != list(range(1, number + 1)):
+                    return f"{topic}: {key} came {number} times; counted: {_short(found.get(key, []))}"
+            if found.keys() - wanted.keys():
+                return f"{topic}: {sorted(found.keys() - wanted.keys())} never came"
+        return ""
+
+    def _read(self, topic: str) -> Any:
+        with ottla.Consumer(
+            self.broker.address, topics=[topic], auto_offset_reset="earliest", isolation_level="read_committed"
+        ) as reader:
+            for record in reader.records(until="end"):
+                key = record.key.decode() if record.key is not None else ""
+                yield key, (record.value or b"").decode(), record.timestamp_ms
+
+    def stop(self) -> None:
+        """Have the instances hand over, and end."""
+        for process in self._processes:
+            if process is not None and process.poll() is None:
+                process.terminate()
+        for index, process in enumerate(self._processes):
+            if process is not None:
+                code = process.wait(30)
+                assert code == 0, f"instance {index} ended with {code}:\n{self.log(index)}"
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        self._stop.set()
+        for process in self._processes:
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        self.broker.close()
+
+
+def _short(counts: list[int]) -> str:
+    """What is wrong with a row of counts, in a few words."""
+    for place, count in enumerate(counts):
+        if count != place + 1:
+            return f"{len(counts)} values, right up to {place}, then {counts[place : place + 5]}"
+    return f"{len(counts)} values, the last {counts[-1:]}"

@@ -1,0 +1,123 @@
+"""Instances of an application on a broker: results, handing over, restoring, what stops them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.streams.runtime.conftest import Start, read_committed, wait_for
+from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, word_count
+
+import ottla
+from ottla.errors import ErrorCode
+from ottla.streams.errors import TopologyError
+from ottla.testing import Broker
+
+LINES = ["the quick fox", "the lazy dog", "the end", "a fox a dog", "quick quick end", "dog"]
+
+
+def produce(broker: Broker, lines: list[str]) -> None:
+    with ottla.Producer(broker.bootstrap_servers) as producer:
+        for number, line in enumerate(lines):
+            producer.send("lines", line.encode(), partition=number % 2)
+
+
+def make_topics(broker: Broker) -> None:
+    with ottla.Admin(broker.bootstrap_servers) as admin:
+        admin.create_topic("lines", partitions=2)
+        admin.create_topic("counts", partitions=1)
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once_v2", "at_least_once"])
+def test_word_count(kafka_broker: Broker, start: Start, guarantee: str) -> None:
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    instance = start(word_count(), guarantee=guarantee, commit_interval_ms=100)
+    wanted = expected(" ".join(LINES).split())
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
+    instance.stop()
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        lag = admin.consumer_lag("app")
+        assert {where.topic for where in lag} == {"lines", WORDS}
+        assert all(each.lag == 0 for each in lag.values())
+        changelog = admin.describe_configs("topic", CHANGELOG)
+        assert changelog["cleanup.policy"].value == "compact"
+        repartition = admin.describe_configs("topic", WORDS)
+        assert (repartition["cleanup.policy"].value, repartition["retention.ms"].value) == ("delete", "-1")
+
+
+@pytest.mark.parametrize("lose_disk", [False, True])
+def test_an_instance_goes_on_where_it_was(kafka_broker: Broker, start: Start, tmp_path: Path, lose_disk: bool) -> None:
+    """With its directory, or with the changelogs alone."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    wanted = expected(" ".join(LINES).split())
+    first = start(word_count())
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
+    first.stop()
+    if lose_disk:
+        shutil.rmtree(tmp_path / "state")
+    produce(kafka_broker, LINES)
+    wanted = expected(" ".join(LINES * 2).split())
+    second = start(word_count())
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
+    second.stop()
+
+
+def test_kept_task_commits_across_rebalance(kafka_broker: Broker, start: Start) -> None:
+    """While a second instance joins and leaves, the first one's kept tasks go on; nothing is counted twice or lost."""
+    make_topics(kafka_broker)
+    first = start(word_count(), heartbeat_interval_ms=300)
+    sent: list[str] = []
+
+    def more() -> None:
+        produce(kafka_broker, LINES)
+        sent.extend(LINES)
+
+    def all_there() -> bool:
+        return read_committed(kafka_broker.bootstrap_servers, "counts") == expected(" ".join(sent).split())
+
+    more()
+    wait_for(all_there, "the first counts")
+    second = start(word_count(), state="other", heartbeat_interval_ms=300)
+    for _ in range(5):
+        more()
+    wait_for(lambda: bool(second.worker._engine and second.worker._engine.tasks), "tasks of the second instance", 40)
+    more()
+    wait_for(all_there, "the counts of both")
+    engine = first.worker._engine
+    assert engine is not None
+    assert 0 < len(engine.tasks) < 4
+    second.stop()
+    more()
+    wait_for(lambda: len(engine.tasks) == 4, "all tasks back", 40)
+    wait_for(all_there, "the counts after the second one left")
+    first.stop()
+
+
+def test_a_topic_that_is_not_there_stops_at_the_start(kafka_broker: Broker, start: Start) -> None:
+    instance = start(word_count())
+    with pytest.raises(TopologyError, match="do not exist: lines"):
+        instance.join()
+
+
+def test_a_changed_number_of_partitions_stops_at_the_start(kafka_broker: Broker, start: Start) -> None:
+    make_topics(kafka_broker)
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.create_topic(CHANGELOG, partitions=5)
+    instance = start(word_count())
+    with pytest.raises(TopologyError, match=f"{CHANGELOG} has 5 partitions, and {WORDS} has 2"):
+        instance.join()
+
+
+def test_a_group_of_another_kind_is_refused(kafka_broker: Broker, start: Start) -> None:
+    make_topics(kafka_broker)
+    with ottla.Consumer(kafka_broker.bootstrap_servers, group_id="app", topics=["lines"]) as other:
+        other.poll(timeout=0.5)
+        wait_for(lambda: bool(other.assignment) or not other.poll(timeout=0.2), "the other member")
+        instance = start(word_count())
+        with pytest.raises(Exception, match="members of another kind") as raised:
+            instance.join()
+    assert raised.value.__cause__ is not None
+    assert getattr(raised.value.__cause__, "code", None) is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
