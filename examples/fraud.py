@@ -77,7 +77,7 @@ def read_alarms(servers: str) -> list[tuple[str, int]]:
         key_deserializer=ottla.serde.string,
         value_deserializer=ottla.serde.json(),
     ) as reader:
-        return [(record.key, record.value["minute"]) for record in reader.records(until="end")]
+        return [(record.key or "", record.value["minute"]) for record in reader.records(until="end") if record.value]
 
 
 def expected_alarms(payments: list[tuple[str, int]]) -> list[tuple[str, int]]:

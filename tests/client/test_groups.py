@@ -16,6 +16,8 @@ from tests.client.others import new_topic
 from tests.support.broker_process import RunningBroker
 
 import ottla
+from ottla.errors import GroupIdNotFoundError
+from ottla.testing import Broker
 from ottla.types import TopicPartition
 
 WAIT_S = 60.0
@@ -381,3 +383,26 @@ async def test_the_asynchronous_face_is_a_member_too(broker: RunningBroker) -> N
             found += len(batch)
             if found == 10:
                 break
+
+
+def test_a_member_that_is_closed_while_it_joins_leaves() -> None:
+    """Its JoinGroup waits at the broker, on the connection that has to be closed for LeaveGroup."""
+    with Broker({"group.initial.rebalance.delay.ms": 3_000}) as broker:
+        broker.create_topic("left")
+        consumer = ottla.Consumer(
+            broker.bootstrap_servers, group_id="left", topics=["left"], auto_offset_reset="earliest"
+        )
+        with ottla.Admin(broker.bootstrap_servers) as admin:
+            consumer.start()
+            while not _members(admin, "left"):
+                consumer.poll(timeout=0.05)
+            assert admin.describe_group("left").state == "PreparingRebalance"
+            consumer.close()
+            assert not _members(admin, "left")
+
+
+def _members(admin: ottla.Admin, group_id: str) -> int:
+    try:
+        return len(admin.describe_group(group_id).members)
+    except GroupIdNotFoundError:
+        return 0

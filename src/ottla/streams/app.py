@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from ottla.streams.builder import Builder
@@ -56,7 +55,8 @@ class App:
                 else is said: text and JSON.
             reuse_source_topics: the stores of `table()` are restored from their source topics, which must be compacted,
                 and have no changelog of their own. Changing it later needs a reset.
-            settings: for the runtime.
+            settings: keys of the configuration, with _ for . (`commit_interval_ms="1s"`), or
+                `config={"commit.interval.ms": ...}`.
         """
         if not application_id or not all(letter.isalnum() or letter in "._-" for letter in application_id):
             raise TopologyError(f"an application id has letters, digits, '.', '_' and '-', not {application_id!r}")
@@ -195,15 +195,18 @@ class App:
         return Description(self.topology())
 
     def run(self) -> None:
-        """Run until SIGTERM or Ctrl-C.
+        """Run one instance in this process until SIGTERM or Ctrl-C: then it commits, hands its tasks over, and returns.
+
+        `ottla streams run module:app --processes 4` runs several. docs/streams.md lists the keys that keywords (with _
+        for .) and `config=` take.
 
         Raises:
-            NotImplementedError: this version has no runtime; `test()` runs the app without a broker.
+            StreamsError, KafkaError: it cannot go on; what was not committed comes again at the next start.
+            ConfigurationError: a key is unknown, or has a value it cannot have.
         """
-        run_app = getattr(import_module("ottla.streams.runtime"), "run_app", None)
-        if run_app is None:
-            raise NotImplementedError("this version cannot run apps yet; app.test() runs one without a broker")
-        run_app(self)
+        from ottla.streams.runtime.run import run
+
+        run(self)
 
     def test(self, *, partitions: int = 1, at: Any = None) -> Driver:
         """Return a driver that runs the app in this process, without a broker, in virtual time.

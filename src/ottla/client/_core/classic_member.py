@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: A JoinGroup is answered when all have joined, or the rebalance timeout is over; the answer may take a while longer.
 _JOIN_GRACE_MS: Final = 5_000
+#: How often LeaveGroup is sent again.
+_LEAVE_RETRIES_MAX: Final = 2
 _FOR_NOW: Final = frozenset({*MOVED, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.REQUEST_TIMED_OUT})
 
 
@@ -116,6 +118,7 @@ class ClassicMember:
         self._in_flight = False
         self._heartbeat_in_flight = False
         self._leaving = False
+        self._leave_failures = 0
         self._attempt = 0
         self._reason = ""
         self._retry_ms = 0.0
@@ -146,6 +149,7 @@ class ClassicMember:
             self._forget()
             return
         self._leaving = True
+        self._leave_failures = 0
         self._reason = reason
 
     def _forget(self) -> None:
@@ -244,9 +248,13 @@ class ClassicMember:
             if attempt != self._attempt:
                 return
             self._in_flight = False
-            if self._leaving:
+            if self._leaving and self._leave_failures >= _LEAVE_RETRIES_MAX:
                 self._forget()
                 self._machine.wake()
+            elif self._leaving:
+                # The first may have gone out on the connection that `leave` closes.
+                self._leave_failures += 1
+                self._retry(when_ms)
             elif isinstance(error, KafkaError) and not error.retriable:
                 self._fail(error, when_ms)
             else:

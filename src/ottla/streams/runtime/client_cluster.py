@@ -163,7 +163,7 @@ class ClientCluster:
             config["transactional.id"] = self._transactional_id
 
         def make() -> ottla.Producer[bytes | None, bytes | None]:
-            producer = ottla.Producer(config=config)
+            producer: ottla.Producer[bytes | None, bytes | None] = ottla.Producer(config=config)
             producer.start()
             return producer
 

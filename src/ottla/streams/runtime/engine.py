@@ -265,6 +265,8 @@ class Engine:
                 self.commit()
                 if task.phase is not Phase.RUNNING:
                     break
+        if task.phase is Phase.RUNNING and self._is_large():
+            self.commit()
         self._unpause(task)
         return taken
 

@@ -17,9 +17,20 @@ logger = logging.getLogger(__name__)
 class RunnableApplication(Application, Protocol):
     """An application with its configuration, as `ottla.streams.App` has it."""
 
-    bootstrap_servers: str | None
-    processing_guarantee: str
-    settings: Mapping[str, Any]
+    @property
+    def bootstrap_servers(self) -> str | None:
+        """Where the cluster is; None: where KAFKA_BOOTSTRAP_SERVERS says."""
+        ...
+
+    @property
+    def processing_guarantee(self) -> str:
+        """Kafka's key of that name."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Keys with _ for ., and `config`."""
+        ...
 
 
 def settings_of(app: RunnableApplication, overrides: Mapping[str, Any] | None = None) -> StreamsSettings:

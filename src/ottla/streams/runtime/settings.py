@@ -40,6 +40,10 @@ _ROWS: Final = (
         "How often everything is committed: 30000, and 100 under exactly_once_v2.",
     ),
     Key(
+        *("default.dsl.store", choice("sqlite", "memory"), "sqlite", None, None),
+        "Where stores are that do not say it (`home=`): sqlite or memory.",
+    ),
+    Key(
         *("group.protocol", choice("classic", "streams"), "classic", None, None),
         "How instances share the tasks. `streams` (KIP-1071) is not there yet.",
     ),
@@ -83,12 +87,6 @@ _ROWS: Final = (
 
 #: Every key of Streams itself, by name.
 STREAMS_KEYS: Final[Mapping[str, Key]] = {row.name: row for row in _ROWS}
-#: Which home a store without a home of its own has.
-HOMES: Final = ("sqlite", "memory", "rocksdb")
-_DEFAULT_STORE: Final = Key(
-    *("default.dsl.store", choice(*HOMES), "sqlite", None, None),
-    "Where stores are: sqlite, memory, or rocksdb (`pip install ottla[rocksdb]`).",
-)
 _PREFIXES: Final = ("main.consumer.", "restore.consumer.", "consumer.", "producer.", "admin.")
 #: What the runtime decides; a value of the user's would break its promises.
 _FIXED: Final[Mapping[str, str]] = {
@@ -136,7 +134,7 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         raise ConfigurationError(
             f"application id {application_id!r} is not valid: it names topics and a folder: letters, digits, '.', '_', '-'."
         )
-    keys = {**STREAMS_KEYS, _DEFAULT_STORE.name: _DEFAULT_STORE}
+    keys = STREAMS_KEYS
     values: dict[str, Any] = {name: key.default for name, key in keys.items()}
     clients: dict[str, dict[str, Any]] = {prefix: {} for prefix in _PREFIXES}
     topic: dict[str, str] = {}
@@ -212,7 +210,7 @@ def _give(name: str, value: Any, clients: Mapping[str, dict[str, Any]]) -> None:
             clients[prefix].setdefault(name, value)
             found = True
     if not found:
-        every = [*STREAMS_KEYS, _DEFAULT_STORE.name, *CONSUMER_KEYS, *PRODUCER_KEYS, *SECURITY_KEYS]
+        every = [*STREAMS_KEYS, *CONSUMER_KEYS, *PRODUCER_KEYS, *SECURITY_KEYS]
         near = difflib.get_close_matches(name, every, 1)
         raise ConfigurationError(
             f"{name!r} is no key of an application or its clients.", f"Did you mean {near[0]!r}?" if near else ""

@@ -45,8 +45,15 @@ _PROGRESS_MS: Final = 2000
 class Application(Protocol):
     """What is run; `ottla.streams.App` is one."""
 
-    application_id: str
-    handlers: Handlers
+    @property
+    def application_id(self) -> str:
+        """Names the group."""
+        ...
+
+    @property
+    def handlers(self) -> Handlers:
+        """What becomes of records that fail."""
+        ...
 
     def topology(self) -> Topology:
         """Return what it does, as data."""
@@ -219,8 +226,12 @@ class Worker:
             clock=self._clock.wall_ms,
             partition_count=self._partition_count,
             handlers=self.application.handlers,
-            wait=lambda seconds: self._stop.wait(seconds),
+            wait=self._wait,
         )
+
+    def _wait(self, seconds: float) -> None:
+        """Wait before a retry; not when the instance is to stop."""
+        self._stop.wait(seconds)
 
     def _partition_count(self, topic: str) -> int:
         assert self._cluster is not None
