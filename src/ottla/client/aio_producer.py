@@ -10,12 +10,11 @@ import asyncio
 import logging
 import random
 import warnings
-import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
+from ottla.client._core.batch import Batch
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata, State
@@ -89,7 +88,8 @@ class Producer(ProducerBase[K, V]):
             connect_timeout=connect_timeout,
             config=config,
             options=options,
-            lock=nullcontext(),
+            lock=None,
+            ticket=AsyncDelivery,
             clock=_surroundings[0],
             dice=_surroundings[1],
         )
@@ -221,22 +221,29 @@ class Producer(ProducerBase[K, V]):
             BlockedTooLongError: there was no room, or no metadata of the topic, within `max.block.ms`.
             KafkaError: the topic is not valid or not permitted, or the producer has failed for good.
         """
+        if headers is None and self._direct:
+            delivery: AsyncDelivery | None = self._sender.send(topic, value, key, None, partition, timestamp)
+            if delivery is not None:
+                return delivery
+        # Something has to be thought about: the record begins a batch, has headers, or is not as it should be.
         if self._closed is not None:
             raise self._closed
         if self._runtime is None:
             await self.start()
         row = self._row(topic, value, key, headers, timestamp)
+        delivery = self._sender.send(topic, row[1], row[0], row[2], partition, row[3])
+        return AsyncDelivery(*await self._append_row(topic, partition, row), None) if delivery is None else delivery
+
+    async def _append_row(self, topic: str, partition: int | None, row: PreparedRow) -> tuple[Batch, int]:
         runtime = self._runtime
         assert runtime is not None
         found = self._machine.append(topic, partition, *row, runtime.now_ms)
         if found is None:
             found = await self._append_slowly(topic, partition, row)
         batch, index = found
-        delivery = AsyncDelivery(batch, index)
-        batch.tickets[index] = weakref.ref(delivery)
         if index == 0 or batch.closed:
             runtime.wake()
-        return delivery
+        return batch, index
 
     async def _append_slowly(self, topic: str, partition: int | None, row: PreparedRow) -> tuple[Any, int]:
         """Wait for room or for metadata."""
@@ -332,14 +339,8 @@ class Producer(ProducerBase[K, V]):
         partition: int | None,
     ) -> None:
         row = self._row(topic, value, None if key is None else key(value), headers, None)
-        runtime = self._runtime
-        assert runtime is not None
-        found = self._machine.append(topic, partition, *row, runtime.now_ms)
-        if found is None:
-            found = await self._append_slowly(topic, partition, row)
-        batch, index = found
-        if index == 0 or batch.closed:
-            runtime.wake()
+        if not self._sender.accept(topic, row[1], row[0], row[2], partition, row[3]):
+            await self._append_row(topic, partition, row)
 
     async def send_table(
         self,

@@ -1,7 +1,7 @@
 """What `send()` returns: a ticket that leads to a record's outcome; and the failures that nothing has looked at yet.
 
-A ticket is a batch and a place in it, 0.3 us to make; the outcome is written once, into the batch. Batches hold tickets
-weakly: who has kept one is told by it, who has dropped it is told by `flush()` and `close()`.
+A ticket is a batch and a place in it (`appending.Ticket`); the outcome is written once, into the batch. A batch knows which
+of its tickets are held: who has kept one is told by it, who has dropped it is told by `flush()` and `close()`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ottla.client._core.appending import Ticket
 from ottla.client._core.batch import Batch, Outcome
 from ottla.client.background import check_may_wait
 from ottla.client.errors import DELIVERY_ERRORS_MAX, DeliveryError, DeliveryErrors
@@ -48,12 +49,10 @@ def delivery_error(batch: Batch, index: int) -> DeliveryError | None:
     )
 
 
-class _Ticket:
-    __slots__ = ("__weakref__", "_batch", "_index")
+class _Ticket(Ticket):
+    __slots__ = ()
 
-    def __init__(self, batch: Batch, index: int) -> None:
-        self._batch = batch
-        self._index = index
+    _batch: Batch
 
     def done(self) -> bool:
         """Return whether the record has an outcome."""
@@ -75,12 +74,7 @@ class _Ticket:
 class Delivery(_Ticket):
     """The acknowledgement of one record, to come. May be used from any thread."""
 
-    __slots__ = ("_lock",)
-
-    def __init__(self, batch: Batch, index: int, lock: AbstractContextManager[object]) -> None:
-        self._batch = batch
-        self._index = index
-        self._lock = lock
+    __slots__ = ()
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """Wait for the acknowledgement and return where the record is.
@@ -171,24 +165,6 @@ class PartitionWritten:
     count: int
 
 
-class _OneTicket:
-    """The tickets of a batch for whose records one thing was given out."""
-
-    __slots__ = ("_ticket",)
-
-    def __init__(self, ticket: Callable[[], object]) -> None:
-        self._ticket = ticket
-
-    def get(self, index: int) -> Callable[[], object]:
-        return self._ticket
-
-    def __setitem__(self, index: int, ticket: object) -> None:
-        raise TypeError("all records of the batch have one ticket")
-
-    def values(self) -> Iterable[Callable[[], object]]:
-        return ()  # nothing asks for the time stamps of single records
-
-
 class _TableTicket:
     """The acknowledgements of the records of a table, to come."""
 
@@ -198,7 +174,7 @@ class _TableTicket:
         self._batches: list[Batch] = []
 
     def _add(self, batch: Batch) -> None:
-        batch.tickets = _OneTicket(weakref.ref(self))
+        batch.table = weakref.ref(self)
         self._batches.append(batch)
 
     def __len__(self) -> int:
@@ -360,8 +336,7 @@ class Failures:
         for batch in self._batches:
             held = False
             for index in self._unseen(batch):
-                ticket = batch.tickets.get(index)
-                if dropped_only and ticket is not None and ticket() is not None:
+                if dropped_only and batch.has_ticket(index):
                     held = True
                     continue
                 batch.reported.add(index)

@@ -1,7 +1,7 @@
 """The blocking producer: `ottla.Producer`. Any thread may use it.
 
-A thread of its own runs the event loop; `send()` puts the record into the shared accumulator under a lock and wakes
-that thread once a batch, not once a record.
+A thread of its own runs the event loop; `send()` puts the record into the shared accumulator under a lock
+(`_core.appending`) and wakes that thread once a batch, not once a record.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import asyncio
 import logging
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
+from ottla.client._core.appending import make_lock, send_method
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.producer import ProducerMachine
@@ -113,7 +113,8 @@ class Producer(ProducerBase[K, V]):
             connect_timeout=connect_timeout,
             config=config,
             options=options,
-            lock=threading.Lock(),
+            lock=(make_lock or threading.Lock)(),
+            ticket=Delivery,
         )
         self._thread: LoopThread | None = None
         self._starting = threading.Lock()
@@ -242,6 +243,7 @@ class Producer(ProducerBase[K, V]):
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
+    @send_method
     def send(
         self,
         topic: str,
@@ -264,21 +266,36 @@ class Producer(ProducerBase[K, V]):
             BlockedTooLongError: there was no room, or no metadata of the topic, within `max.block.ms`.
             KafkaError: the topic is not valid or not permitted, or the producer has failed for good.
         """
-        if self._closed is not None:
-            raise self._closed
+        return self._send(topic, value, key, headers, partition, timestamp)
+
+    def _send(
+        self,
+        topic: str,
+        value: V | None,
+        key: K | None,
+        headers: HeadersLike | None,
+        partition: int | None,
+        timestamp: TimestampLike | None,
+    ) -> Delivery:
+        """Send a record that has to be thought about: it begins a batch, has headers, or is not as it should be."""
+        if self._why_closed is not None:
+            raise self._why_closed
+        row = self._row(topic, value, key, headers, timestamp)
+        delivery: Delivery | None = self._sender.send(topic, row[1], row[0], row[2], partition, row[3])
+        return self._send_row(topic, partition, row) if delivery is None else delivery
+
+    def _send_row(self, topic: str, partition: int | None, row: PreparedRow) -> Delivery:
         if self._thread is None:
             self.start()
-        key_bytes, value_bytes, made, stamp, size = self._row(topic, value, key, headers, timestamp)
         machine, runtime = self._machine, self._runtime
         assert runtime is not None
         with self._lock:
-            found = machine.append(topic, partition, key_bytes, value_bytes, made, stamp, size, runtime.now_ms)
+            found = machine.append(topic, partition, *row, runtime.now_ms)
             if found is not None:
                 batch, index = found
                 delivery = Delivery(batch, index, self._lock)
-                batch.tickets[index] = weakref.ref(delivery)
         if found is None:
-            return self._send_slowly(topic, partition, key_bytes, value_bytes, made, stamp, size)
+            return self._send_slowly(topic, partition, *row)
         if index == 0 or batch.closed:
             runtime.wake_threadsafe()
         return delivery
@@ -298,7 +315,6 @@ class Producer(ProducerBase[K, V]):
                 if found is not None:
                     batch, index = found
                     delivery = Delivery(batch, index, self._lock)
-                    batch.tickets[index] = weakref.ref(delivery)
                     break
                 self._check_usable()
                 self._await_append(topic, partition, event.set)

@@ -10,9 +10,10 @@ import os
 import random
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
+from ottla.client._core.appending import Sender, Ticket
 from ottla.client._core.batch import RECORD_OVERHEAD, RECORD_OVERHEAD_MAX, SMALL, Batch, Headers, record_size
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
@@ -103,11 +104,12 @@ class ProducerBase(Generic[K, V]):
         connect_timeout: Duration,
         config: Mapping[str, Any] | None,
         options: Mapping[str, Any],
-        lock: AbstractContextManager[object],
+        lock: AbstractContextManager[object] | None,
+        ticket: type[Ticket],
         clock: Clock | None = None,
         dice: random.Random | None = None,
     ) -> None:
-        self._closed: KafkaError | None = None
+        self._why_closed: KafkaError | None = None
         if connect not in ("eager", "lazy"):
             raise ConfigurationError(f"connect={connect!r} is not valid: it takes 'eager' or 'lazy'.")
         self._eager = connect == "eager"
@@ -124,10 +126,22 @@ class ProducerBase(Generic[K, V]):
         self._key_serializer = _function(key_serializer)
         self._value_serializer = _function(value_serializer)
         self._clock = clock or SystemClock()
-        self._lock = lock
+        self._lock: AbstractContextManager[object] = lock or nullcontext()
         self._machine = ProducerMachine(self._settings, self._client.bootstrap, dice or random.Random())
         self._failures = Failures(on_delivery_error, self._clock.monotonic_ms)
         self._size_max = min(self._settings.max_request_size, self._settings.buffer_memory)
+        #: Whether keys and values are bytes or text as they are passed.
+        self._direct = self._key_serializer is None and self._value_serializer is None
+        self._sender = Sender(
+            self._machine.accumulator,
+            self._machine.accumulator.topics,
+            ticket,
+            lock,
+            self._size_max,
+            None if type(self._clock) is SystemClock else self._clock.wall_ms,
+            None if self._machine.transactions is None else self._machine.transactions.check_send,
+            self._direct,
+        )
         self._runtime: Runtime | None = None
         self._started_ms = 0
         clients.add(self)
@@ -284,6 +298,16 @@ class ProducerBase(Generic[K, V]):
         error.__cause__ = cause
         return error
 
+    @property
+    def _closed(self) -> KafkaError | None:
+        """Why every call raises, or None."""
+        return self._why_closed
+
+    @_closed.setter
+    def _closed(self, error: KafkaError | None) -> None:
+        self._why_closed = error
+        self._sender.open = False
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def _now_ms(self) -> float:
@@ -333,6 +357,7 @@ class ProducerBase(Generic[K, V]):
 
     def _take_failures(self, *, dropped_only: bool) -> DeliveryErrors | None:
         with self._lock:
+            self._sender.forget_last()
             return self._failures.take(dropped_only=dropped_only)
 
     def _watermark(self) -> Operation:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from ottla.client._core.partitioner import murmur2
+from ottla.client._core.appending import murmur2
 from ottla.client.arrow_import import Part, bytes_column, milliseconds, objects, pieces
 from ottla.client.errors import SerializationError
 from ottla.client.records import HeadersLike, TimestampLike, make_headers, make_timestamp

@@ -166,7 +166,7 @@ def test_the_parts_of_a_batch_have_its_records_sequences_and_outcome(rows: list,
     batch.set_producer(7, 3, 2**31 - 2)
     parts = batch.split(min(limit, batch.size // 2))
     assert len(parts) > 1
-    assert [row[2] for part in parts for row in part.rows] == [row[0] for row in rows]
+    assert [row[2] for part in parts for row in part.unfold()] == [row[0] for row in rows]
     sequence = 2**31 - 2
     for part in parts:
         assert part.base_sequence == sequence

@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka.partitioner.default import murmur2 as kafka_python_murmur2
 
-from ottla.client._core.partitioner import TopicPartitioner, java_partition, librdkafka_partition, murmur2
+from ottla.client._core.appending import murmur2
+from ottla.client._core.partitioner import TopicPartitioner, java_partition, librdkafka_partition
 
 
 def random_keys(count: int, seed: int = 7) -> list[bytes]:

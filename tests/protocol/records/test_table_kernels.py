@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.extensions import compiled_kernel
 
-from ottla.client._core.partitioner import java_partition, murmur2
+from ottla.client._core.appending import murmur2
+from ottla.client._core.partitioner import java_partition
 from ottla.protocol.records import _tables_plain as plain
 from ottla.protocol.records import kernels, table_kernels
 

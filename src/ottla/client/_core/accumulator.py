@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ottla.client._core.appending import Lane, Room
 from ottla.client._core.batch import Batch, Headers
 from ottla.client._core.partitioner import TopicPartitioner
 from ottla.protocol.records.batch import HEADER_SIZE
@@ -85,35 +86,45 @@ class PartitionQueue:
         self.batches.insert(position, batch)
 
 
-class TopicQueues:
-    """The queues of one topic and its partitioner."""
+class TopicQueues(Lane):
+    """The queues of one topic and its partitioner.
 
-    __slots__ = ("available", "partitioner", "queues", "ratio")
+    Attributes:
+        ratio: compressed by uncompressed size, as estimated.
+    """
 
-    def __init__(self, topic: str, count: int, partitioner: TopicPartitioner) -> None:
+    __slots__ = ("_batch_size", "available", "partitioner", "queues", "ratio")
+
+    def __init__(self, topic: str, count: int, partitioner: TopicPartitioner, batch_size: int) -> None:
+        super().__init__(partitioner, count, batch_size)
         self.queues = [PartitionQueue(topic, partition) for partition in range(count)]
         self.partitioner = partitioner
         self.available: Sequence[int] = range(count)
-        #: Compressed by uncompressed size, as estimated.
+        self._batch_size = batch_size
         self.ratio = 1.0
 
     def grow(self, count: int) -> None:
         """Make room for partitions that came later."""
         topic = self.queues[0].topic
+        self.open += [None] * (count - len(self.queues))
         self.queues += [PartitionQueue(topic, partition) for partition in range(len(self.queues), count)]
 
+    def set_ratio(self, ratio: float) -> None:
+        """Estimate the compression anew: a batch of records that compress well may have more than `batch.size`."""
+        self.ratio = ratio
+        self.limit = int(self._batch_size / ratio)
 
-class Accumulator:
+
+class Accumulator(Room):
     """The queues of all topics.
 
     Attributes:
-        used: bytes of records that are neither acknowledged nor failed.
         active: the queues that have batches waiting, in the order in which they became so.
         waiters: callables of those who wait for room; each is called once there may be.
     """
 
     def __init__(self, settings: ProducerSettings, random: Random) -> None:
-        self.used = 0
+        super().__init__(settings.buffer_memory)
         self._begun = 0
         self.active: dict[PartitionQueue, None] = {}
         self.topics: dict[str, TopicQueues] = {}
@@ -121,7 +132,6 @@ class Accumulator:
         self._settings = settings
         self._random = random
         self._batch_size = settings.batch_size
-        self._memory = settings.buffer_memory
         self._wake_below = settings.buffer_memory * (1 - _ROOM_SHARE)
 
     def set_partitions(self, topic: str, count: int, available: Sequence[int]) -> None:
@@ -136,7 +146,7 @@ class Accumulator:
                 ignore_keys=settings.partitioner_ignore_keys,
                 adaptive=settings.partitioner_adaptive,
             )
-            found = self.topics[topic] = TopicQueues(topic, count, partitioner)
+            found = self.topics[topic] = TopicQueues(topic, count, partitioner, self._batch_size)
         elif count > len(found.queues):
             found.grow(count)
         found.available = available or range(len(found.queues))
@@ -161,11 +171,11 @@ class Accumulator:
         Raises:
             ValueError: the caller's partitioner answered nonsense.
         """
-        if self.used + size > self._memory and self.used:
+        if self.used + size > self.memory and self.used:
             return None
         queues = topics.queues
         chosen = partition if partition is not None else topics.partitioner.choose(key, len(queues))
-        limit = self._batch_size if topics.ratio == 1.0 else int(self._batch_size / topics.ratio)
+        limit = topics.limit
         if chosen >= 0:
             queue = queues[chosen]
             batch = self._open_batch(queue, size, limit)
@@ -184,14 +194,9 @@ class Accumulator:
             batch.queued = True
             queue.batches.append(batch)
             self.active[queue] = None
+            topics.open[chosen] = batch
         self.used += size
-        # Batch.add, without the call. A KeyboardInterrupt may come after any step: the rows are what counts.
-        index = len(batch.rows)
-        batch.rows.append((index, timestamp_ms, key, value, headers))
-        batch.count = index + 1
-        batch.size += size
-        if timestamp_ms > batch.max_timestamp:
-            batch.max_timestamp = timestamp_ms
+        index = batch.add(timestamp_ms, key, value, headers, size)
         if batch.size >= limit:
             batch.closed = True
         return batch, index
@@ -213,7 +218,7 @@ class Accumulator:
             count, base_timestamp, max_timestamp: of its records.
         """
         size = len(body)
-        if self.used + size > self._memory and self.used:
+        if self.used + size > self.memory and self.used:
             return None
         chosen = partition if partition >= 0 else self._move_on(topics)
         queue = topics.queues[chosen]
@@ -230,7 +235,7 @@ class Accumulator:
 
     def batch_limit(self, topics: TopicQueues) -> int:
         """Return how many bytes the records of a batch may have: more than `batch.size` where they compress well."""
-        return int(self._batch_size / topics.ratio)
+        return topics.limit
 
     def _open_batch(self, queue: PartitionQueue, size: int, limit: int) -> Batch | None:
         """Return the batch that takes a record of this size; one that is too full for it is closed."""
@@ -253,9 +258,9 @@ class Accumulator:
         topics = self.topics[batch.topic]
         observed = batch.packed_size / max(batch.size, 1)
         if observed > topics.ratio:
-            topics.ratio = min(max(topics.ratio + _RATIO_UP, observed), 1.0)
+            topics.set_ratio(min(max(topics.ratio + _RATIO_UP, observed), 1.0))
         else:
-            topics.ratio = max(topics.ratio - _RATIO_DOWN, observed, _RATIO_MIN)
+            topics.set_ratio(max(topics.ratio - _RATIO_DOWN, observed, _RATIO_MIN))
 
     # -- taking -----------------------------------------------------------------------------------------------------
 
@@ -271,10 +276,9 @@ class Accumulator:
     def take(self, queue: PartitionQueue) -> Batch:
         """Take the first batch out of its queue; it is closed by that."""
         batch = queue.batches.popleft()
-        batch.closed = True
-        if batch.rows:
-            batch.count = len(batch.rows)
+        batch.close()
         batch.queued = False
+        self._forget_open(batch)
         if not queue.batches:
             del self.active[queue]
         return batch
@@ -289,9 +293,16 @@ class Accumulator:
         """Take a batch that is not on its way out of its queue, wherever it stands."""
         queue = batch.queue
         queue.batches.remove(batch)
+        batch.close()
         batch.queued = False
+        self._forget_open(batch)
         if not queue.batches:
             self.active.pop(queue, None)
+
+    def _forget_open(self, batch: Batch) -> None:
+        opened = self.topics[batch.topic].open
+        if opened[batch.partition] is batch:
+            opened[batch.partition] = None
 
     def waiting(self) -> Iterator[Batch]:
         """Yield the batches that are not on their way."""

@@ -1,9 +1,9 @@
 """One record batch of a producer, from its first record to its acknowledgement.
 
-A batch is open while records are added, then closed for good, then sent until it succeeds or fails. Its records stay
-rows until it is sent for the first time: one kernel call encodes them all, one packs them, and retries reuse both. A
-batch of a table comes encoded, and is rows only when they are asked for: it fails, or is split. What the caller holds of
-a record is a ticket, its batch and its place in it; the outcome is written into the batch once.
+A batch is open while records are added, then closed for good, then sent until it succeeds or fails. Its records are
+written as they come (`appending.Records`), those of a table many at once; one call packs them, and retries reuse that.
+They are rows again only when rows are asked for: the batch fails, or is split. What the caller holds of a record is a
+ticket, its batch and its place in it; the outcome is written into the batch once.
 
 A batch that a broker finds too large is split (KIP-126). Then the parts have outcomes, and the batch one that is done
 when all are.
@@ -11,10 +11,11 @@ when all are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from ottla.client._core.appending import Records, read_timestamps
 from ottla.errors import InvalidRecordError, KafkaError
 from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, increment_sequence
@@ -46,29 +47,18 @@ def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int
     return size + (RECORD_OVERHEAD if size < SMALL else RECORD_OVERHEAD_MAX)
 
 
-class Tickets(Protocol):
-    """Weak references to what was given out for records, by record; a dict, or one for all of them."""
-
-    def get(self, index: int, /) -> Callable[[], object] | None: ...
-
-    def __setitem__(self, index: int, ticket: Any, /) -> None: ...
-
-    def values(self) -> Iterable[Callable[[], object]]: ...
-
-
 class Outcome(Enum):
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
 
 
-class Batch:
+class Batch(Records):
     """See the module.
 
     Attributes:
-        body: the records of a batch that came encoded, as they are written; None of others.
-        rows: the records. Dropped when the batch is done; kept when it fails, for the error to name them.
-        size: bytes the records take at most, uncompressed.
+        body: the records as they are written, once the batch is sent or came that way. Dropped when it is done.
+        rows: the records of a batch that has failed or was split, for the error to name them.
         created_ms: when its first record came, by a clock that never goes back.
         order: among the batches of a partition; the parts of a split one come in its place.
         queued: whether it waits in its queue; it is on its way otherwise, or has its outcome.
@@ -79,8 +69,8 @@ class Batch:
         was_reset: its sequence was changed after it had been sent.
         base_offset: of the first record; -1 if the broker did not say (acks=0, or a duplicate older than it remembers).
         callbacks: called once when it is done or failed.
-        tickets: by record, the caller's weak reference to what it gave out for it, if it gave out anything.
-        timestamps: of the records of a batch that is done, as long as there is a ticket.
+        table: a weak reference to what was given out for all records together; None where each has a ticket.
+        timestamps: of the records of a batch that is done, if one of them has a ticket then.
         reported: records whose failure was told to the caller.
     """
 
@@ -92,17 +82,13 @@ class Batch:
         "attempts",
         "base_offset",
         "base_sequence",
-        "base_timestamp",
         "body",
         "callbacks",
-        "closed",
-        "count",
         "created_ms",
         "doubtful",
         "drained_ms",
         "error",
         "in_flight",
-        "max_timestamp",
         "order",
         "outcome",
         "packed_size",
@@ -116,26 +102,21 @@ class Batch:
         "reported",
         "retry_ms",
         "rows",
-        "size",
-        "tickets",
+        "table",
         "timestamps",
         "urgent",
         "was_reset",
     )
 
     def __init__(self, queue: PartitionQueue, now_ms: float, order: tuple[int, ...]) -> None:
+        super().__init__()
         self.queue = queue
         self.order = order
         self.queued = False
         self.rows: list[Row] = []
         self.body: bytearray | None = None
-        self.base_timestamp = -1
-        self.count = 0
-        self.size = 0
-        self.max_timestamp = -1
         self.created_ms = now_ms
         self.drained_ms = 0.0
-        self.closed = False
         self.urgent = False
         self.in_flight = False
         self.attempts = 0
@@ -151,8 +132,8 @@ class Batch:
         self.error: Exception | None = None
         self.record_errors: Sequence[tuple[int, str]] = ()
         self.callbacks: list[Callable[[], object]] = []
-        self.tickets: Tickets = {}
-        self.timestamps: list[int] = []
+        self.table: Callable[[], object] | None = None
+        self.timestamps: Sequence[int] = ()
         self.reported: set[int] = set()
         self.parent: Batch | None = None
         self.parts: list[tuple[int, Batch]] = []
@@ -181,16 +162,6 @@ class Batch:
     def last_sequence(self) -> int:
         return increment_sequence(self.base_sequence, self.count - 1)
 
-    def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers, size: int) -> int:
-        """Add a record; return its place."""
-        index = len(self.rows)
-        self.rows.append((index, timestamp_ms, key, value, headers))
-        self.count = index + 1
-        self.size += size
-        if timestamp_ms > self.max_timestamp:
-            self.max_timestamp = timestamp_ms
-        return index
-
     def set_body(self, body: bytearray, count: int, base_timestamp: int, max_timestamp: int) -> None:
         """Take the records in as they are written. Nothing is added any more."""
         self.body = body
@@ -201,11 +172,20 @@ class Batch:
         self.closed = True
 
     def unfold(self) -> list[Row]:
-        """Return the rows, which a batch that came encoded makes now."""
-        if self.body is not None:
-            self.rows = kernels.decode_records(self.body, self.count, 0, self.base_timestamp, None)
-            self.body = None
+        """Return the rows, which are made now."""
+        if not self.rows and (body := self._content()) is not None:
+            self.rows = kernels.decode_records(body, self.count, 0, self.base_timestamp, None)
         return self.rows
+
+    def _content(self) -> bytearray | None:
+        """The records as they are written; None if they were dropped."""
+        if self.body is None:
+            self.body = self.take_body()
+        return self.body
+
+    def has_ticket(self, index: int) -> bool:
+        """Return whether something that was given out for a record is still held."""
+        return self.is_held(index) if self.table is None else self.table() is not None
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
@@ -223,11 +203,9 @@ class Batch:
         """Return the batch as bytes; the same object until the sequence changes."""
         if self._encoded is not None:
             return self._encoded
-        if self.body is None:
-            self.base_timestamp = self.rows[0][1]
-        base_timestamp = self.base_timestamp
         if not self.packed_size:
-            body = kernels.encode_records(self.rows, 0, base_timestamp) if self.body is None else self.body
+            body = self._content()
+            assert body is not None
             self._packed = compress(compression, body, level) if compression else body
             self.packed_size = len(self._packed)
         self._encoded = wrap_packed(
@@ -235,7 +213,7 @@ class Batch:
             base_offset=0,
             last_offset_delta=self.count - 1,
             record_count=self.count,
-            base_timestamp=base_timestamp,
+            base_timestamp=self.base_timestamp,
             max_timestamp=self.max_timestamp,
             attributes=make_attributes(compression, TimestampType.CREATE_TIME, transactional, False, False),
             producer_id=self.producer_id,
@@ -272,6 +250,7 @@ class Batch:
                 part.set_producer(self.producer_id, self.producer_epoch, sequence)
                 sequence = increment_sequence(sequence, part.count)
         self.rows = []
+        self.body = None
         self._packed = b""
         self._encoded = None
         self._parts_open = len(parts)
@@ -296,15 +275,14 @@ class Batch:
         self.outcome = outcome
         self._packed = b""
         self._encoded = None
+        self.close()
         if outcome is Outcome.FAILED:
             self.unfold()  # for the error to name them
-        self.body = None
         parent = self.parent
-        if outcome is Outcome.DONE:
-            # What a ticket may still ask for are the timestamps; the tickets of a part are those of its parent.
-            if parent is not None or any(ticket() is not None for ticket in self.tickets.values()):
-                self.timestamps = [row[1] for row in self.rows]
-            self.rows = []
+        # What a ticket may still ask for are the timestamps; the tickets of a part are those of its parent.
+        if outcome is Outcome.DONE and self.body is not None and (parent is not None or self.any_held):
+            self.timestamps = read_timestamps(self.body, self.count, self.base_timestamp)
+        self.body = None
         if parent is None:
             return [self]
         parent._parts_open -= 1

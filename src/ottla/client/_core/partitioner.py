@@ -12,44 +12,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+from ottla.client._core.appending import BY_CRC32, BY_FUNCTION, BY_MURMUR2, NEVER, Choice
+from ottla.client._core.appending import murmur2 as murmur2
 
 if TYPE_CHECKING:
     from random import Random
 
 #: (topic, key or None, partition count) -> partition.
 PartitionFunction = Callable[[str, bytes | None, int], int]
-
-_SEED: Final = 0x9747B28C
-_M: Final = 0x5BD1E995
-_MASK: Final = 0xFFFFFFFF
-_WORDS: Final = [Struct(f"<{count}I").unpack_from for count in range(65)]
-
-
-def murmur2(data: bytes) -> int:
-    """Return Kafka's 32-bit MurmurHash2 of a key, unsigned (Java's `Utils.murmur2` has the same bits as an int)."""
-    length = len(data)
-    h = (_SEED ^ length) & _MASK
-    count = length >> 2
-    words = _WORDS[count](data) if count <= 64 else Struct(f"<{count}I").unpack_from(data)
-    for k in words:
-        k = k * _M & _MASK
-        k ^= k >> 24
-        h = (h * _M & _MASK) ^ (k * _M & _MASK)
-    rest = length & 3
-    if rest:
-        tail = length & ~3
-        if rest == 3:
-            h ^= data[tail + 2] << 16
-        if rest >= 2:
-            h ^= data[tail + 1] << 8
-        h ^= data[tail]
-        h = h * _M & _MASK
-    h ^= h >> 13
-    h = h * _M & _MASK
-    return h ^ h >> 15
 
 
 def java_partition(key: bytes, count: int) -> int:
@@ -62,7 +35,7 @@ def librdkafka_partition(key: bytes, count: int) -> int:
     return crc32(key) % count
 
 
-class TopicPartitioner:
+class TopicPartitioner(Choice):
     """Chooses for one topic.
 
     Args:
@@ -71,7 +44,7 @@ class TopicPartitioner:
         adaptive: prefer partitions with short queues (`partitioner.adaptive.partitioning.enable`).
     """
 
-    __slots__ = ("_adaptive", "_counter", "_hash", "_ignore_keys", "_kind", "_random", "_topic", "sticky", "stuck")
+    __slots__ = ("_adaptive", "_counter", "_hash", "_ignore_keys", "_kind", "_random", "_topic")
 
     def __init__(
         self,
@@ -82,6 +55,13 @@ class TopicPartitioner:
         ignore_keys: bool = False,
         adaptive: bool = True,
     ) -> None:
+        super().__init__()
+        if kind is None:
+            self.way = NEVER if ignore_keys else BY_MURMUR2
+        elif kind == "consistent_random":
+            self.way = NEVER if ignore_keys else BY_CRC32
+        else:
+            self.way = BY_FUNCTION
         self._topic = topic
         self._kind = kind
         self._random = random
@@ -89,10 +69,6 @@ class TopicPartitioner:
         self._adaptive = adaptive
         self._hash = librdkafka_partition if kind == "consistent_random" else java_partition
         self._counter = int(random.random() * 1_000_000)
-        #: The partition of records without a key; -1 before the first.
-        self.sticky = -1
-        #: How many bytes went there since `move_on`.
-        self.stuck = 0
 
     def choose(self, key: bytes | None, count: int) -> int:
         """Return the partition of a record, or -1 if it goes where `sticky` points.

@@ -800,7 +800,7 @@ class ProducerMachine:
         self.counts.batches_split += 1
         limit = min(self.settings.batch_size, batch.size // 2 + 1)
         parts = batch.split(limit)
-        self.accumulator.topics[batch.topic].ratio = 1.0
+        self.accumulator.topics[batch.topic].set_ratio(1.0)
         if self.sequences is not None:
             self.sequences.on_split(batch, parts)
         for part in reversed(parts):

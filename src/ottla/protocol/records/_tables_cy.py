@@ -10,7 +10,7 @@ both to the same answers.
 from array import array
 
 import cython
-from cython.cimports._varints import varint_size, write_varint
+from cython.cimports._varints import murmur2_of, varint_size, write_varint
 from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
@@ -134,33 +134,6 @@ def _item(
     return end - begin
 
 
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _murmur2(data: cython.p_uchar, size: cython.Py_ssize_t) -> cython.uint:
-    """See `partitioner.murmur2`."""
-    m: cython.uint = cython.cast(cython.uint, 0x5BD1E995)
-    h: cython.uint = cython.cast(cython.uint, 2538058380) ^ cython.cast(cython.uint, size)
-    k: cython.uint
-    at: cython.Py_ssize_t = 0
-    while at + 4 <= size:
-        memcpy(cython.address(k), data + at, 4)
-        k = k * m
-        k ^= k >> 24
-        h = (h * m) ^ (k * m)
-        at += 4
-    if size - at >= 3:
-        h ^= cython.cast(cython.uint, data[at + 2]) << 16
-    if size - at >= 2:
-        h ^= cython.cast(cython.uint, data[at + 1]) << 8
-    if size - at >= 1:
-        h = (h ^ data[at]) * m
-    h ^= h >> 13
-    h = h * m
-    return h ^ (h >> 15)
-
-
 def partition_rows(
     keys: tuple, count: cython.Py_ssize_t, partitions: cython.uint, out: object, murmur2: object
 ) -> None:
@@ -186,7 +159,7 @@ def partition_rows(
                 if size < 0:
                     target[row] = -1
                 else:
-                    target[row] = cython.cast(cython.int, (_murmur2(data, size) & 0x7FFFFFFF) % partitions)
+                    target[row] = cython.cast(cython.int, (murmur2_of(data, size) & 0x7FFFFFFF) % partitions)
     finally:
         PyBuffer_Release(cython.address(view))
     if bad >= 0:

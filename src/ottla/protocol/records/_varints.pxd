@@ -1,4 +1,4 @@
-# What the compiled kernels share: varints, and numbers that wrap like Java's. Inlined into each of them.
+# What the compiled kernels share: varints, numbers that wrap like Java's, and the hash of keys. Inlined into each of them.
 # `setup.py` counts this file to the source of every kernel, so that one made of an older copy is not run.
 
 
@@ -87,3 +87,26 @@ cdef inline Py_ssize_t skip_headers(
         if length > 0:
             position += length
     return position
+
+
+cdef inline unsigned int murmur2_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
+    """Kafka's 32-bit MurmurHash2 of a key."""
+    cdef unsigned int m = 0x5BD1E995
+    cdef unsigned int h = <unsigned int>2538058380 ^ <unsigned int>size
+    cdef unsigned int k
+    cdef Py_ssize_t at = 0
+    while at + 4 <= size:
+        k = data[at] | data[at + 1] << 8 | data[at + 2] << 16 | <unsigned int>data[at + 3] << 24
+        k = k * m
+        k ^= k >> 24
+        h = (h * m) ^ (k * m)
+        at += 4
+    if size - at >= 3:
+        h ^= <unsigned int>data[at + 2] << 16
+    if size - at >= 2:
+        h ^= <unsigned int>data[at + 1] << 8
+    if size - at >= 1:
+        h = (h ^ data[at]) * m
+    h ^= h >> 13
+    h = h * m
+    return h ^ (h >> 15)
