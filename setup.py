@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent
 KERNELS = {
     "ottla.client._arrow_cy": "src/ottla/client/_arrow_cy.py",
     "ottla.client._core._appending_cy": "src/ottla/client/_core/_appending_cy.py",
+    "ottla.client._core._handing_cy": "src/ottla/client/_core/_handing_cy.py",
     "ottla.network._reactor_cy": "src/ottla/network/_reactor_cy.py",
     "ottla.protocol._produce_cy": "src/ottla/protocol/_produce_cy.py",
     "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",

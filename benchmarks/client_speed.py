@@ -1,6 +1,7 @@
 """How fast Python programs produce and consume: ottla's client beside confluent-kafka, kafka-python and aiokafka.
 
-    python -m benchmarks.client_speed [--pairs 5] [--records 2000000] [--only consume-columns,latency] [--out FILE]
+    python -m benchmarks.client_speed [--pairs 5] [--records 2000000] [--only consume-columns,latency] [--beside confluent]
+                                      [--out FILE]
 
 One ottla broker, one topic of one partition, records of 100 bytes without keys, batches of up to 1 MB, acks=all. Each side
 of a pair is a process of its own; the sides alternate, and a ratio is the median of the pairs' ratios. A side's figures are
@@ -53,7 +54,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "busy": ("consume_columns_busy", ("consume_confluent_busy",)),
 }
 #: These are ten times as slow: fewer records.
-SLOW = ("kafka_python", "aiokafka", "records", "async")
+SLOW = ("kafka_python", "aiokafka")
 
 
 class Meter:
@@ -454,6 +455,8 @@ def run(arguments: argparse.Namespace) -> None:
         for case in wanted:
             ours, others = CASES[case]
             for other in others:
+                if arguments.beside and not other.endswith(tuple(arguments.beside.split(","))):
+                    continue
                 have = sum((row["case"], row["other"]) == (case, other) for row in known)
                 for pair in range(have, arguments.pairs):
                     row: dict[str, Any] = {"case": case, "ours": ours, "other": other}
@@ -528,6 +531,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--latency-records", type=int, default=5_000)
     parser.add_argument("--only", help=f"some of {', '.join(CASES)}")
+    parser.add_argument("--beside", help="only these others: confluent, async, kafka_python, aiokafka")
     parser.add_argument("--out", type=Path, default=OUT)
     run(parser.parse_args())
 

@@ -186,7 +186,9 @@ class Consumer(GroupedConsumer[K, V]):
 
         A cancelled wait loses no record.
         """
-        record = self._take_ready(None) if not self._attention else None
+        record: Record[K, V] | None = self._front.take()
+        if record is None and not self._attention:
+            record = self._take_ready(None)
         if record is not None:
             return record
         record = await self._next(None)

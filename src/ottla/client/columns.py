@@ -7,10 +7,9 @@ the batch nor an Arrow library that was given its addresses (`arrow`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import repeat
 from typing import Final, Generic
 
-from ottla.client.consumed import K, Record, Row, Source, V
+from ottla.client.consumed import K, Record, Row, Source, V, make_records
 from ottla.protocol.records import column_kernels
 from ottla.protocol.records._columns_plain import HEADERS_FULL, KEYS_FULL, ROWS_FULL, VALUES_FULL, Used
 from ottla.protocol.records.builder import Record as BuiltRecord
@@ -208,8 +207,7 @@ class Columns(Generic[K, V]):
         found: list[Record[K, V]] = []
         for first, last, source in self.spans():
             if first < stop and last > start:
-                rows = column_kernels.make_rows(self.slab.buffers, self.used, max(first, start), min(last, stop))
-                found += map(Record, repeat(source), rows)
+                found += make_records(source, self.slab.buffers, self.used, max(first, start), min(last, stop))
         return found
 
     def spans(self) -> Iterator[tuple[int, int, Source[K, V]]]:

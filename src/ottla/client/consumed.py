@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, overload
 
 from ottla.client._core.batch import Headers as Pairs
+from ottla.client._core.handing import Common, extension
 from ottla.client._core.partitions import PartitionState
 from ottla.client.errors import DeserializationError
+from ottla.protocol.records import column_kernels
+from ottla.protocol.records._columns_plain import Buffers, Used
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -87,10 +91,10 @@ Row = tuple[int, int, bytes | None, bytes | None, Pairs]
 _PIECE: Final = 500
 
 
-class Source(Generic[K, V]):
+class Source(Common, Generic[K, V]):
     """What the records of one batch have in common; `owner` is the partition as it was assigned when it was read."""
 
-    __slots__ = ("deserialize_key", "deserialize_value", "leader_epoch", "owner", "partition", "topic")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Source(Generic[K, V]):
         deserialize_value: Callable[[str, bytes], V] | None,
         owner: PartitionState | None = None,
     ) -> None:
+        super().__init__()
         self.owner: PartitionState | None = owner
         self.topic: str = topic
         self.partition: int = partition
@@ -218,6 +223,32 @@ class Record(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<Record {self.topic}-{self.partition}@{self.offset} key={self.key_bytes!r} value={self.value_bytes!r}>"
+
+
+#: The class above, which is what there is without a compiler.
+PlainRecord = Record
+
+
+def make_records(source: Source[K, V], buffers: Buffers, used: Used, start: int, stop: int) -> list[Record[K, V]]:
+    """Return the records of rows; `_columns_plain` describes the buffers."""
+    return list(map(PlainRecord, repeat(source), column_kernels.make_rows(buffers, used, start, stop)))
+
+
+plain_records = make_records
+
+if not TYPE_CHECKING and extension is not None:
+
+    class _Helpers:
+        """What of a compiled record is made by Python: by the class that it stands for."""
+
+        made = Record._made
+        headers = Headers
+        timestamp = Record.timestamp.fget
+        show = Record.__repr__
+
+    extension.set_helpers(_Helpers)
+    Record = extension.Record
+    make_records = extension.make_records
 
 
 class Batch(Generic[K, V]):

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, overload
 
+from ottla.client._core.handing import next_method
 from ottla.client._core.offset_queries import Query
 from ottla.client._core.operation import Operation
 from ottla.client._core.transactions import OffsetAndMetadata
@@ -211,8 +212,13 @@ class Consumer(GroupedConsumer[K, V]):
     def __iter__(self) -> Self:
         return self
 
+    @next_method
     def __next__(self) -> Record[K, V]:
         """Wait for the next record and return it. After `stop()` the loop ends; another loop goes on behind it."""
+        record: Record[K, V] | None = self._front.take()
+        return self._next_record() if record is None else record
+
+    def _next_record(self) -> Record[K, V]:
         record = self._take_ready(None) if not self._attention else None
         if record is not None:
             return record

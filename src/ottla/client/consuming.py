@@ -125,8 +125,7 @@ class ConsumerBase(Handing[K, V]):
         self._finished = Finished(self._bounds.commit, whole=commit_after is not None)
         self._runtime: Runtime | None = None
         self._stopping = False
-        #: Whether there is more to do than to hand out the next record: to stop, or what the group wants.
-        self._attention = False
+        self._front.handed = self._finished
         #: How often `max.poll.interval.ms` was exceeded.
         self._exceeded_count = 0
         self._machine.on_step = weakly(self._pay_attention)
@@ -216,6 +215,15 @@ class ConsumerBase(Handing[K, V]):
             for record in consumer: ...
         """
         return StoppingOn(self.stop, signals)
+
+    @property
+    def _attention(self) -> bool:
+        """Whether there is more to do than to hand out the next record: to stop, or what the group wants."""
+        return self._front.attention
+
+    @_attention.setter
+    def _attention(self, wanted: bool) -> None:
+        self._front.attention = wanted
 
     def _pay_attention(self) -> None:
         self._attention = True

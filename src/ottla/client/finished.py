@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ottla.client._core.handing import Handed
 from ottla.client._core.partitions import PartitionState
 from ottla.client._core.transactions import OffsetAndMetadata
 from ottla.types import TopicPartition
@@ -53,22 +54,23 @@ class Marks:
         return self._out[0] if self._out else None
 
 
-class Finished:
+class Finished(Handed):
     """What one consumer has handed out.
 
     Attributes:
-        current: the last record of a loop; written without a lock, before its partition's position.
         unfinished: the first offset of the last batch, by partition.
-        marks: by partition, where records are marked one by one; None where they are not.
     """
 
+    current: Record[Any, Any] | None
+    marks: dict[PartitionState, Marks] | None
+
     def __init__(self, mode: str | None, *, whole: bool = False) -> None:
+        super().__init__()
         self.mode = mode
         #: Whether all since the last commit comes again after `rewind`.
         self.whole = whole or mode in ("manual", "transaction")
-        self.current: Record[Any, Any] | None = None
         self.unfinished: dict[PartitionState, int] = {}
-        self.marks: dict[PartitionState, Marks] | None = {} if mode == "marked" else None
+        self.marks = {} if mode == "marked" else None
 
     def ask(self) -> None:
         """The caller asks for more: what it had is finished."""
@@ -92,7 +94,7 @@ class Finished:
             marks = self.marks.get(owner) if owner is not None else None
             if marks is None:
                 return False
-            marks.mark(record._row[0])
+            marks.mark(record.offset)
         elif record is self.current:
             self.current = None
         return True
@@ -157,5 +159,5 @@ class Finished:
             return position if first is None else min(first, position)
         offset = min(unfinished.get(state, position), position)
         if current is not None and current._source.owner is state:
-            offset = min(offset, current._row[0])
+            offset = min(offset, current.offset)
         return offset

@@ -1,6 +1,6 @@
 """From chunks of raw batches to records in the caller's hands: what was taken from the core and not handed out yet.
 
-Positions move as records are handed out. `_take_ready` is what each record of a loop costs.
+Positions move as records are handed out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Final, Generic, NoReturn
 
 from ottla.client._core.consumer import ConsumerMachine
-from ottla.client._core.partitions import Chunk
+from ottla.client._core.handing import Front, Reading
+from ottla.client._core.partitions import Chunk, PartitionState
 from ottla.client.columns import NO_END, Columns, Pool
 from ottla.client.consumed import K, Record, Source, V
 from ottla.client.errors import DeserializationError
@@ -29,17 +30,17 @@ _PIECE: Final = 512
 Limits = Mapping[TopicPartition, int] | None
 
 
-class _Reading(Generic[K, V]):
+class _Reading(Reading, Generic[K, V]):
     """A chunk that is being handed out, and the records of its present batch, where they are rows."""
 
-    __slots__ = ("following", "generation", "index", "problem", "reader", "records", "rest", "source", "state")
+    __slots__ = ("following", "problem", "reader", "rest", "source")
+
+    state: PartitionState
+    records: list[Record[K, V]]
 
     def __init__(self, chunk: Chunk, reader: ChunkReader) -> None:
-        self.state = chunk.state
-        self.generation = chunk.generation
+        super().__init__(chunk.state, chunk.generation)
         self.reader = reader
-        self.records: list[Record[K, V]] = []
-        self.index = 0
         self.following = -1
         #: With `on_error=`: what waits behind `records`, and why the first of it cannot be read.
         self.rest: list[Record[K, V]] = []
@@ -59,6 +60,8 @@ class Handing(Generic[K, V]):
 
     def __init__(self) -> None:
         self._open: deque[_Reading[K, V]] = deque()
+        #: Hands out the next record where that is all there is to do: what each record of a loop costs.
+        self._front = Front(self._open)
         self._limits: Limits = None
         self._pool = Pool()
         self._scratch: Columns[K, V] | None = None
@@ -92,20 +95,20 @@ class Handing(Generic[K, V]):
                     end = min(start + count, len(reading.records))
                     if limits is not None:
                         limit = limits.get(state.topic_partition, 0)
-                        while end > start and reading.records[end - 1]._row[0] >= limit:
+                        while end > start and reading.records[end - 1].offset >= limit:
                             end -= 1
                     if end > start:
                         found = reading.records[start:end]
                         with self._lock:
-                            self._finished.hand_out(state, (record._row[0] for record in found), found[0]._row[0])
+                            self._finished.hand_out(state, (record.offset for record in found), found[0].offset)
                             reading.index = end
-                            state.position = found[-1]._row[0] + 1
+                            state.position = found[-1].offset + 1
                         return found
             if not self._have_open(waiter):
                 return []
 
     def _take_ready(self, limits: Limits) -> Record[K, V] | None:
-        """Return the next record if it is at hand; None says nothing. This is what each record costs."""
+        """Return the next record if it is at hand; None says nothing."""
         waiting = self._open
         if waiting:
             reading = waiting[0]
@@ -113,7 +116,7 @@ class Handing(Generic[K, V]):
             state = reading.state
             if index < len(records) and reading.generation == state.generation and not state.paused:
                 record = records[index]
-                following = record._row[0] + 1
+                following = record.offset + 1
                 if limits is None or following <= limits.get(state.topic_partition, 0):
                     finished = self._finished
                     if finished.marks is None:
@@ -219,13 +222,13 @@ class Handing(Generic[K, V]):
                 continue
             while True:
                 if reading.index < len(reading.records):
-                    offset = reading.records[reading.index]._row[0]
+                    offset = reading.records[reading.index].offset
                     if limits is None or offset < limits.get(state.topic_partition, 0):
                         return True
                     waiting.rotate(-1)  # behind the limit
                     break
                 if reading.problem is not None:
-                    if limits is None or reading.rest[0]._row[0] < limits.get(state.topic_partition, 0):
+                    if limits is None or reading.rest[0].offset < limits.get(state.topic_partition, 0):
                         raise Unreadable(reading.problem)
                     waiting.rotate(-1)
                     break
@@ -287,7 +290,7 @@ class Handing(Generic[K, V]):
             state = reading.state
             if reading.problem is problem.error and reading.generation == state.generation:
                 record, *rest = reading.rest
-                offset = record._row[0]
+                offset = record.offset
                 with self._lock:
                     if self._finished.marks is not None:
                         self._finished.hand_out(state, (offset,), offset)
@@ -310,7 +313,7 @@ class Handing(Generic[K, V]):
                 continue
             offset = reading.reader.next_offset
             if reading.index < len(reading.records):
-                offset = reading.records[reading.index]._row[0]
+                offset = reading.records[reading.index].offset
             elif reading.reader.at_end:
                 self._pass(reading)
                 waiting.popleft()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from ottla.client._core.handing import Position
 from ottla.types import TopicPartition
 
 #: A place beside those of ListOffsets: where the group has committed.
@@ -31,11 +32,10 @@ class Chunk(NamedTuple):
     aborted: Sequence[tuple[int, int]]
 
 
-class PartitionState:
-    """One assigned partition.
+class PartitionState(Position):
+    """One assigned partition; `Position` has more of it.
 
     Attributes:
-        position: the offset of the next record to hand out; None while it is asked for.
         position_epoch: the leader epoch of the batch before `position`; -1 if that is not known.
         fetch_offset: the offset to fetch next; ahead of `position` by what waits in chunks.
         fetch_epoch: the leader epoch of the batch before `fetch_offset`.
@@ -45,7 +45,6 @@ class PartitionState:
         resume: (what the group had committed, where to go on) if this was given up only for being slow.
         committed: what the group has committed, as far as this member knows; -1: nothing, None: unknown.
         base: where `position` was when it was last sought or committed.
-        generation: grows with each seek.
         read_replica, read_replica_until_ms: a follower that the leader says is nearer (KIP-392); -1 for none.
         high_watermark, last_stable_offset, log_start_offset: as the last answer told them; -1 before.
         error: what the next take raises.
@@ -59,14 +58,11 @@ class PartitionState:
         "failures",
         "fetch_epoch",
         "fetch_offset",
-        "generation",
         "high_watermark",
         "in_flight",
         "last_stable_offset",
         "leader_epoch",
         "log_start_offset",
-        "paused",
-        "position",
         "position_epoch",
         "read_replica",
         "read_replica_until_ms",
@@ -78,17 +74,15 @@ class PartitionState:
     )
 
     def __init__(self, topic_partition: TopicPartition, wanted: int | None) -> None:
+        super().__init__()
         self.topic_partition = topic_partition
-        self.position: int | None = None
         self.position_epoch = self.fetch_epoch = self.leader_epoch = NO_EPOCH
         self.fetch_offset = self.base = 0
         self.validating = False
         self.wanted = wanted
         self.resume: tuple[int | None, int] | None = None
         self.committed: int | None = None
-        self.generation = 0
         self.chunks: deque[Chunk] = deque()
-        self.paused = False
         self.in_flight = False
         self.read_replica = -1
         self.read_replica_until_ms = 0.0
