@@ -6,10 +6,8 @@ What is kept is bounded, however many names a client asks about.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ottla.observability.logs import shown
 from ottla.security.acls import (
@@ -23,17 +21,14 @@ from ottla.security.acls import (
 from ottla.security.principals import java_address
 
 if TYPE_CHECKING:
+    from ottla.broker.audit import Audit
     from ottla.broker.context import Session
     from ottla.broker.settings.access import AccessSettings
     from ottla.cluster.image import ClusterImage
     from ottla.security.acls import Rules
 
-audit_log = logging.getLogger("ottla.audit")
-
 #: Decisions kept with one session, and how long the names in them may be.
 DECISIONS_MAX, NAME_MAX = 512, 249
-#: Lines about denials in a second; more are counted.
-LINES_PER_SECOND = 20
 
 TOPIC: Final = ResourceType.TOPIC
 GROUP: Final = ResourceType.GROUP
@@ -54,19 +49,12 @@ class KeptDecisions:
 class Authorizer:
     """Answers for the rules of the newest image."""
 
-    def __init__(
-        self, image: Callable[[], ClusterImage], settings: AccessSettings, *, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, image: Callable[[], ClusterImage], settings: AccessSettings, audit: Audit) -> None:
         self._image = image
         self._settings = settings
-        self._now = now
+        self._audit = audit
         self._source: Rules | None = None
         self._rules = AccessRules({})
-        self._lines = 0
-        self._second = -1.0
-        self._left_out = 0
-        #: Requests that were denied something, counted whether or not a line says so.
-        self.denials = 0
 
     @property
     def rules(self) -> AccessRules:
@@ -140,24 +128,7 @@ class Authorizer:
     def _note(
         self, session: Session, operation: Operation, kind: ResourceType, name: str, because: Binding | None
     ) -> None:
-        self.denials += 1
-        now = self._now()
-        if now - self._second >= 1.0:
-            if self._left_out:
-                audit_log.info('{"denials_left_out": %d}', self._left_out)
-            self._second, self._lines, self._left_out = now, 0, 0
-        self._lines += 1
-        if self._lines > LINES_PER_SECOND:
-            self._left_out += 1
-            return
-        row: dict[str, Any] = {
-            "decision": "denied",
-            "principal": shown(session.principal),
-            "host": java_address(session.client_host),
-            "listener": session.listener,
-            "operation": operation.name,
-            "resource": f"{kind.name}:{shown(name)}",
-        }
+        rule = None
         if because is not None:
-            row["rule"] = f"{because.pattern.pattern_type.name}:{shown(because.pattern.name)}"
-        audit_log.info("%s", json.dumps(row))
+            rule = f"{because.pattern.pattern_type.name}:{shown(because.pattern.name)}"
+        self._audit.denied(session, operation.name, f"{kind.name}:{shown(name)}", rule)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ottla
 from ottla import compiled
+from ottla.broker.audit import Audit
 from ottla.broker.authorization import Authorizer
 from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.facts import LiveFacts
@@ -268,10 +269,10 @@ class Broker:
         self.replicas.on_leader = self.coordinators.on_leader
         self.replicas.on_resigned = self.coordinators.on_resigned
         self.telemetry = make_telemetry(parts)
-        self.entrance = Entrance(parts)
+        self.audit = Audit(asyncio.get_running_loop().time)
+        self.entrance = Entrance(parts, self.audit)
         if config.access is not None:
-            loop = asyncio.get_running_loop()
-            self.authorizer = Authorizer(lambda: self.image, config.access, now=loop.time)
+            self.authorizer = Authorizer(lambda: self.image, config.access, self.audit)
         self.dispatcher = make_dispatcher(
             parts,
             self.coordinators,
@@ -280,6 +281,7 @@ class Broker:
             authorizer=self.authorizer,
             localhost_ports=lambda: self.server.localhost_ports,
             tokens=self.entrance.tokens,
+            audit=self.audit,
         )
 
     def _make_peers(self) -> Peers:
@@ -467,6 +469,7 @@ class Broker:
             off_loop=self._around.offload.run,
             secret=self._around.secret_bytes(32),
             failure_delay_ms=self.config.connection_failed_authentication_delay_ms,
+            audit=self.audit,
         )
         self._parts_running.append(made.stop)
         return made

@@ -331,6 +331,19 @@ class BrokerConfig:
             wrong=frozenset(settings.keys() - right.keys()),
         )
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether a broker has keys, passwords or credentials in its memory."""
+        zookeeper = self.zookeeper
+        return bool(
+            self.tls
+            or self.logins
+            or self.peer_login.username
+            or self.ottla_scram_users
+            or self.delegation_token_secret_key
+            or (zookeeper is not None and (zookeeper.sasl or zookeeper.tls))
+        )
+
     def with_dynamic(self, broker: Mapping[str, str], default: Mapping[str, str]) -> BrokerConfig:
         """Return this configuration with what was set at run time for this broker and for all.
 

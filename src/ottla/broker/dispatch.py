@@ -20,6 +20,7 @@ from dataclasses import replace
 from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
+from ottla.broker.audit import CHANGES, audited
 from ottla.broker.context import PASS, ClientSoftware, PartialResult, RequestContext, Route, Session
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
 from ottla.network.connection import PendingReply
@@ -50,6 +51,7 @@ from ottla.protocol.schema import Struct as MessagePart
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ottla.broker.audit import Audit
     from ottla.broker.context import BodyToCome, Handler
     from ottla.broker.forwarding import Forwarding
     from ottla.cluster.image import ClusterImage
@@ -115,6 +117,7 @@ class Dispatcher:
         forwarding: Forwarding | None = None,
         begin_session: Callable[[BrokerConnection], Session] | None = None,
         guard: Callable[[ApiKey, Handler], Handler] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._routes: dict[ApiKey, Route] = {
             **routes,
@@ -128,6 +131,10 @@ class Dispatcher:
                 self._routes[key] = replace(self._routes[key], handler=self._passing_on(forwarding, handler))
         if guard is not None:
             self._routes = {key: _guarded(route, key, guard) for key, route in self._routes.items()}
+        if audit is not None:
+            for key in CHANGES.keys() & self._routes.keys():
+                route = self._routes[key]
+                self._routes[key] = replace(route, handler=audited(audit, key, route.handler))
         missing = SERVED.keys() - self._routes.keys()
         assert not missing, f"served, but no handler answers them: {sorted(missing)}"
         self._versions: dict[tuple[int, int], _ServedVersion] = {}

@@ -25,12 +25,14 @@ from ottla.network.connection import BrokerConnection, PendingReply
 from ottla.observability.logs import shown
 from ottla.protocol.api import SERVED, ApiKey, request_header_version, response_header_version
 from ottla.protocol.codec import decode, encode
+from ottla.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader
 from ottla.protocol.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from ottla.protocol.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 from ottla.security.sasl import AuthenticationFailedError, SaslError, WorkNeededError
 
 if TYPE_CHECKING:
+    from ottla.broker.audit import Audit
     from ottla.file_region import Sendable
     from ottla.protocol.schema import Message
     from ottla.security.sasl import ServerExchange
@@ -80,7 +82,9 @@ class LoginGuard:
         *,
         loop_time: Callable[[], float],
         wall_ms: Callable[[], int],
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._connection = connection
         self._rules = rules
         self._now = loop_time
@@ -104,6 +108,7 @@ class LoginGuard:
             ):
                 return self._begin_again(session, frame)
             if self._expires_at is not None and self._now() > self._expires_at:
+                self._audit.ended(session, self._mechanism)
                 raise RemoteProtocolError("the session has expired, and the client has not logged in again")
             return PASS
         if self._state is _State.TOKENS and not self._wraps_tokens:
@@ -137,7 +142,9 @@ class LoginGuard:
         if mechanism not in rules.mechanisms:
             refusal = SaslHandshakeResponse(error_code=ErrorCode.UNSUPPORTED_SASL_MECHANISM, mechanisms=names)
             return self._refuse(
-                [_frame(header, refusal, version)], f"asked for the mechanism {shown(mechanism)}, which is not enabled"
+                session,
+                [_frame(header, refusal, version)],
+                f"asked for the mechanism {shown(mechanism)}, which is not enabled",
             )
         if self._previous_mechanism not in (None, mechanism):
             # As in Kafka: the handshake is answered, and the next frame ends it.
@@ -154,24 +161,26 @@ class LoginGuard:
     # -- tokens
 
     def _take_bare_token(self, session: Session, token: bytes) -> Any:
-        assert self._exchange is not None
+        exchange = self._exchange
+        assert exchange is not None
         try:
-            answer = self._exchange.respond(token)
-            if self._exchange.is_complete:
+            answer = exchange.respond(token)
+            if exchange.is_complete:
                 self._complete(session)
         except WorkNeededError as needed:
             return self._after(needed, lambda: self._take_bare_token(session, token))
         except SaslError as error:
-            return self._refuse([], self._why(error))
+            return self._refuse(session, [], self._why(error), exchange)
         return [_SIZE.pack(len(answer)) + answer]
 
     def _take_token(self, session: Session, frame: memoryview, key: int, version: int) -> Any:
         if key != ApiKey.SASL_AUTHENTICATE:
-            return self._refuse([], f"unexpected request {_name(key)} during the login")
+            why = f"unexpected request {_name(key)} during the login"
+            return self._refuse(session, _illegal_state(frame, key, version), why)
         header, request = _decode(frame, SaslAuthenticateRequest, ApiKey.SASL_AUTHENTICATE, version)
         exchange = self._exchange
         assert exchange is not None
-        response = SaslAuthenticateResponse(error_message=None)
+        response = SaslAuthenticateResponse()
         try:
             response.auth_bytes = exchange.respond(bytes(request.auth_bytes))
             if exchange.is_complete:
@@ -189,7 +198,7 @@ class LoginGuard:
                     f"Authentication failed during {doing} due to invalid credentials with SASL mechanism "
                     f"{self._mechanism}"
                 )
-            return self._refuse([_frame(header, response, version)], self._why(error))
+            return self._refuse(session, [_frame(header, response, version)], self._why(error), exchange)
         return [_frame(header, response, version)]
 
     def _after(self, needed: WorkNeededError, take_again: Callable[[], Any]) -> PendingReply:
@@ -215,9 +224,12 @@ class LoginGuard:
         why = getattr(error, "why", "") or str(error)
         return f"could not log in by {self._mechanism}: {shown(why)}"
 
-    def _refuse(self, answer: list[Sendable], reason: str) -> Any:
+    def _refuse(
+        self, session: Session, answer: list[Sendable], reason: str, exchange: ServerExchange | None = None
+    ) -> Any:
         """Answer later, so that guessing takes its time, and close; nothing else of this connection is handled meanwhile."""
         self._state = _State.OVER
+        self._audit.refused(session, self._mechanism, "" if exchange is None else exchange.claimed, reason)
         self._connection.logins_failed()
         loop = asyncio.get_running_loop()
         delay_ms = self._rules().failure_delay_ms
@@ -258,6 +270,7 @@ class LoginGuard:
             self._connection.authenticated()
             logger.debug("%s has logged in as %s by %s", self._connection.peer, shown(principal), self._mechanism)
         session.is_by_token = getattr(exchange, "is_by_token", False)
+        self._audit.logged_in(session, self._mechanism, again=self._previous_mechanism is not None)
         self._previous_mechanism = self._mechanism
         return lifetime_ms
 
@@ -274,6 +287,21 @@ class LoginGuard:
         self._state = _State.HANDSHAKE
         _, version = _KEY_AND_VERSION.unpack_from(frame)
         return self._take_handshake(session, frame, version)
+
+
+def _illegal_state(frame: memoryview, key: int, version: int) -> list[Sendable]:
+    """Return what Kafka answers to a step of a login that is out of turn; to other requests nothing."""
+    low, high = SERVED.get(ApiKey(key), (0, -1)) if key in _STEPS else (0, -1)
+    if not low <= version <= high:
+        return []
+    header, _ = _decode(frame, _STEPS[key][0], ApiKey(key), version)
+    return [_frame(header, _STEPS[key][1](error_code=ErrorCode.ILLEGAL_SASL_STATE), version)]
+
+
+_STEPS: dict[int, tuple[type[Any], type[Any]]] = {
+    ApiKey.SASL_HANDSHAKE: (SaslHandshakeRequest, SaslHandshakeResponse),
+    ApiKey.API_VERSIONS: (ApiVersionsRequest, ApiVersionsResponse),
+}
 
 
 def _name(key: int) -> str:

@@ -207,6 +207,10 @@ def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
 
     clock = SystemClock()
     began_ms = clock.monotonic_ms()
+    if config.has_secrets:
+        from ottla.observability.process import forbid_core_dumps
+
+        forbid_core_dumps()
     try:
         broker = Broker(config, machine(config.zookeeper, config.ottla_tree_socket))
 

@@ -63,6 +63,22 @@ def raise_descriptor_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def forbid_core_dumps() -> bool:
+    """Have the kernel write no core file of this process and those it starts: keys and passwords would be in it.
+
+    Return whether it will not; where a program takes the dumps (`core_pattern` begins with `|`), the kernel does not ask.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def open_descriptors() -> int | None:
     """Open files, sockets and the like; None where it cannot be told."""
     try:

@@ -197,6 +197,7 @@ async def test_few_passwords_wait_and_one_is_hashed_at_a_time() -> None:
         running -= 1
         return False
 
+    from ottla.broker.audit import Audit
     from ottla.broker.http.page_login import PageLogins
 
     login = PageLogin(
@@ -206,6 +207,7 @@ async def test_few_passwords_wait_and_one_is_hashed_at_a_time() -> None:
         off_loop=off_loop,
         secret=b"s" * 32,
         failure_delay_ms=0,
+        audit=Audit(lambda: 0.0),
     )
 
     class Peer:

@@ -25,6 +25,7 @@ from ottla.security.sasl.oauthbearer import TokenError, ValidToken
 from ottla.security.sasl.scram import HASHES, ScramCredential, credential_from_salted, salted_password
 
 if TYPE_CHECKING:
+    from ottla.broker.audit import Audit
     from ottla.network.connection import BrokerConnection
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ REMEMBERED_MAX = 256
 #: Of a user that does not exist: what `ottla user` and kafka-configs take.
 _ITERATIONS = 8_192
 _TEXT_MAX = 1024
+
+
+#: How a login to the pages is called in the audit.
+_BASIC, _BEARER = "HTTP Basic", "HTTP Bearer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,9 @@ class PageLogin:
         off_loop: Callable[[Callable[[], bool]], Awaitable[bool]],
         secret: bytes,
         failure_delay_ms: int,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._logins = logins
         self._find = find
         self._may_see = may_see
@@ -116,9 +123,9 @@ class PageLogin:
         try:
             found = check(token)
         except TokenError as error:
-            self._refuse(connection, str(error), decide)
+            self._refuse(connection, _BEARER, "", str(error), decide)
             return
-        self._let_in(connection, found.user, decide)
+        self._let_in(connection, _BEARER, found.user, decide)
 
     def _decide_password(
         self, connection: BrokerConnection, logins: PageLogins, text: str, decide: Callable[[Verdict], None]
@@ -136,10 +143,10 @@ class PageLogin:
         if any(
             self._key(connection.listener, user, password, each) in self._remembered for each in credentials.values()
         ):
-            self._let_in(connection, user, decide)
+            self._let_in(connection, _BASIC, user, decide)
             return
         if logins.check_plain is not None and logins.check_plain(user, password):
-            self._let_in(connection, user, decide)
+            self._let_in(connection, _BASIC, user, decide)
             return
         self._busy.add(place)
 
@@ -152,14 +159,14 @@ class PageLogin:
                 decide(Verdict.BUSY)
                 return
             if not right:
-                self._refuse(connection, f"wrong password of {user!r}, or no such user", decide, place)
+                self._refuse(connection, _BASIC, user, f"wrong password of {user!r}, or no such user", decide, place)
                 return
             self._busy.discard(place)
             for each in credentials.values():
                 if len(self._remembered) >= REMEMBERED_MAX:
                     del self._remembered[next(iter(self._remembered))]
                 self._remembered[self._key(connection.listener, user, password, each)] = None
-            self._let_in(connection, user, decide)
+            self._let_in(connection, _BASIC, user, decide)
 
         self._queue.append(check)
         if self._task is None:
@@ -186,7 +193,7 @@ class PageLogin:
         parts = (listener.encode(), user.encode(), password.encode(), credential.salt, credential.stored_key)
         return hmac.digest(self._secret, b"".join(len(part).to_bytes(4, "big") + part for part in parts), "sha256")
 
-    def _let_in(self, connection: BrokerConnection, user: str, decide: Callable[[Verdict], None]) -> None:
+    def _let_in(self, connection: BrokerConnection, scheme: str, user: str, decide: Callable[[Verdict], None]) -> None:
         session = Session(
             listener=connection.listener, client_host=connection.peer_host, client_port=connection.peer_port
         )
@@ -194,12 +201,22 @@ class PageLogin:
         if connection.session is None:
             connection.session = session
             connection.authenticated()
+            self._audit.logged_in(session, scheme)
         decide(Verdict.COME_IN if self._may_see(session) else Verdict.FORBIDDEN)
 
     def _refuse(
-        self, connection: BrokerConnection, why: str, decide: Callable[[Verdict], None], place: str | None = None
+        self,
+        connection: BrokerConnection,
+        scheme: str,
+        claimed: str,
+        why: str,
+        decide: Callable[[Verdict], None],
+        place: str | None = None,
     ) -> None:
         connection.logins_failed()
+        self._audit.refused(
+            Session(listener=connection.listener, client_host=connection.peer_host), scheme, claimed, why
+        )
         self._failures.tell(connection.peer_host, "%s could not log in to the pages: %s", connection.peer, why)
 
         def answer() -> None:

@@ -38,6 +38,7 @@ from ottla.security.tls_settings import TlsSettingsError
 if TYPE_CHECKING:
     import ssl
 
+    from ottla.broker.audit import Audit
     from ottla.broker.config import BrokerConfig
     from ottla.broker.settings.encryption import ListenerTls
     from ottla.broker.settings.logins import ListenerLogins
@@ -100,8 +101,9 @@ def _check_same_names(tls: ListenerTls, old: bytes, new: bytes) -> None:
 class Entrance:
     """Makes the sessions of connections."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, audit: Audit) -> None:
         self._parts = parts
+        self._audit = audit
         config = parts.config()
         self._protocols = {listener.name: listener.security_protocol for listener in config.listeners}
         self.contexts = make_contexts(config)
@@ -145,12 +147,17 @@ class Entrance:
             loop = asyncio.get_running_loop()
             rules = self._rules[connection.listener]
             session.guard = LoginGuard(
-                connection, lambda: rules, loop_time=loop.time, wall_ms=self._parts.surroundings.clock.wall_ms
+                connection,
+                lambda: rules,
+                loop_time=loop.time,
+                wall_ms=self._parts.surroundings.clock.wall_ms,
+                audit=self._audit,
             )
         elif protocol == "SSL":
             certificate = connection.peer_certificate
             if certificate is not None:
-                session.principal = self._principal_of(connection.listener, certificate)
+                session.principal = self._principal_of(session, certificate)
+                self._audit.logged_in(session, "TLS")
         context = self.contexts.get(connection.listener)
         if context is not None and self._parts.config().advertised_listeners is None:
             session.local_name = self._name_of(connection, context.certificate)
@@ -182,13 +189,15 @@ class Entrance:
             pass
         return None
 
-    def _principal_of(self, listener: str, certificate: bytes) -> str:
+    def _principal_of(self, session: Session, certificate: bytes) -> str:
         try:
             name = subject_of(certificate)
         except CertificateError as error:
+            self._audit.refused(session, "TLS", "", f"its certificate cannot be read: {error}")
             raise RemoteProtocolError(f"its certificate cannot be read: {error}") from None
-        user = self._parts.config().tls[listener].mapping.user_of(name)
+        user = self._parts.config().tls[session.listener].mapping.user_of(name)
         if user is None:
+            self._audit.refused(session, "TLS", name, "no rule of ssl.principal.mapping.rules is about its certificate")
             raise RemoteProtocolError(f"no rule of ssl.principal.mapping.rules is about its certificate, {shown(name)}")
         return f"User:{user}"
 

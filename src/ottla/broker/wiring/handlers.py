@@ -49,6 +49,7 @@ from ottla.types import TRANSACTION_STATE_TOPIC, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from ottla.broker.audit import Audit
     from ottla.broker.authorization import Authorizer
     from ottla.broker.context import Routes, Session
     from ottla.broker.token_store import TokenStore
@@ -85,6 +86,7 @@ def make_dispatcher(
     authorizer: Authorizer | None,
     localhost_ports: Callable[[], Collection[int]],
     tokens: TokenStore | None = None,
+    audit: Audit | None = None,
 ) -> Dispatcher:
     """Return what answers every request; `localhost_ports` as in `Addresses`. Without `authorizer` nothing is guarded."""
     config = parts.config()
@@ -125,6 +127,7 @@ def make_dispatcher(
         begin_session=begin_session,
         guard=None if authorizer is None else partial(guarded, GuardedParts(parts, authorizer)),
         forwarding=forwarding if parts.surroundings.shared_tree else None,
+        audit=audit,
     )
 
 

@@ -36,7 +36,11 @@ class ServerExchange(Protocol):
     Attributes:
         is_complete: the client has proved who it is: `user` is its name.
         expires_at_ms: wall time at which what it logged in with ends; None: never.
+        claimed: the name that the client has given, proved or not; "" while there is none.
     """
+
+    @property
+    def claimed(self) -> str: ...
 
     @property
     def is_complete(self) -> bool: ...

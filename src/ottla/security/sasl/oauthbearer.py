@@ -57,7 +57,7 @@ class OAuthBearerServer:
         self._why = ""
         self._is_over = False
         self.is_complete = False
-        self.user = ""
+        self.user = self.claimed = ""
         self.expires_at_ms: int | None = None
 
     def respond(self, token: bytes) -> bytes:
@@ -75,11 +75,12 @@ class OAuthBearerServer:
             self._why = str(error)
             self._refusal = json.dumps({"status": "invalid_token"}, separators=(",", ":"))
             return self._refusal.encode()
+        self.claimed = found.user
         if authorization_id and authorization_id != found.user:
             self._is_over = True
             raise AuthenticationFailedError(
-                "Authentication failed: Client requested an authorization id that is different from the token's "
-                "principal name"
+                f"Authentication failed: Client requested an authorization id ({authorization_id}) that is different from "
+                f"the token's principal name ({found.user})"
             )
         self.user, self.expires_at_ms = found.user, found.expires_at_ms
         self.is_complete = True

@@ -26,7 +26,7 @@ class PlainServer:
     def __init__(self, check: Check) -> None:
         self._check = check
         self.is_complete = False
-        self.user = ""
+        self.user = self.claimed = ""
 
     def respond(self, token: bytes) -> bytes:
         try:
@@ -34,8 +34,9 @@ class PlainServer:
         except UnicodeDecodeError:
             raise SaslError("a PLAIN message that is no UTF-8") from None
         if len(parts) != 3:
-            raise SaslError(f"a PLAIN message has 3 parts, this one {len(parts)}")
+            raise AuthenticationFailedError(f"Invalid SASL/PLAIN response: expected 3 tokens, got {len(parts)}")
         authorization_id, user, password = parts
+        self.claimed = user
         if not user:
             raise AuthenticationFailedError("Authentication failed: username not specified")
         if not password:

@@ -153,7 +153,7 @@ class ScramServer:
         self._name = ""
         self._failed = False
         self.is_complete = False
-        self.user = ""
+        self.user = self.claimed = ""
 
     def respond(self, token: bytes) -> bytes:
         if self._failed or self.is_complete:
@@ -171,7 +171,7 @@ class ScramServer:
         match = _CLIENT_FIRST.fullmatch(_text(token))
         if match is None:
             raise SaslError("a first message that is none of SCRAM")
-        self._name = _unescape(match["name"])
+        self._name = self.claimed = _unescape(match["name"])
         self._authorization_id = _unescape(match["authzid"] or "")
         if self._authorization_id and self._authorization_id != self._name:
             raise AuthenticationFailedError(
