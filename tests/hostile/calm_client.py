@@ -1,6 +1,6 @@
 """A well-behaved client beside the storm: a producer, a consumer and a group member on one connection.
 
-    python -m tests.hostile.calm_client PORT
+    python -m tests.hostile.calm_client PORT [USER PASSWORD]
 
 Each round it produces one record, reads it back and sends a heartbeat, and measures the three. It runs until its
 standard input ends, then reads everything once more and prints JSON. Any wrong answer, missing record, or closed
@@ -26,6 +26,8 @@ from ottla.protocol.messages.produce import (
     ProduceResponse,
     TopicProduceData,
 )
+from ottla.protocol.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
+from ottla.protocol.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.reader import read_records
@@ -177,9 +179,19 @@ class CalmClient:
         return offset
 
 
-async def run(port: int) -> dict[str, float]:
-    """Go round until standard input ends."""
+async def log_in(wire: WireClient, user: str, password: str) -> None:
+    """Log in by PLAIN."""
+    shaken = await wire.ask(SaslHandshakeRequest(mechanism="PLAIN"), 1, SaslHandshakeResponse)
+    _expect(shaken.error_code, "SaslHandshake")
+    said = SaslAuthenticateRequest(auth_bytes=f"\0{user}\0{password}".encode())
+    _expect((await wire.ask(said, 2, SaslAuthenticateResponse)).error_code, "SaslAuthenticate")
+
+
+async def run(port: int, *login: str) -> dict[str, float]:
+    """Go round until standard input ends; `login` is a user and a password, or nothing."""
     client = CalmClient(await WireClient.connect("127.0.0.1", port, client_id="calm"))
+    if login:
+        await log_in(client.wire, *login)
     await client.prepare()
     quiet = [await client.round() for _ in range(100)]
     print("ready", flush=True)
@@ -203,4 +215,4 @@ async def run(port: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(run(int(sys.argv[1])))), flush=True)
+    print(json.dumps(asyncio.run(run(int(sys.argv[1]), *sys.argv[2:]))), flush=True)
