@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata kernels lock clean
+.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ test: $(VENV)/.built ## the default tests
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-fast: $(VENV)/.built ## a first answer in a minute: without simulations, processes and other people's clients
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper and not bigdata"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper and not bigdata and not languages"
 
 lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/ruff check .
@@ -80,6 +80,9 @@ test-zookeeper: $(VENV)/.built ## on real ZooKeeper ensembles (needs a JRE; see 
 
 test-upgrade: $(VENV)/.built ## brokers restarted one by one from an earlier commit's program, under load (needs a JRE; FROM=commit)
 	OTTLA_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest -q -s -m "crash and zookeeper" tests/crash/test_rolling_upgrade.py
+
+test-languages: $(VENV)/.built ## clients in Go and JavaScript (need go, node and npm)
+	$(BIN)/python -m pytest -q -m languages
 
 test-bigdata: $(VENV)/.built ## Spark, Flink, Kafka Connect (need a JDK and Maven; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -q -s -m bigdata
