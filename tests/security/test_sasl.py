@@ -252,9 +252,9 @@ def test_plain_logs_in() -> None:
             b"root\0alice\0wonder",
             "Authentication failed: Client requested an authorization id that is different from username",
         ),
-        (b"", None),
-        (b"alice\0wonder", None),
-        (b"\0alice\0wonder\0", None),
+        (b"", "Invalid SASL/PLAIN response: expected 3 tokens, got 1"),
+        (b"alice\0wonder", "Invalid SASL/PLAIN response: expected 3 tokens, got 2"),
+        (b"\0alice\0wonder\0", "Invalid SASL/PLAIN response: expected 3 tokens, got 4"),
         (b"\0al\xff\0wonder", None),
     ],
 )
