@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import base64
 from collections.abc import Callable
 from dataclasses import replace
@@ -242,7 +243,8 @@ def test_no_id_looks_like_an_option() -> None:
 
     async def scenario(node: SimulatedBroker) -> None:
         alice = await logged_in(node)
-        handlers = broker_of(node).dispatcher._routes[ApiKey.CREATE_DELEGATION_TOKEN].handler.__self__  # type: ignore[attr-defined]
+        route = broker_of(node).dispatcher._routes[ApiKey.CREATE_DELEGATION_TOKEN]
+        handlers = inspect.unwrap(route.handler).__self__  # type: ignore[attr-defined]
         given = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), b"\x01" + bytes(15)])
         handlers._secret_bytes = lambda size: next(given)
         assert (await create(alice)).token_id == "AQAAAAAAAAAAAAAAAAAAAA"

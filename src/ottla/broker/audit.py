@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.observability.logs import shown
@@ -163,6 +164,7 @@ def audited(audit: Audit, key: ApiKey, handler: Handler) -> Handler:
     async def later(context: RequestContext, names: list[str], answer: Awaitable[Any]) -> Any:
         return note(context, names, await answer)
 
+    @wraps(handler)
     def handle(context: RequestContext, request: Any, *more: Any) -> Any:
         try:
             names = names_of(request)
