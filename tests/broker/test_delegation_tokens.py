@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import base64
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
