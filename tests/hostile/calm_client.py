@@ -47,8 +47,9 @@ def _expect(code: int, what: str) -> None:
 class CalmClient:
     """One connection; every method checks its answer."""
 
-    def __init__(self, wire: WireClient) -> None:
+    def __init__(self, wire: WireClient, group: str = GROUP) -> None:
         self.wire = wire
+        self.group = group
         self.member_id = ""
         self.generation_id = -1
         self.produced = 0
@@ -63,8 +64,12 @@ class CalmClient:
             CreateTopicsResponse,
         )
         _expect(created.topics[0].error_code, "CreateTopics")
+        await self.join()
+
+    async def join(self) -> None:
+        """Become the only member of the group."""
         while True:
-            found = await self.wire.ask(FindCoordinatorRequest(key=GROUP, key_type=0), 3, FindCoordinatorResponse)
+            found = await self.wire.ask(FindCoordinatorRequest(key=self.group, key_type=0), 3, FindCoordinatorResponse)
             if not found.error_code:
                 joined = await self._join()
                 if joined.error_code == ErrorCode.MEMBER_ID_REQUIRED:
@@ -78,7 +83,7 @@ class CalmClient:
         self.member_id, self.generation_id = joined.member_id, joined.generation_id
         synced = await self.wire.ask(
             SyncGroupRequest(
-                group_id=GROUP,
+                group_id=self.group,
                 generation_id=self.generation_id,
                 member_id=self.member_id,
                 assignments=[SyncGroupRequestAssignment(member_id=self.member_id, assignment=b"mine")],
@@ -91,7 +96,7 @@ class CalmClient:
     async def _join(self) -> JoinGroupResponse:
         return await self.wire.ask(
             JoinGroupRequest(
-                group_id=GROUP,
+                group_id=self.group,
                 session_timeout_ms=10_000,
                 rebalance_timeout_ms=10_000,
                 member_id=self.member_id,
@@ -153,7 +158,7 @@ class CalmClient:
 
     async def heartbeat(self) -> None:
         answer = await self.wire.ask(
-            HeartbeatRequest(group_id=GROUP, generation_id=self.generation_id, member_id=self.member_id),
+            HeartbeatRequest(group_id=self.group, generation_id=self.generation_id, member_id=self.member_id),
             3,
             HeartbeatResponse,
         )

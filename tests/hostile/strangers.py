@@ -66,7 +66,7 @@ class Visit(NamedTuple):
 
 
 def request(message: Message, version: int, correlation_id: int = 7) -> bytes:
-    key = ApiKey(message.API_KEY)  # type: ignore[attr-defined]
+    key = ApiKey(message.API_KEY)  # type: ignore[arg-type]
     header = RequestHeader(
         request_api_key=key, request_api_version=version, correlation_id=correlation_id, client_id="x"
     )

@@ -69,7 +69,7 @@ class Conversation:
         return await self.frame()
 
     async def ask(self, request: Message, version: int, answer: type[Any]) -> Any:
-        key = ApiKey(request.API_KEY)  # type: ignore[attr-defined]
+        key = ApiKey(request.API_KEY)  # type: ignore[arg-type]
         self._next_id += 1
         header = RequestHeader(
             request_api_key=key, request_api_version=version, correlation_id=self._next_id, client_id="matrix"

@@ -94,14 +94,13 @@ def _shown(facts: list[Any]) -> str:
     kind, *rest = steps[-1]
     end = ", closed" if facts[-1] == ["closed"] else ""
     if kind == "who":
-        return rest[1] or f"error {rest[0]}"
+        return str(rest[1]) or f"error {rest[0]}"
     if kind == "authenticate" and rest[0]:
         return f"error {rest[0]} ({rest[3] if len(rest) > 3 else 'step 1'})"
     if kind in ("handshake", "versions"):
         return f"error {rest[0]}{end}" if rest[0] else f"handshake answered{end}"
-    return {"authenticate": "logged in", "works": "served" if rest[0] else "an error", "open": "open"}.get(
-        kind, kind
-    ) + end
+    served = "served" if rest[0] else "an error"
+    return ("logged in" if kind == "authenticate" else served if kind == "works" else str(kind)) + end
 
 
 def table(ours: dict[str, list[Any]], kafka: dict[str, list[Any]]) -> str:
