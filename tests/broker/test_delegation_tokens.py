@@ -244,7 +244,7 @@ def test_no_id_looks_like_an_option() -> None:
     async def scenario(node: SimulatedBroker) -> None:
         alice = await logged_in(node)
         route = broker_of(node).dispatcher._routes[ApiKey.CREATE_DELEGATION_TOKEN]
-        handlers = inspect.unwrap(route.handler).__self__  # type: ignore[attr-defined]
+        handlers = inspect.unwrap(route.handler).__self__
         given = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), b"\x01" + bytes(15)])
         handlers._secret_bytes = lambda size: next(given)
         assert (await create(alice)).token_id == "AQAAAAAAAAAAAAAAAAAAAA"
