@@ -259,6 +259,19 @@ def test_zookeeper_is_read_as_kafka_3_does() -> None:
     assert BrokerConfig.from_sources(overrides=["zookeeper.session.timeout.ms=7000"]).zookeeper is None
 
 
+def test_users_and_rules_in_a_zookeeper_open_to_all_are_warned_of() -> None:
+    settings = ["zookeeper.connect=a:1", "broker.id=0"]
+    rules = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+    assert BrokerConfig.from_sources(overrides=settings).notes == ()
+    assert "zookeeper.set.acl" in " ".join(BrokerConfig.from_sources(overrides=[*settings, rules]).notes)
+    closed = (
+        "zookeeper.set.acl=true\nottla.zookeeper.sasl.jaas.config="
+        'org.apache.zookeeper.server.auth.DigestLoginModule required username="o" password="s";'
+    )
+    assert BrokerConfig.from_sources(properties=closed, overrides=[*settings, rules]).notes == ()
+    assert BrokerConfig.from_sources(overrides=[rules]).notes == ()
+
+
 def test_the_stock_server_properties_of_kafka_3_9_starts() -> None:
     """Every setting that config/server.properties of Apache Kafka 3.9 has."""
     config = BrokerConfig.from_sources(

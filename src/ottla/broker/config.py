@@ -504,6 +504,10 @@ def _build(
         fields["max_connections_per_ip_overrides"] = parse_ip_overrides(
             text.get("max.connections.per.ip.overrides", "")
         )
+    zookeeper: ZooKeeperOptions | None = fields.get("zookeeper")
+    config_note: str | None = None
+    if zookeeper is not None and not zookeeper.set_acl and (fields.get("access") or fields.get("logins")):
+        config_note = "zookeeper.set.acl is not true: whoever reaches ZooKeeper can read and change the cluster's users, rules and secrets"
     own = {name: EXTRA[name].parse(levels.static.get(name, EXTRA[name].default)) for name in _OWN_KEYS}
     config = BrokerConfig(
         **fields,
@@ -514,7 +518,7 @@ def _build(
         ottla_shared_port=int(levels.static.get("ottla.shared.port") or 0),
         topic_defaults=LogConfig(**log_fields),
         levels=levels,
-        notes=notes,
+        notes=notes if config_note is None else (*notes, config_note),
     )
     for sentence, keys in contradictions(config, text):
         if not keys & wrong:
