@@ -507,7 +507,10 @@ def _build(
     zookeeper: ZooKeeperOptions | None = fields.get("zookeeper")
     config_note: str | None = None
     if zookeeper is not None and not zookeeper.set_acl and (fields.get("access") or fields.get("logins")):
-        config_note = "zookeeper.set.acl is not true: whoever reaches ZooKeeper can read and change the cluster's users, rules and secrets"
+        config_note = (
+            "zookeeper.set.acl is not true: whoever reaches ZooKeeper can read and change this cluster's users, rules and "
+            "secrets, and its topics"
+        )
     own = {name: EXTRA[name].parse(levels.static.get(name, EXTRA[name].default)) for name in _OWN_KEYS}
     config = BrokerConfig(
         **fields,
