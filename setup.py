@@ -21,6 +21,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 KERNELS = {
     "ottla.client._arrow_cy": "src/ottla/client/_arrow_cy.py",
+    "ottla.client._sockets_cy": "src/ottla/client/_sockets_cy.py",
     "ottla.client._core._appending_cy": "src/ottla/client/_core/_appending_cy.py",
     "ottla.client._core._handing_cy": "src/ottla/client/_core/_handing_cy.py",
     "ottla.network._reactor_cy": "src/ottla/network/_reactor_cy.py",

@@ -9,7 +9,11 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
+
+from ottla.client import sockets
+from ottla.client.sockets import keeping
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,24 @@ def check_may_wait() -> None:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Resolves names also while the interpreter shuts down, when no threads can be started any more."""
+    """Resolves names also while the interpreter shuts down, when no threads can be started any more. Gives the interpreter
+    to the caller's threads when there is nothing to do, not for each read and write."""
+
+    def _make_socket_transport(self, sock: socket.socket, *arguments: Any, **options: Any) -> Any:
+        return super()._make_socket_transport(keeping(sock), *arguments, **options)  # type: ignore[misc]
+
+    def _make_self_pipe(self) -> None:
+        super()._make_self_pipe()  # type: ignore[misc]
+        self._wakes = bytearray(4096)
+
+    def _read_from_self(self) -> None:
+        # asyncio's reads until nothing is left, by calls that give the interpreter away. One is enough: if there is
+        # more, the selector says so again.
+        if sockets.extension is None:
+            super()._read_from_self()  # type: ignore[misc]
+            return
+        with suppress(BlockingIOError, InterruptedError):
+            sockets.extension.receive_into(self._ssock.fileno(), self._wakes)  # type: ignore[attr-defined]
 
     async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
         try:
