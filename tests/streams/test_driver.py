@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -240,3 +244,46 @@ def test_picture_names_topics_and_stores() -> None:
     assert '[("in")]' in picture
     assert '[/"counts"/]' in picture
     assert "mermaid" in app.describe()._repr_html_()
+
+
+def test_inserted_operator_renumbers() -> None:
+    """A counted name changes when an operator comes before it, and `check()` tells of it; a name of one's own stays."""
+
+    def make(*, inserted: bool, store: str | None) -> App:
+        app = App("a")
+        words = app.stream("in", key=str, value=str)
+        if inserted:
+            words = words.filter(lambda key, value: True)
+        words.group_by(lambda key, value: value, name=store and "by-word").count(store=store).to_stream().to("out")
+        return app
+
+    def changelogs(app: App) -> list[str]:
+        return [topic for sub in app.topology().sub_topologies for topic in sub.changelogs]
+
+    assert changelogs(make(inserted=False, store=None)) != changelogs(make(inserted=True, store=None))
+    assert [sentence.split(" has ")[0] for sentence in make(inserted=False, store=None).check()] == [
+        "the store KSTREAM-AGGREGATE-STATE-STORE-0000000002",
+        "the topic a-KSTREAM-AGGREGATE-STATE-STORE-0000000002-repartition",
+    ]
+    assert changelogs(make(inserted=False, store="c")) == changelogs(make(inserted=True, store="c"))
+    assert make(inserted=True, store="c").check() == []
+
+
+def test_examples_of_the_documentation_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+    assert len(examples) >= 4
+    for example in examples:
+        module = ModuleType("docs_streams")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(compile(example, "docs/streams.md", "exec"), module.__dict__)
+
+
+def test_key_that_cannot_be_written_is_told_with_its_record() -> None:
+    app = App("a")
+    words = app.stream("in", key=str, value=str).map(lambda key, value: (len(value), value))
+    words.group_by_key().count(store="c")
+
+    with app.test() as driver, pytest.raises(RecordError, match=r"record at in-0, offset 0.*text is needed, not int"):
+        driver.topic("in").pipe("k", "value")

@@ -9,6 +9,7 @@ from ottla.streams.builder import Builder
 from ottla.streams.description import Description
 from ottla.streams.errors import TopologyError
 from ottla.streams.handlers import Handlers, make_handler
+from ottla.streams.joins import GlobalTable
 from ottla.streams.operators.tables import SourceView, table_source
 from ottla.streams.serdes import RAW, make_serde
 from ottla.streams.stream import Stream
@@ -165,6 +166,42 @@ class App:
             view.materialize()
         return Table(builder, node, view, key_serde, value_serde, frozenset([read]))
 
+    def global_table(
+        self,
+        topic: str,
+        *,
+        key: Any = bytes,
+        value: Any = bytes,
+        store: str | None = None,
+        home: str = "default",
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> GlobalTable:
+        """Read a topic as a table that every instance holds whole, whatever its partitions. Streams join it by any
+        key."""
+        builder = self._builder
+        key_serde, value_serde = make_serde("key", key, key=True) or RAW, make_serde("value", value) or RAW
+        store_name = builder.store_name(store, f"{topic}-")
+        source = builder.name(f"{name}-source" if name else None, "KSTREAM-SOURCE-")
+        node = builder.name(name, "KTABLE-SOURCE-")
+        builder.source(
+            SourceNode(
+                name=source,
+                topics=(topic,),
+                key_serde=key_serde,
+                value_serde=value_serde,
+                offset_reset="earliest",
+                on_error=None if on_error is None else make_handler("on_error", on_error),
+                is_global=True,
+            )
+        )
+        builder.key_value_store(
+            store_name, key_serde, value_serde, logged=False, home=home, generated=store is None, is_global=True
+        )
+        table = GlobalTable(builder, store_name)
+        builder.processor(node, table_source(table._view), [source], [store_name])
+        return table
+
     def add_store(
         self, name: str, *, key: Any = None, value: Any = None, logged: bool = True, home: str = "default"
     ) -> str:
@@ -189,6 +226,26 @@ class App:
             TopologyError: it cannot work as it is.
         """
         return self._builder.build()
+
+    def check(self) -> list[str]:
+        """Return, as sentences, what will hurt later: stores and repartition topics that were named by counting.
+
+        Such a name changes when an operator is added before it, and then its state is not found any more.
+
+        Raises:
+            TopologyError: the topology cannot work as it is.
+        """
+        topology = self.topology()
+        stores = [spec for sub in topology.sub_topologies for spec in sub.stores if spec.generated_name]
+        topics = [topic for topic in topology.repartition_topics.values() if topic.generated_name]
+        return [
+            *(
+                f"the store {spec.name} has a counted name; name it with store="
+                for spec in stores
+                if not spec.is_global
+            ),
+            *(f"the topic {topic.name} has a counted name; name the operator with name=" for topic in topics),
+        ]
 
     def describe(self) -> Description:
         """Return the topology as text (`print` it) and as a picture (`.mermaid()`, and in notebooks)."""

@@ -194,6 +194,7 @@ class Builder:
         generated: bool,
         duplicates: bool = False,
         time_ordered: bool = False,
+        open_ms: int | None = None,
         home: str = "default",
     ) -> str:
         """Add a store of windows or sessions."""
@@ -215,6 +216,7 @@ class Builder:
                 window_size_ms=size_ms,
                 retain_duplicates=duplicates,
                 time_ordered=time_ordered,
+                open_ms=open_ms,
                 home=home,
                 generated_name=generated,
             )

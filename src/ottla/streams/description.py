@@ -88,6 +88,10 @@ def _sub_topology(sub: SubTopology, application: str) -> str:
     def told(names: list[str]) -> str:
         return ", ".join(order(names)) or "none"
 
+    def before(names: list[str]) -> str:
+        """Among parents of equal rank, the one that was named first comes first."""
+        return ", ".join(sorted(names, key=lambda name: -size(name)))
+
     lines = [f"Sub-topology: {sub.id}"]
     for name in order(list(sub.nodes)):
         node: AnyNode = sub.nodes[name]
@@ -98,13 +102,13 @@ def _sub_topology(sub: SubTopology, application: str) -> str:
             case ProcessorNode():
                 lines.append(f"    Processor: {name} (stores: [{', '.join(sorted(node.stores))}])")
                 lines.append(f"      --> {told(node.children)}")
-                lines.append(f"      <-- {told(node.parents)}")
+                lines.append(f"      <-- {before(node.parents)}")
             case SinkNode():
                 if isinstance(node.topic, str):
                     lines.append(f"    Sink: {name} (topic: {_short(node.topic, application)})")
                 else:
                     lines.append(f"    Sink: {name} (extractor class: {node.topic!r})")
-                lines.append(f"      <-- {told(node.parents)}")
+                lines.append(f"      <-- {before(node.parents)}")
     return "\n".join(lines) + "\n\n"
 
 

@@ -11,6 +11,7 @@ the app reads, is read from there. Stores are in memory, and there is a commit a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
@@ -22,6 +23,7 @@ from ottla.streams.app import App
 from ottla.streams.context import Headers, InputRecord, Output
 from ottla.streams.errors import StreamsError
 from ottla.streams.operators.tables import store_getter
+from ottla.streams.restoring import Restorer
 from ottla.streams.serdes import RAW, AnySerde, Guess, make_serde, partition_of
 from ottla.streams.states import KeyValueState, SessionState, WindowState
 from ottla.streams.store import MemoryStore
@@ -66,34 +68,62 @@ class Driver:
         self._counts = topology.partition_counts(dict.fromkeys(topology.source_topics, partitions))
         self._offsets: dict[tuple[str, int], int] = {}
         self._written: dict[str, list[tuple[Output, int]]] = {}
-        self._queue: list[tuple[int, int, InputRecord]] = []
+        #: Records that wait, by topic and partition, each with the number of its arrival.
+        self._queues: dict[tuple[str, int], deque[tuple[int, InputRecord]]] = {}
         self._arrivals = 0
         self._waited = 0.0
         self._readers: dict[str, list[SubTopology]] = {}
         self.tasks: dict[TaskId, Task] = {}
+        self._app = app
         self._global: dict[str, MemoryStore] = {}
+        self._stores: dict[TaskId, dict[str, MemoryStore]] = {}
+        self._changelogs: dict[str, list[tuple[Output, int]]] = {
+            topic: [] for sub in topology.sub_topologies for topic in sub.changelogs
+        }
         for sub in sorted(topology.sub_topologies, key=lambda sub: not sub.is_global):
             for topic in sub.source_topics:
                 self._readers.setdefault(topic, []).append(sub)
             count = 1 if sub.is_global else max(self._counts[topic] for topic in sub.source_topics)
             for partition in range(count):
-                stores: dict[str, MemoryStore] = {spec.name: MemoryStore() for spec in sub.stores}
+                stores = {spec.name: MemoryStore() for spec in sub.stores}
                 if sub.is_global:
                     self._global.update(stores)
-                else:
-                    stores = {**self._global, **stores}
-                self.tasks[TaskId(sub.id, partition)] = Task(
-                    sub,
-                    partition,
-                    stores,
-                    application_id=app.application_id,
-                    clock=lambda: self.now,
-                    partition_count=lambda topic: self._counts.get(topic, self._partitions),
-                    handlers=app.handlers,
-                    wait=self._wait,
-                    specs=topology.global_stores,
-                    watch_mutations=True,
-                )
+                self._open(sub, partition, stores)
+
+    def _open(self, sub: SubTopology, partition: int, stores: dict[str, MemoryStore]) -> None:
+        self._stores[TaskId(sub.id, partition)] = stores
+        self.tasks[TaskId(sub.id, partition)] = Task(
+            sub,
+            partition,
+            stores if sub.is_global else {**self._global, **stores},
+            application_id=self._app.application_id,
+            clock=lambda: self.now,
+            partition_count=lambda topic: self._counts.get(topic, self._partitions),
+            handlers=self._app.handlers,
+            wait=self._wait,
+            specs=self.topology.global_stores,
+            watch_mutations=True,
+        )
+
+    def restart(self, *, lost_disk: bool = False) -> None:
+        """Close the tasks and open them again, with what was committed: as after a deployment, or a crash.
+
+        Args:
+            lost_disk: stores are made anew from their changelogs (those of global tables stay).
+        """
+        for task_id, task in list(self.tasks.items()):
+            task.close()
+            sub, stores = task.sub_topology, self._stores[task_id]
+            if lost_disk and not sub.is_global:
+                stores = {spec.name: MemoryStore() for spec in sub.stores}
+                for spec in sub.stores:
+                    if spec.changelog is not None:
+                        restorer = Restorer(spec, stores)
+                        for output, partition in self._changelogs[spec.changelog]:
+                            if partition == task_id.partition:
+                                restorer.apply(output.key, output.value, output.timestamp, output.headers)
+                        restorer.finish()
+            self._open(sub, task_id.partition, stores)
 
     def topic(self, name: str, *, key: Any = None, value: Any = None) -> DriverTopic:
         """Return a topic to pipe records into, or to read what was written.
@@ -118,12 +148,16 @@ class Driver:
             first = min((when for when in due if when is not None), default=None)
             if first is None or first > until:
                 break
-            self.now = max(self.now, first)
-            for task in self.tasks.values():
-                self._take(task.punctuate(self.now))
-                self._commit(task)
-            self._drain()
+            self.jump_to(max(self.now, first))
         self.now = until
+
+    def jump_to(self, now_ms: int) -> None:
+        """Set the wall clock; a schedule that is behind fires once, as after a pause."""
+        self.now = now_ms
+        for task in self.tasks.values():
+            self._take(task.punctuate(now_ms))
+            self._commit(task)
+        self._drain()
 
     def store(self, name: str) -> DriverStore:
         """Return a store, to look into.
@@ -161,7 +195,9 @@ class Driver:
     def _pipe(self, record: Output) -> None:
         if record.topic not in self._readers:
             raise StreamsError(f"the app does not read {record.topic}; it reads {', '.join(sorted(self._readers))}")
-        self._enqueue(record)
+        partition = self._enqueue(record)
+        if record.topic in self._changelogs:  # a source topic that serves as one
+            self._changelogs[record.topic].append((record, partition))
         self._drain()
 
     def _enqueue(self, output: Output) -> int:
@@ -175,23 +211,22 @@ class Driver:
         self._offsets[topic, partition] = offset + 1
         if topic in self._readers:
             record = InputRecord(topic, partition, offset, output.timestamp, output.key, output.value, output.headers)
-            self._queue.append((output.timestamp, self._arrivals, record))
+            self._queues.setdefault((topic, partition), deque()).append((self._arrivals, record))
             self._arrivals += 1
         return partition
 
     def _drain(self) -> None:
-        while self._queue:
-            first = min(self._queue, key=self._order)
-            self._queue.remove(first)
-            record = first[2]
+        """Take what waits: of the first records of all partitions the one with the smallest timestamp, until nothing is
+        left."""
+        while self._queues:
+            place, queue = min(self._queues.items(), key=lambda item: (item[1][0][1].timestamp, item[1][0][0]))
+            _, record = queue.popleft()
+            if not queue:
+                del self._queues[place]
             for sub in self._readers[record.topic]:
                 task = self.tasks[TaskId(sub.id, 0 if sub.is_global else record.partition)]
                 self._take(task.process(record))
                 self._commit(task)
-
-    @staticmethod
-    def _order(entry: tuple[int, int, InputRecord]) -> tuple[int, int]:
-        return entry[0], entry[1]
 
     def _commit(self, task: Task) -> None:
         self._take(task.flush())
@@ -200,6 +235,8 @@ class Driver:
     def _take(self, outputs: list[Output]) -> None:
         for output in outputs:
             partition = self._enqueue(output)
+            if output.topic in self._changelogs:
+                self._changelogs[output.topic].append((output, partition))
             self._written.setdefault(output.topic, []).append((output, partition))
 
     def _serdes(self, topic: str) -> tuple[AnySerde, AnySerde]:

@@ -326,6 +326,7 @@ def add_windowed(
         generated=generated,
         home=home,
         time_ordered=on_close,
+        open_ms=windows.open_ms,
     )
     return make, serde, view
 

@@ -18,6 +18,11 @@ _WINDOW = struct.Struct(">qi")
 pack_long = _LONG.pack
 
 
+def unpack_long(data: bytes) -> int:
+    """Return the int64 of 8 bytes."""
+    return int(_LONG.unpack(data)[0])
+
+
 class Window(NamedTuple):
     """A window of time in ms. `end` is exclusive for tumbling and hopping windows, inclusive for sliding and session
     windows."""

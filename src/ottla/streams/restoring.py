@@ -5,13 +5,17 @@ Knows no I/O: the runtime reads the topic and calls `apply` for each record, in 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 
 from ottla.streams.context import Headers
 from ottla.streams.keys import pack_long, split_session_key, split_window_key, timestamped
+from ottla.streams.operators.suppress import Waiting, restored_entry
 from ottla.streams.store import Store
 from ottla.streams.times import UNKNOWN, pack_times, restored_times, unpack_times
 from ottla.streams.topology import TIMES_STORE, StoreKind, StoreSpec
+
+_COUNTS = struct.Struct(">qq")
 
 
 class Restorer:
@@ -37,6 +41,9 @@ class Restorer:
                 for entry in found:
                     self._times.put(*entry)
             return
+        if self._spec.kind is StoreKind.BUFFER:
+            self._apply_waiting(key, value)
+            return
         name = key
         if self._time_at is not None:
             when = _time_of(key, self._spec.kind)
@@ -56,6 +63,24 @@ class Restorer:
             self._store.delete(name)
         else:
             self._store.put(name, timestamped(value, timestamp) if self._timed else value)
+
+    def _apply_waiting(self, key: bytes, value: bytes | None) -> None:
+        """Write one entry of a suppress buffer; its counts go along."""
+        store = self._store
+        known = store.get(b"c")
+        count, size = (0, 0) if known is None else _COUNTS.unpack(known)
+        when = store.get(b"k" + key)
+        if when is not None:
+            before = store.get(b"t" + when + key)
+            count, size = count - 1, size - (0 if before is None else Waiting.unpack(before).size(key))
+            store.delete(b"k" + key)
+            store.delete(b"t" + when + key)
+        if value is not None:
+            at, data = restored_entry(value)
+            store.put(b"k" + key, pack_long(at))
+            store.put(b"t" + pack_long(at) + key, data)
+            count, size = count + 1, size + Waiting.unpack(data).size(key)
+        store.put(b"c", _COUNTS.pack(count, size))
 
     def finish(self) -> None:
         """Call it when the end is reached: a changelog without times (Java's) still tells the store's own stream

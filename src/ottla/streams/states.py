@@ -8,10 +8,12 @@ dropped when its segment has expired, a read sees nothing older than the retenti
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ottla.streams.context import Output
+from ottla.streams.context import Headers, Output
 from ottla.streams.errors import TopologyError
 from ottla.streams.keys import (
     Window,
@@ -21,7 +23,7 @@ from ottla.streams.keys import (
     split_session_key,
     split_timestamped,
     split_window_key,
-    timestamped,
+    unpack_long,
     window_key,
 )
 from ottla.streams.store import Store
@@ -29,6 +31,9 @@ from ottla.streams.topology import StoreKind, StoreSpec
 
 if TYPE_CHECKING:
     from ottla.streams.task import Task
+
+
+_COUNTS = struct.Struct(">qq")
 
 
 def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
@@ -40,6 +45,8 @@ def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
             return WindowState(spec, store, task)
         case StoreKind.SESSION:
             return SessionState(spec, store, task)
+        case StoreKind.BUFFER:
+            return BufferState(spec, store, task)
         case _:
             raise TopologyError(f"stores of kind {spec.kind.value} are not there yet ({spec.name})")
 
@@ -77,10 +84,10 @@ class State:
         """Return the object of stored bytes."""
         return self._read_value(self.topic, data)
 
-    def log(self, key: bytes, value: bytes | None, timestamp: int) -> None:
+    def log(self, key: bytes, value: bytes | None, timestamp: int, headers: Headers = ()) -> None:
         """Emit a changelog record."""
         if self._logged:
-            self.task.emit(Output(self.topic, self.task.partition, key, value, max(timestamp, 0), ()))
+            self.task.emit(Output(self.topic, self.task.partition, key, value, max(timestamp, 0), headers))
 
 
 class KeyValueState(State):
@@ -97,30 +104,38 @@ class KeyValueState(State):
 
     def get_timed(self, key: Any) -> tuple[Any, int] | None:
         """Return (value, timestamp in ms), or None. Without timestamps it is -1."""
-        data = self.store.get(self._write_key(self.topic, key))  # type: ignore[arg-type]
+        return self.load(self._write_key(self.topic, key))  # type: ignore[arg-type]
+
+    def load(self, name: bytes) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms) of a key as bytes, or None."""
+        data = self.store.get(name)
         if data is None:
             return None
         if not self._timed:
             return self._read_value(self.topic, data), -1
-        value, timestamp = split_timestamped(data)
-        return self._read_value(self.topic, value), timestamp
+        return self._read_value(self.topic, data[8:]), unpack_long(data[:8])
 
-    def put(self, key: Any, value: Any, timestamp: int | None = None) -> None:
+    def put(self, key: Any, value: Any, timestamp: int | None = None, headers: Headers = ()) -> None:
         """Write a value; None deletes.
 
         Args:
             timestamp: of the value and of the changelog record, in ms; without one the time of the record at hand.
+            headers: of the changelog record.
         """
-        if timestamp is None:
-            timestamp = self.task.record_time
-        name = self.key_bytes(key)
+        self.save(self.key_bytes(key), value, self.task.record_time if timestamp is None else timestamp, headers)
+
+    def save(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> None:
+        """Write the value of a key as bytes; None deletes."""
         if value is None:
             self.store.delete(name)
-            self.log(name, None, timestamp)
+            self.log(name, None, timestamp, headers)
             return
-        data = self.value_bytes(value)
-        self.store.put(name, timestamped(data, timestamp) if self._timed else data)
-        self.log(name, data, timestamp)
+        data: bytes = self._write_value(self.topic, value)  # type: ignore[assignment]
+        self.store.put(name, pack_long(timestamp) + data if self._timed else data)
+        if self._logged:
+            self.task.emit(
+                Output(self.topic, self.task.partition, name, data, timestamp if timestamp > 0 else 0, headers)
+            )
 
     def delete(self, key: Any) -> Any:
         """Remove a value, and return it."""
@@ -165,6 +180,15 @@ class SegmentedState(State):
     def observed(self) -> int:
         """The largest window start (sessions: end) that was written, -1 before the first."""
         return self._times.stream_time
+
+    def open_windows(self, stream_time: int) -> int:
+        """Count the windows that still take records; it reads all of them."""
+        assert self.spec.open_ms is not None
+        return sum(1 for _ in self.entries(max(0, stream_time - self.spec.open_ms + 1), (1 << 63) - 1))
+
+    def entries(self, since: int, until: int) -> Iterator[Any]:
+        """Yield entries from one time to another."""
+        raise NotImplementedError
 
     def _live(self, stream_time: int) -> int:
         return max(stream_time - self._retention_ms, 0) // self._interval_ms
@@ -213,10 +237,27 @@ class WindowState(SegmentedState):
 
     def get_timed(self, key: Any, start: int) -> tuple[Any, int] | None:
         """Return (value, timestamp in ms) of one window, or None."""
+        return self.load(self.key_bytes(key), start)
+
+    def load(self, name: bytes, start: int) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms) of one window of a key as bytes, or None."""
         if start < self._times.stream_time - self._visible_ms:
             return None
-        data = self.store.get(self._segment(start) + window_key(self.key_bytes(key), start))
+        data = self.store.get(self._segment(start) + window_key(name, start))
         return None if data is None else self._timed_value(data)
+
+    def add(self, key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        """Write one more value of a key and time: joins keep all. Headers go to the changelog, as in Java."""
+        assert self._sequence is not None
+        alive = value is None or self._observe(timestamp)
+        number = (max(self._sequence.stream_time, 0) + 1) & 0x7FFFFFFF
+        self._sequence.stream_time = number
+        self._sequence.changed = True
+        name = window_key(self.key_bytes(key), timestamp, number)
+        data = None if value is None else self.value_bytes(value)
+        if data is not None and alive:
+            self.store.put(self._segment(timestamp) + name, data)
+        self.log(name, data, timestamp, headers)
 
     def put(self, key: Any, value: Any, start: int, timestamp: int | None = None) -> None:
         """Write the value of one window; None deletes. A window that has expired is dropped.
@@ -224,23 +265,19 @@ class WindowState(SegmentedState):
         Args:
             timestamp: of the value and its changelog record; without one the window's start.
         """
-        if timestamp is None:
-            timestamp = start
+        self.save(self.key_bytes(key), value, start, start if timestamp is None else timestamp)
+
+    def save(self, name: bytes, value: Any, start: int, timestamp: int) -> None:
+        """Write the value of one window of a key as bytes; None deletes."""
         if not self._observe(start):
             return
-        sequence = 0
-        if self._sequence is not None:
-            if value is None:
-                return
-            self._sequence.advance((max(self._sequence.stream_time, 0) + 1) & 0x7FFFFFFF)
-            sequence = self._sequence.stream_time
-        name = window_key(self.key_bytes(key), start, sequence)
+        name = window_key(name, start)
         if value is None:
             self.store.delete(self._segment(start) + name)
             self.log(name, None, timestamp)
             return
         data = self.value_bytes(value)
-        self.store.put(self._segment(start) + name, timestamped(data, timestamp) if self._timed else data)
+        self.store.put(self._segment(start) + name, pack_long(timestamp) + data if self._timed else data)
         self.log(name, data, timestamp)
 
     def fetch(self, key: Any, since: int, until: int) -> Iterator[tuple[int, Any]]:
@@ -366,3 +403,71 @@ class SessionState(SegmentedState):
         """Yield (windowed key, value) of every session."""
         for key, window, value in self.entries(0, (1 << 63) - 1):
             yield Windowed(self._read_key(self.topic, key), window), value
+
+
+class BufferState(State):
+    """Entries ordered by a time, one for each key; `operators.suppress` says what they are.
+
+    Attributes:
+        count, bytes: how many there are, and how large they count.
+        dirty: keys that changed since the last commit, in order.
+    """
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        known = store.get(b"c")
+        self.count, self.bytes = (0, 0) if known is None else _COUNTS.unpack(known)
+        self._first: float | None = None
+        self.dirty: dict[bytes, None] = {}
+
+    @property
+    def first_time(self) -> float:
+        """The time of the oldest entry; infinite without any."""
+        if self._first is None:
+            first = next(self.store.prefix(b"t"), None)
+            self._first = math.inf if first is None else unpack_long(first[0][1:9])
+        return self._first
+
+    def get(self, key: bytes) -> tuple[int, bytes] | None:
+        """Return (time, entry) of a key, or None."""
+        when = self.store.get(b"k" + key)
+        if when is None:
+            return None
+        data = self.store.get(b"t" + when + key)
+        assert data is not None
+        return unpack_long(when), data
+
+    def put(self, key: bytes, when: int, data: bytes, grown: int) -> None:
+        """Write an entry; `grown` is by how much the bytes grow. The time of an entry that is there stays."""
+        name = pack_long(when)
+        if self.store.get(b"k" + key) is None:
+            self.count += 1
+            self.store.put(b"k" + key, name)
+            if self._first is not None:
+                self._first = min(self._first, when)
+        self.bytes += grown
+        self.store.put(b"t" + name + key, data)
+        self.dirty[key] = None
+
+    def remove(self, key: bytes, size: int) -> None:
+        """Remove an entry of that size."""
+        when = self.store.get(b"k" + key)
+        if when is None:
+            return
+        self.store.delete(b"k" + key)
+        self.store.delete(b"t" + when + key)
+        self.count -= 1
+        self.bytes -= size
+        self._first = None
+        self.dirty[key] = None
+
+    def oldest(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """Yield (key, time, entry), the oldest first, then by key."""
+        for name, data in self.store.prefix(b"t"):
+            yield name[9:], unpack_long(name[1:9]), data
+
+    def flushed(self) -> None:
+        """Store the counts; nothing is dirty any more."""
+        if self.dirty:
+            self.dirty.clear()
+            self.store.put(b"c", _COUNTS.pack(self.count, self.bytes))

@@ -11,13 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
+from ottla.client.keys import Duration
+from ottla.streams import joins
+from ottla.streams.branches import Branches
+from ottla.streams.builder import pass_on
 from ottla.streams.errors import TopologyError
 from ottla.streams.grouped import GroupedStream
 from ottla.streams.handlers import make_handler
+from ottla.streams.joins import GlobalTable
 from ottla.streams.operators import stateless
+from ottla.streams.operators.processing import processing
+from ottla.streams.operators.table_joins import Kind
 from ottla.streams.operators.tables import SourceView, table_source
 from ottla.streams.serdes import AnySerde, make_serde
 from ottla.streams.table import Table
+from ottla.streams.topology import SourceNode
 
 if TYPE_CHECKING:
     from ottla.streams.builder import Builder
@@ -170,7 +178,7 @@ class Stream(Generic[K, V]):
     def merge(self, other: Stream[K, V], *, name: str | None = None) -> Stream[K, V]:
         """Put two streams into one. The order between their records is not promised."""
         node = self._builder.name(name, "KSTREAM-MERGE-")
-        self._builder.processor(node, _pass_on, [self._node, other._node])
+        self._builder.processor(node, pass_on, [self._node, other._node])
         return Stream(
             self._builder,
             node,
@@ -244,8 +252,6 @@ class Stream(Generic[K, V]):
     ) -> Stream[K, V]:
         """Write to a topic of yours, and go on reading from it. The topic must exist; `repartition()` makes one."""
         self.to(topic, key=key, value=value, partitioner=partitioner, name=name)
-        from ottla.streams.topology import SourceNode
-
         key_serde = self._builder.key_or_default(make_serde("key", key, key=True) or self._key_serde)
         value_serde = self._builder.value_or_default(make_serde("value", value) or self._value_serde)
         node = self._builder.source(
@@ -302,6 +308,244 @@ class Stream(Generic[K, V]):
             self._sources,
             repartition=True,
             given=name,
+        )
+
+    def join(
+        self,
+        other: Stream[K, Any] | Table[K, Any] | GlobalTable,
+        joiner: Callable[..., V2],
+        *,
+        within: Duration | None = None,
+        before: Duration | None = None,
+        after: Duration | None = None,
+        grace: Duration = 0,
+        key: Any = None,
+        left_value: Any = None,
+        right_value: Any = None,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Stream[K, V2]:
+        """Join with another stream, a table or a global table; what finds no partner does not come out.
+
+            clicks.join(orders, lambda click, order: (click, order), within="10m", grace="1m")
+            orders.join(users, lambda order, user: order.with_country(user.country))
+            orders.join(shops, merge, key=lambda key, order: order.shop_id)  # a global table
+
+        With a stream, a pair joins when left - before <= right <= left + after; `within` is both. With a table, a
+        record joins what the table holds when it comes. Topics must have the same number of partitions (except those of
+        global tables).
+
+        Args:
+            joiner: `joiner(left, right)`, or `joiner(key, left, right)` with `with_key=True`.
+            grace: how late a record may come, for joins of streams.
+            key: for a global table, the function of (key, value) that says which of its keys to look up; else how keys
+                are written, where they are repartitioned.
+            left_value, right_value, value: how values of the sides and results are written, where they must be.
+            store: begins the names of the stores of a join of streams.
+        """
+        return self._join(
+            "inner",
+            other,
+            joiner,
+            within,
+            before,
+            after,
+            grace,
+            key,
+            left_value,
+            right_value,
+            value,
+            with_key,
+            store,
+            name,
+        )
+
+    def left_join(
+        self,
+        other: Stream[K, Any] | Table[K, Any] | GlobalTable,
+        joiner: Callable[..., V2],
+        *,
+        within: Duration | None = None,
+        before: Duration | None = None,
+        after: Duration | None = None,
+        grace: Duration = 0,
+        key: Any = None,
+        left_value: Any = None,
+        right_value: Any = None,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Stream[K, V2]:
+        """Join; records of this stream that find no partner come out with None as the other value.
+
+        With a stream they come out when stream time has passed their window and its grace: when no partner can come any
+        more.
+        """
+        return self._join(
+            "left",
+            other,
+            joiner,
+            within,
+            before,
+            after,
+            grace,
+            key,
+            left_value,
+            right_value,
+            value,
+            with_key,
+            store,
+            name,
+        )
+
+    def outer_join(
+        self,
+        other: Stream[K, Any],
+        joiner: Callable[..., V2],
+        *,
+        within: Duration | None = None,
+        before: Duration | None = None,
+        after: Duration | None = None,
+        grace: Duration = 0,
+        key: Any = None,
+        left_value: Any = None,
+        right_value: Any = None,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Stream[K, V2]:
+        """Join two streams; records of both that find no partner come out with None as the other value."""
+        if not isinstance(other, Stream):
+            raise TopologyError("outer_join() of a stream takes a stream; tables have join() and left_join()")
+        return self._join(
+            "outer",
+            other,
+            joiner,
+            within,
+            before,
+            after,
+            grace,
+            key,
+            left_value,
+            right_value,
+            value,
+            with_key,
+            store,
+            name,
+        )
+
+    def _join(
+        self,
+        kind: Kind,
+        other: Any,
+        joiner: Any,
+        within: Duration | None,
+        before: Duration | None,
+        after: Duration | None,
+        grace: Duration,
+        key: Any,
+        left_value: Any,
+        right_value: Any,
+        value: Any,
+        with_key: bool,
+        store: str | None,
+        name: str | None,
+    ) -> Stream[Any, Any]:
+        function = joins.with_key(joiner, takes_key=with_key)
+        if isinstance(other, Stream):
+            window = joins.join_window(within, before, after, grace)
+            return joins.join_streams(
+                self,
+                other,
+                function,
+                window,
+                kind,
+                name=name,
+                store=store,
+                key=key,
+                left_value=left_value,
+                right_value=right_value,
+                value=value,
+            )
+        if within is not None or before is not None or after is not None or grace:
+            raise TopologyError("within=, before=, after= and grace= are for joins of two streams")
+        if isinstance(other, joins.GlobalTable):
+            if not callable(key) or isinstance(key, type):
+                raise TopologyError("a join with a global table needs key=, a function of (key, value)")
+            return joins.join_global_table(self, other, function, key, kind, name=name, value=value)
+        return joins.join_table(self, other, function, kind, name=name, key=key, left_value=left_value, value=value)
+
+    def process(
+        self,
+        supplier: Callable[[], Any],
+        *,
+        stores: Iterable[str] = (),
+        key: Any = None,
+        value: Any = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[Any, Any]:
+        """Process records with an object, or a function, of yours, which can use stores and the clock.
+
+            class Deduplicate:
+                def init(self, context):
+                    self.context, self.seen = context, context.store("seen")
+
+                def process(self, record):
+                    if self.seen.get(record.key) != record.value:
+                        self.seen.put(record.key, record.value)
+                        self.context.forward(record)
+
+            app.add_store("seen", key=str, value=str)
+            records.process(Deduplicate, stores=["seen"])
+
+        Args:
+            supplier: is called once for each task. It returns an object with process(record) and, if it likes,
+                init(context) and close(); or a function of the record, which may yield records.
+            stores: names of the stores that it uses.
+            key, value: how keys and values of what comes out are written, where they must be.
+        """
+        return self._process("KSTREAM-PROCESSOR-", supplier, stores, key, value, name, on_error, fixed_key=False)
+
+    def process_values(
+        self,
+        supplier: Callable[[], Any],
+        *,
+        stores: Iterable[str] = (),
+        value: Any = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K, Any]:
+        """The same for what leaves keys as they are, so that nothing is repartitioned; another key is an error."""
+        return self._process("KSTREAM-PROCESSVALUES-", supplier, stores, None, value, name, on_error, fixed_key=True)
+
+    def _process(
+        self,
+        prefix: str,
+        supplier: Callable[[], Any],
+        stores: Iterable[str],
+        key: Any,
+        value: Any,
+        name: str | None,
+        on_error: Any,
+        *,
+        fixed_key: bool,
+    ) -> Stream[Any, Any]:
+        node = self._builder.new_name(prefix) if name is None else name
+        make = processing(supplier, fixed_key=fixed_key)
+        self._builder.processor(node, make, [self._node], stores, on_error=_handler(on_error))
+        return Stream(
+            self._builder,
+            node,
+            node,
+            self._key_serde if fixed_key else make_serde("key", key, key=True),
+            make_serde("value", value),
+            self._sources,
+            repartition=self._repartition or not fixed_key,
         )
 
     def to_table(
@@ -379,61 +623,6 @@ class Stream(Generic[K, V]):
             self._sources,
             repartition=self._repartition or new_key,
         )
-
-
-class Branches(Generic[K, V]):
-    """What `split()` returns: add branches, then take them all, by name."""
-
-    def __init__(self, stream: Stream[K, V], name: str) -> None:
-        self._stream = stream
-        self._name = name
-        self._predicates: list[Callable[[K, V], object]] = []
-        self._children: list[str] = []
-        self._branches: dict[str, Stream[K, V]] = {}
-        self._closed = False
-        stream._builder.processor(name, stateless.branching(self._predicates, self._children), [stream._node])
-
-    def branch(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> Branches[K, V]:
-        """Send records for which the predicate is true here, if no earlier branch took them.
-
-        Args:
-            name: the branch is called "<name of split><name>"; without one branches are numbered from 1.
-        """
-        if self._closed:
-            raise TopologyError("the default branch is the last one; add branches before it")
-        self._predicates.append(predicate)
-        self._add(str(len(self._predicates)) if name is None else name)
-        return self
-
-    def default_branch(self, *, name: str | None = None) -> dict[str, Stream[K, V]]:
-        """Send what no branch took here, and return all branches."""
-        self._closed = True
-        self._add("0" if name is None else name)
-        return self._branches
-
-    def no_default_branch(self) -> dict[str, Stream[K, V]]:
-        """Drop what no branch took, and return all branches."""
-        self._closed = True
-        return self._branches
-
-    def _add(self, suffix: str) -> None:
-        stream, child = self._stream, self._name + suffix
-        stream._builder.new_name(child)  # Java counts it
-        self._children.append(child)
-        stream._builder.processor(child, _pass_on, [self._name])
-        self._branches[child] = Stream(
-            stream._builder,
-            child,
-            child,
-            stream._key_serde,
-            stream._value_serde,
-            stream._sources,
-            repartition=stream._repartition,
-        )
-
-
-def _pass_on(context: Any) -> Any:
-    return context.forward
 
 
 def _handler(on_error: Any) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from ottla.client.keys import Duration
+from ottla.streams import suppressing
 from ottla.streams.handlers import make_handler
 from ottla.streams.operators import tables
+from ottla.streams.operators.table_joins import Kind
 from ottla.streams.operators.tables import Change, DerivedView, View
 from ottla.streams.serdes import AnySerde, make_serde
 
@@ -114,8 +117,111 @@ class Table(Generic[K, V]):
         self._view.enable_old(force=True)
         return GroupedTable(self._builder, node, make_serde("key", key, key=True), make_serde("value", value), name)
 
+    def join(
+        self,
+        other: Table[Any, Any],
+        joiner: Callable[..., V2],
+        *,
+        foreign_key: Callable[..., Any] | None = None,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Table[K, V2]:
+        """Join with another table, by key or by a foreign key; keys that are in one table only are not in the result.
+
+            profiles.join(companies, merge, foreign_key=lambda profile: profile.company_id)
+
+        By key, both topics must have the same number of partitions. By foreign key they need not: rows subscribe to the
+        other table through topics of the app's own.
+
+        Args:
+            joiner: `joiner(left, right)`, or `joiner(key, left, right)` with `with_key=True`.
+            foreign_key: a function of the left value (with `with_key=True`: of key and value) that names a key of the
+                other table.
+            store: keep the result in a store of this name.
+        """
+        return self._join("inner", other, joiner, foreign_key, value, with_key, store, name)
+
+    def left_join(
+        self,
+        other: Table[Any, Any],
+        joiner: Callable[..., V2],
+        *,
+        foreign_key: Callable[..., Any] | None = None,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Table[K, V2]:
+        """Join; keys of this table that the other one does not have are joined with None."""
+        return self._join("left", other, joiner, foreign_key, value, with_key, store, name)
+
+    def outer_join(
+        self,
+        other: Table[K, Any],
+        joiner: Callable[..., V2],
+        *,
+        value: Any = None,
+        with_key: bool = False,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Table[K, V2]:
+        """Join by key; keys that are in one of the tables are in the result, with None for the other value."""
+        return self._join("outer", other, joiner, None, value, with_key, store, name)
+
+    def _join(
+        self,
+        kind: Kind,
+        other: Table[Any, Any],
+        joiner: Any,
+        foreign_key: Any,
+        value: Any,
+        with_key: bool,
+        store: str | None,
+        name: str | None,
+    ) -> Table[Any, Any]:
+        from ottla.streams import joins
+
+        function = joins.with_key(joiner, takes_key=with_key)
+        if foreign_key is None:
+            return joins.join_tables(self, other, function, kind, name=name, store=store, value=value)
+        extract = foreign_key if with_key else (lambda key, found: foreign_key(found))
+        return joins.join_foreign(self, other, function, extract, kind, name=name, store=store, value=value)
+
+    def suppress(
+        self,
+        until: Literal["until_window_closes"] | None = None,
+        *,
+        until_time_limit: Duration | None = None,
+        max_records: int | None = None,
+        max_bytes: int | None = None,
+        when_full: Literal["emit_early", "fail"] | None = None,
+        store: str | None = None,
+        name: str | None = None,
+    ) -> Table[K, V]:
+        """Hold changes back, so that fewer go out.
+
+            counts.suppress("until_window_closes")  # one result for each window
+            counts.suppress(until_time_limit="10s", max_records=1000)  # the last change of each key in 10 seconds
+
+        Time is stream time: the last window comes only when stream time moves on, and with no new records nothing comes
+        out.
+
+        Args:
+            until: "until_window_closes": for windowed tables; a result comes when stream time >= end + grace.
+            until_time_limit: or a change comes so long after the first one that was held back for its key.
+            max_records, max_bytes: how much is held back at most; bytes are counted as Java counts them.
+            when_full: what happens then: "emit_early" sends the oldest (only with until_time_limit, its default),
+                "fail" stops the app (the default until a window closes).
+        """
+        return suppressing.add(self, until, until_time_limit, max_records, max_bytes, when_full, store, name)
+
     def _filter(self, compute: Any, store: str | None, name: str | None, on_error: Any) -> Table[K, V]:
-        return self._derive("KTABLE-FILTER-", compute, tables.table_filter, self._value_serde, store, name, on_error)
+        made = self._derive("KTABLE-FILTER-", compute, tables.table_filter, self._value_serde, store, name, on_error)
+        # Where old values are there anyway, a key that never passed is not deleted again and again.
+        made._view.send_old = self._view.enable_old(force=False)
+        return made
 
     def _derive(
         self,

@@ -20,10 +20,11 @@ If a call raises, its outputs are lost and the stores may hold half of its effec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Output, Process
-from ottla.streams.errors import RecordError, TopologyError
+from ottla.streams.edges import readable, sink, source
+from ottla.streams.errors import RecordError, StreamsError, TopologyError
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Handlers, Retry, Skip, dead_letter, decide
 from ottla.streams.punctuation import Schedule, Schedules
 from ottla.streams.states import open_state
@@ -42,6 +43,22 @@ from ottla.streams.topology import (
 
 #: Waits so many seconds before a retry.
 Wait = Callable[[float], None]
+
+
+class Progress(NamedTuple):
+    """How far time has come in a task.
+
+    Attributes:
+        stream_time: in ms; -1 before the first record.
+        stream_time_age_ms: how far stream time is behind the wall clock; None before the first record.
+        operators: each operator's own stream time.
+        open_windows: by store, how many windows wait for stream time to move on.
+    """
+
+    stream_time: int
+    stream_time_age_ms: int | None
+    operators: dict[str, int]
+    open_windows: dict[str, int]
 
 
 class Task:
@@ -111,6 +128,7 @@ class Task:
         self.record_time = -1
         self.stream_time = -1
         self._states: dict[str, Any] = {}
+        self._shared: dict[str, Any] = {}
         self._closers: list[Callable[[], None]] = []
         self._flushers: list[Callable[[], None]] = []
         self._by_stream_time = Schedules()
@@ -128,10 +146,10 @@ class Task:
                 case ProcessorNode():
                     made[name] = node.make(context)
                 case SinkNode():
-                    made[name] = _sink(self, node)
+                    made[name] = sink(self, node)
                 case SourceNode():
                     for topic in node.topics:
-                        self._sources[topic] = _source(self, node, topic, context.forward)
+                        self._sources[topic] = source(self, node, topic, context.forward)
                         self._timestamps[topic] = self._extractor(node)
         self._next_stream_time = self._by_stream_time.next_ms
 
@@ -143,15 +161,22 @@ class Task:
             KeyError: the task does not read that topic.
         """
         outputs = self._outputs
+        take = self._sources[record.topic]
         self.record = record
         try:
-            self._sources[record.topic](record)
+            take(record)
             due = self._next_stream_time
             if due is not None and self.stream_time >= due:
                 self._fire(self._by_stream_time, self.stream_time)
             if self._refused and (refused := self._refused.pop((record.topic, record.offset), None)):
                 self._without(refused)
             return outputs.copy()
+        except StreamsError:
+            raise
+        except Exception as error:  # outside of the users' functions: a key that cannot be written, say
+            told = f"{type(error).__name__}: {error}"
+            operator = f"an operator behind {record.topic}"
+            raise RecordError("processing", operator, record.topic, record.partition, record.offset, told) from error
         finally:
             outputs.clear()
 
@@ -193,6 +218,28 @@ class Task:
         """
         return self._timestamps[record.topic](record)
 
+    def progress(self) -> Progress:
+        """Return how far time has come here, for metrics: a task that gets no records does not close its windows."""
+        times = {name: times.stream_time for name, times in self.times.all() if name in self.sub_topology.nodes}
+        windows = {}
+        for spec in self.sub_topology.stores:
+            if spec.open_ms is not None:
+                state = self.state(spec.name)
+                windows[spec.name] = state.open_windows(
+                    max((times[user] for user in self._users(spec.name)), default=-1)
+                )
+        behind = None if self.stream_time < 0 else self.clock() - self.stream_time
+        return Progress(self.stream_time, behind, times, windows)
+
+    def _users(self, store: str) -> list[str]:
+        times = dict(self.times.all())
+        nodes = self.sub_topology.nodes.values()
+        return [
+            node.name
+            for node in nodes
+            if isinstance(node, ProcessorNode) and store in node.stores and node.name in times
+        ]
+
     def refuse(self, record: InputRecord, index: int, error: Exception) -> None:
         """Say that the broker refused an output, before its input is replayed.
 
@@ -212,10 +259,20 @@ class Task:
             found = self._states[name] = open_state(spec, self._stores[name], self)
         return found
 
+    def is_global_store(self, name: str) -> bool:
+        """Tell whether a store is that of a global table, which every operator may read."""
+        return name in self._specs and self._specs[name].is_global
+
     def times_of(self, name: str, store: str | None = None) -> Times:
         """Return what an operator remembers of time; it is stored with every commit, and in the changelog of
         `store`."""
         return self.times.of(name, None if store is None else self._specs[store])
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return an object that operators of the task share; `make` makes it for the first that asks."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     def on_close(self, close: Callable[[], None]) -> None:
         """Have something called when the task closes."""
@@ -369,127 +426,8 @@ class Task:
 
         def extracted(record: InputRecord) -> int:
             try:
-                return extract(_readable(node, record), self.stream_time)
+                return extract(readable(node, record), self.stream_time)
             except Exception:
                 return -1
 
         return extracted
-
-
-class ReadRecord:
-    """What a timestamp extractor is given: the record with its key and value as objects."""
-
-    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
-
-    def __init__(self, record: InputRecord, key: Any, value: Any) -> None:
-        self.topic = record.topic
-        self.partition = record.partition
-        self.offset = record.offset
-        self.timestamp = record.timestamp
-        self.headers = record.headers
-        self.key = key
-        self.value = value
-
-
-def _readable(node: SourceNode, record: InputRecord) -> ReadRecord:
-    read_key, read_value = _readers(node)
-    topic = record.topic
-    key = None if record.key is None else read_key(topic, record.key)
-    return ReadRecord(record, key, read_value(topic, record.value))
-
-
-def _plain(topic: str, data: bytes) -> bytes:
-    return data
-
-
-def _readers(node: SourceNode) -> tuple[Callable[[str, bytes], Any], Callable[[str, bytes | None], Any]]:
-    read_key = _plain if node.key_serde is None else node.key_serde.deserialize
-    value_serde = node.value_serde
-    if value_serde is None:
-        return read_key, lambda topic, data: data
-    if getattr(value_serde, "takes_none", False):
-        return read_key, value_serde.deserialize
-    deserialize = value_serde.deserialize
-    return read_key, lambda topic, data: None if data is None else deserialize(topic, data)
-
-
-def _source(task: Task, node: SourceNode, topic: str, forward: Process) -> Callable[[InputRecord], None]:
-    read_key, read_value = _readers(node)
-    extract = node.timestamp
-
-    def read(record: InputRecord) -> tuple[Any, Any, int]:
-        key = None if record.key is None else read_key(topic, record.key)
-        value = read_value(topic, record.value)
-        timestamp = record.timestamp if extract is None else extract(ReadRecord(record, key, value), task.stream_time)
-        return key, value, timestamp
-
-    def take(record: InputRecord) -> None:
-        try:
-            key, value, timestamp = read(record)
-            if timestamp < 0:
-                raise ValueError(f"its timestamp is {timestamp}; `timestamp=` of the source can choose another one")
-        except Exception as error:
-            headers = record.headers
-            found = task.failed(
-                "deserialization",
-                node,
-                error,
-                record.key,
-                record.value,
-                record.timestamp,
-                headers,
-                lambda: read(record),
-            )
-            if found is SKIPPED:
-                return
-            key, value, timestamp = found
-        task.record_time = timestamp
-        if timestamp > task.stream_time:
-            task.stream_time = timestamp
-        forward(key, value, timestamp, record.headers)
-
-    return take
-
-
-def _sink(task: Task, node: SinkNode) -> Process:
-    emit = task.emit
-    write_key = None if node.key_serde is None else node.key_serde.serialize
-    write_value = None if node.value_serde is None else node.value_serde.serialize
-    takes_none = getattr(node.value_serde, "takes_none", False)
-    place = getattr(node.key_serde, "partition_bytes", None)
-    chosen, partitioner, partition_count = node.topic, node.partitioner, task.partition_count
-
-    def make(key: Any, value: Any, timestamp: int, headers: Headers) -> Output:
-        topic = chosen if isinstance(chosen, str) else chosen(key, value, task.record)
-        written_key = key if write_key is None or key is None else write_key(topic, key)
-        written = value if write_value is None or (value is None and not takes_none) else write_value(topic, value)
-        partition = None
-        if partitioner is not None:
-            partition = partitioner(topic, key, value, partition_count(topic))
-        elif place is not None and key is not None:
-            partition = place(topic, key, partition_count(topic))
-        return Output(topic, partition, written_key, written, timestamp, headers)
-
-    def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
-        try:
-            made = make(key, value, timestamp, headers)
-            if timestamp < 0:
-                raise ValueError(f"the timestamp of a record is not negative: {timestamp}")
-        except Exception as error:
-            topic = chosen if isinstance(chosen, str) else None
-            made = task.failed(
-                "production",
-                node,
-                error,
-                key,
-                value,
-                timestamp,
-                headers,
-                lambda: make(key, value, timestamp, headers),
-                topic,
-            )
-            if made is SKIPPED:
-                return
-        emit(made)
-
-    return process

@@ -9,7 +9,7 @@ nothing by it. A difference from Java, which starts at nothing and accepts late 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ottla.streams.context import Headers, Output
 from ottla.streams.store import Store
@@ -69,6 +69,10 @@ class TimesBook:
             pair = (UNKNOWN, UNKNOWN) if stored is None else _PAIR.unpack(stored)
             found = self._all[name] = Times(name, spec, *pair)
         return found
+
+    def all(self) -> Iterable[tuple[str, Times]]:
+        """Return (name, times) of every operator and store that has some."""
+        return self._all.items()
 
     def flush(self, emit: Callable[[Output], None], partition: int) -> None:
         """Store what has changed, and emit one record for each changelog whose operators it concerns."""

@@ -74,6 +74,8 @@ class StoreSpec:
     retention_ms: int | None = None
     segment_interval_ms: int | None = None
     window_size_ms: int | None = None
+    #: A window takes records until stream time is so far behind its start (a session: its end); None: it is no window.
+    open_ms: int | None = None
     retain_duplicates: bool = False
     #: Windows are emitted when they close. Java then keeps them in time order and counts the retention 1 ms longer.
     time_ordered: bool = False
@@ -270,10 +272,11 @@ class Topology:
                 if needed is not None:
                     counts[name] = needed
                     open_topics.remove(name)
-            if len(open_topics) == before:
-                raise TopologyError(
-                    f"the numbers of partitions depend on each other: {', '.join(open_topics)}; state one of them"
-                )
+            if len(open_topics) == before:  # topics that depend on each other (foreign keys): what is known counts
+                found = {name: self._needed(name, counts, partly=True) for name in open_topics}
+                name = next((name for name in open_topics if found[name]), open_topics[0])
+                counts[name] = found[name] or 1
+                open_topics.remove(name)
         for operator, topics in self.copartitioned:
             self._copartition(operator, topics, counts)
         for name in self.repartition_topics:
@@ -284,12 +287,22 @@ class Topology:
                 )
         return counts
 
-    def _needed(self, name: str, counts: Mapping[str, int]) -> int | None:
+    def _needed(self, name: str, counts: Mapping[str, int], *, partly: bool = False) -> int | None:
+        """Return what a topic without a number of its own needs, or None if that is not known yet."""
+        for _, topics in self.copartitioned:
+            if name in topics:
+                stated = [topic for topic in sorted(topics) if self._stated(topic)]
+                if stated:
+                    return counts[stated[0]]
         writers = [sub for sub in self.sub_topologies if name in sub.sink_topics]
-        topics = [topic for sub in writers for topic in sub.source_topics]
-        if any(topic not in counts for topic in topics):
+        topics_read = [topic for sub in writers for topic in sub.source_topics]
+        known = [counts[topic] for topic in topics_read if topic in counts]
+        if len(known) < len(topics_read) and not partly:
             return None
-        return max((counts[topic] for topic in topics), default=1)
+        return max(known, default=None if partly else 1)
+
+    def _stated(self, topic: str) -> bool:
+        return topic not in self.repartition_topics or bool(self.repartition_topics[topic].partitions)
 
     def _copartition(self, operator: str, topics: Iterable[str], counts: dict[str, int]) -> None:
         """Repartition topics without a number of their own follow the others; the rest must agree."""

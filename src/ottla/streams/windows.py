@@ -34,6 +34,11 @@ class TimeWindows:
     grace_ms: int
 
     @property
+    def open_ms(self) -> int:
+        """How far stream time may be behind the start of a window that still takes records."""
+        return self.size_ms + self.grace_ms
+
+    @property
     def retention_ms(self) -> int:
         """How long a store keeps windows, at least."""
         return self.size_ms + self.grace_ms
@@ -56,6 +61,11 @@ class SlidingWindows:
     grace_ms: int
 
     @property
+    def open_ms(self) -> int:
+        """How far stream time may be behind the start of a window that still takes records."""
+        return self.size_ms + self.grace_ms
+
+    @property
     def retention_ms(self) -> int:
         """How long a store keeps windows, at least: new windows are made of older ones."""
         return 2 * self.size_ms + self.grace_ms
@@ -67,6 +77,11 @@ class SessionWindows:
 
     gap_ms: int
     grace_ms: int
+
+    @property
+    def open_ms(self) -> int:
+        """How far stream time may be behind the end of a session that still takes records."""
+        return self.gap_ms + self.grace_ms
 
     @property
     def retention_ms(self) -> int:

@@ -589,6 +589,231 @@ def _all() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
         {},
     )
 
+    yield from _joins()
+    yield from _suppressed()
+    for by in ("stream_time", "wall_clock"):
+        yield f"process_{by}", _chain({"op": "process", "every": 5_000, "by": by}), one, {"advance": True}
+    yield (
+        "process_then_count",
+        _chain(
+            {"op": "process", "every": 7_000, "by": "stream_time"},
+            {"op": "group_by_key"},
+            {"op": "count"},
+            {"op": "to_stream"},
+        ),
+        one,
+        {},
+    )
+    yield "process_values", _chain({"op": "process_values", "fn": "upper"}), one, {}
+
+
+def _two(left: str, right: str, *steps: Step) -> list[Step]:
+    return [_source("left", "l", left), _source("right", "r", right), *steps]
+
+
+def _joins() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
+    both = ["left", "right"]
+    window: Step = {"op": "join", "id": "j", "of": "l", "other": "r", "within": 5_000}
+    for kind in ("inner", "left", "outer"):
+        step = {**window, "kind": kind}
+        yield f"stream_join_{kind}", _two("stream", "stream", step, _out("j")), both, {"step": 1_500}
+        yield (
+            f"stream_join_{kind}_grace",
+            _two("stream", "stream", {**step, "grace": 8_000}, _out("j")),
+            both,
+            {"step": 1_500},
+        )
+        lopsided = {**step, "before": 1_000, "after": 9_000, "grace": 4_000}
+        yield f"stream_join_{kind}_before_after", _two("stream", "stream", lopsided, _out("j")), both, {"step": 1_500}
+        yield (
+            f"stream_join_{kind}_after_map",
+            _two(
+                "stream",
+                "stream",
+                {"op": "map", "id": "lm", "of": "l", "fn": "first"},
+                {"op": "map", "id": "rm", "of": "r", "fn": "first"},
+                {**step, "of": "lm", "other": "rm"},
+                _out("j"),
+            ),
+            both,
+            {"step": 1_500},
+        )
+    yield "stream_join_named", _two("stream", "stream", {**window, "kind": "inner", "as": "pairs"}, _out("j")), both, {}
+    yield (
+        "stream_join_edge_of_retention",
+        _two("stream", "stream", {**window, "kind": "inner", "within": 40_000, "grace": 10_000}, _out("j")),
+        both,
+        {"step": 20_000, "late": 60_000, "count": 150},
+    )
+    yield (
+        "stream_join_counted",
+        _two(
+            "stream",
+            "stream",
+            {**window, "kind": "left"},
+            {"op": "group_by_key", "id": "g", "of": "j"},
+            {"op": "count", "id": "c", "of": "g"},
+            {"op": "to_stream", "id": "o", "of": "c"},
+            _out("o"),
+        ),
+        both,
+        {"step": 1_500},
+    )
+    for kind in ("inner", "left"):
+        step = {"op": "join", "id": "j", "of": "l", "other": "r", "kind": kind}
+        yield f"stream_table_join_{kind}", _two("stream", "table", step, _out("j")), both, {}
+        yield (
+            f"stream_table_join_{kind}_after_map",
+            _two("stream", "table", {"op": "map", "id": "m", "of": "l", "fn": "first"}, {**step, "of": "m"}, _out("j")),
+            both,
+            {"keys": "xyzl"},
+        )
+        yield (
+            f"stream_global_join_{kind}",
+            _two("stream", "global_table", {**step, "fn": "first"}, _out("j")),
+            both,
+            {"keys": "xyzl"},
+        )
+        yield (
+            f"stream_global_join_{kind}_by_key",
+            _two("stream", "global_table", {**step, "fn": "key"}, _out("j")),
+            both,
+            {},
+        )
+        foreign = {**step, "foreign": "first"}
+        yield (
+            f"foreign_key_join_{kind}",
+            _two("table", "table", foreign, {"op": "to_stream", "id": "o", "of": "j"}, _out("o")),
+            both,
+            {"keys": "xyzl"},
+        )
+        yield (
+            f"foreign_key_join_{kind}_in_named_store",
+            _two("table", "table", {**foreign, "store": "kept"}, {"op": "to_stream", "id": "o", "of": "j"}, _out("o")),
+            both,
+            {"keys": "xyzl", "count": 150},
+        )
+    yield (
+        "stream_table_join_named",
+        _two(
+            "stream",
+            "table",
+            {"op": "join", "id": "j", "of": "l", "other": "r", "kind": "inner", "as": "enriched"},
+            _out("j"),
+        ),
+        both,
+        {},
+    )
+    yield (
+        "stream_joins_filtered_table",
+        _two(
+            "stream",
+            "table",
+            {"op": "filter", "id": "f", "of": "r", "fn": "long"},
+            {"op": "map_values", "id": "m", "of": "f", "fn": "upper"},
+            {"op": "join", "id": "j", "of": "l", "other": "m", "kind": "left"},
+            _out("j"),
+        ),
+        both,
+        {},
+    )
+    yield (
+        "stream_joins_count",
+        _two(
+            "stream",
+            "stream",
+            {"op": "group_by_key", "id": "g", "of": "r"},
+            {"op": "count", "id": "c", "of": "g"},
+            {"op": "join", "id": "j", "of": "l", "other": "c", "kind": "inner"},
+            _out("j"),
+        ),
+        both,
+        {},
+    )
+    for kind in ("inner", "left", "outer"):
+        step = {"op": "join", "id": "j", "of": "l", "other": "r", "kind": kind}
+        end = [{"op": "to_stream", "id": "o", "of": "j"}, _out("o")]
+        yield f"table_join_{kind}", _two("table", "table", step, *end), both, {}
+        yield f"table_join_{kind}_in_named_store", _two("table", "table", {**step, "store": "kept"}, *end), both, {}
+        yield (
+            f"table_join_{kind}_filtered",
+            _two(
+                "table",
+                "table",
+                step,
+                {"op": "filter", "id": "f", "of": "j", "fn": "no_x"},
+                {"op": "to_stream", "id": "o", "of": "f"},
+                _out("o"),
+            ),
+            both,
+            {},
+        )
+        yield (
+            f"table_join_{kind}_grouped",
+            _two(
+                "table",
+                "table",
+                step,
+                {"op": "group_by", "id": "g", "of": "j", "fn": "first"},
+                {"op": "aggregate", "id": "a", "of": "g"},
+                {"op": "to_stream", "id": "o", "of": "a"},
+                _out("o"),
+            ),
+            both,
+            {},
+        )
+        yield (
+            f"stream_joins_table_join_{kind}",
+            [
+                _source("left", "l", "table"),
+                _source("right", "r", "table"),
+                _source("in", "s"),
+                step,
+                {"op": "join", "id": "k", "of": "s", "other": "j", "kind": "inner"},
+                _out("k"),
+            ],
+            [*both, "in"],
+            {},
+        )
+
+
+def _suppressed() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
+    one = ["in"]
+    for kind, windows in WINDOWS.items():
+        yield (
+            f"suppress_{kind}",
+            _chain(
+                {"op": "group_by_key"}, {"op": "count", "windows": windows}, {"op": "suppress"}, {"op": "to_stream"}
+            ),
+            one,
+            {"count": 90},
+        )
+    table = _source(op="table")
+    for name, how in (
+        ("limit", {"limit": 6_000}),
+        ("limit_and_records", {"limit": 30_000, "records": 2}),
+        ("at_once", {"limit": 0}),
+    ):
+        yield f"suppress_{name}", _chain({"op": "suppress", **how}, {"op": "to_stream"}, source=table), one, {}
+        yield (
+            f"suppress_count_{name}",
+            _chain({"op": "group_by_key"}, {"op": "count"}, {"op": "suppress", **how}, {"op": "to_stream"}),
+            one,
+            {},
+        )
+    yield (
+        "suppress_then_group",
+        _chain(
+            {"op": "suppress", "limit": 6_000},
+            {"op": "group_by", "fn": "first"},
+            {"op": "count"},
+            {"op": "to_stream"},
+            source=table,
+        ),
+        one,
+        {},
+    )
+
 
 WINDOWS: dict[str, Step] = {
     "tumbling": {"type": "tumbling", "size": 10_000},
@@ -602,9 +827,45 @@ WINDOWS: dict[str, Step] = {
 }
 
 
+#: Topologies of which the matrix of nulls, timestamps and headers is made: one for each operator.
+MATRIX = (
+    "filter", "filter_not", "map", "map_values", "flat_map", "flat_map_values", "select_key", "peek", "merge", "split",
+    "repartition", "count_by_key", "reduce_by_key", "aggregate_by_key", "count_by_other_key", "cogroup", "table",
+    "table_filter",
+    "table_in_named_store", "table_filter_in_named_store", "table_map_values", "to_table", "to_table_in_named_store",
+    "table_group_by_count", "table_group_by_reduce", "table_group_by_aggregate", "count_tumbling", "reduce_tumbling",
+    "count_hopping",
+    "count_sliding", "reduce_sliding", "count_session", "reduce_session", "count_tumbling_close", "count_sliding_close",
+    "count_session_close", "stream_join_inner", "stream_join_left", "stream_join_outer", "stream_join_left_after_map",
+    "stream_table_join_inner", "stream_table_join_left", "stream_table_join_left_after_map", "stream_global_join_inner",
+    "stream_global_join_left", "table_join_inner", "table_join_left", "table_join_outer", "foreign_key_join_inner",
+    "foreign_key_join_left", "suppress_tumbling", "suppress_limit", "process_stream_time", "process_values",
+)  # fmt: skip
+
+
+def matrix_inputs(topics: list[str]) -> list[list[Any]]:
+    """Return every pair of a key or none and a value or none for each topic, in time and late; the last one closes all
+    windows."""
+    pairs = [("a", "x"), (None, "x"), ("a", None), (None, None), ("a", "yy w"), ("x", "a"), ("a", None), ("b", "zzz x")]
+    found: list[list[Any]] = []
+    for round_ in range(3):
+        for index, (key, value) in enumerate(pairs):
+            for number, topic in enumerate(topics):
+                timestamp = 1_000 + round_ * 20_000 + (700 * index if round_ != 1 else 4_000 - 600 * index) + number
+                found.append([topic, key, value, timestamp, [["n", f"{round_}{index}{number}"]]])
+    return [*found, *([topic, "z", "end", 500_000, []] for topic in topics)]
+
+
 def topologies() -> list[Step]:
-    """Return all, with their inputs, as Parity.java reads them."""
-    return [
+    """Return all, with their inputs, as Parity.java reads them; those of the matrix are called "matrix <name>"."""
+    every = list(enumerate(_all()))
+    found = [
         {"name": name, "steps": steps, "inputs": inputs(number, topics, **how)}
-        for number, (name, steps, topics, how) in enumerate(_all())
+        for number, (name, steps, topics, how) in every
     ]
+    matrix = [
+        {"name": f"matrix {name}", "steps": steps, "inputs": matrix_inputs(topics)}
+        for _, (name, steps, topics, _) in every
+        if name in MATRIX
+    ]
+    return [*found, *matrix]

@@ -24,22 +24,23 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
         state: KeyValueState = context.store(view.store)
         send_old = view.send_old
 
-        def once(key: Any, value: Any, timestamp: int) -> tuple[Any, Any, int]:
-            """Return (new aggregate, old one for the change, timestamp)."""
-            found = state.get_timed(key)
+        def once(key: Any, value: Any, timestamp: int) -> tuple[Any, Any, int, bytes]:
+            """Return (new aggregate, old one for the change, timestamp, key as bytes)."""
+            stored = state.key_bytes(key)
+            found = state.load(stored)
             if found is None:
                 if initializer is None:
-                    return value, None, timestamp
+                    return value, None, timestamp, stored
                 start = initializer()
                 new = aggregator(key, value, start)
                 # As in Java, the old value of a first change is what the initializer gives.
                 old = initializer() if send_old and type(start) not in _IMMUTABLE else start
-                return new, old, timestamp
+                return new, old, timestamp, stored
             before = found[0]
             new = aggregator(key, value, before)
             if send_old and type(before) not in _IMMUTABLE:
                 before = state.get(key)  # the user's function may have changed the object
-            return new, before, max(timestamp, found[1])
+            return new, before, max(timestamp, found[1]), stored
 
         def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
             if key is None or value is None:
@@ -51,8 +52,8 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
                 found = fail(error, key, value, timestamp, headers, lambda: once(key, value, timestamp))
                 if found is SKIPPED:
                     return
-            new, old, when = found
-            state.put(key, new, when)
+            new, old, when, stored = found
+            state.save(stored, new, when)
             forward(key, Change(new, old if send_old else None), when, headers)
 
         return process

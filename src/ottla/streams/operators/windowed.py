@@ -35,8 +35,8 @@ def time_windowed(
         times = context.task.times_of(name, view.store)
         send_old = view.send_old
 
-        def update(key: Any, value: Any, timestamp: int, start: int) -> tuple[Any, Any, int]:
-            found = state.get_timed(key, start)
+        def update(key: Any, stored: bytes, value: Any, timestamp: int, start: int) -> tuple[Any, Any, int]:
+            found = state.load(stored, start)
             if found is None:
                 if initializer is None:
                     return value, None, timestamp
@@ -54,12 +54,13 @@ def time_windowed(
                 drop(name)
                 return
             close = times.advance(timestamp) - grace
+            stored = state.key_bytes(key)
             for start in windows.starts(timestamp):
                 end = start + size
                 if end <= close:
                     drop(name)
                     continue
-                again = partial(update, key, value, timestamp, start)
+                again = partial(update, key, stored, value, timestamp, start)
                 try:
                     found = again()
                 except Exception as error:
@@ -67,7 +68,7 @@ def time_windowed(
                     if found is SKIPPED:
                         continue
                 new, old, when = found
-                state.put(key, new, start, when)
+                state.save(stored, new, start, when)
                 if not on_close:
                     forward(Windowed(key, Window(start, end)), Change(new, old if send_old else None), when, headers)
             if on_close and close > times.emitted:
