@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from tests.streams.runtime.model import Entry, Host, Killed, Port, World
-from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_count, word_count
+from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_count, ticking, word_count
 
 from ottla.errors import MessageTooLargeError
 from ottla.streams.context import InputRecord, Output
@@ -324,6 +324,32 @@ def test_zombie_punctuator() -> None:
     thread.engine.commit()
     assert "tick" not in found(world), "the offsets did not change, and the commit was refused"
     assert thread.engine.aborts == 1
+
+
+def test_punctuate_kill() -> None:
+    """Killed at every step of a task that only punctuates: each number that it counts comes out once, in order."""
+
+    def world() -> World:
+        made = World({"keyed": 1, CHANGELOG: 1, "counts": 1})
+        made.write("keyed", b"a", b"x")
+        return made
+
+    whole = world()
+    Thread(whole, ticking()).run(20)
+    assert len(found(whole)["ticks"]) > 5
+    for step in range(1, whole.steps):
+        killed = world()
+        killed.kill_at = step
+        with pytest.raises(Killed):
+            Thread(killed, ticking()).run(20)
+        killed.held.clear()
+        again = Thread(killed, ticking())
+        again.run(20)
+        again.engine.close()
+        ticks = found(killed)["ticks"]
+        assert ticks == [str(number + 1) for number in range(len(ticks))]
+        assert stored(killed)[b"ticks"] == ticks[-1].encode()
+        assert found(killed)["a"] == ["x"]
 
 
 def test_purge_then_abort() -> None:

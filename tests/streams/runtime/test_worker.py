@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-from tests.streams.runtime.conftest import Start, read_committed, wait_for
+from tests.streams.runtime.conftest import Instance, Start, read_committed, wait_for
 from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, word_count
 
 import ottla
 from ottla.errors import ErrorCode
+from ottla.streams import App
 from ottla.streams.errors import TopologyError
 from ottla.testing import Broker
 
@@ -94,6 +96,49 @@ def test_kept_task_commits_across_rebalance(kafka_broker: Broker, start: Start) 
     wait_for(lambda: len(engine.tasks) == 4, "all tasks back", 40)
     wait_for(all_there, "the counts after the second one left")
     first.stop()
+
+
+def test_paused_does_not_starve_idle(kafka_broker: Broker, start: Start) -> None:
+    """Two partitions are full and paused; the third, which the task waits for (max.task.idle.ms), is fetched all the same.
+
+    What is fetched of a paused partition stays in the consumer's buffer: that has room for three fetches of each partition,
+    whatever `fetch.max.bytes` says.
+    """
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        for topic in ("full", "fuller", "idle", "out"):
+            admin.create_topic(topic)
+    with ottla.Producer(kafka_broker.bootstrap_servers, batch_size=20_000) as producer:
+        for number in range(200):
+            for topic in ("full", "fuller"):
+                producer.send(topic, b"x" * 1_000, key=b"%d" % number, timestamp=1_000 + number)
+    app = App("app")
+    app.stream("full", "fuller", "idle").to("out")
+    started = time.monotonic()
+    instance = start(
+        app.topology(),
+        commit_interval_ms=100,
+        max_task_idle_ms="10m",
+        buffered_records_per_partition=10,
+        **{
+            "main.consumer.max.partition.fetch.bytes": 20_000,
+            "main.consumer.fetch.max.bytes": 15_000,
+            "main.consumer.fetch.max.wait.ms": 10,
+        },
+    )
+    wait_for(lambda: _waiting(instance) >= 20, "records that wait")
+    with ottla.Producer(kafka_broker.bootstrap_servers) as producer:
+        producer.send("idle", b"late", key=b"late", timestamp=2_000)
+    wait_for(lambda: len(read_committed(kafka_broker.bootstrap_servers, "out")) == 200, "what is before it", 30)
+    assert time.monotonic() - started < 600
+    cluster = instance.worker._cluster
+    assert cluster is not None
+    assert cluster.consumer._settings.fetch_max_bytes >= 3 * 3 * 20_000
+    instance.stop()
+
+
+def _waiting(instance: Instance) -> int:
+    engine = instance.worker._engine
+    return sum(len(task.queues or ()) for task in list(engine.tasks.values())) if engine is not None else 0
 
 
 def test_a_topic_that_is_not_there_stops_at_the_start(kafka_broker: Broker, start: Start) -> None:

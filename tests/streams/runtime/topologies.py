@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ottla.streams.context import Headers, NodeContext, Process
@@ -48,6 +49,19 @@ def count(context: NodeContext) -> Process:
     return process
 
 
+def tick(context: NodeContext) -> Process:
+    """Every 50 ms of the wall clock: how often that was, into the store and to the sink."""
+    ticks = context.store("counts")
+
+    def fire(now_ms: int) -> None:
+        found = int(ticks.get("ticks") or 0) + 1
+        ticks.put("ticks", str(found), now_ms)
+        context.forward("ticks", str(found), now_ms, ())
+
+    context.task.schedule(context.name, 50, "wall_clock", fire)
+    return lambda key, value, timestamp, headers: context.forward(key, value, timestamp, headers)
+
+
 def _counting(sub_id: int, topic: str, out: str) -> SubTopology:
     counts = StoreSpec(
         name="counts",
@@ -85,6 +99,16 @@ def word_count() -> Topology:
         sub_topologies=(splitting, _counting(1, WORDS, "counts")),
         repartition_topics={WORDS: RepartitionTopic(name=WORDS)},
     )
+
+
+def ticking() -> Topology:
+    """keyed -> counts, as it is; and every 50 ms a number, counted in a store."""
+    sub = _counting(0, "keyed", "counts")
+    made = {
+        **sub.nodes,
+        "count": ProcessorNode(name="count", parents=["words"], children=["out"], make=tick, stores=["counts"]),
+    }
+    return Topology(application_id="app", sub_topologies=(replace(sub, nodes=made),), repartition_topics={})
 
 
 def key_count() -> Topology:

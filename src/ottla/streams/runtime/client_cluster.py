@@ -21,6 +21,7 @@ from ottla.client.errors import (
     RecordTooLargeError,
     TransactionOutcomeUnknownError,
 )
+from ottla.client.keys import _size as size_bytes
 from ottla.errors import (
     InvalidProducerEpochError,
     KafkaError,
@@ -80,8 +81,9 @@ class ClientCluster:
         isolation = "read_committed" if transactional_id else "read_uncommitted"
         main: dict[str, Any] = {"client.id": settings.application_id, **settings.main_consumer}
         # Two chunks of each partition may wait, paused or not: those that are full must not starve one that is empty.
-        chunk = int(main.get("max.partition.fetch.bytes", 1 << 20))
-        main.setdefault("fetch.max.bytes", min(max(50 << 20, 3 * partition_count * chunk), 2**31 - 1))
+        chunk = size_bytes("max.partition.fetch.bytes", main.get("max.partition.fetch.bytes", 1 << 20))
+        given = size_bytes("fetch.max.bytes", main.get("fetch.max.bytes", 50 << 20))
+        main["fetch.max.bytes"] = min(max(given, 3 * partition_count * chunk), 2**31 - 1)
         self.consumer: ottla.Consumer[bytes | None, bytes | None] = ottla.Consumer(
             topics=topics,
             commit="manual",

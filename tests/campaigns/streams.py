@@ -1,0 +1,76 @@
+"""A stream application and its broker killed under load, for hours: the results stay those of the batch computation.
+
+    python -m tests.campaigns.streams --kills 200 --state build/streams-kills.json
+    python -m tests.campaigns.streams --kills 200 --kafka --state build/streams-kills-kafka.json
+
+Rounds of 20 kills, each with a seed of its own, on two instances: words counted through a repartition topic, and clicks
+counted by user and second. After each round everything is compared (`tests/streams/runtime/killing.py`), and the file says
+how many kills there were; started again, the campaign goes on there. A difference ends it with exit code 1 and names the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.client.conftest import make_broker
+from tests.streams.runtime.killing import Campaign
+
+ROUND = 20
+
+
+def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], dict[str, int]]:
+    """Kill so often; return what was killed, and how many records there were.
+
+    Raises:
+        AssertionError: the results differ.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = Campaign(make_broker(kind), Path(folder), seed=seed)
+        try:
+            campaign.start()
+            for _ in range(kills):
+                time.sleep(campaign.dice.uniform(1, 3))
+                campaign.kill_something()
+            return campaign.kills, campaign.settle(180)
+        finally:
+            campaign.close()
+
+
+def main() -> int:
+    """Run the campaign; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kafka", action="store_true", help="against Apache Kafka")
+    parser.add_argument("--state", type=Path, required=True, help="file that says how far it is")
+    chosen = parser.parse_args()
+    state: dict[str, Any] = {"rounds": 0, "killed": {}, "records": {}}
+    if chosen.state.exists():
+        state = json.loads(chosen.state.read_text())
+    killed, records = Counter(state["killed"]), Counter(state["records"])
+    while (done := killed["instance"] + killed["broker"]) < chosen.kills:
+        seed = state["rounds"]
+        try:
+            more, counted = run_round("kafka" if chosen.kafka else "ottla", seed, min(ROUND, chosen.kills - done))
+        except AssertionError as error:
+            print(f"seed {seed}: {error}", file=sys.stderr)
+            return 1
+        killed.update(more)
+        records.update(counted)
+        state = {"rounds": seed + 1, "killed": dict(killed), "records": dict(records)}
+        chosen.state.parent.mkdir(parents=True, exist_ok=True)
+        chosen.state.write_text(json.dumps(state, indent=2) + "\n")
+        print(
+            f"{killed['instance'] + killed['broker']} of {chosen.kills} kills: {dict(killed)}, equal; {dict(records)}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
