@@ -5,7 +5,7 @@
 
 Rounds of 20 kills, each with a seed of its own, on two instances: words counted through a repartition topic, and clicks
 counted by user and second. After each round everything is compared (`tests/streams/runtime/killing.py`), and the file says
-how many kills there were; started again, the campaign goes on there. A difference ends it with exit code 1 and names the seed.
+how many kills there were; started again, the campaign goes on there. A difference ends it with exit code 1, and its seed.
 """
 
 from __future__ import annotations

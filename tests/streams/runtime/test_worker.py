@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.streams.runtime.conftest import Instance, Start, read_committed, wait_for
-from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, word_count
+from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, looking_up, word_count
 
 import ottla
 from ottla.errors import ErrorCode
@@ -166,3 +166,30 @@ def test_a_group_of_another_kind_is_refused(kafka_broker: Broker, start: Start) 
             instance.join()
     assert raised.value.__cause__ is not None
     assert getattr(raised.value.__cause__, "code", None) is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+
+
+def test_a_global_table_is_whole_before_anything_starts(kafka_broker: Broker, start: Start) -> None:
+    """Every record finds its key, in whatever partition of the table's topic that is; a later value is seen, too."""
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.create_topic("names", partitions=3)
+        admin.create_topic("keyed")
+        admin.create_topic("counts")
+    with ottla.Producer(kafka_broker.bootstrap_servers) as producer:
+        for number in range(30):
+            producer.send("names", f"name{number}", key=str(number))
+            producer.send("keyed", "x", key=str(number))
+    instance = start(looking_up())
+    servers = kafka_broker.bootstrap_servers
+    wanted = {str(number): [f"name{number}"] for number in range(30)}
+    wait_for(lambda: read_committed(servers, "counts") == wanted, "the names")
+    with ottla.Producer(kafka_broker.bootstrap_servers) as producer:
+        producer.send("names", "other", key="7")
+        producer.flush()
+
+        def seen() -> bool:
+            producer.send("keyed", "x", key="7")
+            producer.flush()
+            return read_committed(servers, "counts")["7"][-1] == "other"
+
+        wait_for(seen, "the new name")
+    instance.stop()

@@ -111,6 +111,37 @@ def ticking() -> Topology:
     return Topology(application_id="app", sub_topologies=(replace(sub, nodes=made),), repartition_topics={})
 
 
+def looking_up() -> Topology:
+    """keyed -> the value that the global table `names` has for the key -> counts."""
+    spec = StoreSpec(
+        name="names", kind=StoreKind.TIMESTAMPED_KEY_VALUE, key_serde=Text(), value_serde=Text(), is_global=True
+    )
+
+    def keep(context: NodeContext) -> Process:
+        names = context.store("names")
+        return lambda key, value, timestamp, headers: names.put(key, value, timestamp)
+
+    def look(context: NodeContext) -> Process:
+        names = context.store("names")
+        return lambda key, value, timestamp, headers: context.forward(key, names.get(key), timestamp, headers)
+
+    table = SubTopology(
+        id=0,
+        nodes={
+            "table": SourceNode(
+                name="table", topics=("names",), children=["keep"], key_serde=Text(), value_serde=Text(), is_global=True
+            ),
+            "keep": ProcessorNode(name="keep", parents=["table"], make=keep, stores=["names"]),
+        },
+        stores=(spec,),
+        is_global=True,
+    )
+    sub = _counting(1, "keyed", "counts")
+    node = ProcessorNode(name="count", parents=["words"], children=["out"], make=look)
+    lookup = replace(sub, nodes={**sub.nodes, "count": node}, stores=sub.stores[1:])
+    return Topology(application_id="app", sub_topologies=(table, lookup), repartition_topics={})
+
+
 def key_count() -> Topology:
     """keyed -> counted by key -> counts, in one task."""
     return Topology(application_id="app", sub_topologies=(_counting(0, "keyed", "counts"),), repartition_topics={})

@@ -28,8 +28,6 @@ def check_application(topology: Topology, settings: StreamsSettings, *, offline:
         for topic in topology.repartition_topics.values()
         if topic.generated_name
     ]
-    if any(sub.is_global for sub in topology.sub_topologies):
-        found.append("Global tables can be tried with app.test(), and not run yet.")
     if not offline:
         with ottla.Admin(config=settings.admin) as admin:
             known = {topic.name: topic.partitions for topic in admin.list_topics()}

@@ -292,7 +292,7 @@ class ClientCluster:
             raise OutOfRange([error.topic_partition]) from error
         except OffsetOutOfRangeError as error:
             raise OutOfRange(self._out_of_range()) from error
-        return _runs(found)
+        return runs(found)
 
     def _out_of_range(self) -> list[TopicPartition]:
         partitions = self.consumer.assignment
@@ -409,7 +409,7 @@ class ClientCluster:
         except OffsetOutOfRangeError as error:
             # Compaction or retention has moved the start meanwhile: the next look at the changelog sees it.
             raise OutOfRange(sorted(self._restoring)) from error
-        for where, records in _runs(polled):
+        for where, records in runs(polled):
             found.setdefault(where, []).extend(records)
         states = self._restorer._machine.partitions
         return {
@@ -423,7 +423,7 @@ def _is_fenced(error: KafkaError) -> bool:
     return isinstance(error, ProducerFencedError | InvalidProducerEpochError)
 
 
-def _runs(
+def runs(
     records: Iterable[ottla.Record[bytes | None, bytes | None]],
 ) -> list[tuple[TopicPartition, list[InputRecord]]]:
     """Return records by runs of one partition."""

@@ -23,6 +23,7 @@ from ottla.streams.handlers import Handlers
 from ottla.streams.runtime.assignor import MemberInfo, Owners, SubTopologyInfo, TaskAssignor
 from ottla.streams.runtime.client_cluster import ClientCluster
 from ottla.streams.runtime.engine import Engine
+from ottla.streams.runtime.global_tables import GlobalTables
 from ottla.streams.runtime.internal_topics import internal_topics
 from ottla.streams.runtime.ports import OutOfRange
 from ottla.streams.runtime.settings import StreamsSettings
@@ -83,8 +84,6 @@ class Worker:
         self.application = application
         self.settings = settings
         self.topology = application.topology()
-        if any(sub.is_global for sub in self.topology.sub_topologies):
-            raise TopologyError("global tables can be tried with app.test(), and not run yet")
         self.owners: Owners = {}
         self._on_progress = on_progress
         self._clock = clock or SystemClock()
@@ -92,6 +91,7 @@ class Worker:
         self._cluster: ClientCluster | None = None
         self._engine: Engine | None = None
         self._directory: StateDirectory | None = None
+        self._globals: GlobalTables | None = None
         self._counts: Mapping[str, int] = {}
         self._positions: dict[str, int] = {}
         self._hashes = tuple(
@@ -129,6 +129,8 @@ class Worker:
             self._engine.close()
             logger.info("%s: everything is committed and handed over", self.settings.application_id)
         finally:
+            if self._globals is not None:
+                self._globals.close()
             if self._cluster is not None:
                 self._cluster.close()
             if self._directory is not None:
@@ -156,6 +158,9 @@ class Worker:
         host = DirectoryHost(directory, settings.default_store, self._on_homes)
         self._engine = Engine(self.topology, settings.engine, cluster, host, self._make_task, self._clock)
         cluster.admin.start()
+        if any(sub.is_global for sub in self.topology.sub_topologies):
+            self._globals = GlobalTables(self.topology, settings, self._make_task)
+            self._globals.fill(self._stop.is_set)
         cluster.renew()
         cluster.consumer.start()
         logger.info(
@@ -175,6 +180,8 @@ class Worker:
         engine, cluster = self._running, self._cluster
         assert cluster is not None
         engine.advance(self.settings.poll_ms)
+        if self._globals is not None:
+            self._globals.follow()
         self._tell_progress()
         wait_ms = 0 if self._busy else engine.wait_ms(self.settings.poll_ms)
         try:
@@ -218,15 +225,17 @@ class Worker:
     # -- what the engine and the group ask -------------------------------------------------------------------------------
 
     def _make_task(self, sub: SubTopology, partition: int, stores: Mapping[str, Store]) -> Task:
+        shared = self._globals.stores if self._globals is not None else {}
         return Task(
             sub,
             partition,
-            stores,
+            {**shared, **stores},
             application_id=self.settings.application_id,
             clock=self._clock.wall_ms,
             partition_count=self._partition_count,
             handlers=self.application.handlers,
             wait=self._wait,
+            specs=self.topology.global_stores,
         )
 
     def _wait(self, seconds: float) -> None:
