@@ -49,6 +49,8 @@ RECEIVE_SIZE: Final = 64 * 1024
 _FIRST_ANSWER_MAX: Final = 1024 * 1024
 
 _SIZE = Struct(">i")
+#: size, api key, version, correlation id, length of the client id
+_HEAD = Struct(">ihhih")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +78,29 @@ class ChannelSettings:
     authenticate: Callable[[Channel], Awaitable[None]] | None = None
 
 
+class EncodedRequest(NamedTuple):
+    """A request in one of the versions with tagged fields, whose body is encoded already.
+
+    Its answer is a view of the bytes that follow the header.
+    """
+
+    key: ApiKey
+    body: bytes
+
+
 class _Pending(NamedTuple):
     correlation_id: int
     key: ApiKey
     version: int
     future: asyncio.Future[Any]
     deadline: float
+    is_encoded: bool = False
 
 
 class _Held(NamedTuple):
     """A request that waits until the client has logged in again."""
 
-    request: Message
+    request: Message | EncodedRequest
     version: int
     future: asyncio.Future[Any] | None
     deadline: float
@@ -249,12 +262,30 @@ class Channel(asyncio.BufferedProtocol):
             return future
         return self._send_now(request, version, future, deadline)
 
+    def send_encoded(self, request: EncodedRequest, version: int, *, timeout_s: float) -> asyncio.Future[memoryview]:
+        """Send a request that is encoded already; the future has the body of its answer as it came. Errors: see `send`."""
+        if self._error is not None:
+            raise self._error
+        if self.in_flight >= self._settings.in_flight_max:
+            raise LocalProtocolError(f"{self.in_flight} requests are in flight to {self.address}")
+        future: asyncio.Future[memoryview] = self._loop.create_future()
+        deadline = self._loop.time() + timeout_s
+        if self._held is not None:
+            self._held.append(_Held(request, version, future, deadline))
+        else:
+            self._send_now(request, version, future, deadline)
+        return future
+
     def _send_now(
-        self, request: Message, version: int, future: asyncio.Future[Message], deadline: float
-    ) -> asyncio.Future[Message]:
-        key = ApiKey(cast(int, request.API_KEY))
-        correlation_id = self._write(request, key, version)
-        self._pending.append(_Pending(correlation_id, key, version, future, deadline))
+        self, request: Message | EncodedRequest, version: int, future: asyncio.Future[Any], deadline: float
+    ) -> asyncio.Future[Any]:
+        if isinstance(request, EncodedRequest):
+            correlation_id = self._write_encoded(request, version)
+            self._pending.append(_Pending(correlation_id, request.key, version, future, deadline, True))
+        else:
+            key = ApiKey(cast(int, request.API_KEY))
+            correlation_id = self._write(request, key, version)
+            self._pending.append(_Pending(correlation_id, key, version, future, deadline))
         if self._timer is None or deadline < self._timer_at:
             self._watch(deadline)
         return future
@@ -315,6 +346,7 @@ class Channel(asyncio.BufferedProtocol):
             if self._error is not None:
                 break
             if future is None:
+                assert isinstance(request, Message)
                 self._write(request, ApiKey(cast(int, request.API_KEY)), version)
             elif not future.done():
                 self._send_now(request, version, future, deadline)
@@ -386,6 +418,17 @@ class Channel(asyncio.BufferedProtocol):
             transport.write(chunk)
         return correlation_id
 
+    def _write_encoded(self, request: EncodedRequest, version: int) -> int:
+        transport = self._transport
+        assert transport is not None
+        name = (self._settings.client_id or "").encode()
+        correlation_id = self._next_id
+        self._next_id = (correlation_id + 1) & 0x7FFFFFFF
+        size = _HEAD.size - _SIZE.size + len(name) + 1 + len(request.body)
+        head = _HEAD.pack(size, request.key, version, correlation_id, len(name))
+        transport.write(b"".join((head, name, b"\0", request.body)))
+        return correlation_id
+
     # -- receiving --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -452,6 +495,12 @@ class Channel(asyncio.BufferedProtocol):
                 f"{self.address} answered request {correlation_id} while the answer to {pending.correlation_id} is due"
             )
         key, version = pending.key, pending.version
+        if pending.is_encoded and len(frame) > 4 and not frame[4]:  # a header without tags
+            self._pending.popleft()
+            if not pending.future.done():
+                pending.future.set_result(memoryview(frame)[5:])
+            self._wake()
+            return
         if key == ApiKey.API_VERSIONS and frame[4:6] == b"\x00\x23":
             version = 0  # KIP-511: UNSUPPORTED_VERSION comes in version 0
         _, position = decode(ResponseHeader, response_header_version(key, version), frame)
@@ -462,7 +511,7 @@ class Channel(asyncio.BufferedProtocol):
             )
         self._pending.popleft()
         if not pending.future.done():
-            pending.future.set_result(message)
+            pending.future.set_result(memoryview(frame)[position:] if pending.is_encoded else message)
         self._wake()
 
     def _wake(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic, ReplicaState
+from ottla.protocol.replica_fetch_frames import AskedPartition, ReplicaFetch
 
 Key = tuple[bytes, int]
 """Topic id and partition."""
@@ -24,6 +25,15 @@ class Wanted(NamedTuple):
     last_epoch: int
     log_start_offset: int
     high_watermark: int
+
+
+class FetchLimits(NamedTuple):
+    """Kafka's broker keys `replica.fetch.*`; bytes and milliseconds."""
+
+    partition_bytes_max: int
+    bytes_min: int
+    bytes_max: int
+    wait_ms_max: int
 
 
 class FetchSession:
@@ -47,15 +57,39 @@ class FetchSession:
         self._session_id = session_id
         self._epoch = self._epoch + 1 if self._epoch < 0x7FFFFFFF else 1
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the leader has a session that the next request can go on with."""
+        return self._session_id != 0
+
+    def changes(self, wanted: Mapping[Key, Wanted], *, replica: tuple[int, int], limits: FetchLimits) -> ReplicaFetch:
+        """Return the next request where only these partitions are asked for differently, and none is forgotten."""
+        rows: list[AskedPartition] = []
+        for key, one in wanted.items():
+            if self._asked.get(key) == one:
+                continue
+            self._asked[key] = one
+            rows.append(
+                AskedPartition(
+                    *key,
+                    one.leader_epoch,
+                    one.offset,
+                    one.last_epoch,
+                    one.log_start_offset,
+                    limits.partition_bytes_max,
+                    one.high_watermark,
+                )
+            )
+        return ReplicaFetch(
+            limits.wait_ms_max, limits.bytes_min, limits.bytes_max, self._session_id, self._epoch, *replica, rows
+        )
+
     def request(
         self,
         wanted: Mapping[Key, Wanted],
         *,
         replica: tuple[int, int],
-        partition_bytes_max: int,
-        bytes_min: int,
-        bytes_max: int,
-        wait_ms_max: int,
+        limits: FetchLimits,
     ) -> FetchRequest:
         """Return the next request; `replica`: broker id and broker epoch of the follower."""
         topics: dict[bytes, FetchTopic] = {}
@@ -72,7 +106,7 @@ class FetchSession:
                     fetch_offset=one.offset,
                     last_fetched_epoch=one.last_epoch,
                     log_start_offset=one.log_start_offset,
-                    partition_max_bytes=partition_bytes_max,
+                    partition_max_bytes=limits.partition_bytes_max,
                     high_watermark=one.high_watermark,
                 )
             )
@@ -84,9 +118,9 @@ class FetchSession:
         self._asked = dict(wanted)
         return FetchRequest(
             replica_state=ReplicaState(replica_id=replica[0], replica_epoch=replica[1]),
-            max_wait_ms=wait_ms_max,
-            min_bytes=bytes_min,
-            max_bytes=bytes_max,
+            max_wait_ms=limits.wait_ms_max,
+            min_bytes=limits.bytes_min,
+            max_bytes=limits.bytes_max,
             session_id=self._session_id,
             session_epoch=self._epoch,
             topics=list(topics.values()),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla.broker.replicas.fetch_requests import FetchSession, Wanted
+from ottla.broker.replicas.fetch_requests import FetchLimits, FetchSession, Wanted
 from ottla.errors import (
     CorruptMessageError,
     ErrorCode,
@@ -31,9 +31,10 @@ from ottla.errors import (
     UnsupportedSaslMechanismError,
     UnsupportedVersionError,
 )
-from ottla.network.channel import Channel, ChannelSettings
+from ottla.network.channel import Channel, ChannelSettings, EncodedRequest
 from ottla.network.channel_errors import AnswerTimeoutError, ConnectionFailedError
 from ottla.protocol.api import ApiKey
+from ottla.protocol.codec import decode
 from ottla.protocol.messages.fetch import FetchResponse, PartitionData
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -41,6 +42,8 @@ from ottla.protocol.messages.list_offsets import (
     ListOffsetsResponse,
     ListOffsetsTopic,
 )
+from ottla.protocol.replica_fetch_frames import VERSION as SHORT_VERSION
+from ottla.protocol.replica_fetch_frames import ReplicaAnswer, encode_request, parse_answer
 from ottla.types import EARLIEST, LATEST, TopicPartition
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.throttles import Throttle
     from ottla.clock import Clock
     from ottla.cluster.image import ClusterImage
+    from ottla.file_region import Buffer
     from ottla.storage.log import PartitionLog
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,8 @@ BACK_OFF_SECONDS_MIN = 0.02
 THROTTLE_SECONDS = 0.1
 #: Answers up to this size are appended on the loop while the disk is quick.
 ON_LOOP_BYTES_MAX = 512 << 10
+#: All partitions are looked at at least so often; in between only those that an answer was about.
+LOOK_SECONDS = 0.1
 #: The first version of Fetch that says which process asks (KIP-903).
 REPLICA_STATE_SINCE = 15
 
@@ -254,37 +260,116 @@ class LeaderFetcher:
             raise UnsupportedVersionError(f"broker {self._leader} speaks Fetch {version}, which does not say who asks")
         session = FetchSession()
         settings = self._around.settings
+        limits = FetchLimits(settings.partition_bytes_max, settings.bytes_min, settings.bytes_max, settings.wait_ms_max)
+        timeout_s = (settings.wait_ms_max + settings.timeout_ms) / 1000
         while self._address() == address:
             await self._heal(channel)
+            self._news.clear()  # all there is to know is looked at now
             asked, pause = self._ready()
             if not asked:
                 await self._wait(pause)
                 if not self._partitions:
                     return
                 continue
-            wanted = {
-                (one.partition.topic_id, topic_partition.partition): _wanted(one)
-                for topic_partition, one in asked.items()
-            }
-            request = session.request(
-                wanted,
-                replica=(self._around.node_id, self._around.broker_epoch()),
-                partition_bytes_max=settings.partition_bytes_max,
-                bytes_min=settings.bytes_min,
-                bytes_max=settings.bytes_max,
-                wait_ms_max=settings.wait_ms_max,
-            )
-            timeout_s = (settings.wait_ms_max + settings.timeout_ms) / 1000
-            answer = await channel.ask(request, FetchResponse, version=version, timeout_s=timeout_s)
-            if answer.error_code:
-                session.reset()
-                if answer.error_code not in _SESSION_ERRORS:
-                    logger.warning("broker %d refuses to be fetched from: %s", self._leader, _name(answer.error_code))
-                    await asyncio.sleep(settings.backoff_ms / 1000)
-                continue
-            session.on_answer(answer.session_id)
             by_key = {(one.partition.topic_id, tp.partition): one for tp, one in asked.items()}
+            request = session.request(
+                {key: _wanted(one) for key, one in by_key.items()},
+                replica=(self._around.node_id, self._around.broker_epoch()),
+                limits=limits,
+            )
+            answer = await channel.ask(request, FetchResponse, version=version, timeout_s=timeout_s)
+            if not await self._is_accepted(answer, session):
+                continue
             await self._take_in_all(channel, answer, by_key)
+            if version == SHORT_VERSION and session.goes_on:
+                await self._go_on(channel, session, by_key, limits, timeout_s)
+
+    async def _is_accepted(self, answer: FetchResponse, session: FetchSession) -> bool:
+        """Whether the leader has answered, and not refused; if so the session goes on."""
+        if not answer.error_code:
+            session.on_answer(answer.session_id)
+            return True
+        session.reset()
+        if answer.error_code not in _SESSION_ERRORS:
+            logger.warning("broker %d refuses to be fetched from: %s", self._leader, _name(answer.error_code))
+            await asyncio.sleep(self._around.settings.backoff_ms / 1000)
+        return False
+
+    async def _go_on(
+        self,
+        channel: Channel,
+        session: FetchSession,
+        asked: dict[tuple[bytes, int], _Asked],
+        limits: FetchLimits,
+        timeout_s: float,
+    ) -> None:
+        """Ask again while answers are ordinary: only about partitions that the last answer was about something is new.
+
+        It ends after LOOK_SECONDS, and as soon as something needs the look at all partitions: news, a log that has to be
+        synced, an append that cannot be made on the loop, an error, a throttle.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LOOK_SECONDS
+        changed: list[tuple[bytes, int]] = list(asked)
+        while loop.time() < until and not self._news.is_set() and self._around.throttle.is_idle:
+            wanted: dict[tuple[bytes, int], Wanted] = {}
+            for key in changed:
+                one = asked[key]
+                partition, follower = one.partition, one.follower
+                log = partition.log
+                if (
+                    not one.is_current
+                    or follower.is_busy
+                    or follower.refused is not None
+                    or follower.asks_at > until - LOOK_SECONDS
+                    or log.flush_needed_before_ack
+                ):
+                    return
+                one = asked[key] = _Asked(partition, follower, log.log_end_offset)
+                wanted[key] = _wanted(one)
+            replica = (self._around.node_id, self._around.broker_epoch())
+            body = encode_request(session.changes(wanted, replica=replica, limits=limits))
+            came = await channel.send_encoded(EncodedRequest(ApiKey.FETCH, body), SHORT_VERSION, timeout_s=timeout_s)
+            ordinary = parse_answer(came)
+            if ordinary is None:
+                answer, _ = decode(FetchResponse, SHORT_VERSION, bytes(came))
+                if await self._is_accepted(answer, session):
+                    await self._take_in_all(channel, answer, asked)
+                return
+            session.on_answer(ordinary.session_id)
+            if not await self._take_in_ordinary(ordinary, asked) or not session.goes_on:
+                return
+            changed = [(row.topic_id, row.partition) for row in ordinary.partitions]
+
+    async def _take_in_ordinary(self, answer: ReplicaAnswer, asked: dict[tuple[bytes, int], _Asked]) -> bool:
+        """Take in an answer without an error; return whether all of it could be, on the loop."""
+        later: list[tuple[_Asked, PartitionData]] = []
+        is_all = True
+        for row in answer.partitions:
+            one = asked.get((row.topic_id, row.partition))
+            if one is None or not one.is_current:
+                is_all = False
+                continue
+            if not row.records:
+                self._on_taken_in(one, 0, row.high_watermark, row.log_start_offset)
+                continue
+            taken = self._append_now(one, row.records, row.high_watermark, row.log_start_offset)
+            if taken is None:
+                later.append(
+                    (
+                        one,
+                        PartitionData(
+                            partition_index=row.partition,
+                            high_watermark=row.high_watermark,
+                            log_start_offset=row.log_start_offset,
+                            records=row.records,
+                        ),
+                    )
+                )
+            is_all = is_all and bool(taken)
+        if later:
+            await asyncio.gather(*(self._take_in(one, data) for one, data in later))
+        return is_all
 
     def _ready(self) -> tuple[dict[TopicPartition, _Asked], float | None]:
         """Return the partitions that may ask now, and if there are none after how many seconds one may."""
@@ -388,19 +473,23 @@ class LeaderFetcher:
         """Take in what needs no disk that may be slow; return False if it takes more."""
         if data.diverging_epoch.end_offset >= 0:
             return False
-        partition = one.partition
         if not data.records:
-            self._on_taken_in(one, data)
+            self._on_taken_in(one, 0, data.high_watermark, data.log_start_offset)
             return True
-        if len(data.records) > ON_LOOP_BYTES_MAX or not partition.may_append_on_loop():
-            return False
+        return self._append_now(one, data.records, data.high_watermark, data.log_start_offset) is not None
+
+    def _append_now(self, one: _Asked, records: Buffer, high_watermark: int, log_start_offset: int) -> bool | None:
+        """Append on the loop; return whether that went well, None if it cannot be done there."""
+        partition = one.partition
+        if len(records) > ON_LOOP_BYTES_MAX or not partition.may_append_on_loop():
+            return None
         try:
-            if not partition.append_from_leader_nowait(data.records, one.follower.leader_epoch):
-                return False
+            if not partition.append_from_leader_nowait(records, one.follower.leader_epoch):
+                return None
         except (KafkaError, StorageError) as error:
             self._on_trouble(one, error)
-        else:
-            self._on_taken_in(one, data)
+            return False
+        self._on_taken_in(one, len(records), high_watermark, log_start_offset)
         return True
 
     async def _take_in(self, one: _Asked, data: PartitionData) -> None:
@@ -412,19 +501,21 @@ class LeaderFetcher:
             else:
                 await partition.append_from_leader(data.records or b"", follower.leader_epoch)
                 if one.is_current:
-                    self._on_taken_in(one, data)
+                    self._on_taken_in(one, len(data.records or b""), data.high_watermark, data.log_start_offset)
         except (KafkaError, StorageError) as error:
             self._on_trouble(one, error)
         finally:
             follower.is_busy = False
 
-    def _on_taken_in(self, one: _Asked, data: PartitionData) -> None:
-        self._failures.pop(one.partition.topic_partition, None)
+    def _on_taken_in(self, one: _Asked, byte_count: int, high_watermark: int, log_start_offset: int) -> None:
+        partition = one.partition
+        if self._failures:
+            self._failures.pop(partition.topic_partition, None)
         throttle = self._around.throttle
-        if data.records and throttle.is_throttled(*one.partition.topic_partition):
-            throttle.record(len(data.records))
-        one.partition.on_followed(data.high_watermark, data.log_start_offset)
-        one.follower.lag = max(0, data.high_watermark - one.partition.log.log_end_offset)
+        if byte_count and not throttle.is_idle and throttle.is_throttled(*partition.topic_partition):
+            throttle.record(byte_count)
+        partition.on_followed(high_watermark, log_start_offset)
+        one.follower.lag = max(0, high_watermark - partition.log.log_end_offset)
 
     def _truncation(self, one: _Asked, data: PartitionData) -> Truncation:
         log = one.partition.log
