@@ -413,6 +413,14 @@ CASES: list[Case] = [
         ),
     ),
     _case(K.LIST_CONFIG_RESOURCES, lambda t, n: t.ListConfigResourcesRequest(resource_types=[16])),
+    _case(
+        K.ALTER_REPLICA_LOG_DIRS,
+        lambda t, n: t.AlterReplicaLogDirsRequest(
+            dirs=[
+                t.AlterReplicaLogDir(path="/nowhere", topics=[t.AlterReplicaLogDirTopic(name=n.topic, partitions=[0])])
+            ]
+        ),
+    ),
     _case(K.DESCRIBE_LOG_DIRS, lambda t, n: t.DescribeLogDirsRequest(topics=[])),
     _case(
         K.LIST_PARTITION_REASSIGNMENTS, lambda t, n: t.ListPartitionReassignmentsRequest(timeout_ms=1000, topics=None)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 0
+#: A thousand topics of a large cluster may take the controller longer than a client waits; it must not be asked twice.
+TIMEOUT_SECONDS = 300.0
 
 
 class Forwarding:
@@ -67,7 +69,12 @@ class Forwarding:
         )
         try:
             answer = await self._peers.ask(
-                self._image().controller_id, request, EnvelopeResponse, version=VERSION, purpose="controller"
+                self._image().controller_id,
+                request,
+                EnvelopeResponse,
+                version=VERSION,
+                purpose="controller",
+                timeout_s=TIMEOUT_SECONDS,
             )
         except BrokerNotAvailableError as error:
             logger.info("a request could not be passed on to the controller: %s", error)

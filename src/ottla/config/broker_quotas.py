@@ -45,5 +45,5 @@ DYNAMIC_ROWS = (
         update=CLUSTER_WIDE),
     row("replica.alter.log.dirs.io.max.bytes.per.second", LONG, str(LONG_MAX), at_least(0), MEDIUM,
         "Bytes per second with which replicas move from one log directory to another.",
-        update=CLUSTER_WIDE, inert=NO_MOVES),
+        update=CLUSTER_WIDE),
 )

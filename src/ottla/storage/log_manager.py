@@ -18,7 +18,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from ottla.storage.group_commit import GroupCommit
 from ottla.storage.log import DEFAULT_PRODUCER_ID_EXPIRATION_MS, PartitionLog
 from ottla.storage.log_directory import DELETE_SUFFIX, STRAY_SUFFIX, Checkpoints, LogDirectory, renamed
 from ottla.storage.open_files import DEFAULT_CAPACITY, OpenFiles
+from ottla.storage.relocation import Relocation, partition_of_future
 from ottla.storage.removals import Removals
 from ottla.storage.shortages import Shortages
 from ottla.types import TopicPartition
@@ -182,6 +183,10 @@ class LogManager:
         self._flush_due: dict[PartitionLog, None] = {}
         self._loaded = False
         self._found: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
+        #: Copies that an interrupted move to another directory has left.
+        self._futures: list[tuple[LogDirectory, str, TopicPartition, Checkpoints]] = []
+        #: Where logs are to be made that are not there yet.
+        self._preferred: dict[TopicPartition, str] = {}
         self._any_flush_ms = default_config.flush_ms < LONG_MAX
 
     # -- start
@@ -230,6 +235,7 @@ class LogManager:
             if topic_partition in seen:
                 raise StorageError(f"{topic_partition} is in both {seen[topic_partition]} and {directory.path}")
             seen[topic_partition] = directory.path
+        todo += await self._offload.run(self._take_in_futures, seen)
         for path, directory in self.directories.items():
             try:
                 await self._offload.run(self._begin, directory)
@@ -246,6 +252,26 @@ class LogManager:
         if not self.online_dirs:
             raise StorageError("; ".join(self.offline_dirs.values()))
         self._loaded = True
+
+    def _take_in_futures(
+        self, seen: Mapping[TopicPartition, str]
+    ) -> list[tuple[LogDirectory, str, TopicPartition, Checkpoints]]:
+        """Delete copies whose logs are there; return those that had to take the place of their logs, under their names."""
+        found = []
+        for directory, name, topic_partition, checkpoints in self._futures:
+            path = f"{directory.path}/{name}"
+            if topic_partition in seen:
+                target = f"{directory.path}/{renamed(topic_partition, self._random.randbytes(16), DELETE_SUFFIX)}"
+                self.files.rename(path, target)
+                self._removals.add(directory.path, 0, target, is_directory=True)
+                logger.warning("the move of %s to %s was interrupted: begin it again", topic_partition, directory.path)
+            else:
+                self.files.rename(path, f"{directory.path}/{topic_partition}")
+                self.files.sync_dir(directory.path)
+                found.append((directory, str(topic_partition), topic_partition, checkpoints))
+                logger.info("%s has been moved to %s", topic_partition, directory.path)
+        self._futures = []
+        return found
 
     def _begin(self, directory: LogDirectory) -> None:
         directory.begin()
@@ -278,6 +304,8 @@ class LogManager:
         for name in directory.names:
             if name.endswith(DELETE_SUFFIX):
                 self._removals.add(directory.path, 0, f"{directory.path}/{name}", is_directory=True)
+            elif (moved := partition_of_future(name)) is not None:
+                self._futures.append((directory, name, moved, checkpoints))
         return [
             (directory, name, topic_partition, checkpoints) for name, topic_partition in directory.partition_names()
         ]
@@ -407,6 +435,70 @@ class LogManager:
         """Return the threads of `offload_of`, for what is short unless the disk hangs."""
         return WatchedOffload(self.offload_of(directory), self.disk_watch, directory)
 
+    def prefer(self, topic_partition: TopicPartition, directory: str) -> None:
+        """Make a log that is not there yet in this directory, once."""
+        self._preferred[topic_partition] = directory
+
+    def places(self, topic_partitions: Sequence[TopicPartition]) -> list[str]:
+        """Return the directories for new logs: the preferred ones, else those that have the fewest.
+
+        Raises:
+            StorageError: no directory is usable.
+        """
+        wanted = [self._preferred.pop(topic_partition, None) for topic_partition in topic_partitions]
+        others = self.roomiest(len(topic_partitions))
+        return [
+            other if path is None or path in self.offline_dirs else path
+            for path, other in zip(wanted, others, strict=True)
+        ]
+
+    # -- to another directory
+
+    def relocation(self, topic_partition: TopicPartition, target: str) -> Relocation:
+        """Return a move of a log that is held here to another usable directory; nothing is done yet."""
+        return Relocation(self, self.logs[topic_partition], target, self._random.randbytes(16))
+
+    def open_log(
+        self,
+        directory: str,
+        like: PartitionLog,
+        *,
+        log_start_offset: int = 0,
+        high_watermark: int | None = None,
+        clean_at: int | None = None,
+    ) -> PartitionLog:
+        """See `relocation.Owner`."""
+        return PartitionLog.open(
+            self.files,
+            directory,
+            like.topic_partition,
+            like.config,
+            now_ms=self.clock.wall_ms(),
+            recovery_point=clean_at or 0,
+            log_start_offset=log_start_offset,
+            high_watermark=high_watermark,
+            clean=clean_at is not None,
+            topic_id=like.topic_id,
+            producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
+            open_files=self.open_files,
+            hooks=self,
+        )
+
+    def put_in_place(self, old: PartitionLog, new: PartitionLog, deleted: str) -> None:
+        """See `relocation.Owner`."""
+        self.logs[new.topic_partition] = new
+        self.cleaner.forget(old.log_directory, old.topic_partition)
+        due = self.clock.wall_ms() + old.config.file_delete_delay_ms
+        self._removals.add(old.log_directory, due, deleted, is_directory=True)
+
+    def discard(self, log: PartitionLog) -> None:
+        """See `relocation.Owner`."""
+        if self.files.is_dir(log.directory):
+            name = renamed(log.topic_partition, self._random.randbytes(16), DELETE_SUFFIX)
+            target = f"{log.log_directory}/{name}"
+            self.files.rename(log.directory, target)
+            self._removals.add(log.log_directory, self.clock.wall_ms(), target, is_directory=True)
+
     def roomiest(self, count: int) -> list[str]:
         """Return the directories for `count` new logs: those that have the fewest.
 
@@ -441,6 +533,10 @@ class LogManager:
             return
         log = self.logs.pop(topic_partition)
         log.retire(f"{topic_partition} was deleted")
+        moved = self.logs.pop(topic_partition, None)
+        if moved is not None:  # to another directory, while its lock was waited for
+            log = moved
+            log.retire(f"{topic_partition} was deleted")
         self.cleaner.forget(log.log_directory, topic_partition)
         self._undeleted[topic_partition] = log
         self._rename_deleted(topic_partition)

@@ -26,6 +26,7 @@ from ottla.protocol.api import APIS
 from ottla.protocol.messages import (
     alter_client_quotas,
     alter_configs,
+    alter_replica_log_dirs,
     alter_user_scram_credentials,
     create_acls,
     delete_acls,
@@ -106,6 +107,32 @@ def guard_alter_quotas(
                 ],
             )
             for entry in request.entries
+        ]
+    )
+
+
+def guard_alter_replica_log_dirs(
+    around: Around,
+    context: RequestContext,
+    request: alter_replica_log_dirs.AlterReplicaLogDirsRequest,
+    proceed: Proceed,
+) -> Any:
+    """ALTER on the cluster."""
+    if around.authorizer.allows_cluster(context.session, ALTER):
+        return proceed(request)
+    return alter_replica_log_dirs.AlterReplicaLogDirsResponse(
+        results=[
+            alter_replica_log_dirs.AlterReplicaLogDirTopicResult(
+                topic_name=topic.name,
+                partitions=[
+                    alter_replica_log_dirs.AlterReplicaLogDirPartitionResult(
+                        partition_index=index, error_code=CLUSTER_DENIED
+                    )
+                    for index in topic.partitions
+                ],
+            )
+            for directory in request.dirs
+            for topic in directory.topics
         ]
     )
 

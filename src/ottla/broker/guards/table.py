@@ -68,6 +68,7 @@ GUARDS: Final[Mapping[ApiKey, Guard | None]] = {
     ApiKey.DESCRIBE_TRANSACTIONS: transactions.guard_describe_transactions,
     ApiKey.LIST_TRANSACTIONS: transactions.guard_list_transactions,
     ApiKey.DESCRIBE_CLUSTER: cluster.guard_describe_cluster,
+    ApiKey.ALTER_REPLICA_LOG_DIRS: cluster.guard_alter_replica_log_dirs,
     ApiKey.DESCRIBE_LOG_DIRS: cluster.guard_describe_log_dirs,
     ApiKey.ELECT_LEADERS: cluster.guard_elect_leaders,
     ApiKey.UPDATE_FEATURES: cluster.guard_update_features,

@@ -22,10 +22,10 @@ from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.decisions.topic_names import CLUSTER_METADATA_TOPIC, why_invalid
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
+from ottla.protocol.messages import alter_replica_log_dirs, elect_leaders
 from ottla.protocol.messages import describe_log_dirs as log_dirs
 from ottla.protocol.messages import describe_quorum as quorum
 from ottla.protocol.messages import describe_topic_partitions as topic_partitions
-from ottla.protocol.messages import elect_leaders
 from ottla.protocol.messages.alter_partition_reassignments import (
     AlterPartitionReassignmentsRequest,
     AlterPartitionReassignmentsResponse,
@@ -102,6 +102,7 @@ class ClusterHandlers:
         addresses: Addresses,
         controller: Controller,
         logs: LogDirs,
+        move: Callable[[TopicPartition, str], ErrorCode],
         clock: Clock,
         *,
         max_request_partition_size_limit: int,
@@ -110,11 +111,13 @@ class ClusterHandlers:
         self._addresses = addresses
         self._controller = controller
         self._logs = logs
+        self._move = move
         self._clock = clock
         self._partitions_max = max_request_partition_size_limit
 
     def routes(self) -> Routes:
         return {
+            ApiKey.ALTER_REPLICA_LOG_DIRS: Route(self.handle_alter_replica_log_dirs),
             ApiKey.DESCRIBE_LOG_DIRS: Route(self.handle_describe_log_dirs),
             ApiKey.ELECT_LEADERS: Route(self.handle_elect_leaders, for_controller=True),
             ApiKey.ALTER_PARTITION_REASSIGNMENTS: Route(self.handle_alter_partition_reassignments, for_controller=True),
@@ -319,6 +322,26 @@ class ClusterHandlers:
                 response.next_cursor = topic_partitions.Cursor(topic_name=name, partition_index=end)
                 break
         return response
+
+    def handle_alter_replica_log_dirs(
+        self, context: RequestContext, request: alter_replica_log_dirs.AlterReplicaLogDirsRequest
+    ) -> alter_replica_log_dirs.AlterReplicaLogDirsResponse:
+        """Begin to move replicas between directories of this broker; DescribeLogDirs shows how far they have come."""
+        results: dict[str, list[alter_replica_log_dirs.AlterReplicaLogDirPartitionResult]] = {}
+        for directory in request.dirs:
+            for topic in directory.topics:
+                rows = results.setdefault(topic.name, [])
+                for index in topic.partitions:
+                    code = self._move(TopicPartition(topic.name, index), directory.path)
+                    rows.append(
+                        alter_replica_log_dirs.AlterReplicaLogDirPartitionResult(partition_index=index, error_code=code)
+                    )
+        return alter_replica_log_dirs.AlterReplicaLogDirsResponse(
+            results=[
+                alter_replica_log_dirs.AlterReplicaLogDirTopicResult(topic_name=name, partitions=rows)
+                for name, rows in results.items()
+            ]
+        )
 
     async def handle_describe_log_dirs(
         self, context: RequestContext, request: log_dirs.DescribeLogDirsRequest

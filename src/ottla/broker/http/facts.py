@@ -19,10 +19,11 @@ from ottla.cluster.tree import SessionState
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ottla.broker.broker import Broker
     from ottla.broker.coordinators.groups.modern.assignor import Assignment
+    from ottla.broker.replicas.relocations import Future
     from ottla.cluster.image import PartitionImage
     from ottla.observability.metrics import BrokerMetrics
     from ottla.storage.log_manager import LogManager
@@ -321,8 +322,9 @@ def _is_moving(state: PartitionImage | None) -> bool:
 class LogDirFacts:
     """Answers DescribeLogDirs: sizes of logs, room on the disks, which directories are offline."""
 
-    def __init__(self, logs: LogManager) -> None:
+    def __init__(self, logs: LogManager, futures: Callable[[], Iterable[Future]] = tuple) -> None:
         self._logs = logs
+        self._futures = futures
 
     async def describe(self) -> list[LogDirInfo]:
         found = []
@@ -338,6 +340,11 @@ class LogDirFacts:
                 ReplicaInfo(*topic_partition, log.size)
                 for topic_partition, log in list(self._logs.logs.items())  # topics come and go on other threads
                 if log.log_directory == path
+            ]
+            replicas += [
+                ReplicaInfo(*future.topic_partition, future.size, future.offset_lag, is_future=True)
+                for future in self._futures()
+                if future.directory == path
             ]
             found.append(LogDirInfo(path, True, total, usable, tuple(replicas)))
         return found

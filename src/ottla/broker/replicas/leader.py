@@ -176,6 +176,11 @@ class Leader:
         self._followers: tuple[int, ...] = ()
         self._take(state, now_ms)
 
+    def use_log(self, epoch_end: Callable[[int], tuple[int, int]], first_epoch_start: Callable[[], int]) -> None:
+        """The log has moved to another directory; what it holds is the same."""
+        self._epoch_end = epoch_end
+        self._first_epoch_start = first_epoch_start
+
     # -- facts
 
     @property

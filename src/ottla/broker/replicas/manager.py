@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ottla.broker.replicas.disk_pace import DiskPace
 from ottla.broker.replicas.follower import Follower
 from ottla.broker.replicas.hand_offs import HandOffs
 from ottla.broker.replicas.log_work import LogWork
 from ottla.broker.replicas.partition import Partition, leader_of
+from ottla.broker.replicas.relocations import Relocations
 from ottla.cluster.image import NO_LEADER, TOPICS
 from ottla.errors import ErrorCode, KafkaStorageError, NotLeaderOrFollowerError, StorageError
 from ottla.types import ZERO_UUID, TopicPartition
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ottla.broker.replicas.leader import Leader
+    from ottla.broker.replicas.partition import Commits
     from ottla.broker.replicas.replication import Replication
     from ottla.broker.replicas.throttles import Throttle
     from ottla.clock import Clock
@@ -34,12 +36,23 @@ if TYPE_CHECKING:
     from ottla.errors import KafkaError
     from ottla.offload import Offload
     from ottla.storage.config import LogConfig
+    from ottla.storage.log import PartitionLog
     from ottla.storage.log_manager import LogManager
 
 logger = logging.getLogger(__name__)
 
 #: How long the followers are asked whether this broker leads, before the tree is.
 FOLLOWERS_SECONDS = 0.5
+
+
+class _Disk(TypedDict):
+    """What all partitions of one log directory share; see `Partition`."""
+
+    commits: Commits
+    pace: DiskPace
+    hand_offs: HandOffs
+    offload: Offload
+    watched: Offload
 
 
 class ReplicaManager:
@@ -91,6 +104,7 @@ class ReplicaManager:
         replication.serve(
             self._led.values, self._on_refused, is_damaged=logs.damaged.__contains__, on_healed=self._report_unfit
         )
+        self.relocations = Relocations(logs, self, clock, lambda: replication.throttles.between_directories)
         logs.on_damage = logs.on_hung = self._report_unfit
 
     # -- lookup
@@ -282,7 +296,7 @@ class ReplicaManager:
         if not to_make:
             return
         try:
-            directories = self._logs.roomiest(len(to_make))
+            directories = self._logs.places([topic_partition for topic_partition, _ in to_make])
         except StorageError as error:
             for topic_partition, _ in to_make:
                 self._fail(topic_partition, str(error))
@@ -334,20 +348,11 @@ class ReplicaManager:
             self._fail(topic_partition, f"{log.directory} belongs to another topic of this name")
             return
         self._failed.pop(topic_partition, None)
-        directory = self._logs.directory_of(topic_partition)
-        offload = self._logs.offload_of(directory)
-        if directory not in self._disks:
-            self._disks[directory] = DiskPace(), HandOffs(self._logs.watched(directory))
-        pace, hand_offs = self._disks[directory]
         partition = Partition(
             log,
             topic_id,
-            commits=self._logs.commits_of(log),
+            **self._disk_of(log),
             unpacking=self._unpacking,
-            pace=pace,
-            hand_offs=hand_offs,
-            offload=offload,
-            watched=self._logs.watched(directory),
             clock=self._clock,
             on_old_records=self.on_old_records,
         )
@@ -355,6 +360,26 @@ class ReplicaManager:
         state = self.image.partition(topic_partition)
         if state is not None:
             self._follow_role(partition, state)
+
+    def _disk_of(self, log: PartitionLog) -> _Disk:
+        directory = log.log_directory
+        if directory not in self._disks:
+            self._disks[directory] = DiskPace(), HandOffs(self._logs.watched(directory))
+        pace, hand_offs = self._disks[directory]
+        return _Disk(
+            commits=self._logs.commits_of(log),
+            pace=pace,
+            hand_offs=hand_offs,
+            offload=self._logs.offload_of(directory),
+            watched=self._logs.watched(directory),
+        )
+
+    def on_relocated(self, topic_partition: TopicPartition, log: PartitionLog) -> None:
+        """The log of a replica has moved to another log directory."""
+        partition = self._partitions.get(topic_partition)
+        if partition is not None and partition.topic_id == log.topic_id:
+            partition.use_log(log, **self._disk_of(log))
+            self._report_unfit()
 
     def _follow_role(self, partition: Partition, state: PartitionImage) -> None:
         """Give a replica the role that the state says. What is of an older leader epoch than the last role is passed over."""
@@ -464,6 +489,7 @@ class ReplicaManager:
 
     def _remove(self, topic_partition: TopicPartition) -> None:
         """Let go of a replica that is deleted; its log is deleted beside it."""
+        self.relocations.cancel(topic_partition)
         self._failed.pop(topic_partition, None)
         self._refused.pop(topic_partition, None)
         self._making.pop(topic_partition, None)
@@ -484,13 +510,15 @@ class ReplicaManager:
             logger.error("the log of %s is not deleted: %s", topic_partition, error)
 
     async def stop(self) -> None:
-        """Make and delete no more logs."""
+        """Make, move and delete no more logs."""
+        await self.relocations.stop()
         for work in self._work.values():
             await work.stop()
 
     def on_directory_offline(self, directory: str, topic_partitions: Iterable[TopicPartition]) -> None:
         """A log directory has failed: its partitions answer KAFKA_STORAGE_ERROR from now on."""
         for topic_partition in topic_partitions:
+            self.relocations.cancel(topic_partition)
             reason = f"log directory {directory} is offline"
             self._failed[topic_partition] = reason
             partition = self._partitions.pop(topic_partition, None)

@@ -272,6 +272,36 @@ class Partition:
         self.leader = self.follower = None
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
 
+    def use_log(
+        self,
+        log: PartitionLog,
+        *,
+        commits: Commits,
+        pace: DiskPace,
+        hand_offs: HandOffs,
+        offload: Offload,
+        watched: Offload,
+    ) -> None:
+        """The log has moved to another directory: this one has all that it had. The role stays.
+
+        What waits in the queue is appended to it.
+        """
+        self.log.fence()
+        self.log = log
+        self._commits = commits
+        self._pace, self._hand_offs = pace, hand_offs
+        self._offload, self._watched = offload, watched
+        leader, follower = self.leader, self.follower
+        if leader is not None:
+            log.lead(self.leader_epoch)
+            epochs = log.leader_epochs
+            leader.use_log(
+                log.end_offset_for_epoch, lambda: epochs.entries[0].start_offset if epochs.latest >= 0 else -1
+            )
+        elif follower is not None:
+            log.follow(follower.leader_epoch)
+        self.wake_fetches()
+
     # -- proof of the role
 
     def ask_followers(self, turn: int) -> asyncio.Future[None]:

@@ -86,20 +86,23 @@ class Throttle:
 
 
 class Throttles:
-    """Both directions of one broker."""
+    """Both directions of one broker.
+
+    Attributes:
+        between_directories: bytes per second of replicas that move from one log directory to another.
+    """
 
     def __init__(self, node_id: int, now_ms: Callable[[], int]) -> None:
         self.leader = Throttle(now_ms)
         self.follower = Throttle(now_ms)
+        self.between_directories = LONG_MAX
         self._node_id = node_id
 
     def on_configs(self, image: ClusterImage, levels: Levels) -> None:
         """Settings of topics or of this broker have changed."""
+        self.between_directories = _rate("replica.alter.log.dirs.io.max.bytes.per.second", levels)
         for side, throttle in (("leader", self.leader), ("follower", self.follower)):
-            rate = DYNAMIC_ONLY[f"{side}.replication.throttled.rate"]
-            found = levels.find(rate.name)
-            limit = rate.parse(rate.default if found is None else found[0])
-            assert isinstance(limit, int)
+            limit = _rate(f"{side}.replication.throttled.rate", levels)
             key = f"{side}.replication.throttled.replicas"
             throttle.change(
                 limit,
@@ -109,6 +112,14 @@ class Throttles:
                     if resource.kind == TOPICS and config.get(key)
                 },
             )
+
+
+def _rate(key: str, levels: Levels) -> int:
+    row = DYNAMIC_ONLY[key]
+    found = levels.find(key)
+    limit = row.parse(row.default if found is None else found[0])
+    assert isinstance(limit, int)
+    return limit
 
 
 def _partitions(text: str, node_id: int) -> Throttled:
