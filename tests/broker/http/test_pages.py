@@ -17,6 +17,7 @@ from ottla.broker.http.pages import (
     PartitionFacts,
     byte_size,
     duration,
+    front_page,
 )
 from ottla.observability.metrics import BrokerMetrics
 
@@ -58,6 +59,7 @@ class SampleFacts:
         }
 
     unreadable: str | None = None
+    controller_id = 1
 
     def unreadable_partitions(self) -> Sequence[tuple[str, int, int]]:
         return [("orders", 3, 4096)] if self.unreadable else []
@@ -418,3 +420,27 @@ def test_metrics_of_the_coordinators() -> None:
         ("ottla_transactions_ended", (("result", "commit"),)): 9,
     }
     assert {key: found.get(key) for key in expected} == expected
+
+
+def test_front_page_shows_brokers_the_controller_and_partitions_that_are_not_whole() -> None:
+    facts = SampleFacts()
+    page = b"".join(front_page(facts)).decode()
+    assert "<h2>Brokers (1)</h2>" in page
+    assert (
+        '<td>1 (controller)</td><td>localhost:9092</td><td class=n>2</td><td class=n>3</td><td class="n bad">2</td>'
+        in page
+    )
+    assert '<td>2</td><td><span class="bad">not registered</span></td><td class=n>0</td>' in page
+    assert "<h2>Partitions that are not whole (2)</h2>" in page
+    assert "<tr><td>orders-0</td><td>1</td><td>1, 2</td><td>1</td></tr>" in page
+    assert '<tr><td>orders-1</td><td><span class="bad">none</span></td><td>2, 1</td><td></td></tr>' in page
+    facts.controller_id = 7
+    assert "There is no controller" in b"".join(front_page(facts)).decode()
+
+
+def test_front_page_of_a_single_node_says_nothing_of_brokers() -> None:
+    facts = SampleFacts()
+    facts.known = {"t": [PartitionFacts(0, 1, (1,), (1,), 0, 1, 1, 1)]}
+    page = b"".join(front_page(facts)).decode()
+    assert "Brokers" not in page
+    assert "not whole" not in page

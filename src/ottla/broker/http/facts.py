@@ -221,6 +221,10 @@ class LiveFacts:
             for broker in self._broker.image.brokers.values()
         ]
 
+    @property
+    def controller_id(self) -> int:
+        return self._broker.image.controller_id
+
     def topics(self) -> Sequence[str]:
         return sorted(self._broker.image.topics, key=lambda name: (is_internal(name), name))
 

@@ -6,6 +6,7 @@ empty step where others should have their turn (`network/http.py` returns to the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -170,6 +171,11 @@ class Facts(Protocol):
         """Id and host:port of every live broker."""
         ...
 
+    @property
+    def controller_id(self) -> int:
+        """The broker that is the controller; -1: none."""
+        ...
+
     def topics(self) -> Sequence[str]:
         """Names of all topics, sorted: users' own first, then internal ones."""
         ...
@@ -273,12 +279,68 @@ def front_page(facts: Facts) -> Iterator[bytes]:
     ).encode()
     for sentence in facts.warnings():
         yield f'<p class="bad">{escape(sentence)}</p>'.encode()
+    yield from _brokers(facts)
+    yield from _troubled(facts)
     yield from _topics(facts, address)
     yield from _groups(facts)
     yield (
         '<p><a href="/metrics">metrics</a> · <a href="/healthz">health</a> · <a href="/readyz">readiness</a></p>'
         "</body></html>\n"
     ).encode()
+
+
+def _brokers(facts: Facts) -> Iterator[bytes]:
+    """The brokers of a cluster: who is the controller, what each leads, holds and is in sync with."""
+    brokers = facts.brokers()
+    if len(brokers) < 2 and all(len(one.replicas) < 2 for name in facts.topics() for one in facts.partitions(name)):
+        return
+    leads: Counter[int] = Counter()
+    holds: Counter[int] = Counter()
+    in_sync: Counter[int] = Counter()
+    for name in facts.topics():
+        for one in facts.partitions(name):
+            leads[one.leader] += 1
+            holds.update(one.replicas)
+            in_sync.update(one.isr)
+    yield f"<h2>Brokers ({len(brokers):,})</h2>".encode()
+    yield (
+        b"<table><tr><th>Broker</th><th>Address</th><th class=n>Leads</th><th class=n>Holds</th><th class=n>In sync</th></tr>"
+    )
+    living = dict(brokers)
+    for node_id in sorted({*living, *holds}):
+        address = escape(living[node_id]) if node_id in living else '<span class="bad">not registered</span>'
+        mark = " (controller)" if node_id == facts.controller_id else ""
+        behind = in_sync[node_id] < holds[node_id]
+        yield (
+            f"<tr><td>{node_id}{mark}</td><td>{address}</td><td class=n>{leads[node_id]:,}</td>"
+            f'<td class=n>{holds[node_id]:,}</td><td class="n{" bad" if behind else ""}">{in_sync[node_id]:,}</td></tr>'
+        ).encode()
+    yield b"</table>"
+    if facts.controller_id not in living:
+        yield b'<p class="bad">There is no controller: leaders and topics cannot change.</p>'
+
+
+def _troubled(facts: Facts) -> Iterator[bytes]:
+    """Partitions without a leader, or with fewer replicas in sync than they have."""
+    found = [
+        (name, one)
+        for name in facts.topics()
+        for one in facts.partitions(name)
+        if one.leader < 0 or len(one.isr) < len(one.replicas)
+    ]
+    if not found:
+        return
+    yield f"<h2>Partitions that are not whole ({len(found):,})</h2>".encode()
+    yield b"<table><tr><th>Partition</th><th>Leader</th><th>Replicas</th><th>In sync</th></tr>"
+    for name, one in found[:ROWS_MAX]:
+        leader = str(one.leader) if one.leader >= 0 else '<span class="bad">none</span>'
+        replicas, isr = (", ".join(map(str, ids)) for ids in (one.replicas, one.isr))
+        yield (
+            f"<tr><td>{escape(name)}-{one.partition}</td><td>{leader}</td><td>{replicas}</td><td>{isr}</td></tr>"
+        ).encode()
+    yield b"</table>"
+    if len(found) > ROWS_MAX:
+        yield f'<p class="none">and {len(found) - ROWS_MAX:,} more</p>'.encode()
 
 
 def _topics(facts: Facts, address: str) -> Iterator[bytes]:
