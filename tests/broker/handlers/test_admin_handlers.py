@@ -77,6 +77,7 @@ class Admin:
                 addresses,
                 cluster.controller,
                 TwoDirectories(),
+                lambda _tp, _directory: ErrorCode.REPLICA_NOT_AVAILABLE,
                 cluster.clock,
                 max_request_partition_size_limit=options.get("page", 2000),
             ).routes(),
