@@ -258,7 +258,7 @@ class ConsumerBase(Handing[K, V]):
             return consumer_snapshot(self._machine, self._client.client_id, now_ms, self._exceeded_count)
 
     def _described(self) -> list[tuple[str, str]]:
-        """Return what describes this client to whom its metrics are pushed; KIP-714's names."""
+        """Return what describes this client to the broker that its metrics are pushed to; names of KIP-714."""
         group = self._machine.group
         if group is None:
             return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
+from weakref import WeakMethod
 
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.counts import WINDOWS
@@ -228,12 +229,23 @@ def telemetry(
     random: Random,
     wall_ms: Callable[[], int],
 ) -> Telemetry | None:
-    """Return what pushes a client's metrics where brokers ask for them; None with enable.metrics.push=false."""
+    """Return what pushes a client's metrics where brokers ask for them; None with enable.metrics.push=false.
+
+    `collect` and `resource` are methods of the client. They do not keep it: a client that its program drops is to end.
+    """
     if not client.enable_metrics_push:
         return None
+    methods = WeakMethod(collect), WeakMethod(resource)
+
+    def snapshot() -> Snapshot:
+        collected, described = methods[0](), methods[1]()
+        if collected is None or described is None:  # the client was dropped, and its runtime is about to end
+            return Snapshot([])
+        return Snapshot(collected().pushed(), described())
+
     return Telemetry(
         connections,
-        lambda: Snapshot(collect().pushed(), resource()),
+        snapshot,
         random,
         wall_ms,
         request_timeout_ms=client.request_timeout_ms,

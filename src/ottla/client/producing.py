@@ -335,7 +335,7 @@ class ProducerBase(Generic[K, V]):
                 self._client,
                 self._machine.connections,
                 self._snapshot,
-                lambda: [("transactional_id", name)] if (name := self._settings.transactional_id) is not None else [],
+                self._described,
                 self._machine._random,
                 self._clock.wall_ms,
             ),
@@ -389,6 +389,11 @@ class ProducerBase(Generic[K, V]):
         age_s = (self._clock.monotonic_ms() - self._started_ms) / 1000
         with self._lock:
             return snapshot(self._machine, self._client.client_id, age_s)
+
+    def _described(self) -> list[tuple[str, str]]:
+        """Return what describes this client to the broker that its metrics are pushed to; names of KIP-714."""
+        name = self._settings.transactional_id
+        return [("transactional_id", name)] if name is not None else []
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
