@@ -18,7 +18,10 @@ from tests.support.broker_process import RunningBroker
 import ottla
 from ottla.errors import GroupIdNotFoundError
 from ottla.testing import Broker
+from ottla.testing.pytest_plugin import kafka_broker, kafka_broker_settings
 from ottla.types import TopicPartition
+
+__all__ = ["kafka_broker", "kafka_broker_settings"]
 
 WAIT_S = 60.0
 
@@ -81,6 +84,37 @@ def reading(consumer: ottla.Consumer) -> Iterator[list[ottla.Record]]:
 
 
 PROTOCOLS = ["classic", "consumer"]
+
+
+def test_a_topic_whose_id_is_not_known_yet_is_waited_for_and_one_that_is_gone_is_said(kafka_broker: Broker) -> None:
+    kafka_broker.produce("in", [b"1", b"2"])
+    where = TopicPartition("in", 0)
+    with ottla.Consumer(
+        kafka_broker.bootstrap_servers,
+        group_id="g",
+        topics=["in"],
+        commit="manual",
+        auto_offset_reset="earliest",
+        retry_backoff_ms=1,
+        retry_backoff_max_ms=1,
+    ) as consumer:
+        next(consumer)
+        fault = kafka_broker.fail("OffsetCommit", error="UNKNOWN_TOPIC_ID", times=3)
+        consumer.commit()
+        assert fault.hits == 3
+        next(consumer)
+        with (
+            kafka_broker.fail("OffsetCommit", error="UNKNOWN_TOPIC_ID"),
+            pytest.raises(ottla.CommitFailedError, match="a topic of theirs was deleted"),
+        ):
+            consumer.commit()
+        found = consumer.committed()[where]
+        assert found is not None
+        assert found.offset == 1
+        consumer.commit()
+        found = consumer.committed()[where]
+        assert found is not None
+        assert found.offset == 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

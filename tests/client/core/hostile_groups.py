@@ -118,7 +118,7 @@ class GroupCluster(FetchCluster):
             case ConsumerGroupHeartbeatRequest():
                 return self.refused(broker, ConsumerGroupHeartbeatResponse) or self.modern_heartbeat(request)
             case OffsetCommitRequest():
-                return self.commit(broker, request)
+                return self.commit(broker, request, version)
             case OffsetFetchRequest():
                 return self.fetch_offsets(broker, request, version)
         return super().answer(broker, request, version)
@@ -365,7 +365,8 @@ class GroupCluster(FetchCluster):
 
     # -- offsets
 
-    def commit(self, broker: int, request: OffsetCommitRequest) -> OffsetCommitResponse:
+    def commit(self, broker: int, request: OffsetCommitRequest, version: int) -> OffsetCommitResponse:
+        names = {topic_id: topic for topic, topic_id in self.ids.items()}
         code = self.refusal_of_coordinator(broker)
         if not code and self.modern:
             member = self.members.get(request.member_id)
@@ -383,34 +384,39 @@ class GroupCluster(FetchCluster):
         topics = []
         for topic in request.topics:
             parts = []
+            name = names[topic.topic_id] if version >= 10 else topic.name
             for part in topic.partitions:
-                where = TopicPartition(topic.name, part.partition_index)
+                where = TopicPartition(name, part.partition_index)
                 if not code:
                     self.world.counter["committed"] += 1
                     self.on_commit(request.member_id, where, part.committed_offset)
                     self.committed[where] = part.committed_offset
                 parts.append(OffsetCommitResponsePartition(partition_index=part.partition_index, error_code=code))
-            topics.append(OffsetCommitResponseTopic(name=topic.name, partitions=parts))
+            shown = "" if version >= 10 else name
+            topics.append(OffsetCommitResponseTopic(name=shown, topic_id=topic.topic_id, partitions=parts))
         return OffsetCommitResponse(topics=topics)
 
     def fetch_offsets(self, broker: int, request: OffsetFetchRequest, version: int) -> OffsetFetchResponse:
         assert version >= 8
+        names = {topic_id: topic for topic, topic_id in self.ids.items()}
         code = self.refusal_of_coordinator(broker)
         if code:
             return OffsetFetchResponse(groups=[OffsetFetchResponseGroup(group_id="g", error_code=code)])
         topics = []
         for topic in request.groups[0].topics or []:
             parts = []
+            name = names[topic.topic_id] if version >= 10 else topic.name
             for number in topic.partition_indexes:
                 unstable = self.trouble(0.05)
                 self.world.counter["unstable offsets"] += unstable
                 parts.append(
                     OffsetFetchResponsePartitions(
                         partition_index=number,
-                        committed_offset=self.committed.get(TopicPartition(topic.name, number), -1),
+                        committed_offset=self.committed.get(TopicPartition(name, number), -1),
                         metadata="",
                         error_code=ErrorCode.UNSTABLE_OFFSET_COMMIT if unstable else ErrorCode.NONE,
                     )
                 )
-            topics.append(OffsetFetchResponseTopics(name=topic.name, partitions=parts))
+            shown = "" if version >= 10 else name
+            topics.append(OffsetFetchResponseTopics(name=shown, topic_id=topic.topic_id, partitions=parts))
         return OffsetFetchResponse(groups=[OffsetFetchResponseGroup(group_id="g", topics=topics)])

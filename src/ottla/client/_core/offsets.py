@@ -2,7 +2,10 @@
 
 A commit waits while the member joins, and is tried again for as long as its caller waits. Sources: Kafka's Java client
 (ConsumerCoordinator, CommitRequestManager); KIP-447 (`require_stable`: offsets that a transaction may still change are
-waited for), KIP-320 (leader epochs are kept beside offsets).
+waited for), KIP-320 (leader epochs are kept beside offsets), KIP-848 (version 10: topics by id, where all ids are known).
+
+With ids an offset of a topic that was deleted is not committed for one of the same name that was made since: such a commit
+goes out again under the same id, as a broker may know a new topic a moment late, and fails after UNKNOWN_ID_TRIES.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from ottla.protocol.messages.offset_fetch import (
     OffsetFetchResponsePartitions,
 )
 from ottla.protocol.schema import Message
-from ottla.types import TopicPartition
+from ottla.types import ZERO_UUID, TopicPartition
 
 if TYPE_CHECKING:
     from ottla.client._core.fetching import Fetcher
@@ -65,21 +68,30 @@ _FOR_NOW: Final = frozenset(
 )
 
 
+#: The last version that names topics; from the next one on they have ids.
+_NAMED: Final = 9
+_Part = OffsetFetchResponsePartition | OffsetFetchResponsePartitions
+#: How often offsets of a topic whose id no broker knows go out.
+UNKNOWN_ID_TRIES: Final = 10
+
+
 class Commit(Operation):
     """Offsets on their way.
 
     Attributes:
         identity: who commits; None: the member as it is when they go out.
         sent_as: as whom they went out last.
+        topic_ids: of the topics when they first went out; zeros where none is known.
     """
 
-    __slots__ = ("failures", "identity", "offsets", "sent_as")
+    __slots__ = ("failures", "identity", "offsets", "sent_as", "topic_ids")
 
     def __init__(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], identity: GroupMetadata | None) -> None:
         super().__init__("commit")
         self.offsets = dict(offsets)
         self.identity = identity
         self.sent_as: GroupMetadata | None = None
+        self.topic_ids: dict[str, bytes] = {}
         self.failures = 0
 
 
@@ -197,7 +209,9 @@ class Offsets:
                 committed_leader_epoch=leader_epoch,
                 committed_metadata=metadata,
             )
-            topics.setdefault(topic, OffsetCommitRequestTopic(name=topic)).partitions.append(part)
+            topic_id = operation.topic_ids.setdefault(topic, self._topic_id(topic))
+            topics.setdefault(topic, OffsetCommitRequestTopic(name=topic, topic_id=topic_id)).partitions.append(part)
+        names = {topic_id: topic for topic, topic_id in operation.topic_ids.items()}
 
         def build(version: int) -> Message:
             request = OffsetCommitRequest(
@@ -214,10 +228,15 @@ class Offsets:
         node_id = cast(int, self._coordinator.node_id)
         self._machine.ask(
             *(now_ms, actions, node_id, ApiKey.OFFSET_COMMIT, build, self._on_commit, self._on_no_commit),
-            at_most=9,
+            at_most=_NAMED if ZERO_UUID in names else None,
             context=operation,
+            names=names,
         )
         return FOREVER
+
+    def _topic_id(self, topic: str) -> bytes:
+        info = self._machine.metadata.image.topics.get(topic)
+        return ZERO_UUID if info is None else info.id
 
     def _poll_places(self, now_ms: float, actions: list[Action]) -> float:
         """Partitions that begin where the group has committed."""
@@ -252,6 +271,8 @@ class Offsets:
         for topic, partition in partitions:
             by_topic.setdefault(topic, []).append(partition)
         group_id = self._group_id
+        ids = {topic: self._topic_id(topic) for topic in by_topic}
+        names = {topic_id: topic for topic, topic_id in ids.items()}
 
         def build(version: int) -> Message:
             if version < 8:
@@ -266,7 +287,7 @@ class Offsets:
                 group = OffsetFetchRequestGroup(
                     group_id=group_id,
                     topics=[
-                        OffsetFetchRequestTopics(name=topic, partition_indexes=numbers)
+                        OffsetFetchRequestTopics(name=topic, topic_id=ids[topic], partition_indexes=numbers)
                         for topic, numbers in by_topic.items()
                     ],
                 )
@@ -278,8 +299,9 @@ class Offsets:
         node_id = cast(int, self._coordinator.node_id)
         self._machine.ask(
             *(now_ms, actions, node_id, ApiKey.OFFSET_FETCH, build, on_answer, on_failure),
-            at_most=9,
+            at_most=_NAMED if ZERO_UUID in names else None,
             context=context,
+            names=names,
         )
 
     # -- answers to commits -----------------------------------------------------------------------------------------
@@ -298,9 +320,10 @@ class Offsets:
         operation = cast(Commit, send.context)
         worst = 0
         for topic in cast(OffsetCommitResponse, response).topics:
+            name = send.names.get(topic.topic_id, "") if send.version > _NAMED else topic.name
             for part in topic.partitions:
                 if part.error_code == ErrorCode.NONE:
-                    where = TopicPartition(topic.name, part.partition_index)
+                    where = TopicPartition(name, part.partition_index)
                     state = self._fetcher.partitions.get(where)
                     if state is not None and where in operation.offsets:
                         state.committed = state.base = operation.offsets[where].offset
@@ -316,7 +339,13 @@ class Offsets:
             refused = CommitFailedError(f"The offsets were not committed: {error}")
             refused.__cause__ = error
             self._finish_commit(operation, refused)
+        elif worst == ErrorCode.UNKNOWN_TOPIC_ID and operation.failures >= UNKNOWN_ID_TRIES:
+            gone = CommitFailedError("The offsets were not committed: a topic of theirs was deleted.")
+            gone.__cause__ = error
+            self._finish_commit(operation, gone)
         elif worst in _FOR_NOW or error.retriable:
+            if worst == ErrorCode.UNKNOWN_TOPIC_ID:
+                self._machine.metadata.request_update()
             self._coordinator.on_code(worst, now_ms)
             self._retry_commit(operation, now_ms)
         else:
@@ -355,7 +384,7 @@ class Offsets:
         query = cast(CommittedQuery, send.context)
         if query not in self._queries:
             return
-        code, found = _parts(cast(OffsetFetchResponse, response))
+        code, found = self._parts(send, response)
         if code == ErrorCode.NONE and len(found) < len(query.partitions):
             code = ErrorCode.UNKNOWN_SERVER_ERROR
         if code != ErrorCode.NONE:
@@ -396,7 +425,7 @@ class Offsets:
 
     def _on_places(self, send: Send, response: Message, now_ms: float) -> None:
         self._placing = False
-        code, found = _parts(cast(OffsetFetchResponse, response))
+        code, found = self._parts(send, response)
         if code != ErrorCode.NONE:
             self._coordinator.on_code(code, now_ms)
             error = error_for(code)
@@ -411,7 +440,27 @@ class Offsets:
                 self._place(state, part)
         self._machine.wake()
 
-    def _place(self, state: PartitionState, part: OffsetFetchResponsePartition | OffsetFetchResponsePartitions) -> None:
+    def _parts(self, send: Send, message: Message) -> tuple[int, dict[TopicPartition, _Part]]:
+        """Return (the first error code, the partitions without one)."""
+        response = cast(OffsetFetchResponse, message)
+        code = response.error_code
+        topics: Iterable[object] = response.topics
+        if response.groups:
+            code = code or response.groups[0].error_code
+            topics = response.groups[0].topics
+        found: dict[TopicPartition, _Part] = {}
+        for topic in topics:
+            name = send.names.get(topic.topic_id, "") if send.version > _NAMED else topic.name  # type: ignore[attr-defined]
+            for part in topic.partitions:  # type: ignore[attr-defined]
+                if part.error_code == ErrorCode.NONE:
+                    found[TopicPartition(name, part.partition_index)] = part
+                else:
+                    code = code or part.error_code
+        if code == ErrorCode.UNKNOWN_TOPIC_ID:
+            self._machine.metadata.request_update()  # it was deleted, and perhaps made again
+        return code, found
+
+    def _place(self, state: PartitionState, part: _Part) -> None:
         state.committed = part.committed_offset
         resume, state.resume = state.resume, None
         if resume is not None and resume[0] == part.committed_offset:
@@ -425,22 +474,3 @@ class Offsets:
 
 def _asked(send: Send) -> Mapping[TopicPartition, tuple[PartitionState, int]]:
     return cast("dict[TopicPartition, tuple[PartitionState, int]]", send.context)
-
-
-def _parts(
-    response: OffsetFetchResponse,
-) -> tuple[int, dict[TopicPartition, OffsetFetchResponsePartition | OffsetFetchResponsePartitions]]:
-    """Return (the first error code, the partitions without one)."""
-    code = response.error_code
-    topics: Iterable[object] = response.topics
-    if response.groups:
-        code = code or response.groups[0].error_code
-        topics = response.groups[0].topics
-    found: dict[TopicPartition, OffsetFetchResponsePartition | OffsetFetchResponsePartitions] = {}
-    for topic in topics:
-        for part in topic.partitions:  # type: ignore[attr-defined]
-            if part.error_code == ErrorCode.NONE:
-                found[TopicPartition(topic.name, part.partition_index)] = part  # type: ignore[attr-defined]
-            else:
-                code = code or part.error_code
-    return code, found
