@@ -1,11 +1,12 @@
 # ottla: `make demo` installs and shows it, `make test` proves it. Everything lands in .venv.
 PYTHON ?= python3
 VENV := .venv
+TOOLS := .venv-tools
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock clean
+.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock docs verify-types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,20 @@ $(VENV)/.built: requirements-dev.lock | $(VENV)/.serves
 	$(call say,installing what tests and checks need: 200 MB to load once)
 	$(call install,$<)
 	touch $@
+
+# What builds the site and checks types: 460 MB, so in an environment of its own.
+$(TOOLS)/.installed: requirements-tools.lock
+	$(call say,installing what builds the site and checks types into $(TOOLS): 150 MB to load once)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	touch $@
+
+docs: $(TOOLS)/.installed ## the site, into build/site
+	$(TOOLS)/bin/python tools/build_docs.py
+
+verify-types: $(TOOLS)/.installed ## whether type checkers know everything that programs import (pyright --verifytypes)
+	OTTLA_PLAIN=1 $(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --force-reinstall .
+	$(TOOLS)/bin/python tools/verify_types.py
 
 kernels: ## compile the kernels again
 	rm -f $(VENV)/.serves
@@ -115,5 +130,5 @@ lock: ## write the lock files anew from pyproject.toml (needs network)
 	rm -rf $(VENV)-lock
 
 clean: ## remove what was built, keep data
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src -name '*.so' -delete

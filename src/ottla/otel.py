@@ -21,8 +21,8 @@ try:
     from opentelemetry.metrics import CallbackOptions, Observation
     from opentelemetry.propagators.textmap import Getter, Setter
     from opentelemetry.trace import Link, Span, SpanKind, StatusCode
-except ImportError as error:
-    raise ImportError("ottla.otel needs OpenTelemetry's API: pip install 'ottla[otel]'") from error
+except ImportError:
+    raise ImportError("ottla.otel needs OpenTelemetry's API: pip install 'ottla[otel]'") from None
 
 if TYPE_CHECKING:
     from ottla import aio

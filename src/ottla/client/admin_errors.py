@@ -30,9 +30,9 @@ class AdminErrors(ExceptionGroup[KafkaError], KafkaError):  # type: ignore[overr
 
     def __init__(self, errors: Mapping[Any, KafkaError], results: Mapping[Any, Any]) -> None:
         # `message` is the group's own.
-        self.record_errors = ()
+        self.record_errors: tuple[()] = ()
         first = next(iter(errors.values()))
-        self.hint = first.hint
+        self.hint: str = first.hint
 
     def derive(self, excs: Any) -> AdminErrors:  # type: ignore[override]
         kept = {item: error for item, error in self.errors.items() if error in excs}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ottla.sasl import Sasl
 
 
-logger = logging.getLogger("ottla.client.consumer")
+logger: logging.Logger = logging.getLogger("ottla.client.consumer")
 
 
 class Consumer(GroupedConsumer[K, V]):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     AnyConsumer = Consumer[Any, Any]
     from ottla.sasl import Sasl
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Producer(ProducerBase[K, V]):

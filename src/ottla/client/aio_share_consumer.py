@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ottla.sasl import Sasl
 
-logger = logging.getLogger("ottla.client.share")
+logger: logging.Logger = logging.getLogger("ottla.client.share")
 
 
 class ShareConsumer(ShareConsumerBase[K, V]):

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from ottla.client import sockets
 from ottla.client.sockets import keeping
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

@@ -64,7 +64,7 @@ class Slab:
 
     def __init__(self, pool: Pool, buffers: Buffers) -> None:
         self._pool = pool
-        self.buffers = buffers
+        self.buffers: Buffers = buffers
 
     def __del__(self) -> None:
         self._pool.give_back(self.buffers)
@@ -82,7 +82,7 @@ class Columns(Generic[K, V]):
     __slots__ = ("runs", "slab", "used")
 
     def __init__(self, pool: Pool) -> None:
-        self.slab = pool.take()
+        self.slab: Slab = pool.take()
         self.used: Used = (0, 0, 0, 0)
         self.runs: list[tuple[int, Source[K, V]]] = []
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ottla.sasl import Sasl
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class SecurityOptions(TypedDict, total=False):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ottla.client.consuming import AnyProducer
     from ottla.sasl import Sasl
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How long a wait may be before the thread looks around. A signal that the system hands to another thread wakes no waiting
 #: one, and Python runs its handler, `stop()` perhaps, only in the main thread.

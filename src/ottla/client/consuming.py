@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.partitions import PartitionState
+from ottla.client._snapshots import consumer_snapshot, telemetry
 from ottla.client.config import consumer_settings
 from ottla.client.connecting import channel_settings, not_connected
 from ottla.client.consumed import Deserializer, K, V
@@ -22,7 +23,7 @@ from ottla.client.errors import ClosedError, ConfigurationError
 from ottla.client.finished import Finished
 from ottla.client.handing import Handing
 from ottla.client.keys import Duration, duration_s
-from ottla.client.metrics import ConsumerMetrics, consumer_snapshot, telemetry
+from ottla.client.metrics import ConsumerMetrics
 from ottla.client.producing import clients
 from ottla.client.records import make_timestamp
 from ottla.client.runtime import Runtime

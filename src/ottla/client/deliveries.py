@@ -23,7 +23,7 @@ from ottla.client.background import check_may_wait
 from ottla.client.errors import DELIVERY_ERRORS_MAX, DeliveryError, DeliveryErrors
 from ottla.client.records import RecordMetadata
 
-logger = logging.getLogger("ottla.client.producer")
+logger: logging.Logger = logging.getLogger("ottla.client.producer")
 
 #: Bytes of failed records that are kept for `flush()` and `close()`; of further ones only their number is.
 FAILED_BYTES_MAX = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from ottla.errors import KafkaError
+from ottla.errors import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from ottla.client._core.batch import Headers
@@ -79,7 +79,7 @@ class DeliveryError(KafkaError):
         timestamp_ms: int,
     ) -> None:
         super().__init__(f"A record for {topic}-{partition} was not delivered: {cause}")
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
         self.topic = topic
         self.partition = partition
         self.key = key
@@ -87,9 +87,9 @@ class DeliveryError(KafkaError):
         self.headers = headers
         self.timestamp_ms = timestamp_ms
         if isinstance(cause, KafkaError):
-            self.code = cause.code  # type: ignore[misc]
-            self.retriable = cause.retriable  # type: ignore[misc]
-            self.hint = cause.hint
+            self.code: ErrorCode = cause.code  # type: ignore[misc]
+            self.retriable: bool = cause.retriable  # type: ignore[misc]
+            self.hint: str = cause.hint
 
     @property
     def cause(self) -> BaseException | None:
@@ -115,7 +115,7 @@ class DeliveryErrors(ExceptionGroup[DeliveryError], KafkaError):  # type: ignore
 
     def __init__(self, errors: Sequence[DeliveryError], count: int) -> None:
         # `message` is the group's own.
-        self.record_errors = ()
+        self.record_errors: tuple[()] = ()
 
     def derive(self, excs: Sequence[DeliveryError]) -> DeliveryErrors:  # type: ignore[override]
         return DeliveryErrors(excs, self.count)

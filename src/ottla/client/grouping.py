@@ -26,7 +26,7 @@ from ottla.client.work import Call, Until, Wait, Work
 from ottla.errors import KafkaError
 from ottla.types import TopicPartition
 
-logger = logging.getLogger("ottla.client.consumer")
+logger: logging.Logger = logging.getLogger("ottla.client.consumer")
 
 #: Seconds that the last commit and the farewell to the group take at most, when nothing else is said.
 CLOSE_TIMEOUT_S: Final = 30.0

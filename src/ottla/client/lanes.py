@@ -79,9 +79,9 @@ class Job(Generic[K, V]):
     __slots__ = ("failures", "lane", "record")
 
     def __init__(self, record: Record[K, V], lane: Hashable) -> None:
-        self.record = record
-        self.lane = lane
-        self.failures = 0
+        self.record: Record[K, V] = record
+        self.lane: Hashable = lane
+        self.failures: int = 0
 
 
 class Lanes(Generic[K, V]):
@@ -91,6 +91,8 @@ class Lanes(Generic[K, V]):
         outstanding: how many.
         working: by partition, how many are being worked on.
     """
+
+    outstanding: int
 
     def __init__(self, order: Order) -> None:
         if order not in ("partition", "key", "none"):

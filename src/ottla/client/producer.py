@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     AnyConsumer = Consumer[Any, Any]
     from ottla.sasl import Sasl
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Records that `send_many` puts into the accumulator before it lets others have the lock.
 _CHUNK = 256

@@ -19,6 +19,7 @@ from ottla.client._core.operation import Operation
 from ottla.client._core.partitioner import PartitionFunction
 from ottla.client._core.producer import ProducerMachine
 from ottla.client._core.transactions import OffsetAndMetadata, State, Transactions
+from ottla.client._snapshots import snapshot, telemetry
 from ottla.client.config import producer_settings
 from ottla.client.deliveries import Failures
 from ottla.client.errors import (
@@ -33,7 +34,7 @@ from ottla.client.errors import (
     TransactionStateError,
 )
 from ottla.client.keys import Duration, duration_s
-from ottla.client.metrics import ProducerMetrics, snapshot, telemetry
+from ottla.client.metrics import ProducerMetrics
 from ottla.client.records import HeadersLike, TimestampLike, make_headers, make_timestamp
 from ottla.client.runtime import Runtime
 from ottla.client.security import context_of, login_for

@@ -55,6 +55,10 @@ class ChunkReader:
         "next_offset",
     )
 
+    following: int
+    leader_epoch: int
+    next_offset: int
+
     def __init__(self, chunk: Chunk, isolation: IsolationLevel) -> None:
         self.following = self.leader_epoch = -1
         self.next_offset = chunk.offset

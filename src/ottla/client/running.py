@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ottla.client.consumer import Consumer
     from ottla.client.grouping import GroupedConsumer
 
-logger = logging.getLogger("ottla.client.consumer")
+logger: logging.Logger = logging.getLogger("ottla.client.consumer")
 
 #: Records that are taken in one step.
 _TAKEN_AT_ONCE = 500

@@ -23,7 +23,7 @@ from ottla.network.channel import Channel, ChannelSettings
 from ottla.network.channel_errors import ConnectionClosedError
 from ottla.protocol.schema import Message
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Polls in a row without giving other tasks of the loop a turn.
 _POLLS_MAX = 64
@@ -71,7 +71,7 @@ class Runtime:
         on_finished: Callable[[list[Batch]], None] | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self.connected = Operation("connect")
+        self.connected: Operation = Operation("connect")
         self._machine = machine
         self._settings = settings
         self._lock = lock

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ottla.sasl import Sasl
 
-logger = logging.getLogger("ottla.client.share")
+logger: logging.Logger = logging.getLogger("ottla.client.share")
 
 #: How long a wait may be before the thread looks around: see `consumer`.
 _LOOK_S: Final = 1.0

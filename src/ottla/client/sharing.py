@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ottla.sasl import Sasl
 
-logger = logging.getLogger("ottla.client.share")
+logger: logging.Logger = logging.getLogger("ottla.client.share")
 
 #: Called with a partition, offsets, and None or why the broker did not take what was said of them.
 OnAcknowledged = Callable[[TopicPartition, list[int], KafkaError | None], object]

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ottla.client.consumed import K, Record, V
 from ottla.client.errors import ConfigurationError, DeserializationError
 
-logger = logging.getLogger("ottla.client.consumer")
+logger: logging.Logger = logging.getLogger("ottla.client.consumer")
 
 #: What callers give: "raise", "skip", "dead_letter:TOPIC", or a function of the error. The asynchronous face awaits what
 #: the function returns. When it has returned, the record is passed over; what it raises is raised.
@@ -79,7 +79,7 @@ class ErrorPolicy:
     def __init__(self, on_error: OnError) -> None:
         self.dead_letter: str | None = None
         self.function: Callable[[DeserializationError], object] | None = None
-        self.raises = on_error == "raise"
+        self.raises: bool = on_error == "raise"
         if callable(on_error):
             self.function = on_error
         elif isinstance(on_error, str) and on_error.startswith(_DEAD_LETTER) and on_error != _DEAD_LETTER:

@@ -119,7 +119,7 @@ class Channel(asyncio.BufferedProtocol):
     def __init__(self, host: str, port: int, settings: ChannelSettings) -> None:
         self.host = host
         self.port = port
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address: str = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.versions: Mapping[int, tuple[int, int]] = {}
         self.features: Mapping[str, int] = {}
         self.on_closed: Callable[[ConnectionFailedError | AnswerTimeoutError | RemoteProtocolError], None] | None = None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ottla.network.tls import TlsTransport
     from ottla.observability.metrics import NetworkMetrics
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class PendingReply(NamedTuple):
@@ -159,6 +159,9 @@ class BrokerConnection(asyncio.BufferedProtocol):
         "session",
     )
 
+    local_port: int
+    peer_port: int
+
     def __init__(self, host: ConnectionHost, listener: str, peer_host: str = "") -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
@@ -180,10 +183,10 @@ class BrokerConnection(asyncio.BufferedProtocol):
         self._closing: str | None = None
         self._frame_since = 0.0
         self._progress = 0
-        self.last_active = host.now
-        self.listener = listener
-        self.peer_host = peer_host
-        self.local_host = ""
+        self.last_active: float = host.now
+        self.listener: str = listener
+        self.peer_host: str = peer_host
+        self.local_host: str = ""
         self.peer_port = self.local_port = 0
         self.session: Any = None
         self.frame_bytes_max: int | None = None

@@ -29,9 +29,9 @@ class FrameBuffer:
 
     def __init__(self, rest: memoryview, need: int) -> None:
         """Copy `rest` in, with room to go on; `need` is the size of the first frame, or less if still unknown."""
-        self.start = 0
-        self.end = len(rest)
-        self.peak = need
+        self.start: int = 0
+        self.end: int = len(rest)
+        self.peak: int = need
         #: Size of the newest frame that did not come whole: the next one may be like it.
         self._expected = need
         self._allocate(rest, need)
@@ -43,8 +43,8 @@ class FrameBuffer:
             capacity = 1 << (capacity - 1).bit_length()
         data = bytearray(capacity)
         data[:size] = rest
-        self.data = data
-        self.view = memoryview(data)
+        self.data: bytearray = data
+        self.view: memoryview = memoryview(data)
         self.start = 0
         self.end = size
 

@@ -156,7 +156,7 @@ class HttpConversation:
         self._asks = False
         self._waits = False
         self._verdict: Verdict | None = None
-        self.finished = False
+        self.finished: bool = False
         #: The connection, for whom `HttpSite.login` decides, and what is called when it has decided later.
         self.owner: Any = None
         self.wake: Callable[[], None] = lambda: None

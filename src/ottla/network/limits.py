@@ -66,8 +66,8 @@ class ByteBudget:
     __slots__ = ("_waiting", "limit", "used")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
+        self.limit: int = limit
+        self.used: int = 0
         self._waiting: deque[Callable[[], None]] = deque()
 
     def take(self, size: int) -> bool:
@@ -110,8 +110,8 @@ class AddressRates:
     __slots__ = ("_limit_of", "_rates", "_swept_ms", "in_force", "windows")
 
     def __init__(self, windows: Windows | None = None) -> None:
-        self.windows = windows or Windows()
-        self.in_force = False
+        self.windows: Windows = windows or Windows()
+        self.in_force: bool = False
         self._limit_of: Callable[[str], float | None] = lambda ip: None
         self._rates: OrderedDict[str, tuple[float, SampledRate]] = OrderedDict()
         self._swept_ms = 0.0
@@ -160,7 +160,7 @@ class ConnectionQuota:
         self._limits = limits
         self._per_ip: dict[str, int] = {}
         self._next_s = 0.0
-        self.count = 0
+        self.count: int = 0
 
     def change_limits(self, limits: NetworkLimits) -> None:
         """Count on under other limits; no connection that is in has to leave."""

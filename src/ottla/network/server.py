@@ -27,7 +27,7 @@ from ottla.observability.metrics import NetworkMetrics
 if TYPE_CHECKING:
     from ottla.network.tls import TlsTransport
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS_MAX = 5.0
 ACCEPT_RETRY_SECONDS = 1.0
@@ -62,21 +62,21 @@ class Server:
         metrics: NetworkMetrics | None = None,
     ) -> None:
         self.handle = handle
-        self.limits = limits or NetworkLimits()
+        self.limits: NetworkLimits = limits or NetworkLimits()
         self.http = http
-        self.metrics = metrics or NetworkMetrics()
-        self.budget = ByteBudget(self.limits.queued_request_bytes_max)
-        self.receive_view = memoryview(bytearray(RECEIVE_SIZE))
-        self.now = 0.0
-        self.serving = False
+        self.metrics: NetworkMetrics = metrics or NetworkMetrics()
+        self.budget: ByteBudget = ByteBudget(self.limits.queued_request_bytes_max)
+        self.receive_view: memoryview = memoryview(bytearray(RECEIVE_SIZE))
+        self.now: float = 0.0
+        self.serving: bool = False
         self.addresses: list[tuple[str, str, int]] = []
         """(listener name, host as configured, port) of what is bound."""
         self.localhost_ports: frozenset[int] = frozenset()
         """Ports bound on both 127.0.0.1 and ::1: `localhost` leads here, whichever of them it stands for."""
         #: Where encrypted bytes are received; made with the first listener of TLS.
-        self.cipher_view = memoryview(b"")
+        self.cipher_view: memoryview = memoryview(b"")
         #: Connections per second of each address.
-        self.address_rates = AddressRates()
+        self.address_rates: AddressRates = AddressRates()
         self._held: dict[socket.socket, asyncio.TimerHandle] = {}
         self._quota = ConnectionQuota(self.limits)
         self._listener_quotas: dict[str, ConnectionQuota] = {}
@@ -92,7 +92,7 @@ class Server:
         self._empty: asyncio.Event = asyncio.Event()
         self._log = LogOncePerPeer(logger, lambda: self.now)
         idle_s = self.limits.idle_ms_max / 1000
-        self.sweep_seconds = min(SWEEP_SECONDS_MAX, idle_s / 4) if idle_s > 0 else SWEEP_SECONDS_MAX
+        self.sweep_seconds: float = min(SWEEP_SECONDS_MAX, idle_s / 4) if idle_s > 0 else SWEEP_SECONDS_MAX
 
     @property
     def connections(self) -> Sequence[BrokerConnection]:

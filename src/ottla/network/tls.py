@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ottla.file_region import Buffer
     from ottla.network.connection import BrokerConnection
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 RECORDS_PER_WRITE = 256 * 1024
 """Bytes given to OpenSSL at a time: sixteen records, joined for the socket."""

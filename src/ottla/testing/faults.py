@@ -53,7 +53,7 @@ class Fault:
     ) -> None:
         self.stop()
 
-    def hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
+    def _hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
         """Answer a request instead of `handle`, or with its help."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class ErrorFault(Fault):
         super().__init__(faults, key, times)
         self.code = code
 
-    def hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
+    def _hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
         _, version = _KEY_AND_VERSION.unpack_from(frame)
         header, position = decode(RequestHeader, request_header_version(self.key, version), frame)
         request, _ = decode(APIS[self.key].request_class(), version, frame, position)
@@ -87,7 +87,7 @@ class DelayFault(Fault):
         super().__init__(faults, key, times)
         self.seconds = seconds
 
-    def hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
+    def _hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
         self.hits += 1
         kept = memoryview(bytes(frame))
 
@@ -101,7 +101,7 @@ class DelayFault(Fault):
 class LossFault(Fault):
     """The broker does what it is asked for, and the connection ends before the answer."""
 
-    def hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
+    def _hit(self, handle: Handle, connection: BrokerConnection, frame: memoryview) -> Reply:
         self.hits += 1
         kept = memoryview(bytes(frame))
 
@@ -140,7 +140,7 @@ class Faults:
                 key, _ = _KEY_AND_VERSION.unpack_from(frame)
                 for fault in self._faults:
                     if fault.key == key and not fault.is_over:
-                        return fault.hit(handle, connection, frame)
+                        return fault._hit(handle, connection, frame)
             return handle(connection, frame)
 
         return handle_or_fail

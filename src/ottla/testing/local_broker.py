@@ -104,7 +104,7 @@ class Broker:
 
     def __init__(self, settings: Mapping[str, object] | None = None, *, port: int = 0) -> None:
         self.settings: dict[str, object] = {**DEFAULTS, **(settings or {})}
-        self.clock = BrokerClock(self)
+        self.clock: BrokerClock = BrokerClock(self)
         self._port = port
         self._loop: MovableLoop
         self._thread: threading.Thread | None = None

@@ -211,6 +211,9 @@ class MemoryFiles:
         life: grows with each crash; files opened in an earlier life are dead.
     """
 
+    used: int
+    life: int
+
     def __init__(self, now_ms: Callable[[], int] = lambda: 0) -> None:
         self.now_ms = now_ms
         self.capacity = 1 << 62

@@ -13,7 +13,7 @@ _TURNS = 20
 class MovableLoop(asyncio.SelectorEventLoop):
     """A loop whose time is the machine's and `ahead_s`."""
 
-    ahead_s = 0.0
+    ahead_s: float = 0.0
 
     def time(self) -> float:
         return super().time() + self.ahead_s

@@ -60,7 +60,7 @@ class SimulatedCluster:
         **settings: object,
     ) -> None:
         self.loop = loop
-        self.ensemble = SimulatedEnsemble(
+        self.ensemble: SimulatedEnsemble = SimulatedEnsemble(
             random.Random(loop.random.random()), session_timeout_ms=session_timeout_ms, faults=faults
         )
         self.machines: dict[int, SimulatedBroker] = {}

@@ -85,7 +85,7 @@ class SimulatedEnsemble:
         self.faults = faults
         self.session_timeout_ms = session_timeout_ms
         self.happened: dict[str, int] = {}
-        self.servers = [Server(self, number) for number in range(server_count)]
+        self.servers: list[Server] = [Server(self, number) for number in range(server_count)]
         self._context = contextvars.copy_context()
         self._committed = MemoryStore()
         self._log: list[tuple[tuple[Operation, ...], int, int]] = []
@@ -242,7 +242,7 @@ class Server:
     def __init__(self, ensemble: SimulatedEnsemble, number: int) -> None:
         self.number = number
         self.is_cut = False
-        self.store = MemoryStore()
+        self.store: MemoryStore = MemoryStore()
         self.sessions: dict[SimulatedTree, None] = {}
         self._ensemble = ensemble
         self._applied = 0

@@ -59,9 +59,9 @@ class SimulatedBroker:
 
     def __init__(self, loop: VirtualLoop, **settings: object) -> None:
         self.loop = loop
-        self.host = HOST
-        self.clock = VirtualClock(loop)
-        self.files = MemoryFiles(self.clock.wall_ms)
+        self.host: str = HOST
+        self.clock: VirtualClock = VirtualClock(loop)
+        self.files: MemoryFiles = MemoryFiles(self.clock.wall_ms)
         self.broker: Broker | None = None
         self._settings = {"log.dirs": "data", "listeners": f"PLAINTEXT://{HOST}:{PORT}", **settings}
         self._store = MemoryStore()

@@ -68,11 +68,13 @@ class _NoSelector:
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop. `random` decides delays; `trace` is the hash of everything that was delivered."""
 
+    deliveries: int
+
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
-        self.random = random.Random(seed)
-        self.time_limit = 7 * 86_400.0
+        self.random: random.Random = random.Random(seed)
+        self.time_limit: float = 7 * 86_400.0
         self._now = 0.0
         self._selector = _NoSelector(self)
         self._clock_resolution = 1e-6
@@ -84,7 +86,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._lives_of: dict[asyncio.Task[Any], int | None] = {}
         self._zombies: list[asyncio.Task[Any]] = []
         #: From where the connection comes that is being made.
-        self.dialing = ""
+        self.dialing: str = ""
         self._dialed: dict[MemoryTransport, int | None] = {}
         self._cut: set[Link] = set()
         self._stuck: dict[Link, list[Callable[[], object]]] = {}
@@ -316,9 +318,9 @@ class MemoryServer:
         self._loop = loop
         self.address = address
         self.factory = factory
-        self.context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.copy_context()
         self.transports: dict[MemoryTransport, None] = {}
-        self.sockets = [_ListeningSocket(address)]
+        self.sockets: list[_ListeningSocket] = [_ListeningSocket(address)]
 
     def close(self) -> None:
         self._loop._servers.pop(self.address, None)

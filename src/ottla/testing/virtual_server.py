@@ -19,7 +19,7 @@ class VirtualServer(Server):
 
     async def bind(self, listeners: Sequence[Listener]) -> None:
         loop = cast(VirtualLoop, asyncio.get_running_loop())
-        self.now = loop.time()
+        self.now: float = loop.time()
         self._listening = []
         self._know(listeners)
         for listener in listeners:

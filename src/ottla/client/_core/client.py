@@ -63,14 +63,14 @@ class ClientMachine:
     def __init__(self, core: CoreSettings, bootstrap: Sequence[tuple[str, int]], random: Random) -> None:
         self.core = core
         self.random = random
-        self.connections = Connections(
+        self.connections: Connections = Connections(
             bootstrap,
             backoff=core.reconnect_backoff,
             idle_max_ms=core.connections_max_idle_ms,
             rebootstrap=core.rebootstrap,
             random=random,
         )
-        self.metadata = Metadata(
+        self.metadata: Metadata = Metadata(
             max_age_ms=core.metadata_max_age_ms,
             max_idle_ms=FOREVER,
             backoff=core.retry_backoff,

@@ -82,6 +82,8 @@ class Connections:
         error: why the last connection did not come about.
     """
 
+    created: int
+
     def __init__(
         self,
         bootstrap: Sequence[tuple[str, int]],
@@ -93,7 +95,7 @@ class Connections:
         random: Random,
     ) -> None:
         self.features: Mapping[str, int] = {}
-        self.succeeded = False
+        self.succeeded: bool = False
         self.created = 0
         self.error: Exception | None = None
         self._bootstrap = [Node(-1 - number, host, port) for number, (host, port) in enumerate(bootstrap)]

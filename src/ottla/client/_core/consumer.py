@@ -43,9 +43,9 @@ class ConsumerMachine(ClientMachine):
     ) -> None:
         super().__init__(settings, bootstrap, random)
         self.settings = settings
-        self.fetcher = Fetcher(self, settings, wall_ms)
-        self.queries = OffsetQueries(self, settings.isolation)
-        self.partitions = self.fetcher.partitions
+        self.fetcher: Fetcher = Fetcher(self, settings, wall_ms)
+        self.queries: OffsetQueries = OffsetQueries(self, settings.isolation)
+        self.partitions: dict[TopicPartition, PartitionState] = self.fetcher.partitions
         self.group: GroupClient | None = None
         self.on_step: Callable[[], object] | None = None
         self._topics: dict[str, None] = {}

@@ -33,7 +33,7 @@ class Coordinator:
     def __init__(self, machine: ClientMachine, group_id: str) -> None:
         self.node_id: int | None = None
         self.error: KafkaError | None = None
-        self.wanted = False
+        self.wanted: bool = False
         self._machine = machine
         self._group_id = group_id
         self._in_flight = False

@@ -14,8 +14,8 @@ class TopicCounts:
     __slots__ = ("bytes", "records")
 
     def __init__(self) -> None:
-        self.bytes = 0
-        self.records = 0
+        self.bytes: int = 0
+        self.records: int = 0
 
 
 class FetchCounts:
@@ -29,16 +29,25 @@ class FetchCounts:
         bytes, records: so far.
     """
 
+    latency_ms_max: float
+    throttle_ms_max: float
+    answers: int
+    empty: int
+    latency_ms: float
+    throttle_ms: float
+    bytes: int
+    records: int
+
     def __init__(self) -> None:
         self.answers = self.empty = 0
         self.latency_ms = self.latency_ms_max = 0.0
         self.throttle_ms = self.throttle_ms_max = 0.0
-        self.size_max = 0
+        self.size_max: int = 0
         self.bytes = self.records = 0
         self.by_topic: dict[str, TopicCounts] = {}
-        self.fetch_rate = SampledRate()
-        self.byte_rate = SampledRate()
-        self.record_rate = SampledRate()
+        self.fetch_rate: SampledRate = SampledRate()
+        self.byte_rate: SampledRate = SampledRate()
+        self.record_rate: SampledRate = SampledRate()
         self._answered_bytes = self._answered_records = 0
 
     def topic(self, name: str) -> TopicCounts:

@@ -65,10 +65,12 @@ class Fetcher:
         counts: what was fetched.
     """
 
+    buffered: int
+
     def __init__(self, machine: ClientMachine, settings: FetchSettings, wall_ms: Callable[[], int]) -> None:
         self.partitions: dict[TopicPartition, PartitionState] = {}
         self.buffered = 0
-        self.counts = FetchCounts()
+        self.counts: FetchCounts = FetchCounts()
         self._machine = machine
         self._settings = settings
         self._wall_ms = wall_ms

@@ -48,8 +48,8 @@ class GroupClient:
         commit_interval_ms: float | None,
     ) -> None:
         self.settings = settings
-        self.coordinator = Coordinator(machine, settings.group_id)
-        self.offsets = Offsets(machine, self.coordinator, settings.group_id, fetcher)
+        self.coordinator: Coordinator = Coordinator(machine, settings.group_id)
+        self.offsets: Offsets = Offsets(machine, self.coordinator, settings.group_id, fetcher)
         self.membership: Membership | None = None
         self.away_since_ms: float | None = None
         self.commit_due: Callable[[], object] | None = None

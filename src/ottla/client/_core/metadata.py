@@ -90,6 +90,8 @@ class Metadata:
         all_topics: whether the image is to hold every topic, also those that nothing has named.
     """
 
+    updates: int
+
     def __init__(
         self,
         *,
@@ -99,10 +101,10 @@ class Metadata:
         random: Random,
         allow_auto_topic_creation: bool = True,
     ) -> None:
-        self.image = ClusterImage()
+        self.image: ClusterImage = ClusterImage()
         self.errors: dict[str, KafkaError] = {}
         self.updates = 0
-        self.rebootstrap = False
+        self.rebootstrap: bool = False
         self.all_topics = False
         self._max_age_ms = max_age_ms
         self._max_idle_ms = max_idle_ms

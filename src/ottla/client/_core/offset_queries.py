@@ -56,11 +56,11 @@ class Query(Operation):
 
     def __init__(self, places: Mapping[TopicPartition, int]) -> None:
         super().__init__("offsets")
-        self.waiting = dict(places)
+        self.waiting: dict[TopicPartition, int] = dict(places)
         self.asked: dict[TopicPartition, None] = {}
         self.offsets: dict[TopicPartition, int] = {}
-        self.retry_ms = 0.0
-        self.failures = 0
+        self.retry_ms: float = 0.0
+        self.failures: int = 0
 
 
 class OffsetQueries:

@@ -88,11 +88,11 @@ class Commit(Operation):
 
     def __init__(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], identity: GroupMetadata | None) -> None:
         super().__init__("commit")
-        self.offsets = dict(offsets)
-        self.identity = identity
+        self.offsets: dict[TopicPartition, OffsetAndMetadata] = dict(offsets)
+        self.identity: GroupMetadata | None = identity
         self.sent_as: GroupMetadata | None = None
         self.topic_ids: dict[str, bytes] = {}
-        self.failures = 0
+        self.failures: int = 0
 
 
 class CommittedQuery(Operation):
@@ -106,10 +106,10 @@ class CommittedQuery(Operation):
 
     def __init__(self, partitions: Iterable[TopicPartition], *, require_stable: bool) -> None:
         super().__init__("committed offsets")
-        self.partitions = list(partitions)
-        self.require_stable = require_stable
+        self.partitions: list[TopicPartition] = list(partitions)
+        self.require_stable: bool = require_stable
         self.offsets: dict[TopicPartition, OffsetAndMetadata | None] = {}
-        self.failures = 0
+        self.failures: int = 0
 
 
 class Offsets:
@@ -119,6 +119,9 @@ class Offsets:
         membership: the member, or None where partitions are assigned by hand.
         commits, commits_failed: how many.
     """
+
+    commits: int
+    commits_failed: int
 
     def __init__(self, machine: ClientMachine, coordinator: Coordinator, group_id: str, fetcher: Fetcher) -> None:
         self.membership: Membership | None = None

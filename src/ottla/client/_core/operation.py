@@ -15,8 +15,8 @@ class Operation:
     __slots__ = ("callbacks", "done", "error", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.done = False
+        self.name: str = name
+        self.done: bool = False
         self.error: Exception | None = None
         self.callbacks: list[Callable[[], object]] = []
 

@@ -117,9 +117,9 @@ class ProducerMachine:
 
     def __init__(self, settings: ProducerSettings, bootstrap: Sequence[tuple[str, int]], random: Random) -> None:
         self.settings = settings
-        self.counts = ProducerCounts()
-        self.accumulator = Accumulator(settings, random)
-        self.connections = Connections(
+        self.counts: ProducerCounts = ProducerCounts()
+        self.accumulator: Accumulator = Accumulator(settings, random)
+        self.connections: Connections = Connections(
             bootstrap,
             backoff=settings.reconnect_backoff,
             in_flight_max=settings.max_in_flight,
@@ -127,14 +127,16 @@ class ProducerMachine:
             rebootstrap=settings.rebootstrap,
             random=random,
         )
-        self.metadata = Metadata(
+        self.metadata: Metadata = Metadata(
             max_age_ms=settings.metadata_max_age_ms,
             max_idle_ms=settings.metadata_max_idle_ms,
             backoff=settings.retry_backoff,
             random=random,
         )
         transactional = settings.transactional_id is not None
-        self.sequences = Sequences(transactional=transactional) if settings.enable_idempotence else None
+        self.sequences: Sequences | None = (
+            Sequences(transactional=transactional) if settings.enable_idempotence else None
+        )
         self.transactions: Transactions | None = None
         if settings.transactional_id is not None:
             assert self.sequences is not None

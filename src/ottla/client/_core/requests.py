@@ -57,18 +57,18 @@ class Send:
         names: Mapping[bytes, str] | None = None,
         context: object = None,
     ) -> None:
-        self.purpose = purpose
-        self.node_id = node_id
-        self.key = key
-        self.version = version
-        self.build = build
-        self.timeout_ms = timeout_ms
-        self.answered = answered
-        self.batches = batches
-        self.names = names or {}
-        self.context = context
-        self.sent_ms = 0.0
-        self.generation = 0
+        self.purpose: str = purpose
+        self.node_id: int = node_id
+        self.key: ApiKey = key
+        self.version: int = version
+        self.build: Callable[[int], Message] = build
+        self.timeout_ms: float = timeout_ms
+        self.answered: bool = answered
+        self.batches: Sequence[Batch] = batches
+        self.names: Mapping[bytes, str] = names or {}
+        self.context: object = context
+        self.sent_ms: float = 0.0
+        self.generation: int = 0
         self.on_answer: Callable[[Send, Message, float], None] | None = None
         self.on_failure: Callable[[Send, Exception, float], None] | None = None
 

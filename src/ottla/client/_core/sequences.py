@@ -36,6 +36,9 @@ class Sequences:
         transactional: epochs are then raised by the transaction coordinator, never here.
     """
 
+    producer_id: int
+    epoch: int
+
     def __init__(self, *, transactional: bool) -> None:
         self.producer_id = NO_PRODUCER_ID
         self.epoch = NO_PRODUCER_EPOCH

@@ -97,15 +97,15 @@ class Lease:
         since_ms: float,
         until_ms: float,
     ) -> None:
-        self.session = session
-        self.where = where
-        self.offset = offset
-        self.delivery_count = delivery_count
-        self.since_ms = since_ms
-        self.until_ms = until_ms
-        self.state = LeaseState.WAITING
-        self.renewing = False
-        self.gone = False
+        self.session: Session = session
+        self.where: TopicIdPartition = where
+        self.offset: int = offset
+        self.delivery_count: int = delivery_count
+        self.since_ms: float = since_ms
+        self.until_ms: float = until_ms
+        self.state: LeaseState = LeaseState.WAITING
+        self.renewing: bool = False
+        self.gone: bool = False
 
     @property
     def topic_partition(self) -> TopicPartition:

@@ -55,6 +55,8 @@ class Telemetry:
         pushed: how many pushes were accepted.
     """
 
+    pushed: int
+
     def __init__(
         self,
         connections: Connections,

@@ -140,10 +140,10 @@ class Transactions:
         backoff: Backoff,
         random: Random,
     ) -> None:
-        self.state = State.UNINITIALIZED
+        self.state: State = State.UNINITIALIZED
         self.error: Exception | None = None
         self.obstacle: Exception | None = None
-        self.v2 = False
+        self.v2: bool = False
         self.coordinators: dict[int, int | None] = {TRANSACTION: None, GROUP: None}
         self.new_nodes: list[Node] = []
         self.fired: list[Callable[[], object]] = []
