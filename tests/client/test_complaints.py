@@ -1,7 +1,31 @@
 """What users of other Kafka clients complain about most, each with the test that it does not happen here.
 
-The numbers are those of the list of pains that this client was made from; those that concern brokers, streams and consoles
-are not here.
+The numbers are those of the list of pains that this client was made from; files without a folder are beside this one:
+
+|  # | the pain | here |
+|----|----------|------|
+|  1 | a dead broker is silence | below; test_admin.py, tests/network/test_channel.py (what else may listen there) |
+|  2 | a slow handler is evicted, and its record comes for ever | below; test_groups.py, test_group_processes.py |
+|  3 | what a commit means surprises | below; test_finished.py |
+|  4 | no retry with delay, no dead letters | below; test_running.py, test_unreadable.py |
+|  5 | tests need Docker | below; tests/testing |
+|  6 | brokers made for tests are not faithful | below; tests/testing |
+|  7 | starting and stopping takes long in tests | below |
+|  8 | a JVM for a few records | the broker's: tests/comparison, benchmarks |
+|  9 | other brokers' own traps | the broker's: tests/crash, tests/hostile |
+| 10 | images that vanish | deploy: tests/test_deploy.py |
+| 11 | advertised.listeners | below; tests/cli: `ottla doctor` |
+| 12 | Windows: deleting a topic ends the broker | the broker's; it was not tried on Windows |
+| 13 | installing is painful | below; tests/test_packaging.py: an empty environment, with and without a compiler |
+| 14 | asyncio bolted on | below; test_twins.py |
+| 15 | no types | below; `make verify-types` |
+| 16 | an API that is not Python's | below; test_docs.py |
+| 17 | an object for each record | below; test_columns.py, test_tables.py |
+| 18 | BufferError: queue full | below |
+| 19 | exactly once goes wrong by default | below; test_copying.py, test_producer_transactions.py |
+| 20 | state is recovered slowly, or not | streams: tests/streams |
+| 21 | state cannot be read from outside | streams: tests/streams |
+|  - | runners-up: a stall after an offset that is gone; Ctrl-C; typing errors in keys | below |
 """
 
 from __future__ import annotations
@@ -10,11 +34,14 @@ import asyncio
 import inspect
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars
 import pytest
 from tests.support.ports import free_port
 
@@ -51,6 +78,50 @@ async def test_complaint_1_asynchronous_clients_do_not_wait_for_ever_either() ->
     with pytest.raises(ottla.BrokerUnreachableError):
         async with ottla.aio.Consumer(f"127.0.0.1:{free_port()}", topics=["in"], connect_timeout=0.3):
             pass
+
+
+def test_complaint_2_heartbeats_do_not_wait_for_a_slow_handler(kafka_broker: Broker) -> None:
+    """While the handler works, the client's own thread sends one heartbeat after the other, and the member stays."""
+    kafka_broker.produce("in", [b"1", b"2"])
+    with ottla.Consumer(
+        kafka_broker.bootstrap_servers,
+        group_id="g",
+        topics=["in"],
+        auto_offset_reset="earliest",
+        heartbeat_interval_ms=50,
+    ) as consumer:
+        assert next(consumer).value == b"1"
+        before = kafka_broker.admin.describe_group("g").members[0].member_id
+        heartbeats = kafka_broker.delay("Heartbeat", seconds=0, times=10)
+        until(lambda: heartbeats.hits == 10)
+        assert kafka_broker.admin.describe_group("g").members[0].member_id == before
+        assert next(consumer).value == b"2"
+        consumer.commit()
+
+
+def test_complaint_2_who_was_too_slow_is_told_by_how_much_and_with_which_record(
+    kafka_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1. the handler takes longer than allowed; 2. the log and the next commit say so; 3. nothing comes twice."""
+    kafka_broker.produce("in", [b"1", b"2"])
+    with ottla.Consumer(
+        kafka_broker.bootstrap_servers,
+        group_id="g",
+        topics=["in"],
+        auto_offset_reset="earliest",
+        max_poll_interval_ms=1_000,
+        heartbeat_interval_ms=50,
+    ) as consumer:
+        record = next(consumer)
+        until(lambda: not kafka_broker.admin.describe_group("g").members)
+        with pytest.raises(ottla.PollIntervalExceededError, match="after in-0 offset 0 was handed out") as caught:
+            consumer.commit()
+        assert caught.value.where == (record.topic_partition, 0)
+        assert caught.value.exceeded_ms >= 0
+        assert "max.poll.interval.ms" in caught.value.hint
+        assert "longer than max.poll.interval.ms" in caplog.text
+        assert next(consumer).value == b"2"
+        assert consumer.metrics()["poll-interval-exceeded-total"] == 1
 
 
 def test_complaint_3_a_record_whose_handling_failed_comes_again(kafka_broker: Broker) -> None:
@@ -144,6 +215,24 @@ def test_complaint_11_an_address_that_leads_nowhere_is_named(caplog: pytest.LogC
     assert f"broker 1 advertises 127.0.0.1:{port}, which cannot be reached from here" in caplog.text
 
 
+def test_complaint_13_without_a_compiler_the_client_works_all_the_same(kafka_broker: Broker) -> None:
+    program = (
+        "import sys, ottla\n"
+        "with ottla.Producer(sys.argv[1]) as producer: producer.send('out', b'1')\n"
+        "with ottla.Consumer(sys.argv[1], topics=['out'], auto_offset_reset='earliest') as consumer:\n"
+        "    print(next(consumer).value, any(name.endswith('_cy') for name in sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, kafka_broker.bootstrap_servers],
+        env={**os.environ, "OTTLA_PLAIN": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.split() == ["b'1'", "False"]
+
+
 async def test_complaint_14_asyncio_is_native(kafka_broker: Broker) -> None:
     """No thread is made, and many things wait at once."""
     before = threading.active_count()
@@ -169,6 +258,19 @@ def test_complaint_16_with_for_and_keywords(kafka_broker: Broker) -> None:
     kafka_broker.produce("in", ["a", "b"])
     with ottla.Consumer(kafka_broker.bootstrap_servers, topics=["in"], auto_offset_reset="earliest") as consumer:
         assert [record.value for record in consumer.records(until="end")] == [b"a", b"b"]
+
+
+def test_complaint_17_a_batch_is_columns_and_no_object_is_made_for_a_record(
+    kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka_broker.produce("in", [b"%d" % number for number in range(1_000)])
+    made = []
+    monkeypatch.setattr(ottla.Record, "__init__", lambda record, *rest: made.append(rest))
+    batch = ottla.read("in", kafka_broker.bootstrap_servers)
+    frame = polars.DataFrame(batch)
+    assert frame["value"].cast(polars.String).to_list() == [str(number) for number in range(1_000)]
+    assert frame["offset"].to_list() == list(range(1_000))
+    assert made == []
 
 
 def test_complaint_18_a_full_buffer_waits_and_loses_nothing(kafka_broker: Broker) -> None:
@@ -218,6 +320,21 @@ def test_ctrl_c_ends_a_loop_that_waits(kafka_broker: Broker) -> None:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             next(iter(consumer))
+
+
+def test_runner_up_an_offset_that_is_gone_stalls_nothing(kafka_broker: Broker) -> None:
+    """As retention leaves it: the consumer goes on with the first record there is, or says what is wrong."""
+    kafka_broker.produce("in", [b"0", b"1", b"2"])
+    where = ottla.TopicPartition("in", 0)
+    kafka_broker.admin.delete_records({where: 2})
+    address = kafka_broker.bootstrap_servers
+    with ottla.Consumer(address, topics=["in"], auto_offset_reset="earliest") as consumer:
+        consumer.seek(where, 0)
+        assert next(consumer).value == b"2"
+    with ottla.Consumer(address, topics=["in"], auto_offset_reset="none") as strict:
+        strict.seek(where, 0)
+        with pytest.raises(ottla.KafkaError, match="in-0 has no offset 0"):
+            next(strict)
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
