@@ -27,6 +27,7 @@ MENU = [
         [
             ("The client", "client.md"),
             ("Administration", "admin.md"),
+            ("Streams", "streams.md"),
             ("Testing", "testing.md"),
             ("Coming from other clients", "migrating.md"),
         ],
