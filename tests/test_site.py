@@ -10,7 +10,9 @@ import ottla
 
 
 def test_every_page_and_every_public_name_has_its_place() -> None:
-    assert build_docs.pages_left() == []
+    configuration = build_docs._configuration()
+    docs = Path(__file__).parents[1] / "docs"
+    assert [page.name for page in docs.glob("*.md") if f'"{page.name}"' not in configuration] == []
     assert build_docs.names_left() == []
     assert set(build_docs._public_places()) == set(ottla.__all__) - {"__version__"}
 

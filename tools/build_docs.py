@@ -78,7 +78,7 @@ def main() -> int:
     shutil.rmtree(PAGES, ignore_errors=True)
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.copytree(ROOT / "docs", PAGES)
-    if left := [*pages_left(), *names_left()]:
+    if left := names_left():
         print(f"tools/build_docs.py has no place for {', '.join(left)}", file=sys.stderr)
         return 1
     (PAGES / "index.md").write_text(_inside((ROOT / "README.md").read_text().replace("](docs/", "](")))
@@ -121,7 +121,7 @@ def _write_reference() -> None:
 
 
 def pages_left() -> list[str]:
-    """Return the pages of docs/ that are not in the menu."""
+    """Return the pages of docs/ that MENU does not name: the menu has them at its end."""
     listed = {file for _, pages in MENU for _, file in pages}
     return sorted({page.name for page in (ROOT / "docs").glob("*.md")} - listed)
 
@@ -148,9 +148,11 @@ def _public_places() -> dict[str, str]:
 
 def _configuration() -> str:
     reference = [(title, f"reference/{page}.md") for page, title, _ in REFERENCE]
+    left = [((ROOT / "docs" / file).read_text().partition("\n")[0].lstrip("# "), file) for file in pages_left()]
+    more = [("More", left)] if left else []
     menu = ",\n".join(
         '  { "%s" = [%s] }' % (heading, ", ".join(f'{{ "{title}" = "{file}" }}' for title, file in pages))  # noqa: UP031
-        for heading, pages in [*MENU, ("Reference", reference)]
+        for heading, pages in [*MENU, *more, ("Reference", reference)]
     )
     return f"""[project]
 site_name = "ottla"
