@@ -84,6 +84,8 @@ def instrument(producer: P) -> P:
     The span ends with the acknowledgement, whose partition and offset it has, or with the failure. `send_and_wait` and
     `send` of a transaction count as `send`; `send_many` and `send_table` make no spans.
     """
+    if "send" in producer.__dict__:
+        return producer  # it has spans already: twice would make two a record
     tracer = trace.get_tracer(_NAME)
     send = producer.send
     client_id = producer._client.client_id
@@ -140,9 +142,7 @@ def instrument(producer: P) -> P:
             return delivery
 
         wrapped = send_blocking
-    # A plain function on the object: a second call would make two spans a record, so it changes nothing.
-    if not hasattr(send, "__wrapped__"):
-        producer.__dict__["send"] = wrapped
+    producer.__dict__["send"] = wrapped
     return producer
 
 
