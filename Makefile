@@ -52,7 +52,7 @@ $(TOOLS)/.installed: requirements-tools.lock
 docs: $(TOOLS)/.installed ## the site, into build/site
 	$(TOOLS)/bin/python tools/build_docs.py
 
-verify-types: $(TOOLS)/.installed ## whether type checkers know everything that programs import (pyright --verifytypes)
+verify-types: $(TOOLS)/.installed ## whether type checkers know everything of the client that programs import (pyright --verifytypes)
 	OTTLA_PLAIN=1 $(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --force-reinstall .
 	$(TOOLS)/bin/python tools/verify_types.py
 

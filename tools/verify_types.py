@@ -1,10 +1,10 @@
-"""Whether a type checker knows the type of everything that programs import: `pyright --verifytypes`, read for its answer.
+"""Whether a type checker knows all types of the client that programs import: `pyright --verifytypes`, read for its answer.
 
     python tools/verify_types.py            # exit code 1 if something that programs import has a type that is not known
 
 Run it with an environment that has basedpyright and ottla, not editable (`make verify-types` makes one). It looks at
-the client, the fixtures and what they show; the broker's own modules are counted, and no more: nobody imports them, and
-mypy's strict mode holds for them.
+the client, the fixtures and what they show. Streams and the broker are counted, and no more: no program imports the
+broker, and mypy in strict mode looks at both.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> int:
     total = sum(is_public(symbol["name"]) for symbol in symbols)
     others = Counter(symbol["name"].split(".")[1] for symbol in unknown if not is_public(symbol["name"]))
     print(f"{total - len(ours)} of {total} symbols that programs import have a known type")
-    print("not known in modules that nobody imports:", dict(others.most_common()) or "none")
+    print("not known elsewhere:", dict(others.most_common()) or "none")
     return int(bool(ours) or not total)
 
 

@@ -68,7 +68,7 @@ class Finished(Handed):
         super().__init__()
         self.mode = mode
         #: Whether all since the last commit comes again after `rewind`.
-        self.whole = whole or mode in ("manual", "transaction")
+        self.whole: bool = whole or mode in ("manual", "transaction")
         self.unfinished: dict[PartitionState, int] = {}
         self.marks = {} if mode == "marked" else None
 

@@ -15,7 +15,9 @@ from ottla.compiled import load_beside
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined, unused-ignore]
+    from types import ModuleType
 
+extension: ModuleType | None
 extension, STATUS = load_beside(__file__, __package__, "_sockets_cy")
 COMPILED = extension is not None
 

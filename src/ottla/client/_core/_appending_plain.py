@@ -53,11 +53,11 @@ class Records:
         self._rows: list[tuple[int, int, bytes | None, bytes | None, Headers]] = []
         self._held = bytearray()
         self._held_count = 0
-        self.count = 0
-        self.size = 0
-        self.base_timestamp = -1
-        self.max_timestamp = -1
-        self.closed = False
+        self.count: int = 0
+        self.size: int = 0
+        self.base_timestamp: int = -1
+        self.max_timestamp: int = -1
+        self.closed: bool = False
 
     def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers, size: int) -> int:
         """Add a record; return its place."""

@@ -29,8 +29,8 @@ class Position:
 
     def __init__(self) -> None:
         self.position: int | None = None
-        self.generation = 0
-        self.paused = False
+        self.generation: int = 0
+        self.paused: bool = False
 
 
 class Handed:

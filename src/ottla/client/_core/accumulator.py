@@ -63,18 +63,18 @@ class PartitionQueue:
     )
 
     def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
+        self.topic: str = topic
+        self.partition: int = partition
         self.batches: deque[Batch] = deque()
-        self.on_the_way = 0
-        self.producer_id = -1
-        self.epoch = -1
+        self.on_the_way: int = 0
+        self.producer_id: int = -1
+        self.epoch: int = -1
         self.in_flight: list[Batch] = []
-        self.next_sequence = 0
-        self.last_acked_sequence = -1
-        self.last_acked_offset = -1
-        self.unresolved = False
-        self.known = False
+        self.next_sequence: int = 0
+        self.last_acked_sequence: int = -1
+        self.last_acked_offset: int = -1
+        self.unresolved: bool = False
+        self.known: bool = False
 
     def put_back(self, batch: Batch) -> None:
         """Queue a batch again that was on its way, in its place: the order is that in which batches were begun."""

@@ -110,25 +110,25 @@ class Batch(Records):
 
     def __init__(self, queue: PartitionQueue, now_ms: float, order: tuple[int, ...]) -> None:
         super().__init__()
-        self.queue = queue
-        self.order = order
-        self.queued = False
+        self.queue: PartitionQueue = queue
+        self.order: tuple[int, ...] = order
+        self.queued: bool = False
         self.rows: list[Row] = []
         self.body: bytearray | None = None
-        self.created_ms = now_ms
-        self.drained_ms = 0.0
-        self.urgent = False
-        self.in_flight = False
-        self.attempts = 0
-        self.retry_ms = 0.0
-        self.producer_id = NO_PRODUCER_ID
-        self.producer_epoch = NO_PRODUCER_EPOCH
-        self.base_sequence = NO_SEQUENCE
-        self.was_reset = False
-        self.doubtful = False
-        self.outcome = Outcome.PENDING
-        self.base_offset = -1
-        self.append_time_ms = -1
+        self.created_ms: float = now_ms
+        self.drained_ms: float = 0.0
+        self.urgent: bool = False
+        self.in_flight: bool = False
+        self.attempts: int = 0
+        self.retry_ms: float = 0.0
+        self.producer_id: int = NO_PRODUCER_ID
+        self.producer_epoch: int = NO_PRODUCER_EPOCH
+        self.base_sequence: int = NO_SEQUENCE
+        self.was_reset: bool = False
+        self.doubtful: bool = False
+        self.outcome: Outcome = Outcome.PENDING
+        self.base_offset: int = -1
+        self.append_time_ms: int = -1
         self.error: Exception | None = None
         self.record_errors: Sequence[tuple[int, str]] = ()
         self.callbacks: list[Callable[[], object]] = []
@@ -137,7 +137,7 @@ class Batch(Records):
         self.reported: set[int] = set()
         self.parent: Batch | None = None
         self.parts: list[tuple[int, Batch]] = []
-        self.packed_size = 0
+        self.packed_size: int = 0
         self._parts_open = 0
         self._packed: bytes | bytearray = b""
         self._encoded: bytearray | None = None
@@ -166,7 +166,7 @@ class Batch(Records):
         """Take the records in as they are written. Nothing is added any more."""
         self.body = body
         self.count = count
-        self.size = len(body)
+        self.size: int = len(body)
         self.base_timestamp = base_timestamp
         self.max_timestamp = max_timestamp
         self.closed = True

@@ -73,22 +73,32 @@ class PartitionState(Position):
         "wanted",
     )
 
+    base: int
+    fetch_epoch: int
+    fetch_offset: int
+    generation: int  # of Position
+    high_watermark: int
+    last_stable_offset: int
+    leader_epoch: int
+    log_start_offset: int
+    position_epoch: int
+
     def __init__(self, topic_partition: TopicPartition, wanted: int | None) -> None:
         super().__init__()
-        self.topic_partition = topic_partition
+        self.topic_partition: TopicPartition = topic_partition
         self.position_epoch = self.fetch_epoch = self.leader_epoch = NO_EPOCH
         self.fetch_offset = self.base = 0
-        self.validating = False
+        self.validating: bool = False
         self.wanted = wanted
         self.resume: tuple[int | None, int] | None = None
         self.committed: int | None = None
         self.chunks: deque[Chunk] = deque()
-        self.in_flight = False
-        self.read_replica = -1
-        self.read_replica_until_ms = 0.0
+        self.in_flight: bool = False
+        self.read_replica: int = -1
+        self.read_replica_until_ms: float = 0.0
         self.high_watermark = self.last_stable_offset = self.log_start_offset = -1
-        self.retry_ms = 0.0
-        self.failures = 0
+        self.retry_ms: float = 0.0
+        self.failures: int = 0
         self.error: Exception | None = None
 
     def seek(self, offset: int, leader_epoch: int = NO_EPOCH) -> None:
