@@ -147,6 +147,37 @@ def test_a_changed_password_stays_changed_through_a_restart(home: Path, run: Run
         assert "uthentication" in run("user", "list", "-F", admin).err
 
 
+def test_the_safe_broker_has_its_records_beside_its_settings(
+    home: Path, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs beside a plain broker, and neither of the two ever serves the records of the other."""
+    from ottla.cli.serve import parser, read_config
+
+    made = run("security", "init", "my secure\tplace")
+    assert made.code == 0, made.err
+    assert "no other broker uses it" in made.out
+    given = parser().parse_args(["my secure\tplace/server.properties"])
+    assert read_config(given, {}).log_dirs == (str(home / "my secure\tplace" / "data"),)
+    assert "has a comma" in run("security", "init", "a,b", "--context", "other").err
+    assert not (home / "a,b").exists()
+
+
+def test_init_says_that_commands_go_to_the_safe_broker_from_now_on_and_how_they_go_back(
+    home: Path, run: Runner
+) -> None:
+    made = run("security", "init")
+    assert "It is the current context now" in made.out
+    back = [line.split()[1:] for line in made.out.splitlines() if line.startswith("  ottla context ")]
+    assert len(back) == 2
+    for arguments in back:
+        assert run(*arguments).code == 0
+    current = [line for line in run("context", "list").lines if "localhost:9092" in line]
+    assert [line[0] for line in current] == ["yes"]
+    beside = run("security", "init", "elsewhere", "--context", "other")
+    assert "It is the current context now" not in beside.out
+    assert "  ottla context use other\n" in beside.out
+
+
 def test_every_file_is_its_owners_only(home: Path, run: Runner) -> None:
     old = os.umask(0)
     try:

@@ -53,10 +53,14 @@ def init(directory: str, hosts: Sequence[str], port: int, user: str, context_nam
         raise click.UsageError(
             f"{user!r} cannot be the name of a user: ASCII without blanks, colons, commas and the like"
         )
+    root = os.path.abspath(directory)
+    if "," in root:
+        raise click.UsageError(
+            f"{root} has a comma, which log.dirs takes for the end of a name; choose another directory"
+        )
     contexts = read_contexts(os.environ)
     if context_name in contexts.contexts:
         raise click.ClickException(f"there is a context {context_name!r} already; choose another name with --context")
-    root = os.path.abspath(directory)
     now = datetime.now(UTC)
     names = list(dict.fromkeys([*hosts, *_LOCAL, *([socket.gethostname()] if hosts else [])]))
     try:
@@ -78,7 +82,9 @@ def init(directory: str, hosts: Sequence[str], port: int, user: str, context_nam
     write_private(at("broker.pem"), certificate.key + certificate.certificate)
     write_private(
         at("server.properties"),
-        _server_properties(at("broker.pem"), at("ca.pem"), "" if hosts else "localhost", port, user, password),
+        _server_properties(
+            at("data"), at("broker.pem"), at("ca.pem"), "" if hosts else "localhost", port, user, password
+        ),
     )
     write_private(at(f"{user}.properties"), admin)
     os.chmod(at("ca.pem"), 0o644)  # who connects has to have it
@@ -148,7 +154,7 @@ def _make_directory(root: str) -> None:
         )
 
 
-def _server_properties(store: str, authority: str, host: str, port: int, user: str, password: str) -> str:
+def _server_properties(data: str, store: str, authority: str, host: str, port: int, user: str, password: str) -> str:
     import hashlib
 
     from ottla.security.sasl.scram import HASHES, credential_from_salted, credential_to_text
@@ -159,6 +165,8 @@ def _server_properties(store: str, authority: str, host: str, port: int, user: s
     return f"""\
 # Made by `ottla security init`. Keys are Kafka's: docs/configuration.md.
 listeners=SASL_SSL://{host}:{port}
+# A directory of its own: a broker without these settings would give the same records to everybody.
+log.dirs={value_text(data)}
 sasl.enabled.mechanisms={MECHANISM}
 ssl.keystore.type=PEM
 ssl.keystore.location={value_text(store)}
@@ -175,6 +183,14 @@ delegation.token.secret.key={new_password()}
 
 def _what_now(root: str, servers: str, user: str, context_name: str, *, is_current: bool, opened: bool) -> str:
     use = "" if is_current else f"  ottla context use {context_name}\n"
+    now_current = (
+        f"""
+It is the current context now: commands without -b, -F or --context go to {servers}. To another broker again:
+  ottla context set plain -b localhost:9092
+  ottla context use plain"""
+        if is_current
+        else ""
+    )
     reach = "" if opened else "\nOnly this machine is let in: `ottla security init --host NAME` is for others, too."
     return f"""\
 In {root}, for you alone:
@@ -182,7 +198,8 @@ In {root}, for you alone:
   {user}.properties     the user {user!r}, who may do everything; for Kafka's tools and Java clients (--command-config)
   ca.pem               what clients trust; give it to them
   ca.key               signs certificates: keep it somewhere else
-The context {context_name!r} of the command line has the same user.
+  data                 the broker's topics and records, from its first start on; no other broker uses it
+The context {context_name!r} of the command line has the same user.{now_current}
 
 Next:
   ottla serve {root}/server.properties
