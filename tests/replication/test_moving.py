@@ -48,6 +48,21 @@ async def reassign(cluster: SimulatedCluster, replicas: list[int]) -> None:
     client.close()
 
 
+def test_the_only_replica_takes_a_broker_that_came_later() -> None:
+    """Until then its leader had no use for what it heard of brokers; it must know the newcomer all the same."""
+
+    async def scenario(cluster: SimulatedCluster) -> None:
+        await cluster.start(1)
+        await cluster.make_topic("t", [(1,)])
+        assert (await produce(cluster, 1, b"before", acks=1))[0] is ErrorCode.NONE
+        await cluster.start(2)
+        await reassign(cluster, [2])
+        await cluster.has_isr("t", 2)
+        assert values_on(cluster, 2) == [b"before"]
+
+    simulate(scenario, count=2)
+
+
 def throttled(side: str) -> None:
     """A replica of 800 KB is moved at 10 KB/s on one side; it takes as long as that, and those in sync go on."""
 

@@ -253,10 +253,9 @@ class ReplicaManager:
     def _on_settings(self) -> None:
         for topic_partition, partition in self._led.items():
             leader = partition.leader
-            if leader is not None and not leader.is_sole:
+            if leader is not None:
                 leader.on_min_isr(self._replication.min_isr(topic_partition[0]))
-                self._replication.isrs.look_at(partition)
-                partition.on_role_facts()
+                self._on_facts(partition, leader)
 
     def _on_brokers(self) -> None:
         """Brokers came, went, or say something else of themselves: who is in sync, and where leaders are reached."""
@@ -264,15 +263,19 @@ class ReplicaManager:
         for topic_partition, partition in list(self._partitions.items()):
             leader = partition.leader
             if leader is not None:
-                if not leader.is_sole:
-                    leader.on_brokers(self.image.brokers, self._unfit_of(partition))
-                    self._replication.isrs.look_at(partition)
-                    partition.on_role_facts()
+                leader.on_brokers(self.image.brokers, self._unfit_of(partition))
+                self._on_facts(partition, leader)
             else:
                 state = self.image.partition(partition.topic_partition)
                 if state is not None and topic_partition not in self._led:
                     self._follow_role(partition, state)  # it may have become known that this broker may lead
         self._report_unfit()
+
+    def _on_facts(self, partition: Partition, leader: Leader) -> None:
+        """What a leader knows has changed. The only replica keeps it for when it gets others; nothing follows from it yet."""
+        if not leader.is_sole:
+            self._replication.isrs.look_at(partition)
+            partition.on_role_facts()
 
     def _unfit_of(self, partition: Partition) -> frozenset[int]:
         key = (partition.topic_id, partition.topic_partition.partition)
