@@ -99,7 +99,7 @@ def up(given: argparse.Namespace) -> int:
     given.data_dir = os.path.abspath(given.data_dir or _default_data_dir())
     given.broker_id = 1
     try:
-        config = read_config(given, os.environ)
+        config = read_config(given, os.environ, is_to_serve=False)  # without --host this machine alone is let in
     except ConfigError as error:
         for mistake in error.mistakes:
             complain(mistake, 2)

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     from ottla.config import ConfigError
 
     try:
-        config = read_config(given, os.environ)
+        config = read_config(given, os.environ, is_to_serve=given.supervised is None)
     except ConfigError as error:
         for mistake in error.mistakes:
             complain(mistake, 2)
@@ -120,8 +120,12 @@ def main(arguments: Sequence[str]) -> int:
     return run(config, is_supervised=given.supervised is not None)
 
 
-def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> BrokerConfig:
+def read_config(given: argparse.Namespace, environment: Mapping[str, str], *, is_to_serve: bool = True) -> BrokerConfig:
     """The configuration from all sources.
+
+    Args:
+        is_to_serve: for a broker that listens by itself: not one of several on this machine, nor a command that only looks
+            into a directory or a tree.
 
     Raises:
         ConfigError: something in it is wrong; all of it is named, and the texts are for people.
@@ -151,7 +155,7 @@ def read_config(given: argparse.Namespace, environment: Mapping[str, str]) -> Br
                 cluster_id=given.cluster_id,
                 zookeeper=given.zookeeper,
                 broker_id=given.broker_id,
-                is_to_serve=True,
+                is_to_serve=is_to_serve,
             ),
         )
 

@@ -82,7 +82,7 @@ def read_settings(
         cluster_id=None,
     )
     try:
-        return read_config(given, os.environ)
+        return read_config(given, os.environ, is_to_serve=False)
     except ConfigError as error:
         raise click.UsageError("; ".join(map(str, error.mistakes))) from None
     except OSError as error:
