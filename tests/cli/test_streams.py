@@ -13,6 +13,8 @@ import pytest
 from tests.cli.conftest import Run
 
 import ottla as client
+from ottla.cli.streams import keys_above
+from ottla.streams import App
 from ottla.streams.runtime.settings import STREAMS_KEYS
 
 APP = """
@@ -52,7 +54,7 @@ def test_run_check_and_reset(ottla: Run, counting: str, tmp_path: Path) -> None:
     with client.Producer(servers) as producer:
         producer.send_many(f"lines-{name}", ["a b a", "b a"])
     command = [sys.executable, "-m", "ottla", "streams", "run", counting, "--processes", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         found: list[tuple[bytes | None, bytes | None]] = []
         deadline = time.monotonic() + 40
@@ -64,7 +66,9 @@ def test_run_check_and_reset(ottla: Run, counting: str, tmp_path: Path) -> None:
         assert refused.code == 1
         assert "2 members: stop all instances first" in refused.err
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        told_while_running = process.communicate(timeout=40)[1]
+        assert process.returncode == 0
+        assert f"running {name}: " in told_while_running
     finally:
         process.kill()
         process.wait()
@@ -111,7 +115,9 @@ def test_what_is_typed_wrong_is_one_line(ottla: Run, counting: str) -> None:
         (2, ("run", counting, "-X", "state.dri=x"), "Did you mean 'state.dir'?"),
         (2, ("run", counting, "-X", "group.protocol=streams"), "KIP-1071"),
         (2, ("run", counting, "-X", "num.standby.replicas=1"), "num.standby.replicas is not there yet"),
+        (2, ("run", counting, "-X", "application.server=me:80"), "application.server is not there yet"),
         (2, ("run", counting, "-X", "group.id=x"), "it is the application id"),
+        (1, ("check", counting, "--bootstrap-server", "localhost:1"), "Nothing listens on localhost:1"),
         (1, ("run", counting, "-b", "localhost:1"), "Nothing listens on localhost:1"),
     ]:
         done = ottla("streams", *arguments)
@@ -124,3 +130,45 @@ def test_every_key_is_in_the_documentation() -> None:
     for key in STREAMS_KEYS.values():
         default = "" if key.default in (None, "") else key.default
         assert f"| `{key.name}` | {default} | {key.text} |" in page
+
+
+def test_the_command_line_overrides_the_address_of_the_app_and_the_app_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text("security.protocol=PLAINTEXT\n")
+    addressed, bare = App("a", "app:1"), App("a")
+
+    def address(app: App, servers: str | None = None, *pairs: str, file: str | None = None) -> object:
+        return keys_above(app, servers, None, pairs, file)["bootstrap.servers"]
+
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:1")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert address(addressed) == "app:1"
+    assert address(addressed, file=str(file)) == "app:1"
+    assert address(addressed, "line:1") == "line:1"
+    assert address(addressed, None, "bootstrap.servers=line:1") == "line:1"
+    assert address(bare) == "environment:1"
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    assert address(bare) == "localhost:9092"
+    file.write_text("security.protocol=SSL\nbootstrap.servers=file:1\n")
+    assert keys_above(addressed, None, None, ["state.dir=x"], str(file)) == {
+        "bootstrap.servers": "file:1",
+        "security.protocol": "SSL",
+        "state.dir": "x",
+    }
+
+
+def test_a_module_that_raises_is_told_with_its_own_line(
+    ottla: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text, line in [
+        ("raising", "import json\njson.loads('x')\n", "(raising.py:2)"),
+        ("misspelt", "x = 1\ndef (\n", "SyntaxError: invalid syntax (misspelt.py:2)"),
+        ("importing", "import nowhere_at_all\n", "No module named 'nowhere_at_all' (importing.py:1)"),
+    ]:
+        (tmp_path / f"{name}.py").write_text(text)
+        done = ottla("streams", "describe", f"{name}:app")
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1), done
+        assert line in done.err

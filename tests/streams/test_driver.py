@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -287,3 +289,12 @@ def test_key_that_cannot_be_written_is_told_with_its_record() -> None:
 
     with app.test() as driver, pytest.raises(RecordError, match=r"record at in-0, offset 0.*text is needed, not int"):
         driver.topic("in").pipe("k", "value")
+
+
+def test_a_record_error_names_the_line_of_the_function_that_raised() -> None:
+    app = App("a")
+    app.stream("in", value=str).map_values(lambda value: json.loads(value)).to("out")
+    line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]
+
+    with app.test() as driver, pytest.raises(RecordError, match=rf"test_driver\.py:{line}\)"):
+        driver.topic("in").pipe(None, "{")

@@ -25,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_SERVERS = "localhost:9092"
+DEFAULT_CLIENT_ID = "ottla-cli"
 #: A person waits: less than the clients' own minute.
 API_TIMEOUT_MS = 30_000
 
@@ -65,7 +66,7 @@ class Connection:
             self.config["bootstrap.servers"] = named
         self.config.setdefault("bootstrap.servers", DEFAULT_SERVERS)
         self.config.update({key: value for key, value in given.items() if key != "bootstrap.servers"})
-        self.config.setdefault("client.id", "ottla-cli")
+        self.config.setdefault("client.id", DEFAULT_CLIENT_ID)
 
     @property
     def servers(self) -> str:
@@ -81,25 +82,36 @@ class Connection:
         return Admin(config=self.config, **{k: v for k, v in options.items() if k.replace("_", ".") not in given})
 
 
+def connection_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Give a command the options of a connection: `servers`, `context`, `file` and `overrides`."""
+    for option in (
+        click.option(
+            "-X", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of the client; may be repeated."
+        ),
+        click.option(
+            "-F",
+            "--command-config",
+            "file",
+            metavar="FILE",
+            help="A client's configuration: bootstrap.servers, sasl.*, ssl.*.",
+        ),
+        click.option("--context", metavar="NAME", help="A context of `ottla context list`."),
+        click.option(
+            "-b",
+            "--bootstrap-server",
+            "servers",
+            metavar="HOST:PORT",
+            help="Brokers, comma-separated. Default: KAFKA_BOOTSTRAP_SERVERS, the context, localhost:9092.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def connected(function: Callable[P, R]) -> Callable[..., R]:
     """Give a command the options of a connection, and the connection as its first argument."""
 
-    @click.option(
-        "-b",
-        "--bootstrap-server",
-        "servers",
-        metavar="HOST:PORT",
-        help="Brokers, comma-separated. Default: KAFKA_BOOTSTRAP_SERVERS, the context, localhost:9092.",
-    )
-    @click.option("--context", metavar="NAME", help="A context of `ottla context list`.")
-    @click.option(
-        "-F",
-        "--command-config",
-        "file",
-        metavar="FILE",
-        help="A client's configuration: bootstrap.servers, sasl.*, ssl.*.",
-    )
-    @click.option("-X", "overrides", multiple=True, metavar="KEY=VALUE", help="A key of the client; may be repeated.")
+    @connection_options
     @wraps(function)
     def run(
         *args: Any,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from ottla.cli.output import note
-from ottla.cli.running import confirm, parse_client_keys, run_command
-from ottla.streams.errors import StreamsError
+from ottla.cli.running import DEFAULT_CLIENT_ID, Connection, confirm, connection_options, run_command
+from ottla.streams.errors import StreamsError, told
 
 if TYPE_CHECKING:
     from ottla.streams.app import App
@@ -40,24 +40,45 @@ def streams() -> None:
 
 
 def application(function: Callable[P, R]) -> Callable[..., R]:
-    """Give a command MODULE:NAME, the brokers and keys; the first argument is the App, the second what is set above it."""
+    """Give a command MODULE:NAME and the options of a connection; its first argument is the App, the second the keys that
+    override the App's."""
 
     @click.argument("place", metavar="MODULE:NAME")
-    @click.option("-b", "--bootstrap-servers", "servers", metavar="HOST:PORT", help="Instead of the App's own.")
-    @click.option(
-        "-X", "pairs", multiple=True, metavar="KEY=VALUE", help="A key of the configuration, above the App's own."
-    )
+    @connection_options
     @wraps(function)
-    def call(place: str, servers: str | None, pairs: tuple[str, ...], *args: Any, **kwargs: Any) -> R:
-        overrides: dict[str, Any] = dict(parse_client_keys(pairs))
-        if servers:
-            overrides["bootstrap.servers"] = servers
+    def call(
+        *args: Any,
+        place: str,
+        servers: str | None,
+        context: str | None,
+        file: str | None,
+        overrides: tuple[str, ...],
+        **kwargs: Any,
+    ) -> R:
         try:
-            return function(find_app(place), overrides, *args, **kwargs)  # type: ignore[arg-type]
+            app = find_app(place)
+            keys = keys_above(app, servers, context, overrides, file)
+            return function(app, keys, *args, **kwargs)  # type: ignore[arg-type]
         except StreamsError as error:
             raise click.ClickException(str(error)) from error
 
     return call
+
+
+def keys_above(
+    app: App, servers: str | None, context: str | None, overrides: Sequence[str], file: str | None
+) -> dict[str, Any]:
+    """Return the keys that override the App's own. The App's own address takes the place of the environment, the current
+    context and localhost:9092; the command line overrides it."""
+    environment = dict(os.environ)
+    config = app.settings.get("config") or {}
+    own = app.bootstrap_servers or config.get("bootstrap.servers")
+    if own and context is None:
+        environment["KAFKA_BOOTSTRAP_SERVERS"] = own if isinstance(own, str) else ",".join(own)
+    keys: dict[str, Any] = dict(Connection(servers, context, overrides, environment, file).config)
+    if keys["client.id"] == DEFAULT_CLIENT_ID:
+        del keys["client.id"]
+    return keys
 
 
 def find_app(place: str) -> App:
@@ -65,6 +86,7 @@ def find_app(place: str) -> App:
 
     Raises:
         click.UsageError: the place is written wrongly, or there is no App.
+        click.ClickException: the module raised; the message names the line of the user's that did.
     """
     from ottla.streams.app import App
 
@@ -75,10 +97,10 @@ def find_app(place: str) -> App:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module.startswith(error.name):
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and module.startswith(error.name):
             raise click.UsageError(f"there is no module {error.name!r} here") from error
-        raise
+        raise click.ClickException(f"{module} cannot be imported: {told(error)}") from error
     if not isinstance(found, App):
         what = f"{name!r} of {module} is {type(found).__name__}" if found is not None else f"{module} has no {name!r}"
         raise click.UsageError(f"{what}; an ottla.streams.App is needed")
@@ -101,15 +123,21 @@ def run(app: App, overrides: dict[str, Any], processes: int, verbose: bool) -> N
     if processes > 1:
         given = click.get_current_context().params
         command = [sys.executable, "-m", "ottla", "streams", "run", given["place"], *(["-v"] if verbose else [])]
-        command += ["-b", given["servers"]] if given["servers"] else []
-        command += [part for pair in given["pairs"] for part in ("-X", pair)]
+        for option, name in (("-b", "servers"), ("--context", "context"), ("-F", "file")):
+            command += [option, given[name]] if given[name] else []
+        command += [part for pair in given["overrides"] for part in ("-X", pair)]
         code = _run_processes(command, processes)
         if code:
             raise click.exceptions.Exit(code)
         return
     from ottla.streams.runtime.run import run as run_app
 
-    run_app(app, overrides=overrides, on_progress=_Progress().show if sys.stderr.isatty() else None)
+    run_app(
+        app,
+        overrides=overrides,
+        on_progress=_Progress().show if sys.stderr.isatty() else None,
+        on_tasks=lambda count: note(f"running {app.application_id}: {count} task{'' if count == 1 else 's'}"),
+    )
 
 
 class _Progress:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parents[1])
+_STANDARD = sysconfig.get_path("stdlib")
+
 
 class StreamsError(Exception):
     """Everything that this package raises by itself."""
@@ -51,3 +58,28 @@ _DOING = {
     "processing": "processing it",
     "production": "writing what came of it",
 }
+
+
+def told(error: BaseException) -> str:
+    """Return an error as one line: its type, what it says, and the line of the user's code that it came through last."""
+    name = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f"{name}: {error.msg} ({Path(error.filename).name}:{error.lineno})"
+    text = " ".join(str(error).split())
+    place = _place(error)
+    return f"{name}{': ' if text else ''}{text}{f' ({place})' if place else ''}"
+
+
+def _place(error: BaseException) -> str:
+    """Return "file:line" of the innermost frame outside ottla and Python's own library, of the user's before packages'."""
+    found = packages = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        place = f"{Path(file).name}:{line}"
+        if file.startswith((_PACKAGE, "<frozen")):
+            continue
+        if "site-packages" in file or "dist-packages" in file:
+            packages = place
+        elif not file.startswith(_STANDARD):
+            found = place
+    return found or packages

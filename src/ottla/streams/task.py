@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Output, Process
 from ottla.streams.edges import readable, sink, source
-from ottla.streams.errors import RecordError, StreamsError, TopologyError
+from ottla.streams.errors import RecordError, StreamsError, TopologyError, told
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Handlers, Retry, Skip, dead_letter, decide
 from ottla.streams.punctuation import Schedule, Schedules
 from ottla.streams.states import open_state
@@ -174,9 +174,10 @@ class Task:
         except StreamsError:
             raise
         except Exception as error:  # outside of the users' functions: a key that cannot be written, say
-            told = f"{type(error).__name__}: {error}"
             operator = f"an operator behind {record.topic}"
-            raise RecordError("processing", operator, record.topic, record.partition, record.offset, told) from error
+            raise RecordError(
+                "processing", operator, record.topic, record.partition, record.offset, told(error)
+            ) from error
         finally:
             outputs.clear()
 
@@ -351,10 +352,10 @@ class Task:
             break
         match action:
             case Fail():
-                told = f"{type(error).__name__}: {error}"
+                reason = told(error)
                 if source is None:
-                    raise RecordError(stage, node.name, None, None, None, told) from error
-                raise RecordError(stage, node.name, source.topic, source.partition, source.offset, told) from error
+                    raise RecordError(stage, node.name, None, None, None, reason) from error
+                raise RecordError(stage, node.name, source.topic, source.partition, source.offset, reason) from error
             case DeadLetter():
                 self.emit(
                     dead_letter(

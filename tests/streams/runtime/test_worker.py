@@ -5,15 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tests.streams.runtime.conftest import Instance, Start, read_committed, wait_for
+from tests.streams.runtime.conftest import Application, Instance, Start, read_committed, wait_for
 from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, looking_up, word_count
 
 import ottla
 from ottla.errors import ErrorCode
 from ottla.streams import App
 from ottla.streams.errors import TopologyError
+from ottla.streams.runtime.run import settings_of
+from ottla.streams.runtime.tasks import Phase
+from ottla.streams.runtime.worker import Worker
+from ottla.streams.topology import TaskId
 from ottla.testing import Broker
 
 LINES = ["the quick fox", "the lazy dog", "the end", "a fox a dog", "quick quick end", "dog"]
@@ -193,3 +199,33 @@ def test_a_global_table_is_whole_before_anything_starts(kafka_broker: Broker, st
 
         wait_for(seen, "the new name")
     instance.stop()
+
+
+def test_an_instance_warns_while_it_has_no_tasks_and_tells_when_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[int] = []
+    now = SimpleNamespace(ms=0)
+    clock: Any = SimpleNamespace(monotonic_ms=lambda: now.ms)
+    app = Application(word_count(), None, {"state_dir": str(tmp_path)})
+    worker = Worker(app, settings_of(app), on_tasks=told.append, clock=clock)
+    engine: Any = SimpleNamespace(tasks={})
+    worker._engine = engine
+
+    def turn(ms: int) -> int:
+        """Let the instance look at a moment; return how often it has warned so far."""
+        now.ms = ms
+        worker._tell_tasks()
+        return caplog.text.count("no tasks yet")
+
+    assert [turn(ms) for ms in (0, 4999, 5000, 64_999, 65_000)] == [0, 0, 1, 1, 2]
+    engine.tasks = {TaskId(0, 0): SimpleNamespace(phase=Phase.RESTORING)}
+    turn(65_001)
+    assert told == []
+    engine.tasks = {TaskId(0, 0): SimpleNamespace(phase=Phase.RUNNING)}
+    turn(65_002)
+    turn(65_003)
+    assert told == [1]
+    engine.tasks[TaskId(0, 1)] = SimpleNamespace(phase=Phase.RUNNING)
+    turn(65_004)
+    assert told == [1, 2]

@@ -47,8 +47,9 @@ def reset(topology: Topology, settings: StreamsSettings, *, dry_run: bool = Fals
         if group is not None and group.state == "Dead":  # what older brokers say of a group that is not there
             group = None
         if group is not None and group.members:
+            count = len(group.members)
             raise StreamsError(
-                f"The group {application_id!r} has {len(group.members)} members: stop all instances first "
+                f"The group {application_id!r} has {count} member{'' if count == 1 else 's'}: stop all instances first "
                 "(one that was killed counts until its session.timeout.ms is over)."
             )
         known = {topic.name for topic in admin.list_topics()}

@@ -28,10 +28,6 @@ def _interval(name: str, value: object) -> int:
 
 _ROWS: Final = (
     Key(
-        *("application.server", text, "", None, None),
-        "host:port under which other instances reach this one's HTTP interface for state; empty: it has none.",
-    ),
-    Key(
         *("buffered.records.per.partition", integer, 1000, 1, None),
         "Records of a partition that wait in memory; above that it is not read on.",
     ),
@@ -114,7 +110,6 @@ class StreamsSettings:
     engine: EngineSettings
     state_dir: Path
     default_store: str = "sqlite"
-    endpoint: str = ""
     poll_ms: int = 100
     replication_factor: int = -1
     main_consumer: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +141,11 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
             clients[prefix][name.removeprefix(prefix)] = value
         elif name.startswith("topic."):
             topic[name.removeprefix("topic.")] = str(value)
+        elif name == "application.server":
+            raise ConfigurationError(
+                "application.server is not there yet: there are no queries over HTTP.",
+                "Leave it out; write what others ask for to a topic.",
+            )
         elif name in _FIXED:
             raise ConfigurationError(f"{name} cannot be set for an application: {_FIXED[name]}.")
         else:
@@ -176,7 +176,6 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         ),
         state_dir=Path(values["state.dir"] or default_state_dir()),
         default_store=values["default.dsl.store"],
-        endpoint=values["application.server"],
         poll_ms=values["poll.ms"],
         replication_factor=values["replication.factor"],
         main_consumer=main,

@@ -20,7 +20,7 @@ from ottla.clock import Clock, SystemClock
 from ottla.errors import InconsistentGroupProtocolError
 from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers
-from ottla.streams.runtime.assignor import MemberInfo, Owners, SubTopologyInfo, TaskAssignor
+from ottla.streams.runtime.assignor import MemberInfo, SubTopologyInfo, TaskAssignor
 from ottla.streams.runtime.client_cluster import ClientCluster
 from ottla.streams.runtime.engine import Engine
 from ottla.streams.runtime.global_tables import GlobalTables
@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 _RECORDS: Final = 1000
 #: How often the log says how far restoring is.
 _PROGRESS_MS: Final = 2000
+#: How long an instance is without tasks before the log says so, and until it says so again.
+_IDLE_MS: Final = 5000
+_STILL_IDLE_MS: Final = 60_000
 
 
 class Application(Protocol):
@@ -67,10 +70,8 @@ class Worker:
     Args:
         on_progress: called while state is restored with (records restored, records to restore), and once with two equal
             numbers at the end.
+        on_tasks: called with the number of its tasks when all of them run, and again when they are others.
         clock: the machine's, unless it is a test's.
-
-    Attributes:
-        owners: by task, the endpoint of the instance that has it, as the last assignment said.
     """
 
     def __init__(
@@ -79,13 +80,18 @@ class Worker:
         settings: StreamsSettings,
         *,
         on_progress: Callable[[int, int], object] | None = None,
+        on_tasks: Callable[[int], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.application = application
         self.settings = settings
         self.topology = application.topology()
-        self.owners: Owners = {}
         self._on_progress = on_progress
+        self._on_tasks = on_tasks
+        #: The tasks that the log spoke of last.
+        self._told_tasks: frozenset[TaskId] = frozenset()
+        #: When the log says that there are no tasks, if there are none until then.
+        self._idle_ms: int | None = None
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._cluster: ClientCluster | None = None
@@ -148,7 +154,7 @@ class Worker:
         cluster = self._cluster = ClientCluster(
             settings,
             list(dict.fromkeys(topics)),
-            TaskAssignor(self._info, self._on_owners),
+            TaskAssignor(self._info),
             transactional_id=transactional_id,
             partition_count=sum(self._counts[topic] for topic in topics),
             on_assigned=lambda partitions: self._running.on_assigned(partitions),
@@ -183,6 +189,7 @@ class Worker:
         if self._globals is not None:
             self._globals.follow()
         self._tell_progress()
+        self._tell_tasks()
         wait_ms = 0 if self._busy else engine.wait_ms(self.settings.poll_ms)
         try:
             for where, records in cluster.poll(_RECORDS, wait_ms):
@@ -222,6 +229,30 @@ class Worker:
                 self._on_progress(done, total)
         self._was_restoring = restoring
 
+    def _tell_tasks(self) -> None:
+        """Say when all tasks run that the group gave, and warn while it gives none."""
+        tasks = self._running.tasks
+        if not tasks:
+            now_ms = self._clock.monotonic_ms()
+            if self._idle_ms is None:
+                self._idle_ms = now_ms + _IDLE_MS
+            elif now_ms >= self._idle_ms and self._hashes:
+                self._idle_ms = now_ms + _STILL_IDLE_MS
+                self._told_tasks = frozenset()
+                logger.warning(
+                    "%s: no tasks yet. The other members of the group have them: a member that was killed counts until its "
+                    "session.timeout.ms is over; members with another version of the topology keep their topics until they "
+                    "stop; with more instances than tasks, some wait.",
+                    self.settings.application_id,
+                )
+            return
+        self._idle_ms = None
+        if tasks.keys() != self._told_tasks and all(task.phase is Phase.RUNNING for task in tasks.values()):
+            self._told_tasks = frozenset(tasks)
+            logger.info("%s: runs %s", self.settings.application_id, ", ".join(map(str, sorted(tasks))))
+            if self._on_tasks is not None:
+                self._on_tasks(len(tasks))
+
     # -- what the engine and the group ask -------------------------------------------------------------------------------
 
     def _make_task(self, sub: SubTopology, partition: int, stores: Mapping[str, Store]) -> Task:
@@ -252,12 +283,8 @@ class Worker:
         return MemberInfo(
             process=f"{self._directory.process_id}-{self._directory.slot}",
             sub_topologies=self._hashes,
-            endpoint=self.settings.endpoint,
             positions=dict(self._positions),
         )
-
-    def _on_owners(self, owners: Owners, generation: int) -> None:
-        self.owners = owners
 
     def _on_homes(self, task: TaskId, homes: Mapping[str, Home] | None) -> None:
         engine_task = self._running.tasks.get(task)
