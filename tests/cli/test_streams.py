@@ -18,9 +18,15 @@ from ottla.streams import App
 from ottla.streams.runtime.settings import STREAMS_KEYS
 
 APP = """
-from ottla.streams import App
+from ottla.streams import App, DeadLetter
 
-app = App("{name}", processing_guarantee="exactly_once_v2", state_dir={state!r}, config={{"producer.linger.ms": 0}})
+app = App(
+    "{name}",
+    on_processing_error=DeadLetter("dead-{name}"),
+    processing_guarantee="exactly_once_v2",
+    state_dir={state!r},
+    config={{"producer.linger.ms": 0}},
+)
 words = app.stream("lines-{name}", value=str).flat_map_values(str.split)
 words.group_by(lambda key, word: word, key=str, value=str{named}).count({store}).to_stream().to(
     "counts-{name}", key=str, value="json"
@@ -49,6 +55,8 @@ def test_run_check_and_reset(ottla: Run, counting: str, tmp_path: Path) -> None:
     assert f"do not exist: lines-{name}" in missing.out
     assert ottla("topic", "create", f"lines-{name}", "-p", "2").code == 0
     assert ottla("topic", "create", f"counts-{name}").code == 0
+    assert ottla("streams", "check", counting).out == f"The dead-letter topic dead-{name} does not exist.\n"
+    assert ottla("topic", "create", f"dead-{name}").code == 0
     assert ottla("streams", "check", counting).err == "nothing is wrong\n"
     servers = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
     with client.Producer(servers) as producer:

@@ -6,17 +6,21 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from ottla.client.errors import ConfigurationError
 from ottla.streams import (
     App,
     DeadLetter,
     RecordError,
     Retry,
+    StreamsError,
     TopologyError,
     Window,
     Windowed,
@@ -264,8 +268,8 @@ def test_inserted_operator_renumbers() -> None:
 
     assert changelogs(make(inserted=False, store=None)) != changelogs(make(inserted=True, store=None))
     assert [sentence.split(" has ")[0] for sentence in make(inserted=False, store=None).check()] == [
-        "the store KSTREAM-AGGREGATE-STATE-STORE-0000000002",
-        "the topic a-KSTREAM-AGGREGATE-STATE-STORE-0000000002-repartition",
+        "The store KSTREAM-AGGREGATE-STATE-STORE-0000000002",
+        "The repartition topic a-KSTREAM-AGGREGATE-STATE-STORE-0000000002-repartition",
     ]
     assert changelogs(make(inserted=False, store="c")) == changelogs(make(inserted=True, store="c"))
     assert make(inserted=True, store="c").check() == []
@@ -298,3 +302,55 @@ def test_a_record_error_names_the_line_of_the_function_that_raised() -> None:
 
     with app.test() as driver, pytest.raises(RecordError, match=rf"test_driver\.py:{line}\)"):
         driver.topic("in").pipe(None, "{")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda words: words.map_values(3),
+        lambda words: words.filter("x"),
+        lambda words: words.peek(None),
+        lambda words: words.to_table().filter(1),
+        lambda words: words.join(words, "x", within="1s"),
+        lambda words: words.to(""),
+        lambda words: words.to("a/b"),
+        lambda words: DeadLetter(""),
+        lambda words: Retry(["1 parsec"]),
+        lambda words: Retry("1s"),
+        lambda words: Retry([1, -1]),
+    ],
+)
+def test_a_bad_value_is_refused_where_it_is_given(write: Callable[[Any], object]) -> None:
+    words = App("a").stream("in", key=str, value=str)
+
+    with pytest.raises((TopologyError, ConfigurationError)):
+        write(words)
+
+
+def test_what_a_test_asks_wrongly_is_told() -> None:
+    app = App("a", on_processing_error=DeadLetter("dead"))
+    app.stream("in", key=str, value=str).group_by_key().count(store="counts").to_stream().to("out")
+
+    with app.test() as driver:
+        assert driver.topic("out").read() == driver.topic("dead").read() == []
+        with pytest.raises(StreamsError, match="does not write to uot; it writes to: a-counts-changelog, dead, out"):
+            driver.topic("uot").read()
+        with pytest.raises(KeyError, match="no store 'count'; there are: counts"):
+            driver.store("count")
+        with pytest.raises(ValueError, match="at='tomorrow' is no time"):
+            driver.topic("in").pipe("k", "v", at="tomorrow")
+
+
+def test_records_that_are_passed_over_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    app = App("a", on_processing_error="skip")
+    app.stream("in", key=str, value=str).map_values(int, name="parse").to("out")
+
+    with app.test() as driver:
+        for _ in range(3):
+            driver.topic("in").pipe("k", "x")
+        driver.advance("1m")
+        driver.topic("in").pipe("k", "x")
+        assert [record.getMessage().partition(" passed over ")[2] for record in caplog.records] == [
+            "in-0, offset 0, as late, without a key, or failed (1 since the last such line)",
+            "in-0, offset 3, as late, without a key, or failed (3 since the last such line)",
+        ]

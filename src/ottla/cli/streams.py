@@ -230,7 +230,7 @@ def check(app: App, overrides: dict[str, Any], offline: bool) -> None:
     from ottla.streams.runtime.checking import check_application
     from ottla.streams.runtime.run import settings_of
 
-    found = check_application(app.topology(), settings_of(app, overrides), offline=offline)
+    found = check_application(app, settings_of(app, overrides), offline=offline)
     for line in found:
         click.echo(line)
     if found:

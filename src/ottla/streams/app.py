@@ -240,11 +240,16 @@ class App:
         topics = [topic for topic in topology.repartition_topics.values() if topic.generated_name]
         return [
             *(
-                f"the store {spec.name} has a counted name; name it with store="
+                f"The store {spec.name} has a name that was made by counting: an operator more or less before it changes "
+                "it, and its state is lost. Give it one (store=)."
                 for spec in stores
-                if not spec.is_global
+                if not spec.is_global and spec.kind is not StoreKind.TIMES
             ),
-            *(f"the topic {topic.name} has a counted name; name the operator with name=" for topic in topics),
+            *(
+                f"The repartition topic {topic.name} has a name that was made by counting: an operator before it changes "
+                "it, and records in it are lost. Give it one (name=)."
+                for topic in topics
+            ),
         ]
 
     def describe(self) -> Description:

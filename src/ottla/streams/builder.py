@@ -13,7 +13,7 @@ from typing import Any
 
 from ottla import serde as plain
 from ottla.streams.context import Headers, NodeContext, Process
-from ottla.streams.errors import TopologyError
+from ottla.streams.errors import TopologyError, need_topic
 from ottla.streams.serdes import GUESS, TEXT, AnySerde
 from ottla.streams.topology import (
     TIMES_STORE,
@@ -113,6 +113,8 @@ class Builder:
         Raises:
             TopologyError: the topics are read with other serdes, or together with others.
         """
+        for topic in node.topics:
+            need_topic("a source", topic)
         known = self._topic_sources.get(node.topics)
         if known is not None:
             there = self.nodes[known]
@@ -294,7 +296,13 @@ class Builder:
         partitioner: Any,
         on_error: Any,
     ) -> None:
-        """Add a sink to a topic that is not the app's own."""
+        """Add a sink to a topic that is not the app's own.
+
+        Raises:
+            TopologyError: `topic` is neither a topic's name nor a function that names one.
+        """
+        if not callable(topic):
+            need_topic("to()", topic)
         self.add(
             SinkNode(
                 name=name,

@@ -28,7 +28,7 @@ from ottla.streams.serdes import RAW, AnySerde, Guess, make_serde, partition_of
 from ottla.streams.states import KeyValueState, SessionState, WindowState
 from ottla.streams.store import MemoryStore
 from ottla.streams.task import Task
-from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId
+from ottla.streams.topology import TIMES_STORE, SinkNode, SourceNode, SubTopology, TaskId
 from ottla.streams.windows import milliseconds
 
 #: When the virtual clock starts: 2000-01-01T00:00Z.
@@ -80,6 +80,16 @@ class Driver:
         self._changelogs: dict[str, list[tuple[Output, int]]] = {
             topic: [] for sub in topology.sub_topologies for topic in sub.changelogs
         }
+        nodes = [node for sub in topology.sub_topologies for node in sub.nodes.values()]
+        sinks = [node for node in nodes if isinstance(node, SinkNode)]
+        own = [getattr(node, "on_error", None) for node in nodes]
+        handlers = app.handlers
+        self._known = {topic for sub in topology.sub_topologies for topic in (*sub.sink_topics, *sub.changelogs)}
+        self._known |= {*topology.repartition_topics, *handlers.dead_letter_topics(own)}
+        #: Whether a function chooses topics, for records or for dead letters.
+        self._chosen = any(callable(node.topic) for node in sinks) or any(
+            callable(each) for each in (handlers.deserialization, handlers.processing, handlers.production, *own)
+        )
         for sub in sorted(topology.sub_topologies, key=lambda sub: not sub.is_global):
             for topic in sub.source_topics:
                 self._readers.setdefault(topic, []).append(sub)
@@ -163,9 +173,15 @@ class Driver:
         """Return a store, to look into.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: there is none of that name; the message names those that are there.
         """
-        self.topology.store(name)
+        try:
+            self.topology.store(name)
+        except KeyError:
+            there = sorted(
+                spec.name for sub in self.topology.sub_topologies for spec in sub.stores if spec.name != TIMES_STORE
+            )
+            raise KeyError(f"there is no store {name!r}; there are: {', '.join(there) or 'none'}") from None
         states = [
             task.state(name) for task in self.tasks.values() if any(s.name == name for s in task.sub_topology.stores)
         ]
@@ -251,6 +267,10 @@ class Driver:
                     return RAW, RAW
         return Guess(), Guess()
 
+    def _writes(self, topic: str) -> bool:
+        """Tell whether the app may write to a topic; a function that chooses one may choose any."""
+        return topic in self._known or self._chosen
+
     def _wait(self, seconds: float) -> None:
         self.now += round(seconds * 1000)
 
@@ -292,7 +312,7 @@ class DriverTopic:
 
     def records(self) -> list[DriverRecord]:
         """Return what was written since the last read of this topic, in order, with timestamps and headers."""
-        written = self._driver._written.pop(self._name, [])
+        written = self._taken()
         return [
             DriverRecord(
                 self._load(self._key_serde, output.key),
@@ -306,7 +326,19 @@ class DriverTopic:
 
     def raw(self) -> list[Output]:
         """Return what was written since the last read of this topic, as bytes."""
-        return [output for output, _ in self._driver._written.pop(self._name, [])]
+        return [output for output, _ in self._taken()]
+
+    def _taken(self) -> list[tuple[Output, int]]:
+        """Return what was written since the last read, each with its partition.
+
+        Raises:
+            StreamsError: the app does not write to the topic.
+        """
+        written = self._driver._written.pop(self._name, None)
+        if written is None and not self._driver._writes(self._name):
+            there = ", ".join(sorted(self._driver._known)) or "none"
+            raise StreamsError(f"the app does not write to {self._name}; it writes to: {there}")
+        return written or []
 
     def _load(self, serde: AnySerde, data: bytes | None) -> Any:
         if data is None:
@@ -364,8 +396,11 @@ def _time(at: Any, day_ms: int) -> int:
         return round(at.timestamp() * 1000)
     if not isinstance(at, str):
         raise ValueError(f"a time is ms, a datetime or text, not {at!r}")
-    if "-" in at:
-        found = datetime.fromisoformat(at)
-        return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
-    found = datetime.fromisoformat(f"1970-01-01T{at}").replace(tzinfo=UTC)
+    try:
+        if "-" in at:
+            found = datetime.fromisoformat(at)
+            return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+        found = datetime.fromisoformat(f"1970-01-01T{at}").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f'at={at!r} is no time; write "2026-05-01T10:00", "10:00" or "10:00:00.250"') from None
     return day_ms + round(found.timestamp() * 1000)

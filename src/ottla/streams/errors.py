@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parents[1])
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _STANDARD = sysconfig.get_path("stdlib")
 
 
@@ -83,3 +85,25 @@ def _place(error: BaseException) -> str:
         elif not file.startswith(_STANDARD):
             found = place
     return found or packages
+
+
+def need_function(operator: str, given: object) -> None:
+    """Refuse what cannot be called, where it is given.
+
+    Raises:
+        TopologyError: it is no function.
+    """
+    if not callable(given):
+        raise TopologyError(f"{operator} needs a function, not {given!r}")
+
+
+def need_topic(operator: str, given: object) -> None:
+    """Refuse what cannot be a topic's name, where it is given.
+
+    Raises:
+        TopologyError: Kafka allows 1 to 249 letters, digits, ".", "_" and "-", and neither "." nor "..".
+    """
+    if not isinstance(given, str) or given in (".", "..") or _TOPIC.fullmatch(given) is None:
+        raise TopologyError(
+            f"{operator} needs the name of a topic (1 to 249 letters, digits, '.', '_' and '-'), not {given!r}"
+        )

@@ -7,12 +7,14 @@ objects here, or a function that is given the `FailedRecord` and returns one of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ottla.client.errors import ConfigurationError
 from ottla.client.keys import Duration, duration_s
 from ottla.streams.context import Headers, InputRecord, Output
+from ottla.streams.errors import need_topic
 
 #: Headers of a dead letter; Kafka Streams has the same (KIP-1034).
 _EXCEPTION = "__streams.errors.exception"
@@ -30,7 +32,8 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The record is passed over, and the metric dropped-records counts it. What earlier operators did with it stays."""
+    """The record is passed over; what earlier operators did with it stays. The log says so, with a count, once a minute at
+    most for each operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class DeadLetter:
 
     topic: str
 
+    def __post_init__(self) -> None:
+        need_topic("DeadLetter", self.topic)
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -47,6 +53,12 @@ class Retry:
 
     delays: Sequence[Duration]
     then: Fail | Skip | DeadLetter = field(default_factory=Fail)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.delays, str) or any(each < 0 for each in self.seconds()):
+            raise ConfigurationError(f'Retry takes a list of delays, such as ["1s", "10s"], not {self.delays!r}.')
+        if not isinstance(self.then, Fail | Skip | DeadLetter):
+            raise ConfigurationError(f"Retry: then= is Fail(), Skip() or DeadLetter(topic), not {self.then!r}.")
 
     def seconds(self) -> list[float]:
         """Return the delays in seconds."""
@@ -89,6 +101,15 @@ class Handlers:
     deserialization: Handler = field(default_factory=Fail)
     processing: Handler = field(default_factory=Fail)
     production: Handler = field(default_factory=Fail)
+
+    def dead_letter_topics(self, others: Iterable[Handler | None] = ()) -> list[str]:
+        """Return the topics that these handlers, and `others`, name. What functions choose is not known before."""
+        found = set()
+        for handler in (self.deserialization, self.processing, self.production, *others):
+            action = handler.then if isinstance(handler, Retry) else handler
+            if isinstance(action, DeadLetter):
+                found.add(action.topic)
+        return sorted(found)
 
     def of(self, stage: str) -> Handler:
         """Return the handler of a stage."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ottla.client.keys import Duration
-from ottla.streams.errors import TopologyError
+from ottla.streams.errors import TopologyError, need_function
 from ottla.streams.operators import stream_joins, table_joins
 from ottla.streams.operators.stream_joins import Joiner, JoinWindow, StreamJoin
 from ottla.streams.operators.table_joins import AnswerSerde, JoinView, Kind, SubscriptionSerde
@@ -31,6 +31,7 @@ class GlobalTable:
 
 def with_key(joiner: Callable[..., Any], *, takes_key: bool) -> Joiner:
     """Return a joiner of (key, left, right)."""
+    need_function("a join", joiner)
     return joiner if takes_key else lambda key, left, right: joiner(left, right)
 
 

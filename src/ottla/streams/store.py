@@ -1,6 +1,6 @@
 """The store of bytes that tasks use. All kinds of stores are key formats over it (`keys`).
 
-A task gives and takes bytes only. What lies behind is not its business: a dict, SQLite, RocksDB, with an overlay of
+A task gives and takes bytes only. What lies behind is not its business: a dict or SQLite, with an overlay of
 what was written since the last commit in front.
 """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ottla.client.keys import Duration
 from ottla.streams import suppressing
+from ottla.streams.errors import need_function
 from ottla.streams.handlers import make_handler
 from ottla.streams.operators import tables
 from ottla.streams.operators.table_joins import Kind
@@ -56,6 +57,7 @@ class Table(Generic[K, V]):
         on_error: Any = None,
     ) -> Table[K, V]:
         """Keep keys whose value passes; one that no longer does is deleted."""
+        need_function("filter()", predicate)
         return self._filter(lambda key, value: value if predicate(key, value) else None, store, name, on_error)
 
     def filter_not(
@@ -67,6 +69,7 @@ class Table(Generic[K, V]):
         on_error: Any = None,
     ) -> Table[K, V]:
         """Keep keys whose value does not pass."""
+        need_function("filter_not()", predicate)
         return self._filter(lambda key, value: None if predicate(key, value) else value, store, name, on_error)
 
     def map_values(
@@ -84,6 +87,7 @@ class Table(Generic[K, V]):
         Args:
             store: keep the results in a store of this name; without it they are computed again when they are looked up.
         """
+        need_function("map_values()", function)
         compute = function if with_key else (lambda key, found: function(found))
         serde = make_serde("value", value)
         return self._derive("KTABLE-MAPVALUES-", compute, tables.table_map_values, serde, store, name, on_error)
@@ -111,6 +115,7 @@ class Table(Generic[K, V]):
         """
         from ottla.streams.grouped import GroupedTable
 
+        need_function("group_by()", selector)
         node = self._builder.name(name, "KTABLE-SELECT-")
         handler = None if on_error is None else make_handler("on_error", on_error)
         self._builder.processor(node, tables.table_group_by(selector), [self._node], on_error=handler)

@@ -19,6 +19,7 @@ If a call raises, its outputs are lost and the stores may hold half of its effec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,10 @@ from ottla.streams.topology import (
     TaskId,
 )
 
+logger = logging.getLogger(__name__)
+
+#: How often the log speaks of records that one operator passes over.
+_DROPPED_MS = 60_000
 #: Waits so many seconds before a retry.
 Wait = Callable[[float], None]
 
@@ -108,6 +113,8 @@ class Task:
         self.partition_count = partition_count
         self.handlers = handlers or Handlers()
         self.dropped: dict[str, int] = {}
+        #: By operator, when the log last spoke of dropped records, and how many there were.
+        self._told_dropped: dict[str, tuple[int, int]] = {}
         self.record: InputRecord | None = None
         self.commit_requested = False
         self.watch_mutations = watch_mutations
@@ -302,8 +309,20 @@ class Task:
         return schedule
 
     def drop(self, name: str) -> None:
-        """Count a record that an operator passed over."""
-        self.dropped[name] = self.dropped.get(name, 0) + 1
+        """Count a record that an operator passed over, and log it, once a minute at most for each operator."""
+        count = self.dropped[name] = self.dropped.get(name, 0) + 1
+        now_ms = self.clock()
+        before_ms, before = self._told_dropped.get(name, (None, 0))
+        if before_ms is None or now_ms - before_ms >= _DROPPED_MS:
+            self._told_dropped[name] = now_ms, count
+            source = self.record
+            logger.warning(
+                "task %s: %s passed over %s, as late, without a key, or failed (%d since the last such line)",
+                self.id,
+                name,
+                "a punctuation" if source is None else f"{source.topic}-{source.partition}, offset {source.offset}",
+                count - before,
+            )
 
     def failed(
         self,

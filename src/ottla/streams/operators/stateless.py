@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
+from ottla.streams.errors import need_function
 
 Make = Callable[[NodeContext], Process]
 
 
 def filtering(predicate: Callable[[Any, Any], Any], *, keep: bool) -> Make:
     """Pass on records for which the predicate is true (`keep`), or not."""
+    need_function("filter()", predicate)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -34,6 +36,7 @@ def filtering(predicate: Callable[[Any, Any], Any], *, keep: bool) -> Make:
 
 def mapping(function: Callable[[Any, Any], Any]) -> Make:
     """Forward the (key, value) that the function returns."""
+    need_function("map()", function)
 
     def pair(key: Any, value: Any) -> tuple[Any, Any]:
         made = function(key, value)
@@ -60,6 +63,7 @@ def mapping(function: Callable[[Any, Any], Any]) -> Make:
 
 def selecting_key(function: Callable[[Any, Any], Any]) -> Make:
     """Forward the value under the key that the function returns."""
+    need_function("a new key", function)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -80,6 +84,7 @@ def selecting_key(function: Callable[[Any, Any], Any]) -> Make:
 
 def mapping_values(function: Callable[..., Any], *, with_key: bool) -> Make:
     """Forward the value that the function returns."""
+    need_function("map_values()", function)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -109,6 +114,7 @@ def mapping_values(function: Callable[..., Any], *, with_key: bool) -> Make:
 
 def flat_mapping(function: Callable[[Any, Any], Any]) -> Make:
     """Forward each (key, value) of what the function returns or yields."""
+    need_function("flat_map()", function)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -130,6 +136,7 @@ def flat_mapping(function: Callable[[Any, Any], Any]) -> Make:
 
 def flat_mapping_values(function: Callable[..., Any], *, with_key: bool) -> Make:
     """Forward each value of what the function returns or yields."""
+    need_function("flat_map_values()", function)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -154,6 +161,7 @@ def flat_mapping_values(function: Callable[..., Any], *, with_key: bool) -> Make
 
 def looking(action: Callable[[Any, Any], Any]) -> Make:
     """Call the function with each record, and pass the record on."""
+    need_function("peek() or foreach()", action)
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -183,6 +191,9 @@ def printing(label: str, file: TextIO | None) -> Make:
 def branching(predicates: Sequence[Callable[[Any, Any], Any]], children: Sequence[str]) -> Make:
     """Pass each record to the child of the first predicate that is true; to the last child, if there is one more,
     else."""
+
+    for predicate in predicates:
+        need_function("branch()", predicate)
 
     def choose(key: Any, value: Any) -> int:
         for index, predicate in enumerate(predicates):

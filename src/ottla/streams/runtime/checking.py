@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import ottla
+from ottla.streams.app import App
 from ottla.streams.errors import TopologyError
 from ottla.streams.runtime.internal_topics import internal_topics
 from ottla.streams.runtime.settings import StreamsSettings
-from ottla.streams.topology import StoreKind, Topology
 
 
-def check_application(topology: Topology, settings: StreamsSettings, *, offline: bool) -> list[str]:
+def check_application(app: App, settings: StreamsSettings, *, offline: bool) -> list[str]:
     """Return what is wrong, a sentence each.
 
     Raises:
+        TopologyError: the topology cannot work as it is.
         KafkaError: the cluster cannot be asked.
     """
-    found = [
-        f"The store {spec.name} has a name that was made by counting: an operator more or less before it changes it, and its "
-        "state is lost. Give it one (store=)."
-        for sub in topology.sub_topologies
-        for spec in sub.stores
-        if spec.generated_name and spec.kind is not StoreKind.TIMES
-    ]
-    found += [
-        f"The repartition topic {topic.name} has a name that was made by counting: an operator before it changes "
-        "it, and records in it are lost. Give it one (name=)."
-        for topic in topology.repartition_topics.values()
-        if topic.generated_name
-    ]
+    found = app.check()
     if not offline:
+        topology = app.topology()
         with ottla.Admin(config=settings.admin) as admin:
             known = {topic.name: topic.partitions for topic in admin.list_topics()}
         try:
@@ -39,5 +29,11 @@ def check_application(topology: Topology, settings: StreamsSettings, *, offline:
         found += [
             f"The topic {topic} that it writes to does not exist."
             for topic in sorted(sinks - known.keys() - topology.repartition_topics.keys())
+        ]
+        own = [getattr(node, "on_error", None) for sub in topology.sub_topologies for node in sub.nodes.values()]
+        found += [
+            f"The dead-letter topic {topic} does not exist."
+            for topic in app.handlers.dead_letter_topics(own)
+            if topic not in known
         ]
     return found

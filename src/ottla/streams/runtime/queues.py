@@ -122,8 +122,3 @@ class TaskQueues:
         else:
             del heads[best]
         return record
-
-    def head_offset(self, partition: TopicPartition) -> int | None:
-        """Return the offset of the next record of a partition; None if none waits."""
-        waiting = self._waiting[partition]
-        return waiting[0].offset if waiting else None

@@ -71,7 +71,6 @@ class EngineTask:
         self.partitions = sorted(partitions)
         self.phase = Phase.LOCKING
         self.since_ms = now_ms
-        self.locked_out: Exception | None = None
         self.state: TaskState | None = None
         self.core: Task | None = None
         self.queues: TaskQueues | None = None

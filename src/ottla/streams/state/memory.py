@@ -50,17 +50,10 @@ class SortedTable:
             self._fresh = []
         return self._keys
 
-    def keys_between(self, since: bytes | None, until: bytes | None) -> list[bytes]:
-        """Return the keys with `since` <= key < `until`, ordered; a copy."""
-        keys = self._order()
-        start = 0 if since is None else bisect_left(keys, since)
-        end = len(keys) if until is None else bisect_left(keys, until)
-        return keys[start:end]
-
     def page(
         self, since: bytes | None, until: bytes | None, *, reverse: bool, limit: int
     ) -> list[tuple[bytes, bytes | None]]:
-        """Return the first `limit` of them with their values."""
+        """Return the first `limit` keys with `since` <= key < `until`, ordered, with their values."""
         keys = self._order()
         start = 0 if since is None else bisect_left(keys, since)
         end = len(keys) if until is None else bisect_left(keys, until)
