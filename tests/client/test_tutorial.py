@@ -14,6 +14,7 @@ import pytest
 from tests.client.others import read_all
 from tests.support.broker_process import RunningBroker
 
+import ottla
 from ottla.testing import Broker
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -70,3 +71,24 @@ def test_the_tutorial_runs_from_end_to_end(broker: RunningBroker, capsys: pytest
     dead = [letter.value for letter in read_all(broker.address, "readings.dead")]
     assert sorted(json.loads(value or b"")["celsius"] if value != b"21.5 degrees" else 0 for value in dead) == [0, 21.0]
     assert len(read_all(broker.address, "readings.fahrenheit")) == 21
+
+
+@pytest.mark.parametrize("broker", ["ottla"], indirect=True)
+def test_exactly_once_that_is_killed_goes_on_when_it_is_started_again_at_once(broker: RunningBroker) -> None:
+    """The group still counts the dead program as a member: the next one waits until it has the partitions."""
+    (text,) = [text for _, text in BLOCKS if 'commit="transaction"' in text]
+    code = text.replace("localhost:9092", broker.address).replace("readings", "cut")
+    code = code.replace('group_id="fahrenheit"', 'group_id="cut"')
+    with ottla.Producer(broker.address) as producer:
+        for number in range(25):
+            producer.send("cut", b'{"celsius": %d}' % number)
+    after_a_commit = "        if sum("
+    assert after_a_commit in code
+    dying = code.replace(after_a_commit, f"        import os\n        os.kill(os.getpid(), 9)\n{after_a_commit}")
+    dead = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=60, check=False)
+    assert dead.returncode == -9, dead.stderr
+    assert len(read_all(broker.address, "cut.fahrenheit")) == 10
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    values = [float(record.value or b"") for record in read_all(broker.address, "cut.fahrenheit")]
+    assert sorted(values) == [pytest.approx(number * 9 / 5 + 32) for number in range(25)]

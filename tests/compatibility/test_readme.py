@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 CHANGES = {
     "first steps": {},
     "own client": {"greetings": "own-greetings"},
-    "exactly once": {"timeout=10": "timeout=2"},
+    "exactly once": {"timeout=1": "timeout=2", "            continue  #": "            break  #"},
     "queue": {"range(100_000)": "range(500)"},
     "worker": {"worker.poll(30)": "worker.poll(3)"},
 }
@@ -117,6 +117,26 @@ def test_exactly_once_from_a_topic_of_several_partitions(broker: BrokerProcess) 
     send_numbers(broker, "many", range(100))
     end(begin("exactly once", broker, numbers="many", doubled="many-doubled", doubling="many-doubling"))
     assert committed(broker, "many-doubled", 100) == [2 * number for number in range(100)]
+
+
+def test_exactly_once_that_is_killed_goes_on_when_it_is_started_again_at_once(broker: BrokerProcess) -> None:
+    """The group still counts the dead program as a member: the next one waits until it has the partitions."""
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.create_topics([NewTopic("cut", 2, 1)])["cut"].result(PATIENCE_S)
+    send_numbers(broker, "cut", range(150))
+    names = {"numbers": "cut", "doubled": "cut-doubled", "doubling": "cut-doubling"}
+    names['"isolation.level"'] = '"session.timeout.ms": 6000, "isolation.level"'
+    die = "__import__('os').kill(__import__('os').getpid(), 9)"
+    names["            break  #"] = "            continue  #"
+    killed = begin("exactly once", broker, **names, **{"producer.commit_transaction()": die})
+    killed.communicate(timeout=PATIENCE_S)
+    assert killed.returncode == -9
+    patient = begin("exactly once", broker, **names)
+    try:
+        assert committed(broker, "cut-doubled", 150) == [2 * number for number in range(150)]
+    finally:
+        patient.kill()
+        patient.communicate(timeout=PATIENCE_S)
 
 
 def test_a_message_that_is_an_error_ends_exactly_once_and_is_not_doubled(broker: BrokerProcess) -> None:
