@@ -85,7 +85,7 @@ def test_rules_are_removed_as_they_are_named(ottla: Run) -> None:
     ("arguments", "text"),
     [
         (("add", "--topic", "t"), "say who"),
-        (("add", "--principal", "User:a"), "say what for"),
+        (("add", "--principal", "User:a"), "--transactional-id, ...; see"),
         (("add", "--principal", "User:a", "--producer"), "need --topic"),
         (("add", "--principal", "User:a", "--consumer", "--topic", "t"), "--consumer needs --group"),
         (("add", "--principal", "User:a", "--producer", "--topic", "t", "--operation", "Read"), "leave out the others"),

@@ -56,6 +56,17 @@ def test_what_is_nearer_counts(tmp_path: Path) -> None:
     assert Connection(None, None, ["bootstrap.servers=x:1"], file).servers == "x:1"
 
 
+def test_a_file_without_addresses_says_where_the_command_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text("security.protocol=SSL\n")
+    assert Connection("line:1", None, [], {}, str(path)).servers == "line:1"
+    assert capsys.readouterr().err == ""
+    assert Connection(None, None, [], {}, str(path)).servers == "localhost:9092"
+    assert f"{path} has no bootstrap.servers: this goes to localhost:9092" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "text", ["current = ", "current = 3", 'contexts = "x"', "[contexts]\na = 1", "[contexts.a]\nlinger = 1"]
 )

@@ -105,10 +105,14 @@ def test_the_five_commands_make_a_safe_broker(home: Path, run: Runner) -> None:
         assert told["orders"] is None
         assert "authorization failed" in str(told["secret"])
         # Without a login, without TLS: nothing.
-        assert run("topic", "list", "-b", f"localhost:{port}", "-X", "default.api.timeout.ms=3s").code == 1
+        plain = run("topic", "list", "-b", f"localhost:{port}", "-X", "default.api.timeout.ms=3s")
+        assert plain.code == 1
+        assert "speaks TLS, this client does not. Say -F FILE" in plain.err
+        assert "ssl_context" not in plain.err
         Path("wrong.properties").write_text(Path("alice.properties").read_text().replace(login[2], "wrong"))
         assert "uthentication" in run("produce", "orders", "-v", "x", "-F", "wrong.properties").err
-        assert run("topic", "create", "mine", "-F", "alice.properties").code == 1
+        denied = run("topic", "create", "mine", "-F", "alice.properties")
+        assert (denied.code, denied.err) == (1, "ottla: Not authorized to create the topic 'mine'.\n")
         # Nothing secret in what the broker says, or in what others see of its process.
         with open(f"/proc/{broker.pid}/cmdline", "rb") as file:
             shown = file.read().decode() + broker.output

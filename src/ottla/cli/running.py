@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from ottla.cli.output import note
 from ottla.cli.terminal import complain, reason
 from ottla.client.contexts import read_contexts, says_where
 from ottla.client.errors import ConfigurationError
@@ -28,6 +29,7 @@ DEFAULT_SERVERS = "localhost:9092"
 DEFAULT_CLIENT_ID = "ottla-cli"
 #: A person waits: less than the clients' own minute.
 API_TIMEOUT_MS = 30_000
+TLS_HINT = "Say -F FILE with a client's configuration (security.protocol, ssl.*), or --context NAME."
 
 
 class Connection:
@@ -64,6 +66,8 @@ class Connection:
             self.config.update(read_contexts(environment).find(context, environment))
         if named:
             self.config["bootstrap.servers"] = named
+        elif file is not None:
+            note(f"{file} has no bootstrap.servers: this goes to {DEFAULT_SERVERS}; -b HOST:PORT says where else")
         self.config.setdefault("bootstrap.servers", DEFAULT_SERVERS)
         self.config.update({key: value for key, value in given.items() if key != "bootstrap.servers"})
         self.config.setdefault("client.id", DEFAULT_CLIENT_ID)
@@ -190,7 +194,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return code if isinstance(code, int) else 0
     except click.UsageError as error:
         place = error.ctx.command_path if error.ctx is not None else program
-        return complain(f"{error.format_message().rstrip('.')}; see {place} --help", 2)
+        text = error.format_message()
+        return complain(f"{text if text.endswith('...') else text.rstrip('.')}; see {place} --help", 2)
     except click.Abort:
         return complain("given up", 1)
     except click.ClickException as error:
@@ -203,6 +208,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return 0
     except (KafkaError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")
+        if "ssl_context" in hint:  # which programs pass; a command takes a file or a context
+            hint = TLS_HINT
         text = reason(error)
         return complain(f"{text} {hint}" if hint and hint not in text else text, 1)
     except KeyboardInterrupt:
