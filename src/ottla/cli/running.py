@@ -208,9 +208,9 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return 0
     except (KafkaError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")
-        if "ssl_context" in hint:  # which programs pass; a command takes a file or a context
-            hint = TLS_HINT
         text = reason(error)
+        if "ssl_context" in hint:  # which programs pass; a command takes a file or a context
+            text, hint = text.replace(hint, TLS_HINT), TLS_HINT
         return complain(f"{text} {hint}" if hint and hint not in text else text, 1)
     except KeyboardInterrupt:
         return complain("interrupted", 1)
