@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ottla.client.keys import Duration
-from ottla.streams.errors import TopologyError
+from ottla.streams.errors import TopologyError, need_function
 from ottla.streams.operators import aggregates, tables, windowed
 from ottla.streams.operators.tables import View
 from ottla.streams.serdes import INT64, AnySerde, SessionWindowedSerde, TimeWindowedSerde, make_serde
@@ -104,6 +104,7 @@ class GroupedStream(Generic[K, V]):
         home: str = "default",
     ) -> Table[K, V]:
         """Combine the values of each key: `function(so far, new)`; the first value stands for itself."""
+        need_function("reduce()", function)
         serde = make_serde("value", value) or self._grouping.value_serde
         return self._aggregate("REDUCE", store, name, serde, None, lambda key, new, so_far: function(so_far, new), home)
 
@@ -208,6 +209,7 @@ class WindowedStream(Generic[K, V]):
         home: str = "default",
     ) -> Table[Windowed, V]:
         """Combine the values of each key and window: `function(so far, new)`."""
+        need_function("reduce()", function)
         serde = make_serde("value", value) or self._grouping.value_serde
 
         def combine(key: Any, new: Any, so_far: Any) -> Any:
@@ -293,6 +295,8 @@ def add_windowed(
     Raises:
         TopologyError: the retention is shorter than what the windows need, or sessions have no merger.
     """
+    for given in (aggregator,) if initializer is None else (initializer, aggregator):
+        need_function("aggregate()", given)
     retention_ms = windows.retention_ms if retention is None else milliseconds("retention", retention)
     if retention_ms < windows.retention_ms:
         raise TopologyError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
+from ottla.streams.errors import need_function
 from ottla.streams.operators.tables import _IMMUTABLE, Change, Make, View
 from ottla.streams.states import KeyValueState
 
@@ -17,6 +18,8 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
         initializer: None (reduce): the first value is the aggregate.
         aggregator: of (key, value, aggregate so far); None deletes the key.
     """
+    for given in (aggregator,) if initializer is None else (initializer, aggregator):
+        need_function("aggregate()", given)
 
     def make(context: NodeContext) -> Process:
         forward, fail, drop, name = context.forward, context.fail, context.task.drop, context.name
