@@ -126,6 +126,6 @@ def test_a_topic_is_made_where_it_was_asked_for_before_it_was_there(directories:
     with broker_on(directories) as broker, Admin(broker.address) as admin:
         for tp in (FIRST, SECOND):
             with pytest.raises(KafkaError):
-                admin.alter_replica_log_dirs({tp: directories[1]}, broker=1)
+                admin.alter_replica_log_dirs({tp: directories[1]}, broker=1, timeout=2)
         admin.create_topic("t", partitions=2)
         assert where(admin) == {FIRST: directories[1], SECOND: directories[1]}
