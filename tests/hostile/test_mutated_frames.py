@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.hostile.storm import CONNECTIONS
-from tests.hostile.trial import Trial
+from tests.hostile.trial import RESIDENT_LEFT_MAX, Trial
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc and uses 127.0.0.0/8")
 
@@ -21,8 +21,6 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 ONE_BOMB = 100 << 20
 #: What the storm may add to the broker's memory at its peak: its connections may send bombs at the same time.
 RESIDENT_GROWTH_MAX = CONNECTIONS * ONE_BOMB
-#: And what may be left when it is over: topics' counters, groups, codecs of 250 versions, the allocator's slack.
-RESIDENT_LEFT_MAX = 80 << 20
 
 
 def judge(report: dict[str, Any], frames: int) -> None:
