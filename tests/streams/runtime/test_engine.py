@@ -12,8 +12,9 @@ from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_cou
 from ottla.errors import MessageTooLargeError
 from ottla.streams.context import InputRecord, Output
 from ottla.streams.handlers import DeadLetter, Handlers
-from ottla.streams.runtime.engine import Engine, EngineSettings, TaskFailedError
-from ottla.streams.runtime.ports import OutOfRange
+from ottla.streams.runtime.engine import Engine
+from ottla.streams.runtime.engine_settings import EngineSettings
+from ottla.streams.runtime.ports import OutOfRange, TaskFailedError
 from ottla.streams.runtime.tasks import Phase, read_time, write_time
 from ottla.streams.state.homes import StateLockedError
 from ottla.streams.store import Store
@@ -461,7 +462,7 @@ def test_slow_record_does_not_livelock(caplog: pytest.LogCaptureFixture) -> None
     for key in (b"a", b"slow", b"a"):
         world.write("keyed", key, b"x")
     thread = Thread(world, key_count(), EngineSettings(exactly_once=True, commit_interval_ms=60_000))
-    plain = thread.engine._make_task
+    plain = thread.engine._starter.make_task
     take: Callable[[InputRecord], list[Output]] = lambda record: []  # noqa: E731
 
     def process(record: InputRecord) -> list[Output]:
@@ -479,7 +480,7 @@ def test_slow_record_does_not_livelock(caplog: pytest.LogCaptureFixture) -> None
         take, made.process = made.process, process  # type: ignore[method-assign]
         return made
 
-    thread.engine._make_task = make_slow
+    thread.engine._starter.make_task = make_slow
     thread.run(20)
     thread.engine.commit()
     assert "the record at keyed-0, offset 1, took 12.0 s" in caplog.text

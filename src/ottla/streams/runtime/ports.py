@@ -15,11 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ottla.streams.context import InputRecord, Output
+from ottla.streams.errors import StreamsError
 from ottla.streams.state.currency import Changelog
 from ottla.streams.state.homes import StoreNote
 from ottla.streams.state.overlay import TaskState
 from ottla.streams.topology import SubTopology, TaskId
 from ottla.types import TopicPartition
+
+
+class TaskFailedError(StreamsError):
+    """The thread cannot go on. The text says which task, and why."""
 
 
 class Refused(Exception):

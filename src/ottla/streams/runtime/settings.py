@@ -19,7 +19,7 @@ from ottla.client.keys import CONSUMER_KEYS, INT_MAX, PRODUCER_KEYS, Key, choice
 from ottla.client.keys import _size as size_bytes
 from ottla.client.keys import _text as text
 from ottla.client.security import SECURITY_KEYS
-from ottla.streams.runtime.engine import EngineSettings
+from ottla.streams.runtime.engine_settings import EngineSettings
 
 
 def _interval(name: str, value: object) -> int:
