@@ -5,9 +5,9 @@
     python -m benchmarks.leader_failover --table                                what has been measured so far, as Markdown
 
 ottla runs on a ZooKeeper ensemble of three servers with that session timeout, Apache Kafka on KRaft with that
-broker.session.timeout.ms. A surviving broker is asked for Metadata all the time; a partition is without a leader while the
+broker.session.timeout.ms, and Apache Kafka 3.9 (`--systems kafka39`) on an ensemble of its own. A surviving broker is asked for Metadata all the time; a partition is without a leader while the
 answer names nobody, or a broker whose process has ended. The topic has six partitions of three replicas; the longest time of
-any partition counts. Both clusters run side by side. Each time is noted in the state file, an interrupted run goes on.
+any partition counts. All clusters run side by side. Each time is noted in the state file, an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support.clusters import ApacheKafkaCluster, Cluster, OttlaOnZooKeeper
+from benchmarks.support.clusters import ApacheKafkaCluster, Cluster, OldKafkaCluster, OttlaOnZooKeeper
 from tests.soak.seeds import commit
 
 from ottla.errors import KafkaError
@@ -108,6 +108,8 @@ def run(how: str, session_ms: int, times: int, path: Path, systems: list[str]) -
         clusters.append(OttlaOnZooKeeper(timeouts, servers=3))
     if "kafka" in systems:
         clusters.append(ApacheKafkaCluster(kraft))
+    if "kafka39" in systems:
+        clusters.append(OldKafkaCluster(timeouts))
     lock = threading.Lock()
 
     def measure(cluster: Cluster) -> None:
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("how", choices=("kill", "stop"), nargs="?", default="kill")
     parser.add_argument("--session-ms", type=int, default=18_000)
     parser.add_argument("--times", type=int, default=20, help="those of the state file included")
-    parser.add_argument("--systems", nargs="+", choices=("ottla", "kafka"), default=["ottla", "kafka"])
+    parser.add_argument("--systems", nargs="+", choices=("ottla", "kafka", "kafka39"), default=["ottla", "kafka"])
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--table", action="store_true", help="print what has been measured, measure nothing")
     asked = parser.parse_args()

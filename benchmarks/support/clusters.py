@@ -24,6 +24,7 @@ from confluent_kafka.cimpl import NewTopic
 from tests.cli.test_supervisor import SupervisorProcess
 from tests.support.ensemble_brokers import EnsembleBrokers
 from tests.support.kafka_anchor import ANCHOR
+from tests.support.old_kafka import HOME as OLD_KAFKA_HOME
 from tests.support.ports import free_port, is_free
 from tests.support.zookeeper_anchor import ZooKeeperEnsemble
 
@@ -247,7 +248,34 @@ class ApacheKafkaCluster(Cluster):
         self._run("stop-cluster", str(self._directory), "--wipe")
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
     def _run(self, name: str, *arguments: str) -> None:
-        done = subprocess.run([str(ANCHOR / name), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(ANCHOR / name), *arguments], capture_output=True, text=True, check=False, env=self._environment()
+        )
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stdout}{done.stderr}")
+
+
+class OldKafkaCluster(ApacheKafkaCluster):
+    """Apache Kafka 3.9 on a ZooKeeper ensemble of three servers."""
+
+    name = "kafka 3.9"
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(settings)
+        self._ensemble = ZooKeeperEnsemble(3)
+
+    def start(self) -> None:
+        self._ensemble.start()
+        super().start()
+
+    def close(self) -> None:
+        super().close()
+        self._ensemble.stop()
+
+    def _environment(self) -> dict[str, str]:
+        servers = ",".join(self._ensemble.servers)
+        return {**os.environ, "OTTLA_KAFKA_HOME": str(OLD_KAFKA_HOME), "ZOOKEEPER": f"{servers}/benchmark"}
