@@ -5,9 +5,10 @@
     python -m benchmarks.leader_failover --table                                what has been measured so far, as Markdown
 
 ottla runs on a ZooKeeper ensemble of three servers with that session timeout, Apache Kafka on KRaft with that
-broker.session.timeout.ms, and Apache Kafka 3.9 (`--systems kafka39`) on an ensemble of its own. A surviving broker is asked for Metadata all the time; a partition is without a leader while the
-answer names nobody, or a broker whose process has ended. The topic has six partitions of three replicas; the longest time of
-any partition counts. All clusters run side by side. Each time is noted in the state file, an interrupted run goes on.
+broker.session.timeout.ms, and Apache Kafka 3.9 (`--systems kafka39`) on an ensemble of its own. A surviving broker is asked
+for Metadata all the time; a partition is without a leader while the answer names nobody, or a broker whose process has ended.
+The topic has six partitions of three replicas; the longest time of any partition counts. All clusters run side by side. Each
+time is noted in the state file, an interrupted run goes on.
 """
 
 from __future__ import annotations

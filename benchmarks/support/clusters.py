@@ -69,6 +69,11 @@ class Cluster:
     def close(self) -> None:
         raise NotImplementedError
 
+    @property
+    def output(self) -> str:
+        """What the brokers have logged lately, where that is known."""
+        return ""
+
     def cpu_seconds(self) -> float:
         return sum(map(cpu_seconds, self.pids()))
 
@@ -102,7 +107,7 @@ class Cluster:
             except KafkaException:
                 pass
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name} is not whole after {timeout_s} s")
+                raise TimeoutError(f"{self.name} is not whole after {timeout_s} s\n{self.output}")
             time.sleep(0.1)
 
     def __enter__(self) -> Self:
@@ -200,6 +205,12 @@ class OttlaOnZooKeeper(Cluster):
     def start_again(self, number: int) -> None:
         assert self._brokers is not None
         self._brokers[number].spawn()
+
+    @property
+    def output(self) -> str:
+        assert self._brokers is not None
+        found = self._brokers.brokers.items()
+        return "\n".join(f"broker {n}, running: {b.is_running()}\n{b.output[-6_000:]}" for n, b in found)
 
     def close(self) -> None:
         if self._brokers is not None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -224,6 +225,12 @@ def refused(running: SupervisorProcess) -> str:
     return done.stderr.splitlines()[-1]
 
 
+def metrics_of(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
 def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) -> None:
     """1. The directory of a single broker becomes that of worker 1. 2. All take connections on the port, and say where each
 
@@ -247,6 +254,15 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
     produce(address, "new", range(100))
     assert consume(address, "new", 100) == list(range(100))
     assert consume(address, "old", 10) == list(range(10))
+    shared, *own = (metrics_of(number) for number in (port, port + 1, port + 2))
+    written = 'kafka_server_brokertopicmetrics_messagesinpersec{topic="new"}'
+    assert shared[written] == 100
+    assert all(0 < one[written] < 100 for one in own)
+    assert shared["ottla_workers_summed"] == 2
+    assert {'ottla_uptime_seconds{broker="1"}', 'ottla_uptime_seconds{broker="2"}'} < set(shared)
+    assert shared["kafka_server_replicamanager_leadercount"] == sum(
+        one["kafka_server_replicamanager_leadercount"] for one in own
+    )
     assert two.terminate() == 0
 
     fewer = SupervisorProcess(directory, "serve", "--workers", "1", "--port", str(port), *more)

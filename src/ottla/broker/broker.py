@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import ottla
@@ -18,8 +19,10 @@ from ottla.broker.audit import Audit
 from ottla.broker.authorization import Authorizer
 from ottla.broker.handlers.logins import scram_credential
 from ottla.broker.http.facts import LiveFacts
+from ottla.broker.http.metrics_page import metrics_page
 from ottla.broker.http.page_login import PageLogin
 from ottla.broker.http.pages import BrokerFacts, Pages
+from ottla.broker.http.workers import Workers
 from ottla.broker.peers import Peers
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.replicas.old_records import OldRecords
@@ -66,7 +69,7 @@ from ottla.cluster.wall_clock import WallClock
 from ottla.config import ConfigError
 from ottla.errors import RemoteProtocolError, StorageError
 from ottla.network.binding import ListenError
-from ottla.network.http import HttpSite
+from ottla.network.http import Handler, HttpSite
 from ottla.network.limits import NetworkLimits
 from ottla.network.server import Server
 from ottla.observability.loop_monitor import LoopMonitor
@@ -129,6 +132,7 @@ class Broker:
         self._unwatch: Callable[[], None] = lambda: None
         self._started_at = 0.0
         self._parts_running: list[Callable[[], Any]] = []
+        self._workers: Workers | None = None
         self.is_ready = False
         #: Resolves with one sentence when the broker can go on no longer; the caller of `start` should stop it then.
         self.failure: asyncio.Future[str]
@@ -181,6 +185,9 @@ class Broker:
         await self._bind()
         is_new_tree = not self.image.topics and not self._around.shared_tree
         await self._load_logs()
+        if self._workers is not None:
+            await self._workers.start()
+            self._parts_running.append(self._workers.stop)
         await self._join_cluster(is_new_tree=is_new_tree)
         await self._set_strays_aside()
         await self.entrance.start()
@@ -439,12 +446,23 @@ class Broker:
     def _make_server(self) -> Server:
         config = self.config
         advertised = config.advertised_listeners or ()
-        pages = Pages(LiveFacts(self))
+        facts = LiveFacts(self)
+        pages = Pages(facts)
+        handlers: dict[int, Handler] = {}
+        if config.ottla_shared_port and config.ottla_tree_socket is not None:
+            self._workers = Workers(
+                os.path.dirname(config.ottla_tree_socket),
+                config.node_id,
+                page=lambda: metrics_page(facts),
+                others=lambda: self.image.brokers,
+            )
+            handlers[config.ottla_shared_port] = self._workers.handler(pages.handle)
         return self._around.make_server(
             self.dispatcher.handle,
             limits=self._network_limits(config),
             http=HttpSite(
                 handler=pages.handle,
+                handlers=handlers,
                 may_see=self._may_see_pages if self.authorizer is not None else None,
                 strangers_handler=pages.handle_stranger,
                 login=self._make_page_login(),

@@ -9,11 +9,11 @@ own that it points at this address (DNS rebinding).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeAlias
 
 HEAD_BYTES_MAX = 16 * 1024
 HEAD_SECONDS_MAX = 15.0
@@ -67,12 +67,32 @@ class HttpResponse:
     status: int = 200
 
 
+class LaterResponse:
+    """An answer that is not known yet: who makes it calls `resolve` once."""
+
+    __slots__ = ("response", "wake")
+
+    def __init__(self) -> None:
+        self.response: HttpResponse | None = None
+        #: Called when the answer is known.
+        self.wake: Callable[[], None] = lambda: None
+
+    def resolve(self, response: HttpResponse) -> None:
+        """Say what the answer is."""
+        self.response = response
+        self.wake()
+
+
+Handler: TypeAlias = Callable[[str], HttpResponse | LaterResponse]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSite:
     """What is served.
 
     Attributes:
         handler: path, without its query -> answer.
+        handlers: by local port, what answers there in the place of `handler`.
         hosts: lower-case names this broker is known by besides localhost and plain addresses (those of the listeners
             and the advertised ones).
         on_error: told about an exception of the handler.
@@ -83,7 +103,8 @@ class HttpSite:
             Authorization header, and what it has to call with its verdict, at once or later.
     """
 
-    handler: Callable[[str], HttpResponse]
+    handler: Handler
+    handlers: Mapping[int, Handler] = field(default_factory=dict)
     hosts: frozenset[str] = frozenset()
     on_error: Callable[[str, Exception], None] = lambda path, error: None
     may_see: Callable[[Any], bool] | None = None
@@ -122,9 +143,11 @@ class HttpConversation:
     __slots__ = (
         "_asks",
         "_chunks",
+        "_handler",
         "_head_only",
         "_input",
         "_keep",
+        "_later",
         "_local_host",
         "_minor",
         "_path",
@@ -144,6 +167,8 @@ class HttpConversation:
         self._site = site
         self._local_host = local_host
         self._port = local_port
+        self._handler = site.handlers.get(local_port, site.handler)
+        self._later: LaterResponse | None = None
         self._input = bytearray()
         self._since = now
         self._slices: Iterator[bytes] | None = None
@@ -176,6 +201,7 @@ class HttpConversation:
     def abandon(self) -> None:
         """The peer has gone: stop building an answer."""
         self._slices = None
+        self._later = None
         self.finished = True
 
     def step(self, now: float) -> bytes | None:
@@ -186,6 +212,8 @@ class HttpConversation:
             return None
         if self._waits:
             return self._go_on(now)
+        if self._later is not None:
+            return self._take_later(self._later, now)
         head = self._take_head()
         if head is None:
             if len(self._input) > HEAD_BYTES_MAX:
@@ -248,7 +276,7 @@ class HttpConversation:
         self._path = target.partition(b"?")[0].partition(b"#")[0].decode("ascii")
         login = self._site.login
         if login is None:
-            return self._serve(self._site.handler, now)
+            return self._serve(self._handler, now)
         if self._path in OPEN_PATHS:
             return self._serve(self._site.strangers_handler, now)
         self._waits, self._asks = True, True
@@ -262,12 +290,12 @@ class HttpConversation:
         if not self.finished and not self._asks:  # decided at once, it is answered at once
             self.wake()
 
-    def _go_on(self, now: float) -> bytes:
+    def _go_on(self, now: float) -> bytes | None:
         """Answer a request that has been decided about."""
         verdict, self._verdict, self._waits = self._verdict, None, False
         self._since = now
         if verdict is Verdict.COME_IN:
-            return self._serve(self._site.handler, now)
+            return self._serve(self._handler, now)
         if verdict is Verdict.WHO_ARE_YOU:
             return self._refuse(
                 401, "Pages are for users that log in (Basic or Bearer); /healthz and /readyz are open."
@@ -276,11 +304,31 @@ class HttpConversation:
             return self._refuse(503, "Too many logins at once; try again.")
         return self._serve(self._site.strangers_handler, now)
 
-    def _serve(self, handler: Callable[[str], HttpResponse], now: float) -> bytes:
+    def _serve(self, handler: Handler, now: float) -> bytes | None:
         try:
             response = handler(self._path)
         except Exception as error:
             return self._failed(error)
+        if isinstance(response, LaterResponse):
+            self._later = response
+            if response.response is None:
+                response.wake = self._on_later
+                return None
+            return self._take_later(response, now)
+        return self._begin(response, now)
+
+    def _on_later(self) -> None:
+        if not self.finished:
+            self.wake()
+
+    def _take_later(self, later: LaterResponse, now: float) -> bytes | None:
+        """Begin with an answer that had to be waited for, if it is known."""
+        if later.response is None:
+            return None
+        self._later = None
+        return self._begin(later.response, now)
+
+    def _begin(self, response: HttpResponse, now: float) -> bytes:
         if isinstance(response.body, bytes):
             return self._render(response, response.body)
         self._response = response

@@ -304,9 +304,9 @@ class Server:
         if site is None:
             return None
         if self._has_login.get(connection.listener):
-            return site if site.login is not None else replace(site, handler=site.strangers_handler)
+            return site if site.login is not None else replace(site, handler=site.strangers_handler, handlers={})
         if site.may_see is not None and not site.may_see(connection):
-            return replace(site, handler=site.strangers_handler, login=None)
+            return replace(site, handler=site.strangers_handler, handlers={}, login=None)
         return replace(site, login=None) if site.login is not None else site
 
     def count_stranger(self, connection: BrokerConnection | TlsTransport, ip: str) -> None:
