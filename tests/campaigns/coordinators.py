@@ -34,7 +34,7 @@ from tests.campaigns.local_cluster import GROUP, SHARE, LocalCluster
 from tests.soak.seeds import commit
 
 STATE = Path("build/campaigns/coordinators.json")
-DEATHS_PER_ROUND = 50
+DEATHS_PER_ROUND = 20
 PER_SECOND = 100
 PARTITIONS = 4
 TOPIC = "work"
