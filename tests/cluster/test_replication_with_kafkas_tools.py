@@ -68,7 +68,10 @@ def fetches_of_consumers(brokers: EnsembleBrokers, node_id: int, topic: str) -> 
 
 
 def test_a_throttled_move_takes_its_time_and_verify_takes_the_throttle_away(brokers: EnsembleBrokers) -> None:
-    """1. 8 MB move at 1 MB a second, which takes more than five. 2. Producers are not held up meanwhile."""
+    """1. 8 MB move at 0.3 MB a second. Ten seconds' worth of it goes at once, as in Kafka, and a fetch may overshoot by 1 MB:
+
+    the rest takes a dozen seconds. 2. Producers are not held up meanwhile.
+    """
     with Admin(brokers.bootstrap) as admin, tempfile.TemporaryDirectory() as directory:
         admin.create_topic("moved", replicas=[[1, 2]])
         fill(brokers, "moved", 8_000, 1_000)
@@ -80,7 +83,7 @@ def test_a_throttled_move_takes_its_time_and_verify_takes_the_throttle_away(brok
             *("--reassignment-json-file", str(plan)),
         )
         began = time.monotonic()
-        done = kafka_anchor.run_tool(*tool, "--execute", "--throttle", "1000000", timeout_s=180)
+        done = kafka_anchor.run_tool(*tool, "--execute", "--throttle", "300000", timeout_s=180)
         assert done.returncode == 0, done.stdout
         assert admin.describe_configs("topic", "moved")["follower.replication.throttled.replicas"].value == "0:3"
         assert TopicPartition("moved", 0) in admin.list_partition_reassignments()
