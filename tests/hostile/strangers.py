@@ -3,7 +3,8 @@
     python -m tests.hostile.strangers --frames 1000000 --seed 1 [--state FILE]
 
 starts a broker and a client that has logged in, and prints what became of the frames. With `--state` a run goes on where the
-last one with this file stopped, and the file has what is known so far. Visit i of a seed is always the same.
+last one with this file stopped, until there are `--frames` in all, and the file has what is known so far. Visit i of a seed
+is always the same.
 
 A visit is one connection: some frames in order, of which the last ones are behind a step that is wrong and must not be looked
 at. What counts as a frame is what the broker has looked at: those it answered, and the one on which it closed the connection.
@@ -303,7 +304,13 @@ def run(frames: int, seed: int, state_file: Path | None = None, part: int = 20_0
                     file=sys.stderr,
                     flush=True,
                 )
-        return {**state, **report, **broker.finish()}
+        ended = broker.finish()
+    if state_file is not None:
+        # What one broker counts ends with it: the file has a row for each that strangers came to.
+        reached = strangers.tally["frames"]
+        state["brokers"] = [*state.get("brokers", []), {"frames_in_all": reached, **report, **ended}]
+        state_file.write_text(json.dumps(state, indent=1))
+    return {**state, **report, **ended}
 
 
 def main() -> None:
