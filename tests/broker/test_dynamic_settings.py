@@ -59,6 +59,9 @@ def test_dynamic_broker_settings_hold_at_once_and_after_a_restart() -> None:
         await alter(client, "", DELETE, log_cleaner_backoff_ms=None, producer_id_expiration_ms=None)
         await alter(client, "1", DELETE, max_connections_per_ip=None)
         assert in_force(node) == before
+        # What looks at the configuration later, as for a new topic, must not find what was taken back.
+        assert node.broker is not None
+        assert node.broker.config.max_connections_per_ip == before[0]
         await node.stop()
 
     run_virtual(1, story)

@@ -66,6 +66,17 @@ class Audit:
         row = {"login": "refused", "mechanism": mechanism, **_place(session), "why": shown(why)}
         self._write("refused_logins", {**row, "claimed": shown(claimed)} if claimed else row)
 
+    def handshake_failed(self, listener: str, ip: str, why: str) -> None:
+        """A client has not got as far as a session: its handshake of TLS has failed."""
+        row = {
+            "login": "refused",
+            "mechanism": "TLS",
+            "host": java_address(ip),
+            "listener": listener,
+            "why": shown(why),
+        }
+        self._write("refused_handshakes", row)
+
     def ended(self, session: Session, mechanism: str) -> None:
         """A client's login has run out and it has not logged in again."""
         row = {"login": "ended", "principal": shown(session.principal), "mechanism": mechanism, **_place(session)}

@@ -58,6 +58,7 @@ from ottla.cluster.image import (
     CLIENT_METRICS,
     DEFAULT_ENTITY,
     ClusterImage,
+    ConfigResource,
     Endpoint,
     ImageDelta,
     LogEnd,
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from ottla.broker.handlers.telemetry import TelemetryHandlers
     from ottla.broker.replicas.replication import Replication
     from ottla.broker.wiring.surroundings import Surroundings
+    from ottla.cluster.decisions.refusal import Refusal
     from ottla.cluster.image import TopicImage
     from ottla.cluster.tree import Tree
     from ottla.network.connection import BrokerConnection
@@ -181,6 +183,7 @@ class Broker:
             logger.log(logging.WARNING if "environment variable" in note else logging.INFO, "%s", note)
         await self._open_tree_and_directories()
         await self._follow_cluster()
+        self._with_dynamic(self.image)
         self._make_parts()
         await self._bind()
         is_new_tree = not self.image.topics and not self._around.shared_tree
@@ -236,6 +239,7 @@ class Broker:
             secret_bytes=self._around.secret_bytes,
             clock=self._around.clock,
             check_broker_config=self.config.with_dynamic,
+            try_out=self._try_out,
             settled=lambda topics: self.replicas.settled(topics),
             log_end=self._log_end,
             is_clock_right=lambda: self.logs.is_clock_right(),
@@ -457,7 +461,7 @@ class Broker:
                 others=lambda: self.image.brokers,
             )
             handlers[config.ottla_shared_port] = self._workers.handler(pages.handle)
-        return self._around.make_server(
+        server = self._around.make_server(
             self.dispatcher.handle,
             limits=self._network_limits(config),
             http=HttpSite(
@@ -474,6 +478,8 @@ class Broker:
             ),
             metrics=self.metrics.network,
         )
+        server.on_handshake_failed = self.audit.handshake_failed
+        return server
 
     def _make_page_login(self) -> PageLogin | None:
         logins = self.entrance.page_logins()
@@ -569,16 +575,21 @@ class Broker:
         """This broker's configuration with what was set at run time."""
         own: Mapping[str, str] = image.config(BROKERS, str(self.config.node_id))
         default: Mapping[str, str] = image.config(BROKERS, DEFAULT_ENTITY)
-        if not own and not default:
-            return self._static_config
         levels = self.config.levels
         if levels.broker != own or levels.default != default:
             self.config = self._static_config.with_dynamic(own, default)
         return self.config
 
+    async def _try_out(self, resource: ConfigResource, changed: Mapping[str, str]) -> Refusal | None:
+        """Say whether the keys and certificates that `changed` names can be used here."""
+        if resource != ConfigResource(BROKERS, str(self.config.node_id)):
+            return None
+        return await self.entrance.try_out(self._static_config.with_dynamic(changed, {}), changed)
+
     def _on_image(self, image: ClusterImage, delta: ImageDelta) -> None:
         if any(resource.kind == BROKERS for resource in delta.changed_configs):
             config = self._with_dynamic(image)
+            self.entrance.on_config()
             self.server.change_limits(self._network_limits(config))
             self.logs.change_settings(log_settings(config, self._around.descriptor_limit))
         if any(resource.kind == CLIENT_METRICS for resource in delta.changed_configs):

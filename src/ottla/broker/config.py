@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.broker.settings.access import AccessSettings, resolve_access
 from ottla.broker.settings.contradictions import contradictions
-from ottla.broker.settings.encryption import ListenerTls, resolve_tls
+from ottla.broker.settings.encryption import ListenerTls, resolve_tls, with_stores
 from ottla.broker.settings.listeners import (
     ADVERTISE_AUTO,
     LOOPBACK,
@@ -360,7 +360,7 @@ class BrokerConfig:
             # Identity and addresses are not changed under a running broker.
             node_id=self.node_id,
             listeners=self.listeners,
-            tls=self.tls,
+            tls=with_stores(self.tls, self.levels.static, broker, self.listeners),
             logins=self.logins,
             access=self.access,
             advertised_listeners=self.advertised_listeners,

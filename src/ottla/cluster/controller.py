@@ -69,7 +69,7 @@ from ottla.cluster.preparation import (
     prepare_tree,
 )
 from ottla.cluster.registration import Registration, free_id
-from ottla.cluster.settings_writer import SettingsWriter
+from ottla.cluster.settings_writer import SettingsWriter, TryOut, untried
 from ottla.cluster.state_writer import NewState, StateWriter, Written
 from ottla.cluster.topic_writer import TopicWriter
 from ottla.cluster.tree import BadVersionError, RequestTooLargeError, Tree, TreeError, TreeUnavailableError
@@ -139,6 +139,7 @@ class Controller:
         random: for placement and topic ids.
         secret_bytes: for the text by which other brokers know this process, and which no client must guess.
         check_broker_config: raises ConfigError if dynamic settings (for this broker, for all) do not fit together.
+        try_out: see `SettingsWriter`.
         settled: waits until the logs that this broker holds of these topics have been made; a topic is answered for then,
             or after `SETTLED_SECONDS`: a disk that hangs holds up no answer for longer.
         log_end: where the log of a partition ends here; None if it has none.
@@ -155,6 +156,7 @@ class Controller:
         secret_bytes: Callable[[int], bytes],
         clock: Clock,
         check_broker_config: Callable[[Mapping[str, str], Mapping[str, str]], object] = lambda broker, default: None,
+        try_out: TryOut = untried,
         settled: Callable[[Sequence[str]], Awaitable[None]] | None = None,
         log_end: Callable[[TopicPartition], LogEnd | None] = lambda topic_partition: None,
         is_clock_right: Callable[[], bool] = lambda: True,
@@ -178,7 +180,7 @@ class Controller:
         self._topics = TopicWriter(
             self._log, self.registration, clock, on_unfinished=self._look_at_everything, is_clock_right=is_clock_right
         )
-        self._settings_writer = SettingsWriter(self._log, self.registration)
+        self._settings_writer = SettingsWriter(self._log, self.registration, try_out)
         self._acl_writer = AclWriter(self._log, self.registration)
         self._duties = Duties(
             self._log,

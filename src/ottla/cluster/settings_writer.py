@@ -6,7 +6,7 @@ at the same time, the second one decides again on what the first one has written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ottla.cluster.decisions.configs import Alteration, apply_alterations
@@ -37,14 +37,26 @@ TRIES_MAX = 20
 
 Check = Callable[[Mapping[str, str]], Refusal | None]
 """Says what is wrong with all overrides of a resource, None if they are fine."""
+TryOut = Callable[[ConfigResource, Mapping[str, str]], Awaitable[Refusal | None]]
+"""Says whether such overrides work: what it takes files to know."""
+
+
+async def untried(resource: ConfigResource, changed: Mapping[str, str]) -> Refusal | None:
+    """Take all overrides without trying them out."""
+    return None
 
 
 class SettingsWriter:
-    """Writes settings of this broker's change log."""
+    """Writes settings of this broker's change log.
 
-    def __init__(self, log: ChangeLog, registration: Registration) -> None:
+    Args:
+        try_out: whether new overrides of a resource work where they are to be in force, asked when all else is right.
+    """
+
+    def __init__(self, log: ChangeLog, registration: Registration, try_out: TryOut = untried) -> None:
         self._log = log
         self._registration = registration
+        self._try_out = try_out
 
     async def alter(
         self, resource: ConfigResource, alterations: Sequence[Alteration], check: Check, *, validate_only: bool
@@ -73,6 +85,8 @@ class SettingsWriter:
             node, *above = await tree.get_many([path, *parents])
             changed = decide({} if node is None else ConfigNode.decode(path, node.data))
             refusal = changed if isinstance(changed, Refusal) else check(changed)
+            if refusal is None and not isinstance(changed, Refusal):
+                refusal = await self._try_out(resource, changed)
             if refusal is not None or validate_only:
                 return refusal
             assert not isinstance(changed, Refusal)

@@ -67,6 +67,21 @@ CLIENT_METRICS = table(client_metrics.ROWS)
 
 #: Prefix of settings for one listener; what follows the listener's name is a broker key.
 LISTENER_PREFIX = "listener.name."
+#: What one listener's keys and certificates are made of; these can be changed on a running broker, for a listener alone.
+STORES = frozenset(
+    {
+        "ssl.key.password",
+        "ssl.keystore.certificate.chain",
+        "ssl.keystore.key",
+        "ssl.keystore.location",
+        "ssl.keystore.password",
+        "ssl.keystore.type",
+        "ssl.truststore.certificates",
+        "ssl.truststore.location",
+        "ssl.truststore.password",
+        "ssl.truststore.type",
+    }
+)
 #: Prefixes of other products' settings that turn up in the same files.
 FOREIGN_PREFIXES = ("confluent.", "rlmm.config.", "rsm.config.")
 
@@ -84,6 +99,12 @@ def broker_key(name: str) -> ConfigKey | None:
             key = key or BROKER.get(base) or DYNAMIC_ONLY.get(base)
         return key if len(parts) > 1 else None
     return key
+
+
+def listener_of_store(name: str) -> str | None:
+    """Return the listener, in lower case, whose store a setting is about: `listener.name.<listener>.<one of STORES>`."""
+    listener, _, key = name.removeprefix(LISTENER_PREFIX).partition(".")
+    return listener if name.startswith(LISTENER_PREFIX) and key in STORES else None
 
 
 def nearest(name: str, keys: Mapping[str, ConfigKey]) -> str | None:

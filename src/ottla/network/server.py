@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -75,6 +75,8 @@ class Server:
         """Ports bound on both 127.0.0.1 and ::1: `localhost` leads here, whichever of them it stands for."""
         #: Where encrypted bytes are received; made with the first listener of TLS.
         self.cipher_view: memoryview = memoryview(b"")
+        #: Called with listener, address and reason when a handshake has failed; not where a peer just went away.
+        self.on_handshake_failed: Callable[[str, str, str], None] = lambda listener, ip, reason: None
         #: Connections per second of each address.
         self.address_rates: AddressRates = AddressRates()
         self._held: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -335,7 +337,9 @@ class Server:
         self._strangers.remove(tls)
         self.metrics.handshakes_failed += 1
         self._leave(tls.connection.listener, tls.ip)
-        self._log.tell(tls.ip, "Closed the connection of %s: %s", tls.ip, reason)
+        if reason:
+            self.on_handshake_failed(tls.connection.listener, tls.ip, reason)
+        self._log.tell(tls.ip, "Closed the connection of %s: %s", tls.ip, reason or "the TLS handshake was broken off")
 
     def authenticated(self, connection: BrokerConnection) -> None:
         """The client of a connection has logged in (called by it)."""

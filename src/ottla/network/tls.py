@@ -42,7 +42,7 @@ class TlsHost(Protocol):
         """The peer has done its part; the connection begins now."""
 
     def handshake_ended(self, tls: TlsTransport, reason: str) -> None:
-        """The connection has ended before that."""
+        """The connection has ended before that; `reason` is "" where the peer just went away."""
 
 
 class TlsTransport(asyncio.BufferedProtocol):
@@ -121,7 +121,7 @@ class TlsTransport(asyncio.BufferedProtocol):
         if self._is_established:
             self._connection.connection_lost(exc)
         else:
-            self._host.handshake_ended(self, self._reason or "the TLS handshake was broken off")
+            self._host.handshake_ended(self, self._reason)
 
     def pause_writing(self) -> None:
         if self._is_established:

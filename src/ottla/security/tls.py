@@ -244,7 +244,7 @@ def is_readable_by_others(path: str) -> bool:
 
 
 class ReloadableContext:
-    """The context of one listener, made anew when its files change (and only if the new one works).
+    """The context of one listener, made anew when its files or settings change (and only if the new one works).
 
     Args:
         check: raises TlsSettingsError if the new certificate may not take the old one's place.
@@ -256,10 +256,9 @@ class ReloadableContext:
         check: Callable[[bytes, bytes], None] = lambda old, new: None,
         on_failure: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self._settings = settings
         self._check = check
         self._on_failure = on_failure
-        self._seen = _states(settings.files)
+        self._seen = (settings, _states(settings.files))
         self._certificate, self._context = _made(settings)
 
     @property
@@ -270,25 +269,41 @@ class ReloadableContext:
     def __call__(self) -> ssl.SSLContext:
         return self._context
 
-    def look(self) -> bool:
-        """Look whether the files have changed; return whether a new context is in force.
+    def try_out(self, settings: TlsSettings) -> tuple[bytes, ssl.SSLContext]:
+        """Return the certificate and the context that settings make; nothing is in force by that.
+
+        Raises:
+            TlsSettingsError: they make none, or one whose certificate may not take the old one's place.
+        """
+        made = _made(settings)
+        self._check(self._certificate, made[0])
+        return made
+
+    def look(self, settings: TlsSettings | None = None) -> bool:
+        """Look whether the files have changed, or the settings; return whether a new context is in force.
 
         New files are read into one context, key and certificate as a pair, tried in a handshake with themselves, and only
         then taken. Half-written ones, or a key that is not the certificate's, leave everything as it was.
+
+        Args:
+            settings: from now on; None: as before.
         """
-        states = _states(self._settings.files)
-        if states == self._seen or None in states:
+        before, states_before = self._seen
+        settings = settings or before
+        states = _states(settings.files)
+        if settings == before and (states == states_before or None in states):
             return False
         try:
-            certificate, context = _made(self._settings)
-            if _states(self._settings.files) != states:
-                return False  # still being written: look again later
-            self._check(self._certificate, certificate)
+            certificate, context = self.try_out(settings)
+            why = ""
         except TlsSettingsError as error:
-            self._seen = states
-            self._on_failure(str(error))
+            why = str(error)
+        if _states(settings.files) != states:
+            return False  # still being written: look again later
+        self._seen = (settings, states)
+        if why:
+            self._on_failure(why)
             return False
-        self._seen = states
         self._certificate, self._context = certificate, context
         return True
 

@@ -461,7 +461,7 @@ def test_a_jaas_line_without_listener_and_mechanism_is_nobodys() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["listener.name.ssl.ssl.keystore.location", "sasl.enabled.mechanisms", "listener.name.x.plain.sasl.jaas.config"],
+    ["listener.name.ssl.ssl.client.auth", "sasl.enabled.mechanisms", "listener.name.x.plain.sasl.jaas.config"],
 )
 def test_what_needs_a_restart_is_refused_on_a_running_broker(name: str) -> None:
     refusal = validate_broker_config({name: "x"}, per_broker=True)

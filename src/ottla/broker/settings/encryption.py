@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
+from ottla.config import BROKER, LISTENER_PREFIX, ConfigError, listener_of_store
 from ottla.config.mistakes import Mistakes
 from ottla.security.mapping import MappingRuleError, PrincipalMapping
 from ottla.security.tls_settings import TlsSettings
@@ -45,6 +45,18 @@ def resolve_tls(text: Mapping[str, str], listeners: Iterable[Listener]) -> dict[
                 found[listener.name] = _tls_of(text, listener)
     mistakes.raise_all()
     return found
+
+
+def with_stores(
+    found: Mapping[str, ListenerTls], static: Mapping[str, str], own: Mapping[str, str], listeners: Iterable[Listener]
+) -> Mapping[str, ListenerTls]:
+    """Return the same with the stores that were set for single listeners while the broker runs (`own`: all that was set).
+
+    Raises:
+        ConfigError: as `resolve_tls`.
+    """
+    stores = {name: text for name, text in own.items() if listener_of_store(name) is not None}
+    return resolve_tls({**static, **stores}, listeners) if stores else found
 
 
 def _tls_of(text: Mapping[str, str], listener: Listener) -> ListenerTls:

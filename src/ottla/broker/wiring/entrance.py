@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,12 @@ from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
 from ottla.broker.token_store import TokenStore
 from ottla.cluster.decisions.configs import Alteration, Operation
+from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import OWN, USERS, ConfigResource
 from ottla.cluster.nodes import sanitize
 from ottla.cluster.tree import TreeError
-from ottla.config import ConfigError
-from ottla.errors import KafkaError, RemoteProtocolError
+from ottla.config import BROKER, ConfigError, listener_of_store
+from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
 from ottla.observability.logs import shown
 from ottla.security.certificates import CertificateError, alternative_names_of, covers, subject_of
 from ottla.security.extra import MissingExtraError, require
@@ -98,6 +100,10 @@ def _check_same_names(tls: ListenerTls, old: bytes, new: bytes) -> None:
         raise TlsSettingsError("it lacks alternative names of the old one (ssl.allow.san.changes=true would take it)")
 
 
+def _refused(why: str) -> Refusal:
+    return Refusal(ErrorCode.INVALID_REQUEST, why)
+
+
 class Entrance:
     """Makes the sessions of connections."""
 
@@ -114,6 +120,7 @@ class Entrance:
         self.tokens = TokenStore(parts.image, key, parts.surroundings.clock.wall_ms) if key else None
         self._told_of_names: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        self._has_news = asyncio.Event()
         self._token_task: asyncio.Task[None] | None = None
         for listener in config.listeners:
             enabled = config.logins[listener.name].mechanisms if listener.name in config.logins else ()
@@ -338,11 +345,46 @@ class Entrance:
             if count:
                 logger.info("%d expired delegation tokens have been removed", count)
 
+    async def try_out(self, config: BrokerConfig, own: Mapping[str, str]) -> Refusal | None:
+        """Say whether the stores of `config` could be put in force; `own` are this broker's settings that it comes from."""
+        before = self._parts.config().levels.broker
+        for key, text in own.items():
+            listener = listener_of_store(key)
+            if listener is None or before.get(key) == text:
+                continue
+            if listener not in {name.lower() for name in self.contexts}:
+                known = ", ".join(f"listener.name.{name.lower()}." for name in self.contexts) or "none"
+                return _refused(f"{key}: this broker has no such listener with TLS; names begin with one of: {known}")
+            zookeeper = config.zookeeper
+            if (
+                zookeeper is not None
+                and not zookeeper.set_acl
+                and BROKER[key.partition(listener + ".")[2]].is_sensitive
+            ):
+                return _refused(
+                    f"{key} would stand in ZooKeeper, where everybody can read it: zookeeper.set.acl is false"
+                )
+        for name, context in self.contexts.items():
+            settings = config.tls[name].settings
+            if settings != self._parts.config().tls[name].settings:
+                try:
+                    await self._parts.surroundings.offload.run(context.try_out, settings)
+                except TlsSettingsError as error:
+                    return _refused(f"listener {name}: {error}")
+        return None
+
+    def on_config(self) -> None:
+        """Look at stores at once: others may have been set."""
+        self._has_news.set()
+
     async def _look_after_certificates(self) -> None:
         while True:
-            await asyncio.sleep(CERTIFICATE_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_news.wait(), CERTIFICATE_SECONDS)
+            self._has_news.clear()
             for name, context in self.contexts.items():
-                if await self._parts.surroundings.offload.run(context.look):
+                settings = self._parts.config().tls[name].settings
+                if await self._parts.surroundings.offload.run(context.look, settings):
                     logger.info("listener %s has a new certificate", name)
 
     def context_of(self, listener: str) -> Callable[[], ssl.SSLContext] | None:

@@ -21,6 +21,7 @@ from ottla.config import (
     Update,
     broker_key,
     client_metrics,
+    listener_of_store,
 )
 from ottla.config.effective import Levels, broker_value, group_setting, topic_setting
 from ottla.config.keys import ConfigType
@@ -169,7 +170,11 @@ def validate_broker_config(overrides: Mapping[str, str], *, per_broker: bool) ->
         return Refusal(ErrorCode.INVALID_REQUEST, f"{sentence}: [{', '.join(names)}]")
 
     fixed = [n for n, k in bare.items() if k.update is Update.READ_ONLY or (n in FIXED_WHILE_RUNNING and per_broker)]
-    fixed += [name for name, key in keys.items() if key.name != name and key.status is Status.ENFORCED]
+    fixed += [
+        name
+        for name, key in keys.items()
+        if key.name != name and key.status is Status.ENFORCED and listener_of_store(name) is None
+    ]
     if fixed:
         return refuse("Cannot update these configs dynamically", fixed)
     security = [name for name in bare if name.startswith("ssl.")]
