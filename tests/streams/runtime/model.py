@@ -210,7 +210,11 @@ class Port:
         running.number += 1
         self._ends, self._count, self._refused = {}, 0, {}
 
-    def send(self, output: Output) -> None:
+    def send(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            self._send(output)
+
+    def _send(self, output: Output) -> None:
         self.world.step(f"send to {output.topic}")
         running = self._running()
         assert running.is_open, "a record outside of a transaction"

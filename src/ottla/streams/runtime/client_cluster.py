@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import ottla
@@ -179,19 +180,12 @@ class ClientCluster:
         except KafkaError as error:
             self._failed(error)
 
-    def send(self, output: Output) -> None:
+    def send(self, outputs: Sequence[Output]) -> None:
         """See `ports.Cluster`."""
+        send, append = self.producer.send, self._deliveries.append
         try:
-            self._deliveries.append(
-                self.producer.send(
-                    output.topic,
-                    output.value,
-                    key=output.key,
-                    partition=output.partition,
-                    timestamp=output.timestamp,
-                    headers=output.headers,
-                )
-            )
+            for topic, partition, key, value, timestamp, headers in outputs:
+                append(send(topic, value, key=key, partition=partition, timestamp=timestamp, headers=headers))
         except RecordTooLargeError as error:
             raise Refused(str(error), {len(self._deliveries): error}) from error
         except KafkaError as error:
@@ -428,9 +422,10 @@ def runs(
 ) -> list[tuple[TopicPartition, list[InputRecord]]]:
     """Return records by runs of one partition."""
     found = []
-    for source, run in groupby(records, key=lambda record: record._source):
+    new, kind = tuple.__new__, InputRecord
+    for source, run in groupby(records, key=attrgetter("_source")):
         topic, partition = source.topic, source.partition
-        found.append(
-            (TopicPartition(topic, partition), [InputRecord(topic, partition, *record._row) for record in run])
-        )
+        place = (topic, partition)
+        # Once per record that is read: what the constructor of a named tuple does, without its own call.
+        found.append((TopicPartition(topic, partition), [new(kind, place + record._row) for record in run]))
     return found

@@ -179,18 +179,22 @@ class Engine:
     def process(self, limit: int) -> int:
         """Take up to `limit` records, in turns of the tasks; commit when it is due. Return how many were taken."""
         taken = 0
-        for task_id in self._turn:
-            task = self.tasks.get(task_id)
-            if task is None or task.phase is not Phase.RUNNING:
-                continue
-            try:
-                taken += self._take_turn(task, min(_TURN, limit - taken))
-            except (Refused, Fenced, OutcomeUnknown) as failure:
-                self._on_failure(failure)
+        while taken < limit:
+            before = taken
+            for task_id in self._turn:
+                task = self.tasks.get(task_id)
+                if task is None or task.phase is not Phase.RUNNING:
+                    continue
+                try:
+                    taken += self._take_turn(task, min(_TURN, limit - taken))
+                except (Refused, Fenced, OutcomeUnknown) as failure:
+                    self._on_failure(failure)
+                    return taken
+                if taken >= limit:
+                    break
+            self._turn = self._turn[1:] + self._turn[:1]
+            if taken == before:
                 break
-            if taken >= limit:
-                break
-        self._turn = self._turn[1:] + self._turn[:1]
         return taken
 
     def _take_turn(self, task: EngineTask, limit: int) -> int:

@@ -68,8 +68,8 @@ class Cluster(Protocol):
         """Begin a transaction."""
         ...
 
-    def send(self, output: Output) -> None:
-        """Have a record written, in the order of the calls. Raises Refused, Fenced."""
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Have records written, in the order of the calls. Raises Refused, Fenced."""
         ...
 
     def await_deliveries(self) -> dict[TopicPartition, int]:

@@ -29,6 +29,7 @@ class TaskQueues:
 
     Attributes:
         partitions: of the task, sorted.
+        taken_from: the partition of the record that was taken last.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class TaskQueues:
         task_timeout_ms: int,
     ) -> None:
         self.partitions = sorted(partitions)
+        self.taken_from = self.partitions[0]
         self.timestamp_of = timestamp_of
+        #: With one partition there is nothing to choose, and no timestamp is asked for.
+        self._alone = len(self.partitions) == 1
         self._waiting: dict[TopicPartition, deque[InputRecord]] = {where: deque() for where in self.partitions}
         #: Of each partition that has records, the timestamp of its head.
         self._heads: dict[TopicPartition, int] = {}
@@ -63,7 +67,7 @@ class TaskQueues:
         waiting = self._waiting[partition]
         waiting.extend(records)
         if partition not in self._heads:
-            self._heads[partition] = self.timestamp_of(waiting[0])
+            self._heads[partition] = 0 if self._alone else self.timestamp_of(waiting[0])
         self._unknown_since_ms.pop(partition, None)
 
     def clear(self) -> None:
@@ -115,10 +119,12 @@ class TaskQueues:
         """Return the next record and forget it here."""
         heads = self._heads
         best = min(heads, key=lambda partition: (heads[partition], partition)) if len(heads) > 1 else next(iter(heads))
+        self.taken_from = best
         waiting = self._waiting[best]
         record = waiting.popleft()
         if waiting:
-            heads[best] = self.timestamp_of(waiting[0])
+            if not self._alone:
+                heads[best] = self.timestamp_of(waiting[0])
         else:
             del heads[best]
         return record

@@ -81,6 +81,8 @@ _ROWS: Final = (
     ),
 )
 
+#: Of the producer. Kafka's 16384 is full many times in `linger.ms`, and each batch wakes the thread that writes.
+_BATCH_BYTES: Final = 1 << 18
 #: Every key of Streams itself, by name.
 STREAMS_KEYS: Final[Mapping[str, Key]] = {row.name: row for row in _ROWS}
 _PREFIXES: Final = ("main.consumer.", "restore.consumer.", "consumer.", "producer.", "admin.")
@@ -234,7 +236,7 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _with_defaults(given: Mapping[str, Any], exactly_once: bool) -> dict[str, Any]:
     """Kafka Streams' defaults of a producer where they differ from the producer's own."""
-    found: dict[str, Any] = {"linger.ms": 100, **given}
+    found: dict[str, Any] = {"linger.ms": 100, "batch.size": _BATCH_BYTES, **given}
     if exactly_once:
         found.setdefault("transaction.timeout.ms", 10_000)
         found["delivery.timeout.ms"] = float("inf")

@@ -93,11 +93,13 @@ class EngineTask:
         return TopicPartition(spec.changelog, self.id.partition)
 
     def took(self, record: InputRecord) -> None:
-        """A record was processed."""
-        where = TopicPartition(record.topic, record.partition)
-        self.next_offsets[where] = record.offset + 1
-        if record.timestamp > self.partition_times.get(where, -1):
-            self.partition_times[where] = record.timestamp
+        """The record that was taken last was processed."""
+        assert self.queues is not None
+        where = self.queues.taken_from
+        self.next_offsets[where] = record[2] + 1
+        timestamp = record[3]
+        if timestamp > self.partition_times.get(where, -1):
+            self.partition_times[where] = timestamp
 
     @property
     def moved(self) -> bool:

@@ -6,7 +6,8 @@ exactly-once nothing is ever open, and the rest is the same: records sent, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ottla.clock import Clock
@@ -36,8 +37,10 @@ class Transaction:
         self._cluster = cluster
         self._clock = clock
         self._exactly_once = exactly_once
-        #: What was sent since the last wait for acknowledgements: task, record, the output's place in what came of it.
-        self._sent: list[tuple[TaskId, InputRecord | None, int]] = []
+        #: What was sent since the last wait for acknowledgements: task, record, and the number of its first output.
+        self._sent: list[tuple[TaskId, InputRecord | None]] = []
+        self._firsts: list[int] = []
+        self._count = 0
 
     def begin(self) -> None:
         """Begin one, if there are transactions at all and none is open."""
@@ -51,21 +54,22 @@ class Transaction:
         if took_ms > self.slowest[0]:
             self.slowest = (took_ms, record)
 
-    def write(self, task: EngineTask, record: InputRecord | None, outputs: Iterable[Output]) -> None:
+    def write(self, task: EngineTask, record: InputRecord | None, outputs: Sequence[Output]) -> None:
         """Send what came of a record. A transaction begins here, at its first write."""
         self.begin()
         task.wrote = True
-        for index, output in enumerate(outputs):
-            self._sent.append((task.id, record, index))
-            self._cluster.send(output)
-        if len(self._sent) >= _UNACKNOWLEDGED_MAX:
+        self._sent.append((task.id, record))
+        self._firsts.append(self._count)
+        self._count += len(outputs)
+        self._cluster.send(outputs)
+        if self._count >= _UNACKNOWLEDGED_MAX:
             self.await_deliveries()
 
     def await_deliveries(self) -> None:
         """Wait until all that was sent is acknowledged."""
         for where, end in self._cluster.await_deliveries().items():
             self.ends[where] = max(end, self.ends.get(where, 0))
-        self._sent.clear()
+        self._forget_sent()
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commit offsets and what was sent."""
@@ -75,10 +79,17 @@ class Transaction:
 
     def source_of(self, index: int) -> tuple[TaskId, InputRecord | None, int]:
         """Return the task, the record and the output's place of what was sent as number `index` (see `Refused`)."""
-        return self._sent[index]
+        place = bisect_right(self._firsts, index) - 1
+        task_id, record = self._sent[place]
+        return task_id, record, index - self._firsts[place]
 
     def forget(self) -> None:
         """It is aborted, or nobody knows: nothing of it counts."""
         self.is_open = False
-        self._sent.clear()
+        self._forget_sent()
         self.ends.clear()
+
+    def _forget_sent(self) -> None:
+        self._sent.clear()
+        self._firsts.clear()
+        self._count = 0

@@ -4,6 +4,9 @@ Writes stay in memory until the commit that they belong to has succeeded; then `
 with the changelog positions that they stand for. `abort` drops them. So an unclean end leaves exactly the state of the
 last commit behind.
 
+Committed rows that were read or written lately are kept in memory, too, up to a number of bytes for each store: the keys
+that come again and again are not read from disk again and again.
+
 Invariant: what a home holds of a store is what its changelog, read up to the position of the store's note, says.
 """
 
@@ -18,6 +21,9 @@ from ottla.streams.state.memory import SortedTable
 #: What an entry of an overlay is counted with beside its bytes: two objects and their places in tables.
 _ENTRY_BYTES: Final = 120
 
+#: Bytes of committed rows that one store keeps in memory; then it forgets all of them, and begins again.
+_RECENT_BYTES_MAX: Final = 8 << 20
+
 _ABSENT: Final = object()
 Rows = Iterator[tuple[bytes, bytes]]
 
@@ -30,20 +36,33 @@ class OverlaidStore:
         uncommitted_bytes: about how much memory they take.
     """
 
-    __slots__ = ("_home", "_name", "overlay", "uncommitted_bytes")
+    __slots__ = ("_home", "_name", "_recent", "_recent_bytes", "overlay", "uncommitted_bytes")
 
     def __init__(self, name: str, home: Home) -> None:
         self._name = name
         self._home = home
         self.overlay = SortedTable()
         self.uncommitted_bytes = 0
+        #: Committed rows, None for a key that is not there.
+        self._recent: dict[bytes, bytes | None] = {}
+        self._recent_bytes = 0
 
     def get(self, key: bytes, /) -> bytes | None:
         """Return the value, or None."""
         found = self.overlay.values.get(key, _ABSENT)
         if found is _ABSENT:
-            return self._home.get(self._name, key)
+            found = self._recent.get(key, _ABSENT)
+            if found is _ABSENT:
+                found = self._home.get(self._name, key)
+                self._remember(key, found)
         return found  # type: ignore[return-value]
+
+    def _remember(self, key: bytes, value: bytes | None) -> None:
+        self._recent_bytes += len(key) + len(value or b"") + _ENTRY_BYTES
+        if self._recent_bytes > _RECENT_BYTES_MAX:
+            self.forget_recent()
+            return
+        self._recent[key] = value
 
     def put(self, key: bytes, value: bytes, /) -> None:
         """Write one entry."""
@@ -80,6 +99,21 @@ class OverlaidStore:
         """Remove what `range` would yield."""
         for key, _ in self._merge(start, end, reverse=False):
             self._write(key, None)
+
+    def on_committed(self) -> None:
+        """The uncommitted writes are in the home now."""
+        written = self.overlay.values
+        self._recent_bytes += self.uncommitted_bytes
+        if self._recent_bytes > _RECENT_BYTES_MAX:
+            self.forget_recent()
+        else:
+            self._recent.update(written)
+        self.clear_overlay()
+
+    def forget_recent(self) -> None:
+        """Read committed rows from the home again."""
+        self._recent.clear()
+        self._recent_bytes = 0
 
     def clear_overlay(self) -> None:
         """Forget the uncommitted writes."""
@@ -149,7 +183,8 @@ class TaskState:
             noted = {name: notes[name] for name in names if name in notes}
             if changes or noted:
                 home.commit(changes, noted)
-        self.abort()
+        for store in self.stores.values():
+            store.on_committed()
 
     def abort(self) -> None:
         """Drop the uncommitted writes."""
@@ -163,6 +198,7 @@ class TaskState:
     def wipe(self, name: str) -> None:
         """Empty a store and forget its note."""
         self.stores[name].clear_overlay()
+        self.stores[name].forget_recent()
         self._homes[name].wipe(name)
 
     def close(self, *, clean: bool = True) -> None:

@@ -62,10 +62,13 @@ class SqliteHome:
         """Call, and say whose fault it is if it fails."""
         try:
             return call()
-        except sqlite3.OperationalError as error:
-            raise StateError(f"{self._path}: {error}.") from error
         except sqlite3.DatabaseError as error:
-            raise StateCorruptError(f"{self._path} is damaged: {error}.") from error
+            raise self._told(error) from error
+
+    def _told(self, error: sqlite3.DatabaseError) -> StateError:
+        if isinstance(error, sqlite3.OperationalError):
+            return StateError(f"{self._path}: {error}.")
+        return StateCorruptError(f"{self._path} is damaged: {error}.")
 
     def _begin(self, boot_id: str) -> None:
         run = self._connection.execute
@@ -132,7 +135,10 @@ class SqliteHome:
         self._guard(make)
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        return self._guard(lambda: _get(self._connection, self._tables[table], key))
+        try:
+            return _get(self._connection, self._tables[table], key)
+        except sqlite3.DatabaseError as error:
+            raise self._told(error) from error
 
     def page(
         self, table: str, since: bytes | None, until: bytes | None, *, reverse: bool, limit: int
