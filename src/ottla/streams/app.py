@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from ottla.client.keys import Duration
 from ottla.streams.builder import Builder
 from ottla.streams.description import Description
 from ottla.streams.errors import TopologyError
@@ -270,8 +271,13 @@ class App:
 
         run(self)
 
-    def test(self, *, partitions: int = 1, at: Any = None) -> Driver:
+    def test(
+        self, *, partitions: int = 1, at: Any = None, cache_max_bytes: int = 0, commit_interval: Duration = 0
+    ) -> Driver:
         """Return a driver that runs the app in this process, without a broker, in virtual time.
+
+        Without caches, and with a commit after each record, unless `cache_max_bytes` (statestore.cache.max.bytes) and
+        `commit_interval` say otherwise.
 
         with app.test() as driver:
             driver.topic("lines").pipe("a", "hello")
@@ -279,4 +285,6 @@ class App:
         """
         from ottla.streams.driver import Driver
 
-        return Driver(self, partitions=partitions, at=at)
+        return Driver(
+            self, partitions=partitions, at=at, cache_max_bytes=cache_max_bytes, commit_interval=commit_interval
+        )

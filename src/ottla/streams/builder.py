@@ -163,11 +163,13 @@ class Builder:
         generated: bool = False,
         is_global: bool = False,
         changelog: str | None = None,
+        cached: bool = True,
     ) -> str:
         """Add a store of keys and values.
 
         Args:
             changelog: a source topic that serves as the changelog.
+            cached: of tables; other stores have no cache in any case.
         """
         return self.add_store(
             StoreSpec(
@@ -180,6 +182,7 @@ class Builder:
                 changelog_configs=_COMPACTED,
                 home=home,
                 is_global=is_global,
+                cached=cached and kind is StoreKind.TIMESTAMPED_KEY_VALUE and not is_global,
                 generated_name=generated,
             )
         )
@@ -220,6 +223,7 @@ class Builder:
                 time_ordered=time_ordered,
                 open_ms=open_ms,
                 home=home,
+                cached=not (duplicates or time_ordered),
                 generated_name=generated,
             )
         )

@@ -6,7 +6,8 @@
         assert driver.topic("counts").read() == [("NL", 1)]
 
 Every record is taken through all tasks before `pipe` returns; what goes to a repartition topic, or to any topic that
-the app reads, is read from there. Stores are in memory, and there is a commit after each record.
+the app reads, is read from there. Stores are in memory and, unless the test says otherwise, there are no caches and a
+commit after each record, so that every update comes out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 from ottla.client.keys import Duration
 from ottla.client.records import HeadersLike, make_headers
 from ottla.streams.app import App
+from ottla.streams.caching import CacheBudget
 from ottla.streams.context import Headers, InputRecord, Output
 from ottla.streams.errors import StreamsError
 from ottla.streams.operators.tables import store_getter
@@ -53,15 +55,28 @@ class Driver:
         now: the virtual wall clock, in ms.
     """
 
-    def __init__(self, app: App, *, partitions: int = 1, at: Any = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        partitions: int = 1,
+        at: Any = None,
+        cache_max_bytes: int = 0,
+        commit_interval: Duration = 0,
+    ) -> None:
         """Build the app's tasks.
 
         Args:
             partitions: of every topic that exists before the app.
             at: when the clock starts: ms, an aware datetime, or text ("2026-05-01T10:00"); without it
                 2000-01-01T00:00Z.
+            cache_max_bytes: statestore.cache.max.bytes; 0: no caches.
+            commit_interval: commit when the driver's clock has moved on so far, and in `commit()`; 0: after each record.
         """
         self.now = START_MS if at is None else _time(at, START_MS)
+        self._cache = CacheBudget(cache_max_bytes)
+        self._commit_interval_ms = milliseconds("commit_interval", commit_interval)
+        self._commit_ms = self.now + self._commit_interval_ms
         self.topology = topology = app.topology()
         self._day = self.now - self.now % _DAY_MS
         self._partitions = partitions
@@ -113,6 +128,7 @@ class Driver:
             wait=self._wait,
             specs=self.topology.global_stores,
             watch_mutations=True,
+            cache=self._cache,
         )
 
     def restart(self, *, lost_disk: bool = False) -> None:
@@ -121,6 +137,7 @@ class Driver:
         Args:
             lost_disk: stores are made anew from their changelogs (those of global tables stay).
         """
+        self.commit()
         for task_id, task in list(self.tasks.items()):
             task.close()
             sub, stores = task.sub_topology, self._stores[task_id]
@@ -155,6 +172,8 @@ class Driver:
         until = self.now + milliseconds("duration", duration)
         while True:
             due = [task.next_punctuation_ms for task in self.tasks.values()]
+            if self._commit_interval_ms:
+                due.append(self._commit_ms)
             first = min((when for when in due if when is not None), default=None)
             if first is None or first > until:
                 break
@@ -166,6 +185,15 @@ class Driver:
         self.now = now_ms
         for task in self.tasks.values():
             self._take(task.punctuate(now_ms))
+            self._processed(task)
+        self._drain()
+        if self._commit_interval_ms and now_ms >= self._commit_ms:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit all tasks: what caches hold back comes out, and what follows of it is processed."""
+        self._commit_ms = self.now + self._commit_interval_ms
+        for task in self.tasks.values():
             self._commit(task)
         self._drain()
 
@@ -242,7 +270,11 @@ class Driver:
             for sub in self._readers[record.topic]:
                 task = self.tasks[TaskId(sub.id, 0 if sub.is_global else record.partition)]
                 self._take(task.process(record))
-                self._commit(task)
+                self._processed(task)
+
+    def _processed(self, task: Task) -> None:
+        if not self._commit_interval_ms or task.commit_requested:
+            self._commit(task)
 
     def _commit(self, task: Task) -> None:
         self._take(task.flush())

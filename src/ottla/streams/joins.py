@@ -292,7 +292,7 @@ def join_foreign(
     )
     builder.copartition(source, right._sources | {source})
     subscriptions = named("-subscription-store", f"{join}SUBSCRIPTION-STATE-STORE-")
-    builder.key_value_store(subscriptions, RAW, subscription_serde, generated=name is None)
+    builder.key_value_store(subscriptions, RAW, subscription_serde, generated=name is None, cached=False)
     receiver = named("-subscription-receive", processor)
     make = table_joins.receive_subscription(subscriptions, foreign_serde, key_serde, full)
     builder.processor(receiver, make, [source], [subscriptions])

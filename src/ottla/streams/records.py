@@ -14,3 +14,11 @@ class Record(NamedTuple):
     value: Any
     timestamp: int
     headers: Headers = ()
+
+
+class Change(NamedTuple):
+    """What goes between the operators of tables: from one value of a key to the next. None as `new` is a deletion;
+    `old` is None where nobody needs it."""
+
+    new: Any
+    old: Any

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ottla.streams.context import Headers, Output
+from ottla.streams.context import Headers, Output, Process
 from ottla.streams.errors import TopologyError
 from ottla.streams.keys import (
     Window,
@@ -84,6 +84,19 @@ class State:
         """Return the object of stored bytes."""
         return self._read_value(self.topic, data)
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether a cache forwards the changes of this store."""
+        return False
+
+    def listen(self, forward: Process, *, send_old: bool) -> bool:
+        """Have a cache forward the changes of this store; False: there is none, so that the operator forwards them.
+
+        Args:
+            send_old: changes carry the value that the store held before.
+        """
+        return False
+
     def log(self, key: bytes, value: bytes | None, timestamp: int, headers: Headers = ()) -> None:
         """Emit a changelog record."""
         if self._logged:
@@ -123,6 +136,10 @@ class KeyValueState(State):
             headers: of the changelog record.
         """
         self.save(self.key_bytes(key), value, self.task.record_time if timestamp is None else timestamp, headers)
+
+    def keep(self, name: bytes, value: Any, timestamp: int, headers: Headers) -> None:
+        """Save a result that the store's cache forwards; only stores with a cache have it."""
+        raise NotImplementedError
 
     def save(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> None:
         """Write the value of a key as bytes; None deletes."""
@@ -214,7 +231,7 @@ class SegmentedState(State):
         return max(since, self._times.stream_time - self._visible_ms)
 
     def _segments(self, since: int, until: int) -> range:
-        last = max(self._times.stream_time, 0)
+        last = max(self.observed, 0)
         return range(max(since, 0) // self._interval_ms, min(until, last) // self._interval_ms + 1)
 
 
@@ -266,6 +283,10 @@ class WindowState(SegmentedState):
             timestamp: of the value and its changelog record; without one the window's start.
         """
         self.save(self.key_bytes(key), value, start, start if timestamp is None else timestamp)
+
+    def keep(self, name: bytes, value: Any, start: int, timestamp: int, headers: Headers) -> None:
+        """Save a result that the store's cache forwards; only stores with a cache have it."""
+        raise NotImplementedError
 
     def save(self, name: bytes, value: Any, start: int, timestamp: int) -> None:
         """Write the value of one window of a key as bytes; None deletes."""
@@ -367,6 +388,10 @@ class SessionState(SegmentedState):
         self.store.put(self._segment(end) + name, data)
         self.log(name, data, timestamp)
 
+    def keep(self, key: Any, window: Window, value: Any, timestamp: int, headers: Headers) -> None:
+        """Save a result that the store's cache forwards; only stores with a cache have it."""
+        raise NotImplementedError
+
     def _observe_only(self, timestamp: int) -> None:
         if timestamp > self._times.stream_time:
             self._observe(timestamp)
@@ -377,7 +402,7 @@ class SessionState(SegmentedState):
         since = self._oldest(earliest_end)
         name = self.key_bytes(key)
         length = len(name) + 24
-        for segment in self._segments(since, self._times.stream_time):
+        for segment in self._segments(since, self.observed):
             head = pack_long(segment)
             low = head + name + pack_long(max(since, 0))
             for found, data in self.store.range(low, head + name + b"\xff"):

@@ -11,7 +11,8 @@ from ottla.streams.errors import need_function
 from ottla.streams.handlers import make_handler
 from ottla.streams.operators import tables
 from ottla.streams.operators.table_joins import Kind
-from ottla.streams.operators.tables import Change, DerivedView, View
+from ottla.streams.operators.tables import DerivedView, View
+from ottla.streams.records import Change
 from ottla.streams.serdes import AnySerde, make_serde
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ottla.streams.caching import AnyCachedState, CacheBudget, cached_state
 from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Output, Process
 from ottla.streams.edges import readable, sink, source
 from ottla.streams.errors import RecordError, StreamsError, TopologyError, told
@@ -91,6 +92,7 @@ class Task:
         wait: Wait | None = None,
         specs: Iterable[StoreSpec] = (),
         watch_mutations: bool = False,
+        cache: CacheBudget | None = None,
     ) -> None:
         """Make the operators.
 
@@ -102,6 +104,7 @@ class Task:
             handlers: what becomes of records that fail; without them the task raises.
             wait: waits before a retry; without it a retry comes at once.
             specs: those of the global stores among `stores`.
+            cache: what the caches of stores may hold, shared with other tasks; None: no store has a cache.
             watch_mutations: raise when an operator changes an object that another branch is given, too (slow: for
                 tests).
         """
@@ -120,6 +123,13 @@ class Task:
         self.watch_mutations = watch_mutations
         self._stores = stores
         self._specs = {spec.name: spec for spec in (*specs, *sub_topology.stores)}
+        self._caches: dict[str, AnyCachedState] = {}
+        self.cache = cache if cache is not None and cache.max_bytes > 0 else None
+        # Parents come before children, so that this is the topological order.
+        using = [node for node in sub_topology.nodes.values() if isinstance(node, ProcessorNode)]
+        self._cached_names = [
+            name for name in dict.fromkeys(name for node in using for name in node.stores) if self._is_cached(name)
+        ]
         self._wait = wait or (lambda seconds: None)
         self._outputs: list[Output] = []
         #: Appends to the outputs of the call at hand. Operators keep it.
@@ -130,6 +140,7 @@ class Task:
     def rebuild(self) -> None:
         """Make every operator anew from what the stores hold now; for after an abort."""
         self._outputs.clear()
+        self._drop_caches()
         self.record = None
         #: The time of the record at hand, as its source has it (ms); in a punctuation, the time given to it.
         self.record_time = -1
@@ -175,16 +186,15 @@ class Task:
             due = self._next_stream_time
             if due is not None and self.stream_time >= due:
                 self._fire(self._by_stream_time, self.stream_time)
+            if self.cache is not None and self.cache.used > self.cache.max_bytes:
+                self._flush_caches()
             if self._refused and (refused := self._refused.pop((record.topic, record.offset), None)):
                 self._without(refused)
             return outputs.copy()
         except StreamsError:
             raise
         except Exception as error:  # outside of the users' functions: a key that cannot be written, say
-            operator = f"an operator behind {record.topic}"
-            raise RecordError(
-                "processing", operator, record.topic, record.partition, record.offset, told(error)
-            ) from error
+            raise self._unhandled(error, f"an operator behind {record.topic}") from error
         finally:
             outputs.clear()
 
@@ -204,6 +214,12 @@ class Task:
     def flush(self) -> list[Output]:
         """Write what operators hold in memory to the stores; return what must be written with the commit."""
         try:
+            try:
+                self._flush_caches()
+            except StreamsError:
+                raise
+            except Exception as error:
+                raise self._unhandled(error, "the cache of a store") from error
             for flush in self._flushers:
                 flush()
             if self._clock_of_task.stream_time != self.stream_time:
@@ -215,6 +231,7 @@ class Task:
 
     def close(self) -> None:
         """Close operators (users' processors among them). Stores are the caller's."""
+        self._drop_caches()
         for close in reversed(self._closers):
             close()
         self._closers.clear()
@@ -264,7 +281,11 @@ class Task:
             spec = self._specs.get(name)
             if spec is None:
                 raise TopologyError(f"there is no store {name!r} in sub-topology {self.sub_topology.id}")
-            found = self._states[name] = open_state(spec, self._stores[name], self)
+            if name in self._cached_names:
+                found = self._caches[name] = cached_state(spec, self._stores[name], self)
+            else:
+                found = open_state(spec, self._stores[name], self)
+            self._states[name] = found
         return found
 
     def is_global_store(self, name: str) -> bool:
@@ -396,6 +417,29 @@ class Task:
                 pass
         self.drop(node.name)
         return SKIPPED
+
+    def _is_cached(self, store: str) -> bool:
+        return self.cache is not None and store in self._specs and self._specs[store].cached
+
+    def _flush_caches(self) -> None:
+        """Flush every cache, in topological order, until what flows from one into another has gone through."""
+        caches = [self._caches[name] for name in self._cached_names if name in self._caches]
+        record, record_time = self.record, self.record_time
+        while any(cache.is_pending for cache in caches):
+            for cache in caches:
+                cache.flush()
+        self.record, self.record_time = record, record_time
+
+    def _drop_caches(self) -> None:
+        for cache in self._caches.values():
+            cache.forget()
+        self._caches.clear()
+
+    def _unhandled(self, error: Exception, operator: str) -> RecordError:
+        record = self.record
+        if record is None:
+            return RecordError("processing", operator, None, None, None, told(error))
+        return RecordError("processing", operator, record.topic, record.partition, record.offset, told(error))
 
     def _fire(self, schedules: Schedules, now_ms: int) -> None:
         record, self.record = self.record, None

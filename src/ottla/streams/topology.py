@@ -81,6 +81,8 @@ class StoreSpec:
     time_ordered: bool = False
     home: str = "default"
     is_global: bool = False
+    #: Updates of a key between two commits are one (`caching`), if the app has caches at all.
+    cached: bool = False
     #: The name was made by counting: adding an operator before it changes it.
     generated_name: bool = False
 

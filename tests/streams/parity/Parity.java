@@ -78,7 +78,7 @@ public class Parity {
         config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, "nowhere:9092");
         config.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
-        config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
+        config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, one.has("cache") ? 10 << 20 : 0);
         config.put(StreamsConfig.STATE_DIR_CONFIG, dir.getPath());
         config.put("__emit.interval.ms.kstreams.outer.join.spurious.results.fix__", 0L);
         config.put("__emit.interval.ms.kstreams.windowed.aggregation__", 0L);

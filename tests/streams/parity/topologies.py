@@ -868,4 +868,30 @@ def topologies() -> list[Step]:
         for _, (name, steps, topics, _) in every
         if name in MATRIX
     ]
-    return [*found, *matrix]
+    cached = [
+        {
+            "name": f"cached {name}",
+            "steps": _in_words(steps),
+            "inputs": inputs(number, topics, **{"count": 40, **how}),
+            "cache": True,
+        }
+        for number, (name, steps, topics, how) in every
+        if any(step["op"] in CACHED_OPS or "store" in step for step in steps) and "advance" not in how
+    ]
+    return [*found, *matrix, *cached]
+
+
+#: Operators whose stores have caches.
+CACHED_OPS = ("count", "reduce", "aggregate", "cogroup", "to_table", "table")
+
+
+def _in_words(steps: list[Step]) -> list[Step]:
+    """Have every stream begin with the words of its values, so that a commit holds several updates of a key."""
+    made: list[Step] = []
+    for step in steps:
+        if step["op"] != "stream":
+            made.append(step)
+            continue
+        made.append({**step, "id": f"{step['id']}-read"})
+        made.append({"op": "flat_map_values", "id": step["id"], "of": f"{step['id']}-read"})
+    return made

@@ -7,7 +7,7 @@ from typing import Any
 
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.errors import need_function
-from ottla.streams.operators.tables import _IMMUTABLE, Change, Make, View
+from ottla.streams.operators.tables import _IMMUTABLE, Make, View, updating
 from ottla.streams.states import KeyValueState
 
 
@@ -22,10 +22,11 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
         need_function("aggregate()", given)
 
     def make(context: NodeContext) -> Process:
-        forward, fail, drop, name = context.forward, context.fail, context.task.drop, context.name
+        fail, drop, name = context.fail, context.task.drop, context.name
         assert view.store is not None
         state: KeyValueState = context.store(view.store)
-        send_old = view.send_old
+        update = updating(context, state, send_old=view.send_old)
+        reads_old = view.send_old and not state.is_cached
 
         def once(key: Any, value: Any, timestamp: int) -> tuple[Any, Any, int, bytes]:
             """Return (new aggregate, old one for the change, timestamp, key as bytes)."""
@@ -37,11 +38,11 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
                 start = initializer()
                 new = aggregator(key, value, start)
                 # As in Java, the old value of a first change is what the initializer gives.
-                old = initializer() if send_old and type(start) not in _IMMUTABLE else start
+                old = initializer() if reads_old and type(start) not in _IMMUTABLE else start
                 return new, old, timestamp, stored
             before = found[0]
             new = aggregator(key, value, before)
-            if send_old and type(before) not in _IMMUTABLE:
+            if reads_old and type(before) not in _IMMUTABLE:
                 before = state.get(key)  # the user's function may have changed the object
             return new, before, max(timestamp, found[1]), stored
 
@@ -56,8 +57,7 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
                 if found is SKIPPED:
                     return
             new, old, when, stored = found
-            state.save(stored, new, when)
-            forward(key, Change(new, old if send_old else None), when, headers)
+            update(key, stored, new, old, when, headers)
 
         return process
 

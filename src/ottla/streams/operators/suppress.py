@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from ottla.streams.context import Headers, NodeContext, Output, Process
 from ottla.streams.errors import StreamsError
 from ottla.streams.keys import pack_long
-from ottla.streams.operators.tables import Change, Getter, Make, View
+from ottla.streams.operators.tables import Getter, Make, View
+from ottla.streams.records import Change
 from ottla.streams.states import BufferState
 
 _LONG = struct.Struct(">q")

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.murmur3 import hash128
 from ottla.streams.operators.stream_joins import Joiner
-from ottla.streams.operators.tables import Change, Getter, Make, View
+from ottla.streams.operators.tables import Getter, Make, View, updating
+from ottla.streams.records import Change
 from ottla.streams.serdes import AnySerde
 from ottla.streams.states import KeyValueState
 
@@ -110,12 +111,17 @@ def table_merge(view: JoinView) -> Make:
 
     def make(context: NodeContext) -> Process:
         forward = context.forward
-        state: KeyValueState | None = None if view.store is None else context.store(view.store)
         send_old = view.send_old
+        if view.store is not None:
+            state: KeyValueState = context.store(view.store)
+            update = updating(context, state, send_old=send_old)
+
+            def store(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+                update(key, state.key_bytes(key), change.new, change.old, timestamp, headers)
+
+            return store
 
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
-            if state is not None:
-                state.put(key, change.new, timestamp)
             forward(key, change if send_old else Change(change.new, None), timestamp, headers)
 
         return process

@@ -6,10 +6,11 @@ A change has the new value and, where somebody needs it, the old one. None as th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.keys import Windowed
+from ottla.streams.records import Change
 from ottla.streams.states import KeyValueState, SessionState, WindowState
 
 if TYPE_CHECKING:
@@ -20,13 +21,6 @@ Make = Callable[[NodeContext], Process]
 Getter = Callable[[Any], "tuple[Any, int] | None"]
 
 _IMMUTABLE = frozenset({int, str, bytes, float, bool, type(None)})
-
-
-class Change(NamedTuple):
-    """From one value of a key to the next."""
-
-    new: Any
-    old: Any
 
 
 class View:
@@ -145,6 +139,29 @@ class DerivedView(View):
         return computed
 
 
+#: Takes a result: (key, its bytes in the store, new value, old one, timestamp in ms, headers).
+Update = Callable[[Any, bytes, Any, Any, int, Headers], None]
+
+
+def updating(context: NodeContext, state: KeyValueState, *, send_old: bool) -> Update:
+    """Return what stores a result and sends its change on: at once or, with a cache, when that is flushed."""
+    forward = context.forward
+    if state.listen(forward, send_old=send_old):
+        keep = state.keep
+
+        def later(key: Any, stored: bytes, new: Any, old: Any, when: int, headers: Headers) -> None:
+            keep(stored, new, when, headers)
+
+        return later
+    save = state.save
+
+    def now(key: Any, stored: bytes, new: Any, old: Any, when: int, headers: Headers) -> None:
+        save(stored, new, when)
+        forward(key, Change(new, old if send_old else None), when, headers)
+
+    return now
+
+
 def table_source(view: View) -> Make:
     """Turn the records of a topic into changes. Records without a key are dropped."""
 
@@ -152,17 +169,25 @@ def table_source(view: View) -> Make:
         forward, drop, name = context.forward, context.task.drop, context.name
         state: KeyValueState | None = None if view.store is None else context.store(view.store)
         send_old = view.send_old
+        if state is None:
+
+            def pass_changes(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+                if key is None:
+                    drop(name)
+                else:
+                    forward(key, Change(value, None), timestamp, headers)
+
+            return pass_changes
+        update = updating(context, state, send_old=send_old)
+        reads_old = send_old and not state.is_cached
 
         def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
             if key is None:
                 drop(name)
                 return
-            old = None
-            if state is not None:
-                if send_old:
-                    old = state.get(key)
-                state.put(key, value, timestamp)
-            forward(key, Change(value, old), timestamp, headers)
+            stored = state.key_bytes(key)
+            found = state.load(stored) if reads_old else None
+            update(key, stored, value, None if found is None else found[0], timestamp, headers)
 
         return process
 
@@ -171,46 +196,26 @@ def table_source(view: View) -> Make:
 
 def table_filter(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
     """Keep what passes; a key that no longer does is deleted, if it was there."""
-
-    def make(context: NodeContext) -> Process:
-        forward, fail = context.forward, context.fail
-        state: KeyValueState | None = None if view.store is None else context.store(view.store)
-        send_old = view.send_old
-
-        def both(key: Any, change: Change) -> tuple[Any, Any]:
-            new = None if change.new is None else compute(key, change.new)
-            if not send_old:
-                return new, None
-            if state is not None:
-                return new, state.get(key)
-            return new, None if change.old is None else compute(key, change.old)
-
-        def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
-            try:
-                found = both(key, change)
-            except Exception as error:
-                found = fail(error, key, change.new, timestamp, headers, lambda: both(key, change))
-                if found is SKIPPED:
-                    return
-            new, old = found
-            if send_old and old is None and new is None:
-                return
-            if state is not None:
-                state.put(key, new, timestamp)
-            forward(key, Change(new, old), timestamp, headers)
-
-        return process
-
-    return make
+    return _derived(view, compute, skip_absent=True)
 
 
 def table_map_values(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
     """Compute each value anew."""
+    return _derived(view, compute, skip_absent=False)
+
+
+def _derived(view: DerivedView, compute: Callable[[Any, Any], Any], *, skip_absent: bool) -> Make:
+    """Compute a table of another one.
+
+    Args:
+        skip_absent: pass over changes of a key that is absent and was absent, where old values tell.
+    """
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
         state: KeyValueState | None = None if view.store is None else context.store(view.store)
         send_old = view.send_old
+        update = None if state is None else updating(context, state, send_old=send_old)
 
         def both(key: Any, change: Change) -> tuple[Any, Any]:
             new = None if change.new is None else compute(key, change.new)
@@ -228,9 +233,12 @@ def table_map_values(view: DerivedView, compute: Callable[[Any, Any], Any]) -> M
                 if found is SKIPPED:
                     return
             new, old = found
-            if state is not None:
-                state.put(key, new, timestamp)
-            forward(key, Change(new, old), timestamp, headers)
+            if skip_absent and send_old and old is None and new is None:
+                return
+            if state is None or update is None:
+                forward(key, Change(new, old), timestamp, headers)
+            else:
+                update(key, state.key_bytes(key), new, old, timestamp, headers)
 
         return process
 
@@ -312,10 +320,11 @@ def table_aggregate(
         return aggregate, timestamp
 
     def make(context: NodeContext) -> Process:
-        forward, fail = context.forward, context.fail
+        fail = context.fail
         assert view.store is not None
         state: KeyValueState = context.store(view.store)
         send_old = view.send_old
+        update = updating(context, state, send_old=send_old)
 
         def once(key: Any, change: Change, timestamp: int) -> tuple[Any, Any, int]:
             found = state.get_timed(key)
@@ -333,8 +342,7 @@ def table_aggregate(
                 if found is SKIPPED:
                     return
             new, old, when = found
-            state.put(key, new, when)
-            forward(key, Change(new, old if send_old else None), when, headers)
+            update(key, state.key_bytes(key), new, old, when, headers)
 
         return process
 

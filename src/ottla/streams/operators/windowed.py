@@ -13,13 +13,39 @@ from typing import Any
 
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.keys import Window, Windowed
-from ottla.streams.operators.tables import _IMMUTABLE, Change, Make, View
+from ottla.streams.operators.tables import _IMMUTABLE, Make, View
+from ottla.streams.records import Change
 from ottla.streams.states import SessionState, WindowState
 from ottla.streams.times import UNKNOWN
 from ottla.streams.windows import SessionWindows, SlidingWindows, TimeWindows
 
 Aggregator = Callable[[Any, Any, Any], Any]
 Initializer = Callable[[], Any]
+
+
+#: Takes a result: (key, its bytes in the store, window start, new value, old one, timestamp in ms, headers).
+_Update = Callable[[Any, bytes, int, Any, Any, int, Headers], None]
+
+
+def _updating(context: NodeContext, state: WindowState, size: int, *, send_old: bool, on_close: bool) -> _Update:
+    """Return what stores the result of a window and sends its change on: at once, when a cache is flushed, or not yet
+    (on close)."""
+    forward, save = context.forward, state.save
+    if state.listen(forward, send_old=send_old):
+        keep = state.keep
+
+        def later(key: Any, stored: bytes, start: int, new: Any, old: Any, when: int, headers: Headers) -> None:
+            keep(stored, new, start, when, headers)
+
+        return later
+
+    def now(key: Any, stored: bytes, start: int, new: Any, old: Any, when: int, headers: Headers) -> None:
+        save(stored, new, start, when)
+        if not on_close:
+            change = Change(new, old if send_old else None)
+            forward(Windowed(key, Window(start, start + size)), change, when, headers)
+
+    return now
 
 
 def time_windowed(
@@ -34,18 +60,20 @@ def time_windowed(
         state: WindowState = context.store(view.store)
         times = context.task.times_of(name, view.store)
         send_old = view.send_old
+        update = _updating(context, state, size, send_old=send_old, on_close=on_close)
+        reads_old = send_old and not state.is_cached
 
-        def update(key: Any, stored: bytes, value: Any, timestamp: int, start: int) -> tuple[Any, Any, int]:
+        def once(key: Any, stored: bytes, value: Any, timestamp: int, start: int) -> tuple[Any, Any, int]:
             found = state.load(stored, start)
             if found is None:
                 if initializer is None:
                     return value, None, timestamp
                 before = initializer()
                 new = aggregator(key, value, before)
-                return new, initializer() if send_old and type(before) not in _IMMUTABLE else before, timestamp
+                return new, initializer() if reads_old and type(before) not in _IMMUTABLE else before, timestamp
             new = aggregator(key, value, found[0])
             before = found[0]
-            if send_old and type(before) not in _IMMUTABLE:
+            if reads_old and type(before) not in _IMMUTABLE:
                 before = state.get(key, start)
             return new, before, max(timestamp, found[1])
 
@@ -60,7 +88,7 @@ def time_windowed(
                 if end <= close:
                     drop(name)
                     continue
-                again = partial(update, key, stored, value, timestamp, start)
+                again = partial(once, key, stored, value, timestamp, start)
                 try:
                     found = again()
                 except Exception as error:
@@ -68,9 +96,7 @@ def time_windowed(
                     if found is SKIPPED:
                         continue
                 new, old, when = found
-                state.save(stored, new, start, when)
-                if not on_close:
-                    forward(Windowed(key, Window(start, end)), Change(new, old if send_old else None), when, headers)
+                update(key, stored, start, new, old, when, headers)
             if on_close and close > times.emitted:
                 emit(close, headers)
 
@@ -107,12 +133,13 @@ def sliding_windowed(
         assert view.store is not None
         state: WindowState = context.store(view.store)
         times = context.task.times_of(name, view.store)
-        send_old = view.send_old
+        update = _updating(context, state, size, send_old=view.send_old, on_close=on_close)
 
         def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
             if key is None or value is None:
                 drop(name)
                 return
+            stored = state.key_bytes(key)
             close = times.advance(timestamp) - grace
             if timestamp + size < close:
                 drop(name)
@@ -122,9 +149,7 @@ def sliding_windowed(
             for start, before, when in updates:
                 if when is None:  # the right window of this record: it holds later ones only
                     aggregate, latest = before
-                    state.put(key, aggregate, start, latest)
-                    if not on_close:
-                        forward(Windowed(key, Window(start, start + size)), Change(aggregate, None), latest, headers)
+                    update(key, stored, start, aggregate, None, latest, headers)
                     continue
                 if start + size < close:
                     drop(name)
@@ -138,10 +163,7 @@ def sliding_windowed(
                         continue
                 new, old = found
                 latest = timestamp if old is None else max(timestamp, when)
-                state.put(key, new, start, latest)
-                if not on_close:
-                    change = Change(new, old if send_old else None)
-                    forward(Windowed(key, Window(start, start + size)), change, latest, headers)
+                update(key, stored, start, new, old, latest, headers)
             if on_close and close > times.emitted and timestamp >= size:
                 emit(close, headers)
 
@@ -260,6 +282,15 @@ def session_windowed(
         state: SessionState = context.store(view.store)
         times = context.task.times_of(name, view.store)
         send_old = view.send_old
+        cached = state.listen(forward, send_old=send_old)
+
+        def update(key: Any, window: Window, new: Any, old: Any, timestamp: int, headers: Headers) -> None:
+            if cached:
+                state.keep(key, window, new, timestamp, headers)
+                return
+            state.put(key, window, new, timestamp)
+            if not on_close:
+                forward(Windowed(key, window), Change(new, old), window.end, ())
 
         def merge(key: Any, timestamp: int) -> tuple[Any, Window, list[tuple[Window, Any]]]:
             """Return (merged aggregate without the record, merged session, sessions that it replaces)."""
@@ -295,13 +326,9 @@ def session_windowed(
             else:
                 if window != (timestamp, timestamp):
                     for old_window, _ in merged:
-                        old = state.get(key, *old_window) if send_old else None
-                        state.put(key, old_window, None, timestamp)
-                        if not on_close:
-                            forward(Windowed(key, old_window), Change(None, old), old_window.end, ())
-                state.put(key, window, aggregate, timestamp)
-                if not on_close:
-                    forward(Windowed(key, window), Change(aggregate, None), window.end, ())
+                        old = state.get(key, *old_window) if send_old and not cached else None
+                        update(key, old_window, None, old, timestamp, headers)
+                update(key, window, aggregate, None, timestamp, headers)
             if on_close and close > times.emitted:
                 emit(close, headers)
 

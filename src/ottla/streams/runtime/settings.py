@@ -72,6 +72,11 @@ _ROWS: Final = (
         "Where state is kept, a folder for each application. Default: ~/.local/state/ottla-streams (XDG_STATE_HOME).",
     ),
     Key(
+        *("statestore.cache.max.bytes", size_bytes, 10 << 20, 0, None),
+        "What the caches of all stores may hold: of many updates of a key between two commits only the last one is written "
+        "and goes on. Above that they are emptied early. 0: every update goes on at once.",
+    ),
+    Key(
         *("statestore.uncommitted.max.bytes", size_bytes, 64 << 20, 1, None),
         "Uncommitted writes to stores wait in memory; above that a commit comes early.",
     ),
@@ -113,6 +118,7 @@ class StreamsSettings:
     state_dir: Path
     default_store: str = "sqlite"
     poll_ms: int = 100
+    cache_max_bytes: int = 10 << 20
     replication_factor: int = -1
     main_consumer: Mapping[str, Any] = field(default_factory=dict)
     restore_consumer: Mapping[str, Any] = field(default_factory=dict)
@@ -179,6 +185,7 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         state_dir=Path(values["state.dir"] or default_state_dir()),
         default_store=values["default.dsl.store"],
         poll_ms=values["poll.ms"],
+        cache_max_bytes=values["statestore.cache.max.bytes"],
         replication_factor=values["replication.factor"],
         main_consumer=main,
         restore_consumer={

@@ -18,6 +18,7 @@ from ottla.client.admin_errors import AdminErrors
 from ottla.client.admin_results import NewTopic
 from ottla.clock import Clock, SystemClock
 from ottla.errors import InconsistentGroupProtocolError
+from ottla.streams.caching import CacheBudget
 from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers
 from ottla.streams.runtime.assignor import MemberInfo, SubTopologyInfo, TaskAssignor
@@ -92,6 +93,7 @@ class Worker:
         self._told_tasks: frozenset[TaskId] = frozenset()
         #: When the log says that there are no tasks, if there are none until then.
         self._idle_ms: int | None = None
+        self._cache = CacheBudget(settings.cache_max_bytes)
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._cluster: ClientCluster | None = None
@@ -267,6 +269,7 @@ class Worker:
             handlers=self.application.handlers,
             wait=self._wait,
             specs=self.topology.global_stores,
+            cache=self._cache,
         )
 
     def _wait(self, seconds: float) -> None:
