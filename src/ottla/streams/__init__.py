@@ -12,7 +12,7 @@ Kafka Streams' model and words. docs/streams.md tells the rest.
 from __future__ import annotations
 
 from ottla.streams.app import App
-from ottla.streams.errors import RecordError, StreamsError, TopologyError
+from ottla.streams.errors import RecordError, StoreMovingError, StreamsError, TopologyError
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Retry, Skip
 from ottla.streams.keys import Window, Windowed
 from ottla.streams.records import Record
@@ -27,6 +27,7 @@ __all__ = [
     "RecordError",
     "Retry",
     "Skip",
+    "StoreMovingError",
     "StreamsError",
     "TopologyError",
     "Window",

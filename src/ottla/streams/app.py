@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ottla.client.keys import Duration
 from ottla.streams.builder import Builder
 from ottla.streams.description import Description
-from ottla.streams.errors import TopologyError
+from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers, make_handler
 from ottla.streams.joins import GlobalTable
 from ottla.streams.operators.tables import SourceView, table_source
@@ -19,6 +19,8 @@ from ottla.streams.topology import SourceNode, StoreKind, Topology
 
 if TYPE_CHECKING:
     from ottla.streams.driver import Driver
+    from ottla.streams.queries.desk import Desk
+    from ottla.streams.queries.store import StoreView
 
 Guarantee = Literal["at_least_once", "exactly_once_v2"]
 
@@ -70,6 +72,7 @@ class App:
         self.bootstrap_servers = bootstrap_servers
         self.processing_guarantee = processing_guarantee
         self.settings = settings
+        self._desk: Desk | None = None
         self.handlers = Handlers(
             deserialization=make_handler("on_deserialization_error", on_deserialization_error),
             processing=make_handler("on_processing_error", on_processing_error),
@@ -270,6 +273,30 @@ class App:
         from ottla.streams.runtime.run import run
 
         run(self)
+
+    def store(self, name: str) -> StoreView:
+        """Return a store of the running app, to ask from any thread of this process: `app.store("users")["anna"]`.
+
+        Rows are those of the last commit. Those that other instances have are asked there, if the instances have an
+        `application.server`.
+
+        Raises:
+            StreamsError: no instance runs in this process.
+            UnknownStoreError: it has no such store.
+        """
+        from ottla.streams.queries.store import StoreView
+
+        desk = self._desk
+        if desk is None:
+            raise StreamsError(
+                f"{self.application_id} does not run in this process: there is nothing to ask. Elsewhere, ask an instance "
+                "over HTTP (application.server)."
+            )
+        return StoreView(desk, desk.routes.spec(name))
+
+    def on_desk(self, desk: Desk | None) -> None:
+        """Keep what answers questions about the state of the running instance; the runtime calls it."""
+        self._desk = desk
 
     def test(
         self, *, partitions: int = 1, at: Any = None, cache_max_bytes: int = 0, commit_interval: Duration = 0

@@ -20,6 +20,21 @@ class TopologyError(StreamsError, ValueError):
     """The topology cannot be built or run as it is; the message says which part and what to do."""
 
 
+class StoreMovingError(StreamsError):
+    """The task that has the rows runs nowhere right now, or nobody knows where: ask again after `retry_after_s`."""
+
+    retriable = True
+    retry_after_s = 1.0
+
+
+class UnknownStoreError(StreamsError):
+    """The application has no store of that name that can be asked."""
+
+
+class QuestionError(StreamsError, ValueError):
+    """The store cannot be asked that."""
+
+
 class MutationError(StreamsError):
     """An operator changed an object that other operators are given, too; the test driver finds it."""
 

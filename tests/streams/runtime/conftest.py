@@ -13,6 +13,7 @@ import pytest
 
 import ottla
 from ottla.streams.handlers import Handlers
+from ottla.streams.queries.desk import Desk
 from ottla.streams.runtime.run import settings_of
 from ottla.streams.runtime.worker import Worker
 from ottla.streams.topology import Topology
@@ -30,15 +31,21 @@ class Application:
     processing_guarantee: str = "exactly_once_v2"
     handlers: Handlers = field(default_factory=Handlers)
 
+    desk: Desk | None = None
+
     def topology(self) -> Topology:
         return self.made
+
+    def on_desk(self, desk: Desk | None) -> None:
+        self.desk = desk
 
 
 class Instance:
     """A worker on a thread of its own; what it raised is raised by `stop`."""
 
     def __init__(self, app: Application) -> None:
-        self.worker = Worker(app, settings_of(app))
+        self.app = app
+        self.worker = Worker(app, settings_of(app), on_desk=app.on_desk)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +19,7 @@ import ottla
 from ottla.errors import ErrorCode
 from ottla.streams import App
 from ottla.streams.errors import TopologyError
+from ottla.streams.queries.store import StoreView
 from ottla.streams.runtime.run import settings_of
 from ottla.streams.runtime.tasks import Phase
 from ottla.streams.runtime.worker import Worker
@@ -229,3 +233,54 @@ def test_an_instance_warns_while_it_has_no_tasks_and_tells_when_it_has(
     engine.tasks[TaskId(0, 1)] = SimpleNamespace(phase=Phase.RUNNING)
     turn(65_004)
     assert told == [1, 2]
+
+
+def test_any_instance_answers_for_all(kafka_broker: Broker, start: Start) -> None:
+    """Two instances share the tasks: each answers for every word over HTTP, and to `app.store`, by one hop where it must."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    words = " ".join(LINES).split()
+    instances = [
+        start(
+            word_count(),
+            state=f"state{number}",
+            heartbeat_interval_ms=300,
+            **{"application.server": "127.0.0.1:0"},
+        )
+        for number in range(2)
+    ]
+
+    def shared() -> bool:
+        engines = [instance.worker._engine for instance in instances]
+        return all(
+            engine is not None and engine.tasks and all(task.phase is Phase.RUNNING for task in engine.tasks.values())
+            for engine in engines
+        )
+
+    wait_for(shared, "both have tasks", 60)
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == expected(words), "the counts")
+
+    def answers(instance: Instance) -> dict[str, Any]:
+        server = instance.worker._server
+        assert server is not None
+        found = {}
+        for word in set(words):
+            try:
+                with urllib.request.urlopen(f"http://{server.endpoint}/stores/counts/{word}", timeout=30) as response:
+                    found[word] = json.load(response)["value"]
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # moving
+                    raise
+        return found
+
+    wanted = {word: str(words.count(word)) for word in words}
+    for instance in instances:
+        wait_for(lambda instance=instance: answers(instance) == wanted, "the answers over HTTP", 60)  # type: ignore[misc]
+        desk = instance.app.desk
+        assert desk is not None
+        view = StoreView(desk, desk.routes.spec("counts"))
+        assert {word: view[word] for word in words} == wanted
+        assert dict(view.range()) == wanted
+    for instance in instances:
+        instance.stop()
+        assert instance.app.desk is None

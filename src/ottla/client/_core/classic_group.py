@@ -73,6 +73,11 @@ class ClassicMembership:
         return self._identity
 
     @property
+    def confirmed_ms(self) -> float | None:
+        """See `ClassicMember.confirmed_ms`."""
+        return None if self._lost else self._member.confirmed_ms
+
+    @property
     def left(self) -> bool:
         return self._member.left
 

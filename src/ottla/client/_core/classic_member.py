@@ -98,6 +98,8 @@ class ClassicMember:
         member_id, generation_id: as the coordinator gave them; "" and -1 without.
         is_leader: whether this member assigned in the present generation.
         left: whether LeaveGroup was answered, or is not needed.
+        confirmed_ms: when the request was sent that the coordinator has last answered as it answers a member; None before
+            the first. What the group decided after that, the member does not know.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class ClassicMember:
         self._retry_ms = 0.0
         self._failures = 0
         self._heartbeat_ms = 0.0
+        self.confirmed_ms: float | None = None
 
     # -- what is wanted ---------------------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ class ClassicMember:
 
         self._heartbeat_in_flight = True
         self._heartbeat_ms = now_ms + settings.heartbeat_interval_ms
-        context = (member_id, generation_id)
+        context = (member_id, generation_id, now_ms)
         node_id = cast(int, self._coordinator.node_id)
         self._machine.ask(
             now_ms,
@@ -242,6 +245,8 @@ class ClassicMember:
             if attempt == self._attempt:
                 self._in_flight = False
                 on_answer(send, response, when_ms)
+                if self.phase is Phase.STABLE and key is ApiKey.SYNC_GROUP:
+                    self.confirmed_ms = now_ms
 
         def failed(send: Send, error: Exception, when_ms: float) -> None:
             self._coordinator.lose(when_ms)
@@ -372,7 +377,10 @@ class ClassicMember:
     def _on_heartbeat(self, send: Send, message: Message, now_ms: float) -> None:
         self._heartbeat_in_flight = False
         code = cast(HeartbeatResponse, message).error_code
-        if send.context != (self.member_id, self.generation_id) or code == ErrorCode.NONE:
+        member_id, generation_id, sent_ms = cast(tuple[str, int, float], send.context)
+        if code == ErrorCode.NONE:
+            self.confirmed_ms = sent_ms
+        if (member_id, generation_id) != (self.member_id, self.generation_id) or code == ErrorCode.NONE:
             return
         if code == ErrorCode.REBALANCE_IN_PROGRESS:
             if self.phase is Phase.STABLE:

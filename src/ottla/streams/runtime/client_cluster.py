@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import ottla
+from ottla.client._core.classic_group import ClassicMembership
 from ottla.client.admin_errors import AdminErrors
 from ottla.client.errors import (
     CommitFailedError,
@@ -133,6 +134,17 @@ class ClientCluster:
                     raise
                 logger.warning("%s: %s; trying again", what, error)
                 time.sleep(_AGAIN_S)
+
+    @property
+    def confirmed_ms(self) -> float | None:
+        """When the request was sent that the group's coordinator has confirmed last (monotonic ms). For any thread."""
+        membership = self.consumer._group().membership
+        return membership.confirmed_ms if isinstance(membership, ClassicMembership) else None
+
+    @property
+    def session_timeout_ms(self) -> float:
+        """How long the coordinator waits for this member."""
+        return self.consumer._group().settings.session_timeout_ms
 
     def close(self) -> None:
         """Leave the group and close all clients."""

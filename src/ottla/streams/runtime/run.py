@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ottla.streams.queries.desk import Desk
 from ottla.streams.runtime.settings import StreamsSettings, read_settings
 from ottla.streams.runtime.worker import Application, Worker
 
@@ -25,6 +26,10 @@ class RunnableApplication(Application, Protocol):
     @property
     def processing_guarantee(self) -> str:
         """Kafka's key of that name."""
+        ...
+
+    def on_desk(self, desk: Desk | None) -> None:
+        """Keep what answers questions about the state of this instance; None: it does not run any more."""
         ...
 
     @property
@@ -63,7 +68,7 @@ def run(
     Raises:
         StreamsError, KafkaError: it cannot go on. What was not committed comes again at the next start.
     """
-    worker = Worker(app, settings_of(app, overrides), on_progress=on_progress, on_tasks=on_tasks)
+    worker = Worker(app, settings_of(app, overrides), on_progress=on_progress, on_tasks=on_tasks, on_desk=app.on_desk)
     if threading.current_thread() is not threading.main_thread():
         worker.run()
         return

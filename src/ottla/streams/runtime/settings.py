@@ -26,7 +26,22 @@ def _interval(name: str, value: object) -> int:
     return int(duration_ms(name, value))  # type: ignore[arg-type]
 
 
+def _server(name: str, value: object) -> tuple[str, int] | None:
+    given = text(name, value)
+    if not given:
+        return None
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"{name}={given!r} is not valid: it is host:port, as in localhost:7070.")
+    return host.strip("[]"), int(port)
+
+
 _ROWS: Final = (
+    Key(
+        *("application.server", _server, None, None, None),
+        "host:port at which this instance answers queries over HTTP, and others reach it. Port 0 is any free one; "
+        "processes of one `run` take this port and those behind it. Without it nothing listens.",
+    ),
     Key(
         *("buffered.records.per.partition", integer, 1000, 1, None),
         "Records of a partition that wait in memory; above that it is not read on.",
@@ -109,6 +124,7 @@ class StreamsSettings:
     """An application's configuration.
 
     Attributes:
+        application_server: host and port.
         main_consumer, restore_consumer, producer, admin: keys of the clients.
         topic: configs of internal topics.
     """
@@ -116,6 +132,7 @@ class StreamsSettings:
     application_id: str
     engine: EngineSettings
     state_dir: Path
+    application_server: tuple[str, int] | None = None
     default_store: str = "sqlite"
     poll_ms: int = 100
     cache_max_bytes: int = 10 << 20
@@ -149,11 +166,6 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
             clients[prefix][name.removeprefix(prefix)] = value
         elif name.startswith("topic."):
             topic[name.removeprefix("topic.")] = str(value)
-        elif name == "application.server":
-            raise ConfigurationError(
-                "application.server is not there yet: there are no queries over HTTP.",
-                "Leave it out; write what others ask for to a topic.",
-            )
         elif name in _FIXED:
             raise ConfigurationError(f"{name} cannot be set for an application: {_FIXED[name]}.")
         else:
@@ -183,6 +195,7 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
             auto_offset_reset=reset,
         ),
         state_dir=Path(values["state.dir"] or default_state_dir()),
+        application_server=values["application.server"],
         default_store=values["default.dsl.store"],
         poll_ms=values["poll.ms"],
         cache_max_bytes=values["statestore.cache.max.bytes"],

@@ -21,7 +21,12 @@ from ottla.errors import InconsistentGroupProtocolError
 from ottla.streams.caching import CacheBudget
 from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers
-from ottla.streams.runtime.assignor import MemberInfo, SubTopologyInfo, TaskAssignor
+from ottla.streams.queries.board import Board, Standing
+from ottla.streams.queries.desk import Desk
+from ottla.streams.queries.routing import Routes
+from ottla.streams.queries.server import StateServer
+from ottla.streams.queries.wire import forwarder
+from ottla.streams.runtime.assignor import MemberInfo, Owners, SubTopologyInfo, TaskAssignor
 from ottla.streams.runtime.client_cluster import ClientCluster
 from ottla.streams.runtime.engine import Engine
 from ottla.streams.runtime.global_tables import GlobalTables
@@ -45,6 +50,8 @@ _PROGRESS_MS: Final = 2000
 #: How long an instance is without tasks before the log says so, and until it says so again.
 _IDLE_MS: Final = 5000
 _STILL_IDLE_MS: Final = 60_000
+#: How often queries are told how far the committed state is.
+_TELL_MS: Final = 100
 
 
 class Application(Protocol):
@@ -72,6 +79,7 @@ class Worker:
         on_progress: called while state is restored with (records restored, records to restore), and once with two equal
             numbers at the end.
         on_tasks: called with the number of its tasks when all of them run, and again when they are others.
+        on_desk: called with what answers questions about its state, and with None at the end.
         clock: the machine's, unless it is a test's.
     """
 
@@ -82,6 +90,7 @@ class Worker:
         *,
         on_progress: Callable[[int, int], object] | None = None,
         on_tasks: Callable[[int], object] | None = None,
+        on_desk: Callable[[Desk | None], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.application = application
@@ -89,6 +98,10 @@ class Worker:
         self.topology = application.topology()
         self._on_progress = on_progress
         self._on_tasks = on_tasks
+        self._on_desk = on_desk
+        self._board: Board | None = None
+        self._server: StateServer | None = None
+        self._told_ms = 0
         #: The tasks that the log spoke of last.
         self._told_tasks: frozenset[TaskId] = frozenset()
         #: When the log says that there are no tasks, if there are none until then.
@@ -137,6 +150,10 @@ class Worker:
             self._engine.close()
             logger.info("%s: everything is committed and handed over", self.settings.application_id)
         finally:
+            if self._on_desk is not None:
+                self._on_desk(None)
+            if self._server is not None:
+                self._server.close()
             if self._globals is not None:
                 self._globals.close()
             if self._cluster is not None:
@@ -153,16 +170,29 @@ class Worker:
         if settings.engine.exactly_once:
             transactional_id = f"{settings.application_id}-{directory.process_id}-{directory.slot}"
         topics = [topic for sub in self.topology.tasks for topic in sub.source_topics]
+        endpoint = self._listen()
+        routes = Routes(self.topology, self._counts, endpoint)
+
+        def on_owners(owners: Owners, generation_id: int) -> None:
+            routes.owners = owners
+
         cluster = self._cluster = ClientCluster(
             settings,
             list(dict.fromkeys(topics)),
-            TaskAssignor(self._info),
+            TaskAssignor(self._info, on_owners),
             transactional_id=transactional_id,
             partition_count=sum(self._counts[topic] for topic in topics),
             on_assigned=lambda partitions: self._running.on_assigned(partitions),
             on_revoked=lambda partitions: self._running.on_revoked(partitions),
             on_lost=lambda partitions: self._running.on_lost(partitions),
         )
+        self._board = Board(self._clock.monotonic_ms, lambda: cluster.confirmed_ms, cluster.session_timeout_ms)
+        desk = Desk(self._board, routes, forwarder(settings.application_id))
+        if self._server is not None:
+            self._server.start(desk)
+            logger.info("%s: state is at http://%s/", settings.application_id, endpoint)
+        if self._on_desk is not None:
+            self._on_desk(desk)
         host = DirectoryHost(directory, settings.default_store, self._on_homes)
         self._engine = Engine(self.topology, settings.engine, cluster, host, self._make_task, self._clock)
         cluster.admin.start()
@@ -178,6 +208,19 @@ class Worker:
             directory.slot,
             directory.path,
         )
+
+    def _listen(self) -> str:
+        """Take the port of `application.server`, and return where others reach it; "" without one."""
+        if self.settings.application_server is None:
+            return ""
+        assert self._directory is not None
+        host, port = self.settings.application_server
+        slot = self._directory.slot
+        process = f"{self._directory.process_id}-{slot}"
+        self._server = StateServer(
+            host, port + slot if port else 0, self.settings.application_id, lambda: {"process": process}
+        )
+        return self._server.endpoint
 
     @property
     def _running(self) -> Engine:
@@ -206,6 +249,27 @@ class Worker:
         self._busy = engine.process(_RECORDS) > 0
         engine.punctuate()
         engine.maybe_commit()
+        self._tell_board()
+
+    def _tell_board(self) -> None:
+        """Say what queries may be told, after the stores have it."""
+        assert self._board is not None
+        assert self._cluster is not None
+        now_ms = self._clock.monotonic_ms()
+        due = now_ms - self._told_ms >= _TELL_MS
+        if due:
+            self._told_ms = now_ms
+        wall_ms = self._clock.wall_ms()
+        for task in self._running.tasks.values():
+            if task.phase is not Phase.RUNNING:
+                self._board.tell(task.id, None)
+            elif due and task.state is not None:
+                lag: dict[str, int | None] = {}
+                for where, offset in task.committed.items():
+                    position, behind = self._cluster.position(where), self._cluster.lag(where)
+                    lag[str(where)] = None if position is None or behind is None else max(position + behind - offset, 0)
+                positions = {str(where): offset for where, offset in task.committed.items()}
+                self._board.tell(task.id, Standing(positions=positions, lag=lag, time_ms=wall_ms))
 
     def _tell_progress(self) -> None:
         engine = self._running
@@ -286,10 +350,16 @@ class Worker:
         return MemberInfo(
             process=f"{self._directory.process_id}-{self._directory.slot}",
             sub_topologies=self._hashes,
+            endpoint="" if self._server is None else self._server.endpoint,
             positions=dict(self._positions),
         )
 
     def _on_homes(self, task: TaskId, homes: Mapping[str, Home] | None) -> None:
+        assert self._board is not None
+        if homes is None:
+            self._board.close(task)
+        else:
+            self._board.open(task, next(sub for sub in self.topology.tasks if sub.id == task.sub_topology), homes)
         engine_task = self._running.tasks.get(task)
         if homes is None and engine_task is not None:
             self._positions[str(task)] = sum(note.position for note in engine_task.notes.values())

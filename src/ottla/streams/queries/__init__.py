@@ -1,0 +1,1 @@
+"""Asking a running application for its state, in its process and over HTTP: committed rows only."""

@@ -1,0 +1,312 @@
+"""The state of an application over HTTP, at `application.server`: any instance answers, from its own state or by one hop.
+
+    GET /                                           a page: tasks, stores, how far they are
+    GET /state                                      the same as JSON
+    GET /stores/users/anna                          one key
+    GET /stores/users?since=a&until=b&limit=100     keys from a to b, both included
+    GET /stores/by-country/NL?since=...&until=...   windows of one key whose starts (ms) lie there
+
+Numbers in answers are milliseconds since 1970. 404: no such key or store. 400: the store cannot be asked that. 503 with
+Retry-After: the task is moving to another instance. Nothing is changed by a request. There is no login: whoever reaches
+the port can read; on a loopback address, requests for other host names are refused, so that web pages cannot ask.
+"""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ottla.streams.errors import QuestionError, StoreMovingError, StreamsError, UnknownStoreError
+from ottla.streams.queries.answers import LIMIT, Answer, Question
+from ottla.streams.queries.desk import Desk
+from ottla.streams.queries.keys import as_json, read_key
+from ottla.streams.queries.rows import KEY_VALUE_KINDS, Row
+from ottla.streams.queries.wire import PATH, pack_answer, unpack_question
+from ottla.streams.topology import StoreSpec
+
+logger = logging.getLogger(__name__)
+
+_LIMIT_MAX: Final = 100_000
+_LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class StateServer:
+    """See the module. It has threads of its own.
+
+    Args:
+        host, port: to listen on; port 0 is any free one.
+        describe: returns what there is to say of the instance itself, for the page.
+
+    Attributes:
+        endpoint: "host:port", with the port that it has.
+    """
+
+    def __init__(self, host: str, port: int, application_id: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self.application_id = application_id
+        self.describe = describe
+        self.desk: Desk | None = None
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+
+        class Server(ThreadingHTTPServer):
+            address_family = family
+            daemon_threads = True
+
+        class Handler(_Handler):
+            server_of_state = self
+
+        try:
+            self._server = Server((host, port), Handler)
+        except OSError as error:
+            raise StreamsError(
+                f"application.server={host}:{port} cannot be listened on: {error}. Choose another port; the processes of one "
+                "`ottla streams run` take this one and those behind it."
+            ) from error
+        self.is_loopback = ipaddress.ip_address(str(self._server.server_address[0])).is_loopback
+        shown = f"[{host}]" if ":" in host else host
+        self.endpoint = f"{shown}:{self._server.server_address[1]}"
+        self.host = host
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="state", daemon=True)
+
+    def start(self, desk: Desk) -> None:
+        """Answer from now on."""
+        self.desk = desk
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_of_state: StateServer
+    protocol_version = "HTTP/1.1"
+    server_version = "ottla"
+    sys_version = ""
+    timeout = 30
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("%s: " + format, self.address_string(), *args)
+
+    def do_GET(self) -> None:
+        server = self.server_of_state
+        address = urlsplit(self.path)
+        if server.is_loopback and not self._names_this_host():
+            self._send(403, {"error": "this address is for programs on this machine"})
+            return
+        try:
+            status, body = self._answer(address.path, parse_qs(address.query, keep_blank_values=True))
+        except UnknownStoreError as error:
+            status, body = 404, {"error": str(error)}
+        except StoreMovingError as error:
+            status, body = 503, {"error": str(error)}
+        except (QuestionError, ValueError, UnicodeError) as error:
+            status, body = 400, {"error": str(error)}
+        except StreamsError as error:
+            status, body = 500, {"error": str(error)}
+        self._send(status, body)
+
+    def _names_this_host(self) -> bool:
+        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        return name in _LOOPBACK_NAMES or name == self.server_of_state.host.lower()
+
+    def _answer(self, path: str, query: Mapping[str, Sequence[str]]) -> tuple[int, Any]:
+        server = self.server_of_state
+        desk = server.desk
+        assert desk is not None
+        parts = [unquote(part, errors="strict") for part in path.split("/")[1:]]
+        match parts:
+            case [""]:
+                return 200, page(state_of(server))
+            case ["state"]:
+                return 200, state_of(server)
+            case ["stores", store]:
+                spec = desk.routes.spec(store)
+                return 200, _entries(spec, desk.ask(_question(spec, None, query)))
+            case ["stores", store, key]:
+                spec = desk.routes.spec(store)
+                question = _question(spec, key, query)
+                (answer,) = desk.ask(question)
+                return _one(spec, key, answer)
+            case [_, application_id, task] if path.startswith(PATH) and application_id == server.application_id:
+                asked = unpack_question(_last(query, "question") or "")
+                number = int(task.partition("_")[2])
+                (answer,) = desk.ask(
+                    Question(**{**_fields(asked), "partition": number}),
+                    forwarded=True,
+                )
+                return 200, pack_answer(answer)
+        return 404, {"error": "there are /, /state, /stores/<store> and /stores/<store>/<key>"}
+
+    def _send(self, status: int, body: Any) -> None:
+        kind = "text/html" if isinstance(body, str) else "application/json"
+        data = (body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) + "\n").encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", "no-store")
+        if status == 503:
+            self.send_header("Retry-After", str(round(StoreMovingError.retry_after_s)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _fields(question: Question) -> dict[str, Any]:
+    return {name: getattr(question, name) for name in Question.__dataclass_fields__}
+
+
+def _last(query: Mapping[str, Sequence[str]], name: str) -> str | None:
+    found = query.get(name)
+    return None if not found else found[-1]
+
+
+def _whole(query: Mapping[str, Sequence[str]], name: str) -> int | None:
+    text = _last(query, name)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise QuestionError(f"{name}={text!r} is not a whole number.") from None
+
+
+def _question(spec: StoreSpec, key: str | None, query: Mapping[str, Sequence[str]]) -> Question:
+    unknown = query.keys() - {"since", "until", "limit", "partition"}
+    if unknown:
+        raise QuestionError(f"{', '.join(sorted(unknown))}: there are since, until, limit and partition.")
+    limit, partition = _whole(query, "limit"), _whole(query, "partition")
+    limit = LIMIT if limit is None else limit
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise QuestionError(f"limit={limit} is not between 1 and {_LIMIT_MAX}.")
+
+    def key_of(text: str | None) -> bytes | None:
+        return None if text is None else key_bytes(spec, text)
+
+    if key is None:
+        since, until = key_of(_last(query, "since")), key_of(_last(query, "until"))
+        return Question(store=spec.name, since=since, until=until, limit=limit, partition=partition)
+    window_since, window_until = _whole(query, "since"), _whole(query, "until")
+    return Question(
+        store=spec.name,
+        key=key_of(key),
+        window_since=window_since,
+        window_until=window_until,
+        limit=limit,
+        partition=partition,
+    )
+
+
+def key_bytes(spec: StoreSpec, text: str) -> bytes:
+    """Return the bytes of a key that an address names."""
+    assert spec.key_serde is not None
+    try:
+        data = spec.key_serde.serialize(spec.changelog or spec.name, read_key(spec.key_serde, text))
+    except (ValueError, TypeError) as error:
+        raise QuestionError(f"{text!r} is no key of {spec.name}: {error}") from error
+    return data or b""
+
+
+def _value(spec: StoreSpec, row: Row) -> dict[str, Any]:
+    assert spec.value_serde is not None
+    found: dict[str, Any] = {}
+    if row.start is not None:
+        found.update(start=row.start, end=row.end)
+    found["value"] = as_json(spec.value_serde.deserialize(spec.changelog or spec.name, row.value))
+    if row.timestamp >= 0:
+        found["timestamp"] = row.timestamp
+    return found
+
+
+def standing_of(answer: Answer) -> dict[str, Any]:
+    """Return what every answer says of its freshness."""
+    standing = answer.standing
+    when = datetime.fromtimestamp(standing.time_ms / 1000, UTC)
+    return {
+        "task": str(answer.task),
+        "positions": dict(standing.positions),
+        "lag": dict(standing.lag),
+        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+
+
+def _one(spec: StoreSpec, key: str, answer: Answer) -> tuple[int, dict[str, Any]]:
+    body: dict[str, Any] = {"store": spec.name, "key": key}
+    if spec.kind in KEY_VALUE_KINDS:
+        if not answer.rows:
+            return 404, {**body, "error": "there is no such key", **standing_of(answer)}
+        return 200, {**body, **_value(spec, answer.rows[0]), **standing_of(answer)}
+    windows = [_value(spec, row) for row in answer.rows]
+    return 200, {**body, "windows": windows, "complete": answer.complete, **standing_of(answer)}
+
+
+def _entries(spec: StoreSpec, answers: Sequence[Answer]) -> dict[str, Any]:
+    assert spec.key_serde is not None
+    read = spec.key_serde.deserialize
+    topic = spec.changelog or spec.name
+    entries = [{"key": as_json(read(topic, row.key)), **_value(spec, row)} for answer in answers for row in answer.rows]
+    return {
+        "store": spec.name,
+        "entries": entries,
+        "complete": all(answer.complete for answer in answers),
+        "tasks": [standing_of(answer) for answer in answers],
+    }
+
+
+def state_of(server: StateServer) -> dict[str, Any]:
+    """Return what /state says."""
+    desk = server.desk
+    assert desk is not None
+    return {
+        "application": server.application_id,
+        "endpoint": server.endpoint,
+        **server.describe(),
+        "answers": desk.board.is_owner(),
+        "stores": {name: spec.kind.value for name, spec in desk.routes.stores().items()},
+        "tasks": {
+            str(task): None
+            if standing is None
+            else {"positions": dict(standing.positions), "lag": dict(standing.lag), "time_ms": standing.time_ms}
+            for task, standing in desk.board.tasks().items()
+        },
+        "owners": dict(desk.routes.owners),
+    }
+
+
+def page(state: Mapping[str, Any]) -> str:
+    """Return the page at /."""
+
+    def row(*cells: object) -> str:
+        return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
+
+    tasks = "".join(
+        row(task, "starts" if each is None else "", *("", "", ""))
+        if each is None
+        else "".join(
+            row(task, where, offset, "?" if each["lag"].get(where) is None else each["lag"][where], each["time_ms"])
+            for where, offset in each["positions"].items()
+        )
+        for task, each in state["tasks"].items()
+    )
+    stores = "".join(row(name, kind) for name, kind in state["stores"].items())
+    owners = "".join(row(task, where) for task, where in sorted(state["owners"].items()))
+    name = html.escape(str(state["application"]))
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<title>{name}</title><style>body{{font:15px system-ui;margin:2em;color-scheme:light dark}}
+td,th{{text-align:left;padding:.2em 1.2em .2em 0}}</style></head><body>
+<h1>{name}</h1><p>{html.escape(str(state["endpoint"]))}{"" if state["answers"] else ": answers for no task right now"}</p>
+<h2>Tasks here</h2><table><tr><th>task<th>partition<th>committed<th>lag<th>at (ms)</tr>{tasks}</table>
+<h2>Stores</h2><table>{stores}</table><p>/stores/&lt;store&gt;/&lt;key&gt; and
+/stores/&lt;store&gt;?since=&amp;until= answer as JSON.</p>
+<h2>Tasks of all instances</h2><table>{owners}</table></body></html>
+"""
