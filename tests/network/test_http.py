@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from tests.network.fakes import FakeHost, frame, turn
 
 from ottla.network.connection import feed
-from ottla.network.http import HEAD_BYTES_MAX, HttpConversation, HttpResponse, HttpSite, Verdict, host_is_ours
+from ottla.network.http import (
+    HEAD_BYTES_MAX,
+    HttpConversation,
+    HttpResponse,
+    HttpSite,
+    LaterResponse,
+    Verdict,
+    host_is_ours,
+)
 
 
 def page(path: str) -> HttpResponse:
@@ -270,3 +278,21 @@ def test_pipelined_requests_are_decided_about_one_after_the_other() -> None:
     waiting[1](Verdict.BUSY)
     assert (conversation.step(0.0) or b"").startswith(b"HTTP/1.1 503")
     assert conversation.finished
+
+
+def test_an_answer_and_the_login_before_it_are_both_waited_for() -> None:
+    decisions: list[Callable[[Verdict], None]] = []
+    later = LaterResponse()
+    site = HttpSite(handler=lambda path: later, login=lambda owner, authorization, decide: decisions.append(decide))
+    conversation = HttpConversation(site, "127.0.0.1", 9092, 0.0)
+    woken: list[bool] = []
+    conversation.wake = lambda: woken.append(True)
+    conversation.receive(get("/a"))
+    assert conversation.step(0.0) is None
+    decisions[0](Verdict.COME_IN)
+    assert woken == [True]
+    assert conversation.step(0.0) is None
+    later.resolve(HttpResponse(body=b"all"))
+    assert woken == [True, True]
+    assert (conversation.step(0.0) or b"").endswith(b"all")
+    assert conversation.step(0.0) is None
