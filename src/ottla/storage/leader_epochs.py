@@ -38,6 +38,11 @@ class LeaderEpochs:
         return self._epochs[-1] if self._epochs else UNDEFINED_EPOCH
 
     @property
+    def first_start(self) -> int:
+        """Where the oldest known epoch begins, -1 if none is known."""
+        return self._starts[0] if self._starts else -1
+
+    @property
     def entries(self) -> list[EpochEntry]:
         """All entries, oldest first."""
         return [EpochEntry(*pair) for pair in zip(self._epochs, self._starts, strict=True)]

@@ -1,7 +1,7 @@
 """The short cut of Fetch for followers: a session that goes on, read and answered by position, without a task of its own.
 
 What a follower asks for differently is news of how far it has come, and is taken in at once. Partitions of which it says
-nothing are looked at for records that it lacks; that it still follows them is taken in every LOOK_MS, and at once while a
+nothing are looked at for records that it lacks; that it still follows them is taken in now and then, and at once while a
 proof is waited for that this broker leads. Whatever is not ordinary (an error, a log that diverges, records that are not in
 memory, a throttle) is left to `FetchHandler`: before anything has changed by returning None, else by `SessionContinued`.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from ottla.observability.metrics import BrokerMetrics
 
 logger = logging.getLogger(__name__)
-
-#: How old the news may be that a follower still follows partitions of which it has nothing to say; replica.lag.time.max.ms is
-#: 30 s unless set.
-LOOK_MS = 100
 
 Body = bytes | FetchResponse
 Ordinary = Callable[["FetchContext", FetchRequest], FetchResponse | Awaitable[FetchResponse]]
@@ -118,7 +114,7 @@ class ReplicaFetches:
         self._sessions.advance(known, now_ms)
         look = _Look(self, fetch, known)
         try:
-            look.take_in({(row.topic_id, row.partition) for row in fetch.partitions}, now_ms)
+            look.take_in(now_ms)
             look.find()
         except _NotOrdinary:
             return SessionContinued(known.context())
@@ -140,9 +136,9 @@ class _Look:
         self._rows: list[tuple[FetchPartition, Partition, bytes | bytearray | memoryview]] = []
         self.is_enough = False
 
-    def _each(self) -> Iterator[tuple[FetchPartition, Partition]]:
+    def _each(self, wants: Iterable[FetchPartition]) -> Iterator[tuple[FetchPartition, Partition]]:
         find = self._parts._replicas.partition
-        for want in self.session.partitions.values():
+        for want in wants:
             partition = find(want.topic, want.partition)
             if (
                 partition is None
@@ -152,15 +148,16 @@ class _Look:
                 raise _NotOrdinary
             yield want, partition
 
-    def take_in(self, said: set[tuple[bytes, int]], now_ms: int) -> None:
+    def take_in(self, now_ms: int) -> None:
         """Take in how far the follower has come, in the partitions of which it says something, or in all."""
-        fetch, session = self.fetch, self.session
-        is_due = now_ms - session.looked_ms >= LOOK_MS or self._parts._replicas.has_questions
-        if is_due:
+        fetch, session, replicas = self.fetch, self.session, self._parts._replicas
+        known = session.partitions
+        if now_ms - session.looked_ms >= replicas.follower_look_ms or replicas.has_questions:
             session.looked_ms = now_ms
-        for want, partition in self._each():
-            if not is_due and (want.topic_id, want.partition) not in said:
-                continue
+            wants: Iterable[FetchPartition] = known.values()
+        else:
+            wants = [known[row.topic_id, "", row.partition] for row in fetch.partitions]
+        for want, partition in self._each(wants):
             if want.fetch_offset < partition.log.log_start_offset:
                 raise _NotOrdinary
             verdict = partition.on_follower_fetch(
@@ -181,7 +178,7 @@ class _Look:
         room = min(fetch.bytes_max, self._parts._fetch_max_bytes)
         byte_count = 0
         self.watched, self._rows = [], []
-        for want, partition in self._each():
+        for want, partition in self._each(self.session.partitions.values()):
             self.watched.append(partition)
             log = partition.log
             records: bytes | bytearray | memoryview = b""

@@ -63,8 +63,9 @@ BACK_OFF_SECONDS_MIN = 0.02
 THROTTLE_SECONDS = 0.1
 #: Answers up to this size are appended on the loop while the disk is quick.
 ON_LOOP_BYTES_MAX = 512 << 10
-#: All partitions are looked at at least so often; in between only those that an answer was about.
-LOOK_SECONDS = 0.1
+#: All partitions are looked at at least so often; in between only those that an answer was about. With thousands of
+#: partitions these looks are most of what a cluster costs that has nothing to do.
+LOOK_SECONDS = 1.0
 #: The first version of Fetch that says which process asks (KIP-903).
 REPLICA_STATE_SINCE = 15
 
@@ -282,7 +283,8 @@ class LeaderFetcher:
                 continue
             await self._take_in_all(channel, answer, by_key)
             if version == SHORT_VERSION and session.goes_on:
-                await self._go_on(channel, session, by_key, limits, timeout_s)
+                seconds = LOOK_SECONDS if pause is None else min(LOOK_SECONDS, pause)
+                await self._go_on(channel, session, by_key, limits, timeout_s, seconds)
 
     async def _is_accepted(self, answer: FetchResponse, session: FetchSession) -> bool:
         """Whether the leader has answered, and not refused; if so the session goes on."""
@@ -302,14 +304,16 @@ class LeaderFetcher:
         asked: dict[tuple[bytes, int], _Asked],
         limits: FetchLimits,
         timeout_s: float,
+        seconds: float,
     ) -> None:
         """Ask again while answers are ordinary: only about partitions that the last answer was about something is new.
 
-        It ends after LOOK_SECONDS, and as soon as something needs the look at all partitions: news, a log that has to be
+        It ends after so many seconds, and as soon as something needs the look at all partitions: news, a log that has to be
         synced, an append that cannot be made on the loop, an error, a throttle.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + LOOK_SECONDS
+        began = loop.time()
+        until = began + seconds
         changed: list[tuple[bytes, int]] = list(asked)
         while loop.time() < until and not self._news.is_set() and self._around.throttle.is_idle:
             wanted: dict[tuple[bytes, int], Wanted] = {}
@@ -321,7 +325,7 @@ class LeaderFetcher:
                     not one.is_current
                     or follower.is_busy
                     or follower.refused is not None
-                    or follower.asks_at > until - LOOK_SECONDS
+                    or follower.asks_at > began
                     or log.flush_needed_before_ack
                 ):
                     return

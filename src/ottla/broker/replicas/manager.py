@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: How long the followers are asked whether this broker leads, before the tree is.
 FOLLOWERS_SECONDS = 0.5
+#: See `ReplicaManager.follower_look_ms`.
+FOLLOWER_LOOK_MS_MAX = 1_000
 
 
 class _Disk(TypedDict):
@@ -121,6 +123,11 @@ class ReplicaManager:
     def leader_throttle(self) -> Throttle:
         """Of what this broker sends to replicas that catch up."""
         return self._replication.throttles.leader
+
+    @property
+    def follower_look_ms(self) -> int:
+        """How old the news may be that a follower still follows partitions of which it has nothing to say."""
+        return min(FOLLOWER_LOOK_MS_MAX, self._replication.settings.lag_ms_max // 10)
 
     @property
     def has_questions(self) -> bool:

@@ -295,9 +295,7 @@ class Partition:
         if leader is not None:
             log.lead(self.leader_epoch)
             epochs = log.leader_epochs
-            leader.use_log(
-                log.end_offset_for_epoch, lambda: epochs.entries[0].start_offset if epochs.latest >= 0 else -1
-            )
+            leader.use_log(log.end_offset_for_epoch, lambda: epochs.first_start)
         elif follower is not None:
             log.follow(follower.leader_epoch)
         self.wake_fetches()
@@ -625,7 +623,7 @@ class Partition:
             leader_end=self.log.log_end_offset,
             turn=turn,
         )
-        if verdict == ACCEPTED:
+        if verdict is ACCEPTED:
             self._advance()
             if self._questions:
                 self._answer_questions()
@@ -821,7 +819,7 @@ def leader_of(
         epoch_start=log.log_end_offset,
         high_watermark=log.high_watermark,
         epoch_end=log.end_offset_for_epoch,
-        first_epoch_start=lambda: epochs.entries[0].start_offset if epochs.latest >= 0 else -1,
+        first_epoch_start=lambda: epochs.first_start,
         lease=lease,
         min_isr=min_isr,
         lag_ms_max=lag_ms_max,
