@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import time
@@ -158,8 +159,11 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(broker: BrokerProces
     torn = tmp_path / "torn.pem"
     torn.write_text("-----BEGIN CERTIFICATE-----\n")
     other = store(tmp_path / "other.pem", "example.com")
+    os.mkfifo(tmp_path / "pipe")
     for name, value, why in (
         (KEY, str(tmp_path / "missing.pem"), "missing.pem cannot be read"),
+        (KEY, "/dev/zero", "/dev/zero is no regular file"),
+        (KEY, str(tmp_path / "pipe"), "pipe is no regular file"),
         (KEY, str(torn), "has no key and certificate that fit"),
         (KEY, str(other), f"its name is CN=example.com, not {subject_of(shown(broker))} (ssl.allow.dn.changes=true"),
         ("listener.name.secure.ssl.keystore.type", "JKS", "is no such store"),

@@ -467,7 +467,7 @@ class Broker:
             http=HttpSite(
                 handler=pages.handle,
                 handlers=handlers,
-                may_see=self._may_see_pages if self.authorizer is not None else None,
+                may_see=self._may_see_pages if self.authorizer is not None or config.tls else None,
                 strangers_handler=pages.handle_stranger,
                 login=self._make_page_login(),
                 hosts=frozenset(
@@ -499,13 +499,15 @@ class Broker:
         return made
 
     def _may_see_pages(self, connection: BrokerConnection) -> bool:
-        """Whether the client of a connection may see what the pages show: whoever may describe the cluster."""
-        assert self.authorizer is not None
+        """Whether the client of a connection may see what the pages show: whoever may describe the cluster.
+
+        A certificate that is no login for Kafka's clients is none here.
+        """
         try:
             session = self.entrance.begin_session(connection)
         except RemoteProtocolError:
             return False
-        return self.authorizer.allows_cluster(session, Operation.DESCRIBE)
+        return self.authorizer is None or self.authorizer.allows_cluster(session, Operation.DESCRIBE)
 
     def _host_names(self) -> tuple[str, ...]:
         """What this machine is called: in a cluster also by what the broker may be registered under."""

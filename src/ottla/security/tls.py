@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,9 @@ from ottla.security.pkcs12 import Pkcs12Error, key_store_to_pem, trust_store_to_
 from ottla.security.tls_settings import ALPN_PROTOCOLS, TlsSettings, TlsSettingsError
 
 T = TypeVar("T")
+
+STORE_BYTES_MAX = 16 << 20
+"""A store that a client has named while the broker runs is no larger: those of whole systems are below 1 MiB."""
 
 #: Cipher suites of TLS 1.2 that OpenSSL still offers, by Java's names.
 _SUITES = {
@@ -275,6 +279,8 @@ class ReloadableContext:
         Raises:
             TlsSettingsError: they make none, or one whose certificate may not take the old one's place.
         """
+        for path in settings.files:
+            _check_is_store(path)
         made = _made(settings)
         self._check(self._certificate, made[0])
         return made
@@ -306,6 +312,16 @@ class ReloadableContext:
             return False
         self._certificate, self._context = certificate, context
         return True
+
+
+def _check_is_store(path: str) -> None:
+    """Refuse what might never end when it is read: a name that a client has sent may be that of a device or a pipe."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise TlsSettingsError(f"{path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(state.st_mode) or state.st_size > STORE_BYTES_MAX:
+        raise TlsSettingsError(f"{path} is no regular file of at most {STORE_BYTES_MAX >> 20} MiB")
 
 
 def _states(paths: tuple[str, ...]) -> tuple[tuple[int, int, int] | None, ...]:

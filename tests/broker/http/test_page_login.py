@@ -223,13 +223,68 @@ async def test_few_passwords_wait_and_one_is_hashed_at_a_time() -> None:
     for number in range(50):
         peer: Any = Peer(f"10.0.0.{number}")
         login(peer, basic("u", "p"), verdicts.append)
-    await asyncio.sleep(0)
-    assert [verdict.name for verdict in verdicts] == ["BUSY"] * (50 - QUEUE_MAX)
+    await until(lambda: len(verdicts) == 50 - QUEUE_MAX)
+    assert {verdict.name for verdict in verdicts} == {"BUSY"}
     goes_on.set()
-    await login._task  # type: ignore[misc]
-    await asyncio.sleep(0.01)
+    await until(lambda: len(verdicts) == 50)
     assert [verdict.name for verdict in verdicts[50 - QUEUE_MAX :]] == ["WHO_ARE_YOU"] * QUEUE_MAX
     assert most == 1
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def test_a_storm_of_strangers_does_not_shut_out_who_was_let_in_before() -> None:
+    """1. a user is remembered; 2. strangers of many addresses fill the queue; 3. the user is let in, and so is one of PLAIN;
+    4. a stranger is not looked at more often because the queue is full; 5. a /64 of IPv6 counts as one address."""
+
+    async def scenario(node: SimulatedBroker) -> None:
+        await make_user(node, "sara", "pass")
+        login = page_login(node)
+        listener = broker_of(node).config.listeners[-1].name
+
+        class Peer:
+            session = None
+
+            def __init__(self, host: str) -> None:
+                self.listener, self.peer_host, self.peer_port, self.peer = listener, host, 1, host
+
+            def logins_failed(self) -> None:
+                pass
+
+            def authenticated(self) -> None:
+                pass
+
+        def ask(host: str, user: str, password: str) -> list[Verdict]:
+            verdicts: list[Verdict] = []
+            login(Peer(host), basic(user, password), verdicts.append)  # type: ignore[arg-type]
+            return verdicts
+
+        first = ask("10.1.0.1", "sara", "pass")
+        await until(lambda: first == [Verdict.COME_IN])
+        never = asyncio.Event()
+
+        async def off_loop(function: Callable[[], bool]) -> bool:
+            await never.wait()
+            return False
+
+        login._off_loop = off_loop
+        storm = [ask(f"10.0.0.{number}", "root", "guess") for number in range(QUEUE_MAX)]
+        assert ask("10.1.0.1", "sara", "pass") == [Verdict.COME_IN]
+        assert ask("10.1.0.2", "alice", "wonder") == [Verdict.COME_IN]
+        late = ask("2001:db8::1", "alice", "guess")
+        assert late == []
+        assert ask("2001:db8::2", "alice", "wonder") == [Verdict.BUSY], "not looked at before the first try is answered"
+        await until(lambda: late == [Verdict.BUSY])
+        assert ask("2001:db8::2", "alice", "wonder") == [Verdict.COME_IN]
+        never.set()
+        await until(lambda: all(storm))
+        assert storm == [[Verdict.WHO_ARE_YOU]] * QUEUE_MAX
+
+    with_broker(scenario)
 
 
 def test_a_token_shows_the_pages_too(tmp_path: Path) -> None:

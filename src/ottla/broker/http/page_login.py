@@ -2,8 +2,8 @@
 
 A password costs milliseconds of hashing, the same for users that do not exist. So it is checked off the loop, one at a time,
 few wait, one for each address, and failures are answered late. What has been right is remembered by a keyed hash in which the
-user's credential takes part: it is forgotten when the credential changes. Passwords are taken over TLS, from this machine, or
-where the listener takes PLAIN anyway.
+user's credential takes part: it is forgotten when the credential changes. Who is remembered need not wait: strangers shut
+out nobody who watches the broker. Passwords are taken over TLS, from this machine, or where the listener takes PLAIN anyway.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.context import Session
 from ottla.network.http import Verdict
+from ottla.network.strangers import place_of
 from ottla.observability.logs import LogOncePerPeer
 from ottla.security.sasl.oauthbearer import TokenError, ValidToken
 from ottla.security.sasl.scram import HASHES, ScramCredential, credential_from_salted, salted_password
@@ -131,8 +132,8 @@ class PageLogin:
         self, connection: BrokerConnection, logins: PageLogins, text: str, decide: Callable[[Verdict], None]
     ) -> None:
         user, password = _user_and_password(text)
-        place = connection.peer_host
-        if place in self._busy or len(self._queue) >= QUEUE_MAX:
+        place = place_of(connection.peer_host)
+        if place in self._busy:
             decide(Verdict.BUSY)
             return
         credentials = {
@@ -149,6 +150,10 @@ class PageLogin:
             self._let_in(connection, _BASIC, user, decide)
             return
         self._busy.add(place)
+        if len(self._queue) >= QUEUE_MAX:
+            # Late as well: else whoever fills the queue could have passwords looked at above as fast as he can ask.
+            self._decide_late(decide, Verdict.BUSY, place)
+            return
 
         async def check() -> None:
             try:
@@ -218,11 +223,15 @@ class PageLogin:
             Session(listener=connection.listener, client_host=connection.peer_host), scheme, claimed, why
         )
         self._failures.tell(connection.peer_host, "%s could not log in to the pages: %s", connection.peer, why)
+        self._decide_late(decide, Verdict.WHO_ARE_YOU, place)
+
+    def _decide_late(self, decide: Callable[[Verdict], None], verdict: Verdict, place: str | None) -> None:
+        """Answer after a delay; the address has its next try then."""
 
         def answer() -> None:
             if place is not None:
                 self._busy.discard(place)
-            decide(Verdict.WHO_ARE_YOU)
+            decide(verdict)
 
         asyncio.get_running_loop().call_later(self._delay_s, answer)
 
