@@ -28,6 +28,7 @@ MENU = [
             ("The client", "client.md"),
             ("Administration", "admin.md"),
             ("Streams", "streams.md"),
+            ("Connect", "connect.md"),
             ("Testing", "testing.md"),
             ("Coming from other clients", "migrating.md"),
         ],

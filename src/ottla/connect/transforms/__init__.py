@@ -1,0 +1,1 @@
+"""Transforms and predicates: what changes records between a connector and its topics, one by one."""

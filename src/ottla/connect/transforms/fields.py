@@ -1,0 +1,418 @@
+"""Transforms that add, take, rename and move the fields of a key or a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ottla.connect.config_def import (
+    NOT_EMPTY_LIST,
+    ConfigDef,
+    ConfigError,
+    ConfigKey,
+    ConfigType,
+    Importance,
+    check,
+    one_of,
+)
+from ottla.connect.errors import DataError
+from ottla.connect.java_map import HashMap, hash_map
+from ottla.connect.logical import TIMESTAMP, ms_to_timestamp
+from ottla.connect.records import Header, Record, SinkRecord
+from ottla.connect.schema import INT32, INT64, STRING, Schema, Struct, Type, schema_type
+from ottla.connect.transforms.base import REPLACE_NULL, Side, SidedTransform, Transform, basics
+from ottla.connect.transforms.paths import SYNTAX, FieldPath
+
+
+class _Insertion(NamedTuple):
+    name: str
+    optional: bool
+
+    @classmethod
+    def read(cls, text: str | None) -> _Insertion | None:
+        if text is None:
+            return None
+        return cls(text[:-1], text[-1] == "?") if text[-1:] in ("?", "!") else cls(text, True)
+
+    def schema(self, kind: Schema) -> Schema:
+        return kind.as_optional() if self.optional else kind
+
+
+class InsertField(SidedTransform):
+    """Adds the topic, the partition, the offset, the time or a fixed text as fields."""
+
+    PURPOSE = "field insertion"
+    CONFIG = ConfigDef(
+        ConfigKey(name="topic.field", default=None, documentation="Field for the topic. NAME! makes it required."),
+        ConfigKey(
+            name="partition.field", default=None, documentation="Field for the partition. NAME! makes it required."
+        ),
+        ConfigKey(name="offset.field", default=None, documentation="Field for the offset, of sinks only."),
+        ConfigKey(name="timestamp.field", default=None, documentation="Field for the record's time."),
+        ConfigKey(name="static.field", default=None, documentation="Field for the text in static.value."),
+        ConfigKey(name="static.value", default=None, documentation="What static.field gets."),
+        REPLACE_NULL,
+    )
+
+    def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
+        super().__init__(config, side)
+        self._topic, self._partition, self._offset, self._timestamp, self._static = (
+            _Insertion.read(self.config[f"{name}.field"])
+            for name in ("topic", "partition", "offset", "timestamp", "static")
+        )
+        self._text = self.config["static.value"]
+        if not any((self._topic, self._partition, self._offset, self._timestamp, self._static)):
+            raise ConfigError("No field insertion configured")
+        if self._static is not None and self._text is None:
+            raise ConfigError.of("static.value", None, f"No value specified for static field: {self._static.name}")
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        if value is None:
+            return record
+        if schema is None:
+            made = HashMap(self.need_map(value))
+            for name, item in self._inserted(record, False):
+                made[name] = item
+            return self.changed(record, None, made.as_dict())
+        struct = self.need_struct(value)
+        updated = self.updated(struct.schema)
+        changed = Struct(updated)
+        for field in struct.schema.fields:
+            changed[field.name] = struct.get(field.name, with_default=self.with_default)
+        for name, item in self._inserted(record, True):
+            changed[name] = item
+        return self.changed(record, updated, changed)
+
+    def _inserted(self, record: Record, with_schema: bool) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
+        if self._topic is not None:
+            found.append((self._topic.name, record.topic))
+        if self._partition is not None and record.partition is not None:
+            found.append((self._partition.name, record.partition))
+        if self._offset is not None:
+            if not isinstance(record, SinkRecord):
+                raise DataError(f"Only SinkRecord supported for [{self.PURPOSE}], found: {type(record).__name__}")
+            found.append((self._offset.name, record.offset))
+        if self._timestamp is not None and record.timestamp is not None:
+            moment = ms_to_timestamp(record.timestamp) if with_schema else record.timestamp
+            found.append((self._timestamp.name, moment))
+        if self._static is not None:
+            found.append((self._static.name, self._text))
+        return found
+
+    def new_schema(self, schema: Schema) -> Schema:
+        fields = [(field.name, field.schema) for field in schema.fields]
+        for insertion, kind in (
+            (self._topic, STRING),
+            (self._partition, INT32),
+            (self._offset, INT64),
+            (self._timestamp, TIMESTAMP),
+            (self._static, STRING),
+        ):
+            if insertion is not None:
+                fields.append((insertion.name, insertion.schema(kind)))
+        return Schema(Type.STRUCT, fields=fields, **basics(schema))
+
+
+def _renames(mappings: list[str]) -> dict[str, str]:
+    found = {}
+    for mapping in mappings:
+        parts = split_java(mapping)
+        if len(parts) != 2:
+            raise ConfigError.of("renames", mappings, f"Invalid rename mapping: {mapping}")
+        found[parts[0]] = parts[1]
+    return found
+
+
+def _valid_renames(name: str, value: list[str]) -> None:
+    _renames(value)
+
+
+def split_java(mapping: str) -> list[str]:
+    """Split at colons as `String.split` does: empty parts at the end do not count."""
+    parts = mapping.split(":")
+    while len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return parts
+
+
+#: What a list of renames or casts looks like, for people.
+PAIRS = "list of colon-delimited pairs, e.g. <code>foo:bar,abc:xyz</code>"
+
+
+class ReplaceField(SidedTransform):
+    """Leaves out fields, or renames them."""
+
+    PURPOSE = "field replacement"
+    CONFIG = ConfigDef(
+        ConfigKey(name="exclude", type=ConfigType.LIST, default="", documentation="Fields to leave out, included or not."),
+        ConfigKey(name="include", type=ConfigType.LIST, default="", documentation="If given, only these fields are kept."),
+        ConfigKey(
+            name="renames",
+            type=ConfigType.LIST,
+            default="",
+            validator=check(_valid_renames, PAIRS),
+            documentation="Renames: OLD:NEW,...",
+        ),
+        REPLACE_NULL,
+    )  # fmt: skip
+
+    def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
+        super().__init__(config, side)
+        self._exclude = set(self.config["exclude"])
+        self._include = set(self.config["include"])
+        self._renames = _renames(self.config["renames"])
+        self._back = {new: old for old, new in hash_map(self._renames.items()).items()}
+
+    def _kept(self, name: Any) -> bool:
+        return name not in self._exclude and (not self._include or name in self._include)
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        if value is None:
+            return record
+        if schema is None:
+            given = self.need_map(value)
+            made = HashMap(expected=len(given))
+            for name, item in given.items():
+                if self._kept(name):
+                    made[self._renames.get(name, name)] = item
+            return self.changed(record, None, made.as_dict())
+        struct = self.need_struct(value)
+        updated = self.updated(struct.schema)
+        changed = Struct(updated)
+        for field in updated.fields:
+            changed[field.name] = struct.get(self._back.get(field.name, field.name), with_default=self.with_default)
+        return self.changed(record, updated, changed)
+
+    def new_schema(self, schema: Schema) -> Schema:
+        fields = [
+            (self._renames.get(field.name, field.name), field.schema)
+            for field in schema.fields
+            if self._kept(field.name)
+        ]
+        return Schema(Type.STRUCT, fields=fields, **basics(schema))
+
+
+class ExtractField(SidedTransform):
+    """Puts one field in the place of the whole key or value."""
+
+    PURPOSE = "field extraction"
+    CONFIG = ConfigDef(ConfigKey(name="field", documentation="The field to extract."), REPLACE_NULL, SYNTAX)
+
+    def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
+        super().__init__(config, side)
+        self._path = FieldPath(self.config["field"], self.config["field.syntax.version"])
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        if schema is None:
+            return self.changed(record, None, None if value is None else self._path.in_map(self.need_map(value)))
+        struct = None if value is None else self.need_struct(value)
+        field = self._path.field(schema)
+        if field is None:
+            raise DataError(f"Unknown field: {self.config['field']}")
+        found = None if struct is None else self._path.in_struct(struct, with_default=self.with_default)
+        return self.changed(record, field.schema, found)
+
+
+class HoistField(SidedTransform):
+    """Wraps the whole key or value into a struct or map with one field."""
+
+    PURPOSE = "hoisting"
+    CONFIG = ConfigDef(ConfigKey(name="field", documentation="The name of the one field."))
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        name = self.config["field"]
+        if schema is None:
+            return self.changed(record, None, {name: value})
+        updated = self.updated(schema)
+        return self.changed(record, updated, Struct(updated, {name: value}))
+
+    def new_schema(self, schema: Schema) -> Schema:
+        return Schema.struct({self.config["field"]: schema})
+
+
+class Flatten(SidedTransform):
+    """Makes one level of nested structs or maps; names are joined by a delimiter."""
+
+    PURPOSE = "flattening"
+    CONFIG = ConfigDef(ConfigKey(name="delimiter", default=".", documentation="What joins the names."))
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        if value is None:
+            return record
+        if schema is None:
+            made: dict[str, Any] = {}
+            self._fill_map(self.need_map(value), "", made)
+            return self.changed(record, None, made)
+        struct = self.need_struct(value)
+        updated = self.updated(schema)
+        changed = Struct(updated)
+        self._fill_struct(struct, "", changed)
+        return self.changed(record, updated, changed)
+
+    def _name(self, prefix: str, name: str) -> str:
+        return f"{prefix}{self.config['delimiter']}{name}" if prefix else name
+
+    def _fill_map(self, given: dict[Any, Any], prefix: str, made: dict[str, Any]) -> None:
+        for key, item in given.items():
+            name = self._name(prefix, key)
+            kind = schema_type(item)
+            if isinstance(item, dict):
+                self._fill_map(item, name, made)
+            elif item is not None and (kind is None or kind is Type.STRUCT):
+                raise DataError(f"Flatten transformation does not support {type(item).__name__} for record without schemas"
+                                f" (for field {name}).")  # fmt: skip
+            else:
+                made[name] = item
+
+    def _fill_struct(self, given: Struct, prefix: str, made: Struct) -> None:
+        for field in given.schema.fields:
+            name = self._name(prefix, field.name)
+            if field.schema.type is not Type.STRUCT:
+                made[name] = given[field.name]
+            elif (inside := given.without_default(field.name)) is not None:
+                self._fill_struct(inside, name, made)
+
+    def new_schema(self, schema: Schema) -> Schema:
+        fields: list[tuple[str, Schema]] = []
+        self._collect(schema, "", fields, schema.optional, schema.default)
+        return Schema(Type.STRUCT, fields=fields, **basics(schema))
+
+    def _collect(
+        self, schema: Schema, prefix: str, fields: list[tuple[str, Schema]], optional: bool, parent: Struct | None
+    ) -> None:
+        for field in schema.fields:
+            name = self._name(prefix, field.name)
+            may_miss = optional or field.schema.optional
+            default = field.schema.default
+            if default is None and parent is not None:
+                default = parent[field.name]
+            if field.schema.type is Type.MAP:
+                raise DataError(
+                    f"Flatten transformation does not support MAP for record with schemas (for field {name})."
+                )
+            if field.schema.type is Type.STRUCT:
+                self._collect(field.schema, name, fields, may_miss, default)
+            else:
+                fields.append((name, field.schema.replace(optional=may_miss, default=default)))
+
+
+class HeaderFrom(SidedTransform):
+    """Copies or moves fields into headers."""
+
+    PURPOSE = "header"
+    CONFIG = ConfigDef(
+        ConfigKey(
+            name="fields",
+            type=ConfigType.LIST,
+            validator=NOT_EMPTY_LIST,
+            importance=Importance.HIGH,
+            documentation="The fields.",
+        ),
+        ConfigKey(
+            name="headers",
+            type=ConfigType.LIST,
+            validator=NOT_EMPTY_LIST,
+            importance=Importance.HIGH,
+            documentation="Names of the headers, in the order of the fields.",
+        ),
+        ConfigKey(
+            name="operation",
+            validator=one_of("move", "copy"),
+            importance=Importance.HIGH,
+            documentation="move: the fields are no longer in the key or value; copy: they are.",
+        ),
+        REPLACE_NULL,
+    )
+
+    def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
+        super().__init__(config, side)
+        self._fields: list[str] = self.config["fields"]
+        self._headers: list[str] = self.config["headers"]
+        self._move = self.config["operation"] == "move"
+        if len(self._fields) != len(self._headers):
+            raise ConfigError("'fields' config must have the same number of elements as 'headers' config.")
+
+    def apply(self, record: Record) -> Record | None:
+        schema, value = self.operating(record)
+        if schema is None:
+            given = self.need_map(value)
+            made = HashMap(given)
+            added = []
+            for field, header in zip(self._fields, self._headers, strict=True):
+                if self._move:
+                    made.pop(field)
+                added.append(Header(header, None, given.get(field)))
+            return self.changed(record, None, made.as_dict(), headers=(*record.headers, *added))
+        struct = self.need_struct(value)
+        updated, changed = schema, struct
+        if self._move:
+            updated = self.updated(schema)
+            changed = Struct(updated)
+            for kept in updated.fields:
+                changed[kept.name] = struct.get(kept.name, with_default=self.with_default)
+        added = []
+        for name, header in zip(self._fields, self._headers, strict=True):
+            found = schema.field(name)
+            if found is None:
+                raise DataError(f"Unknown field: {name}")
+            added.append(Header(header, found.schema, struct.get(name, with_default=self.with_default)))
+        return self.changed(record, updated, changed, headers=(*record.headers, *added))
+
+    def new_schema(self, schema: Schema) -> Schema:
+        fields = [(field.name, field.schema) for field in schema.fields if field.name not in self._fields]
+        return Schema(Type.STRUCT, fields=fields, **basics(schema))
+
+
+class ValueToKey(Transform):
+    """Makes a key of some fields of the value."""
+
+    CONFIG = ConfigDef(
+        ConfigKey(
+            name="fields",
+            type=ConfigType.LIST,
+            validator=NOT_EMPTY_LIST,
+            importance=Importance.HIGH,
+            documentation="Fields of the value.",
+        ),
+        REPLACE_NULL,
+    )
+
+    def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
+        super().__init__(config, side)
+        self._maker = _KeyMaker(self.config["fields"])
+
+    def apply(self, record: Record) -> Record | None:
+        fields: list[str] = self.config["fields"]
+        if record.value_schema is None:
+            given = self._maker.need_map(record.value)
+            made = HashMap(expected=len(fields))
+            for name in fields:
+                made[name] = given.get(name)
+            return record.replace(key_schema=None, key=made.as_dict())
+        struct = self._maker.need_struct(record.value)
+        schema = self._maker.updated(struct.schema)
+        with_default = self.config["replace.null.with.default"]
+        key = Struct(schema, {name: struct.get(name, with_default=with_default) for name in fields})
+        return record.replace(key_schema=schema, key=key, value_schema=struct.schema)
+
+
+class _KeyMaker(SidedTransform):
+    """Makes schemas of keys, and remembers a few."""
+
+    PURPOSE = "copying fields from value to key"
+
+    def __init__(self, fields: list[str]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def new_schema(self, schema: Schema) -> Schema:
+        for name in self._fields:
+            if schema.field(name) is None:
+                raise DataError(f"Field does not exist: {name}")
+        return Schema.struct([(name, schema._by_name[name].schema) for name in self._fields])

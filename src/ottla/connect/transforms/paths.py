@@ -1,0 +1,109 @@
+"""Places of fields: plain names (V1), or names joined by dots, in backticks where they hold dots (V2, KIP-821)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ottla.connect.config_def import ConfigError, ConfigKey, Importance, one_of_any_case
+from ottla.connect.errors import DataError
+from ottla.connect.schema import Field, Schema, Struct
+
+SYNTAX = ConfigKey(
+    name="field.syntax.version",
+    default="V1",
+    validator=one_of_any_case("V1", "V2"),
+    importance=Importance.HIGH,
+    documentation="V1: the name of a field of the record itself. V2: names joined by dots lead into structs and maps;"
+    " a name with dots stands in backticks.",
+)
+
+
+class FieldPath:
+    """One place.
+
+    Raises:
+        ConfigError: a backtick is not closed.
+    """
+
+    def __init__(self, text: str, version: str) -> None:
+        self.steps = [text] if version.upper() == "V1" else _split(text)
+
+    def field(self, schema: Schema) -> Field | None:
+        """Return the field at this place of a schema, or None."""
+        for step in self.steps[:-1]:
+            found = schema.field(step)
+            if found is None:
+                return None
+            schema = found.schema
+        return schema.field(self.steps[-1])
+
+    def in_struct(self, value: Struct, *, with_default: bool) -> Any:
+        """Return what is there, or None."""
+        for step in self.steps[:-1]:
+            if value.schema.field(step) is None:
+                return None
+            inside = value[step]
+            if inside is None:
+                return None
+            if not isinstance(inside, Struct):
+                found = type(inside).__name__
+                raise DataError(f"Only Struct objects supported for [nested field access], found: {found}")
+            value = inside
+        last = self.steps[-1]
+        return value.get(last, with_default=with_default) if value.schema.field(last) is not None else None
+
+    def in_map(self, value: dict[Any, Any]) -> Any:
+        """Return what is there, or None."""
+        for step in self.steps[:-1]:
+            inside = value.get(step)
+            if inside is None:
+                return None
+            if not isinstance(inside, dict):
+                found = type(inside).__name__
+                raise DataError(
+                    f"Only Map objects supported in absence of schema for [nested field access], found: {found}"
+                )
+            value = inside
+        return value.get(self.steps[-1])
+
+
+def _split(text: str) -> list[str]:
+    """Return the names of a path. A backtick closes where a dot or the end follows it, and no backslash precedes it."""
+    steps = []
+    at = 0
+    while at < len(text):
+        if text[at] != "`":
+            dot = text.find(".", at)
+            end = dot if dot >= 0 else len(text)
+            steps.append(text[at:end])
+            at = end + 1
+            continue
+        opened, name = at, ""
+        begin = at = at + 1
+        while True:
+            at = text.find("`", at)
+            if at < 0:
+                raise _open(text, opened)
+            escaped = text[at - 1] == "\\"
+            last = at == len(text) - 1
+            if last and escaped:
+                raise _open(text, opened)
+            if not last and text[at + 1] != ".":
+                at += 1
+            elif escaped:
+                name += text[begin : at - 1] + "`"
+                begin = at = at + 1
+            else:
+                steps.append(name + text[begin:at])
+                at += 2
+                break
+    if text.endswith("."):
+        steps.append("")
+    return steps
+
+
+def _open(text: str, position: int) -> ConfigError:
+    return ConfigError(
+        f"Incomplete backtick pair in path: [{text}], consider adding a backslash before backtick at position {position}"
+        " to escape it"
+    )

@@ -1,0 +1,102 @@
+"""The same values through Java's Connect and through ours: bytes, schemas and values are equal, and so is what is refused.
+
+What Java said is kept in parity/results.jsonl.xz (see parity/oracle.py); `make test-kafka` asks it again.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.connect.parity.cases import JSON_CONVERTER, cases
+from tests.connect.parity.oracle import VERSION, digest, java_results, kept_results
+from tests.connect.parity.ours import run
+
+from ottla.client._core._appending_plain import murmur2
+from ottla.connect.plugins import TRANSFORMS
+
+
+@cache
+def kept() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    wanted = cases()
+    head, results = kept_results(wanted)
+    assert head["kafka"] == VERSION
+    assert head["cases"] == digest(wanted), "the cases have changed: run python -m tests.connect.parity.oracle"
+    return list(zip(wanted, results, strict=True))
+
+
+def test_there_are_more_than_ten_thousand_cases() -> None:
+    assert len(cases()) > 10_000
+
+
+def test_ours_says_what_java_says() -> None:
+    assert different(kept()) == []
+
+
+def different(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+    """Return the cases in which ours says something else."""
+    found = []
+    for case, java in pairs:
+        if case["class"].endswith(".SimpleHeaderConverter") and has_strange_key(java.get("value")):
+            continue
+        ours = run(case)
+        if comparable(ours) != comparable(java):
+            found.append(f"{json.dumps(case)}\n  java {json.dumps(java)}\n  ours {json.dumps(ours)}")
+    return found
+
+
+def has_strange_key(node: Any) -> bool:
+    """Whether a value holds a map with a list or a map as a key. No dict has such keys: ours takes the text as a string."""
+    if not isinstance(node, list) or not node:
+        return False
+    if node[0] == "h":
+        return any(key[0] in "lho" or has_strange_key(item) for key, item in node[1] if key is not None)
+    return node[0] == "l" and any(has_strange_key(item) for item in node[1])
+
+
+def comparable(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without the words of an error: only that there is one counts."""
+    if "error" not in result:
+        return result
+    return {name: part for name, part in result.items() if name not in ("message", "error")} | {"error": True}
+
+
+def test_tombstone_through_every_transform() -> None:
+    """Each of the 16, on keys and values, with a null value, a null schema, and both."""
+    corners = [(case, java) for case, java in kept() if case["op"] == "transform" and is_corner(case)]
+    names = {case["class"].rpartition(".")[2].partition("$")[0] for case, _ in corners}
+    assert names == set(TRANSFORMS)
+    assert len(names) == 16
+    assert different(corners) == []
+
+
+def is_corner(case: dict[str, Any]) -> bool:
+    side = "key" if case["class"].endswith("$Key") else "value"
+    return case["record"][side] is None or case["record"][f"{side}_schema"] is None
+
+
+def test_key_bytes_keep_their_partition() -> None:
+    """JSON keys without a schema are written in the order of Java's HashMap, and so go to Java's partition."""
+    moved = 0
+    for case, java in kept():
+        if case["class"] != JSON_CONVERTER or case["config"]["schemas.enable"] != "false" or not java.get("again"):
+            continue
+        read, written = bytes.fromhex(str(java.get("bytes", case.get("bytes")))), bytes.fromhex(java["again"])
+        ours = run(case)["again"]
+        assert murmur2(bytes.fromhex(ours)) % 12 == murmur2(written) % 12
+        moved += murmur2(read) % 12 != murmur2(written) % 12
+    assert moved > 100, "too few keys whose order matters"
+
+
+@pytest.mark.kafka
+def test_java_still_says_it(tmp_path: Path) -> None:
+    """Java of this machine, asked now."""
+    wanted = cases()
+    java, results = java_results(tmp_path, wanted)
+    print(f"{len(wanted)} cases on JDK {java}")
+    if int(java.partition(".")[0]) < 19:
+        pytest.skip("before JDK 19 doubles look different: JAVA names a newer JVM")
+    assert different(list(zip(wanted, results, strict=True))) == []
