@@ -40,6 +40,7 @@ COMMANDS = {
     "token": Command("ottla.cli.token", "delegation tokens: logins for a while", "Cluster"),
     "acl": Command("ottla.cli.acl", "who may do what", "Cluster"),
     "streams": Command("ottla.cli.streams", "run and reset stream processing applications", "Cluster"),
+    "connect": Command("ottla.cli.connect", "run connectors: records into topics, and out of them", "Cluster"),
     "doctor": Command("ottla.cli.doctor", "find out what is wrong with a cluster or the way to it", "Cluster"),
     "bench": Command("ottla.cli.bench", "how fast a cluster is, from here", "Cluster"),
     "context": Command("ottla.cli.context", "named clusters, so that addresses need not be typed", "This computer"),

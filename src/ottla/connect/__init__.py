@@ -11,6 +11,16 @@ Kafka Connect's model and words. docs/connect.md tells the rest.
 from __future__ import annotations
 
 from ottla.connect.config_def import ConfigDef, ConfigError, ConfigKey, ConfigType, Importance, Password
+from ottla.connect.connectors import (
+    Connector,
+    SinkConnector,
+    SinkContext,
+    SinkTask,
+    SourceConnector,
+    SourceContext,
+    SourceTask,
+    Task,
+)
 from ottla.connect.converters.base import Converter, SchemaAndValue
 from ottla.connect.converters.json_converter import JsonConverter
 from ottla.connect.converters.simple import (
@@ -24,6 +34,7 @@ from ottla.connect.converters.simple import (
     SimpleHeaderConverter,
     StringConverter,
 )
+from ottla.connect.decorators import Batch, Row, sink, source
 from ottla.connect.errors import ConnectError, DataError, RetriableError, SchemaBuilderError
 from ottla.connect.logical import DATE, TIME, TIMESTAMP, decimal_schema
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
@@ -78,6 +89,7 @@ __all__ = [
     "STRING",
     "TIME",
     "TIMESTAMP",
+    "Batch",
     "BooleanConverter",
     "ByteArrayConverter",
     "ConfigDef",
@@ -85,6 +97,7 @@ __all__ = [
     "ConfigKey",
     "ConfigType",
     "ConnectError",
+    "Connector",
     "Converter",
     "DataError",
     "DoubleConverter",
@@ -99,15 +112,23 @@ __all__ = [
     "Predicate",
     "Record",
     "RetriableError",
+    "Row",
     "Schema",
     "SchemaAndValue",
     "SchemaBuilderError",
     "ShortConverter",
     "SimpleHeaderConverter",
+    "SinkConnector",
+    "SinkContext",
     "SinkRecord",
+    "SinkTask",
+    "SourceConnector",
+    "SourceContext",
     "SourceRecord",
+    "SourceTask",
     "StringConverter",
     "Struct",
+    "Task",
     "Transform",
     "Type",
     "converter_class",
@@ -115,6 +136,8 @@ __all__ = [
     "make_predicate",
     "make_transform",
     "parse_text",
+    "sink",
+    "source",
     "to_text",
     "validate_value",
 ]

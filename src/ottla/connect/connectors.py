@@ -1,0 +1,152 @@
+"""What a connector is: the classes that one is made of, in the shape of Kafka Connect's.
+
+    class Numbers(SourceConnector):
+        CONFIG = ConfigDef(ConfigKey(name="topic"))
+
+        def task_configs(self, tasks_max):
+            return [self.config]
+
+        class Task(SourceTask):
+            def poll(self): ...
+
+A connector says how its work is split; tasks do it, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ottla.connect.config_def import ConfigDef
+from ottla.connect.records import SinkRecord, SourceRecord
+
+if TYPE_CHECKING:
+    from ottla import TopicPartition
+
+#: A part of a source, or a place in it: names and plain values.
+Place = Mapping[str, Any]
+
+
+class Task:
+    """The work of a connector, or a part of it. `values` has the configuration, typed by the connector's CONFIG."""
+
+    def __init__(self, config: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.values = dict(values)
+
+    def start(self) -> None:
+        """Open what the work needs. What is raised here, or later, fails the task."""
+
+    def stop(self) -> None:
+        """Close it; called once, after the last call of anything else."""
+
+
+class SourceTask(Task):
+    """Brings records from a source. `context` is there from `start()` on."""
+
+    context: SourceContext
+
+    def poll(self) -> Sequence[SourceRecord] | None:
+        """Return what is there, after a short wait at most; None or nothing if there is nothing.
+
+        Raises:
+            RetriableError: ask again.
+        """
+        raise NotImplementedError
+
+    def commit(self, offsets: Mapping[str, Place]) -> None:
+        """Offsets were written down: what comes before them is never asked for again."""
+
+
+class SinkTask(Task):
+    """Takes records to a sink. `context` is there from `start()` on."""
+
+    context: SinkContext
+
+    def open(self, partitions: Sequence[TopicPartition]) -> None:
+        """Partitions have come: their records follow."""
+
+    def put(self, records: Sequence[SinkRecord]) -> None:
+        """Take records; they count as done after the next `flush`.
+
+        Raises:
+            RetriableError: the same records are given again.
+        """
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Make sure that what was put is kept: it is not given again after this."""
+
+    def close(self, partitions: Sequence[TopicPartition]) -> None:
+        """Partitions go to another task."""
+
+
+class SourceContext:
+    """What a source task may ask.
+
+    Args:
+        find: the place that was written down last for a part of the source, or None.
+    """
+
+    def __init__(self, find: Callable[[Place], dict[str, Any] | None], stopping: threading.Event) -> None:
+        self._find = find
+        self._stopping = stopping
+
+    def offset(self, partition: Place) -> dict[str, Any] | None:
+        """Return where reading of a part of the source goes on; None: from its beginning."""
+        return self._find(partition)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, but not once the task is to stop; return whether it is."""
+        return self._stopping.wait(seconds)
+
+
+class SinkContext:
+    """What a sink task may ask.
+
+    Args:
+        reject: sends a record to the dead letters.
+    """
+
+    def __init__(self, reject: Callable[[SinkRecord, BaseException], None]) -> None:
+        self._reject = reject
+
+    def reject(self, record: SinkRecord, error: BaseException) -> None:
+        """Say that a record cannot be taken: it goes to the dead letters once `put` has returned.
+
+        Raises:
+            ConnectError: `errors.tolerance` is none: the task fails.
+        """
+        self._reject(record, error)
+
+
+class Connector:
+    """How work is split into tasks.
+
+    Args:
+        config: the configuration, as it was given.
+        values: typed by CONFIG.
+    """
+
+    CONFIG: ClassVar[ConfigDef] = ConfigDef()
+    Task: ClassVar[type[Task]]
+
+    def __init__(self, config: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.values = dict(values)
+
+    def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
+        """Return the configuration of each task; `tasks_max` at most."""
+        return [self.config]
+
+
+class SourceConnector(Connector):
+    """A connector that brings records into topics; its tasks are `SourceTask`s."""
+
+
+class SinkConnector(Connector):
+    """A connector that takes records out of topics; its tasks are `SinkTask`s, and share the partitions."""
+
+    def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
+        return [self.config] * tasks_max

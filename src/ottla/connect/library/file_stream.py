@@ -1,0 +1,225 @@
+"""FileStreamSource and FileStreamSink: lines of a file into a topic, and records of topics as lines of a file.
+
+Java's connectors of these names, with the same keys. The source counts bytes (Java counts characters), and knows the file
+again by device, inode and a digest of its first bytes: a file that was cut off, or replaced by another one, is read from
+its beginning, and what was left of a file that was renamed meanwhile is read first. A line counts when its newline is
+there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ottla.connect.config_def import NOT_EMPTY, ConfigDef, ConfigKey, ConfigType, Importance
+from ottla.connect.connectors import SinkConnector, SinkTask, SourceConnector, SourceTask
+from ottla.connect.errors import ConnectError
+from ottla.connect.java_text import java_text
+from ottla.connect.records import SinkRecord, SourceRecord
+from ottla.connect.schema import STRING
+
+_HEAD = 256
+_CHUNK = 1 << 16
+#: Seconds between two looks for new lines.
+_LOOK_S = 0.2
+
+
+def _head_digest(file: IO[bytes], size: int) -> str:
+    file.seek(0)
+    return hashlib.sha256(file.read(size)).hexdigest()[:16]
+
+
+class FileSourceTask(SourceTask):
+    """Reads one file."""
+
+    _file: IO[bytes] | None = None
+
+    def start(self) -> None:
+        self._path = Path(self.values["file"])
+        self._position = 0
+        self._rest = self._head = b""
+        self._partition = {"filename": self.values["file"]}
+        self._kept = self.context.offset(self._partition)
+
+    def poll(self) -> Sequence[SourceRecord] | None:
+        if self._file is None and not self._open():
+            self.context.wait(_LOOK_S)
+            return None
+        records = self._lines() or self._turn()
+        if records is None:
+            self.context.wait(_LOOK_S)
+        return records
+
+    def _open(self) -> bool:
+        """Open the file, where reading goes on; first a renamed one that was not read to its end."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            for path in (self._path, *self._renamed(kept)):
+                if self._resume(path, kept):
+                    return True
+        try:
+            self._file = self._path.open("rb")
+        except FileNotFoundError:
+            return False
+        self._position, self._rest, self._head = 0, b"", b""
+        return True
+
+    def _renamed(self, kept: Mapping[str, Any]) -> list[Path]:
+        """Return files beside this one that have the inode of the one that was read."""
+        if "inode" not in kept or not self._path.parent.is_dir():
+            return []
+        with os.scandir(self._path.parent) as entries:
+            others = [entry for entry in entries if entry.name != self._path.name and entry.is_file()]
+        return [Path(entry.path) for entry in others if entry.inode() == kept["inode"]]
+
+    def _resume(self, path: Path, kept: Mapping[str, Any]) -> bool:
+        """Open a file where it was left, if it is the one; Java's offsets have a position only."""
+        position = kept.get("position")
+        if not isinstance(position, int) or isinstance(position, bool) or position < 0:
+            raise ConnectError(f"The offset {dict(kept)} of {self._path} has no position")
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return False
+        status = os.fstat(file.fileno())
+        same = status.st_size >= position and (
+            "inode" not in kept
+            or (
+                (status.st_dev, status.st_ino) == (kept.get("device"), kept["inode"])
+                and _head_digest(file, int(kept.get("head.size", 0))) == kept.get("head")
+            )
+        )
+        if not same:
+            file.close()
+            return False
+        file.seek(position)
+        self._file, self._position, self._rest, self._head = file, position, b"", b""
+        return True
+
+    def _lines(self) -> list[SourceRecord]:
+        """Return the lines that are there, each with its newline."""
+        assert self._file is not None
+        file = self._file
+        if len(self._head) < _HEAD:
+            file.seek(0)
+            self._head = file.read(_HEAD)
+        file.seek(self._position + len(self._rest))
+        records: list[SourceRecord] = []
+        limit: int = self.values["batch.size"]
+        while len(records) < limit:
+            end = self._rest.find(b"\n")
+            if end < 0:
+                more = file.read(_CHUNK)
+                if not more:
+                    break
+                self._rest += more
+                continue
+            line, self._rest = self._rest[:end], self._rest[end + 1 :]
+            self._position += end + 1
+            records.append(self._record(line, os.fstat(file.fileno())))
+        return records
+
+    def _record(self, line: bytes, status: os.stat_result) -> SourceRecord:
+        size = min(self._position, _HEAD, len(self._head))
+        digest = hashlib.sha256(self._head[:size]).hexdigest()[:16]
+        place = {
+            "position": self._position,
+            "device": status.st_dev,
+            "inode": status.st_ino,
+            "head.size": size,
+            "head": digest,
+        }
+        return SourceRecord(
+            topic=self.values["topic"],
+            value_schema=STRING,
+            value=line.removesuffix(b"\r").decode("utf-8", "replace"),
+            timestamp=time.time_ns() // 1_000_000,
+            source_partition=self._partition,
+            source_offset=place,
+        )
+
+    def _turn(self) -> list[SourceRecord] | None:
+        """Begin with another file, if this one was read to its end and another one has its name, or if it was cut off.
+
+        What is left without a newline gets none any more: it is the last line.
+        """
+        assert self._file is not None
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return None
+        here = os.fstat(self._file.fileno())
+        read = self._position + len(self._rest)
+        if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+            if here.st_size >= read:
+                return None
+        elif here.st_size > read:
+            return None
+        self._file.close()
+        self._file = None
+        self._position = read
+        return [self._record(self._rest, here)] if self._rest else []
+
+    def stop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class FileStreamSourceConnector(SourceConnector):
+    """Lines of a file, each a record."""
+
+    CONFIG = ConfigDef(
+        ConfigKey(name="file", validator=NOT_EMPTY, importance=Importance.HIGH, documentation="The file."),
+        ConfigKey(name="topic", validator=NOT_EMPTY, importance=Importance.HIGH, documentation="The topic."),
+        ConfigKey(
+            name="batch.size",
+            type=ConfigType.INT,
+            default=2000,
+            importance=Importance.LOW,
+            documentation="The most lines that are read at once.",
+        ),
+    )
+    Task = FileSourceTask
+
+
+class FileSinkTask(SinkTask):
+    """Writes one file."""
+
+    _file: IO[str] | None = None
+
+    def start(self) -> None:
+        name = self.values["file"]
+        if not name:
+            return
+        try:
+            self._file = open(name, "a", encoding="utf-8", newline="")  # noqa: SIM115 - stop() closes it
+        except OSError as error:
+            raise ConnectError(
+                f"Couldn't find or create file '{name}' for FileStreamSinkTask: {error.strerror}"
+            ) from error
+
+    def put(self, records: Sequence[SinkRecord]) -> None:
+        out = self._file or sys.stdout
+        out.writelines(f"{java_text(record.value_schema, record.value)}\n" for record in records)
+
+    def flush(self) -> None:
+        out = self._file or sys.stdout
+        out.flush()
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def stop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class FileStreamSinkConnector(SinkConnector):
+    """Records as lines at the end of a file; standard output without one."""
+
+    CONFIG = ConfigDef(ConfigKey(name="file", default=None, documentation="The file; standard output without it."))
+    Task = FileSinkTask

@@ -1,0 +1,1 @@
+"""What runs connectors: a worker's process, and one host process for each connector."""

@@ -1,0 +1,72 @@
+"""Connectors by the name in `connector.class`. Runs in hosts only: the worker's own process imports no plugin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from ottla.connect.config_def import ConfigError
+from ottla.connect.connectors import Connector
+from ottla.connect.decorators import declared
+
+GROUP = "ottla.connectors"
+#: Our own, by our name; Java's class of the same name stands for them.
+LIBRARY = {
+    "DatagenSource": ("ottla.connect.library.datagen", None),
+    "FileStreamSourceConnector": ("ottla.connect.library.file_stream", "org.apache.kafka.connect.file."),
+    "FileStreamSinkConnector": ("ottla.connect.library.file_stream", "org.apache.kafka.connect.file."),
+}
+_SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
+#: What people have that is not here, and what there is instead.
+_ELSEWHERE = {
+    "io.confluent.kafka.connect.datagen.DatagenConnector": "DatagenSource makes orders; it has keys of its own",
+    "org.apache.kafka.connect.tools.MockSourceConnector": "DatagenSource makes records",
+}
+
+
+def connector_class(name: str, modules: Sequence[str]) -> type[Connector]:
+    """Return a connector.
+
+    Args:
+        modules: the worker's `plugin.modules`: nothing else is imported because a configuration names it.
+
+    Raises:
+        ConfigError: there is none of that name, or two packages have one.
+    """
+    for module in modules:
+        _imported(module)
+    if name in declared:
+        return declared[name]
+    for short, (module, package) in LIBRARY.items():
+        if _SHORT.get(name, name) in (short, f"{package}{short}" if package else short):
+            return _checked(getattr(import_module(module), short), name)
+    place, colon, attribute = name.partition(":")
+    if colon:
+        if place not in modules:
+            raise ConfigError(f"{name} cannot be used: {place} is none of the worker's plugin.modules")
+        return _checked(getattr(import_module(place), attribute, None), name)
+    found = entry_points(group=GROUP, name=name)
+    packages = sorted({point.dist.name if point.dist is not None else point.value for point in found})
+    if len(packages) > 1:
+        raise ConfigError(f"Several packages have a connector {name}: {', '.join(packages)}")
+    for point in found:
+        return _checked(point.load(), name)
+    known = ", ".join([*LIBRARY, *declared])
+    raise ConfigError(f"Class {name} could not be found. {_ELSEWHERE.get(name, f'There are {known}.')}")
+
+
+def _imported(module: str) -> None:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"plugin.modules names {module}, and there is no module {error.name}") from error
+
+
+def _checked(found: object, name: str) -> type[Connector]:
+    if not isinstance(found, type) or not issubclass(found, Connector):
+        raise ConfigError(f"{name} is no connector")
+    return found

@@ -1,0 +1,210 @@
+"""Runs one sink task: a member of the group `connect-<name>`.
+
+`put` runs in a thread of its own while this one goes on polling with everything paused, so that the member stays in its
+group however long it takes. Offsets are committed after `flush`, and after every dead letter is acknowledged.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+from ottla import CommitFailedError, Consumer, TopicPartition
+from ottla.connect.connectors import SinkContext, SinkTask
+from ottla.connect.errors import RetriableError
+from ottla.connect.records import SinkRecord
+from ottla.connect.runtime.dead_letters import DeadLetterTopic
+from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Stage, Tolerance, place_of
+from ottla.connect.settings import client_config
+
+_LOOK_S = 0.1
+_RETRY_S = 1.0
+#: Seconds that a revocation waits for `put`; after that nothing of it is committed, and others get the records again.
+_REVOCATION_S = 45.0
+
+
+class SinkRunner:
+    """One task. `run` is the body of its thread."""
+
+    def __init__(
+        self,
+        connector: str,
+        number: int,
+        task: SinkTask,
+        worker: Mapping[str, str],
+        config: Mapping[str, str],
+        values: Mapping[str, Any],
+    ) -> None:
+        self._task = task
+        self._stopping = threading.Event()
+        self._tolerance = Tolerance(values, self._stopping.wait)
+        self._pipeline = Pipeline(worker, config, self._tolerance)
+        self._dead_letters = DeadLetterTopic(connector, number, worker, values)
+        self._interval_s = int(worker.get("offset.flush.interval.ms", 60000)) / 1000
+        settings = {"auto.offset.reset": "earliest", "client.id": f"connector-consumer-{connector}-{number}"}
+        settings |= client_config(worker, "consumer") | {"group.id": f"connect-{connector}"}
+        self._consumer: Consumer = Consumer(
+            worker.get("bootstrap.servers", "localhost:9092"),
+            topics=values["topics"] or None,
+            pattern=values["topics.regex"] or None,
+            commit="manual",
+            on_assigned=self._assigned,
+            on_revoked=self._revoked,
+            on_lost=self._lost,
+            config=settings,
+        )
+        self._put = ThreadPoolExecutor(1, thread_name_prefix=f"{connector}-{number}-put")
+        self._working: Future[None] | None = None
+        self._done: dict[TopicPartition, int] = {}
+        self._originals: dict[tuple[str, int, int], Any] = {}
+        self._rejected: list[tuple[Any, Failure]] = []
+        task.context = SinkContext(self._reject)
+
+    def stop(self) -> None:
+        """Have `run` end soon; what was put is flushed and committed, what was not is not."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Read and put until `stop`.
+
+        Raises:
+            Exception: why the task failed.
+        """
+        try:
+            self._dead_letters.start()
+            self._task.start()
+            with self._consumer:
+                self._loop()
+                self._commit()
+        finally:
+            self._put.shutdown()
+            self._task.stop()
+            self._dead_letters.close()
+            self._pipeline.close()
+
+    def _loop(self) -> None:
+        due = time.monotonic() + self._interval_s
+        while not self._stopping.is_set():
+            records = self._consumer.poll(max_records=500, timeout=_LOOK_S)
+            if records:
+                self._deliver(records)
+            if time.monotonic() >= due:
+                self._commit()
+                due = time.monotonic() + self._interval_s
+
+    def _deliver(self, records: Sequence[Any]) -> None:
+        converted = []
+        ends: dict[TopicPartition, int] = {}
+        for record in records:
+            ends[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            made = self._convert(record)
+            if made is not None:
+                self._originals[record.topic, record.partition, record.offset] = record
+                converted.append((record, made))
+        if self._put_all(converted):
+            self._done |= {where: end for where, end in ends.items() if where in self._consumer.assignment}
+        self._originals.clear()
+
+    def _convert(self, record: Any) -> SinkRecord | None:
+        def bury(failure: Failure) -> None:
+            self._dead_letters.bury(record, failure)
+
+        try:
+            return self._pipeline.transform(self._pipeline.read(record, bury), bury, place_of(record))
+        except Passed:
+            return None
+
+    def _put_all(self, converted: list[tuple[Any, SinkRecord]]) -> bool:
+        """Put records until it works; whether it did, before `stop`. Records of partitions that are gone are left out."""
+        while True:
+            mine = self._consumer.assignment
+            batch = [made for record, made in converted if TopicPartition(record.topic, record.partition) in mine]
+            if not batch:
+                return True
+            self._rejected.clear()
+            self._working = self._put.submit(self._task.put, batch)
+            try:
+                self._await(self._working)
+                for original, failure in self._rejected:  # not before: `put` may be tried again, or fail
+                    self._dead_letters.bury(original, failure)
+                return True
+            except RetriableError:
+                if self._wait(_RETRY_S):
+                    return False
+            finally:
+                self._working = None
+
+    def _await(self, working: Future[None]) -> None:
+        """Stay in the group while `put` runs."""
+        try:
+            working.result(_LOOK_S)
+            return
+        except FutureTimeout:
+            if working.done():  # `put` itself has raised one
+                raise
+        self._consumer.pause()
+        try:
+            while not working.done():
+                self._consumer.poll(timeout=_LOOK_S)
+        finally:
+            self._consumer.resume()
+        working.result()
+
+    def _wait(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        self._consumer.pause()
+        try:
+            while time.monotonic() < end and not self._stopping.is_set():
+                self._consumer.poll(timeout=_LOOK_S)
+        finally:
+            self._consumer.resume()
+        return self._stopping.is_set()
+
+    def _commit(self) -> None:
+        """Flush the task and the dead letters, then commit what was put."""
+        if not self._done:
+            return
+        self._task.flush()
+        self._dead_letters.flush()
+        offsets, self._done = self._done, {}
+        self._consumer.commit(offsets)
+
+    def _reject(self, record: SinkRecord, error: BaseException) -> None:
+        original = self._originals.get((record.topic, record.partition or 0, record.offset))
+        failure = Failure(stage=Stage.TASK_PUT, class_name=type(self._task).__name__, error=error)
+        self._tolerance.fail(failure, lambda found: self._rejected.append((original, found)), place_of(record))
+
+    # The group
+
+    def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self._task.open(list(partitions))
+        if self._working is not None:
+            self._consumer.pause()
+
+    def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        if self._put_ends():
+            try:
+                self._commit()
+            except CommitFailedError:
+                pass  # others have the partitions, and get the records again
+        self._lost(partitions)
+
+    def _put_ends(self) -> bool:
+        """Wait until no `put` runs; whether that is so."""
+        working = self._working
+        if working is None:
+            return True
+        try:
+            working.exception(_REVOCATION_S)
+        except FutureTimeout:
+            return False
+        return True
+
+    def _lost(self, partitions: Sequence[TopicPartition]) -> None:
+        for where in partitions:
+            self._done.pop(where, None)
+        self._task.close(list(partitions))

@@ -1,0 +1,105 @@
+"""Runs one source task: polls it, sends what it brings, and says which offsets may be written down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ottla import Producer
+from ottla.connect.connectors import SourceContext, SourceTask
+from ottla.connect.errors import RetriableError
+from ottla.connect.records import SourceRecord
+from ottla.connect.runtime.offsets import KeptOffsets, Submitted
+from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
+from ottla.connect.settings import client_config
+
+_RETRY_S = 0.5
+#: Java's Connect waits for an acknowledgement for as long as it takes: a record that is given up would be lost.
+_PRODUCER = {"delivery.timeout.ms": "2147483647", "max.block.ms": "2147483647"}
+
+
+class SourceRunner:
+    """One task. `run` is the body of its thread; `take_offsets` may be called from another one."""
+
+    def __init__(
+        self,
+        connector: str,
+        task: SourceTask,
+        worker: Mapping[str, str],
+        config: Mapping[str, str],
+        values: Mapping[str, Any],
+        kept: KeptOffsets,
+    ) -> None:
+        self._task = task
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._submitted = Submitted()
+        self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait))
+        settings = client_config(worker, "producer")
+        self._producer: Producer = Producer(
+            worker.get("bootstrap.servers", "localhost:9092"),
+            config=_PRODUCER | {"client.id": f"connector-producer-{connector}"} | settings,
+        )
+        task.context = SourceContext(lambda partition: kept.find(connector, partition), self._stopping)
+
+    def stop(self) -> None:
+        """Have `run` end soon."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Poll and send until `stop`; then wait for what was sent.
+
+        Raises:
+            Exception: why the task failed.
+        """
+        try:
+            with self._producer:
+                self._task.start()
+                while not self._stopping.is_set():
+                    self._poll()
+                self._producer.flush()
+        finally:
+            self._task.stop()
+            self._pipeline.close()
+
+    def _poll(self) -> None:
+        try:
+            records = self._task.poll()
+        except RetriableError:
+            self._stopping.wait(_RETRY_S)
+            return
+        for record in records or ():
+            self._send(record)
+
+    def _send(self, record: SourceRecord) -> None:
+        receipt = None
+        try:
+            changed = self._pipeline.transform(record, _forget, f"a record to topic {record.topic}")
+            if changed is not None:
+                key, value, headers = self._pipeline.write(changed, _forget)
+                receipt = self._producer.send(
+                    changed.topic,
+                    value,
+                    key=key,
+                    headers=headers,
+                    partition=changed.partition,
+                    timestamp=changed.timestamp,
+                )
+        except Passed:
+            pass
+        with self._lock:
+            self._submitted.add(record.source_partition, record.source_offset, receipt)
+
+    def take_offsets(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Return the offsets that may be written down now: everything up to them is acknowledged.
+
+        Raises:
+            Exception: a record was not delivered.
+        """
+        with self._lock:
+            return self._submitted.take()
+
+
+def _forget(failure: Failure) -> None:
+    """Sources have no dead letters in Kafka's Connect: a record that is passed over is logged."""
