@@ -14,7 +14,7 @@ app = App(
         "commit.interval.ms": int(env["BENCH_COMMIT_MS"]),
         "state.dir": env["BENCH_STATE"],
         "auto.offset.reset": "earliest",
-        **({"statestore.cache.max.bytes": 0} if env.get("BENCH_HAS_CACHE") else {}),
+        "statestore.cache.max.bytes": 0,
     },
 )
 source, target = env["BENCH_INPUT"], env["BENCH_OUTPUT"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ottla.client._core.partitioner import murmur2
 from ottla.streams.context import InputRecord, Output
-from ottla.streams.runtime.ports import Committed, Fenced, OutcomeUnknown, Refused
+from ottla.streams.runtime.ports import Committed, Fenced, OutcomeUnknown, OutOfRange, Refused
 from ottla.streams.state.currency import Changelog
 from ottla.streams.state.homes import StateLockedError, StoreNote
 from ottla.streams.state.memory import MemoryHome
@@ -90,6 +90,7 @@ class World:
         kill_at: the step at which the process is killed; None: never.
         lose_answer_at: a commit or abort whose answer does not come, by its number.
         late_markers: markers stay away until `tick`.
+        parted: told once to who reads changelogs: there the log parts from what was read.
     """
 
     def __init__(self, topics: Mapping[str, int], seed: int = 0) -> None:
@@ -112,6 +113,7 @@ class World:
         self.disk: dict[TaskId, MemoryHome] = {}
         self.held: dict[TaskId, object] = {}
         self.refuse: dict[tuple[str, bytes], Exception] = {}
+        self.parted: dict[TopicPartition, int] = {}
 
     def step(self, name: str) -> None:
         """One more step; the process may be killed instead."""
@@ -344,12 +346,16 @@ class Port:
         return found
 
     def restore_from(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._changelogs = {where: self._changelogs.get(where, offset) for where, offset in offsets.items()}
+        self._changelogs = dict(offsets)
 
     def restored(self, wait_ms: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
         self.world.step("read changelogs")
         self.world.clock.now_ms += wait_ms
         found: dict[TopicPartition, tuple[Sequence[InputRecord], int]] = {}
+        gone = [where for where, position in self._changelogs.items() if position < self.world.logs[where].start]
+        if gone or self.world.parted:
+            parted, self.world.parted = self.world.parted, {}
+            raise OutOfRange([*gone, *parted], parted)
         for where, position in self._changelogs.items():
             records, self._changelogs[where] = self._read(where, position)
             found[where] = records, self._changelogs[where]

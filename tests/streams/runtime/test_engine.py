@@ -12,6 +12,7 @@ from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_cou
 from ottla.errors import MessageTooLargeError
 from ottla.streams.context import InputRecord, Output
 from ottla.streams.handlers import DeadLetter, Handlers
+from ottla.streams.keys import timestamped
 from ottla.streams.runtime.engine import Engine
 from ottla.streams.runtime.engine_settings import EngineSettings
 from ottla.streams.runtime.ports import OutOfRange, TaskFailedError
@@ -377,6 +378,59 @@ def test_out_of_range_of_a_repartition_topic_stops() -> None:
     with pytest.raises(TaskFailedError, match="repartition topic app-words-repartition-0 are gone"):
         thread.engine.on_out_of_range(OutOfRange([TopicPartition(WORDS, 0)]))
     thread.engine.on_out_of_range(OutOfRange([TopicPartition("lines", 0)]))
+
+
+def test_a_source_that_lost_records_is_read_on_where_its_log_parts() -> None:
+    world, _ = word_world()
+    thread = Thread(world, word_count())
+    thread.run(5)
+    where = TopicPartition("lines", 0)
+    thread.engine.on_out_of_range(OutOfRange([where], {where: 1}))
+    assert thread.port.position(where) == 1
+    with pytest.raises(TaskFailedError, match=f"{WORDS}-0 has lost records from offset 3 on"):
+        thread.engine.on_out_of_range(OutOfRange([TopicPartition(WORDS, 0)], {TopicPartition(WORDS, 0): 3}))
+
+
+def _restoring(count: int) -> tuple[World, Thread, TopicPartition]:
+    """A thread without its disk, in the middle of a changelog with so many counts of one key."""
+    world = World({"keyed": 1, CHANGELOG: 1, "counts": 1})
+    for _ in range(count):
+        world.write("keyed", b"a", b"")
+    Thread(world, key_count()).run(count)
+    assert found(world)["a"] == [str(number + 1) for number in range(count)]
+    world.held.clear()
+    world.disk.clear()
+    thread = Thread(world, key_count())
+    thread.turn()
+    task = thread.engine.tasks[TaskId(0, 0)]
+    assert task.phase is Phase.RESTORING
+    return world, thread, TopicPartition(CHANGELOG, 0)
+
+
+def _goes_on(world: World, thread: Thread, count: int) -> None:
+    world.write("keyed", b"a", b"")
+    thread.run(30)
+    assert found(world)["a"] == [str(number + 1) for number in range(count + 1)]
+    assert stored(world) == {b"a": str(count + 1).encode()}
+
+
+def test_a_changelog_whose_start_moves_while_it_is_restored_is_begun_again() -> None:
+    world, thread, where = _restoring(20)
+    log = world.logs[where]
+    log.start = log.end - 4
+    _goes_on(world, thread, 20)
+
+
+def test_a_store_is_rebuilt_when_its_changelog_loses_records_while_it_is_restored() -> None:
+    world, thread, where = _restoring(20)
+    task = thread.engine.tasks[TaskId(0, 0)]
+    assert task.state is not None
+    read = task.restoring[where].note.position
+    # What the store has of a lost record: a key that the log does not have.
+    task.state.stores["counts"].put(b"lost", timestamped(b"7", 0))
+    task.state.commit({})
+    world.parted = {where: read - 1}
+    _goes_on(world, thread, 20)
 
 
 def test_a_held_directory_is_waited_for() -> None:

@@ -20,6 +20,7 @@ from ottla.errors import ErrorCode
 from ottla.streams import App
 from ottla.streams.errors import TopologyError
 from ottla.streams.queries.store import StoreView
+from ottla.streams.runtime.reset import reset
 from ottla.streams.runtime.run import settings_of
 from ottla.streams.runtime.tasks import Phase
 from ottla.streams.runtime.worker import Worker
@@ -284,3 +285,20 @@ def test_any_instance_answers_for_all(kafka_broker: Broker, start: Start) -> Non
     for instance in instances:
         instance.stop()
         assert instance.app.desk is None
+
+
+def test_reset_with_old_directory(kafka_broker: Broker, start: Start, tmp_path: Path) -> None:
+    """State from before a reset, as another machine may have it, is not believed: the application starts over."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    once = expected(" ".join(LINES).split())
+    first = start(word_count())
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == once, "the counts")
+    first.stop()
+    shutil.copytree(tmp_path / "state", tmp_path / "old")
+    removed = reset(word_count(), settings_of(first.app))
+    assert set(removed.topics) == {CHANGELOG, WORDS}
+    second = start(word_count(), state="old")
+    twice = {word: counts + counts for word, counts in once.items()}
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == twice, "the counts from the beginning")
+    second.stop()

@@ -300,11 +300,14 @@ class Engine:
         Raises:
             StateError: a store could not be written after the commit; the thread has to end.
         """
+        began_ms = self._clock.monotonic_ms()
         try:
             self._commit()
         finally:
-            # From its end: a commit that takes longer than the interval must not leave room for one record only.
-            self._commit_ms = self._clock.monotonic_ms() + self._settings.commit_interval_ms
+            # From its end, and after as much time as it took: where commits are slow, half of the time is left for records.
+            now_ms = self._clock.monotonic_ms()
+            slack_ms = min(now_ms - began_ms, self._settings.transaction_timeout_ms // 4)
+            self._commit_ms = now_ms + max(self._settings.commit_interval_ms, slack_ms)
 
     def _commit(self) -> None:
         running = [task for task in self.tasks.values() if task.phase is Phase.RUNNING]

@@ -49,11 +49,26 @@ class FirstOffsets:
         """
         places = {}
         for where in error.partitions:
+            parted = error.parted.get(where)
             if where.topic in self._repartition_topics:
+                if parted is not None:
+                    raise TaskFailedError(
+                        f"The repartition topic {where} has lost records from offset {parted} on, by a leader that did not "
+                        "have them: results are missing. `ottla streams reset` starts the application over."
+                    )
                 raise TaskFailedError(
                     f"Records of the repartition topic {where} are gone that no task has read. Was it purged or made anew by "
                     "hand? `ottla streams reset` starts the application over."
                 )
+            if parted is not None:
+                # What was read of it is in the results, and will not come again: from the start it would count twice.
+                places[where] = parted
+                logger.error(
+                    "%s has lost records from offset %d on that were processed, by a leader that did not have them "
+                    "(unclean.leader.election.enable?): they stay in the results, and reading goes on from there",
+                    *(where, parted),
+                )
+                continue
             reset = self._resets.get(where.topic) or self._default
             if reset not in ("earliest", "latest"):
                 raise TaskFailedError(

@@ -48,11 +48,20 @@ class OutcomeUnknown(Exception):
 
 
 class OutOfRange(Exception):
-    """The log does not have the position of these partitions any more."""
+    """The log does not have the position of these partitions any more.
 
-    def __init__(self, partitions: Sequence[TopicPartition]) -> None:
+    Attributes:
+        partitions: all of them.
+        parted: where that is known, the offset at which the log parts from what was read: records behind it were read, and
+            the log has lost them, or has others in their place (KIP-320).
+    """
+
+    def __init__(
+        self, partitions: Sequence[TopicPartition], parted: Mapping[TopicPartition, int] | None = None
+    ) -> None:
         super().__init__(", ".join(map(str, partitions)))
         self.partitions = list(partitions)
+        self.parted = dict(parted or {})
 
 
 #: An offset, and the text that is kept beside it.
@@ -137,7 +146,10 @@ class Cluster(Protocol):
         ...
 
     def restored(self, wait_ms: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
-        """Return what came of the changelogs that are read, and the position behind it, control records passed over."""
+        """Return what came of the changelogs that are read, and the position behind it, control records passed over.
+
+        Raises OutOfRange.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from ottla.clock import Clock
 from ottla.streams.restoring import Restorer
 from ottla.streams.runtime.engine_settings import EngineSettings
 from ottla.streams.runtime.first_offsets import FirstOffsets
-from ottla.streams.runtime.ports import Cluster, StateHost, TaskFailedError
+from ottla.streams.runtime.ports import Cluster, OutOfRange, StateHost, TaskFailedError
 from ottla.streams.runtime.queues import TaskQueues
 from ottla.streams.runtime.tasks import EngineTask, Phase, Restoring, read_time
 from ottla.streams.state.currency import reason_to_rebuild
@@ -158,8 +158,39 @@ class Starter:
             if not task.restoring:
                 self._run(task)
 
+    def _look_again(self, error: OutOfRange) -> None:
+        """A changelog does not have what is to be restored next: its tasks open anew, and see whether to begin at its start.
+
+        Where the log parts from what was read, the store has rows that the log has lost: it is rebuilt at any rate.
+        """
+        for task in self._tasks.values():
+            for where in task.restoring.keys() & set(error.partitions):
+                parted = error.parted.get(where)
+                spec = task.restoring[where].store
+                if parted is not None:
+                    assert task.state is not None
+                    logger.warning(
+                        "task %s: store %s is rebuilt from its changelog: records from offset %d on are lost in %s",
+                        *(task.id, spec.name, parted, where),
+                    )
+                    task.state.wipe(spec.name)
+                else:
+                    logger.warning(
+                        "task %s: the changelog %s has not the offset %d of store %s any more; it is looked at again",
+                        *(task.id, where, task.restoring[where].note.position, spec.name),
+                    )
+                task.phase = Phase.OPEN
+        for task in self._tasks.values():
+            if task.phase is Phase.OPEN:
+                task.restoring.clear()
+        self.restore_changed = True
+
     def _restore(self, wait_ms: int) -> None:
-        found = self._cluster.restored(wait_ms)
+        try:
+            found = self._cluster.restored(wait_ms)
+        except OutOfRange as error:
+            self._look_again(error)
+            return
         now_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         for task in list(self._tasks.values()):
             if task.phase is not Phase.RESTORING:
