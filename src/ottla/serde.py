@@ -134,6 +134,11 @@ def json(kind: type[Any] | None = None, *, null: Literal["none", "error"] = "non
 
 def _dump_json(value: Any) -> bytes:
     """Numbers, text, lists, dicts, dataclasses, and what knows itself how it is written."""
+    kind = type(value)
+    if kind is int:
+        return b"%d" % value
+    if kind is dict or kind is list or kind is str:
+        return _encode(value).encode()
     dump = getattr(value, "model_dump_json", None)
     if dump is not None:  # pydantic
         return cast("str", dump()).encode()

@@ -136,6 +136,7 @@ def run(app: App, overrides: dict[str, Any], processes: int, verbose: bool) -> N
         app,
         overrides=overrides,
         on_progress=_Progress().show if sys.stderr.isatty() else None,
+        on_server=lambda endpoint: note(f"the state of {app.application_id} is at http://{endpoint}/"),
         on_tasks=lambda count: note(f"running {app.application_id}: {count} task{'' if count == 1 else 's'}"),
     )
 

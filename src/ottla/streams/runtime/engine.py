@@ -202,21 +202,26 @@ class Engine:
         assert queues is not None
         assert core is not None
         clock, lag = self._clock, self._cluster.lag
-        now_ms = clock.monotonic_ms()
+        transaction, recovery = self._transaction, self._recovery
+        monotonic_ms, is_ready, take, process, took = (
+            *(clock.monotonic_ms, queues.is_ready, queues.take, core.process, task.took),
+        )
+        now_ms = monotonic_ms()
         taken = 0
-        while taken < limit and queues.is_ready(now_ms, lag):
-            record = queues.take()
-            outputs = core.process(record)
-            task.took(record)
+        while taken < limit and is_ready(now_ms, lag):
+            record = take()
+            outputs = process(record)
+            took(record)
             taken += 1
-            after_ms = clock.monotonic_ms()
-            self._transaction.took(after_ms - now_ms, record)
-            now_ms = after_ms
+            after_ms = monotonic_ms()
+            if after_ms > now_ms:
+                transaction.took(after_ms - now_ms, record)
+                now_ms = after_ms
             if outputs:
-                self._transaction.write(task, record, outputs)
+                transaction.write(task, record, outputs)
             if (
                 core.commit_requested
-                or self._recovery.is_cautious
+                or recovery.is_cautious
                 or now_ms >= self._commit_ms
                 or (taken % 64 == 0 and self._is_large())
             ):

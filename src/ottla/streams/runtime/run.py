@@ -60,6 +60,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], object] | None = None,
     on_tasks: Callable[[int], object] | None = None,
+    on_server: Callable[[str], object] | None = None,
 ) -> None:
     """Run one instance until SIGTERM or SIGINT: then it commits, hands its tasks over, leaves the group and returns.
 
@@ -68,7 +69,14 @@ def run(
     Raises:
         StreamsError, KafkaError: it cannot go on. What was not committed comes again at the next start.
     """
-    worker = Worker(app, settings_of(app, overrides), on_progress=on_progress, on_tasks=on_tasks, on_desk=app.on_desk)
+    worker = Worker(
+        app,
+        settings_of(app, overrides),
+        on_progress=on_progress,
+        on_tasks=on_tasks,
+        on_desk=app.on_desk,
+        on_server=on_server,
+    )
     if threading.current_thread() is not threading.main_thread():
         worker.run()
         return

@@ -80,6 +80,7 @@ class Worker:
             numbers at the end.
         on_tasks: called with the number of its tasks when all of them run, and again when they are others.
         on_desk: called with what answers questions about its state, and with None at the end.
+        on_server: called with "host:port" when this instance answers over HTTP.
         clock: the machine's, unless it is a test's.
     """
 
@@ -91,6 +92,7 @@ class Worker:
         on_progress: Callable[[int, int], object] | None = None,
         on_tasks: Callable[[int], object] | None = None,
         on_desk: Callable[[Desk | None], object] | None = None,
+        on_server: Callable[[str], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.application = application
@@ -99,6 +101,7 @@ class Worker:
         self._on_progress = on_progress
         self._on_tasks = on_tasks
         self._on_desk = on_desk
+        self._on_server = on_server
         self._board: Board | None = None
         self._server: StateServer | None = None
         self._told_ms = 0
@@ -191,6 +194,8 @@ class Worker:
         if self._server is not None:
             self._server.start(desk)
             logger.info("%s: state is at http://%s/", settings.application_id, endpoint)
+            if self._on_server is not None:
+                self._on_server(endpoint)
         if self._on_desk is not None:
             self._on_desk(desk)
         host = DirectoryHost(directory, settings.default_store, self._on_homes)
