@@ -25,6 +25,7 @@ KERNELS = {
     "ottla.client._core._appending_cy": "src/ottla/client/_core/_appending_cy.py",
     "ottla.client._core._handing_cy": "src/ottla/client/_core/_handing_cy.py",
     "ottla.network._reactor_cy": "src/ottla/network/_reactor_cy.py",
+    "ottla.protocol._fetch_cy": "src/ottla/protocol/_fetch_cy.py",
     "ottla.protocol._produce_cy": "src/ottla/protocol/_produce_cy.py",
     "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
     "ottla.protocol.records._columns_cy": "src/ottla/protocol/records/_columns_cy.py",

@@ -16,6 +16,7 @@ from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig, ConfigError
 from ottla.broker.context import Session
 from ottla.broker.guards.table import GUARDS
+from ottla.broker.handlers.parked_fetch import ParkedFetch
 from ottla.broker.settings.access import AccessSettings
 from ottla.cluster.image import ClusterImage
 from ottla.errors import ErrorCode
@@ -406,6 +407,38 @@ def test_parked_fetch_across_revocation() -> None:
         parked = alice.send(fetch("t", max_wait_ms=20_000), 12)
         await asyncio.sleep(1)
         assert not parked.done()
+        await revoke(node, "alice")
+        assert errors_in(await admin.ask(produce("t"), 9, ProduceResponse)) == [0]
+        answer = await parked
+        assert isinstance(answer, FetchResponse)
+        (part,) = answer.responses[0].partitions
+        assert (part.error_code, bytes(part.records or b"")) == (29, b"")
+
+    with_broker(scenario)
+
+
+@pytest.mark.parametrize("has_session", [False, True])
+def test_parked_fetch_by_position_across_revocation(has_session: bool) -> None:
+    """As above, of a version that the short cut takes."""
+
+    async def scenario(node: SimulatedBroker) -> None:
+        await make_topic(node, "t")
+        await grant(node, "alice", READ, TOPIC, "t")
+        assert node.broker is not None
+        topic_id = node.broker.image.topics["t"].topic_id
+        alice, admin = await as_user(node, "alice"), await as_user(node, "admin")
+        request = fetch("", max_wait_ms=0, session_epoch=0 if has_session else -1)
+        request.topics[0].topic_id = topic_id
+        first = await alice.ask(request, 17, FetchResponse)
+        if has_session:
+            request.session_id, request.session_epoch, request.topics = first.session_id, 1, []
+        request.max_wait_ms, request.min_bytes = 20_000, 1
+        parked = alice.send(request, 17)
+        await asyncio.sleep(1)
+        assert not parked.done()
+        partition = node.broker.replicas.partition("t", 0)
+        assert partition is not None
+        assert [type(waiter) for waiter in partition.fetch_waiters] == [ParkedFetch]
         await revoke(node, "alice")
         assert errors_in(await admin.ask(produce("t"), 9, ProduceResponse)) == [0]
         answer = await parked

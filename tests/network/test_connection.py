@@ -18,6 +18,7 @@ from ottla.network.connection import (
     READ_AHEAD,
     BrokerConnection,
     PendingReply,
+    PromptReply,
     Reply,
     feed,
 )
@@ -77,6 +78,44 @@ async def test_the_next_request_waits_for_a_blocking_answer() -> None:
     await turn()
     assert recorder.seen == [b"a", b"b"]
     assert transport.sent == frame(b"A")
+
+
+async def test_a_prompt_answer_leaves_within_the_call_that_gives_it() -> None:
+    replies = [PromptReply(lambda: None), PromptReply(lambda: None)]
+    seen: list[bytes] = []
+
+    def handle(connection: BrokerConnection, body: memoryview) -> Reply:
+        seen.append(bytes(body))
+        return PendingReply(replies[len(seen) - 1])
+
+    connection, transport = FakeHost(handle).connect()
+    feed(connection, frame(b"a") + frame(b"b"))
+    assert seen == [b"a"]
+    replies[0].set_result([frame(b"A")])
+    assert seen == [b"a", b"b"]
+    assert transport.sent == frame(b"A")
+    replies[1].set_result([frame(b"B")])
+    assert transport.sent == frame(b"A") + frame(b"B")
+
+
+@pytest.mark.parametrize("way", ["error", "cancelled", "gone"])
+async def test_a_prompt_answer_that_never_comes_ends_the_connection(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    abandoned: list[bool] = []
+    reply = PromptReply(lambda: abandoned.append(True))
+    host = FakeHost(lambda connection, body: PendingReply(reply))
+    connection, transport = host.connect()
+    feed(connection, frame(b"a"))
+    if way == "error":
+        reply.set_exception(ZeroDivisionError("a bug"))
+    elif way == "cancelled":
+        reply.cancel()
+    else:
+        transport.abort()
+    await turn(2)
+    assert host.open == []
+    assert reply.done()
+    assert abandoned == ([] if way == "error" else [True])
+    assert ("ZeroDivisionError: a bug" in caplog.text) == (way == "error")
 
 
 async def test_pipelined_answers_that_become_ready_in_any_order_leave_in_request_order() -> None:
@@ -446,7 +485,9 @@ bodies = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    bodies=st.lists(st.tuples(bodies, st.sampled_from(["now", "none", "blocking", "pipelined"])), max_size=12),
+    bodies=st.lists(
+        st.tuples(bodies, st.sampled_from(["now", "none", "blocking", "pipelined", "prompt"])), max_size=12
+    ),
     chunks=st.lists(st.one_of(st.integers(1, 50), st.integers(1, 150_000)), min_size=1, max_size=40),
     room=st.one_of(st.just(1 << 60), st.integers(0, 10_000)),
     choices=st.randoms(use_true_random=False),
@@ -469,10 +510,12 @@ def test_any_chunking_gives_the_same_frames_and_the_same_answers(
                 return answer  # type: ignore[return-value]
             if kind == "none":
                 return None
-            future: asyncio.Future[list[bytes] | None] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[list[bytes] | None]
+            future = PromptReply(lambda: None) if kind == "prompt" else loop.create_future()  # type: ignore[assignment]
             future.answer = answer  # type: ignore[attr-defined]
             unresolved.append(future)
-            return PendingReply(future, kind == "blocking")  # type: ignore[arg-type]
+            return PendingReply(future, kind != "pipelined")  # type: ignore[arg-type]
 
         connection, transport = FakeHost(handle).connect(room)
         stream = b"".join(frame(body) for body, _ in bodies)

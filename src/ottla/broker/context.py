@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+from ottla.file_region import Sendable
 from ottla.protocol.api import ApiKey
 
 #: The principal of a client that has not authenticated.
@@ -128,7 +129,14 @@ Handler = Callable[[RequestContext, Any], Any | Awaitable[Any]]
 
 
 class BodyToCome(Protocol):
-    """The body of an answer, encoded or not, when it is time to give it."""
+    """The body of an answer, encoded or not, when it is time to give it.
+
+    Attributes:
+        is_prompt: whether it is given from a callback of the loop, never within the handling of a frame; then it goes out in
+            that call, and is abandoned with the connection.
+    """
+
+    is_prompt: bool
 
     def then(self, callback: Callable[[Any], None]) -> None:
         """Have `callback` called with the body, once, later."""
@@ -150,14 +158,15 @@ class ShortCut:
     """Answers ordinary requests of one API from their bytes, without decoding them.
 
     Attributes:
-        handle_frame: takes a frame (header included, size not), its version and the session; returns the encoded body, at
-            once or to come. None: nothing has been done, the request is to be decoded and given to the route's handler.
+        handle_frame: takes a frame (header included, size not), its version and the session; returns the encoded body (in
+            one piece, or in several of which the first is short bytes), at once or to come. None: nothing has been done, the
+            request is to be decoded and given to the route's handler.
         finish: a handler that also takes the `PartialResult` of `handle_frame` and does the rest, at once: nothing else is
-            handled in between.
+            handled in between. None: `handle_frame` does all or nothing.
     """
 
-    handle_frame: Callable[[memoryview, int, Session], bytes | BodyToCome | PartialResult | None]
-    finish: Callable[[RequestContext, Any, Any], Any | Awaitable[Any]]
+    handle_frame: Callable[[memoryview, int, Session], bytes | list[Sendable] | BodyToCome | PartialResult | None]
+    finish: Callable[[RequestContext, Any, Any], Any | Awaitable[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

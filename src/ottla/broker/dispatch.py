@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ottla.broker.audit import CHANGES, audited
 from ottla.broker.context import PASS, ClientSoftware, PartialResult, RequestContext, Route, Session
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError
-from ottla.network.connection import PendingReply
+from ottla.network.connection import PendingReply, PromptReply
 from ottla.protocol.api import (
     ADVERTISED,
     APIS,
@@ -190,10 +190,10 @@ class Dispatcher:
         if short_cut is not None:
             begun = self._now()
             body = short_cut.handle_frame(frame, version, session)
-            if isinstance(body, bytes):
+            if isinstance(body, bytes | list):
                 (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
                 served.metrics.observe((self._now() - begun) * 1000)
-                return [_encoded_frame(served, correlation_id, body)]
+                return _encoded_frame(served, correlation_id, body)
             if body is None or isinstance(body, PartialResult):
                 partial = body
             else:
@@ -211,7 +211,7 @@ class Dispatcher:
         )
         started = self._now()
         try:
-            if partial is None or short_cut is None:
+            if partial is None or short_cut is None or short_cut.finish is None:
                 answer = served.handler(context, request)
             else:
                 answer = short_cut.finish(context, request, partial)
@@ -242,14 +242,16 @@ class Dispatcher:
         The next request waits for it only where the order of effects needs that.
         """
         begun = self._now()
-        reply: asyncio.Future[list[Sendable] | None] = self._loop.create_future()
+        reply: asyncio.Future[list[Sendable] | None] = (
+            PromptReply(body.abandon) if body.is_prompt else self._loop.create_future()
+        )
 
-        def answer_with(body: bytes | Message) -> None:
+        def answer_with(body: bytes | list[Sendable] | Message) -> None:
             served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
             if reply.done():
                 return
-            if isinstance(body, bytes):
-                reply.set_result([_encoded_frame(served, correlation_id, body)])
+            if isinstance(body, bytes | list):
+                reply.set_result(_encoded_frame(served, correlation_id, body))
             else:
                 reply.set_result(_frame(served, correlation_id, body))
 
@@ -258,7 +260,7 @@ class Dispatcher:
                 body.abandon()
 
         body.then(answer_with)
-        if served.route.ends_with_connection:
+        if served.route.ends_with_connection and not body.is_prompt:
             reply.add_done_callback(end)
         return PendingReply(reply, blocks_next=served.route.keeps_order is None)
 
@@ -270,7 +272,7 @@ class Dispatcher:
         If the client goes away the reply is cancelled, and `answer` is not: what was begun is finished.
         """
         begun = self._now()
-        reply: asyncio.Future[list[Sendable] | None] = answer.get_loop().create_future()
+        reply = PromptReply(_nothing)
 
         def finish(answer: asyncio.Future[Any]) -> None:
             if answer.cancelled():
@@ -285,11 +287,13 @@ class Dispatcher:
                 else:
                     raise error
                 served.metrics.observe((begun - started) * 1000, (self._now() - begun) * 1000)
-                if not reply.done():
-                    reply.set_result(None if message is None else _frame(served, correlation_id, message))
+                frame = None if message is None else _frame(served, correlation_id, message)
             except Exception as failure:
                 if not reply.done():
                     reply.set_exception(failure)
+                return
+            if not reply.done():
+                reply.set_result(frame)
 
         answer.add_done_callback(finish)
         return PendingReply(reply, work=answer)
@@ -432,9 +436,13 @@ class Dispatcher:
 def _guarded(route: Route, key: ApiKey, guard: Callable[[ApiKey, Handler], Handler]) -> Route:
     """Return a route whose handlers stand behind the guard of their API."""
     short_cut = route.short_cut
-    if short_cut is not None:
+    if short_cut is not None and short_cut.finish is not None:
         short_cut = replace(short_cut, finish=cast(Any, guard(key, cast(Any, short_cut.finish))))
     return replace(route, handler=guard(key, route.handler), short_cut=short_cut)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
 
 
 def plain_session(connection: BrokerConnection) -> Session:
@@ -451,11 +459,15 @@ def plain_session(connection: BrokerConnection) -> Session:
     return session
 
 
-def _encoded_frame(served: _ServedVersion, correlation_id: int, body: bytes) -> bytes:
-    """Return size, header and a short body in one piece."""
+def _encoded_frame(served: _ServedVersion, correlation_id: int, body: bytes | list[Sendable]) -> list[Sendable]:
+    """Return size, header and an encoded body, the first piece of which is short."""
+    pieces: list[Sendable] = [body] if isinstance(body, bytes) else body
+    size = len(body) if isinstance(body, bytes) else sum(map(len, body))
     if served.flexible_header:
-        return _SIZE_CORRELATION_TAGS.pack(len(body) + 5, correlation_id, 0) + body
-    return _SIZE_AND_CORRELATION.pack(len(body) + 4, correlation_id) + body
+        head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
+    else:
+        head = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
+    return [head + cast(bytes, pieces[0]), *pieces[1:]]
 
 
 def _frame(served: _ServedVersion, correlation_id: int, message: Message | bytes) -> list[Sendable]:

@@ -58,6 +58,44 @@ class PendingReply(NamedTuple):
     work: asyncio.Future[Any] | None = None
 
 
+class PromptReply(asyncio.Future["list[Sendable] | None"]):
+    """An answer that goes out within `set_result`, where that of any other future waits for the next turn of the loop.
+
+    The result (or error) is set from a callback of the loop, never within the handling of a frame: the connection's next
+    frames are handled there and then.
+
+    Args:
+        abandon: called if it is cancelled: the connection has ended first.
+    """
+
+    def __init__(self, abandon: Callable[[], None]) -> None:
+        super().__init__()
+        self._abandon = abandon
+        #: What the connection does with it.
+        self.on_answer: Callable[[asyncio.Future[list[Sendable] | None]], None] | None = None
+
+    def set_result(self, result: list[Sendable] | None, /) -> None:
+        """Give the answer."""
+        super().set_result(result)
+        if self.on_answer is not None:
+            self.on_answer(self)
+
+    def set_exception(self, exception: type[BaseException] | BaseException, /) -> None:
+        """There is no answer: the connection is closed."""
+        super().set_exception(exception)
+        if self.on_answer is not None:
+            self.on_answer(self)
+
+    def cancel(self, msg: object = None) -> bool:
+        """The connection has ended, or is to end because there will be no answer."""
+        if not super().cancel(msg):
+            return False
+        self._abandon()
+        if self.on_answer is not None:
+            self.on_answer(self)
+        return True
+
+
 Reply = None | list[Sendable] | PendingReply | asyncio.Future[list[Sendable] | None]
 """What a handler returns: no answer, the answer (frame size included), or one to come (a bare future blocks)."""
 
@@ -625,7 +663,10 @@ class BrokerConnection(asyncio.BufferedProtocol):
                 future.add_done_callback(lambda answered: self._on_counted_reply(size, answered))
                 return
             work.add_done_callback(lambda _done: self._on_work_done(size))
-        future.add_done_callback(self._on_reply)
+        if isinstance(future, PromptReply) and not future.done():
+            future.on_answer = self._on_reply
+        else:
+            future.add_done_callback(self._on_reply)
 
     def _on_counted_reply(self, size: int, answered: asyncio.Future[list[Sendable] | None]) -> None:
         """An answer that others did not wait for is ready, and its request out of memory."""

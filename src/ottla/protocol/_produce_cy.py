@@ -9,6 +9,7 @@ both to the same answers.
 """
 
 import cython
+from cython.cimports._varints import int16_at, int32_at, put
 from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython.cimports.libc.string import memcpy
@@ -20,34 +21,6 @@ _FLEXIBLE_SINCE = cython.declare(cython.int, 9)
 _ZSTD_SINCE = cython.declare(cython.int, 7)
 _BATCH_MIN = cython.declare(cython.int, 61)
 _ATTRIBUTES = cython.declare(cython.int, 21)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _int16(data: cython.p_uchar) -> cython.int:
-    return cython.cast(cython.short, data[0] << 8 | data[1])
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _int32(data: cython.p_uchar) -> cython.int:
-    return cython.cast(cython.int, cython.cast(cython.uint, data[0]) << 24 | data[1] << 16 | data[2] << 8 | data[3])
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def _put(out: cython.p_char, value: cython.ulonglong, size: cython.int) -> cython.p_char:
-    """Write a big-endian number; return where it ends."""
-    at: cython.int
-    for at in range(size):
-        out[at] = cython.cast(cython.char, value >> (8 * (size - 1 - at)) & 0xFF)
-    return out + size
 
 
 def parse_one(frame, version: cython.int):
@@ -66,10 +39,10 @@ def parse_one(frame, version: cython.int):
     else:
         is_one = _find_old(data, view.len, version, found)
     if is_one:
-        acks = _int16(data + found[0])
-        timeout_ms = _int32(data + found[0] + 2)
+        acks = int16_at(data + found[0])
+        timeout_ms = int32_at(data + found[0] + 2)
         key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, data + found[1]), found[2] - found[1])
-        index = _int32(data + found[2] + (4 if version < _FLEXIBLE_SINCE else 1))
+        index = int32_at(data + found[2] + (4 if version < _FLEXIBLE_SINCE else 1))
     PyBuffer_Release(cython.address(view))
     if key is None:
         return None
@@ -85,7 +58,7 @@ def _after_client_id(data: cython.p_uchar, end: cython.Py_ssize_t) -> cython.Py_
     at: cython.Py_ssize_t
     if end < 28:
         return -1
-    size = _int16(data + 8)
+    size = int16_at(data + 8)
     if size <= 0:
         return 10
     if size > end - 10:
@@ -105,19 +78,19 @@ def _find_old(
     """Find (acks, key, end of the key, records, end of the records) before version 9."""
     size: cython.int
     p: cython.Py_ssize_t = _after_client_id(data, end)
-    if p < 0 or end - p < 12 + 2 or data[p] != 0xFF or data[p + 1] != 0xFF or _int32(data + p + 8) != 1:
+    if p < 0 or end - p < 12 + 2 or data[p] != 0xFF or data[p + 1] != 0xFF or int32_at(data + p + 8) != 1:
         return False
     found[0] = p + 2
     p += 12
-    size = _int16(data + p)
+    size = int16_at(data + p)
     if size < 0 or end - p < 2 + size + 12:
         return False
     found[1] = p
     p += 2 + size
     found[2] = p
-    if _int32(data + p) != 1:
+    if int32_at(data + p) != 1:
         return False
-    size = _int32(data + p + 8)
+    size = int32_at(data + p + 8)
     p += 12
     if size < _BATCH_MIN or size > end - p or data[p + _ATTRIBUTES]:
         return False
@@ -187,20 +160,20 @@ def encode_one(
     body = PyBytes_FromStringAndSize(cython.NULL, key_size + part_size + (8 if flexible else 12))
     out: cython.p_char = PyBytes_AS_STRING(body)
     count_size: cython.int = 1 if flexible else 4
-    out = _put(out, 2 if flexible else 1, count_size)
+    out = put(out, 2 if flexible else 1, count_size)
     memcpy(out, PyBytes_AS_STRING(key), key_size)
-    out = _put(out + key_size, 2 if flexible else 1, count_size)
-    out = _put(out, index, 4)
-    out = _put(out, 0, 2)
-    out = _put(out, base_offset, 8)
-    out = _put(out, -1, 8)
+    out = put(out + key_size, 2 if flexible else 1, count_size)
+    out = put(out, index, 4)
+    out = put(out, 0, 2)
+    out = put(out, base_offset, 8)
+    out = put(out, -1, 8)
     if version >= 5:
-        out = _put(out, log_start_offset, 8)
+        out = put(out, log_start_offset, 8)
     if flexible:
-        out = _put(out, 0x010000, 3)
-        out = _put(out, 0, 1)
+        out = put(out, 0x010000, 3)
+        out = put(out, 0, 1)
     elif version >= 8:
-        out = _put(out, 0, 4)
-        out = _put(out, -1, 2)
-    _put(out, 0, 5 if flexible else 4)
+        out = put(out, 0, 4)
+        out = put(out, -1, 2)
+    put(out, 0, 5 if flexible else 4)
     return body

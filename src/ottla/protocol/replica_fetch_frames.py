@@ -97,6 +97,15 @@ def encode_request(fetch: ReplicaFetch) -> bytes:
     return b"".join(out)
 
 
+def looks_like_one(frame: memoryview) -> bool:
+    """Whether a replica stands at the end of a frame, as far as one glance tells."""
+    return (
+        len(frame) > _TAIL.size
+        and frame[-_TAIL.size + 3] == _TAIL_BEFORE[3]
+        and frame[-_TAIL.size + 4] == _TAIL_BEFORE[4]
+    )
+
+
 def parse_request(frame: memoryview) -> ReplicaFetch | None:
     """Return what a frame (header included, size not) asks for, or None: have the codec look at it."""
     try:
@@ -105,13 +114,13 @@ def parse_request(frame: memoryview) -> ReplicaFetch | None:
         if frame[at]:
             return None
         wait_ms, bytes_min, bytes_max, isolation, session_id, session_epoch = _HEAD.unpack_from(frame, at + 1)
-        topics, at = _count(frame, at + 1 + _HEAD.size)
+        topics, at = count_at(frame, at + 1 + _HEAD.size)
         if isolation or topics < 0:
             return None
         rows: list[AskedPartition] = []
         for _ in range(topics):
             topic_id = bytes(frame[at : at + _UUID])
-            count, at = _count(frame, at + _UUID)
+            count, at = count_at(frame, at + _UUID)
             if count < 0 or at + count * _ASKED.size >= len(frame):
                 return None
             for _ in range(count):
@@ -155,20 +164,20 @@ def parse_answer(body: memoryview) -> ReplicaAnswer | None:
     """
     try:
         _, error_code, session_id = _ANSWER_HEAD.unpack_from(body)
-        topics, at = _count(body, _ANSWER_HEAD.size)
+        topics, at = count_at(body, _ANSWER_HEAD.size)
         if error_code or topics < 0:
             return None
         rows: list[AnsweredPartition] = []
         for _ in range(topics):
             topic_id = bytes(body[at : at + _UUID])
-            count, at = _count(body, at + _UUID)
+            count, at = count_at(body, at + _UUID)
             if count < 0:
                 return None
             for _ in range(count):
                 index, code, high_watermark, last_stable, log_start, aborted, preferred = _ANSWERED.unpack_from(
                     body, at
                 )
-                size, at = _count(body, at + _ANSWERED.size)
+                size, at = count_at(body, at + _ANSWERED.size)
                 if code or aborted or preferred != -1 or size < 0 or body[at + size]:
                     return None
                 rows.append(
@@ -185,7 +194,7 @@ def parse_answer(body: memoryview) -> ReplicaAnswer | None:
     return ReplicaAnswer(session_id, rows)
 
 
-def _count(data: memoryview, at: int) -> tuple[int, int]:
+def count_at(data: memoryview, at: int) -> tuple[int, int]:
     """Return the length that stands at a place, and where it ends; -1 for null, or for one of more than three bytes."""
     low = data[at]
     if low < 0x80:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.context import Route, ShortCut
+from ottla.broker.handlers.consumer_fetch import REGIONS_MAX, ConsumerContinued, ConsumerFetches
 from ottla.broker.handlers.replica_fetch import ReplicaFetches, SessionContinued
 from ottla.broker.quotas.client_quotas import ClientQuotas
 from ottla.broker.quotas.reading import ReadQuota
@@ -34,6 +35,7 @@ from ottla.protocol.messages.fetch import (
     PartitionData,
 )
 from ottla.protocol.replica_fetch_frames import VERSION as REPLICA_FETCH_VERSION
+from ottla.protocol.replica_fetch_frames import looks_like_one
 from ottla.storage.index import WouldBlockError
 from ottla.types import ZERO_UUID, IsolationLevel
 
@@ -55,8 +57,6 @@ TOPIC_IDS_SINCE = 13
 READS_FOLLOWERS_SINCE = 11
 REPLICA_STATE_SINCE = 15
 """Before, a follower does not say which process of its broker it is; brokers of ottla never asked so."""
-REGIONS_MAX = 64
-"""Slices of one answer that are sent without being read: each keeps a file open until the peer has taken it."""
 
 
 class _Found(NamedTuple):
@@ -170,6 +170,7 @@ class FetchHandler:
         clock: Clock,
         is_rack_aware: bool = False,
         may_read: Callable[[Session, str], bool] | None = None,
+        may_read_unlogged: Callable[[Session, str], bool] | None = None,
         may_follow: Callable[[Session], bool] | None = None,
         quota: ReadQuota | None = None,
     ) -> None:
@@ -190,9 +191,20 @@ class FetchHandler:
             ordinary=self._go_on_with,
             may_follow=may_follow,
         )
+        self._of_consumers = ConsumerFetches(
+            replicas,
+            sessions,
+            metrics,
+            fetch_max_bytes=fetch_max_bytes,
+            clock=clock,
+            ordinary=self._go_on_for,
+            quota=self._quota,
+            is_rack_aware=is_rack_aware,
+            may_read=may_read_unlogged,
+        )
 
     def routes(self) -> Routes:
-        short_cut = ShortCut(self._of_replicas.handle_frame, self._finish)
+        short_cut = ShortCut(self._handle_frame, self._finish)
         return {ApiKey.FETCH: Route(self.handle_fetch, short_cut=short_cut, ends_with_connection=True)}
 
     def handle_fetch(self, context: RequestContext, request: FetchRequest) -> Any | Awaitable[Any]:
@@ -222,11 +234,27 @@ class FetchHandler:
             return self._serve_cold(request, asked, found, context.version)
         return self._serve(request, asked, found, context.version)
 
+    def _handle_frame(self, frame: memoryview, version: int, session: Session) -> Any:
+        """Answer an ordinary request; see `ConsumerFetches` and `ReplicaFetches`."""
+        if version == REPLICA_FETCH_VERSION and looks_like_one(frame):
+            return self._of_replicas.handle_frame(frame, version, session)
+        return self._of_consumers.handle_frame(frame, version, session)
+
     def _finish(
-        self, _context: RequestContext, request: FetchRequest, continued: SessionContinued
+        self, context: RequestContext, request: FetchRequest, continued: SessionContinued | ConsumerContinued
     ) -> Any | Awaitable[Any]:
-        """Answer what the short cut for followers could not."""
+        """Answer what a short cut could not."""
+        if isinstance(continued, ConsumerContinued):
+            return self._go_on_for(continued.asked, request, context.session)
         return self._go_on_with(continued.asked, request)
+
+    def _go_on_for(
+        self, asked: FetchContext, request: FetchRequest, client: Session
+    ) -> FetchResponse | Awaitable[FetchResponse]:
+        """Answer a consumer."""
+        if self._may_read is not None:
+            asked.may_read = partial(self._may_read, client)
+        return self._go_on_with(asked, request)
 
     def _go_on_with(self, asked: FetchContext, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
         found = self._look(request, asked, REPLICA_FETCH_VERSION)

@@ -58,6 +58,8 @@ class CommittedAnswer:
 
     __slots__ = ("_answers", "_callback", "_deadlines", "_missing", "_version", "_waits", "due")
 
+    is_prompt = False  # it is given when a batch is committed, which may be within the handling of another one
+
     def __init__(
         self,
         version: int,

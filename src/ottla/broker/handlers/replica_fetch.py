@@ -5,23 +5,21 @@ nothing are looked at for records that it lacks; that it still follows them is t
 proof is waited for that this broker leads. Whatever is not ordinary (an error, a log that diverges, records that are not in
 memory, a throttle) is left to `FetchHandler`: before anything has changed by returning None, else by `SessionContinued`.
 
-A request that waits is a `ParkedFetch`. Its next look is made in the next turn of the loop after a partition has grown: one
-answer for all that was appended in one turn.
+A request that waits is a `ParkedFetch`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ottla.broker.context import PartialResult
 from ottla.broker.deadlines import Deadlines
+from ottla.broker.handlers.parked_fetch import NotOrdinary, ParkedFetch
 from ottla.broker.replicas.leader import ACCEPTED
-from ottla.errors import ErrorCode, KafkaError
+from ottla.errors import KafkaError
 from ottla.protocol.messages.fetch import FetchRequest, FetchResponse, ReplicaState
 from ottla.protocol.replica_fetch_frames import (
     VERSION,
@@ -40,12 +38,10 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.fetch_sessions import FetchContext, FetchPartition, FetchSession, FetchSessionCache
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
+    from ottla.broker.replicas.purgatory import Waiter
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
 
-logger = logging.getLogger(__name__)
-
-Body = bytes | FetchResponse
 Ordinary = Callable[["FetchContext", FetchRequest], FetchResponse | Awaitable[FetchResponse]]
 """Answers a request whose session has been continued, as if there were no short cut."""
 
@@ -55,10 +51,6 @@ class SessionContinued(PartialResult):
     """What the follower has said has been taken in; `asked` has yet to be answered."""
 
     asked: FetchContext
-
-
-class _NotOrdinary(Exception):
-    """The look met what the ordinary path has to answer."""
 
 
 class ReplicaFetches:
@@ -115,18 +107,20 @@ class ReplicaFetches:
         look = _Look(self, fetch, known)
         try:
             look.take_in(now_ms)
-            look.find()
-        except _NotOrdinary:
+            is_enough = look.find()
+        except NotOrdinary:
             return SessionContinued(known.context())
-        if look.is_enough or fetch.wait_ms_max <= 0 or look.is_awaited:
+        if is_enough or fetch.wait_ms_max <= 0:
             return look.answer()
-        return ParkedFetch(self, look, fetch.wait_ms_max / 1000)
+        return ParkedFetch(look, self.deadlines, fetch.wait_ms_max / 1000)
 
 
 class _Look:
     """One request, and what is there for it."""
 
-    __slots__ = ("_parts", "_rows", "fetch", "is_enough", "session", "watched")
+    __slots__ = ("_parts", "_rows", "bytes_missing", "fetch", "session", "watched")
+
+    waits_for_stable = False
 
     def __init__(self, around: ReplicaFetches, fetch: ReplicaFetch, session: FetchSession) -> None:
         self._parts = around
@@ -134,7 +128,11 @@ class _Look:
         self.session = session
         self.watched: list[Partition] = []
         self._rows: list[tuple[FetchPartition, Partition, bytes | bytearray | memoryview]] = []
-        self.is_enough = False
+        self.bytes_missing = fetch.bytes_min  # of what comes behind the end, whatever there is already
+
+    def waiters(self, partition: Partition) -> dict[Waiter, None]:
+        """Followers wait for the end of the log."""
+        return partition.replica_waiters
 
     def _each(self, wants: Iterable[FetchPartition]) -> Iterator[tuple[FetchPartition, Partition]]:
         find = self._parts._replicas.partition
@@ -145,7 +143,7 @@ class _Look:
                 or partition.topic_id != want.topic_id
                 or partition.leader_epoch != want.current_leader_epoch
             ):
-                raise _NotOrdinary
+                raise NotOrdinary
             yield want, partition
 
     def take_in(self, now_ms: int) -> None:
@@ -159,7 +157,7 @@ class _Look:
             wants = [known[row.topic_id, "", row.partition] for row in fetch.partitions]
         for want, partition in self._each(wants):
             if want.fetch_offset < partition.log.log_start_offset:
-                raise _NotOrdinary
+                raise NotOrdinary
             verdict = partition.on_follower_fetch(
                 fetch.replica_id,
                 fetch.replica_epoch,
@@ -170,10 +168,10 @@ class _Look:
                 want.log_start_offset,
             )
             if verdict is not ACCEPTED:
-                raise _NotOrdinary
+                raise NotOrdinary
 
-    def find(self) -> None:
-        """Look what there is, and read what is small and in memory."""
+    def find(self) -> bool:
+        """Look what there is, and read what is small and in memory; return whether that is to be answered at once."""
         fetch = self.fetch
         room = min(fetch.bytes_max, self._parts._fetch_max_bytes)
         byte_count = 0
@@ -190,7 +188,7 @@ class _Look:
             elif log.high_watermark == want.told_high_watermark and log.log_start_offset == want.told_log_start_offset:
                 continue
             self._rows.append((want, partition, records))
-        self.is_enough = byte_count >= fetch.bytes_min
+        return byte_count >= fetch.bytes_min or self._is_awaited()
 
     def _read(
         self, want: FetchPartition, partition: Partition, bytes_max: int, *, is_first: bool
@@ -208,13 +206,12 @@ class _Look:
                 return None
             records = None if part.size >= REGION_MIN else part.read_nowait()
         except (KafkaError, OSError, WouldBlockError):
-            raise _NotOrdinary from None
+            raise NotOrdinary from None
         if records is None:
-            raise _NotOrdinary
+            raise NotOrdinary
         return records
 
-    @property
-    def is_awaited(self) -> bool:
+    def _is_awaited(self) -> bool:
         """Whether the next fetch of this follower is waited for, as a proof that this broker leads."""
         replica_id = self.fetch.replica_id
         return self._parts._replicas.has_questions and any(p.awaits(replica_id) for p in self.watched)
@@ -243,127 +240,15 @@ class _Look:
         session.turn = self._parts._replicas.turn
         return encode_answer(ReplicaAnswer(session.session_id, rows))
 
-
-class ParkedFetch:
-    """A fetch of a follower that waits until there is something for it; it is the waiter of its partitions.
-
-    Attributes:
-        due: when it is answered whatever there is, in the loop's time; set by `Deadlines`.
-    """
-
-    __slots__ = ("_around", "_bytes_wanted", "_callback", "_is_woken", "_look", "_task", "due")
-
-    def __init__(self, around: ReplicaFetches, look: _Look, seconds: float) -> None:
-        self._around = around
-        self._look = look
-        self._callback: Callable[[Body], None] | None = None
-        self._task: asyncio.Task[FetchResponse] | None = None
-        self._is_woken = False
-        self.due = 0.0
-        self._park()
-        around.deadlines.add(self, seconds)
-
-    def then(self, callback: Callable[[Any], None]) -> None:
-        """Have `callback` called with the answer, once."""
-        self._callback = callback
-
-    def abandon(self) -> None:
-        """The connection has ended."""
-        if self._callback is not None:
-            self._callback = None
-            self._around.deadlines.remove(self)
-            self._leave()
-        elif self._task is not None:
-            self._task.cancel()
-
-    # -- waiting
-
-    def _park(self) -> None:
-        self._bytes_wanted = self._look.fetch.bytes_min
-        for partition in self._look.watched:
-            partition.replica_waiters[self] = None
-
-    def _leave(self) -> None:
-        for partition in self._look.watched:
-            partition.replica_waiters.pop(self, None)
-
-    def on_progress(self, byte_count: int, *, is_stable: bool) -> None:
-        """A log has grown."""
-        self._bytes_wanted -= byte_count
-        if self._bytes_wanted <= 0:
-            self.wake()
-
-    def wake(self) -> None:
-        """Look again: something has changed."""
-        if not self._is_woken:
-            self._is_woken = True
-            asyncio.get_running_loop().call_soon(self._look_again)
-
-    def _look_again(self) -> None:
-        self._is_woken = False
-        if self._callback is None:
-            return
-        look = self._look
-        self._leave()
-        try:
-            look.find()
-        except _NotOrdinary:
-            self._around.deadlines.remove(self)
-            self._answer_ordinarily()
-            return
-        if look.is_enough or look.is_awaited:
-            self._around.deadlines.remove(self)
-            self._give(look.answer())
-        else:
-            self._park()
-
-    def on_timeout(self) -> None:
-        """The follower waits no longer."""
-        self._leave()
-        try:
-            self._look.find()
-        except _NotOrdinary:
-            self._answer_ordinarily()
-        else:
-            self._give(self._look.answer())
-
-    # -- answering
-
-    def _give(self, body: Body) -> None:
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            callback(body)
-
-    def _answer_ordinarily(self) -> None:
-        fetch, session = self._look.fetch, self._look.session
-        left_s = self.due - asyncio.get_running_loop().time()
+    def answer_ordinarily(self, wait_ms: int) -> FetchResponse | Awaitable[FetchResponse]:
+        """Have `FetchHandler` look again."""
+        fetch, session = self.fetch, self.session
         request = FetchRequest(
             replica_state=ReplicaState(replica_id=fetch.replica_id, replica_epoch=fetch.replica_epoch),
-            max_wait_ms=max(0, int(left_s * 1000)),
+            max_wait_ms=wait_ms,
             min_bytes=fetch.bytes_min,
             max_bytes=fetch.bytes_max,
             session_id=fetch.session_id,
             session_epoch=fetch.session_epoch,
         )
-        answer = self._around.ordinary(session.context(), request)
-        if isinstance(answer, FetchResponse):
-            self._give(answer)
-            return
-        callback, self._callback = self._callback, None
-        self._task = asyncio.ensure_future(_awaited(answer))
-        self._task.add_done_callback(partial(_on_answered, callback))
-
-
-async def _awaited(answer: Awaitable[FetchResponse]) -> FetchResponse:
-    return await answer
-
-
-def _on_answered(callback: Callable[[Body], None] | None, task: asyncio.Task[FetchResponse]) -> None:
-    if task.cancelled() or callback is None:
-        return
-    error = task.exception()
-    if error is not None:
-        logger.error("a fetch of a follower could not be answered", exc_info=error)
-        callback(FetchResponse(error_code=ErrorCode.UNKNOWN_SERVER_ERROR))
-    else:
-        callback(task.result())
+        return self._parts.ordinary(session.context(), request)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ottla.broker.authorization import TOPIC, Authorizer
-from ottla.security.acls import Operation
+from ottla.broker.authorization import Authorizer
 
 if TYPE_CHECKING:
     from ottla.broker.context import Session
     from ottla.broker.wiring.parts import Parts
     from ottla.cluster.image import ClusterImage
+    from ottla.security.acls import Operation, ResourceType
 
 
 class GuardedParts:
@@ -30,14 +30,21 @@ class GuardedParts:
         return self._parts.image()
 
 
-def topic_right(authorizer: Authorizer | None, operation: Operation) -> Callable[[Session, str], bool] | None:
-    """Return what says whether a client may do this with a topic; None where everybody may."""
-    return None if authorizer is None else partial(_may, authorizer, operation)
+def right(
+    authorizer: Authorizer | None, operation: Operation, kind: ResourceType, *, is_logged: bool = False
+) -> Callable[[Session, str], bool] | None:
+    """Return what says whether a client may do this with a resource of this kind; None where everybody may.
+
+    Args:
+        is_logged: whether a denial is noted. A short cut only leaves what is denied to a guard or a handler, which notes it.
+    """
+    return None if authorizer is None else partial(_may, authorizer, operation, kind, is_logged=is_logged)
 
 
-def _may(authorizer: Authorizer, operation: Operation, session: Session, name: str) -> bool:
-    # A short cut only leaves what is denied to the guard, which notes it.
-    return authorizer.allows(session, operation, TOPIC, name, is_logged=operation is not Operation.WRITE)
+def _may(
+    authorizer: Authorizer, operation: Operation, kind: ResourceType, session: Session, name: str, *, is_logged: bool
+) -> bool:
+    return authorizer.allows(session, operation, kind, name, is_logged=is_logged)
 
 
 class SecretDice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ottla.broker.authorization import TOPIC
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.forwarding import Forwarding
@@ -39,7 +40,7 @@ from ottla.broker.replicas.fetch_sessions import FetchSessionCache
 from ottla.broker.settings.selectors import RACK_AWARE
 from ottla.broker.share.log_ends import LogEnds
 from ottla.broker.transactions.gate import TransactionGate
-from ottla.broker.wiring.access import GuardedParts, SecretDice, topic_right
+from ottla.broker.wiring.access import GuardedParts, SecretDice, right
 from ottla.broker.wiring.coordinators import leader_of
 from ottla.broker.wiring.quotas import mutation_quotas, read_quota
 from ottla.cluster.decisions.topic_names import why_invalid
@@ -139,7 +140,7 @@ def _record_handlers(
     sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, SecretDice(around.secret_bytes))
     return (
         ProduceHandler(
-            replicas, parts.metrics, gate, clock=around.clock, may_write=topic_right(authorizer, Operation.WRITE)
+            replicas, parts.metrics, gate, clock=around.clock, may_write=right(authorizer, Operation.WRITE, TOPIC)
         ),
         FetchHandler(
             replicas,
@@ -148,7 +149,8 @@ def _record_handlers(
             fetch_max_bytes=config.fetch_max_bytes,
             clock=around.clock,
             is_rack_aware=config.replica_selector_class == RACK_AWARE,
-            may_read=topic_right(authorizer, Operation.READ),
+            may_read=right(authorizer, Operation.READ, TOPIC, is_logged=True),
+            may_read_unlogged=right(authorizer, Operation.READ, TOPIC),
             may_follow=None
             if authorizer is None
             else partial(authorizer.allows_cluster, operation=Operation.CLUSTER_ACTION, is_logged=False),
@@ -204,7 +206,7 @@ def _share_handlers(
             offload=around.offload,
             clock=around.clock,
             quota=read_quota(parts),
-            may_read=topic_right(authorizer, Operation.READ),
+            may_read=right(authorizer, Operation.READ, TOPIC, is_logged=True),
         ),
         ShareStateHandlers(coordinators.share_states),
         ShareGroupsHandler(groups, group_states, image=parts.image),

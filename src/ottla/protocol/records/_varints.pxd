@@ -1,4 +1,4 @@
-# What the compiled kernels share: varints, numbers that wrap like Java's, and the hash of keys. Inlined into each of them.
+# What the compiled kernels share: varints, big-endian numbers, numbers that wrap like Java's, and the hash of keys. Inlined into each of them.
 # `setup.py` counts this file to the source of every kernel, so that one made of an older copy is not run.
 
 
@@ -110,3 +110,26 @@ cdef inline unsigned int murmur2_of(const unsigned char* data, Py_ssize_t size) 
     h ^= h >> 13
     h = h * m
     return h ^ (h >> 15)
+
+
+cdef inline int int16_at(const unsigned char* data) noexcept nogil:
+    """A signed big-endian number of two bytes."""
+    return <short>(data[0] << 8 | data[1])
+
+
+cdef inline int int32_at(const unsigned char* data) noexcept nogil:
+    """A signed big-endian number of four bytes."""
+    return <int>(<unsigned int>data[0] << 24 | data[1] << 16 | data[2] << 8 | data[3])
+
+
+cdef inline long long int64_at(const unsigned char* data) noexcept nogil:
+    """A signed big-endian number of eight bytes."""
+    return <long long>(<unsigned long long><unsigned int>int32_at(data) << 32 | <unsigned int>int32_at(data + 4))
+
+
+cdef inline char* put(char* out, unsigned long long value, int size) noexcept nogil:
+    """Write a big-endian number; return where it ends."""
+    cdef int at
+    for at in range(size):
+        out[at] = <char>(value >> (8 * (size - 1 - at)) & 0xFF)
+    return out + size
