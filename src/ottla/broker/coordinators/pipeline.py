@@ -174,12 +174,17 @@ class AppendPipeline(Generic[S]):
         Raises:
             CoordinatorNotAvailableError: too many batches wait for their append.
         """
+        if not self.has_room:
+            raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the log keeps up: no more than so many batches wait for their append."""
         queue = self._queue
         if len(queue) <= _QUEUED_BATCHES_MAX:
-            return
+            return True
         plain = sum(batch.producer is None for batch in queue)
-        if plain > _QUEUED_BATCHES_MAX or len(queue) > _QUEUED_TRANSACTIONAL_BATCHES_MAX:
-            raise CoordinatorNotAvailableError("the log of the coordinator does not keep up")
+        return plain <= _QUEUED_BATCHES_MAX and len(queue) <= _QUEUED_TRANSACTIONAL_BATCHES_MAX
 
     def submit(
         self,

@@ -246,6 +246,17 @@ class CoordinatorRuntime(Generic[S]):
         assert not result.records, "an operation without a wait must not write"
         return result.response
 
+    def run_if_quiet(self, partition: int, operation: Callable[[S, int], R | None]) -> R | None:
+        """Return what an operation gives that writes nothing; None unless the partition answers and its log keeps up.
+
+        Raises:
+            KafkaError: refused.
+        """
+        held = self._held.get(partition)
+        if held is None or held.state is not _State.ACTIVE or not held.pipeline.has_room:
+            return None
+        return operation(held.shard, self._clock.wall_ms())
+
     def read(self, partition: int, query: Callable[[S], R]) -> R:
         """Return what `query` finds; it should look at the committed view.
 

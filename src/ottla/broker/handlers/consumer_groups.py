@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from ottla.broker.context import Route
+from ottla.broker.context import Route, ShortCut
 from ottla.broker.coordinators.groups.consumer.describe import describe
 from ottla.broker.coordinators.groups.consumer.group import ConsumerGroup
 from ottla.broker.coordinators.groups.consumer.heartbeat import NOT_GIVEN, Heartbeat
@@ -28,6 +28,7 @@ from ottla.errors import (
     error_for,
 )
 from ottla.protocol.api import ApiKey
+from ottla.protocol.heartbeat_frames import encode_alive, parse_consumer_heartbeat
 from ottla.protocol.messages.consumer_group_describe import (
     ConsumerGroupDescribeRequest,
     ConsumerGroupDescribeResponse,
@@ -39,7 +40,7 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
 )
 
 if TYPE_CHECKING:
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -57,7 +58,9 @@ class ConsumerGroupsHandler:
         config: GroupConfig,
         *,
         image: Callable[[], ClusterImage],
+        may_read_group: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_read_group = may_read_group
         self._runtime = runtime
         self._config = config
         self._image = image
@@ -68,9 +71,33 @@ class ConsumerGroupsHandler:
 
     def routes(self) -> Routes:
         return {
-            ApiKey.CONSUMER_GROUP_HEARTBEAT: Route(self.handle_consumer_group_heartbeat),
+            ApiKey.CONSUMER_GROUP_HEARTBEAT: Route(
+                self.handle_consumer_group_heartbeat,
+                short_cut=ShortCut(self.handle_frame),
+            ),
             ApiKey.CONSUMER_GROUP_DESCRIBE: Route(self.handle_consumer_group_describe),
         }
+
+    def handle_frame(self, frame: memoryview, version: int, session: Session) -> bytes | None:
+        """Answer a heartbeat that says nothing new in a group where nothing happens; None: it is to be decoded."""
+        beat = parse_consumer_heartbeat(frame, version)
+        if beat is None or not self._is_enabled() or beat.epoch <= 0:
+            return None
+        client_id, group_id, epoch, member_id, instance_id = beat
+        if not (group_id.strip() and member_id.strip()) or (instance_id is not None and not instance_id.strip()):
+            return None
+        if self._may_read_group is not None and not self._may_read_group(session, group_id):
+            return None
+        heartbeat = Heartbeat(
+            group_id, member_id, epoch, instance_id, client_id=client_id, client_host=f"/{session.client_host}"
+        )
+        answer = self._runtime.run_if_quiet(
+            self._runtime.partition_for(group_id),
+            lambda shard, now_ms: shard.consumers.quiet_heartbeat(heartbeat, now_ms),
+        )
+        if answer is None:
+            return None
+        return encode_alive(member_id, answer.member_epoch, answer.heartbeat_interval_ms)
 
     def handle_consumer_group_heartbeat(
         self, context: RequestContext, request: ConsumerGroupHeartbeatRequest

@@ -21,12 +21,13 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ottla.broker.context import Route
+from ottla.broker.context import Route, ShortCut
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.classic.requests import Join, Sync
 from ottla.broker.coordinators.groups.classic.states import GroupState
 from ottla.errors import ErrorCode, GroupIdNotFoundError, KafkaError, error_for
 from ottla.protocol.api import ApiKey
+from ottla.protocol.heartbeat_frames import encode_heartbeat, parse_heartbeat
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
 from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.coordinators.groups.config import GroupConfig
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
@@ -101,7 +102,9 @@ class GroupsHandler:
         addresses: Addresses,
         ensure_topic: Callable[[str], Awaitable[object]],
         deleting_shares: Callable[[int, list[str]], AbstractAsyncContextManager[dict[str, ErrorCode]]],
+        may_read_group: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_read_group = may_read_group
         self._runtime = runtime
         self._config = config
         self._image = image
@@ -113,7 +116,7 @@ class GroupsHandler:
         return {
             ApiKey.FIND_COORDINATOR: Route(self.handle_find_coordinator),
             ApiKey.JOIN_GROUP: Route(self.handle_join_group),
-            ApiKey.HEARTBEAT: Route(self.handle_heartbeat),
+            ApiKey.HEARTBEAT: Route(self.handle_heartbeat, short_cut=ShortCut(self.handle_frame)),
             ApiKey.LEAVE_GROUP: Route(self.handle_leave_group),
             ApiKey.SYNC_GROUP: Route(self.handle_sync_group),
             ApiKey.DESCRIBE_GROUPS: Route(self.handle_describe_groups),
@@ -288,6 +291,23 @@ class GroupsHandler:
         except KafkaError as error:
             return refusal(client_error_code(error))
         return given
+
+    def handle_frame(self, frame: memoryview, version: int, session: Session) -> bytes | None:
+        """Answer a Heartbeat that is not refused; None: it is to be decoded."""
+        beat = parse_heartbeat(frame, version)
+        if beat is None or not beat.group_id:
+            return None
+        _, group_id, generation_id, member_id, instance_id = beat
+        if self._may_read_group is not None and not self._may_read_group(session, group_id):
+            return None
+        try:
+            found = self._runtime.run_if_quiet(
+                self._runtime.partition_for(group_id),
+                lambda shard, now_ms: shard.heartbeat(group_id, member_id, instance_id, generation_id),
+            )
+        except KafkaError:
+            return None
+        return None if found is None else encode_heartbeat(version, found.response)
 
     def handle_heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
         group_id = request.group_id

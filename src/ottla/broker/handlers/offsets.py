@@ -59,7 +59,7 @@ from ottla.storage.verification import UNCHECKED
 from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ottla.broker.context import RequestContext, Routes
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
@@ -104,7 +104,10 @@ class OffsetsHandler:
 
     # ----------------------------------------------------------------- commit
 
-    async def handle_offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
+    def handle_offset_commit(
+        self, context: RequestContext, request: OffsetCommitRequest
+    ) -> OffsetCommitResponse | Awaitable[OffsetCommitResponse]:
+        """Answer without a task: commits are many where each record is committed."""
         found = _resolve(
             self._image(),
             request.topics,
@@ -112,26 +115,35 @@ class OffsetsHandler:
             OffsetCommitResponseTopic,
             uses_ids=context.version >= _TOPIC_IDS,
         )
-        if found.commits:
-            commit = Commit(
-                group_id=request.group_id,
-                generation_id=request.generation_id_or_member_epoch,
-                member_id=request.member_id,
-                group_instance_id=request.group_instance_id,
-                retention_ms=request.retention_time_ms,
-                partitions=found.commits,
-                version=context.version,
-            )
-            try:
-                codes = await self._runtime.write(
-                    self._runtime.partition_for(commit.group_id),
-                    lambda shard, now_ms: shard.commit_offsets(commit, now_ms),
-                )
-            except KafkaError as error:
-                codes = [client_error_code(error)] * len(found.rows)
-            for row, code in zip(found.rows, codes, strict=True):
+        response = OffsetCommitResponse(topics=found.topics)
+        if not found.commits:
+            return response
+        commit = Commit(
+            group_id=request.group_id,
+            generation_id=request.generation_id_or_member_epoch,
+            member_id=request.member_id,
+            group_instance_id=request.group_instance_id,
+            retention_ms=request.retention_time_ms,
+            partitions=found.commits,
+            version=context.version,
+        )
+
+        def operation(shard: GroupCoordinator, now_ms: int) -> Result[OffsetCommitResponse]:
+            result = shard.commit_offsets(commit, now_ms)
+            for row, code in zip(found.rows, result.response, strict=True):
                 row.error_code = code
-        return OffsetCommitResponse(topics=found.topics)
+            return Result(response, result.records)
+
+        def refusal(error: KafkaError) -> OffsetCommitResponse:
+            code = client_error_code(error)
+            for row in found.rows:
+                row.error_code = code
+            return response
+
+        try:
+            return self._runtime.write(self._runtime.partition_for(commit.group_id), operation, refusal=refusal)
+        except KafkaError as error:
+            return refusal(error)
 
     async def handle_txn_offset_commit(
         self, context: RequestContext, request: TxnOffsetCommitRequest

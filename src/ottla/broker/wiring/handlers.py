@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ottla.broker.authorization import TOPIC
+from ottla.broker.authorization import GROUP, TOPIC
 from ottla.broker.coordinators.groups.config import GroupConfig
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.forwarding import Forwarding
@@ -105,7 +105,7 @@ def make_dispatcher(
     routes: Routes = {}
     for family in (
         *_record_handlers(parts, coordinators, gate, authorizer),
-        *_group_handlers(parts, coordinators, gate, addresses),
+        *_group_handlers(parts, coordinators, gate, addresses, authorizer),
         *_share_handlers(parts, coordinators, addresses, authorizer),
         *_cluster_handlers(parts, addresses, tokens, has_authorizer=authorizer is not None),
         telemetry,
@@ -171,7 +171,11 @@ def _record_handlers(
 
 
 def _group_handlers(
-    parts: Parts, coordinators: Coordinators, gate: TransactionGate, addresses: Addresses
+    parts: Parts,
+    coordinators: Coordinators,
+    gate: TransactionGate,
+    addresses: Addresses,
+    authorizer: Authorizer | None,
 ) -> Iterable[_Family]:
     """Groups of the classic, the consumer and the streams protocol, and offsets."""
     groups, image, controller = coordinators.groups, parts.image, parts.controller
@@ -184,8 +188,9 @@ def _group_handlers(
             addresses=addresses,
             ensure_topic=controller.ensure_topic,
             deleting_shares=coordinators.group_states.deleting_groups,
+            may_read_group=right(authorizer, Operation.READ, GROUP),
         ),
-        ConsumerGroupsHandler(groups, config, image=image),
+        ConsumerGroupsHandler(groups, config, image=image, may_read_group=right(authorizer, Operation.READ, GROUP)),
         OffsetsHandler(groups, image=image, gate=gate),
         StreamsGroupsHandler(groups, config, image=image, create_topics=controller.create_topics),
     )

@@ -148,9 +148,9 @@ class ConsumerGroups:
         """
         if request.member_epoch in (LEAVE_EPOCH, LEAVE_STATIC_EPOCH):
             return self._leave(request, now_ms)
-        quiet = self._quiet_heartbeat(request, now_ms)
+        quiet = self.quiet_heartbeat(request, now_ms)
         if quiet is not None:
-            return quiet
+            return Result(quiet)
         written: list[CoordinatorRecord] = []
         joins = request.member_epoch == 0
         group = (
@@ -194,8 +194,8 @@ class ConsumerGroups:
         # that changes its type must do so at once.
         return Result(response, written, atomic=is_converted, barrier=shows)
 
-    def _quiet_heartbeat(self, request: Heartbeat, now_ms: int) -> Result[ConsumerGroupHeartbeatResponse] | None:
-        """Answer a heartbeat without news in a group where nothing happens: nearly all are so."""
+    def quiet_heartbeat(self, request: Heartbeat, now_ms: int) -> ConsumerGroupHeartbeatResponse | None:
+        """Answer a heartbeat without news in a group where nothing happens: nearly all are so. None: it is another one."""
         group = self.parts.groups.get(request.group_id)
         if not isinstance(group, ConsumerGroup) or not request.has_no_news:
             return None
@@ -215,7 +215,7 @@ class ConsumerGroups:
             or self.regexes.is_due(group, now_ms)
         ):
             return None
-        return Result(self._alive(request.group_id, member))
+        return self._alive(request.group_id, member)
 
     def _alive(self, group_id: str, member: ConsumerMember) -> ConsumerGroupHeartbeatResponse:
         """Note that the member is there; return the least that it is answered."""
