@@ -113,6 +113,7 @@ def test_the_page_names_tasks_and_stores(instance: tuple[Instance, StateServer])
     assert status == 200
     assert "by-minute" in body
     assert "users-1" in body
+    assert "1970-01-01T00:16:39.000Z" in body  # stream time
     state = get(instance[1], "/state")[2]
     assert (state["application"], state["process"], state["answers"]) == ("app", "p-0", True)
 

@@ -54,7 +54,9 @@ class Instance:
     def tell(self, task: TaskId, offset: int = 7) -> None:
         topic = "users" if task.sub_topology == self.sub("users").id else "clicks"
         where = f"{topic}-{task.partition}"
-        self.board.tell(task, Standing(positions={where: offset}, lag={where: 2}, time_ms=1_700_000_000_000))
+        self.board.tell(
+            task, Standing(positions={where: offset}, lag={where: 2}, time_ms=1_700_000_000_000, stream_time=999_000)
+        )
 
     def put_user(self, key: str, value: bytes) -> None:
         """Commit a row of `users` where its key belongs."""

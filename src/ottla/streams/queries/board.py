@@ -29,11 +29,14 @@ class Standing:
         positions: by partition that it reads ("topic-0"), the committed offset.
         lag: by partition, how many offsets lay behind that at `time_ms`; None while it is not known.
         time_ms: when that was so, in milliseconds since 1970.
+        stream_time: the largest timestamp of the records that the task took, in ms; -1 before the first. A task that gets
+            no records does not close its windows: this stands still.
     """
 
     positions: Mapping[str, int]
     lag: Mapping[str, int | None]
     time_ms: int
+    stream_time: int = -1
 
 
 @dataclass(slots=True)

@@ -231,13 +231,23 @@ def _value(spec: StoreSpec, row: Row) -> dict[str, Any]:
 def standing_of(answer: Answer) -> dict[str, Any]:
     """Return what every answer says of its freshness."""
     standing = answer.standing
-    when = datetime.fromtimestamp(standing.time_ms / 1000, UTC)
     return {
         "task": str(answer.task),
         "positions": dict(standing.positions),
         "lag": dict(standing.lag),
-        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": _when(standing.time_ms),
     }
+
+
+def _when(time_ms: int | None) -> str:
+    """Return a time as text; "" for none, and for what no calendar has."""
+    if time_ms is None:
+        return ""
+    try:
+        when = datetime.fromtimestamp(time_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(time_ms)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _one(spec: StoreSpec, key: str, answer: Answer) -> tuple[int, dict[str, Any]]:
@@ -276,7 +286,12 @@ def state_of(server: StateServer) -> dict[str, Any]:
         "tasks": {
             str(task): None
             if standing is None
-            else {"positions": dict(standing.positions), "lag": dict(standing.lag), "time_ms": standing.time_ms}
+            else {
+                "positions": dict(standing.positions),
+                "lag": dict(standing.lag),
+                "time_ms": standing.time_ms,
+                "stream_time_ms": standing.stream_time if standing.stream_time >= 0 else None,
+            }
             for task, standing in desk.board.tasks().items()
         },
         "owners": dict(desk.routes.owners),
@@ -290,10 +305,13 @@ def page(state: Mapping[str, Any]) -> str:
         return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
 
     tasks = "".join(
-        row(task, "starts" if each is None else "", *("", "", ""))
+        row(task, "starts", "", "", "", "")
         if each is None
         else "".join(
-            row(task, where, offset, "?" if each["lag"].get(where) is None else each["lag"][where], each["time_ms"])
+            row(
+                *(task, where, offset, "?" if each["lag"].get(where) is None else each["lag"][where]),
+                *(_when(each["stream_time_ms"]), _when(each["time_ms"])),
+            )
             for where, offset in each["positions"].items()
         )
         for task, each in state["tasks"].items()
@@ -305,7 +323,7 @@ def page(state: Mapping[str, Any]) -> str:
 <title>{name}</title><style>body{{font:15px system-ui;margin:2em;color-scheme:light dark}}
 td,th{{text-align:left;padding:.2em 1.2em .2em 0}}</style></head><body>
 <h1>{name}</h1><p>{html.escape(str(state["endpoint"]))}{"" if state["answers"] else ": answers for no task right now"}</p>
-<h2>Tasks here</h2><table><tr><th>task<th>partition<th>committed<th>lag<th>at (ms)</tr>{tasks}</table>
+<h2>Tasks here</h2><table><tr><th>task<th>partition<th>committed<th>lag<th>stream time<th>at</tr>{tasks}</table>
 <h2>Stores</h2><table>{stores}</table><p>/stores/&lt;store&gt;/&lt;key&gt; and
 /stores/&lt;store&gt;?since=&amp;until= answer as JSON.</p>
 <h2>Tasks of all instances</h2><table>{owners}</table></body></html>

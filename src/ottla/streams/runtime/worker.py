@@ -273,8 +273,11 @@ class Worker:
                 for where, offset in task.committed.items():
                     position, behind = self._cluster.position(where), self._cluster.lag(where)
                     lag[str(where)] = None if position is None or behind is None else max(position + behind - offset, 0)
+                stream_time = -1 if task.core is None else task.core.stream_time
                 positions = {str(where): offset for where, offset in task.committed.items()}
-                self._board.tell(task.id, Standing(positions=positions, lag=lag, time_ms=wall_ms))
+                self._board.tell(
+                    task.id, Standing(positions=positions, lag=lag, time_ms=wall_ms, stream_time=stream_time)
+                )
 
     def _tell_progress(self) -> None:
         engine = self._running
