@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from ottla.streams.app import App
 from ottla.streams.errors import RecordError, StoreMovingError, StreamsError, TopologyError
+from ottla.streams.expressions import col, count, lit
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Retry, Skip
 from ottla.streams.keys import Window, Windowed
 from ottla.streams.records import Record
@@ -32,7 +33,10 @@ __all__ = [
     "TopologyError",
     "Window",
     "Windowed",
+    "col",
+    "count",
     "hopping",
+    "lit",
     "session",
     "sliding",
     "tumbling",

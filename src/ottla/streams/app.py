@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ottla.client.keys import Duration
 from ottla.streams.builder import Builder
+from ottla.streams.columns import ColumnStream, column_stream, row_serde
 from ottla.streams.description import Description
 from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers, make_handler
@@ -83,6 +84,30 @@ class App:
             application_id, make_serde("default_key", default_key, key=True), make_serde("default_value", default_value)
         )
 
+    @overload
+    def stream(
+        self,
+        *topics: str,
+        key: Any = ...,
+        value: Any = ...,
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+        columns: Literal[False] = ...,
+    ) -> Stream[Any, Any]: ...
+    @overload
+    def stream(
+        self,
+        *topics: str,
+        key: Any = ...,
+        value: Any = ...,
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+        columns: Literal[True],
+    ) -> ColumnStream: ...
     def stream(
         self,
         *topics: str,
@@ -92,7 +117,8 @@ class App:
         offset_reset: Literal["earliest", "latest"] | None = None,
         name: str | None = None,
         on_error: Any = None,
-    ) -> Stream[Any, Any]:
+        columns: bool = False,
+    ) -> Any:
         """Read topics as a stream of records.
 
         Args:
@@ -102,9 +128,13 @@ class App:
                 record's own counts.
             offset_reset: where to begin without a commit; without it as the app says.
             on_error: for records that cannot be read; without it as the app says.
+            columns: return rows with fields, for expressions (`ottla.streams.col`) instead of functions. Values are JSON
+                objects, or what `value=` says: a dataclass, a msgspec struct, a pydantic model.
         """
         if not topics:
             raise TopologyError("stream() needs the name of a topic")
+        if columns:
+            value = row_serde(value)
         builder = self._builder
         node_name = builder.name(name, "KSTREAM-SOURCE-")
         key_serde, value_serde = make_serde("key", key, key=True) or RAW, make_serde("value", value) or RAW
@@ -119,7 +149,10 @@ class App:
                 on_error=None if on_error is None else make_handler("on_error", on_error),
             )
         )
-        return Stream(builder, node_name, node, key_serde, value_serde, frozenset([node]), repartition=False)
+        stream: Stream[Any, Any] = Stream(
+            builder, node_name, node, key_serde, value_serde, frozenset([node]), repartition=False
+        )
+        return column_stream(stream, value_serde) if columns else stream
 
     def table(
         self,

@@ -174,7 +174,11 @@ class _Cached(State):
         live = value is None or type(value) in self._unchanging
         if not live:
             value = self.value_bytes(value)
-        size = len(name) + _ENTRY_BYTES + (len(value) if isinstance(value, bytes | str) else 8)
+        size = len(name) + _ENTRY_BYTES
+        if isinstance(value, bytes | str):
+            size += len(value)
+        elif isinstance(value, tuple):
+            size += 40 * len(value)
         task = self.task
         change = _Pending(live, value, timestamp, headers, task.record, task.record_time, size)
         self._budget.used += self._layer.add(name, change)
@@ -327,4 +331,5 @@ _IMMUTABLE: Final = ((INT64, int), (FLOAT64, float), (TEXT, str), (RAW, bytes))
 
 
 def _unchanging_types(spec: StoreSpec) -> frozenset[type]:
-    return frozenset(kind for serde, kind in _IMMUTABLE if serde is spec.value_serde)
+    given = getattr(spec.value_serde, "unchanging", ())
+    return frozenset([*given, *(kind for serde, kind in _IMMUTABLE if serde is spec.value_serde)])

@@ -13,7 +13,7 @@ commit after each record, so that every update comes out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -53,6 +53,8 @@ class Driver:
 
     Attributes:
         now: the virtual wall clock, in ms.
+        run_length: how many records operators over columns take at once, at most, of those that `pipe_many` brings; one
+            where each record is committed.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Driver:
         self._cache = CacheBudget(cache_max_bytes)
         self._commit_interval_ms = milliseconds("commit_interval", commit_interval)
         self._commit_ms = self.now + self._commit_interval_ms
+        self.run_length = 200
         self.topology = topology = app.topology()
         self._day = self.now - self.now % _DAY_MS
         self._partitions = partitions
@@ -237,11 +240,15 @@ class Driver:
         self.close()
 
     def _pipe(self, record: Output) -> None:
-        if record.topic not in self._readers:
-            raise StreamsError(f"the app does not read {record.topic}; it reads {', '.join(sorted(self._readers))}")
-        partition = self._enqueue(record)
-        if record.topic in self._changelogs:  # a source topic that serves as one
-            self._changelogs[record.topic].append((record, partition))
+        self._pipe_all([record])
+
+    def _pipe_all(self, records: Iterable[Output]) -> None:
+        for record in records:
+            if record.topic not in self._readers:
+                raise StreamsError(f"the app does not read {record.topic}; it reads {', '.join(sorted(self._readers))}")
+            partition = self._enqueue(record)
+            if record.topic in self._changelogs:  # a source topic that serves as one
+                self._changelogs[record.topic].append((record, partition))
         self._drain()
 
     def _enqueue(self, output: Output) -> int:
@@ -267,10 +274,35 @@ class Driver:
             _, record = queue.popleft()
             if not queue:
                 del self._queues[place]
-            for sub in self._readers[record.topic]:
+            readers = self._readers[record.topic]
+            if len(readers) == 1 and self._commit_interval_ms:
+                task = self.tasks[TaskId(readers[0].id, record.partition)]
+                if task.takes_runs(record.topic):
+                    self._take(task.process_run([record, *self._rest_of_run(place)]))
+                    self._processed(task)
+                    continue
+            for sub in readers:
                 task = self.tasks[TaskId(sub.id, 0 if sub.is_global else record.partition)]
                 self._take(task.process(record))
                 self._processed(task)
+
+    def _rest_of_run(self, place: tuple[str, int]) -> list[InputRecord]:
+        """Take the records of a partition that are due before all others."""
+        others = min(
+            ((queue[0][1].timestamp, queue[0][0]) for each, queue in self._queues.items() if each != place),
+            default=None,
+        )
+        queue = self._queues.get(place, deque())
+        found: list[InputRecord] = []
+        while queue and len(found) + 1 < self.run_length:
+            arrival, record = queue[0]
+            if others is not None and (record.timestamp, arrival) > others:
+                break
+            found.append(record)
+            queue.popleft()
+        if not queue:
+            self._queues.pop(place, None)
+        return found
 
     def _processed(self, task: Task) -> None:
         if not self._commit_interval_ms or task.commit_requested:
@@ -332,11 +364,24 @@ class DriverTopic:
             at: the record's time: ms, an aware datetime, "2026-05-01T10:00", or a time of the driver's day ("10:00",
                 "10:00:00.250"). Without it the driver's clock.
         """
+        self._driver._pipe(self._record(key, value, at, headers, partition))
+
+    def pipe_many(self, rows: Iterable[tuple[Any, ...]], *, partition: int | None = None) -> None:
+        """Have the app read several records, which are all there when it begins.
+
+        Args:
+            rows: (key, value), or (key, value, time), with times as `pipe` takes them.
+        """
+        self._driver._pipe_all(
+            [self._record(key, value, rest[0] if rest else None, None, partition) for key, value, *rest in rows]
+        )
+
+    def _record(self, key: Any, value: Any, at: Any, headers: HeadersLike | None, partition: int | None) -> Output:
         driver = self._driver
         when = driver.now if at is None else _time(at, driver._day)
         written_key = None if key is None else self._key_serde.serialize(self._name, key)
         written = None if value is None else self._value_serde.serialize(self._name, value)
-        driver._pipe(Output(self._name, partition, written_key, written, when, make_headers(headers)))
+        return Output(self._name, partition, written_key, written, when, make_headers(headers))
 
     def read(self) -> list[tuple[Any, Any]]:
         """Return (key, value) of what was written since the last read of this topic, in order."""

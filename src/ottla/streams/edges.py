@@ -5,10 +5,12 @@ Here handlers of deserialization and production are asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ottla.streams.context import SKIPPED, Headers, InputRecord, Output, Process
+from ottla.streams.runs import Run, run_taker
+from ottla.streams.serdes import RowSerde
 from ottla.streams.topology import SinkNode, SourceNode
 
 if TYPE_CHECKING:
@@ -93,6 +95,27 @@ def source(task: Task, node: SourceNode, topic: str, forward: Process) -> Callab
             task.stream_time = timestamp
         forward(key, value, timestamp, record.headers)
 
+    if isinstance(node.value_serde, RowSerde) and extract is None:
+        forward_run = run_taker(task, forward)
+        deserialize = node.value_serde.deserialize
+
+        def take_run(records: Sequence[InputRecord]) -> None:
+            """Take consecutive records of a partition; where one is not a plain row, one by one."""
+            try:
+                rows = [deserialize(topic, record.value) for record in records]
+                keys = [None if record.key is None else read_key(topic, record.key) for record in records]
+            except Exception:
+                rows = []
+            times = [record.timestamp for record in records]
+            if not rows or min(times) < 0:
+                for record in records:
+                    task.record = record
+                    take(record)
+                return
+            task.stream_time = max(task.stream_time, *times)
+            forward_run(Run(records, keys, times, rows))
+
+        take.take_run = take_run  # type: ignore[attr-defined]
     return take
 
 

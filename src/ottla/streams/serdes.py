@@ -113,6 +113,53 @@ def _without_classes(value: Any) -> Any:
     return value
 
 
+class RowSerde:
+    """Rows: dicts of fields, made of what another serde reads.
+
+    Attributes:
+        fields: the names of all fields, where the type says them.
+    """
+
+    def __init__(self, inner: AnySerde, fields: frozenset[str] | None = None) -> None:
+        self.inner = inner
+        self.fields = fields
+        self._names = None if fields is None else sorted(fields)
+
+    def serialize(self, topic: str, value: Any, /) -> bytes | None:
+        return plain.json().serialize(topic, value) if self.fields is None else self.inner.serialize(topic, value)
+
+    def deserialize(self, topic: str, data: Any, /) -> dict[str, Any]:
+        found = self.inner.deserialize(topic, data)
+        if type(found) is dict:
+            return found
+        if self._names is None:
+            raise TypeError(f"a row is an object with fields, not {type(found).__name__}")
+        return {name: getattr(found, name) for name in self._names}
+
+    def __repr__(self) -> str:
+        return f"rows({self.inner!r})"
+
+
+class PlacesSerde:
+    """What aggregations over columns keep: a tuple of numbers, text and None, as JSON."""
+
+    #: Types whose objects a cache may keep instead of their bytes: nobody can change them.
+    unchanging = (tuple,)
+
+    def __init__(self) -> None:
+        json: plain.Serde[Any] = plain.json()
+        self._dump, self._load = json.serialize, json.deserialize
+
+    def serialize(self, topic: str, value: Any, /) -> bytes | None:
+        return self._dump(topic, value)
+
+    def deserialize(self, topic: str, data: Any, /) -> tuple[Any, ...]:
+        return tuple(self._load(topic, data) or ())
+
+    def __repr__(self) -> str:
+        return "places"
+
+
 class TimeWindowedSerde:
     """Keys of tumbling, hopping and sliding windows. Their records go where the key alone would go."""
 

@@ -20,7 +20,7 @@ If a call raises, its outputs are lost and the stores may hold half of its effec
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ottla.streams.caching import AnyCachedState, CacheBudget, cached_state
@@ -76,6 +76,7 @@ class Task:
         record: the record at hand; None in a punctuation.
         dropped: how many records were passed over, by the operator that did it (late, without key, skipped by a
             handler).
+        has_runs: some of its sources take runs (`process_run`).
         commit_requested: an operator asked for a commit soon; the runtime resets it.
     """
 
@@ -123,6 +124,7 @@ class Task:
         self.watch_mutations = watch_mutations
         self._stores = stores
         self._specs = {spec.name: spec for spec in (*specs, *sub_topology.stores)}
+        self._runs = True
         self._caches: dict[str, AnyCachedState] = {}
         self.cache = cache if cache is not None and cache.max_bytes > 0 else None
         # Parents come before children, so that this is the topological order.
@@ -170,6 +172,7 @@ class Task:
                         self._sources[topic] = source(self, node, topic, context.forward)
                         self._timestamps[topic] = self._extractor(node)
         self._next_stream_time = self._by_stream_time.next_ms
+        self.has_runs = any(hasattr(take, "take_run") for take in self._sources.values())
 
     def process(self, record: InputRecord) -> list[Output]:
         """Take one record and return what comes of it, in order; changelog records are among it.
@@ -195,6 +198,36 @@ class Task:
             raise
         except Exception as error:  # outside of the users' functions: a key that cannot be written, say
             raise self._unhandled(error, f"an operator behind {record.topic}") from error
+        finally:
+            outputs.clear()
+
+    def takes_runs(self, topic: str) -> bool:
+        """Whether it is worth giving several records of a topic to `process_run`."""
+        return (
+            self._runs
+            and hasattr(self._sources[topic], "take_run")
+            and self._by_stream_time.next_ms is None
+            and not self._refused
+        )
+
+    def without_runs(self) -> None:
+        """Take records one by one from now on, so that an output that the broker refuses has an input to be blamed."""
+        self._runs = False
+
+    def process_run(self, records: Sequence[InputRecord]) -> list[Output]:
+        """Take consecutive records of one partition of a topic that `takes_runs`; return what comes of them, in order."""
+        outputs = self._outputs
+        take: Callable[[Sequence[InputRecord]], None] = self._sources[records[0].topic].take_run  # type: ignore[attr-defined]
+        self.record = records[0]
+        try:
+            take(records)
+            if self.cache is not None and self.cache.used > self.cache.max_bytes:
+                self._flush_caches()
+            return outputs.copy()
+        except StreamsError:
+            raise
+        except Exception as error:
+            raise self._unhandled(error, f"an operator behind {records[0].topic}") from error
         finally:
             outputs.clear()
 

@@ -210,20 +210,30 @@ class Engine:
         taken = 0
         while taken < limit and is_ready(now_ms, lag):
             record = take()
-            outputs = process(record)
-            took(record)
-            taken += 1
+            #: None: several records have made the outputs.
+            maker: InputRecord | None = record
+            if core.has_runs and core.takes_runs(record.topic) and not recovery.is_cautious:
+                run = [record, *queues.take_more(limit - taken - 1)]
+                outputs = core.process_run(run)
+                for record in run:
+                    took(record)
+                taken += len(run)
+                maker = record if len(run) == 1 else None
+            else:
+                outputs = process(record)
+                took(record)
+                taken += 1
             after_ms = monotonic_ms()
             if after_ms > now_ms:
                 transaction.took(after_ms - now_ms, record)
                 now_ms = after_ms
             if outputs:
-                transaction.write(task, record, outputs)
+                transaction.write(task, maker, outputs)
             if (
                 core.commit_requested
                 or recovery.is_cautious
                 or now_ms >= self._commit_ms
-                or (taken % 64 == 0 and self._is_large())
+                or ((taken % 64 == 0 or maker is None) and self._is_large())
             ):
                 core.commit_requested = False
                 self.commit()

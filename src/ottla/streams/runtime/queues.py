@@ -115,6 +115,17 @@ class TaskQueues:
             self._idle_since_ms = now_ms
         return now_ms - self._idle_since_ms >= self._idle_ms
 
+    def take_more(self, limit: int) -> list[InputRecord]:
+        """Take up to `limit` records that follow the last one in its partition and that would come next anyway."""
+        found: list[InputRecord] = []
+        where = self.taken_from
+        while len(found) < limit and self._waiting[where]:
+            heads = self._heads
+            if len(heads) > 1 and min(heads, key=lambda each: (heads[each], each)) != where:
+                break
+            found.append(self.take())
+        return found
+
     def take(self) -> InputRecord:
         """Return the next record and forget it here."""
         heads = self._heads

@@ -70,8 +70,11 @@ class Recovery:
             for index, error in failure.outputs.items():
                 task_id, record, place = self._transaction.source_of(index)
                 core = self._tasks[task_id].core
-                if core is not None and record is not None:
-                    core.refuse(record, place, error)
+                if core is not None:
+                    if record is not None:
+                        core.refuse(record, place, error)
+                    else:
+                        core.without_runs()
             self.abort(str(failure))
             return
         took_ms, record = self._transaction.slowest
