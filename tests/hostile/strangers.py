@@ -252,7 +252,7 @@ class Strangers:
             self.tally["closed"] += 1
         except TimeoutError:
             self.tally["held"] += 1
-        except (ConnectionError, ssl.SSLError):
+        except OSError:  # reset, failed in TLS, or gone before this side was closed
             self.tally["closed"] += 1
         finally:
             writer.transport.abort()

@@ -197,7 +197,7 @@ class BrokerProcess:
         assert process.stdout is not None
         for line in process.stdout:
             self._lines.append(line.rstrip("\n"))
-            if not ready.is_set() and f":{self.port}" in line:
+            if not ready.is_set() and " ready on " in line and f":{self.port}" in line:
                 self.ready_line = line.rstrip("\n")
                 ready.set()
 
