@@ -92,6 +92,8 @@ def test_moving_says_when_to_come_again(instance: tuple[Instance, StateServer]) 
         ("/forwarded/app/0_0?question=%7B", 400, "Expecting"),
         ("/forwarded/app/x?question=%7B%22store%22%3A%22users%22%7D", 400, "invalid literal"),
         ("/forwarded/other/0_0?question=%7B%22store%22%3A%22users%22%7D", 404, "there are /"),
+        ("/forwarded/app/0_0?question=%7B%22store%22%3A%22users%22%2C%22limit%22%3A%22x%22%7D", 400, "limit: not what"),
+        ("/stores/users/%ff", 400, "not in UTF-8"),
         ("/nothing", 404, "there are /"),
     ],
 )
@@ -101,6 +103,13 @@ def test_what_cannot_be_asked_says_so(
     found, _, body = get(instance[1], path)
     assert found == status
     assert text in body["error"]
+
+
+def test_a_value_that_cannot_be_read_is_an_answer(instance: tuple[Instance, StateServer]) -> None:
+    instance[0].put_user("eve", b"no JSON")
+    status, _, body = get(instance[1], "/stores/users/eve")
+    assert status == 500
+    assert "Expecting value" in body["error"]
 
 
 def test_a_page_of_another_site_cannot_ask(instance: tuple[Instance, StateServer]) -> None:

@@ -111,10 +111,13 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 404, {"error": str(error)}
         except StoreMovingError as error:
             status, body = 503, {"error": str(error)}
-        except (QuestionError, ValueError, UnicodeError) as error:
+        except QuestionError as error:
             status, body = 400, {"error": str(error)}
         except StreamsError as error:
             status, body = 500, {"error": str(error)}
+        except Exception as error:  # a serde of the user's, say
+            logger.warning("%s was not answered", self.path, exc_info=True)
+            status, body = 500, {"error": f"{type(error).__name__}: {error}"}
         self._send(status, body)
 
     def _names_this_host(self) -> bool:
@@ -125,7 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server_of_state
         desk = server.desk
         assert desk is not None
-        parts = [unquote(part, errors="strict") for part in path.split("/")[1:]]
+        try:
+            parts = [unquote(part, errors="strict") for part in path.split("/")[1:]]
+        except UnicodeDecodeError as error:
+            raise QuestionError(f"the address is not in UTF-8: {error}") from error
         match parts:
             case [""]:
                 return 200, page(state_of(server))
@@ -140,8 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
                 (answer,) = desk.ask(question)
                 return _one(spec, key, answer)
             case [_, application_id, task] if path.startswith(PATH) and application_id == server.application_id:
-                asked = unpack_question(_last(query, "question") or "")
-                number = int(task.partition("_")[2])
+                try:
+                    asked = unpack_question(_last(query, "question") or "")
+                    number = int(task.partition("_")[2])
+                except ValueError as error:
+                    raise QuestionError(f"this is no question: {error}") from error
                 (answer,) = desk.ask(
                     Question(**{**_fields(asked), "partition": number}),
                     forwarded=True,

@@ -46,6 +46,10 @@ def unpack_question(text: str) -> Question:
     found = json.loads(text)
     if not isinstance(found, dict) or not isinstance(found.get("store"), str):
         raise ValueError("a question is an object in JSON that names a store")
+    wrong = [name for name in _PLAIN[1:] if type(found.get(name, 0)) is not int]
+    wrong += [name for name in _BYTES if type(found.get(name, "")) is not str]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not what a question has there")
     given: dict[str, Any] = {name: found[name] for name in _PLAIN if name in found}
     given.update({name: _unb64(found[name]) for name in _BYTES if name in found})
     return Question(**given)
