@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -123,10 +124,10 @@ class Running:
         return [event for _, event in self.events if event["event"] == kind]
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
+def until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {LIMIT_S:g} s"
+        assert time.monotonic() < deadline, f"{what} did not happen within {limit_s:g} s"
         time.sleep(0.05)
 
 
@@ -319,3 +320,23 @@ def test_a_strange_file_of_offsets_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="is not Java's map of bytes"):
         StandaloneWorker({"offset.storage.file.filename": str(path)}, [{"name": "a"}])
     assert path.read_text() == "something else"
+
+
+def test_a_signal_to_the_whole_process_group_ends_connectors_in_order(broker: RunningBroker, tmp_path: Path) -> None:
+    """systemd and terminals send SIGTERM and Ctrl-C to hosts, too: the worker stops them, and offsets are written down."""
+    given = tmp_path / "in.txt"
+    given.write_text("one\n")
+    settings = worker_config(broker, tmp_path) | {"offset.flush.interval.ms": "600000"}
+    config, source = tmp_path / "worker.properties", tmp_path / "source.properties"
+    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    source.write_text("".join(f"{name}={value}\n" for name, value in file_source(given, "grouped").items()))
+    command = [sys.executable, "-m", "ottla", "connect", "run", str(config), str(source)]
+    worker = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        until(lambda: len(read(broker, "grouped")) == 1, "the line in the topic")
+        os.killpg(worker.pid, signal.SIGTERM)
+        assert worker.wait(LIMIT_S) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert (tmp_path / "connect.offsets").exists()

@@ -21,7 +21,7 @@ from tests.connect.parity.cases import cases
 
 VERSION = "4.3.1"
 RESULTS = Path(__file__).with_name("results.jsonl.xz")
-_ARTIFACTS = ("connect-json", "connect-transforms", "connect-runtime")
+_ARTIFACTS = ("connect-json", "connect-transforms", "connect-runtime", "connect-file")
 _DEPENDENCY = (
     "<dependency><groupId>org.apache.kafka</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 )

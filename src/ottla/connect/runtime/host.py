@@ -151,7 +151,8 @@ def die_with_parent() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the worker, which stops its hosts
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may go to the whole group: the worker stops its hosts itself
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     out: IO[str] = os.fdopen(int(arguments[0]), "w", encoding="utf-8")
     lock = threading.Lock()
