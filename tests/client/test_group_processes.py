@@ -69,7 +69,8 @@ def copy(
             told[type(error).__name__] += 1
 
 
-def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> None:
+def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> dict[str, int]:
+    """Kill the broker again and again under three copiers; return what is lost or there twice, and what the copiers did."""
     dice = random.Random(seed)
     broker = make_broker(kind)
     broker.start()
@@ -128,8 +129,12 @@ def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> None:
     lost = set(range(sent)) - set(numbers)
     twice = len(numbers) - len(set(numbers))
     print(f"\n{kind}, {protocol}: {kills} kills, {sent} records copied, {len(lost)} lost, {twice} twice; {dict(told)}")
-    assert not lost
-    assert not twice
+    return {**told, "records": sent, "lost": len(lost), "twice": twice}
+
+
+def check(found: dict[str, int]) -> None:
+    assert found["records"] > 0
+    assert (found["lost"], found["twice"]) == (0, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -146,10 +151,10 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.parametrize("kind", ["ottla", pytest.param("kafka", marks=pytest.mark.kafka)])
 def test_copies_are_exact_through_many_kills(kind: str, protocol: str) -> None:
-    copy_through_kills(kind, 60 if kind == "ottla" else 10, 3, protocol)
+    check(copy_through_kills(kind, 60 if kind == "ottla" else 10, 3, protocol))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_copies_are_exact_through_kills(protocol: str) -> None:
-    copy_through_kills("ottla", 1, 1, protocol)
+    check(copy_through_kills("ottla", 1, 1, protocol))

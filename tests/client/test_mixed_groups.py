@@ -285,6 +285,29 @@ def test_beside_librdkafka(broker: RunningBroker, protocol: str, strategy: str) 
     mix(makers, ledger, 4, 1)
 
 
+def mix_with_java(address: str, protocol: str, strategy: str, folder: Path, rebalances: int, seed: int) -> int:
+    """Have members of ottla's, Java's and librdkafka's come and go in one group; return how often partitions were taken."""
+    from tests.support import kafka_anchor
+
+    source = folder / "Member.java"
+    source.write_text(JAVA)
+    done = kafka_anchor.run_tool("com.sun.tools.javac.Main", "-proc:none", "-d", str(folder), str(source))
+    assert done.returncode == 0, done.stdout
+    topic, group = new_topic(address, PARTITIONS), new_group()
+    ledger = Ledger(topic)
+    options: dict[str, Any] = {"group_protocol": protocol}
+    if protocol == "classic":
+        options["partition_assignment_strategy"] = strategy
+    makers = [
+        maker(Ours, lambda name: Ours(ledger, name, address, group, topic, **options)),
+        maker(Java, lambda name: Java(folder, ledger, name, address, group, topic, **options)),
+    ]
+    if strategy != "sticky":  # librdkafka does not have it
+        makers.append(maker(Librdkafka, lambda name: Librdkafka(ledger, name, address, group, topic, **options)))
+    mix(makers, ledger, rebalances, seed)
+    return ledger.changes
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("protocol", "strategy"),
@@ -295,20 +318,5 @@ def test_beside_librdkafka_and_java(broker: RunningBroker, protocol: str, strate
     from tests.support import kafka_anchor
 
     kafka_anchor.require()
-    source = tmp_path / "Member.java"
-    source.write_text(JAVA)
-    done = kafka_anchor.run_tool("com.sun.tools.javac.Main", "-proc:none", "-d", str(tmp_path), str(source))
-    assert done.returncode == 0, done.stdout
-    topic, group = new_topic(broker.address, PARTITIONS), new_group()
-    ledger = Ledger(topic)
-    options: dict[str, Any] = {"group_protocol": protocol}
-    if protocol == "classic":
-        options["partition_assignment_strategy"] = strategy
-    makers = [
-        maker(Ours, lambda name: Ours(ledger, name, broker.address, group, topic, **options)),
-        maker(Java, lambda name: Java(tmp_path, ledger, name, broker.address, group, topic, **options)),
-    ]
-    if strategy != "sticky":  # librdkafka does not have it
-        makers.append(maker(Librdkafka, lambda name: Librdkafka(ledger, name, broker.address, group, topic, **options)))
-    mix(makers, ledger, 25, 2)
-    print(f"\n{protocol} {strategy}: {ledger.changes} times partitions were taken, none twice")
+    changes = mix_with_java(broker.address, protocol, strategy, tmp_path, 25, 2)
+    print(f"\n{protocol} {strategy}: {changes} times partitions were taken, none twice")

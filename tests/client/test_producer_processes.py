@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from tests.client.conftest import make_broker
@@ -89,8 +88,8 @@ def test_ctrl_c_ends_a_wait_for_a_delivery(broker: RunningBroker) -> None:
     assert "KeyboardInterrupt" in errors
 
 
-def produce_through_kills(kind: str, kills: int, seed: int, tmp_path: Path) -> None:
-    """Kill the broker again and again under an idempotent producer: nothing is lost, nothing is there twice."""
+def produce_through_kills(kind: str, kills: int, seed: int) -> dict[str, int]:
+    """Kill the broker again and again under an idempotent producer; return what is lost, there twice, or out of order."""
     dice = random.Random(seed)
     broker = make_broker(kind)
     broker.start()
@@ -130,19 +129,23 @@ def produce_through_kills(kind: str, kills: int, seed: int, tmp_path: Path) -> N
     lost = set(range(sent)) - set(numbers)
     twice = len(numbers) - len(set(numbers))
     print(f"\n{kind}: {kills} kills, {sent} records acknowledged, {len(lost)} lost, {twice} twice")
-    assert not lost
-    assert not twice
     by_key: dict[bytes, list[int]] = {}
     for record in seen:
         by_key.setdefault(record.key or b"", []).append(int(record.value or b""))
-    assert all(found == sorted(found) for found in by_key.values()), "out of order"
+    unordered = sum(found != sorted(found) for found in by_key.values())
+    return {"records": sent, "lost": len(lost), "twice": twice, "keys out of order": unordered}
 
 
-def test_kill_9_of_the_broker_loses_nothing_and_writes_nothing_twice(tmp_path: Path) -> None:
-    produce_through_kills("ottla", 4, 1, tmp_path)
+def check(found: dict[str, int]) -> None:
+    assert found.pop("records") > 0
+    assert not any(found.values()), found
+
+
+def test_kill_9_of_the_broker_loses_nothing_and_writes_nothing_twice() -> None:
+    check(produce_through_kills("ottla", 4, 1))
 
 
 @pytest.mark.crash
 @pytest.mark.parametrize("kind", ["ottla", pytest.param("kafka", marks=pytest.mark.kafka)])
-def test_many_kills(kind: str, tmp_path: Path) -> None:
-    produce_through_kills(kind, 60 if kind == "ottla" else 10, 2, tmp_path)
+def test_many_kills(kind: str) -> None:
+    check(produce_through_kills(kind, 60 if kind == "ottla" else 10, 2))
