@@ -6,8 +6,8 @@ Rounds of three kinds, each of which is also a test of tests/client. "produce": 
 broker again and again; no record may be lost, there twice or out of order. "copy": three programs copy from topic to topic
 in transactions, some of which they abort, some of which a rebalance meets; each input must be there once. "mixed": members
 of ottla's client, Java's and librdkafka's come and go; no partition may have two owners or none. The first two run against
-ottla and Apache Kafka, the third against ottla. Goes on where its state file ends. A round that came to no end, or whose group failed, is noted
-with its reason, and none of its kills are counted.
+ottla and Apache Kafka, the third against ottla. Goes on where its state file ends. A round that came to no end, or
+whose group failed, is noted with its reason, and none of its kills are counted.
 """
 
 from __future__ import annotations
