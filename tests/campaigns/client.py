@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.client.conftest import make_broker
+from tests.client.conftest import make_broker, start_patiently
 from tests.client.test_group_processes import copy_through_kills
 from tests.client.test_mixed_groups import JAVA_NAMES, mix_with_java
 from tests.client.test_producer_processes import produce_through_kills
@@ -52,7 +52,7 @@ def mixed_round(number: int) -> dict[str, Any]:
     told: dict[str, Any] = {"what": "mixed", "broker": "ottla", "protocol": protocol, "strategy": strategy}
     broker = make_broker("ottla")
     try:
-        broker.start()
+        start_patiently(broker)
         with tempfile.TemporaryDirectory() as folder:
             taken = mix_with_java(
                 broker.address, protocol, strategy, Path(folder), REBALANCES_PER_ROUND, seed=100 + number

@@ -25,6 +25,14 @@ def make_broker(kind: str, settings: dict[str, str] | None = None) -> RunningBro
     return BrokerProcess(merged)
 
 
+def start_patiently(broker: RunningBroker) -> None:
+    """Start a broker on a machine that may have much else to do."""
+    if isinstance(broker, BrokerProcess):
+        broker.start(timeout_s=180)
+    else:
+        broker.start()
+
+
 @pytest.fixture(scope="module", params=["ottla", pytest.param("kafka", marks=pytest.mark.kafka)])
 def broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
     """A running broker shared by the tests of one module: use topics of your own."""

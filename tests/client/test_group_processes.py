@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from tests.client.conftest import make_broker
+from tests.client.conftest import make_broker, start_patiently
 from tests.client.others import new_topic, read_all
-from tests.support.broker_process import BrokerProcess
 
 import ottla
 
@@ -73,7 +72,7 @@ def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> dict[
     """Kill the broker again and again under three copiers; return what is lost or there twice, and what the copiers did."""
     dice = random.Random(seed)
     broker = make_broker(kind)
-    broker.start()
+    start_patiently(broker)
     stop = threading.Event()
     told: Counter[str] = Counter()
     threads: list[threading.Thread] = []
@@ -106,10 +105,7 @@ def copy_through_kills(kind: str, kills: int, seed: int, protocol: str) -> dict[
                     sent += 1
                 time.sleep(dice.uniform(0.1, 1.5))
                 broker.kill()
-                if isinstance(broker, BrokerProcess):
-                    broker.start(timeout_s=180)
-                else:
-                    broker.start()
+                start_patiently(broker)
             producer.flush(300)
         deadline = time.monotonic() + 300
         while len(seen := read_all(broker.address, target)) < sent:

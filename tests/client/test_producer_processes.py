@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from tests.client.conftest import make_broker
+from tests.client.conftest import make_broker, start_patiently
 from tests.client.others import new_topic, read_all
 from tests.support.broker_process import RunningBroker
 
@@ -92,7 +92,7 @@ def produce_through_kills(kind: str, kills: int, seed: int) -> dict[str, int]:
     """Kill the broker again and again under an idempotent producer; return what is lost, there twice, or out of order."""
     dice = random.Random(seed)
     broker = make_broker(kind)
-    broker.start()
+    start_patiently(broker)
     stop = threading.Event()
     errors: list[BaseException] = []
     sent = 0
@@ -116,7 +116,7 @@ def produce_through_kills(kind: str, kills: int, seed: int) -> dict[str, int]:
             for _ in range(kills):
                 time.sleep(dice.random() * 0.5)
                 broker.kill()
-                broker.start()
+                start_patiently(broker)
             stop.set()
             thread.join(60)
             producer.flush(300)

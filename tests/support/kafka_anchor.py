@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ANCHOR = Path(os.environ.get("OTTLA_KAFKA_ANCHOR") or REPOSITORY.parent / "shared" / "anchors" / "kafka").absolute()
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 40.0
 
 
