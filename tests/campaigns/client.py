@@ -29,8 +29,8 @@ from tests.client.test_producer_processes import produce_through_kills
 from tests.soak.seeds import commit
 
 STATE = Path("build/campaigns/client.json")
-KILLS_PER_ROUND = {"ottla": 20, "kafka": 5}
-REBALANCES_PER_ROUND = 20
+KILLS_PER_ROUND = {"ottla": 10, "kafka": 5}
+REBALANCES_PER_ROUND = 10
 KILLING = [("produce", "-"), ("copy", "classic"), ("copy", "consumer")]
 MIXING = [*(("classic", strategy) for strategy in JAVA_NAMES), ("consumer", "range")]
 #: Rounds in a row that failed after which the campaign ends.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from tests.client.conftest import make_broker, start_patiently
@@ -98,7 +99,8 @@ def produce_through_kills(kind: str, kills: int, seed: int) -> dict[str, int]:
     sent = 0
     try:
         topic = new_topic(broker.address, 3)
-        with ottla.Producer(broker.address, linger_ms=1, batch_size=2_000, delivery_timeout_ms="10m") as producer:
+        options: dict[str, Any] = {"linger_ms": 1, "batch_size": 2_000, "delivery_timeout_ms": "10m"}
+        with ottla.Producer(broker.address, buffer_memory=200_000, **options) as producer:
 
             def work() -> None:
                 nonlocal sent
