@@ -55,6 +55,14 @@ class _Loop(asyncio.SelectorEventLoop):
         with suppress(BlockingIOError, InterruptedError):
             sockets.extension.receive_into(self._ssock.fileno(), self._wakes)  # type: ignore[attr-defined]
 
+    def _write_to_self(self) -> None:
+        # By one of the caller's threads: it goes on, and gives the interpreter away when it waits.
+        if sockets.extension is None:
+            super()._write_to_self()  # type: ignore[misc]
+            return
+        with suppress(OSError, AttributeError):  # it is full, which wakes as well, or the loop is closed
+            sockets.extension.send(self._csock.fileno(), b"\0")  # type: ignore[attr-defined]
+
     async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
         try:
             return await super().getaddrinfo(host, port, **options)

@@ -81,6 +81,7 @@ class Runtime:
         self._channels: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = float("inf")
         self._woken = False
         self._stopped = False
         #: Addresses that were reached once, or of which the log has said that they cannot be.
@@ -159,12 +160,18 @@ class Runtime:
                 break
         else:
             self.wake()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if wake_ms < float("inf") and not self._woken:
+        if wake_ms < self._timer_ms and not self._woken:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_ms = wake_ms
             # A moment that is now, but for rounding, would come again and again.
-            self._timer = self._loop.call_at(max(wake_ms / 1000, self._loop.time() + _TIMER_MIN_S), self._poll)
+            self._timer = self._loop.call_at(max(wake_ms / 1000, self._loop.time() + _TIMER_MIN_S), self._on_timer)
+
+    def _on_timer(self) -> None:
+        # It may have been set for what is due later by now: moved forward with each answer it would cost more than one poll.
+        self._timer = None
+        self._timer_ms = float("inf")
+        self._poll()
 
     def _fire(self) -> None:
         with self._lock:
@@ -202,7 +209,13 @@ class Runtime:
                 with self._lock:
                     self._machine.on_sent_unanswered(send, self.now_ms())
                 return
-            future = channel.send(message, send.version, timeout_s=send.timeout_ms / 1000)
+            channel.send_to(
+                message,
+                send.version,
+                lambda answer: self._on_answer(send, answer),
+                lambda error: self._on_no_answer(send, error),
+                timeout_s=send.timeout_ms / 1000,
+            )
         except Exception as error:
             if not isinstance(error, KafkaError):
                 logger.exception("a request could not be made")
@@ -211,21 +224,24 @@ class Runtime:
             self._call(told)
             self.wake()
             return
-        future.add_done_callback(lambda done: self._on_answer(send, done))
 
-    def _on_answer(self, send: Send, future: asyncio.Future[Message]) -> None:
+    def _on_answer(self, send: Send, answer: Message) -> None:
         if self._stopped:
             return
-        error = future.exception()
         told: list[Callable[[], object]] = []
         with self._lock:
-            if error is not None:
-                assert isinstance(error, Exception)
-                told = self._failed(send, error)
-            elif send.purpose == PURPOSE and self._telemetry is not None:
-                told = self._telemetry.on_response(send, future.result(), self.now_ms())
+            if send.purpose == PURPOSE and self._telemetry is not None:
+                told = self._telemetry.on_response(send, answer, self.now_ms())
             else:
-                self._machine.on_response(send, future.result(), self.now_ms())
+                self._machine.on_response(send, answer, self.now_ms())
+        self._call(told)
+        self._poll()
+
+    def _on_no_answer(self, send: Send, error: Exception) -> None:
+        if self._stopped:
+            return
+        with self._lock:
+            told = self._failed(send, error)
         self._call(told)
         self._poll()
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from ottla import __version__
 from ottla.errors import ErrorCode, KafkaError, LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
@@ -88,11 +88,51 @@ class EncodedRequest(NamedTuple):
     body: bytes
 
 
+class _Answer:
+    """Takes the place of a future where a function is to have the answer in the same turn of the loop.
+
+    A failure comes in a later turn, as a future's does: whoever closes the channel is not called back meanwhile.
+    """
+
+    __slots__ = ("_is_done", "_loop", "_on_answer", "_on_failure")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_answer: Callable[[Any], object],
+        on_failure: Callable[[Exception], object],
+    ) -> None:
+        self._loop = loop
+        self._on_answer = on_answer
+        self._on_failure = on_failure
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, message: Any) -> None:
+        self._is_done = True
+        try:
+            self._on_answer(message)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "an answer could not be taken", "exception": error})
+
+    def set_exception(self, error: Exception) -> None:
+        self._is_done = True
+        self._loop.call_soon(self._on_failure, error)
+
+    def exception(self) -> None:
+        """Nothing is left to be fetched."""
+
+
+_Outcome: TypeAlias = "asyncio.Future[Any] | _Answer"
+
+
 class _Pending(NamedTuple):
     correlation_id: int
     key: ApiKey
     version: int
-    future: asyncio.Future[Any]
+    future: _Outcome
     deadline: float
     is_encoded: bool = False
 
@@ -102,7 +142,7 @@ class _Held(NamedTuple):
 
     request: Message | EncodedRequest
     version: int
-    future: asyncio.Future[Any] | None
+    future: _Outcome | None
     deadline: float
 
 
@@ -251,34 +291,46 @@ class Channel(asyncio.BufferedProtocol):
             LocalProtocolError: the request cannot be written in this version, or `in_flight_max` are in flight.
             ConnectionFailedError: the channel has ended.
         """
-        if self._error is not None:
-            raise self._error
-        if self.in_flight >= self._settings.in_flight_max:
-            raise LocalProtocolError(f"{self.in_flight} requests are in flight to {self.address}")
         future: asyncio.Future[Message] = self._loop.create_future()
-        deadline = self._loop.time() + timeout_s
-        if self._held is not None:
-            self._held.append(_Held(request, version, future, deadline))
-            return future
-        return self._send_now(request, version, future, deadline)
+        self._send(request, version, future, timeout_s)
+        return future
 
-    def send_encoded(self, request: EncodedRequest, version: int, *, timeout_s: float) -> asyncio.Future[memoryview]:
-        """Send a request that is encoded already; the future has the body of its answer as it came. Errors: see `send`."""
+    def send_to(
+        self,
+        request: Message,
+        version: int,
+        on_answer: Callable[[Message], object],
+        on_failure: Callable[[Exception], object],
+        *,
+        timeout_s: float,
+    ) -> None:
+        """As `send`, for an owner to whom a turn of the loop is dear: `on_answer` is called when the answer is received.
+
+        Of the two functions one is called, once; `on_failure` never before this returns.
+
+        Raises:
+            what `send` raises; no function is called then.
+        """
+        self._send(request, version, _Answer(self._loop, on_answer, on_failure), timeout_s)
+
+    def _send(self, request: Message | EncodedRequest, version: int, future: _Outcome, timeout_s: float) -> None:
         if self._error is not None:
             raise self._error
         if self.in_flight >= self._settings.in_flight_max:
             raise LocalProtocolError(f"{self.in_flight} requests are in flight to {self.address}")
-        future: asyncio.Future[memoryview] = self._loop.create_future()
         deadline = self._loop.time() + timeout_s
         if self._held is not None:
             self._held.append(_Held(request, version, future, deadline))
         else:
             self._send_now(request, version, future, deadline)
+
+    def send_encoded(self, request: EncodedRequest, version: int, *, timeout_s: float) -> asyncio.Future[memoryview]:
+        """Send a request that is encoded already; the future has the body of its answer as it came. Errors: see `send`."""
+        future: asyncio.Future[memoryview] = self._loop.create_future()
+        self._send(request, version, future, timeout_s)
         return future
 
-    def _send_now(
-        self, request: Message | EncodedRequest, version: int, future: asyncio.Future[Any], deadline: float
-    ) -> asyncio.Future[Any]:
+    def _send_now(self, request: Message | EncodedRequest, version: int, future: _Outcome, deadline: float) -> None:
         if isinstance(request, EncodedRequest):
             correlation_id = self._write_encoded(request, version)
             self._pending.append(_Pending(correlation_id, request.key, version, future, deadline, True))
@@ -288,7 +340,6 @@ class Channel(asyncio.BufferedProtocol):
             self._pending.append(_Pending(correlation_id, key, version, future, deadline))
         if self._timer is None or deadline < self._timer_at:
             self._watch(deadline)
-        return future
 
     def send_unanswered(self, request: Message, version: int) -> None:
         """Send a request that gets no answer (Produce with acks=0).
@@ -315,7 +366,9 @@ class Channel(asyncio.BufferedProtocol):
         if self._error is not None:
             raise self._error
         version = self.version(ApiKey(cast(int, request.API_KEY)), at_most=at_most)
-        response = await self._send_now(request, version, self._loop.create_future(), self._loop.time() + timeout_s)
+        future: asyncio.Future[Message] = self._loop.create_future()
+        self._send_now(request, version, future, self._loop.time() + timeout_s)
+        response = await future
         assert isinstance(response, answer)
         return response
 

@@ -505,7 +505,7 @@ class ProducerMachine:
                     self.metadata.request_update()
             elif connections.has_room(node_id):
                 self._send_batches(node_id, queues, now_ms, actions)
-                if queues and connections.has_room(node_id):
+                if connections.has_room(node_id) and any(queue.batches for queue in queues):
                     wake_ms = min(wake_ms, now_ms)
         return wake_ms
 
