@@ -52,6 +52,8 @@ def test_what_is_nearer_counts(tmp_path: Path) -> None:
     assert Connection(None, None, [], {**file, "OTTLA_CONTEXT": "b"}).servers == "b:1"
     assert Connection(None, None, [], {**file, "KAFKA_BOOTSTRAP_SERVERS": "env:1"}).servers == "env:1"
     assert Connection(None, "b", [], {**file}).servers == "b:1"
+    assert Connection(None, "b", [], {**file, "KAFKA_BOOTSTRAP_SERVERS": "env:1"}).servers == "b:1"
+    assert Connection("line:1", "b", [], {**file}).servers == "line:1"
     assert Connection("line:1", None, [], {**file, "KAFKA_BOOTSTRAP_SERVERS": "env:1"}).servers == "line:1"
     assert Connection(None, None, ["bootstrap.servers=x:1"], file).servers == "x:1"
 

@@ -112,7 +112,9 @@ def test_the_five_commands_make_a_safe_broker(home: Path, run: Runner) -> None:
         Path("wrong.properties").write_text(Path("alice.properties").read_text().replace(login[2], "wrong"))
         assert "uthentication" in run("produce", "orders", "-v", "x", "-F", "wrong.properties").err
         denied = run("topic", "create", "mine", "-F", "alice.properties")
-        assert (denied.code, denied.err) == (1, "ottla: Not authorized to create the topic 'mine'.\n")
+        assert (denied.code, denied.err) == (1, "ottla: Not authorized to create topic 'mine'.\n")
+        denied = run("topic", "delete", "orders", "--yes", "-F", "alice.properties")
+        assert (denied.code, denied.err) == (1, "ottla: Not authorized to delete topic 'orders'.\n")
         # Nothing secret in what the broker says, or in what others see of its process.
         with open(f"/proc/{broker.pid}/cmdline", "rb") as file:
             shown = file.read().decode() + broker.output

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -92,6 +93,36 @@ def test_a_key_goes_to_the_partition_java_chooses_and_order_is_kept(broker: Runn
     for record in seen:
         by_key.setdefault(record.key or b"", []).append(int(record.value or b""))
     assert all(numbers == sorted(numbers) for numbers in by_key.values())
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_partitioners_that_do_not_look_at_keys(broker: RunningBroker, columns: bool) -> None:
+    """Round-robin, random and a function, record by record and as a table."""
+    import polars
+
+    kinds: dict[str, Any] = {
+        "round_robin": "round_robin",
+        "random": "random",
+        "function": lambda topic, key, count: int(key) % count,
+    }
+    for name, kind in kinds.items():
+        topic = new_topic(broker.address, 4)
+        keys = [b"%d" % number for number in range(100)]
+        with ottla.Producer(broker.address, partitioner=kind) as producer:
+            if columns:
+                producer.send_table(topic, polars.DataFrame({"key": keys, "value": keys}), key="key")
+            else:
+                for key in keys:
+                    producer.send(topic, key, key=key)
+        seen = read_all(broker.address, topic)
+        assert sorted(int(record.key or b"") for record in seen) == list(range(100))
+        counts = Counter(record.partition for record in seen)
+        if name == "random":
+            assert counts.keys() == {0, 1, 2, 3}
+        else:
+            assert set(counts.values()) == {25}
+        if name == "function":
+            assert all(int(record.key or b"") % 4 == record.partition for record in seen)
 
 
 def test_consistent_random_sends_keys_where_librdkafka_does(broker: RunningBroker) -> None:

@@ -99,7 +99,12 @@ def produce_through_kills(kind: str, kills: int, seed: int) -> dict[str, int]:
     sent = 0
     try:
         topic = new_topic(broker.address, 3)
-        options: dict[str, Any] = {"linger_ms": 1, "batch_size": 2_000, "delivery_timeout_ms": "10m"}
+        options: dict[str, Any] = {
+            "linger_ms": 1,
+            "batch_size": 2_000,
+            "delivery_timeout_ms": "10m",
+            "max_block_ms": "10m",
+        }
         with ottla.Producer(broker.address, buffer_memory=200_000, **options) as producer:
 
             def work() -> None:

@@ -109,6 +109,25 @@ def test_retries_wait_alone_and_dead_letters_go_away(broker: RunningBroker) -> N
     assert headers["dead-letter.error"] == b"ValueError: no"
 
 
+def test_what_cannot_be_deserialized_goes_to_the_dead_letters_at_once(broker: RunningBroker) -> None:
+    topic, dead, group = new_topic(broker.address), new_topic(broker.address), new_group()
+    with ottla.Producer(broker.address) as producer:
+        producer.send_many(topic, [b"1", b"one", b"2"])
+    handled: list[int] = []
+    integers = ottla.serde.json(int)
+    with member(broker, group, topic, value_deserializer=integers) as consumer:
+
+        def handle(record: ottla.Record[Any, Any]) -> None:
+            handled.append(record.value)
+            if len(handled) == 2:
+                consumer.stop()
+
+        consumer.run(handle, order="partition", retry=ottla.Retry(delays=["1h"], dead_letter=dead))
+    assert handled == [1, 2]
+    (letter,) = read_all(broker.address, dead)
+    assert (letter.value, dict(letter.headers)["dead-letter.attempts"]) == (b"one", b"1")
+
+
 def test_without_retries_the_first_failure_is_raised_and_comes_again(broker: RunningBroker) -> None:
     topic, group = new_topic(broker.address), new_group()
     fill(broker.address, topic, 20)

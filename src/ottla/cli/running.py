@@ -55,20 +55,18 @@ class Connection:
             if context is not None:
                 raise click.UsageError("--command-config and --context exclude each other")
             self.config.update(keys_of_every_client(file))
-        # What names a cluster on the command line or in the environment beats the current context as a whole.
-        named = (
-            servers
-            or given.get("bootstrap.servers")
-            or self.config.get("bootstrap.servers")
-            or environment.get("KAFKA_BOOTSTRAP_SERVERS")
-        )
+        # What names a cluster on the command line or in the environment beats the current context as a whole; a context
+        # that is named on the command line beats the environment.
+        named = servers or given.get("bootstrap.servers") or self.config.get("bootstrap.servers")
+        if context is None:
+            named = named or environment.get("KAFKA_BOOTSTRAP_SERVERS")
         if context is not None or (not named and file is None):
             self.config.update(read_contexts(environment).find(context, environment))
         if named:
             self.config["bootstrap.servers"] = named
         elif file is not None:
             note(f"{file} has no bootstrap.servers: this goes to {DEFAULT_SERVERS}; -b HOST:PORT says where else")
-        self.config.setdefault("bootstrap.servers", DEFAULT_SERVERS)
+        self.config.setdefault("bootstrap.servers", environment.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_SERVERS)
         self.config.update({key: value for key, value in given.items() if key != "bootstrap.servers"})
         self.config.setdefault("client.id", DEFAULT_CLIENT_ID)
 

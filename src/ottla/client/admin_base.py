@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from ottla.client._core.asking import ANY, Ask, AskMachine, AskSettings, CallTimeoutError, Target
+from ottla.client._core.denials import DENIED
 from ottla.client._core.metadata import Node
 from ottla.client.admin_errors import AdminErrors
 from ottla.client.errors import ClosedError
@@ -63,6 +64,9 @@ _AGAIN: Final = frozenset(
 #: A topic that was made a moment ago may not be known to every broker yet: so many more looks.
 MISSING_LOOKS: Final = 4
 
+#: How a refusal begins that names what was refused.
+_NOT_AUTHORIZED: Final = "Not authorized to "
+
 Outcomes = dict[T, "R | KafkaError"]
 
 
@@ -71,21 +75,51 @@ _limit: ContextVar[tuple[float, float] | None] = ContextVar("limit", default=Non
 
 
 def bounded(call: Callable[P, Coroutine[Any, Any, A]]) -> Callable[P, Coroutine[Any, Any, A]]:
-    """Have an admin call end within its `timeout`, whatever it asks; without one within `default.api.timeout.ms`."""
+    """Have an admin call end within its `timeout`, whatever it asks; without one within `default.api.timeout.ms`.
+
+    A refusal for want of permission names the call and what it was about: brokers name neither.
+    """
 
     @functools.wraps(call)
     async def bounded_call(*arguments: P.args, **options: P.kwargs) -> A:
         timeout = options.get("timeout")
-        if timeout is None:
-            return await call(*arguments, **options)
-        limit_ms = duration_s("timeout", cast(Duration, timeout)) * 1000
-        token = _limit.set((asyncio.get_running_loop().time() * 1000 + limit_ms, limit_ms))
+        token = None
+        if timeout is not None:
+            limit_ms = duration_s("timeout", cast(Duration, timeout)) * 1000
+            token = _limit.set((asyncio.get_running_loop().time() * 1000 + limit_ms, limit_ms))
         try:
             return await call(*arguments, **options)
+        except AdminErrors as error:
+            if DENIED.isdisjoint(each.code for each in error.errors.values()):
+                raise
+            for item, each in error.errors.items():
+                _name_denied(each, call.__name__, item)
+            raise AdminErrors(error.errors, error.results) from error.__cause__
+        except KafkaError as error:
+            _name_denied(error, call.__name__, arguments[1] if len(arguments) > 1 else None)
+            raise
         finally:
-            _limit.reset(token)
+            if token is not None:
+                _limit.reset(token)
 
     return bounded_call
+
+
+def _name_denied(error: KafkaError, call: str, item: object) -> None:
+    """Have a refusal for want of permission say what was refused, unless it says so already."""
+    if error.code not in DENIED or error.message.startswith(_NOT_AUTHORIZED):
+        return
+    if isinstance(item, list | Mapping) and len(item) == 1:
+        (item,) = item
+    name = item.topic if isinstance(item, TopicPartition) else getattr(item, "name", item)
+    words = call.replace("_", " ")
+    if isinstance(name, str):
+        one = words.removesuffix("s")
+        words = f"{one} {name!r}" if one.endswith(("topic", "group", "transaction")) else f"{words} of {name!r}"
+    elif error.code == ErrorCode.CLUSTER_AUTHORIZATION_FAILED:
+        words += " of the cluster"
+    error.message = f"{_NOT_AUTHORIZED}{words}."
+    error.args = (error.message,)
 
 
 class AdminBase:
@@ -415,6 +449,5 @@ def topic_error(code: int, name: str) -> KafkaError:
     texts = {
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: f"There is no topic {name!r}.",
         ErrorCode.INVALID_TOPIC_EXCEPTION: f"{name!r} is no name for a topic: at most 249 letters, digits, '.', '_' and '-'.",
-        ErrorCode.TOPIC_AUTHORIZATION_FAILED: f"Not authorized for topic {name!r}.",
     }
     return error_for(code, texts.get(ErrorCode(code)) if code in ErrorCode._value2member_map_ else None)

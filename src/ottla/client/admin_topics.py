@@ -100,14 +100,7 @@ class TopicCalls(AdminBase):
             return {
                 row.name: None
                 if row.error_code == ErrorCode.TOPIC_ALREADY_EXISTS and exists_ok
-                else outcome(
-                    row.error_code,
-                    # What brokers say there names neither.
-                    f"Not authorized to create the topic {row.name!r}."
-                    if row.error_code == ErrorCode.TOPIC_AUTHORIZATION_FAILED
-                    else row.error_message,
-                    None,
-                )
+                else outcome(row.error_code, row.error_message, None)
                 for row in answer.topics
             }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal
 
 from ottla.client.consumed import K, Record, V
-from ottla.client.errors import ConfigurationError
+from ottla.client.errors import ConfigurationError, DeserializationError
 from ottla.client.keys import Duration, duration_s
 from ottla.client.records import HeadersLike
 from ottla.types import TopicPartition
@@ -36,7 +36,8 @@ class Retry:
         dead_letter: the topic it goes to when the last try has failed, with key, value and headers, and headers that say
             where it was and why it failed (`dead-letter.topic`, `.partition`, `.offset`, `.error`, `.attempts`). None:
             `run()` raises.
-        on: exceptions that are tried again; others go to the dead letters at once.
+        on: exceptions that are tried again; others go to the dead letters at once, and so do records whose key or value
+            cannot be deserialized, which no further try changes.
     """
 
     delays: tuple[float, ...]
@@ -56,7 +57,7 @@ class Retry:
 
     def delay_s(self, failures: int, error: Exception) -> float | None:
         """Return how long to wait after so many failures; None: no more tries."""
-        if not isinstance(error, self.on) or failures > len(self.delays):
+        if isinstance(error, DeserializationError) or not isinstance(error, self.on) or failures > len(self.delays):
             return None
         return self.delays[failures - 1]
 

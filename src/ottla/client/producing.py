@@ -240,7 +240,7 @@ class ProducerBase(Generic[K, V]):
             partition=partition,
             serialize_value=bound(self._value_serializer, "value"),
             serialize_key=bound(self._key_serializer, "key"),
-            choose=None if kafkas else lambda item: topics.partitioner.choose(item, count),
+            choose=None if kafkas else lambda item: topics.partitioner.choose(item, count, topics.available),
         )
 
     def _table_batch_limit(self, topic: str) -> int:

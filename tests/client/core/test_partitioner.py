@@ -82,8 +82,13 @@ def test_without_a_key_short_queues_are_preferred() -> None:
 def test_round_robin_random_and_a_function() -> None:
     turn = TopicPartitioner("t", kind="round_robin", random=random.Random(1))
     assert sorted(turn.choose(b"k", 4) for _ in range(4)) == [0, 1, 2, 3]
+    assert sorted(turn.choose(b"k", 4, [1, 3]) for _ in range(4)) == [1, 1, 3, 3], (
+        "partitions without a leader get none"
+    )
+    assert sorted(turn.choose(b"k", 4, []) for _ in range(4)) == [0, 1, 2, 3]
     dice = TopicPartitioner("t", kind="random", random=random.Random(1))
     assert {dice.choose(b"k", 4) for _ in range(100)} == {0, 1, 2, 3}
+    assert {dice.choose(b"k", 4, [0, 2]) for _ in range(100)} == {0, 2}
     function = TopicPartitioner("t", kind=lambda topic, key, count: len(key or b"") + count, random=random.Random(1))
     with pytest.raises(ValueError, match=r"answered 5 for topic 't', which has 4 partitions"):
         function.choose(b"k", 4)

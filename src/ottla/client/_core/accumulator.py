@@ -174,7 +174,9 @@ class Accumulator(Room):
         if self.used + size > self.memory and self.used:
             return None
         queues = topics.queues
-        chosen = partition if partition is not None else topics.partitioner.choose(key, len(queues))
+        chosen = partition
+        if chosen is None:
+            chosen = topics.partitioner.choose(key, len(queues), topics.available)
         limit = topics.limit
         if chosen >= 0:
             queue = queues[chosen]

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.coordinator import MOVED, Coordinator
+from ottla.client._core.denials import error_of
 from ottla.client._core.requests import FOREVER, Action, Send
-from ottla.errors import ErrorCode, FencedInstanceIdError, KafkaError, RemoteProtocolError, error_for
+from ottla.errors import ErrorCode, FencedInstanceIdError, KafkaError, RemoteProtocolError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
@@ -401,7 +402,7 @@ class ClassicMember:
             self._lose(member_id_too=code == ErrorCode.UNKNOWN_MEMBER_ID)
 
     def _on_code(self, code: int, now_ms: float) -> None:
-        error = error_for(code)
+        error = error_of(code, group=("READ", self._settings.group_id))
         if code in _FOR_NOW:
             self._coordinator.on_code(code, now_ms)
             self._retry(now_ms)

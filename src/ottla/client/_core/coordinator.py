@@ -9,9 +9,10 @@ from typing import Final, cast
 
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.connections import COORDINATOR, Disconnect
+from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Node
 from ottla.client._core.requests import FOREVER, Action, Send
-from ottla.errors import ErrorCode, KafkaError, error_for
+from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
 from ottla.protocol.schema import Message
@@ -96,7 +97,7 @@ class Coordinator:
         answer = cast(FindCoordinatorResponse, response)
         found = answer.coordinators[0] if answer.coordinators else answer
         if found.error_code:
-            error = error_for(found.error_code, found.error_message)
+            error = error_of(found.error_code, found.error_message, group=("DESCRIBE", self._group_id))
             if not error.retriable:
                 self.error = error
                 self._machine.wake()

@@ -21,11 +21,12 @@ from typing import Final, cast
 
 from ottla.client._core.client import ClientMachine, CoreSettings
 from ottla.client._core.counts import FetchCounts
+from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Node
 from ottla.client._core.offset_queries import STALE_METADATA, Concerned
 from ottla.client._core.partitions import Chunk, PartitionState
 from ottla.client._core.requests import FOREVER, Action, Send
-from ottla.errors import CorruptMessageError, ErrorCode, OffsetOutOfRangeError, UnsupportedVersionError, error_for
+from ottla.errors import CorruptMessageError, ErrorCode, OffsetOutOfRangeError, UnsupportedVersionError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData
 from ottla.protocol.records.walk import iter_batches
@@ -356,7 +357,7 @@ class Fetcher:
                 machine.take_image()
             else:
                 machine.metadata.request_update()
-        error = error_for(part.error_code)
+        error = error_of(part.error_code, topic=("READ", state.topic_partition.topic))
         if not error.retriable or part.error_code == ErrorCode.CORRUPT_MESSAGE:
             state.error = error
             machine.wake()

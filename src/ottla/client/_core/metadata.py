@@ -283,5 +283,5 @@ class Metadata:
 _TOPIC_PROBLEMS: Mapping[int, str] = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "There is no topic {!r} on the cluster, and naming it did not create it.",
     ErrorCode.INVALID_TOPIC_EXCEPTION: "{!r} is no name for a topic: at most 249 letters, digits, '.', '_' and '-'.",
-    ErrorCode.TOPIC_AUTHORIZATION_FAILED: "Not authorized for topic {!r}.",
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: "Not authorized: DESCRIBE on topic {!r}.",
 }

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.coordinator import MOVED, Coordinator
+from ottla.client._core.denials import error_of
 from ottla.client._core.group import Assign, Fail, GroupSettings, Lose, Revoke, Step, Subscription
 from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.client._core.transactions import GroupMetadata
@@ -334,7 +335,7 @@ class ModernMembership:
         elif code == ErrorCode.UNSUPPORTED_VERSION:
             self._on_unsupported()
         else:
-            self._on_error(error_for(code, response.error_message), now_ms)
+            self._on_error(error_of(code, response.error_message, group=("READ", self._settings.group_id)), now_ms)
 
     def _tell_all(self) -> None:
         """It is not known what the broker has heard, nor whether it has changed the target since.

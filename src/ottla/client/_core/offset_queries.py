@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 from ottla.client._core.client import ClientMachine, OnAnswer, OnFailure
+from ottla.client._core.denials import error_of
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitions import COMMITTED, PartitionState
 from ottla.client._core.requests import FOREVER, Action, Send
-from ottla.errors import ErrorCode, OffsetOutOfRangeError, error_for
+from ottla.errors import ErrorCode, OffsetOutOfRangeError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -162,7 +163,7 @@ class OffsetQueries:
                     query.waiting.pop(topic_partition, None)
                     query.offsets[topic_partition] = part.offset
                     continue
-                error = error_for(part.error_code)
+                error = error_of(part.error_code, topic=("DESCRIBE", topic.name))
                 if not error.retriable:
                     del self._queries[query]
                     self._machine.finish(query, error)
@@ -242,7 +243,7 @@ class Placing:
                 if state.generation != generation:
                     continue
                 if part.error_code:
-                    error = error_for(part.error_code)
+                    error = error_of(part.error_code, topic=("DESCRIBE", topic.name))
                     if part.error_code in STALE_METADATA:
                         machine.metadata.request_update()
                     if error.retriable:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ottla.client._core.client import ClientMachine, OnAnswer, OnFailure
 from ottla.client._core.coordinator import MOVED, Coordinator
+from ottla.client._core.denials import error_of
 from ottla.client._core.operation import Operation
 from ottla.client._core.partitions import COMMITTED, PartitionState
 from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.client._core.transactions import GroupMetadata, OffsetAndMetadata
 from ottla.client.errors import CommitFailedError
-from ottla.errors import ErrorCode, KafkaError, error_for
+from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.offset_commit import (
     OffsetCommitRequest,
@@ -321,7 +322,7 @@ class Offsets:
     def _on_commit(self, send: Send, response: Message, now_ms: float) -> None:
         self._commit_in_flight = False
         operation = cast(Commit, send.context)
-        worst = 0
+        worst, concerned = 0, ""
         for topic in cast(OffsetCommitResponse, response).topics:
             name = send.names.get(topic.topic_id, "") if send.version > _NAMED else topic.name
             for part in topic.partitions:
@@ -331,11 +332,11 @@ class Offsets:
                     if state is not None and where in operation.offsets:
                         state.committed = state.base = operation.offsets[where].offset
                 elif not worst or part.error_code in REFUSED:
-                    worst = part.error_code
+                    worst, concerned = part.error_code, name
         if not worst:
             self._finish_commit(operation, None)
             return
-        error = error_for(worst)
+        error = error_of(worst, topic=("READ", concerned), group=("READ", self._group_id))
         if worst in REFUSED:
             if self.membership is not None and operation.sent_as is not None:
                 self.membership.on_refused_commit(worst, operation.sent_as)
@@ -392,7 +393,7 @@ class Offsets:
             code = ErrorCode.UNKNOWN_SERVER_ERROR
         if code != ErrorCode.NONE:
             self._coordinator.on_code(code, now_ms)
-            error = error_for(code)
+            error = error_of(code, group=("DESCRIBE", self._group_id))
             if code in _FOR_NOW or error.retriable:
                 self._retry_query(query, now_ms)
             else:
@@ -431,7 +432,7 @@ class Offsets:
         code, found = self._parts(send, response)
         if code != ErrorCode.NONE:
             self._coordinator.on_code(code, now_ms)
-            error = error_for(code)
+            error = error_of(code, group=("DESCRIBE", self._group_id))
             if code not in _FOR_NOW and code not in REFUSED and not error.retriable:
                 self._fail_places(send, error)
             self._retry_places(now_ms)

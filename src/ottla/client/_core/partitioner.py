@@ -70,8 +70,12 @@ class TopicPartitioner(Choice):
         self._hash = librdkafka_partition if kind == "consistent_random" else java_partition
         self._counter = int(random.random() * 1_000_000)
 
-    def choose(self, key: bytes | None, count: int) -> int:
+    def choose(self, key: bytes | None, count: int, available: Sequence[int] | None = None) -> int:
         """Return the partition of a record, or -1 if it goes where `sticky` points.
+
+        Args:
+            available: the partitions that have a leader, of which "round_robin" and "random" take one (as in Kafka); all of
+                them if none has. A key stays in its partition, whoever leads it.
 
         Raises:
             ValueError: the caller's function answered with no partition of the topic.
@@ -84,9 +88,11 @@ class TopicPartitioner(Choice):
             return self._hash(key, count)
         if kind == "round_robin":
             self._counter += 1
-            return self._counter % count
+            among = available or range(count)
+            return among[self._counter % len(among)]
         if kind == "random":
-            return int(self._random.random() * count)
+            among = available or range(count)
+            return among[int(self._random.random() * len(among))]
         assert callable(kind)
         chosen = kind(self._topic, key, count)
         if not isinstance(chosen, int) or not 0 <= chosen < count:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from ottla.client._core.accumulator import Accumulator, PartitionQueue, request_size
 from ottla.client._core.batch import Batch, Headers
 from ottla.client._core.connections import Connections, Disconnect
+from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Metadata, Node
 from ottla.client._core.operation import Operation
 from ottla.client._core.requests import FOREVER, Action, Send
@@ -741,7 +742,12 @@ class ProducerMachine:
                 if moved:
                     self._take_image()
                 errors = [(row.batch_index, row.batch_index_error_message or "") for row in answer.record_errors]
-                error = error_for(answer.error_code, answer.error_message)
+                error = error_of(
+                    answer.error_code,
+                    answer.error_message,
+                    topic=("WRITE", batch.topic),
+                    transactional_id=self.settings.transactional_id,
+                )
                 if answer.error_code in _DOUBTFUL:
                     batch.doubtful = True
                 self._on_error(batch, error, errors, now_ms, log_start_offset=answer.log_start_offset, moved=moved)

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.coordinator import MOVED, Coordinator
+from ottla.client._core.denials import error_of
 from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError, error_for
 from ottla.protocol.api import ApiKey
@@ -175,7 +176,7 @@ class ShareMembership:
         elif code == ErrorCode.UNSUPPORTED_VERSION:
             self._on_error(UnsupportedVersionError(_UNSUPPORTED), now_ms)
         else:
-            self._on_error(error_for(code, response.error_message), now_ms)
+            self._on_error(error_of(code, response.error_message, group=("READ", self._group_id)), now_ms)
 
     def _on_error(self, error: KafkaError, now_ms: float) -> None:
         self._retry(now_ms)

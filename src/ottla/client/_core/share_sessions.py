@@ -27,6 +27,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 
 from ottla.client._core.client import ClientMachine
+from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Node
 from ottla.client._core.offset_queries import STALE_METADATA
 from ottla.client._core.requests import FOREVER, Action, Send
@@ -467,7 +468,7 @@ class ShareSessions:
         self, session: Session, response: ShareFetchResponse | ShareAcknowledgeResponse, now_ms: float
     ) -> None:
         if response.error_code:
-            error = error_for(response.error_code, response.error_message)
+            error = error_of(response.error_code, response.error_message, group=("READ", self._settings.group_id))
             self._lose(session, error)
             self._retry(session, now_ms)
             if not error.retriable and not self._closing:
@@ -557,7 +558,7 @@ class ShareSessions:
     def _on_partition_error(
         self, where: TopicPartition, part: share_fetch.PartitionData, nodes: Sequence[Node]
     ) -> None:
-        error = error_for(part.error_code, part.error_message)
+        error = error_of(part.error_code, part.error_message, topic=("READ", where.topic))
         if part.error_code in STALE_METADATA:
             self._learn(where, part, nodes)
         elif not error.retriable or part.error_code == ErrorCode.CORRUPT_MESSAGE:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ottla.client._core.accumulator import PartitionQueue
 from ottla.client._core.backoff import Backoff
+from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Node
 from ottla.client._core.operation import Operation
 from ottla.client._core.sequences import Sequences
 from ottla.client.errors import TransactionAbortedError, TransactionStateError
-from ottla.errors import ErrorCode, KafkaError, ProducerFencedError, UnsupportedVersionError, error_for
+from ottla.errors import ErrorCode, KafkaError, ProducerFencedError, UnsupportedVersionError
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
 from ottla.protocol.messages.add_partitions_to_txn import (
@@ -523,7 +524,7 @@ class Transactions:
             self._failures = 0
             self.obstacle = None
             return False
-        error = error_for(code, message)
+        error = error_of(code, message, group=self._group and ("READ", self._group.group_id), transactional_id=self._id)
         if code in _NO_COORDINATOR:
             self.coordinators[TRANSACTION] = self.coordinators[GROUP] = None
             self._retry(now_ms)
