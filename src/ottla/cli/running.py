@@ -103,7 +103,7 @@ def connection_options(function: Callable[P, R]) -> Callable[P, R]:
             "--bootstrap-server",
             "servers",
             metavar="HOST:PORT",
-            help="Brokers, comma-separated. Default: KAFKA_BOOTSTRAP_SERVERS, the context, localhost:9092.",
+            help="Brokers, comma-separated. Default: --context, KAFKA_BOOTSTRAP_SERVERS, current context, localhost:9092.",
         ),
     ):
         function = option(function)
