@@ -114,8 +114,8 @@ def test_what_cannot_be_deserialized_goes_to_the_dead_letters_at_once(broker: Ru
     with ottla.Producer(broker.address) as producer:
         producer.send_many(topic, [b"1", b"one", b"2"])
     handled: list[int] = []
-    integers = ottla.serde.json(int)
-    with member(broker, group, topic, value_deserializer=integers) as consumer:
+    numbers = ottla.serde.json()
+    with member(broker, group, topic, value_deserializer=numbers) as consumer:
 
         def handle(record: ottla.Record[Any, Any]) -> None:
             handled.append(record.value)
