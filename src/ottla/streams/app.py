@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ottla.client.keys import Duration
 from ottla.streams.builder import Builder
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ottla.streams.queries.store import StoreView
 
 Guarantee = Literal["at_least_once", "exactly_once_v2"]
+
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class App:
@@ -84,6 +88,42 @@ class App:
             application_id, make_serde("default_key", default_key, key=True), make_serde("default_value", default_value)
         )
 
+    @overload
+    def stream(
+        self,
+        *topics: str,
+        key: type[K],
+        value: type[V],
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+        columns: Literal[False] = ...,
+    ) -> Stream[K, V]: ...
+    @overload
+    def stream(
+        self,
+        *topics: str,
+        key: type[K],
+        value: Any = ...,
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+        columns: Literal[False] = ...,
+    ) -> Stream[K, Any]: ...
+    @overload
+    def stream(
+        self,
+        *topics: str,
+        key: Any = ...,
+        value: type[V],
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+        columns: Literal[False] = ...,
+    ) -> Stream[Any, V]: ...
     @overload
     def stream(
         self,
@@ -154,6 +194,62 @@ class App:
         )
         return column_stream(stream, value_serde) if columns else stream
 
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: type[K],
+        value: type[V],
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        store: str | None = ...,
+        home: str = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[K, V]: ...
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: type[K],
+        value: Any = ...,
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        store: str | None = ...,
+        home: str = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[K, Any]: ...
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Any = ...,
+        value: type[V],
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        store: str | None = ...,
+        home: str = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[Any, V]: ...
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Any = ...,
+        value: Any = ...,
+        timestamp: Callable[[Any, int], int] | None = ...,
+        offset_reset: Literal["earliest", "latest"] | None = ...,
+        store: str | None = ...,
+        home: str = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[Any, Any]: ...
     def table(
         self,
         topic: str,

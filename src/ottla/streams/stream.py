@@ -9,7 +9,7 @@ store.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, overload
 
 from ottla.client.keys import Duration
 from ottla.streams import joins
@@ -88,6 +88,26 @@ class Stream(Generic[K, V]):
             name, "KSTREAM-MAP-", stateless.mapping(function), key=key, value=value, new_key=True, on_error=on_error
         )
 
+    @overload
+    def map_values(
+        self,
+        function: Callable[[V], V2],
+        *,
+        value: Any = ...,
+        with_key: Literal[False] = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Stream[K, V2]: ...
+    @overload
+    def map_values(
+        self,
+        function: Callable[[K, V], V2],
+        *,
+        value: Any = ...,
+        with_key: Literal[True],
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Stream[K, V2]: ...
     def map_values(
         self,
         function: Callable[..., V2],
@@ -121,6 +141,26 @@ class Stream(Generic[K, V]):
             on_error=on_error,
         )
 
+    @overload
+    def flat_map_values(
+        self,
+        function: Callable[[V], Iterable[V2]],
+        *,
+        value: Any = ...,
+        with_key: Literal[False] = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Stream[K, V2]: ...
+    @overload
+    def flat_map_values(
+        self,
+        function: Callable[[K, V], Iterable[V2]],
+        *,
+        value: Any = ...,
+        with_key: Literal[True],
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Stream[K, V2]: ...
     def flat_map_values(
         self,
         function: Callable[..., Iterable[V2]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ottla.client.keys import Duration
 from ottla.streams import suppressing
@@ -73,6 +73,28 @@ class Table(Generic[K, V]):
         need_function("filter_not()", predicate)
         return self._filter(lambda key, value: None if predicate(key, value) else value, store, name, on_error)
 
+    @overload
+    def map_values(
+        self,
+        function: Callable[[V], V2],
+        *,
+        value: Any = ...,
+        with_key: Literal[False] = ...,
+        store: str | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[K, V2]: ...
+    @overload
+    def map_values(
+        self,
+        function: Callable[[K, V], V2],
+        *,
+        value: Any = ...,
+        with_key: Literal[True],
+        store: str | None = ...,
+        name: str | None = ...,
+        on_error: Any = ...,
+    ) -> Table[K, V2]: ...
     def map_values(
         self,
         function: Callable[..., V2],
