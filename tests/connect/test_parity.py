@@ -6,6 +6,7 @@ What Java said is kept in parity/results.jsonl.xz (see parity/oracle.py); `make 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from ottla.connect.plugins import TRANSFORMS
 
 
 @cache
+def ours(number: int) -> dict[str, Any]:
+    """Return what ours says to the case of that number."""
+    return run(kept()[number][0])
+
+
+@cache
 def kept() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     wanted = cases()
     head, results = kept_results(wanted)
@@ -29,22 +36,24 @@ def kept() -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def test_there_are_more_than_ten_thousand_cases() -> None:
-    assert len(cases()) > 10_000
+    assert len(kept()) > 10_000
 
 
 def test_ours_says_what_java_says() -> None:
-    assert different(kept()) == []
+    assert different(kept(), ours) == []
 
 
-def different(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """Return the cases in which ours says something else."""
+def different(
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]], answer: Callable[[int], dict[str, Any]] | None = None
+) -> list[str]:
+    """Return the cases in which ours says something else; `answer` has what ours says to each, by number."""
     found = []
-    for case, java in pairs:
+    for number, (case, java) in enumerate(pairs):
         if case["class"].endswith(".SimpleHeaderConverter") and has_strange_key(java.get("value")):
             continue
-        ours = run(case)
-        if comparable(ours) != comparable(java):
-            found.append(f"{json.dumps(case)}\n  java {json.dumps(java)}\n  ours {json.dumps(ours)}")
+        said = run(case) if answer is None else answer(number)
+        if comparable(said) != comparable(java):
+            found.append(f"{json.dumps(case)}\n  java {json.dumps(java)}\n  ours {json.dumps(said)}")
     return found
 
 
@@ -81,12 +90,12 @@ def is_corner(case: dict[str, Any]) -> bool:
 def test_key_bytes_keep_their_partition() -> None:
     """JSON keys without a schema are written in the order of Java's HashMap, and so go to Java's partition."""
     moved = 0
-    for case, java in kept():
+    for number, (case, java) in enumerate(kept()):
         if case["class"] != JSON_CONVERTER or case["config"]["schemas.enable"] != "false" or not java.get("again"):
             continue
         read, written = bytes.fromhex(str(java.get("bytes", case.get("bytes")))), bytes.fromhex(java["again"])
-        ours = run(case)["again"]
-        assert murmur2(bytes.fromhex(ours)) % 12 == murmur2(written) % 12
+        again = ours(number)["again"]
+        assert murmur2(bytes.fromhex(again)) % 12 == murmur2(written) % 12
         moved += murmur2(read) % 12 != murmur2(written) % 12
     assert moved > 100, "too few keys whose order matters"
 
