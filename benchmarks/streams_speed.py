@@ -258,7 +258,8 @@ def main() -> int:
     if not chosen.table:
         for rival in chosen.rivals:
             COMMANDS[rival]("filter_map")  # environments are made before the clock starts
-        broker = BrokerProcess()
+        # Timestamps are from 2023: with the default retention the input is gone after five minutes.
+        broker = BrokerProcess({"log.retention.ms": "-1"})
         try:
             broker.start()
             with ottla.Admin(broker.address) as admin:
