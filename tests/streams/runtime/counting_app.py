@@ -12,6 +12,8 @@ app = App(
     processing_guarantee="exactly_once_v2",
     config={
         "commit.interval.ms": "100ms",
+        # Each count is looked at: a cache gives only the last of each commit.
+        "statestore.cache.max.bytes": 0,
         "session.timeout.ms": "6s",
         "heartbeat.interval.ms": "500ms",
         "transaction.timeout.ms": "6s",
