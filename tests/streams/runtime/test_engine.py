@@ -10,6 +10,7 @@ from tests.streams.runtime.model import Entry, Host, Killed, Port, World
 from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_count, ticking, word_count
 
 from ottla.errors import MessageTooLargeError
+from ottla.streams.caching import CacheBudget
 from ottla.streams.context import InputRecord, Output
 from ottla.streams.handlers import DeadLetter, Handlers
 from ottla.streams.keys import timestamped
@@ -37,6 +38,7 @@ class Thread:
         settings: EngineSettings = SETTINGS,
         handlers: Handlers | None = None,
         transactional_id: str = "app-1",
+        cache: CacheBudget | None = None,
     ) -> None:
         self.world = world
         self.host = Host(world)
@@ -51,6 +53,7 @@ class Thread:
                 clock=world.clock.wall_ms,
                 partition_count=world.counts.__getitem__,
                 handlers=handlers,
+                cache=cache,
             )
 
         self.engine = Engine(topology, settings, self.port, self.host, make, world.clock)
