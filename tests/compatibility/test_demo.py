@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from examples.flights import Arrivals, Flight, Produced, read_flights, report
+from flights import Arrivals, Flight, Produced, read_flights, report
 from tests.support.broker_process import RunningBroker
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "flights.py"
