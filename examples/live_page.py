@@ -173,11 +173,11 @@ progress { width: 100%; height: .5rem; accent-color: var(--part0); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; }
 .bar { display: grid; grid-template-columns: minmax(4.5rem, auto) 1fr 4.5rem; gap: .75rem; align-items: center;
   min-height: 1.9rem; font-variant-numeric: tabular-nums; }
-.bar b { text-align: right; font-weight: 500; }
+.bar b { text-align: right; font-weight: 500; white-space: nowrap; }
 .track { display: flex; gap: 1px; height: .95rem; }
 .part { display: block; height: 100%; }
 .part0 { background: var(--part0); } .part1 { background: var(--part1); } .part2 { background: var(--part2); }
-.open .track { opacity: .6; } .open b::after { content: " \\2026"; }
+.open .track { opacity: .6; }
 </style>
 <main>
 <h1>{title}</h1>
