@@ -36,6 +36,7 @@ from ottla.connect.converters.simple import (
 )
 from ottla.connect.decorators import Batch, Row, sink, source
 from ottla.connect.errors import ConnectError, DataError, RetriableError, SchemaBuilderError
+from ottla.connect.literals import parse_text
 from ottla.connect.logical import DATE, TIME, TIMESTAMP, decimal_schema
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
 from ottla.connect.records import Header, Record, SinkRecord, SourceRecord
@@ -65,7 +66,7 @@ from ottla.connect.schema import (
     validate_value,
 )
 from ottla.connect.transforms.base import Predicate, Transform
-from ottla.connect.values import parse_text, to_text
+from ottla.connect.values import to_text
 
 __all__ = [
     "BOOLEAN",

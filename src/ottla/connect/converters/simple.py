@@ -12,6 +12,7 @@ from ottla.connect.config_def import ConfigDef, ConfigKey, Importance
 from ottla.connect.converters.base import Converter, SchemaAndValue, converter_type
 from ottla.connect.errors import DataError
 from ottla.connect.java_text import java_text
+from ottla.connect.literals import parse_text
 from ottla.connect.schema import (
     BYTES,
     OPTIONAL_BOOLEAN,
@@ -25,7 +26,7 @@ from ottla.connect.schema import (
     Schema,
     Type,
 )
-from ottla.connect.values import parse_text, to_text
+from ottla.connect.values import to_text
 
 log = logging.getLogger(__name__)
 

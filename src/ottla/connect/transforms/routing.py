@@ -20,9 +20,9 @@ from ottla.connect.config_def import (
 from ottla.connect.errors import DataError
 from ottla.connect.java_dates import DateFormat
 from ottla.connect.java_regex import VALID_REGEX, compile_pattern, replace_first
+from ottla.connect.literals import parse_text
 from ottla.connect.records import Header, Record
 from ottla.connect.transforms.base import Predicate, Side, Transform
-from ottla.connect.values import parse_text
 
 
 class RegexRouter(Transform):
