@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from ottla.connect.config_def import ConfigDef, ConfigKey, ConfigType
 from ottla.connect.errors import DataError
+from ottla.connect.java_map import HashMap
 from ottla.connect.records import Record
-from ottla.connect.schema import Schema, Struct
+from ottla.connect.schema import Field, Schema, Struct
 
 Side = Literal["key", "value"]
 
@@ -97,6 +98,22 @@ class SidedTransform(Transform):
     def new_schema(self, schema: Schema) -> Schema:
         """Return the schema of what becomes of values of a schema."""
         raise NotImplementedError
+
+    def rebuilt(self, struct: Struct, schema: Schema, changes: Callable[[Field, Any], Any] | None = None) -> Struct:
+        """Return the fields of a struct in one of another schema, each as `changes` gives it back."""
+        made = Struct(schema)
+        for field in struct.schema.fields:
+            item = struct.get(field.name, with_default=self.with_default)
+            made[field.name] = item if changes is None else changes(field, item)
+        return made
+
+    @staticmethod
+    def remade(given: dict[Any, Any], names: Iterable[str], change: Callable[[str, Any], Any]) -> dict[Any, Any]:
+        """Return a map with some entries changed, in the order of Java's map; what is not there is changed as None."""
+        made = HashMap(given)
+        for name in names:
+            made[name] = change(name, given.get(name))
+        return made.as_dict()
 
     def need_map(self, value: Any) -> dict[Any, Any]:
         """Return a value that has to be a dict."""

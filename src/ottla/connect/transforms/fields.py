@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ottla.connect.config_def import (
@@ -77,9 +77,7 @@ class InsertField(SidedTransform):
             return self.changed(record, None, made.as_dict())
         struct = self.need_struct(value)
         updated = self.updated(struct.schema)
-        changed = Struct(updated)
-        for field in struct.schema.fields:
-            changed[field.name] = struct.get(field.name, with_default=self.with_default)
+        changed = self.rebuilt(struct, updated)
         for name, item in self._inserted(record, True):
             changed[name] = item
         return self.changed(record, updated, changed)
@@ -246,60 +244,79 @@ class Flatten(SidedTransform):
         if value is None:
             return record
         if schema is None:
-            made: dict[str, Any] = {}
-            self._fill_map(self.need_map(value), "", made)
-            return self.changed(record, None, made)
+            return self.changed(record, None, dict(self._leaves(self.need_map(value).items(), _in_map)))
         struct = self.need_struct(value)
         updated = self.updated(schema)
-        changed = Struct(updated)
-        self._fill_struct(struct, "", changed)
-        return self.changed(record, updated, changed)
-
-    def _name(self, prefix: str, name: str) -> str:
-        return f"{prefix}{self.config['delimiter']}{name}" if prefix else name
-
-    def _fill_map(self, given: dict[Any, Any], prefix: str, made: dict[str, Any]) -> None:
-        for key, item in given.items():
-            name = self._name(prefix, key)
-            kind = schema_type(item)
-            if isinstance(item, dict):
-                self._fill_map(item, name, made)
-            elif item is not None and (kind is None or kind is Type.STRUCT):
-                raise DataError(f"Flatten transformation does not support {type(item).__name__} for record without schemas"
-                                f" (for field {name}).")  # fmt: skip
-            else:
-                made[name] = item
-
-    def _fill_struct(self, given: Struct, prefix: str, made: Struct) -> None:
-        for field in given.schema.fields:
-            name = self._name(prefix, field.name)
-            if field.schema.type is not Type.STRUCT:
-                made[name] = given[field.name]
-            elif (inside := given.without_default(field.name)) is not None:
-                self._fill_struct(inside, name, made)
+        return self.changed(record, updated, Struct(updated, dict(self._leaves(_items(struct), _in_struct))))
 
     def new_schema(self, schema: Schema) -> Schema:
-        fields: list[tuple[str, Schema]] = []
-        self._collect(schema, "", fields, schema.optional, schema.default)
+        root = _Node(schema, schema.optional, schema.default)
+        leaves = self._leaves(root.children(), _in_schema)
+        fields = [(name, leaf.schema.replace(optional=leaf.optional, default=leaf.default)) for name, leaf in leaves]
         return Schema(Type.STRUCT, fields=fields, **basics(schema))
 
-    def _collect(
-        self, schema: Schema, prefix: str, fields: list[tuple[str, Schema]], optional: bool, parent: Struct | None
-    ) -> None:
-        for field in schema.fields:
-            name = self._name(prefix, field.name)
-            may_miss = optional or field.schema.optional
-            default = field.schema.default
-            if default is None and parent is not None:
-                default = parent[field.name]
-            if field.schema.type is Type.MAP:
-                raise DataError(
-                    f"Flatten transformation does not support MAP for record with schemas (for field {name})."
-                )
-            if field.schema.type is Type.STRUCT:
-                self._collect(field.schema, name, fields, may_miss, default)
+    def _leaves(
+        self,
+        items: Iterable[tuple[str, Any]],
+        inside: Callable[[str, Any], Iterable[tuple[str, Any]] | None],
+        prefix: str = "",
+    ) -> Iterator[tuple[str, Any]]:
+        """Give the leaves of a tree of maps, structs or schemas, each with its joined name.
+
+        Args:
+            items: what is on one level, by name.
+            inside: (joined name, item) -> what is below an item; None: it is a leaf.
+        """
+        for last, item in items:
+            name = f"{prefix}{last}" if prefix else last
+            below = inside(name, item)
+            if below is None:
+                yield name, item
             else:
-                fields.append((name, field.schema.replace(optional=may_miss, default=default)))
+                yield from self._leaves(below, inside, f"{name}{self.config['delimiter']}" if name else "")
+
+
+def _in_map(name: str, item: Any) -> Iterable[tuple[str, Any]] | None:
+    if isinstance(item, dict):
+        return item.items()
+    if item is None or schema_type(item) not in (None, Type.STRUCT):
+        return None
+    raise DataError(
+        f"Flatten transformation does not support {type(item).__name__} for record without schemas (for field {name})."
+    )
+
+
+def _items(struct: Struct) -> Iterator[tuple[str, Any]]:
+    """Give what fields hold, without structs that are not there."""
+    for field in struct.schema.fields:
+        if field.schema.type is not Type.STRUCT:
+            yield field.name, struct[field.name]
+        elif (inside := struct.without_default(field.name)) is not None:
+            yield field.name, inside
+
+
+def _in_struct(name: str, item: Any) -> Iterable[tuple[str, Any]] | None:
+    return _items(item) if isinstance(item, Struct) else None
+
+
+class _Node(NamedTuple):
+    """A schema below others: it is optional if one of them is, and has its place in their default if it has none itself."""
+
+    schema: Schema
+    optional: bool
+    default: Any
+
+    def children(self) -> Iterator[tuple[str, _Node]]:
+        for field in self.schema.fields:
+            name, schema = field.name, field.schema
+            default = self.default[name] if schema.default is None and self.default is not None else schema.default
+            yield name, _Node(schema, self.optional or schema.optional, default)
+
+
+def _in_schema(name: str, node: _Node) -> Iterable[tuple[str, _Node]] | None:
+    if node.schema.type is Type.MAP:
+        raise DataError(f"Flatten transformation does not support MAP for record with schemas (for field {name}).")
+    return node.children() if node.schema.type is Type.STRUCT else None
 
 
 class HeaderFrom(SidedTransform):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ottla.connect.config_def import ConfigError, ConfigKey, Importance, one_of_any_case
@@ -15,6 +16,13 @@ SYNTAX = ConfigKey(
     importance=Importance.HIGH,
     documentation="V1: the name of a field of the record itself. V2: names joined by dots lead into structs and maps;"
     " a name with dots stands in backticks.",
+)
+
+#: A name up to a dot or the end. In backticks it ends at one that a dot or the end follows and no backslash precedes.
+_STEP = re.compile(
+    r"""`(?P<quoted>(?:[^`]|`(?=[^.])|(?<=\\)`(?=\.))*)(?<!\\)`(?=\.|\Z)
+    |(?P<plain>(?:[^`.][^.]*)?)(?=\.|\Z)""",
+    re.VERBOSE,
 )
 
 
@@ -68,38 +76,17 @@ class FieldPath:
 
 
 def _split(text: str) -> list[str]:
-    """Return the names of a path. A backtick closes where a dot or the end follows it, and no backslash precedes it."""
+    """Return the names of a path."""
     steps = []
     at = 0
     while at < len(text):
-        if text[at] != "`":
-            dot = text.find(".", at)
-            end = dot if dot >= 0 else len(text)
-            steps.append(text[at:end])
-            at = end + 1
-            continue
-        opened, name = at, ""
-        begin = at = at + 1
-        while True:
-            at = text.find("`", at)
-            if at < 0:
-                raise _open(text, opened)
-            escaped = text[at - 1] == "\\"
-            last = at == len(text) - 1
-            if last and escaped:
-                raise _open(text, opened)
-            if not last and text[at + 1] != ".":
-                at += 1
-            elif escaped:
-                name += text[begin : at - 1] + "`"
-                begin = at = at + 1
-            else:
-                steps.append(name + text[begin:at])
-                at += 2
-                break
-    if text.endswith("."):
-        steps.append("")
-    return steps
+        step = _STEP.match(text, at)
+        if step is None:
+            raise _open(text, at)
+        quoted = step["quoted"]
+        steps.append(step["plain"] if quoted is None else quoted.replace("\\`.", "`."))
+        at = step.end() + 1
+    return [*steps, ""] if text.endswith(".") else steps
 
 
 def _open(text: str, position: int) -> ConfigError:

@@ -22,7 +22,7 @@ from ottla.connect.config_def import (
 )
 from ottla.connect.errors import ConnectError, DataError
 from ottla.connect.java_dates import DateFormat
-from ottla.connect.java_map import HashMap, hash_map
+from ottla.connect.java_map import hash_map
 from ottla.connect.java_text import Float32, as_float32, epoch_ms, iso_text, java_text
 from ottla.connect.logical import (
     DATE,
@@ -42,7 +42,9 @@ from ottla.connect.schema import (
     INT64,
     INTEGER_BITS,
     STRING,
+    TIME_NAME,
     TIMESTAMP_NAME,
+    Field,
     Schema,
     Struct,
     Type,
@@ -112,24 +114,21 @@ class Cast(SidedTransform):
         schema, value = self.operating(record)
         if value is None:
             return record
-        if schema is None:
-            if self._whole is not None:
-                return self.changed(record, None, cast(None, value, self._whole))
-            given = self.need_map(value)
-            made = HashMap(given)
-            for name, kind in self._casts.items():
-                made[name] = cast(None, given.get(name), kind)
-            return self.changed(record, None, made.as_dict())
-        updated = self.updated(schema)
-        if self._whole is not None:
-            return self.changed(record, updated, cast(schema, value, self._whole))
-        struct = self.need_struct(value)
-        changed = Struct(updated)
-        for field in struct.schema.fields:
-            item = struct.get(field.name, with_default=self.with_default)
-            wanted = self._casts.get(field.name)
-            changed[field.name] = item if wanted is None else cast(field.schema, item, wanted)
-        return self.changed(record, updated, changed)
+        whole = self._whole
+        if schema is None and whole is None:
+            made = self.remade(
+                self.need_map(value), self._casts, lambda name, item: cast(None, item, self._casts[name])
+            )
+            return self.changed(record, None, made)
+        updated = None if schema is None else self.updated(schema)
+        if updated is None or whole is not None:
+            assert whole is not None
+            return self.changed(record, updated, cast(schema, value, whole))
+        return self.changed(record, updated, self.rebuilt(self.need_struct(value), updated, self._cast_field))
+
+    def _cast_field(self, field: Field, item: Any) -> Any:
+        kind = self._casts.get(field.name)
+        return item if kind is None else cast(field.schema, item, kind)
 
     def new_schema(self, schema: Schema) -> Schema:
         kind = Type.STRUCT if self._whole is None else self._whole
@@ -165,60 +164,40 @@ def cast(schema: Schema | None, value: Any, kind: Type) -> Any:
     if schema is not None and schema.name in LOGICAL_NAMES - {DECIMAL_NAME} and kind is not Type.STRING:
         value = to_plain(schema, value)
     if kind is Type.STRING:
-        if isinstance(value, datetime.date | datetime.time):
-            return iso_text(value)
-        if isinstance(value, bytes | bytearray | memoryview):
-            return base64.b64encode(value).decode("ascii")
-        return java_text(schema, value)
+        return _as_text(schema, value)
+    plain = _bare_number(value, kind)
     if kind is Type.BOOLEAN:
-        return _as_boolean(value)
+        return to_whole(plain, 64) != 0
     if kind in INTEGER_BITS:
-        return _as_integer(value, INTEGER_BITS[kind])
-    real = _as_real(value)
-    return as_float32(real) if kind is Type.FLOAT32 else float(real)
+        bits = INTEGER_BITS[kind]
+        return float_to_whole(plain, bits) if isinstance(plain, float) else wrapped(int(plain), bits)
+    return as_float32(to_real(plain)) if kind is Type.FLOAT32 else to_real(plain)
 
 
-def _as_boolean(value: Any) -> bool:
-    match value:
-        case bool():
-            return value
-        case int() | float() | decimal.Decimal():
-            return to_whole(value, 64) != 0
-        case str():
-            return value.lower() == "true"
-    raise DataError(f"Unexpected type in Cast transformation: {type(value).__name__}")
+def _as_text(schema: Schema | None, value: Any) -> str:
+    if isinstance(value, datetime.date | datetime.time):
+        return iso_text(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    return java_text(schema, value)
 
 
-def _as_integer(value: Any, bits: int) -> int:
-    match value:
-        case bool():
-            return int(value)
-        case int():
-            return wrapped(value, bits)
-        case float():
-            return float_to_whole(value, bits)
-        case decimal.Decimal():
-            return wrapped(int(value), bits)
-        case str():
-            number = int(value) if _INTEGER.fullmatch(value) else 1 << 64
-            if -1 << bits - 1 <= number < 1 << bits - 1:
-                return number
-            raise DataError(f"Value ({value}) was out of range for requested data type")
-    raise DataError(f"Unexpected type in Cast transformation: {type(value).__name__}")
-
-
-def _as_real(value: Any) -> float:
-    match value:
-        case bool():
-            return 1.0 if value else 0.0
-        case int() | float() | decimal.Decimal():
-            return to_real(value)
-        case str():
-            text = value.strip("".join(map(chr, range(33))))
-            if _REAL.fullmatch(text):
-                return float(text.rstrip("fFdD") if text[-1] in "fFdD" else text)
-            raise DataError(f"Value ({value}) was out of range for requested data type")
-    raise DataError(f"Unexpected type in Cast transformation: {type(value).__name__}")
+def _bare_number(value: Any, kind: Type) -> int | float | decimal.Decimal:
+    """Return the number that a value stands for on its way to another type: a boolean is 0 or 1, a text is read as `kind`."""
+    if isinstance(value, int | float | decimal.Decimal):
+        return int(value) if isinstance(value, bool) else value
+    if not isinstance(value, str):
+        raise DataError(f"Unexpected type in Cast transformation: {type(value).__name__}")
+    if kind is Type.BOOLEAN:
+        return int(value.lower() == "true")
+    bits = INTEGER_BITS.get(kind)
+    if bits is None:
+        text = value.strip("".join(map(chr, range(33))))
+        if _REAL.fullmatch(text):
+            return float(text.rstrip("fFdD") if text[-1] in "fFdD" else text)
+    elif _INTEGER.fullmatch(value) and -1 << bits - 1 <= int(value) < 1 << bits - 1:
+        return int(value)
+    raise DataError(f"Value ({value}) was out of range for requested data type")
 
 
 class MaskField(SidedTransform):
@@ -247,16 +226,15 @@ class MaskField(SidedTransform):
         schema, value = self.operating(record)
         fields: list[str] = self.config["fields"]
         if schema is None:
-            given = self.need_map(value)
-            made = HashMap(given)
-            for name in hash_map((name, None) for name in fields):
-                made[name] = self._masked(None, given.get(name))
-            return self.changed(record, None, made.as_dict())
+            names = hash_map((name, None) for name in fields)
+            made = self.remade(self.need_map(value), names, lambda _, item: self._masked(None, item))
+            return self.changed(record, None, made)
         struct = self.need_struct(value)
-        changed = Struct(struct.schema)
-        for field in struct.schema.fields:
-            item = struct.get(field.name, with_default=self.with_default)
-            changed[field.name] = self._masked(field.schema, item) if field.name in fields else item
+        changed = self.rebuilt(
+            struct,
+            struct.schema,
+            lambda field, item: self._masked(field.schema, item) if field.name in fields else item,
+        )
         return self.changed(record, schema, changed)
 
     def _masked(self, schema: Schema | None, value: Any) -> Any:
@@ -401,26 +379,16 @@ class TimestampConverter(SidedTransform):
         if schema is None:
             if value is None or not name:
                 return self.changed(record, None, self._converted(None, value))
-            given = self.need_map(value)
-            made = HashMap(given)
-            made[name] = self._converted(None, given.get(name))
-            return self.changed(record, None, made.as_dict())
+            made = self.remade(self.need_map(value), [name], lambda _, item: self._converted(None, item))
+            return self.changed(record, None, made)
         if not name:
-            form = _form_of(schema)
-            return self.changed(record, self._target_schema(schema), self._converted(form, value))
+            return self.changed(record, self._target_schema(schema), self._converted(_form_of(schema), value))
         updated = self.updated(schema)
-        if value is None:
-            return self.changed(record, updated, None)
-        struct = self.need_struct(value)
-        return self.changed(record, updated, self._changed_struct(struct, updated))
+        struct = None if value is None else self.rebuilt(self.need_struct(value), updated, self._converted_field)
+        return self.changed(record, updated, struct)
 
-    def _changed_struct(self, struct: Struct, updated: Schema) -> Struct:
-        changed = Struct(updated)
-        for field in struct.schema.fields:
-            item = struct.get(field.name, with_default=self.with_default)
-            is_it = field.name == self.config["field"]
-            changed[field.name] = self._converted(_form_of(field.schema), item) if is_it else item
-        return changed
+    def _converted_field(self, field: Field, item: Any) -> Any:
+        return self._converted(_form_of(field.schema), item) if field.name == self.config["field"] else item
 
     def _target_schema(self, schema: Schema) -> Schema:
         target = _TARGETS[self._target]
@@ -432,7 +400,11 @@ class TimestampConverter(SidedTransform):
             for field in schema.fields
         ]
         bare = Schema(Type.STRUCT, fields=fields, optional=schema.optional, **basics(schema))
-        return bare if schema.default is None else bare.replace(default=self._changed_struct(schema.default, bare))
+        return (
+            bare
+            if schema.default is None
+            else bare.replace(default=self.rebuilt(schema.default, bare, self._converted_field))
+        )
 
     def _converted(self, form: str | None, value: Any) -> Any:
         if value is None:
@@ -477,19 +449,21 @@ def _scaled(number: int, to: int, per: int) -> int:
     return -found if number < 0 else found
 
 
+#: What a schema says about its moments: the name of a logical type, or else the type.
+_FORMS: dict[str | Type | None, str] = {
+    TIMESTAMP_NAME: "Timestamp",
+    DATE_NAME: "Date",
+    TIME_NAME: "Time",
+    Type.STRING: "string",
+    Type.INT64: "unix",
+}
+
+
 def _form_of(schema: Schema) -> str:
-    match schema.name:
-        case "org.apache.kafka.connect.data.Timestamp":
-            return "Timestamp"
-        case "org.apache.kafka.connect.data.Date":
-            return "Date"
-        case "org.apache.kafka.connect.data.Time":
-            return "Time"
-    if schema.type is Type.STRING:
-        return "string"
-    if schema.type is Type.INT64:
-        return "unix"
-    raise ConnectError(f"Schema {schema!r} does not correspond to a known timestamp type format")
+    found = _FORMS.get(schema.name) or _FORMS.get(schema.type)
+    if found is None:
+        raise ConnectError(f"Schema {schema!r} does not correspond to a known timestamp type format")
+    return found
 
 
 def _inferred(value: Any) -> str:
