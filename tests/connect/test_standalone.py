@@ -125,10 +125,14 @@ class Running:
 
 
 def until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
+    """Wait for a condition. The longer it takes to ask, the more seldom it is asked: what it asks needs the processor."""
     deadline = time.monotonic() + limit_s
+    asked = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {limit_s:g} s"
-        time.sleep(0.05)
+        now = time.monotonic()
+        assert now < deadline, f"{what} did not happen within {limit_s:g} s"
+        time.sleep(max(0.05, min(1.0, 2 * (now - asked))))
+        asked = time.monotonic()
 
 
 def lines(path: Path) -> list[str]:

@@ -68,10 +68,15 @@ def digest(wanted: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
 
 
-def kept_results(wanted: list[dict[str, Any]]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Return what Java said when the file was written, with the JDK, Kafka's version and the digest of the cases."""
+def kept_results() -> tuple[dict[str, str], list[str]]:
+    """Return the JDK, Kafka's version and the digest of the cases; and a line for each case (`result` reads it)."""
     first, *rest = lzma.decompress(RESULTS.read_bytes()).decode().split("\n")
-    return json.loads(first), [whole(case, json.loads(line)) for case, line in zip(wanted, rest, strict=True)]
+    return json.loads(first), rest
+
+
+def result(case: dict[str, Any], line: str) -> dict[str, Any]:
+    """Return what Java said to a case when the file was written."""
+    return whole(case, json.loads(line))
 
 
 def compact(case: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
