@@ -96,7 +96,7 @@ class DateFormat:
         return position + digits.end()
 
     def _wrong(self, text: str) -> DataError:
-        return DataError(f"Could not parse timestamp: value ({text}) does not match pattern ({self.pattern})")
+        return DataError(f"the text {text!r} is no date of the pattern {self.pattern}")
 
 
 def _split(pattern: str) -> list[tuple[str | None, str]]:

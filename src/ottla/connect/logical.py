@@ -37,11 +37,11 @@ def scale_of(schema: Schema) -> int:
     """
     text = (schema.parameters or {}).get("scale")
     if text is None:
-        raise DataError("Invalid Decimal schema: scale parameter not found.")
+        raise DataError("a Decimal's schema has no parameter scale")
     try:
         return int(text)
     except ValueError:
-        raise DataError("Invalid scale parameter found in Decimal schema: ") from None
+        raise DataError(f"the scale of a Decimal's schema is {text!r}, which is no number") from None
 
 
 def decimal_scale(value: decimal.Decimal) -> int:
@@ -64,10 +64,7 @@ def decimal_to_bytes(schema: Schema, value: decimal.Decimal) -> bytes:
     """
     expected, found = scale_of(schema), decimal_scale(value)
     if expected != found:
-        raise DataError(
-            "Decimal value has mismatching scale for given Decimal schema. "
-            f"Schema has scale {expected}, value has scale {found}."
-        )
+        raise DataError(f"a decimal with {found} digits after the point does not fit a schema with {expected}")
     number = unscaled(value)
     return number.to_bytes((number if number >= 0 else ~number).bit_length() // 8 + 1, "big", signed=True)
 
@@ -88,7 +85,7 @@ def decimal_from(number: int, scale: int) -> decimal.Decimal:
 def bytes_to_decimal(schema: Schema, data: bytes) -> decimal.Decimal:
     """Return the decimal whose unscaled value is `data`."""
     if not data:
-        raise DataError("Zero length BigInteger")
+        raise DataError("no bytes are no decimal")
     return decimal_from(int.from_bytes(data, "big", signed=True), scale_of(schema))
 
 
@@ -117,7 +114,7 @@ def ms_to_time(ms: int) -> datetime.time:
         DataError: a day has not as many milliseconds. Java lets 86400000 pass, which is no time of day here.
     """
     if not 0 <= ms < DAY_MS:
-        raise DataError("Time values must use number of milliseconds greater than 0 and less than 86400000")
+        raise DataError(f"{ms} ms are no time of day, which is from 0 to 86399999")
     seconds, left = divmod(ms, 1000)
     return datetime.time(seconds // 3600, seconds // 60 % 60, seconds % 60, left * 1000)
 

@@ -197,7 +197,7 @@ class Schema:
             DataError: this is no STRUCT.
         """
         if self.type is not Type.STRUCT:
-            raise DataError("Cannot list fields on non-struct type")
+            raise DataError(f"{self.type} has no fields")
         return self._fields
 
     def field(self, name: str) -> Field | None:
@@ -207,7 +207,7 @@ class Schema:
             DataError: this is no STRUCT.
         """
         if self.type is not Type.STRUCT:
-            raise DataError("Cannot look up fields on non-struct type")
+            raise DataError(f"{self.type} has no fields")
         return self._by_name.get(name)
 
     def replace(self, **changes: Any) -> Schema:
@@ -272,7 +272,7 @@ class Struct:
 
     def __init__(self, schema: Schema, values: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         if schema.type is not Type.STRUCT:
-            raise DataError(f"Not a struct schema: {schema!r}")
+            raise DataError(f"{schema!r} is no schema of structs")
         self.schema = schema
         self._values: list[Any] = [None] * len(schema.fields)
         for name, value in (values or {}).items():
@@ -283,7 +283,7 @@ class Struct:
     def _find(self, name: str) -> Field:
         field = self.schema._by_name.get(name)
         if field is None:
-            raise DataError(f"{name} is not a valid field name")
+            raise DataError(f"there is no field {name}")
         return field
 
     def __getitem__(self, name: str) -> Any:
@@ -362,16 +362,16 @@ def validate_value(schema: Schema, value: Any) -> None:
 def _validate(schema: Schema, value: Any, place: str) -> None:
     if value is None:
         if not schema.optional:
-            raise DataError(f"Invalid value: null used for required {place}, schema type: {schema.type}")
+            raise DataError(f"{place} is null, and {schema.type} is not optional there")
         return
     if not _is_of(schema, value):
         name = f' "{schema.name}"' if schema.name is not None else ""
         found = type(value).__name__
-        raise DataError(f"Invalid Python object for schema{name} with type {schema.type}: {found} for {place}")
+        raise DataError(f"{place} is a {found}, which is no value of{name} {schema.type}, or is out of its bounds")
     match schema.type:
         case Type.STRUCT:
             if value.schema != schema:
-                raise DataError("Struct schemas do not match.")
+                raise DataError(f"{place} is a struct of another schema")
             value.validate()
         case Type.ARRAY:
             inside = f"element of array {place}"
@@ -407,7 +407,7 @@ def _is_of(schema: Schema, value: Any) -> bool:
 
 def _given(schema: Schema | None, place: str) -> Schema:
     if schema is None:
-        raise DataError(f"No schema defined for {place}")
+        raise DataError(f"{place} has no schema")
     return schema
 
 

@@ -56,7 +56,7 @@ def _literal(schema: Schema | None, value: Any) -> str:
     try:
         return iso_text(value)
     except AttributeError:
-        raise DataError(f"Failed to serialize unexpected value type {type(value).__name__}: {value}") from None
+        raise DataError(f"a {type(value).__name__} has no form as text: {value}") from None
 
 
 def _braced(entries: Iterable[tuple[str, str]]) -> str:
@@ -87,9 +87,9 @@ def to_whole(value: Any, bits: int) -> int:
             try:
                 number = int(decimal.Decimal(value))
             except (decimal.InvalidOperation, ValueError, OverflowError):
-                raise DataError(f"Unable to convert {value} ({type(value).__name__}) to a number") from None
+                raise DataError(f"{value} ({type(value).__name__}) is no number") from None
         case _:
-            raise DataError(f"Unable to convert {value} ({type(value).__name__}) to a number")
+            raise DataError(f"{value} ({type(value).__name__}) is no number")
     return wrapped(number, bits)
 
 
@@ -123,4 +123,4 @@ def to_real(value: Any) -> float:
             pass
         except OverflowError:
             return math.inf if decimal.Decimal(value) > 0 else -math.inf
-    raise DataError(f"Unable to convert {value} ({type(value).__name__}) to a number")
+    raise DataError(f"{value} ({type(value).__name__}) is no number")

@@ -58,7 +58,7 @@ class JsonConverter(Converter):
             type=ConfigType.BOOLEAN,
             default=True,
             importance=Importance.HIGH,
-            documentation="Include schemas within each of the serialized values and keys.",
+            documentation="Whether the schema stands beside each key and value.",
             group="Schemas",
             order=0,
             width=Width.MEDIUM,
@@ -69,7 +69,7 @@ class JsonConverter(Converter):
             type=ConfigType.INT,
             default=1000,
             importance=Importance.HIGH,
-            documentation="The maximum number of schemas that can be cached in this converter instance.",
+            documentation="How many schemas are remembered, in either direction.",
             group="Schemas",
             order=1,
             width=Width.MEDIUM,
@@ -122,14 +122,12 @@ class JsonConverter(Converter):
         try:
             node = json_text.read(bytes(data))
         except ValueError as error:
-            raise DataError("Converting byte[] to Kafka Connect data failed due to serialization error: ") from error
+            raise DataError(f"this is no JSON: {error}") from error
         if not self._with_schemas:
             return SchemaAndValue(None, self._without_schema(node))
         if not isinstance(node, dict) or node.keys() != _ENVELOPE:
             raise DataError(
-                'JsonConverter with schemas.enable requires "schema" and "payload" fields and may not contain additional'
-                " fields. If you are trying to deserialize plain JSON data, set schemas.enable=false in your converter"
-                " configuration."
+                'schemas.enable=true means objects of "schema" and "payload" alone; schemas.enable=false reads other JSON'
             )
         schema = self.schema_of(node["schema"])
         return SchemaAndValue(schema, self._data(schema, node["payload"]))
@@ -183,17 +181,17 @@ class JsonConverter(Converter):
                 return self._text(schema, schema.default)
             if schema.optional:
                 return "null"
-            raise DataError("Conversion error: null value for field that is required and has no default value")
+            raise DataError(f"a {schema.type} is null, which is not optional and has no default")
         if schema is not None and schema.name in LOGICAL_NAMES:
             return self._logical_text(schema, value)
         kind = schema_type(value) if schema is None else schema.type
         if kind is None:
-            raise DataError(f"Python class {type(value).__name__} does not have corresponding schema type.")
+            raise DataError(f"a {type(value).__name__} is no value of a Connect record")
         try:
             return self._plain_text(kind, schema, value)
         except (AttributeError, TypeError) as error:
             named = "unknown schema" if schema is None else str(schema.type)
-            raise DataError(f"Invalid type for {named}: {type(value).__name__}") from error
+            raise DataError(f"a {type(value).__name__} is no value of {named}") from error
 
     def _plain_text(self, kind: Type, schema: Schema | None, value: Any) -> str:
         match kind:
@@ -223,7 +221,7 @@ class JsonConverter(Converter):
                 return self._map_text(schema, value)
             case Type.STRUCT if isinstance(value, Struct):
                 if value.schema != schema:
-                    raise DataError("Mismatching schema.")
+                    raise DataError("a struct has another schema than its place")
                 return self._struct_text(value)
         raise TypeError(type(value).__name__)
 
@@ -261,7 +259,7 @@ class JsonConverter(Converter):
             ):
                 return str(date_to_days(value))
         name = str(schema.name).rpartition(".")[2]
-        raise DataError(f"Invalid type for {name}: {type(value).__name__}")
+        raise DataError(f"a {type(value).__name__} is no {name}")
 
     # Reading
 
@@ -286,10 +284,10 @@ class JsonConverter(Converter):
         given: dict[str, Any] = node if isinstance(node, dict) else {}
         name = given.get("type")
         if not isinstance(name, str):
-            raise DataError("Schema must contain 'type' field")
+            raise DataError("a schema has no type")
         kind = _TYPES.get(name)
         if kind is None:
-            raise DataError(f"Unknown schema type: {name}")
+            raise DataError(f"{name} is no type of a schema")
         more: dict[str, Any] = self._parts_of(kind, given)
         if isinstance(given.get("name"), str):
             more["name"] = given["name"]
@@ -300,7 +298,7 @@ class JsonConverter(Converter):
         parameters = given.get("parameters")
         if isinstance(parameters, dict):
             if not all(isinstance(text, str) for text in parameters.values()):
-                raise DataError("Schema parameters must have string values.")
+                raise DataError("a parameter of a schema is no text")
             more["parameters"] = parameters
         schema = Schema(kind, optional=given.get("optional") is True, **more)
         if "default" in given:
@@ -311,25 +309,25 @@ class JsonConverter(Converter):
         match kind:
             case Type.ARRAY:
                 if given.get("items") is None:
-                    raise DataError("Array schema did not specify the element type")
+                    raise DataError("the schema of an array has no items")
                 return {"values": self.schema_of(given["items"])}
             case Type.MAP:
                 if "keys" not in given:
-                    raise DataError("Map schema did not specify the key type")
+                    raise DataError("the schema of a map has no keys")
                 if "values" not in given:
-                    raise DataError("Map schema did not specify the value type")
+                    raise DataError("the schema of a map has no values")
                 made = Schema.map(self.schema_of(given["keys"]), self.schema_of(given["values"]))  # type: ignore[arg-type]
                 return {"keys": made.keys, "values": made.values}
             case Type.STRUCT:
                 fields = given.get("fields")
                 if not isinstance(fields, list):
-                    raise DataError('Struct schema\'s "fields" argument is not an array.')
+                    raise DataError("the fields of a struct's schema are no array")
                 return {"fields": [self._field_of(field) for field in fields]}
         return {}
 
     def _field_of(self, node: Any) -> tuple[str, Schema]:
         if not isinstance(node, dict) or not isinstance(node.get("field"), str):
-            raise DataError("Struct schema's field name not specified properly")
+            raise DataError("a field of a struct's schema has no name")
         schema = self.schema_of(node)
         assert schema is not None
         return node["field"], schema
@@ -356,7 +354,7 @@ class JsonConverter(Converter):
                 return schema.default
             if schema.optional:
                 return None
-            raise DataError(f"Invalid null value for required {schema.type} field")
+            raise DataError(f"a {schema.type} is null, which is not optional and has no default")
         if schema.name in LOGICAL_NAMES:
             return _logical(schema, node)
         match schema.type:
@@ -384,7 +382,7 @@ class JsonConverter(Converter):
 
     def _struct(self, schema: Schema, node: Any) -> Struct:
         if not isinstance(node, dict):
-            raise DataError(f"Structs should be encoded as JSON objects, but found {_kind(node)}")
+            raise DataError(f"a struct is an object in JSON, and this is {_kind(node)}")
         made = Struct(schema)
         for field in schema.fields:
             made[field.name] = self._data(field.schema, node.get(field.name))
@@ -394,17 +392,18 @@ class JsonConverter(Converter):
         assert schema.keys is not None
         if schema.keys.type is Type.STRING:
             if not isinstance(node, dict):
-                raise DataError(f"Maps with string fields should be encoded as JSON objects, but found {_kind(node)}")
+                raise DataError(f"a map with texts as keys is an object in JSON, and this is {_kind(node)}")
             return hash_map([(key, self._data(schema.values, item)) for key, item in node.items()])
         if not isinstance(node, list):
-            found = _kind(node)
-            raise DataError(f"Maps with non-string fields should be encoded as JSON array of tuples, but found {found}")
+            raise DataError(
+                f"a map with {schema.keys.type} as keys is an array of pairs in JSON, and this is {_kind(node)}"
+            )
         entries = []
         for entry in node:
             if not isinstance(entry, list):
-                raise DataError(f"Found invalid map entry instead of array tuple: {_kind(entry)}")
+                raise DataError(f"an entry of a map is {_kind(entry)}, no pair")
             if len(entry) != 2:
-                raise DataError(f"Found invalid map entry, expected length 2 but found :{len(entry)}")
+                raise DataError(f"an entry of a map has {len(entry)} parts, not 2")
             entries.append((self._data(schema.keys, entry[0]), self._data(schema.values, entry[1])))
         try:
             return hash_map(entries, schema.keys.type)
@@ -422,19 +421,15 @@ def _logical(schema: Schema, node: Any) -> Any:
             try:
                 return bytes_to_decimal(schema, json_text.decoded(node))
             except (ValueError, DataError) as error:
-                raise DataError("Invalid bytes for Decimal field") from error
-        raise DataError(
-            f"Invalid type for Decimal, underlying representation should be numeric or bytes but was {_kind(node)}"
-        )
+                raise DataError(f"a Decimal has bytes that are none: {error}") from error
+        raise DataError(f"a Decimal is a number or bytes in base 64, and this is {_kind(node)}")
     if schema.name == TIMESTAMP_NAME:
         if not _is_int(node):
-            raise DataError(
-                f"Invalid type for Timestamp, underlying representation should be integral but was {_kind(node)}"
-            )
+            raise DataError(f"a Timestamp is a whole number, and this is {_kind(node)}")
         return ms_to_timestamp(wrapped(node, 64))
     name = "Date" if schema.name == DATE_NAME else "Time"
     if not _is_int(node) or not -(1 << 31) <= node < 1 << 31:
-        raise DataError(f"Invalid type for {name}, underlying representation should be integer but was {_kind(node)}")
+        raise DataError(f"a {name} is a whole number of 32 bits, and this is {_kind(node)}")
     return ms_to_time(node) if schema.name == TIME_NAME else days_to_date(node)
 
 
@@ -465,7 +460,7 @@ def _bytes(node: Any) -> bytes | None:
     try:
         return json_text.decoded(node)
     except ValueError:
-        raise DataError("Invalid bytes field") from None
+        raise DataError("a text that should be bytes is no base 64") from None
 
 
 def _kind(node: Any) -> str:

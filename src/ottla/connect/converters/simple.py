@@ -88,9 +88,9 @@ class ByteArrayConverter(Converter):
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
         if schema is not None and schema.type is not Type.BYTES:
-            raise DataError(f"Invalid schema type for ByteArrayConverter: {schema.type}")
+            raise DataError(f"ByteArrayConverter writes BYTES, not {schema.type}")
         if value is not None and not isinstance(value, bytes | bytearray | memoryview):
-            raise DataError(f"ByteArrayConverter is not compatible with objects of type {type(value).__name__}")
+            raise DataError(f"ByteArrayConverter writes bytes, not a {type(value).__name__}")
         return None if value is None else bytes(value)
 
     def to_connect(self, topic: str, data: bytes | None) -> SchemaAndValue:
@@ -102,16 +102,16 @@ class BooleanConverter(Converter):
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
         if schema is not None and schema.type is not Type.BOOLEAN:
-            raise DataError(f"Invalid schema type for BooleanConverter: {schema.type}")
+            raise DataError(f"BooleanConverter writes BOOLEAN, not {schema.type}")
         if value is not None and not isinstance(value, bool):
-            raise DataError(f"BooleanConverter is not compatible with objects of type {type(value).__name__}")
+            raise DataError(f"BooleanConverter writes a bool, not a {type(value).__name__}")
         return None if value is None else b"\x01" if value else b"\x00"
 
     def to_connect(self, topic: str, data: bytes | None) -> SchemaAndValue:
         if data is None:
             return SchemaAndValue(OPTIONAL_BOOLEAN, None)
         if data not in (b"\x00", b"\x01"):
-            raise DataError("Failed to deserialize boolean: ")
+            raise DataError(f"{len(data)} bytes are no boolean, which is one byte: 0 or 1")
         return SchemaAndValue(OPTIONAL_BOOLEAN, data == b"\x01")
 
 
@@ -129,17 +129,17 @@ class _Number(Converter):
         mismatch = schema is not None and schema.type is not self.SCHEMA.type
         if isinstance(value, bool) or not isinstance(value, wanted) or mismatch:
             found = type(value).__name__ if schema is None else f"{schema.type}"
-            raise DataError(f"Failed to serialize to {self.NAME} (was {found}): ")
+            raise DataError(f"{found} is no {self.NAME}")
         try:
             return self.FORM.pack(value)
         except (struct.error, OverflowError):
-            raise DataError(f"Failed to serialize to {self.NAME}: {value} is out of its bounds") from None
+            raise DataError(f"{value} is out of the bounds of {self.NAME}") from None
 
     def to_connect(self, topic: str, data: bytes | None) -> SchemaAndValue:
         if data is None:
             return SchemaAndValue(self.SCHEMA, None)
         if len(data) != self.FORM.size:
-            raise DataError(f"Failed to deserialize {self.NAME}: ")
+            raise DataError(f"{len(data)} bytes are no {self.NAME}, which has {self.FORM.size}")
         return SchemaAndValue(self.SCHEMA, self.FORM.unpack(data)[0])
 
 

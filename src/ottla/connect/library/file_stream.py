@@ -199,9 +199,7 @@ class FileSinkTask(SinkTask):
         try:
             self._file = open(name, "a", encoding="utf-8", newline="")  # noqa: SIM115 - stop() closes it
         except OSError as error:
-            raise ConnectError(
-                f"Couldn't find or create file '{name}' for FileStreamSinkTask: {error.strerror}"
-            ) from error
+            raise ConnectError(f"The file {name} cannot be opened for writing: {error.strerror}") from error
 
     def put(self, records: Sequence[SinkRecord]) -> None:
         out = self._file or sys.stdout

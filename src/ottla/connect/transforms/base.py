@@ -69,13 +69,17 @@ class SidedTransform(Transform):
     """A transform of the key or of the value."""
 
     SIDED = True
-    PURPOSE: ClassVar[str]
     CACHED: ClassVar[int] = 16
 
     def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
         super().__init__(config, side)
         self.with_default: bool = self.config.get("replace.null.with.default", True)
         self._schemas: dict[Schema, Schema] = {}
+
+    @property
+    def called(self) -> str:
+        """What errors call this transform."""
+        return type(self).__name__.lstrip("_")
 
     def operating(self, record: Record) -> tuple[Schema | None, Any]:
         """Return the schema and the value of the side."""
@@ -118,15 +122,13 @@ class SidedTransform(Transform):
     def need_map(self, value: Any) -> dict[Any, Any]:
         """Return a value that has to be a dict."""
         if not isinstance(value, dict):
-            raise DataError(
-                f"Only Map objects supported in absence of schema for [{self.PURPOSE}], found: {_class_name(value)}"
-            )
+            raise DataError(f"{self.called}: without a schema this needs a map, and gets {_class_name(value)}")
         return value
 
     def need_struct(self, value: Any) -> Struct:
         """Return a value that has to be a struct."""
         if not isinstance(value, Struct):
-            raise DataError(f"Only Struct objects supported for [{self.PURPOSE}], found: {_class_name(value)}")
+            raise DataError(f"{self.called}: this needs a struct, and gets {_class_name(value)}")
         return value
 
 

@@ -41,7 +41,6 @@ class _Insertion(NamedTuple):
 class InsertField(SidedTransform):
     """Adds the topic, the partition, the offset, the time or a fixed text as fields."""
 
-    PURPOSE = "field insertion"
     CONFIG = ConfigDef(
         ConfigKey(name="topic.field", default=None, documentation="Field for the topic. NAME! makes it required."),
         ConfigKey(
@@ -90,7 +89,7 @@ class InsertField(SidedTransform):
             found.append((self._partition.name, record.partition))
         if self._offset is not None:
             if not isinstance(record, SinkRecord):
-                raise DataError(f"Only SinkRecord supported for [{self.PURPOSE}], found: {type(record).__name__}")
+                raise DataError("InsertField: a record of a source has no offset yet")
             found.append((self._offset.name, record.offset))
         if self._timestamp is not None and record.timestamp is not None:
             moment = ms_to_timestamp(record.timestamp) if with_schema else record.timestamp
@@ -142,7 +141,6 @@ PAIRS = "list of colon-delimited pairs, e.g. <code>foo:bar,abc:xyz</code>"
 class ReplaceField(SidedTransform):
     """Leaves out fields, or renames them."""
 
-    PURPOSE = "field replacement"
     CONFIG = ConfigDef(
         ConfigKey(name="exclude", type=ConfigType.LIST, default="", documentation="Fields to leave out, included or not."),
         ConfigKey(name="include", type=ConfigType.LIST, default="", documentation="If given, only these fields are kept."),
@@ -196,7 +194,6 @@ class ReplaceField(SidedTransform):
 class ExtractField(SidedTransform):
     """Puts one field in the place of the whole key or value."""
 
-    PURPOSE = "field extraction"
     CONFIG = ConfigDef(ConfigKey(name="field", documentation="The field to extract."), REPLACE_NULL, SYNTAX)
 
     def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
@@ -210,7 +207,7 @@ class ExtractField(SidedTransform):
         struct = None if value is None else self.need_struct(value)
         field = self._path.field(schema)
         if field is None:
-            raise DataError(f"Unknown field: {self.config['field']}")
+            raise DataError(f"ExtractField: the schema has no field {self.config['field']}")
         found = None if struct is None else self._path.in_struct(struct, with_default=self.with_default)
         return self.changed(record, field.schema, found)
 
@@ -218,7 +215,6 @@ class ExtractField(SidedTransform):
 class HoistField(SidedTransform):
     """Wraps the whole key or value into a struct or map with one field."""
 
-    PURPOSE = "hoisting"
     CONFIG = ConfigDef(ConfigKey(name="field", documentation="The name of the one field."))
 
     def apply(self, record: Record) -> Record | None:
@@ -236,7 +232,6 @@ class HoistField(SidedTransform):
 class Flatten(SidedTransform):
     """Makes one level of nested structs or maps; names are joined by a delimiter."""
 
-    PURPOSE = "flattening"
     CONFIG = ConfigDef(ConfigKey(name="delimiter", default=".", documentation="What joins the names."))
 
     def apply(self, record: Record) -> Record | None:
@@ -281,9 +276,7 @@ def _in_map(name: str, item: Any) -> Iterable[tuple[str, Any]] | None:
         return item.items()
     if item is None or schema_type(item) not in (None, Type.STRUCT):
         return None
-    raise DataError(
-        f"Flatten transformation does not support {type(item).__name__} for record without schemas (for field {name})."
-    )
+    raise DataError(f"Flatten: {name} is a {type(item).__name__}, which a record without a schema cannot hold")
 
 
 def _items(struct: Struct) -> Iterator[tuple[str, Any]]:
@@ -315,14 +308,13 @@ class _Node(NamedTuple):
 
 def _in_schema(name: str, node: _Node) -> Iterable[tuple[str, _Node]] | None:
     if node.schema.type is Type.MAP:
-        raise DataError(f"Flatten transformation does not support MAP for record with schemas (for field {name}).")
+        raise DataError(f"Flatten: {name} is a MAP, and a schema does not say which keys it has")
     return node.children() if node.schema.type is Type.STRUCT else None
 
 
 class HeaderFrom(SidedTransform):
     """Copies or moves fields into headers."""
 
-    PURPOSE = "header"
     CONFIG = ConfigDef(
         ConfigKey(
             name="fields",
@@ -377,7 +369,7 @@ class HeaderFrom(SidedTransform):
         for name, header in zip(self._fields, self._headers, strict=True):
             found = schema.field(name)
             if found is None:
-                raise DataError(f"Unknown field: {name}")
+                raise DataError(f"HeaderFrom: the schema has no field {name}")
             added.append(Header(header, found.schema, struct.get(name, with_default=self.with_default)))
         return self.changed(record, updated, changed, headers=(*record.headers, *added))
 
@@ -402,7 +394,7 @@ class ValueToKey(Transform):
 
     def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
         super().__init__(config, side)
-        self._maker = _KeyMaker(self.config["fields"])
+        self._maker = _ValueToKey(self.config["fields"])
 
     def apply(self, record: Record) -> Record | None:
         fields: list[str] = self.config["fields"]
@@ -419,10 +411,8 @@ class ValueToKey(Transform):
         return record.replace(key_schema=schema, key=key, value_schema=struct.schema)
 
 
-class _KeyMaker(SidedTransform):
+class _ValueToKey(SidedTransform):
     """Makes schemas of keys, and remembers a few."""
-
-    PURPOSE = "copying fields from value to key"
 
     def __init__(self, fields: list[str]) -> None:
         super().__init__()
@@ -431,5 +421,5 @@ class _KeyMaker(SidedTransform):
     def new_schema(self, schema: Schema) -> Schema:
         for name in self._fields:
             if schema.field(name) is None:
-                raise DataError(f"Field does not exist: {name}")
+                raise DataError(f"ValueToKey: the schema has no field {name}")
         return Schema.struct([(name, schema._by_name[name].schema) for name in self._fields])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ottla.connect.config_def import ConfigError, ConfigKey, Importance, one_of_any_case
@@ -47,32 +48,28 @@ class FieldPath:
 
     def in_struct(self, value: Struct, *, with_default: bool) -> Any:
         """Return what is there, or None."""
-        for step in self.steps[:-1]:
-            if value.schema.field(step) is None:
-                return None
-            inside = value[step]
-            if inside is None:
-                return None
-            if not isinstance(inside, Struct):
-                found = type(inside).__name__
-                raise DataError(f"Only Struct objects supported for [nested field access], found: {found}")
-            value = inside
+        owner = self._owner(value, Struct, lambda struct, step: struct[step] if struct.schema.field(step) else None)
         last = self.steps[-1]
-        return value.get(last, with_default=with_default) if value.schema.field(last) is not None else None
+        if owner is None or owner.schema.field(last) is None:
+            return None
+        return owner.get(last, with_default=with_default)
 
     def in_map(self, value: dict[Any, Any]) -> Any:
         """Return what is there, or None."""
+        owner = self._owner(value, dict, dict.get)
+        return None if owner is None else owner.get(self.steps[-1])
+
+    def _owner(self, value: Any, kind: type, look_up: Callable[[Any, str], Any]) -> Any:
+        """Return the struct or map that has the last name of the path; None if the way ends before."""
         for step in self.steps[:-1]:
-            inside = value.get(step)
-            if inside is None:
+            value = look_up(value, step)
+            if value is None:
                 return None
-            if not isinstance(inside, dict):
-                found = type(inside).__name__
+            if not isinstance(value, kind):
                 raise DataError(
-                    f"Only Map objects supported in absence of schema for [nested field access], found: {found}"
+                    f"a path leads through {step}, which holds no {kind.__name__} but a {type(value).__name__}"
                 )
-            value = inside
-        return value.get(self.steps[-1])
+        return value
 
 
 def _split(text: str) -> list[str]:

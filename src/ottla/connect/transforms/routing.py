@@ -77,7 +77,7 @@ class TimestampRouter(Transform):
 
     def apply(self, record: Record) -> Record | None:
         if record.timestamp is None:
-            raise DataError(f"Timestamp missing on record: {record}")
+            raise DataError(f"a record of topic {record.topic} has no timestamp")
         topic = self.config["topic.format"].replace("${topic}", record.topic)
         return record.replace(topic=topic.replace("${timestamp}", self._format.format(record.timestamp)))
 

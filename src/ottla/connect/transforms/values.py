@@ -91,7 +91,6 @@ def _valid_spec(name: str, value: list[str] | None) -> None:
 class Cast(SidedTransform):
     """Makes other types of fields or of the whole key or value."""
 
-    PURPOSE = "cast types"
     CONFIG = ConfigDef(
         ConfigKey(
             name="spec",
@@ -156,11 +155,9 @@ def cast(schema: Schema | None, value: Any, kind: Type) -> Any:
     given = schema_type(value) if schema is None else schema.type
     if given is None:
         found = type(value).__name__
-        raise DataError(
-            f"Cast transformation was passed a value of type {found} which is not supported by Connect's data API"
-        )
+        raise DataError(f"Cast: a {found} is no value of a Connect record")
     if given not in (*_CASTABLE, Type.BYTES):
-        raise DataError(f"Cast transformation does not support casting from {given}; supported types are {_NAMES}")
+        raise DataError(f"Cast: {given} cannot be cast; {_NAMES} and BYTES can")
     if schema is not None and schema.name in LOGICAL_NAMES - {DECIMAL_NAME} and kind is not Type.STRING:
         value = to_plain(schema, value)
     if kind is Type.STRING:
@@ -187,7 +184,7 @@ def _bare_number(value: Any, kind: Type) -> int | float | decimal.Decimal:
     if isinstance(value, int | float | decimal.Decimal):
         return int(value) if isinstance(value, bool) else value
     if not isinstance(value, str):
-        raise DataError(f"Unexpected type in Cast transformation: {type(value).__name__}")
+        raise DataError(f"Cast: a {type(value).__name__} becomes nothing but a string")
     if kind is Type.BOOLEAN:
         return int(value.lower() == "true")
     bits = INTEGER_BITS.get(kind)
@@ -197,13 +194,12 @@ def _bare_number(value: Any, kind: Type) -> int | float | decimal.Decimal:
             return float(text.rstrip("fFdD") if text[-1] in "fFdD" else text)
     elif _INTEGER.fullmatch(value) and -1 << bits - 1 <= int(value) < 1 << bits - 1:
         return int(value)
-    raise DataError(f"Value ({value}) was out of range for requested data type")
+    raise DataError(f"Cast: the text {value!r} is no {kind}, or is out of its bounds")
 
 
 class MaskField(SidedTransform):
     """Puts nothing, or a fixed value, in the place of what fields hold."""
 
-    PURPOSE = "mask fields"
     CONFIG = ConfigDef(
         ConfigKey(
             name="fields",
@@ -268,7 +264,7 @@ def _nothing(schema: Schema | None, value: Any) -> Any:
             return []
         case dict():
             return {}
-    raise DataError(f"Cannot mask value of type: {type(value).__name__}")
+    raise DataError(f"MaskField has nothing to put in the place of a {type(value).__name__}")
 
 
 def _replacement(schema: Schema | None, value: Any, text: str) -> Any:
@@ -283,14 +279,15 @@ def _replacement(schema: Schema | None, value: Any, text: str) -> Any:
         try:
             return decimal.Decimal(text)
         except decimal.InvalidOperation:
-            raise DataError(f"Unable to convert {text} (str) to number") from None
-    raise DataError(f"Cannot mask value of type {type(value).__name__} with custom replacement.")
+            raise DataError(f"MaskField: the replacement {text!r} is no number") from None
+    raise DataError(
+        f"MaskField puts the replacement in the place of numbers and texts, not of a {type(value).__name__}"
+    )
 
 
 class SetSchemaMetadata(SidedTransform):
     """Sets the name or the version of the schema."""
 
-    PURPOSE = "updating schema metadata"
     CONFIG = ConfigDef(
         ConfigKey(name="schema.name", default=None, importance=Importance.HIGH, documentation="The name."),
         ConfigKey(
@@ -309,7 +306,7 @@ class SetSchemaMetadata(SidedTransform):
         if schema is None and value is None:
             return record
         if schema is None:
-            raise DataError(f"Schema required for [{self.PURPOSE}]")
+            raise DataError(f"{self.called}: the record has no schema")
         updated = self.updated(schema)
         if isinstance(value, Struct):
             given = {field.name: value.get(field.name, with_default=self.with_default) for field in updated.fields}
@@ -318,7 +315,7 @@ class SetSchemaMetadata(SidedTransform):
 
     def new_schema(self, schema: Schema) -> Schema:
         if schema.type is not Type.STRUCT:  # Java asks for the fields, whatever the type
-            raise DataError("Cannot list fields on non-struct type")
+            raise DataError(f"{self.called}: {schema!r} is no struct")
         given = {"name": self.config["schema.name"], "version": self.config["schema.version"]}
         changes = {name: found for name, found in given.items() if found is not None}
         if not isinstance(schema.default, Struct):
@@ -335,7 +332,6 @@ _TARGETS = {"string": STRING, "unix": INT64, "Date": DATE, "Time": TIME, "Timest
 class TimestampConverter(SidedTransform):
     """Gives a timestamp another form: text, a number, a date, a time of day, a timestamp."""
 
-    PURPOSE = "converting timestamp formats"
     CONFIG = ConfigDef(
         ConfigKey(
             name="field", default="", importance=Importance.HIGH, documentation="The field; empty: the whole key or value."
@@ -415,13 +411,13 @@ class TimestampConverter(SidedTransform):
         match form:
             case "string":
                 if not isinstance(value, str):
-                    raise DataError(f"Expected string timestamp to be a String, but found {type(value).__name__}")
+                    raise DataError(f"TimestampConverter: a {type(value).__name__} is where a text should be")
                 if self._format is None:
-                    raise DataError("TimestampConverter requires format option to read string timestamps")
+                    raise DataError("TimestampConverter cannot read a text without the pattern in format")
                 return self._format.parse(value)
             case "unix":
                 if not isinstance(value, int) or isinstance(value, bool):
-                    raise DataError(f"Expected Unix timestamp to be a Long, but found {type(value).__name__}")
+                    raise DataError(f"TimestampConverter: a {type(value).__name__} is where an integer should be")
                 return _scaled(value, 1000, _PRECISIONS[self.config["unix.precision"]])
         if isinstance(value, int):
             return value * DAY_MS if form == "Date" else value
@@ -462,7 +458,7 @@ _FORMS: dict[str | Type | None, str] = {
 def _form_of(schema: Schema) -> str:
     found = _FORMS.get(schema.name) or _FORMS.get(schema.type)
     if found is None:
-        raise ConnectError(f"Schema {schema!r} does not correspond to a known timestamp type format")
+        raise ConnectError(f"TimestampConverter: {schema!r} is no form of a timestamp")
     return found
 
 
@@ -476,4 +472,4 @@ def _inferred(value: Any) -> str:
             return "unix"
         case str():
             return "string"
-    raise DataError(f"TimestampConverter does not support {type(value).__name__} objects as timestamps")
+    raise DataError(f"TimestampConverter: a {type(value).__name__} is no timestamp")
