@@ -55,6 +55,24 @@ def test_offset_goes_backwards() -> None:
         started("back", {"offset": 5}).poll()
 
 
+def test_rows_before_a_retriable_error_are_sent() -> None:
+    """The next call goes on after them; without any the worker is asked to wait."""
+
+    @connect.source("flaky", topic="t")
+    def flaky(since: int | None) -> Iterator[connect.Row]:
+        if since is None:
+            yield connect.Row(value="x", offset=1)
+            yield connect.Row(value="y", offset=2)
+        raise connect.RetriableError(f"asked after {since}")
+
+    task = started("flaky", None)
+    records = task.poll()
+    assert records is not None
+    assert [(record.value, record.source_offset) for record in records] == [("x", {"offset": 1}), ("y", {"offset": 2})]
+    with pytest.raises(connect.RetriableError, match="asked after 2"):
+        task.poll()
+
+
 def test_offset_with_datetime() -> None:
     """It would come back from JSON as something else."""
 
@@ -82,6 +100,8 @@ def test_rest_cannot_name_arbitrary_callables() -> None:
 
 
 def test_what_is_not_there_is_answered_with_what_is() -> None:
+    with pytest.raises(connect.ConfigError, match=r'Missing required configuration "connector\.class"'):
+        connector_class("", [])
     with pytest.raises(connect.ConfigError, match="DatagenSource makes orders"):
         connector_class("io.confluent.kafka.connect.datagen.DatagenConnector", [])
     assert (

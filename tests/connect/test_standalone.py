@@ -313,6 +313,16 @@ def test_what_is_wrong_with_a_connector_is_said_at_once(broker: RunningBroker, t
     assert "Invalid value some for configuration errors.tolerance: String must be one of: none, all" in message
 
 
+def test_dead_letters_that_need_more_brokers_name_their_key(broker: RunningBroker, tmp_path: Path) -> None:
+    """The default is 3 replicas, as in Java."""
+    letters = {"errors.deadletterqueue.topic.name": "lonely-dead", "errors.tolerance": "all"}
+    with Running(worker_config(broker, tmp_path), sink("picky", "lonely") | letters) as running:
+        until(lambda: running.code is not None, "the end of the worker")
+    message = running.told("failed")[0]["message"]
+    assert "lonely-dead" in message
+    assert "errors.deadletterqueue.topic.replication.factor" in message
+
+
 def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Connector a already exists"):
         StandaloneWorker({"offset.storage.file.filename": str(tmp_path / "o")}, [{"name": "a"}, {"name": "a"}])

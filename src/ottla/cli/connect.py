@@ -74,7 +74,7 @@ def _tell(name: str, event: dict[str, Any]) -> None:
         case "refused":
             note(f"{name}: {event['message']}")
         case "failed":
-            note(f"{name}: task {event['task']} failed: {event['message']}")
+            note(f"{name}: task {event['task']} failed, and is not started again: {event['message']}")
         case "died":
             note(f"{name}: its process has ended unexpectedly ({event['code']})")
 

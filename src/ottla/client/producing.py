@@ -200,7 +200,8 @@ class ProducerBase(Generic[K, V]):
             if isinstance(item, bytes | bytearray | memoryview):
                 return bytes(item)
             raise TypeError(
-                f"the {what} of a record is bytes, text or None, not {kind.__name__}; pass {what}_serializer= for others"
+                f"the {what} of a record is bytes, text or None, not {kind.__name__}; for others "
+                f"pass {what}_serializer=, such as ottla.serde.json()"
             )
         if item is None:
             return None

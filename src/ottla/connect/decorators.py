@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from ottla.connect.config_def import ConfigDef, ConfigError, ConfigKey
 from ottla.connect.connectors import Connector, SinkConnector, SinkContext, SinkTask, SourceConnector, SourceTask
 from ottla.connect.durations import seconds_of
-from ottla.connect.errors import ConnectError
+from ottla.connect.errors import ConnectError, RetriableError
 from ottla.connect.records import SinkRecord, SourceRecord
 
 #: What an offset is: one plain value, or several in the order in which they count.
@@ -70,6 +70,8 @@ def _declare(name: str, kind: type[Connector]) -> None:
 def source(name: str, *, topic: str, every: str | float = "1s") -> Callable[[F], F]:
     """Declare a source: a function from the last offset (None at first) to the rows after it.
 
+    After RetriableError the rows that the function has yielded are sent, and it is called again with the last one's offset.
+
     Args:
         every: how long to wait after a call that brought nothing: "10s", "1m", seconds.
     """
@@ -85,21 +87,26 @@ def source(name: str, *, topic: str, every: str | float = "1s") -> Callable[[F],
             def poll(self) -> Sequence[SourceRecord] | None:
                 found = []
                 rows: Iterable[Row] = function(self._since)
-                for row in rows:
-                    check_grows(self._since, row.offset)
-                    self._since = row.offset
-                    found.append(
-                        SourceRecord(
-                            topic=self.values["topic"],
-                            key=row.key,
-                            value=row.value,
-                            timestamp=row.timestamp,
-                            source_partition={"source": name},
-                            source_offset=stored(row.offset),
+                try:
+                    for row in rows:
+                        check_grows(self._since, row.offset)
+                        self._since = row.offset
+                        found.append(
+                            SourceRecord(
+                                topic=self.values["topic"],
+                                key=row.key,
+                                value=row.value,
+                                timestamp=row.timestamp,
+                                source_partition={"source": name},
+                                source_offset=stored(row.offset),
+                            )
                         )
-                    )
-                    if len(found) >= 500:
-                        return found
+                        if len(found) >= 500:
+                            return found
+                except RetriableError:
+                    if not found:
+                        raise  # the worker waits and asks again
+                    return found  # `_since` stands after these rows, so they have to be sent
                 if not found:
                     self.context.wait(pause_s)
                 return found

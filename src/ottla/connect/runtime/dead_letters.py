@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ottla import Admin, Delivery, NewTopic, Producer
+from ottla.connect.errors import ConnectError
 from ottla.connect.runtime.pipeline import Failure
 from ottla.connect.settings import client_config
-from ottla.errors import TopicAlreadyExistsError
+from ottla.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 
 _PREFIX = "__connect.errors."
 
@@ -39,6 +40,11 @@ class DeadLetterTopic:
                 admin.create_topics([NewTopic(name=self._topic, partitions=1, replication_factor=self._replicas)])
             except TopicAlreadyExistsError:
                 pass
+            except InvalidReplicationFactorError as error:
+                raise ConnectError(
+                    f"The topic of dead letters {self._topic} cannot be made with {self._replicas} replicas "
+                    f"(errors.deadletterqueue.topic.replication.factor, 1 for a single broker): {error}"
+                ) from error
 
     def bury(self, record: Any, failure: Failure) -> None:
         """Send a copy of a consumer's record; nothing happens where no dead letters are wanted."""

@@ -35,6 +35,8 @@ def connector_class(name: str, modules: Sequence[str]) -> type[Connector]:
     Raises:
         ConfigError: there is none of that name, or two packages have one.
     """
+    if not name:
+        raise ConfigError('Missing required configuration "connector.class" which has no default value.')
     for module in modules:
         _imported(module)
     if name in declared:

@@ -30,8 +30,9 @@ from ottla.connect.runtime.offsets import KeptOffsets
 from ottla.connect.runtime.sink_runner import SinkRunner
 from ottla.connect.runtime.source_runner import SourceRunner
 from ottla.connect.settings import settings_of
+from ottla.errors import KafkaError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ottla.connect")  # __name__ is __main__ here
 Entries = list[tuple[str, str | None]]
 
 
@@ -104,7 +105,10 @@ class Host:
             self._failed.add(number)
         self._runners[number].stop()
         trace = "".join(traceback.format_exception(error))
-        log.error("task %s-%d failed, and is not started again: %s", self._name, number, error)
+        if not isinstance(
+            error, ConnectError | KafkaError
+        ):  # a fault in the connector's code: its author needs the place
+            log.error("task %s-%d raised an error that is none of ottla's:\n%s", self._name, number, trace)
         self._tell({"event": "failed", "task": number, "message": str(error), "trace": trace})
 
     def write_offsets(self) -> None:
