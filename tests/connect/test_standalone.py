@@ -131,7 +131,7 @@ def until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) ->
     while not condition():
         now = time.monotonic()
         assert now < deadline, f"{what} did not happen within {limit_s:g} s"
-        time.sleep(max(0.05, min(1.0, 2 * (now - asked))))
+        time.sleep(max(0.05, min(1.0, 5 * (now - asked))))
         asked = time.monotonic()
 
 
