@@ -119,6 +119,10 @@ def test_windows_of_a_key_that_have_not_expired() -> None:
         (minute * 60_000, (minute + 1) * 60_000, minute) for minute in range(3, 8)
     ]
     assert [each.value for each in view.fetch("nl", 240_000, 300_000)] == [4, 5]
+    with pytest.raises(QuestionError, match="fetch"):
+        view["nl"]
+    with pytest.raises(QuestionError, match="fetch"):
+        view.get("nl")
 
 
 def test_a_view_is_asked_like_a_dict() -> None:

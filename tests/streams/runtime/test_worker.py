@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -302,3 +304,34 @@ def test_reset_with_old_directory(kafka_broker: Broker, start: Start, tmp_path: 
     twice = {word: counts + counts for word, counts in once.items()}
     wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == twice, "the counts from the beginning")
     second.stop()
+
+
+IN_A_THREAD = """
+import sys, threading, time
+from ottla.streams import App
+
+app = App("beside", sys.argv[1], state_dir=sys.argv[2], commit_interval_ms="10m")
+seen = []
+lines = app.stream("lines", value=str).peek(lambda key, line: seen.append(line))
+lines.group_by(lambda key, line: line).count(store="counts")
+threading.Thread(target=app.run, daemon=True).start()
+deadline = time.monotonic() + 60
+while len(seen) < int(sys.argv[3]):
+    assert time.monotonic() < deadline, seen
+    time.sleep(0.05)
+"""
+
+
+def test_end_of_process_ends_app_in_daemon_thread(kafka_broker: Broker, tmp_path: Path) -> None:
+    """It commits and hands over, although nobody stopped it."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    arguments = [kafka_broker.bootstrap_servers, str(tmp_path / "state"), str(len(LINES))]
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_THREAD, *arguments], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        lag = admin.consumer_lag("beside")
+        assert sum(each.lag or 0 for where, each in lag.items() if where.topic == "lines") == 0
+        assert {where.topic for where in lag} >= {"lines"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ottla.streams.errors import StoreMovingError
+from ottla.streams.errors import QuestionError, StoreMovingError
 from ottla.streams.queries.answers import Question
 from ottla.streams.queries.desk import Desk
-from ottla.streams.queries.rows import Row
+from ottla.streams.queries.rows import KEY_VALUE_KINDS, Row
 from ottla.streams.times import UNKNOWN
 from ottla.streams.topology import StoreSpec
 
@@ -49,7 +49,14 @@ class StoreView:
         return self._spec.value_serde.deserialize(self._topic, row.value)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the value of a key. Raises KeyError if there is none."""
+        """Return the value of a key.
+
+        Raises:
+            KeyError: there is none.
+            QuestionError: the store holds windows, of which a key may have many.
+        """
+        if self._spec.kind not in KEY_VALUE_KINDS:
+            raise QuestionError(f"{self._spec.name} holds windows: ask for those of a key with fetch(key).")
         (answer,) = self._desk.ask(Question(store=self._spec.name, key=self._bytes(key)))
         if not answer.rows:
             raise KeyError(key)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 from ottla.streams.queries.desk import Desk
 from ottla.streams.runtime.settings import StreamsSettings, read_settings
 from ottla.streams.runtime.worker import Application, Worker
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that the end of the process waits for an instance in a daemon thread.
+_END_S: Final = 10.0
 
 
 class RunnableApplication(Application, Protocol):
@@ -64,7 +69,8 @@ def run(
 ) -> None:
     """Run one instance until SIGTERM or SIGINT: then it commits, hands its tasks over, leaves the group and returns.
 
-    In a thread other than the main one signals are not listened to; `Worker.stop` ends it there.
+    In a thread other than the main one signals are not listened to. There the end of the process ends it in the same way, if
+    the thread is a daemon (Python waits for other threads), and `Worker.stop`.
 
     Raises:
         StreamsError, KafkaError: it cannot go on. What was not committed comes again at the next start.
@@ -78,7 +84,7 @@ def run(
         on_server=on_server,
     )
     if threading.current_thread() is not threading.main_thread():
-        worker.run()
+        _run_beside(worker)
         return
     before = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -86,3 +92,21 @@ def run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _run_beside(worker: Worker) -> None:
+    """Run in a thread that is not the main one; at the end of the process the instance is stopped before its clients are."""
+    done = threading.Event()
+
+    def end() -> None:
+        worker.stop()
+        if not done.wait(_END_S):
+            logger.warning("the instance did not stop within %g s: what is not committed comes again", _END_S)
+
+    import_module("ottla.client.background")  # it closes clients at the end; what was registered later runs earlier
+    atexit.register(end)
+    try:
+        worker.run()
+    finally:
+        done.set()
+        atexit.unregister(end)
