@@ -38,6 +38,29 @@ class _Insertion(NamedTuple):
         return kind.as_optional() if self.optional else kind
 
 
+class _Origin(NamedTuple):
+    """What a field is filled from: its schema, and how a record gives it; None if it has none."""
+
+    schema: Schema
+    of: Callable[[Record], Any]
+
+
+def _offset(record: Record) -> int:
+    if not isinstance(record, SinkRecord):
+        raise DataError("InsertField: a record of a source has no offset yet")
+    return record.offset
+
+
+#: In the order of the fields. The static text is the transform's own.
+_ORIGINS = {
+    "topic": _Origin(STRING, lambda record: record.topic),
+    "partition": _Origin(INT32, lambda record: record.partition),
+    "offset": _Origin(INT64, _offset),
+    "timestamp": _Origin(TIMESTAMP, lambda record: record.timestamp),
+    "static": _Origin(STRING, lambda record: None),
+}
+
+
 class InsertField(SidedTransform):
     """Adds the topic, the partition, the offset, the time or a fixed text as fields."""
 
@@ -55,15 +78,14 @@ class InsertField(SidedTransform):
 
     def __init__(self, config: Mapping[str, Any] | None = None, side: Side = "value") -> None:
         super().__init__(config, side)
-        self._topic, self._partition, self._offset, self._timestamp, self._static = (
-            _Insertion.read(self.config[f"{name}.field"])
-            for name in ("topic", "partition", "offset", "timestamp", "static")
-        )
+        named = {origin: _Insertion.read(self.config[f"{origin}.field"]) for origin in _ORIGINS}
+        self._insertions = {origin: insertion for origin, insertion in named.items() if insertion is not None}
         self._text = self.config["static.value"]
-        if not any((self._topic, self._partition, self._offset, self._timestamp, self._static)):
+        if not self._insertions:
             raise ConfigError("No field insertion configured")
-        if self._static is not None and self._text is None:
-            raise ConfigError.of("static.value", None, f"No value specified for static field: {self._static.name}")
+        static = self._insertions.get("static")
+        if static is not None and self._text is None:
+            raise ConfigError.of("static.value", None, f"No value specified for static field: {static.name}")
 
     def apply(self, record: Record) -> Record | None:
         schema, value = self.operating(record)
@@ -81,34 +103,15 @@ class InsertField(SidedTransform):
             changed[name] = item
         return self.changed(record, updated, changed)
 
-    def _inserted(self, record: Record, with_schema: bool) -> list[tuple[str, Any]]:
-        found: list[tuple[str, Any]] = []
-        if self._topic is not None:
-            found.append((self._topic.name, record.topic))
-        if self._partition is not None and record.partition is not None:
-            found.append((self._partition.name, record.partition))
-        if self._offset is not None:
-            if not isinstance(record, SinkRecord):
-                raise DataError("InsertField: a record of a source has no offset yet")
-            found.append((self._offset.name, record.offset))
-        if self._timestamp is not None and record.timestamp is not None:
-            moment = ms_to_timestamp(record.timestamp) if with_schema else record.timestamp
-            found.append((self._timestamp.name, moment))
-        if self._static is not None:
-            found.append((self._static.name, self._text))
-        return found
+    def _inserted(self, record: Record, with_schema: bool) -> Iterator[tuple[str, Any]]:
+        for origin, insertion in self._insertions.items():
+            item = self._text if origin == "static" else _ORIGINS[origin].of(record)
+            if item is not None:
+                yield insertion.name, ms_to_timestamp(item) if with_schema and origin == "timestamp" else item
 
     def new_schema(self, schema: Schema) -> Schema:
         fields = [(field.name, field.schema) for field in schema.fields]
-        for insertion, kind in (
-            (self._topic, STRING),
-            (self._partition, INT32),
-            (self._offset, INT64),
-            (self._timestamp, TIMESTAMP),
-            (self._static, STRING),
-        ):
-            if insertion is not None:
-                fields.append((insertion.name, insertion.schema(kind)))
+        fields += [(found.name, found.schema(_ORIGINS[origin].schema)) for origin, found in self._insertions.items()]
         return Schema(Type.STRUCT, fields=fields, **basics(schema))
 
 
