@@ -328,6 +328,15 @@ def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
         StandaloneWorker({"offset.storage.file.filename": str(tmp_path / "o")}, [{"name": "a"}, {"name": "a"}])
 
 
+def test_a_misspelled_key_of_the_worker_is_refused(tmp_path: Path) -> None:
+    """Left out, it would have the worker go to the default cluster."""
+    worker = {"offset.storage.file.filename": str(tmp_path / "offsets"), "bootstrap.serverz": "localhost:1"}
+    with pytest.raises(ConfigError, match=r"Did you mean 'bootstrap\.servers'"):
+        StandaloneWorker(worker, [sink("picky", "t")])
+    of_java = {"offset.flush.timeout.ms": "5000", "plugin.path": "x", "rest.port": "1", "listeners": "http://:1"}
+    StandaloneWorker({"offset.storage.file.filename": str(tmp_path / "offsets")} | of_java, [sink("picky", "t")])
+
+
 def test_a_strange_file_of_offsets_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "o"
     path.write_text("something else")

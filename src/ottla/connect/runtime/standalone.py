@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
@@ -98,6 +99,7 @@ class StandaloneWorker:
         connectors: Sequence[Mapping[str, str]],
         on_event: Callable[[str, dict[str, Any]], None] = lambda name, event: None,
     ) -> None:
+        _refuse_misspelled(worker)
         values = WORKER.parse(worker)
         self._worker = dict(worker)
         self._connectors = [dict(config) for config in connectors]
@@ -192,3 +194,16 @@ class StandaloneWorker:
             if host.reader is not None:
                 host.reader.join()
             host.events.close()
+
+
+def _refuse_misspelled(worker: Mapping[str, str]) -> None:
+    """Raise for a key that is almost one of the worker's; others may be those of Java's worker, and mean nothing here.
+
+    Raises:
+        ConfigError: it names the key, and the one that is meant.
+    """
+    names = WORKER.keys
+    for given in worker.keys() - set(names):
+        near = get_close_matches(given, names, n=1, cutoff=0.9)
+        if near:
+            raise ConfigError(f"Unknown key {given!r}. Did you mean {near[0]!r}?")
