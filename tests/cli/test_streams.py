@@ -25,7 +25,8 @@ app = App(
     on_processing_error=DeadLetter("dead-{name}"),
     processing_guarantee="exactly_once_v2",
     state_dir={state!r},
-    config={{"producer.linger.ms": 0}},
+    # Each count is written, also between two commits.
+    config={{"producer.linger.ms": 0, "statestore.cache.max.bytes": 0}},
 )
 words = app.stream("lines-{name}", value=str).flat_map_values(str.split)
 words.group_by(lambda key, word: word, key=str, value=str{named}).count({store}).to_stream().to(
@@ -123,7 +124,7 @@ def test_what_is_typed_wrong_is_one_line(ottla: Run, counting: str) -> None:
         (2, ("run", counting, "-X", "state.dri=x"), "Did you mean 'state.dir'?"),
         (2, ("run", counting, "-X", "group.protocol=streams"), "KIP-1071"),
         (2, ("run", counting, "-X", "num.standby.replicas=1"), "num.standby.replicas is not there yet"),
-        (2, ("run", counting, "-X", "application.server=me:80"), "application.server is not there yet"),
+        (2, ("run", counting, "-X", "application.server=me"), "application.server"),
         (2, ("run", counting, "-X", "group.id=x"), "it is the application id"),
         (1, ("check", counting, "--bootstrap-server", "localhost:1"), "Nothing listens on localhost:1"),
         (1, ("run", counting, "-b", "localhost:1"), "Nothing listens on localhost:1"),

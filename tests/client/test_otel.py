@@ -46,7 +46,7 @@ class Exported:
         return sorted(found, key=lambda span: span.start_time or 0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def providers() -> Exported:
     return Exported()  # a process has one provider, for good
 

@@ -7,11 +7,12 @@ import re
 import runpy
 import shutil
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from confluent_kafka.cimpl import TopicPartition as Place
@@ -25,6 +26,18 @@ WRITER = runpy.run_path(str(ROOT / "tools" / "write_monitoring.py"))
 METRIC = re.compile(r"\b(?:kafka|ottla|process)_[a-z0-9_]+")
 
 
+def _commit(consumer: Consumer) -> None:
+    """Commit, once the broker coordinates the topic of offsets that this client's question has made."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            consumer.commit(offsets=[Place("t", 0, 0)], asynchronous=False)
+            return
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_COORDINATOR or time.monotonic() > deadline:
+                raise
+
+
 @pytest.fixture(scope="module")
 def served() -> str:
     """/metrics of a broker with a topic and a group."""
@@ -32,7 +45,7 @@ def served() -> str:
         admin = AdminClient({"bootstrap.servers": broker.address})
         admin.create_topics([NewTopic("t", 1)])["t"].result(30)
         consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "g"})
-        consumer.commit(offsets=[Place("t", 0, 0)], asynchronous=False)
+        _commit(consumer)
         consumer.close()
         with urllib.request.urlopen(f"http://{broker.address}/metrics") as page:
             text: str = page.read().decode()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Set
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
@@ -109,7 +109,7 @@ def _name_denied(error: KafkaError, call: str, item: object) -> None:
     """Have a refusal for want of permission say what was refused, unless it says so already."""
     if error.code not in DENIED or error.message.startswith(_NOT_AUTHORIZED):
         return
-    if isinstance(item, list | Mapping) and len(item) == 1:
+    if isinstance(item, list | tuple | Set | Mapping) and len(item) == 1:
         (item,) = item
     name = item.topic if isinstance(item, TopicPartition) else getattr(item, "name", item)
     words = call.replace("_", " ")
