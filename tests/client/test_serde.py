@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ottla
 from ottla import serde
 
 
@@ -72,3 +73,10 @@ def test_what_cannot_be_written_is_said() -> None:
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_int64(value: int) -> None:
     assert serde.int64.deserialize("t", serde.int64.serialize("t", value)) == value
+
+
+def test_a_name_is_no_serializer() -> None:
+    with pytest.raises(TypeError, match=r"ottla\.serde, such as json\(\): not 'json'"):
+        ottla.Producer("localhost:9092", value_serializer="json")  # type: ignore[call-overload, arg-type, unused-ignore]
+    with pytest.raises(TypeError, match=r"ottla\.serde, such as json\(\): not 'json'"):
+        ottla.Consumer("localhost:9092", topics=["t"], value_deserializer="json")  # type: ignore[call-overload, arg-type, unused-ignore]

@@ -403,4 +403,8 @@ def check_pattern(pattern: object, topics: Iterable[str]) -> None:
 def _function(deserializer: Any) -> Callable[[str, bytes], Any] | None:
     """A serde serializes when it is called: take its other direction."""
     found: Callable[[str, bytes], Any] | None = getattr(deserializer, "deserialize", deserializer)
+    if found is not None and not callable(found):
+        raise TypeError(
+            f"a deserializer is a function (topic, bytes) or one of ottla.serde, such as json(): not {found!r}"
+        )
     return found

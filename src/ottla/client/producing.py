@@ -427,6 +427,10 @@ class ProducerBase(Generic[K, V]):
 
 def _function(serializer: Any) -> SerializerFunction[Any] | None:
     found: SerializerFunction[Any] | None = getattr(serializer, "serialize", serializer)
+    if found is not None and not callable(found):
+        raise TypeError(
+            f"a serializer is a function (topic, object) or one of ottla.serde, such as json(): not {found!r}"
+        )
     return found
 
 
