@@ -14,8 +14,7 @@ KIP-794, KIP-890, KIP-951.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from ottla.client._core.accumulator import Accumulator, PartitionQueue, request_size
 from ottla.client._core.batch import Batch, Headers
@@ -23,6 +22,9 @@ from ottla.client._core.connections import Connections, Disconnect
 from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Metadata, Node
 from ottla.client._core.operation import Operation
+from ottla.client._core.produce_errors import DOUBTFUL, STALE_METADATA, TOO_LARGE, is_retriable
+from ottla.client._core.producer_counts import ProducerCounts
+from ottla.client._core.producer_identity import ProducerIdentity
 from ottla.client._core.requests import FOREVER, Action, Send
 from ottla.client._core.sequences import Sequences
 from ottla.client._core.settings import ProducerSettings
@@ -35,10 +37,9 @@ from ottla.errors import (
     RemoteProtocolError,
     RequestTimedOutError,
     UnsupportedVersionError,
-    error_for,
 )
 from ottla.protocol.api import APIS, ApiKey
-from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from ottla.protocol.messages.init_producer_id import InitProducerIdResponse
 from ottla.protocol.messages.metadata import MetadataResponse
 from ottla.protocol.messages.produce import (
     PartitionProduceData,
@@ -52,60 +53,6 @@ from ottla.types import ZERO_UUID
 
 if TYPE_CHECKING:
     from random import Random
-
-#: Another broker may do: look for the leader again.
-_STALE_METADATA: Final = frozenset(
-    {
-        ErrorCode.NOT_LEADER_OR_FOLLOWER,
-        ErrorCode.LEADER_NOT_AVAILABLE,
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-        ErrorCode.UNKNOWN_TOPIC_ID,
-        ErrorCode.FENCED_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_LEADER_EPOCH,
-        ErrorCode.REPLICA_NOT_AVAILABLE,
-        ErrorCode.KAFKA_STORAGE_ERROR,
-        ErrorCode.LISTENER_NOT_FOUND,
-        ErrorCode.NETWORK_EXCEPTION,
-        ErrorCode.INCONSISTENT_TOPIC_ID,
-    }
-)
-#: After these a batch may have been written all the same.
-_DOUBTFUL: Final = frozenset(
-    {
-        ErrorCode.NETWORK_EXCEPTION,
-        ErrorCode.REQUEST_TIMED_OUT,
-        ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-        ErrorCode.UNKNOWN_SERVER_ERROR,
-        ErrorCode.KAFKA_STORAGE_ERROR,
-    }
-)
-#: The broker misses what it should have, or has forgotten the producer.
-_FORGOTTEN: Final = (ErrorCode.UNKNOWN_PRODUCER_ID, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER)
-
-
-@dataclass(slots=True)
-class ProducerCounts:
-    """What is counted; `ottla.client.metrics` gives it Kafka's names."""
-
-    records_sent: int = 0
-    records_failed: int = 0
-    records_retried: int = 0
-    batches: int = 0
-    batch_bytes: int = 0
-    packed_bytes: int = 0
-    batch_bytes_max: int = 0
-    batches_done: int = 0
-    requests: int = 0
-    batches_split: int = 0
-    queue_ms: float = 0.0
-    queue_ms_max: float = 0.0
-    request_ms: float = 0.0
-    request_ms_max: float = 0.0
-    answers: int = 0
-    throttle_ms: float = 0.0
-    throttle_ms_max: float = 0.0
-    connections: int = 0
-    sent_by_topic: dict[str, int] = field(default_factory=dict)
 
 
 class ProducerMachine:
@@ -139,7 +86,11 @@ class ProducerMachine:
             Sequences(transactional=transactional) if settings.enable_idempotence else None
         )
         self.transactions: Transactions | None = None
-        if settings.transactional_id is not None:
+        #: Of an idempotent producer without transactions.
+        self.identity: ProducerIdentity | None = None
+        if self.sequences is not None and settings.transactional_id is None:
+            self.identity = ProducerIdentity(self.sequences, settings.retry_backoff, random)
+        elif settings.transactional_id is not None:
             assert self.sequences is not None
             self.transactions = Transactions(
                 settings.transactional_id,
@@ -157,11 +108,6 @@ class ProducerMachine:
         self._pending: dict[Batch, None] = {}
         self._flushes: dict[Operation, dict[Batch, None]] = {}
         self._metadata_in_flight = False
-        self._identity_in_flight = False
-        self._identity_failures = 0
-        #: What brokers answered last when they were asked for a producer id.
-        self._identity_error: KafkaError | None = None
-        self._identity_retry_ms = 0.0
         self._image = self.metadata.image
         self._closing = False
         self._closing_connections: list[Disconnect] = []
@@ -329,8 +275,8 @@ class ProducerMachine:
         seconds = self.settings.delivery_timeout_ms / 1000
         why = self._obstacle(batch.queue)
         words = "" if why is None else f"; {why}"
-        if self._identity_error is not None:
-            why = self._identity_error
+        if self.identity is not None and self.identity.error is not None:
+            why = self.identity.error
             words = f"; the brokers give no producer id, which needs their coordination tree or controller: {why}"
         error = RequestTimedOutError(
             f"not acknowledged within delivery.timeout.ms ({seconds:g} s), sent {batch.attempts} times{words}"
@@ -391,19 +337,13 @@ class ProducerMachine:
         )
 
     def _poll_identity(self, now_ms: float, actions: list[Action]) -> float:
-        """Get a producer id for an idempotent producer without transactions; any broker gives one."""
-        sequences = self.sequences
-        if sequences is None or self.transactions is not None or sequences.has_identity or self.fatal is not None:
+        identity = self.identity
+        if identity is None or self.fatal is not None or not self.connections.succeeded:
             return FOREVER
-        if self._identity_in_flight or not self.connections.succeeded:
-            return FOREVER
-        if self._identity_retry_ms > now_ms:
-            return self._identity_retry_ms
-
-        def build(version: int) -> InitProducerIdRequest:
-            return InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=2_147_483_647)
-
-        return self._ask_any(now_ms, actions, "identity", Wanted(ApiKey.INIT_PRODUCER_ID, None, build))
+        due = identity.due_ms()
+        if due > now_ms:
+            return due
+        return self._ask_any(now_ms, actions, "identity", identity.next_request())
 
     def _poll_transactions(self, now_ms: float, actions: list[Action]) -> float:
         transactions = self.transactions
@@ -447,7 +387,8 @@ class ProducerMachine:
         if purpose == "metadata":
             self._metadata_in_flight = True
         elif purpose == "identity":
-            self._identity_in_flight = True
+            assert self.identity is not None
+            self.identity.on_sending()
         elif purpose == "transaction":
             assert self.transactions is not None
             self.transactions.on_sending(wanted)
@@ -577,13 +518,7 @@ class ProducerMachine:
             if data is None:
                 data = topics[batch.topic] = TopicProduceData(name=batch.topic, topic_id=ids[batch.topic])
             data.partition_data.append(PartitionProduceData(index=batch.partition, records=records))
-        counts = self.counts
-        counts.requests += 1
-        counts.batches += len(batches)
-        for batch in batches:
-            counts.batch_bytes += batch.size
-            counts.packed_bytes += batch.packed_size
-            counts.batch_bytes_max = max(counts.batch_bytes_max, batch.packed_size)
+        self.counts.on_request(batches)
         return ProduceRequest(
             transactional_id=settings.transactional_id,
             acks=settings.acks,
@@ -616,24 +551,19 @@ class ProducerMachine:
         for batch in send.batches:
             self._arrived(batch)
             if batch.is_pending:
-                self._succeed(batch, -1, -1, now_ms)
+                self._succeed(batch, -1, -1)
 
     def on_response(self, send: Send, response: Message, now_ms: float) -> None:
         """An answer came."""
         self.connections.on_answered(send.node_id, send.generation)
-        if send.purpose == "produce":
-            counts = self.counts
-            counts.answers += 1
-            counts.request_ms += now_ms - send.sent_ms
-            counts.request_ms_max = max(counts.request_ms_max, now_ms - send.sent_ms)
         match send.purpose:
             case "metadata":
                 self._metadata_in_flight = False
                 self.metadata.on_response(cast(MetadataResponse, response), now_ms)
                 self._take_image()
             case "identity":
-                self._identity_in_flight = False
-                self._on_identity(cast(InitProducerIdResponse, response), now_ms)
+                assert self.identity is not None
+                self._on_identity(self.identity.on_response(cast(InitProducerIdResponse, response), now_ms))
             case "transaction":
                 assert self.transactions is not None
                 self.transactions.on_response(response, now_ms)
@@ -641,6 +571,7 @@ class ProducerMachine:
                     self.connections.add(node)
                 self.transactions.new_nodes.clear()
             case _:
+                self.counts.on_answer(now_ms - send.sent_ms)
                 self._on_produced(send, cast(ProduceResponse, response), now_ms)
 
     def on_failed(self, send: Send, error: Exception, now_ms: float) -> None:
@@ -652,11 +583,8 @@ class ProducerMachine:
                 self._metadata_in_flight = False
                 self.metadata.on_failure(now_ms)
             case "identity":
-                self._identity_in_flight = False
-                if isinstance(error, KafkaError) and not error.retriable:
-                    self._fail_for_good(error)
-                else:
-                    self._retry_identity(now_ms)
+                assert self.identity is not None
+                self._on_identity(self.identity.on_failed(error, now_ms))
             case "transaction":
                 assert self.transactions is not None
                 self.transactions.on_failed(error, now_ms)
@@ -680,28 +608,11 @@ class ProducerMachine:
         self.fired += self.metadata_waiters
         self.metadata_waiters = []
 
-    def _on_identity(self, response: InitProducerIdResponse, now_ms: float) -> None:
-        assert self.sequences is not None
-        if response.error_code == ErrorCode.NONE:
-            self._identity_failures = 0
-            self._identity_error = None
-            self.sequences.set_identity(response.producer_id, response.producer_epoch)
-            return
-        error = error_for(response.error_code)
-        if error.retriable:
-            self._identity_error = error
-            self._retry_identity(now_ms)
-        else:
-            error.hint = "Pass enable_idempotence=False to produce without."
-            self._fail_for_good(error)
-
-    def _retry_identity(self, now_ms: float) -> None:
-        self._identity_failures += 1
-        self._identity_retry_ms = now_ms + self.settings.retry_backoff.delay_ms(self._identity_failures, self._random)
-
-    def _fail_for_good(self, error: KafkaError) -> None:
-        self.fatal = error
-        self.fail_all(error)
+    def _on_identity(self, error: KafkaError | None) -> None:
+        """Fail everything if there will never be a producer id."""
+        if error is not None:
+            self.fatal = error
+            self.fail_all(error)
 
     def _arrived(self, batch: Batch) -> None:
         batch.in_flight = False
@@ -716,8 +627,7 @@ class ProducerMachine:
             for part in topic.partition_responses:
                 by_partition[name, part.index] = part
         if response.throttle_time_ms:
-            self.counts.throttle_ms += response.throttle_time_ms
-            self.counts.throttle_ms_max = max(self.counts.throttle_ms_max, response.throttle_time_ms)
+            self.counts.on_throttled(response.throttle_time_ms)
         nodes = [Node(end.node_id, end.host, end.port, end.rack) for end in response.node_endpoints]
         for batch in send.batches:
             self._arrived(batch)
@@ -728,9 +638,9 @@ class ProducerMachine:
                 batch.doubtful = True
                 self._on_error(batch, NetworkError("The broker left the partition out of its answer."), (), now_ms)
             elif answer.error_code == ErrorCode.NONE:
-                self._succeed(batch, answer.base_offset, answer.log_append_time_ms, now_ms)
+                self._succeed(batch, answer.base_offset, answer.log_append_time_ms)
             elif answer.error_code == ErrorCode.DUPLICATE_SEQUENCE_NUMBER:
-                self._succeed(batch, -1, -1, now_ms)  # written so long ago that the broker does not know where
+                self._succeed(batch, -1, -1)  # written so long ago that the broker does not know where
             else:
                 moved = self.metadata.learn_leader(
                     batch.topic,
@@ -748,7 +658,7 @@ class ProducerMachine:
                     topic=("WRITE", batch.topic),
                     transactional_id=self.settings.transactional_id,
                 )
-                if answer.error_code in _DOUBTFUL:
+                if answer.error_code in DOUBTFUL:
                     batch.doubtful = True
                 self._on_error(batch, error, errors, now_ms, log_start_offset=answer.log_start_offset, moved=moved)
 
@@ -763,9 +673,9 @@ class ProducerMachine:
         moved: bool = False,
     ) -> None:
         """Send a batch again, in parts if need be, or fail it."""
-        if error.code in _STALE_METADATA and not moved:
+        if error.code in STALE_METADATA and not moved:
             self.metadata.request_update()
-        if error.code in (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE) and batch.count > 1:
+        if error.code in TOO_LARGE and batch.count > 1:
             self._split(batch, now_ms)
             return
         if self._may_retry(batch, error, log_start_offset):
@@ -779,29 +689,16 @@ class ProducerMachine:
     def _may_retry(self, batch: Batch, error: KafkaError, log_start_offset: int) -> bool:
         if batch.attempts > self.settings.retries or self.fatal is not None:
             return False
-        transactions, sequences = self.transactions, self.sequences
+        transactions = self.transactions
         if transactions is not None and transactions.state not in (State.IN_TRANSACTION, State.COMMITTING):
             return False
-        if sequences is None or error.code not in _FORGOTTEN or not batch.has_sequence:
-            return error.retriable
-        queue = batch.queue
-        if error.code == ErrorCode.UNKNOWN_PRODUCER_ID:
-            if log_start_offset == -1 or batch.was_reset:
-                return True
-            if transactions is None:
-                sequences.request_bump(batch)
-                return True
-            if queue.last_acked_offset < log_start_offset:
-                # Retention has deleted everything this producer wrote, and with it what the broker knew of it.
-                sequences.restart(queue)
-                return True
-            return False
-        if not queue.unresolved and (batch.was_reset or not sequences.is_next(batch)):
-            return True  # what is ahead of it comes first
-        if transactions is None:
-            sequences.request_bump(batch)
-            return True
-        return False
+        return is_retriable(
+            batch,
+            error,
+            self.sequences,
+            log_start_offset=log_start_offset,
+            transactional=transactions is not None,
+        )
 
     def _split(self, batch: Batch, now_ms: float) -> None:
         """KIP-126: the broker takes no batch of this size; try smaller ones."""
@@ -815,14 +712,8 @@ class ProducerMachine:
             part.retry_ms = now_ms
             self.accumulator.put_back(part)
 
-    def _succeed(self, batch: Batch, base_offset: int, append_time_ms: int, now_ms: float) -> None:
-        counts = self.counts
-        waited = batch.drained_ms - batch.created_ms
-        counts.queue_ms += waited
-        counts.queue_ms_max = max(counts.queue_ms_max, waited)
-        counts.batches_done += 1
-        counts.records_sent += batch.count
-        counts.sent_by_topic[batch.topic] = counts.sent_by_topic.get(batch.topic, 0) + batch.count
+    def _succeed(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
+        self.counts.on_written(batch)
         if self.sequences is not None and batch.has_sequence:
             self.sequences.on_acknowledged(batch, base_offset)
         self._finish(batch, base_offset=base_offset, append_time_ms=append_time_ms)
