@@ -124,6 +124,11 @@ def test_aborted_records_are_left_out_on_request(ottla: Run, cluster: Broker) ->
             transaction.send("mixed", b"kept")
     assert ottla("consume", "mixed", "-e", "--committed").out == "kept\n"
     assert ottla("consume", "mixed", "-e").out == "gone\nkept\n"
+    # Keys of consumers, one of them by librdkafka's name.
+    keys = ("-X", "isolation.level=read_committed", "-X", "fetch.wait.max.ms=100")
+    assert ottla("consume", "mixed", "-e", *keys).out == "kept\n"
+    done = ottla("consume", "mixed", "-g", "committed", "-e", *keys)
+    assert (done.code, done.out, done.err) == (0, "kept\n", "")
 
 
 def test_mistakes_are_one_line(ottla: Run) -> None:
@@ -138,6 +143,7 @@ def test_mistakes_are_one_line(ottla: Run) -> None:
         (["orders", "-e", "--where", "value.amount >"], 2, "is no condition"),
         (["orders", "-e", "--where", "__import__('os')"], 2, "cannot be used"),
         (["orders", "-e", "--where", "amount > 3"], 2, "there is no 'amount' in a record"),
+        (["orders", "-e", "-X", "linger.ms=5"], 2, "Unknown key 'linger.ms'"),
         (["none"], 1, "There is no topic 'none'."),
         (["two", "-e", "-p", "7"], 1, "has 2 partitions"),
     ]:

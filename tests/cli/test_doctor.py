@@ -55,7 +55,7 @@ def test_a_group_that_is_far_behind_is_a_warning(ottla: Run, cluster: Broker) ->
 
 
 def test_bench_measures_and_leaves_nothing(ottla: Run, cluster: Broker) -> None:
-    done = ottla("bench", "-n", "3000", "-p", "2", "--json")
+    done = ottla("bench", "-n", "3000", "-p", "2", "--json", "-X", "linger.ms=2", "-X", "fetch.min.bytes=1")
     rows = json.loads(done.out)
     assert [row["what"] for row in rows] == ["produce", "consume", "one at a time"]
     assert [row["records"] for row in rows[:2]] == [3000, 3000]

@@ -31,8 +31,10 @@ def bench(connection: Connection, output: Output, **options: Any) -> None:
 
     The figures are of this client on this machine at this moment; both ends share the processor if the broker is here.
     """
+    from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS
+
     topic = f"ottla-bench-{uuid.uuid4().hex[:8]}"
-    with connection.admin() as admin:
+    with connection.admin(PRODUCER_KEYS, CONSUMER_KEYS) as admin:
         admin.create_topic(topic, partitions=options["partitions"])
         try:
             rows = [
@@ -46,10 +48,15 @@ def bench(connection: Connection, output: Output, **options: Any) -> None:
 
 
 def _produce(connection: Connection, topic: str, options: dict[str, Any]) -> dict[str, Any]:
+    from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS
     from ottla.client.producer import Producer
 
     value = os.urandom(options["size"])
-    config = {"acks": options["acks"], "compression.type": options["compression"], **connection.config}
+    config = {
+        "acks": options["acks"],
+        "compression.type": options["compression"],
+        **connection.config_of(PRODUCER_KEYS, CONSUMER_KEYS),
+    }
     with Producer(config=config) as producer:
         producer.partitions_for(topic)
         began, cpu = time.perf_counter(), time.process_time()
@@ -66,8 +73,9 @@ def _produce(connection: Connection, topic: str, options: dict[str, Any]) -> dic
 
 def _consume(connection: Connection, topic: str, options: dict[str, Any]) -> dict[str, Any]:
     from ottla.client.consumer import Consumer
+    from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS
 
-    config = {"auto.offset.reset": "earliest", **connection.config}
+    config = {"auto.offset.reset": "earliest", **connection.config_of(CONSUMER_KEYS, PRODUCER_KEYS)}
     with Consumer(topics=[topic], config=config) as consumer:
         began, cpu = time.perf_counter(), time.process_time()
         count = 0
@@ -82,10 +90,11 @@ def _consume(connection: Connection, topic: str, options: dict[str, Any]) -> dic
 
 
 def _trips(connection: Connection, topic: str) -> dict[str, Any]:
+    from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS
     from ottla.client.producer import Producer
 
     times = []
-    with Producer(config={"linger.ms": 0, **connection.config}) as producer:
+    with Producer(config={"linger.ms": 0, **connection.config_of(PRODUCER_KEYS, CONSUMER_KEYS)}) as producer:
         producer.send_and_wait(topic, b"warm")
         cpu = time.process_time()
         for _ in range(_TRIPS):

@@ -62,7 +62,9 @@ def consume(connection: Connection, topic: str, **options: Any) -> int:
     if group_id is not None and not options["no_join"]:
         return consume_in_group(connection, topic, group_id, options, write)
     places, until = _places(options)
-    with connection.admin() as admin:
+    from ottla.client.keys import CONSUMER_KEYS  # what takes long to import comes when it is used
+
+    with connection.admin(CONSUMER_KEYS) as admin:
         numbers = options["partitions"] or [part.partition for part in admin.describe_topic(topic).partitions]
         wanted = [TopicPartition(topic, number) for number in numbers]
         starts = resolve(admin, dict.fromkeys(wanted, places))
@@ -72,7 +74,7 @@ def consume(connection: Connection, topic: str, **options: Any) -> int:
         ends = _ends(admin, wanted, until, at_end=options["at_end"])
     if not options["quiet"] and sys.stderr.isatty():
         note(f"{topic}: {', '.join(f'{where.partition}@{offset}' for where, offset in starts.items())}; Ctrl-C ends")
-    from ottla.client.consumer import Consumer  # what takes long to import comes when it is used
+    from ottla.client.consumer import Consumer
 
     with Consumer(config=_config(connection, options)) as consumer:
         consumer.assign(wanted)
@@ -178,7 +180,9 @@ def consume_in_group(
         raise click.UsageError("-p and -g exclude each other: the group says which partitions this member reads")
     if [place for place in options["offsets"] if place != "stored"]:
         raise click.UsageError("-o and -g exclude each other; `ottla group reset` has a group go on elsewhere")
-    with connection.admin() as admin:
+    from ottla.client.keys import CONSUMER_KEYS
+
+    with connection.admin(CONSUMER_KEYS) as admin:
         members = _members(admin, group_id)
         if members:
             question = f"Group {group_id} has {members} members. Join it, and commit what is printed?"

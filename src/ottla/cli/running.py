@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -75,13 +75,35 @@ class Connection:
         """The addresses, comma-separated."""
         return self.config["bootstrap.servers"]
 
-    def admin(self, **options: Any) -> Admin:
-        """Return an admin client, not started yet."""
+    def admin(self, *beside: Collection[str], **options: Any) -> Admin:
+        """Return an admin client, not started yet.
+
+        Args:
+            beside: the keys of other clients that the command makes.
+        """
         from ottla.client.admin import Admin
+        from ottla.client.admin_settings import ADMIN_KEYS
 
         options.setdefault("default_api_timeout_ms", API_TIMEOUT_MS)
-        given = {name.replace("_", ".") for name in options} & self.config.keys()
-        return Admin(config=self.config, **{k: v for k, v in options.items() if k.replace("_", ".") not in given})
+        config = self.config_of(ADMIN_KEYS, *beside)
+        given = {name.replace("_", ".") for name in options} & config.keys()
+        return Admin(config=config, **{k: v for k, v in options.items() if k.replace("_", ".") not in given})
+
+    def config_of(self, own: Collection[str], *beside: Collection[str]) -> dict[str, str]:
+        """Return the configuration of one of several clients that a command makes, without what only the others have.
+
+        Args:
+            own, beside: the keys of this client, and of the others. A key that none of them has stays: this client
+                complains of it.
+        """
+        from ottla.client.keys import ALIASES
+
+        def is_elsewhere(spelled: str) -> bool:
+            name = spelled.replace("_", ".")
+            name = ALIASES[name][0] if name in ALIASES else name
+            return name not in own and any(name in keys for keys in beside)
+
+        return {key: value for key, value in self.config.items() if not is_elsewhere(key)}
 
 
 def connection_options(function: Callable[P, R]) -> Callable[P, R]:

@@ -582,6 +582,8 @@ ALIASES: Final[Mapping[str, tuple[str, float]]] = {
     "max.in.flight": ("max.in.flight.requests.per.connection", 1),
     "socket.send.buffer.bytes": ("send.buffer.bytes", 1),
     "socket.receive.buffer.bytes": ("receive.buffer.bytes", 1),
+    "fetch.wait.max.ms": ("fetch.max.wait.ms", 1),
+    "fetch.message.max.bytes": ("max.partition.fetch.bytes", 1),
     "sasl.mechanisms": ("sasl.mechanism", 1),
     "sasl.oauthbearer.client.id": ("sasl.oauthbearer.client.credentials.client.id", 1),
     "sasl.oauthbearer.client.secret": ("sasl.oauthbearer.client.credentials.client.secret", 1),
