@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -23,22 +24,35 @@ from tests.client.conftest import make_broker
 from tests.streams.runtime.killing import Campaign
 
 ROUND = 20
+#: Seconds between two kills, at least and at most: on a crowded machine an instance needs some to come up at all.
+GAP_S = (4.0, 12.0)
+#: Seconds until everything that was written has to be counted.
+SETTLE_S = 900.0
 
 
-def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], dict[str, int]]:
+def run_round(kind: str, seed: int, kills: int, keep: Path) -> tuple[Counter[str], dict[str, int]]:
     """Kill so often; return what was killed, and how many records there were.
+
+    Args:
+        keep: a folder for the logs and the broker's data of a round that failed.
 
     Raises:
         AssertionError: the results differ.
     """
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(make_broker(kind), Path(folder), seed=seed)
+        campaign = Campaign(make_broker(kind), Path(folder), seed=seed, pause_s=0.1)
         try:
             campaign.start()
             for _ in range(kills):
-                time.sleep(campaign.dice.uniform(1, 3))
+                time.sleep(campaign.dice.uniform(*GAP_S))
                 campaign.kill_something()
-            return campaign.kills, campaign.settle(180)
+            return campaign.kills, campaign.settle(SETTLE_S)
+        except BaseException:
+            campaign.freeze()
+            shutil.copytree(folder, keep / "instances", dirs_exist_ok=True)
+            shutil.copytree(campaign.broker.data_dir, keep / "broker", dirs_exist_ok=True)
+            (keep / "broker.log").write_text(str(getattr(campaign.broker, "output", "")))
+            raise
         finally:
             campaign.close()
 
@@ -56,10 +70,11 @@ def main() -> int:
     killed, records = Counter(state["killed"]), Counter(state["records"])
     while (done := killed["instance"] + killed["broker"]) < chosen.kills:
         seed = state["rounds"]
+        keep = chosen.state.with_suffix(f".failed-{seed}")
         try:
-            more, counted = run_round("kafka" if chosen.kafka else "ottla", seed, min(ROUND, chosen.kills - done))
+            more, counted = run_round("kafka" if chosen.kafka else "ottla", seed, min(ROUND, chosen.kills - done), keep)
         except AssertionError as error:
-            print(f"seed {seed}: {error}", file=sys.stderr)
+            print(f"seed {seed}: {error}\nlogs and data are in {keep}", file=sys.stderr)
             return 1
         killed.update(more)
         records.update(counted)

@@ -6,9 +6,9 @@ Knows no I/O: the runtime reads the topic and calls `apply` for each record, in 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from ottla.streams.context import Headers
+from ottla.streams.context import Headers, InputRecord
 from ottla.streams.keys import pack_long, split_session_key, split_window_key, timestamped
 from ottla.streams.operators.suppress import Waiting, restored_entry
 from ottla.streams.store import Store
@@ -63,6 +63,12 @@ class Restorer:
             self._store.delete(name)
         else:
             self._store.put(name, timestamped(value, timestamp) if self._timed else value)
+
+    def apply_all(self, records: Iterable[InputRecord]) -> None:
+        """Write records, in order."""
+        apply = self.apply
+        for _, _, _, timestamp, key, value, headers in records:
+            apply(key, value, timestamp, headers)
 
     def _apply_waiting(self, key: bytes, value: bytes | None) -> None:
         """Write one entry of a suppress buffer; its counts go along."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.client.conftest import start_patiently
 from tests.support.broker_process import RunningBroker
 
 import ottla
@@ -28,13 +29,17 @@ class Campaign:
 
     Args:
         seed: of what is written and who is killed.
+        pause_s: seconds between two writes.
     """
 
-    def __init__(self, broker: RunningBroker, folder: Path, *, seed: int, instances: int = 2) -> None:
+    def __init__(
+        self, broker: RunningBroker, folder: Path, *, seed: int, instances: int = 2, pause_s: float = 0.01
+    ) -> None:
         self.broker = broker
         self.dice = random.Random(seed)
         self.kills: Counter[str] = Counter()
         self._folder = folder
+        self._pause_s = pause_s
         self._name = f"counting-{seed}"
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * instances
         self._stop = threading.Event()
@@ -43,7 +48,7 @@ class Campaign:
     def start(self) -> None:
         """Make the topics, start everything."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.broker.start()
+        start_patiently(self.broker)
         with ottla.Admin(self.broker.address) as admin:
             for topic in ("lines", "clicks", "counts", "by-second"):
                 admin.create_topic(topic, partitions=PARTITIONS, exists_ok=True)
@@ -71,7 +76,7 @@ class Campaign:
         """Write until told to stop; a broker that is away is waited for. What arrived is read at the end."""
         dice = random.Random(seed)
         with suppress(KafkaError), ottla.Producer(self.broker.address, delivery_timeout_ms=float("inf")) as producer:
-            while not self._stop.wait(0.01):
+            while not self._stop.wait(self._pause_s):
                 with suppress(KafkaError):
                     producer.send("lines", " ".join(dice.choices(WORDS, k=4)), partition=dice.randrange(PARTITIONS))
                     producer.send("clicks", "click", key=f"user{dice.randrange(5)}")
@@ -81,7 +86,7 @@ class Campaign:
         if self.dice.random() < 0.2:
             self.kills["broker"] += 1
             self.broker.kill()
-            self.broker.start()
+            start_patiently(self.broker)
             return
         index = self.dice.randrange(len(self._processes))
         process = self._processes[index]
@@ -168,8 +173,17 @@ class Campaign:
                 process.terminate()
         for index, process in enumerate(self._processes):
             if process is not None:
-                code = process.wait(30)
+                code = process.wait(120)
                 assert code == 0, f"instance {index} ended with {code}:\n{self.log(index)}"
+
+    def freeze(self) -> None:
+        """Kill everything: the files stay as they are now."""
+        self._stop.set()
+        for process in self._processes:
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        self.broker.kill()
 
     def close(self) -> None:
         """End everything, whatever state it is in."""

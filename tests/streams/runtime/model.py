@@ -348,7 +348,7 @@ class Port:
     def restore_from(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._changelogs = dict(offsets)
 
-    def restored(self, wait_ms: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
+    def restored(self, wait_ms: int, limit: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
         self.world.step("read changelogs")
         self.world.clock.now_ms += wait_ms
         found: dict[TopicPartition, tuple[Sequence[InputRecord], int]] = {}
@@ -363,31 +363,37 @@ class Port:
 
 
 class Host:
-    """The disk of one process: every task's home is what an earlier process has committed to it."""
+    """The disk of one process: every task's home is what an earlier process has committed to it.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        disk: of a process that shares no disk with the others; without it, the world's.
+    """
+
+    def __init__(self, world: World, disk: dict[TaskId, MemoryHome] | None = None) -> None:
         self._world = world
+        self._disk = world.disk if disk is None else disk
+        self._held: dict[TaskId, object] = world.held if disk is None else {}
 
     def open(self, task: TaskId, sub_topology: SubTopology) -> TaskState:
         self._world.step("open the stores")
-        if self._world.held.get(task, self) is not self:
+        if self._held.get(task, self) is not self:
             raise StateLockedError(f"{task} is in use")
-        self._world.held[task] = self
-        home = self._world.disk.setdefault(task, MemoryHome())
+        self._held[task] = self
+        home = self._disk.setdefault(task, MemoryHome())
         for spec in sub_topology.stores:
             home.open_table(spec.name, spec.kind.value)
         return KillableState(self._world, dict.fromkeys((spec.name for spec in sub_topology.stores), home))
 
     def wipe(self, task: TaskId) -> None:
-        self._world.disk.pop(task, None)
+        self._disk.pop(task, None)
 
     def release(self, task: TaskId) -> None:
-        self._world.held.pop(task, None)
+        self._held.pop(task, None)
 
     def die(self) -> None:
         """The process is gone; the operating system lets its locks go."""
-        for task in [task for task, holder in self._world.held.items() if holder is self]:
-            del self._world.held[task]
+        for task in [task for task, holder in self._held.items() if holder is self]:
+            del self._held[task]
 
 
 class KillableState(TaskState):

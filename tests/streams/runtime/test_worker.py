@@ -111,6 +111,39 @@ def test_kept_task_commits_across_rebalance(kafka_broker: Broker, start: Start) 
     first.stop()
 
 
+def test_a_copy_takes_over(kafka_broker: Broker, start: Start) -> None:
+    """num.standby.replicas=1: the second instance follows the first one's stores, and goes on from them when it leaves."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, LINES)
+    wanted = expected(" ".join(LINES).split())
+    both = {"num.standby.replicas": 1, "heartbeat_interval_ms": 300}
+    first = start(word_count(), **both)
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
+    second = start(word_count(), state="other", **both)
+
+    def copied() -> bool:
+        """Each instance has what the other one's tasks have; a copy has passed the marker at the end, too."""
+        engines = [first.worker._engine, second.worker._engine]
+        if any(engine is None or len(engine.tasks) != 2 for engine in engines):
+            return False
+        return all(
+            engine.tasks.keys() | engine.standbys.progress().keys() >= {TaskId(1, 0), TaskId(1, 1)}
+            and all(
+                engine.standbys.progress()[task] > other.worker._positions.get(str(task), 1 << 60)
+                for task in engine.standbys.progress()
+            )
+            for engine, other in zip(engines, (second, first), strict=True)
+            if engine is not None
+        )
+
+    wait_for(copied, "copies of both", 40)
+    first.stop()
+    produce(kafka_broker, LINES)
+    wanted = expected(" ".join(LINES * 2).split())
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts of the second one")
+    second.stop()
+
+
 def test_paused_does_not_starve_idle(kafka_broker: Broker, start: Start) -> None:
     """Two partitions are full and paused; the third, which the task waits for (max.task.idle.ms), is fetched all the same.
 

@@ -10,18 +10,20 @@ newer than the others, and shares out what they say.
   * All partitions of a task go to one member. A task moves only after its owner has given it up (KIP-429): in one round it
     is taken away, in the next it is given.
   * Tasks stay where they are, then go where their state is, then to who has least; nobody has two more than another who
-    could take them.
+    could take them, but while a task waits for a copy of its state there (`copies`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ottla.assignors import GroupMember, MemberAssignment
+from ottla.streams.runtime.copies import CopySettings, hold_back, lag, place_standbys
 from ottla.streams.topology import TaskId
 from ottla.types import TopicPartition
 
@@ -34,11 +36,16 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class SubTopologyInfo:
-    """What members have to agree about to share a sub-topology's tasks."""
+    """What members have to agree about to share a sub-topology's tasks.
+
+    Attributes:
+        stateful: whether its tasks have state that can be copied from changelogs.
+    """
 
     id: int
     hash: str
     topics: tuple[str, ...]
+    stateful: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +55,21 @@ class MemberInfo:
     Attributes:
         process: its process id and slot.
         endpoint: where others can ask for its state, "host:port"; "" if nowhere.
-        positions: by task whose stores it has on disk: how far they have come, as the sum of their changelog positions.
+        positions: by task whose stores it has, running or not: how far they have come, as the sum of their changelog
+            positions.
+        probes: how often it asked for another look at copies. A member that joins again with the same words changes nothing.
     """
 
     process: str
     sub_topologies: tuple[SubTopologyInfo, ...]
     endpoint: str = ""
     positions: Mapping[str, int] = field(default_factory=dict)
+    probes: int = 0
+
+    @property
+    def host(self) -> str:
+        """Its process id: members that share it share a state directory."""
+        return self.process.rpartition("-")[0] or self.process
 
     def to_bytes(self) -> bytes:
         """Return it as it goes to the leader."""
@@ -64,8 +79,9 @@ class MemberInfo:
                 "readable_from": VERSION,
                 "process": self.process,
                 "endpoint": self.endpoint,
-                "sub_topologies": [[sub.id, sub.hash, sub.topics] for sub in self.sub_topologies],
+                "sub_topologies": [[sub.id, sub.hash, sub.topics, sub.stateful] for sub in self.sub_topologies],
                 "positions": dict(self.positions),
+                "probes": self.probes,
             },
             separators=(",", ":"),
         ).encode()
@@ -81,10 +97,11 @@ class MemberInfo:
                 process=str(found["process"]),
                 endpoint=str(found.get("endpoint", "")),
                 sub_topologies=tuple(
-                    SubTopologyInfo(int(sub[0]), str(sub[1]), tuple(map(str, sub[2])))
+                    SubTopologyInfo(int(sub[0]), str(sub[1]), tuple(map(str, sub[2])), len(sub) > 3 and bool(sub[3]))
                     for sub in found["sub_topologies"]
                 ),
                 positions={str(task): int(each) for task, each in found.get("positions", {}).items()},
+                probes=int(found.get("probes", 0)),
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
@@ -100,16 +117,25 @@ class TaskAssignor:
     Args:
         info: what this member tells; called at each join.
         on_owners: called with where each task is, and the generation, at each assignment; on the client's thread.
+        on_copies: called there with the tasks that this member is to have copies of, and with whether it is the one to ask
+            for another look when `probing.rebalance.interval.ms` are over.
+        settings: of copies; the leader's count.
     """
 
     name = NAME
     cooperative = True
 
     def __init__(
-        self, info: Callable[[], MemberInfo], on_owners: Callable[[Owners, int], object] | None = None
+        self,
+        info: Callable[[], MemberInfo],
+        on_owners: Callable[[Owners, int], object] | None = None,
+        on_copies: Callable[[frozenset[TaskId], bool], object] | None = None,
+        settings: CopySettings | None = None,
     ) -> None:
         self._info = info
         self._on_owners = on_owners
+        self._on_copies = on_copies
+        self._settings = settings or CopySettings()
 
     def user_data(self, topics: Sequence[str]) -> bytes | None:
         """Return what this member tells the leader."""
@@ -129,14 +155,27 @@ class TaskAssignor:
                 )
             else:
                 infos[member.member_id] = info
-        wanted, withheld = assign_tasks(members, infos, partition_counts)
+        plan = assign_tasks(members, infos, partition_counts, self._settings)
+        wanted, withheld = plan.tasks, plan.withheld
         owners = {
             str(task): infos[member_id].endpoint
             for member_id, tasks in wanted.items()
             for task in tasks
             if task not in withheld and infos[member_id].endpoint
         }
-        told = json.dumps({"version": VERSION, "owners": owners}, separators=(",", ":")).encode()
+        prober = min(infos, default="") if plan.waits else ""
+
+        def told(member_id: str) -> bytes:
+            return json.dumps(
+                {
+                    "version": VERSION,
+                    "owners": owners,
+                    "copies": [str(task) for task in sorted(plan.copies.get(member_id, ()))],
+                    "probe": member_id == prober,
+                },
+                separators=(",", ":"),
+            ).encode()
+
         return {
             member.member_id: MemberAssignment(
                 [
@@ -145,33 +184,62 @@ class TaskAssignor:
                     if task not in withheld
                     for where in wanted[member.member_id][task]
                 ],
-                told,
+                told(member.member_id),
             )
             for member in members
         }
 
     def on_assignment(self, assignment: MemberAssignment, generation_id: int) -> None:
         """This member has got its part, and where the others are."""
-        if self._on_owners is None:
-            return
-        try:
-            owners = {
-                str(task): str(where) for task, where in json.loads(assignment.user_data or b"")["owners"].items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError):
-            owners = {}
-        self._on_owners(owners, generation_id)
+        owners: dict[str, str] = {}
+        copies: frozenset[TaskId] = frozenset()
+        probes = False
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            found = json.loads(assignment.user_data or b"")
+            owners = {str(task): str(where) for task, where in found["owners"].items()}
+            copies = frozenset(_read_task(task) for task in found.get("copies", ()))
+            probes = bool(found.get("probe", False))
+        if self._on_owners is not None:
+            self._on_owners(owners, generation_id)
+        if self._on_copies is not None:
+            self._on_copies(copies, probes)
+
+
+def _read_task(text: str) -> TaskId:
+    sub_topology, _, partition = text.partition("_")
+    return TaskId(int(sub_topology), int(partition))
 
 
 #: By task, the partitions that it reads.
 Tasks = dict[TaskId, tuple[TopicPartition, ...]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Who is to have what.
+
+    Attributes:
+        tasks: by member.
+        withheld: tasks that their present owners have to give up first.
+        copies: by member, the tasks whose stores it follows.
+        waits: whether tasks wait for a copy where they are to go.
+    """
+
+    tasks: dict[str, Tasks]
+    withheld: set[TaskId]
+    copies: dict[str, list[TaskId]]
+    waits: bool
+
+
 def assign_tasks(
-    members: Sequence[GroupMember], infos: Mapping[str, MemberInfo], partition_counts: Mapping[str, int]
-) -> tuple[dict[str, Tasks], set[TaskId]]:
-    """Return who is to have which task, and the tasks that their present owners have to give up first."""
+    members: Sequence[GroupMember],
+    infos: Mapping[str, MemberInfo],
+    partition_counts: Mapping[str, int],
+    settings: CopySettings,
+) -> Plan:
+    """Return who is to have which task."""
     owner_of = _owners(members)
+    stateful: set[TaskId] = set()
     eligible: dict[TaskId, list[str]] = {}
     partitions_of: Tasks = {}
     for sub, readers in _chosen(infos, owner_of):
@@ -186,6 +254,8 @@ def assign_tasks(
                 TopicPartition(topic, partition) for topic in sub.topics if partition < partition_counts[topic]
             )
             eligible[task] = readers
+            if sub.stateful:
+                stateful.add(task)
     holder = {
         task: next((owner_of[where] for where in partitions if where in owner_of), None)
         for task, partitions in partitions_of.items()
@@ -198,15 +268,32 @@ def assign_tasks(
             share[present].append(task)
         else:
             free.append(task)
-    _place(free, share, eligible, infos)
-    _balance(share, eligible, infos)
+    _place(free, share, eligible, infos, settings.acceptable_lag)
+    placed = {task: member_id for member_id, tasks in share.items() for task in tasks}
+    _balance(share, eligible, infos, stateful)
+    waiting = hold_back(share, placed, stateful, infos, settings)
     withheld = {
         task
         for member_id, tasks in share.items()
         for task in tasks
         if any(owner_of.get(where, member_id) != member_id for where in partitions_of[task])
     }
-    return {member_id: {task: partitions_of[task] for task in tasks} for member_id, tasks in share.items()}, withheld
+    copies: dict[str, list[TaskId]] = {member_id: [] for member_id in infos}
+    for task, member_id in waiting:
+        if member_id:
+            copies[member_id].append(task)
+    place_standbys(share, eligible, copies, infos, dict.fromkeys(stateful, settings.standby_replicas))
+    for member_id, tasks in share.items():
+        for task in stateful.intersection(withheld, tasks):
+            # Its copy goes on until the task is given.
+            if infos[holder[task] or member_id].host != infos[member_id].host:
+                copies[member_id].append(task)
+    return Plan(
+        tasks={member_id: {task: partitions_of[task] for task in tasks} for member_id, tasks in share.items()},
+        withheld=withheld,
+        copies=copies,
+        waits=bool(waiting),
+    )
 
 
 def _owners(members: Sequence[GroupMember]) -> dict[TopicPartition, str]:
@@ -256,14 +343,18 @@ def _place(
     share: Mapping[str, list[TaskId]],
     eligible: Mapping[TaskId, Sequence[str]],
     infos: Mapping[str, MemberInfo],
+    acceptable_lag: int,
 ) -> None:
-    """Give tasks that nobody has to who has most of their state and not more than a fair part, else to who has least."""
+    """Give tasks that nobody has to who has most of their state and not more than a fair part, else to who has least.
+
+    Where the others would have to restore much, a fair part does not count: the task moves on when there is a copy.
+    """
     fair = -(-(sum(map(len, share.values())) + len(free)) // max(len(share), 1))
     for task in sorted(free, key=lambda task: (len(eligible[task]), task)):
+        able = [member_id for member_id in eligible[task] if lag(task, infos[member_id], infos) <= acceptable_lag]
+        able = able or list(eligible[task])
         with_state = [
-            member_id
-            for member_id in eligible[task]
-            if str(task) in infos[member_id].positions and len(share[member_id]) < fair
+            member_id for member_id in able if str(task) in infos[member_id].positions and len(share[member_id]) < fair
         ]
         if with_state:
             best = min(
@@ -271,14 +362,17 @@ def _place(
                 key=lambda member_id: (-infos[member_id].positions[str(task)], len(share[member_id]), member_id),
             )
         else:
-            best = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
+            best = min(able, key=lambda member_id: (len(share[member_id]), member_id))
         share[best].append(task)
 
 
 def _balance(
-    share: Mapping[str, list[TaskId]], eligible: Mapping[TaskId, Sequence[str]], infos: Mapping[str, MemberInfo]
+    share: Mapping[str, list[TaskId]],
+    eligible: Mapping[TaskId, Sequence[str]],
+    infos: Mapping[str, MemberInfo],
+    stateful: Collection[TaskId],
 ) -> None:
-    """Move tasks from members that have two or more too many; first those whose state the taker has."""
+    """Move tasks from members that have two or more too many; first those that have no state, or theirs is there."""
     moved = True
     while moved:
         moved = False
@@ -287,7 +381,7 @@ def _balance(
             for task in share[giver]:
                 taker = min(eligible[task], key=lambda member_id: (len(share[member_id]), member_id))
                 if len(share[taker]) + 1 < len(share[giver]):
-                    known = int(str(task) not in infos[taker].positions)
+                    known = int(task in stateful and str(task) not in infos[taker].positions)
                     rank = (known, len(share[taker]), task)
                     if best is None or rank < best[0]:
                         best = (rank, taker)

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Records that one look at the changelogs returns at most.
-_RESTORED_MAX: Final = 20_000
 #: Seconds that a producer which can do nothing any more is given to close.
 _CLOSE_S: Final = 1.0
 
@@ -410,11 +408,11 @@ class ClientCluster:
             if where in new or (state is not None and state.position != offset):
                 self._restorer.seek(where, offset)
 
-    def restored(self, wait_ms: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
+    def restored(self, wait_ms: int, limit: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
         """See `ports.Cluster`."""
         found: dict[TopicPartition, list[InputRecord]] = {}
         try:
-            polled = self._restorer.poll(_RESTORED_MAX, timeout=wait_ms / 1000)
+            polled = self._restorer.poll(limit, timeout=wait_ms / 1000)
         except LogTruncationError as error:
             raise OutOfRange([error.topic_partition], {error.topic_partition: error.offset}) from error
         except OffsetOutOfRangeError as error:

@@ -26,6 +26,7 @@ from ottla.streams.runtime.first_offsets import FirstOffsets
 from ottla.streams.runtime.ports import Cluster, Fenced, OutcomeUnknown, OutOfRange, Refused, StateHost, TaskFailedError
 from ottla.streams.runtime.purging import Purge
 from ottla.streams.runtime.recovery import Recovery
+from ottla.streams.runtime.standbys import Standbys
 from ottla.streams.runtime.starting import MakeTask, Starter
 from ottla.streams.runtime.tasks import EngineTask, Phase
 from ottla.streams.runtime.transaction import Transaction
@@ -44,6 +45,7 @@ class Engine:
 
     Attributes:
         tasks: by id.
+        standbys: copies of other threads' tasks.
         commits: how many.
     """
 
@@ -67,7 +69,10 @@ class Engine:
         self._transaction = Transaction(cluster, clock, exactly_once=settings.exactly_once)
         self._first_offsets = FirstOffsets(topology, cluster, settings.auto_offset_reset)
         self._committer = Committer(self._transaction, cluster, clock)
-        self._starter = Starter(self.tasks, settings, cluster, host, make_task, self._first_offsets, clock)
+        self.standbys = Standbys(topology.tasks, settings, cluster, host, clock)
+        self._starter = Starter(
+            *(self.tasks, settings, cluster, host, make_task, self._first_offsets, self.standbys, clock)
+        )
         self._recovery = Recovery(self.tasks, settings, cluster, self._transaction, self._starter)
         self._purge = Purge(cluster, topology.repartition_topics, settings.repartition_purge_interval_ms, now_ms)
         self._readers = {topic: sub for sub in topology.tasks for topic in sub.source_topics}
@@ -93,6 +98,9 @@ class Engine:
             if task_id in self.tasks:
                 raise TaskFailedError(f"Task {task_id} got more partitions while it runs: {', '.join(map(str, its))}.")
             task = EngineTask(task_id, self._sub_topology(task_id), its, now_ms)
+            task.state = self.standbys.promote(task_id)
+            if task.state is not None:
+                task.phase = Phase.OPEN
             self.tasks[task_id] = task
             for where in task.partitions:
                 self._by_partition[where] = task
@@ -123,6 +131,7 @@ class Engine:
         finally:
             for task in list(self.tasks.values()):
                 self._close(task)
+            self.standbys.close()
 
     def abandon(self) -> None:
         """Let the stores go without a commit; for when the thread has failed."""
@@ -134,6 +143,7 @@ class Engine:
             self._transaction.is_open = False
         for task in list(self.tasks.values()):
             self._close(task)
+        self.standbys.close()
 
     def _tasks_of(self, partitions: Iterable[TopicPartition]) -> list[EngineTask]:
         found = {task.id: task for where in partitions if (task := self._by_partition.get(where)) is not None}
@@ -284,6 +294,8 @@ class Engine:
         """Return how long the thread may wait for records now: until the next commit or punctuation, `limit_ms` at most."""
         if any(task.phase is not Phase.RUNNING for task in self.tasks.values()):
             return min(limit_ms, 10)
+        if self.standbys.is_behind:
+            return 0
         now_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         wait_ms = limit_ms
         if self._needs_commit():
@@ -360,15 +372,13 @@ class Engine:
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     def advance(self, wait_ms: int = 0) -> None:
-        """Bring tasks that do not run yet a step further: lock, open, restore, run.
+        """Bring tasks that do not run yet a step further: lock, open, restore, run; and copies, while none restores.
 
         Raises:
             StateLockedError: a directory stayed locked for task.timeout.ms.
             TaskFailedError: a changelog is not there, or does not become stable.
         """
-        running = all(task.phase is Phase.RUNNING for task in self.tasks.values())
-        if running and not self._starter.restore_changed:
-            return
+        self.standbys.arrange(self.tasks.keys())
         if self._starter.lock() and self._transaction.is_open:
             self.commit()  # what follows may wait for other people's transactions
         self._starter.start(wait_ms)

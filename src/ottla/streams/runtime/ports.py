@@ -145,8 +145,11 @@ class Cluster(Protocol):
         """Read exactly these changelog partitions from now on, committed records only; those known keep their position."""
         ...
 
-    def restored(self, wait_ms: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
+    def restored(self, wait_ms: int, limit: int) -> dict[TopicPartition, tuple[Sequence[InputRecord], int]]:
         """Return what came of the changelogs that are read, and the position behind it, control records passed over.
+
+        Args:
+            limit: of records, all partitions together.
 
         Raises OutOfRange.
         """

@@ -19,6 +19,7 @@ from ottla.client.keys import CONSUMER_KEYS, INT_MAX, PRODUCER_KEYS, Key, choice
 from ottla.client.keys import _size as size_bytes
 from ottla.client.keys import _text as text
 from ottla.client.security import SECURITY_KEYS
+from ottla.streams.runtime.copies import CopySettings
 from ottla.streams.runtime.engine_settings import EngineSettings
 
 
@@ -37,6 +38,11 @@ def _server(name: str, value: object) -> tuple[str, int] | None:
 
 
 _ROWS: Final = (
+    Key(
+        *("acceptable.recovery.lag", integer, 10_000, 0, None),
+        "A task moves to an instance whose copy of its state is at most so many changelog offsets behind; another one makes "
+        "a copy first (KIP-441).",
+    ),
     Key(
         *("application.server", _server, None, None, None),
         "host:port at which this instance answers queries over HTTP, and others reach it. Port 0 is any free one; "
@@ -63,7 +69,12 @@ _ROWS: Final = (
         "How long a task waits for records of a partition that is at its end, while others have some; -1 never waits.",
     ),
     Key(
-        *("num.standby.replicas", integer, 0, 0, None), "Copies of each store on other instances. Only 0 is there yet."
+        *("max.warmup.replicas", integer, 2, 1, None),
+        "Tasks that may wait at one time for a copy on the instance they are to move to.",
+    ),
+    Key(
+        *("num.standby.replicas", integer, 0, 0, None),
+        "Copies of each store on instances in other state directories: a task whose instance dies is soon at work there.",
     ),
     Key(
         *("num.stream.threads", integer, 1, 1, None),
@@ -72,6 +83,10 @@ _ROWS: Final = (
     Key(
         *("poll.ms", _interval, 100, 0, INT_MAX),
         "How long an instance waits for records at most before it looks around.",
+    ),
+    Key(
+        *("probing.rebalance.interval.ms", _interval, 600_000, 60_000, INT_MAX),
+        "While tasks wait for a copy where they are to go, the group looks that often whether it is good enough.",
     ),
     Key(
         *("processing.guarantee", choice("at_least_once", "exactly_once_v2"), "at_least_once", None, None),
@@ -135,6 +150,7 @@ class StreamsSettings:
     application_server: tuple[str, int] | None = None
     default_store: str = "sqlite"
     poll_ms: int = 100
+    copies: CopySettings = field(default_factory=CopySettings)
     cache_max_bytes: int = 10 << 20
     replication_factor: int = -1
     main_consumer: Mapping[str, Any] = field(default_factory=dict)
@@ -198,6 +214,12 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         application_server=values["application.server"],
         default_store=values["default.dsl.store"],
         poll_ms=values["poll.ms"],
+        copies=CopySettings(
+            standby_replicas=values["num.standby.replicas"],
+            acceptable_lag=values["acceptable.recovery.lag"],
+            warmup_max=values["max.warmup.replicas"],
+            probing_interval_ms=values["probing.rebalance.interval.ms"],
+        ),
         cache_max_bytes=values["statestore.cache.max.bytes"],
         replication_factor=values["replication.factor"],
         main_consumer=main,
@@ -245,8 +267,6 @@ def _check(values: Mapping[str, Any]) -> None:
             "group.protocol=streams (KIP-1071) is not there yet.",
             "Leave it out: instances share tasks by the classic protocol.",
         )
-    if values["num.standby.replicas"]:
-        raise ConfigurationError("num.standby.replicas is not there yet.", "State moves by its changelog.")
     if values["num.stream.threads"] != 1:
         raise ConfigurationError(
             "num.stream.threads is 1: threads do not make a Python process faster.",

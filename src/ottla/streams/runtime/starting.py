@@ -17,15 +17,19 @@ from ottla.streams.runtime.engine_settings import EngineSettings
 from ottla.streams.runtime.first_offsets import FirstOffsets
 from ottla.streams.runtime.ports import Cluster, OutOfRange, StateHost, TaskFailedError
 from ottla.streams.runtime.queues import TaskQueues
+from ottla.streams.runtime.standbys import Standbys
 from ottla.streams.runtime.tasks import EngineTask, Phase, Restoring, read_time
 from ottla.streams.state.currency import reason_to_rebuild
 from ottla.streams.state.homes import StateCorruptError, StateLockedError, StoreNote
 from ottla.streams.store import Store
 from ottla.streams.task import Task
 from ottla.streams.topology import SubTopology, TaskId
+from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 
+#: Records that one look at the changelogs takes.
+_RESTORED_MAX: Final = 20_000
 #: The coordinator looks for transactions that are over their time so often, and a marker takes its time.
 _LSO_MARGIN_MS: Final = 20_000
 
@@ -52,6 +56,7 @@ class Starter:
         host: StateHost,
         make_task: MakeTask,
         first_offsets: FirstOffsets,
+        standbys: Standbys,
         clock: Clock,
     ) -> None:
         self.restore_changed = False
@@ -61,6 +66,7 @@ class Starter:
         self._cluster = cluster
         self._host = host
         self._first_offsets = first_offsets
+        self._standbys = standbys
         self._clock = clock
 
     def lock(self) -> bool:
@@ -83,13 +89,17 @@ class Starter:
         opening = [task for task in self._tasks.values() if task.phase is Phase.OPEN]
         if opening:
             self._open(opening)
-        if self.restore_changed:
-            self.restore_changed = False
-            self._cluster.restore_from(
-                {where: each.note.position for task in self._tasks.values() for where, each in task.restoring.items()}
-            )
-        if any(task.phase is Phase.RESTORING for task in self._tasks.values()):
+        restoring = {
+            where: each.note.position for task in self._tasks.values() for where, each in task.restoring.items()
+        }
+        if self.restore_changed or (self._standbys.changed and not restoring):
+            self.restore_changed = self._standbys.changed = False
+            # While tasks restore, copies wait.
+            self._cluster.restore_from(restoring or self._standbys.positions())
+        if restoring:
             self._restore(wait_ms)
+        else:
+            self._standbys.follow()
 
     def _lock(self, task: EngineTask) -> None:
         try:
@@ -187,7 +197,7 @@ class Starter:
 
     def _restore(self, wait_ms: int) -> None:
         try:
-            found = self._cluster.restored(wait_ms)
+            found = self._cluster.restored(wait_ms, _RESTORED_MAX)
         except OutOfRange as error:
             self._look_again(error)
             return
@@ -200,21 +210,16 @@ class Starter:
             for where, each in list(task.restoring.items()):
                 records, position = found.get(where, ((), each.note.position))
                 spec = each.store
-                apply = each.restorer.apply
-                for record in records:
-                    if not spec.source_changelog or record.offset < each.end:
-                        apply(record.key, record.value, record.timestamp, record.headers)
+                if spec.source_changelog:
+                    records = [record for record in records if record.offset < each.end]
+                each.restorer.apply_all(records)
                 if position > each.note.position:
                     if spec.source_changelog:
                         position = min(position, each.end)
                     each.note = notes[spec.name] = replace(each.note, position=position, committed_ms=wall_ms)
-                    each.still_since_ms = now_ms
+                    each.still_since_ms, each.is_stuck = now_ms, False
                 elif now_ms - each.still_since_ms > self._settings.transaction_timeout_ms + _LSO_MARGIN_MS:
-                    raise TaskFailedError(
-                        f"The changelog {where} does not become stable: at offset {position} of {each.end} a transaction is "
-                        f"open for longer than transaction.timeout.ms. `ottla doctor` and Kafka's kafka-transactions.sh show "
-                        "whose it is."
-                    )
+                    self._look_for_stable(where, each)
                 if each.note.position >= each.end:
                     each.restorer.finish()
                     del task.restoring[where]
@@ -224,6 +229,25 @@ class Starter:
                 task.notes.update(notes)
             if not task.restoring:
                 self._run(task)
+
+    def _look_for_stable(self, where: TopicPartition, each: Restoring) -> None:
+        """A changelog gave nothing for so long that no transaction can be open: ask its broker, which may have been away.
+
+        Raises:
+            TaskFailedError: for the second time, after the same long wait, there is nothing more to be read.
+        """
+        _, stable = self._cluster.bounds(where)
+        if stable > each.note.position:
+            each.is_stuck = False
+        elif each.is_stuck:
+            raise TaskFailedError(
+                f"The changelog {where} does not become stable: at offset {each.note.position} of {each.end} a transaction "
+                "is open for longer than transaction.timeout.ms. `ottla doctor` and Kafka's kafka-transactions.sh show "
+                "whose it is."
+            )
+        else:
+            each.is_stuck = True
+        each.still_since_ms = self._clock.monotonic_ms()
 
     def _run(self, task: EngineTask) -> None:
         assert task.state is not None

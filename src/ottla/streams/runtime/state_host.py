@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ottla.client.errors import ConfigurationError
+from ottla.streams.runtime.tasks import copied_stores, position_of
 from ottla.streams.state.directory import StateDirectory
 from ottla.streams.state.homes import Home, StateError
 from ottla.streams.state.memory import MemoryHome
@@ -101,11 +102,11 @@ def positions_on_disk(directory: StateDirectory, topology: Topology) -> dict[str
         try:
             reader = SqliteReader(path)
             try:
-                notes = [reader.note(spec.name) for spec in sub.stores]
+                notes = [reader.note(spec.name) for spec in copied_stores(sub)]
             finally:
                 reader.close()
         except StateError:
             continue  # whoever opens it says what is wrong with it
         if any(notes):
-            found[task] = sum(note.position for note in notes if note is not None)
+            found[task] = position_of(note for note in notes if note is not None)
     return found

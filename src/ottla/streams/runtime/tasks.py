@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -48,6 +48,8 @@ class Restoring:
     end: int
     #: Since when the position has not moved (monotonic ms).
     still_since_ms: int
+    #: Whether the broker has said since then that nothing more may be read.
+    is_stuck: bool = False
 
 
 class EngineTask:
@@ -138,3 +140,13 @@ def progress(tasks: Mapping[TaskId, EngineTask]) -> tuple[int, int]:
             total += max(each.end - each.start, 0)
             done += max(min(each.note.position, each.end) - each.start, 0)
     return done, total
+
+
+def copied_stores(sub_topology: SubTopology) -> list[StoreSpec]:
+    """Return the stores that a copy on another instance has: those with a changelog of their own."""
+    return [spec for spec in sub_topology.stores if spec.changelog is not None and not spec.source_changelog]
+
+
+def position_of(notes: Iterable[StoreNote]) -> int:
+    """Return how far stores are, as one number: what members compare their copies by."""
+    return sum(note.position for note in notes)

@@ -34,9 +34,10 @@ from ottla.streams.runtime.internal_topics import internal_topics
 from ottla.streams.runtime.ports import OutOfRange
 from ottla.streams.runtime.settings import StreamsSettings
 from ottla.streams.runtime.state_host import DirectoryHost, positions_on_disk, store_kind
-from ottla.streams.runtime.tasks import Phase, progress
+from ottla.streams.runtime.tasks import Phase, copied_stores, position_of, progress
 from ottla.streams.state.directory import StateDirectory
 from ottla.streams.state.homes import Home
+from ottla.streams.state.memory import MemoryHome
 from ottla.streams.store import Store
 from ottla.streams.task import Task
 from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId, Topology
@@ -118,8 +119,15 @@ class Worker:
         self._globals: GlobalTables | None = None
         self._counts: Mapping[str, int] = {}
         self._positions: dict[str, int] = {}
+        #: Tasks with stores that do not outlive their closing.
+        self._volatile: set[TaskId] = set()
+        #: What the group has said last of copies, and when this member is to ask again. Written on the client's thread.
+        self._copies: frozenset[TaskId] = frozenset()
+        self._probe_ms: int | None = None
+        self._probes = 0
         self._hashes = tuple(
-            SubTopologyInfo(sub.id, topology_hash(sub), tuple(sub.source_topics)) for sub in self.topology.tasks
+            SubTopologyInfo(sub.id, topology_hash(sub), tuple(sub.source_topics), bool(copied_stores(sub)))
+            for sub in self.topology.tasks
         )
         self._progress_ms = 0
         self._was_restoring = False
@@ -179,10 +187,15 @@ class Worker:
         def on_owners(owners: Owners, generation_id: int) -> None:
             routes.owners = owners
 
+        def on_copies(tasks: frozenset[TaskId], probes: bool) -> None:
+            self._copies = tasks
+            interval_ms = settings.copies.probing_interval_ms
+            self._probe_ms = self._clock.monotonic_ms() + interval_ms if probes else None
+
         cluster = self._cluster = ClientCluster(
             settings,
             list(dict.fromkeys(topics)),
-            TaskAssignor(self._info, on_owners),
+            TaskAssignor(self._info, on_owners, on_copies, settings.copies),
             transactional_id=transactional_id,
             partition_count=sum(self._counts[topic] for topic in topics),
             on_assigned=lambda partitions: self._running.on_assigned(partitions),
@@ -235,6 +248,8 @@ class Worker:
     def _turn(self) -> None:
         engine, cluster = self._running, self._cluster
         assert cluster is not None
+        engine.standbys.want(self._copies)
+        self._maybe_probe()
         engine.advance(self.settings.poll_ms)
         if self._globals is not None:
             self._globals.follow()
@@ -256,6 +271,14 @@ class Worker:
         engine.maybe_commit()
         self._tell_board()
 
+    def _maybe_probe(self) -> None:
+        """Have the group look again whether tasks can move to where a copy is made."""
+        if self._probe_ms is not None and self._clock.monotonic_ms() >= self._probe_ms:
+            self._probe_ms = None
+            self._probes += 1
+            assert self._cluster is not None
+            self._cluster.consumer.enforce_rebalance("copies of state may be good enough now (KIP-441)")
+
     def _tell_board(self) -> None:
         """Say what queries may be told, after the stores have it."""
         assert self._board is not None
@@ -264,6 +287,7 @@ class Worker:
         due = now_ms - self._told_ms >= _TELL_MS
         if due:
             self._told_ms = now_ms
+            self._note_positions()
         wall_ms = self._clock.wall_ms()
         for task in self._running.tasks.values():
             if task.phase is not Phase.RUNNING:
@@ -278,6 +302,16 @@ class Worker:
                 self._board.tell(
                     task.id, Standing(positions=positions, lag=lag, time_ms=wall_ms, stream_time=stream_time)
                 )
+
+    def _note_positions(self) -> None:
+        """Remember how far the stores here are, for the next rebalance."""
+        positions = {
+            task.id: position_of(task.notes[spec.name] for spec in copied_stores(task.sub_topology))
+            for task in self._running.tasks.values()
+            if task.phase is Phase.RUNNING and copied_stores(task.sub_topology)
+        }
+        for task_id, position in (positions | self._running.standbys.progress()).items():
+            self._positions[str(task_id)] = position
 
     def _tell_progress(self) -> None:
         engine = self._running
@@ -360,17 +394,20 @@ class Worker:
             sub_topologies=self._hashes,
             endpoint="" if self._server is None else self._server.endpoint,
             positions=dict(self._positions),
+            probes=self._probes,
         )
 
     def _on_homes(self, task: TaskId, homes: Mapping[str, Home] | None) -> None:
         assert self._board is not None
         if homes is None:
             self._board.close(task)
+            if task in self._volatile:
+                self._volatile.discard(task)
+                self._positions.pop(str(task), None)
         else:
             self._board.open(task, next(sub for sub in self.topology.tasks if sub.id == task.sub_topology), homes)
-        engine_task = self._running.tasks.get(task)
-        if homes is None and engine_task is not None:
-            self._positions[str(task)] = sum(note.position for note in engine_task.notes.values())
+            if any(isinstance(home, MemoryHome) for home in homes.values()):
+                self._volatile.add(task)
 
 
 def topology_hash(sub: SubTopology) -> str:
