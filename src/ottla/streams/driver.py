@@ -188,6 +188,7 @@ class Driver:
         self.now = now_ms
         for task in self.tasks.values():
             self._take(task.punctuate(now_ms))
+            self._finish_calls(task)
             self._processed(task)
         self._drain()
         if self._commit_interval_ms and now_ms >= self._commit_ms:
@@ -305,12 +306,22 @@ class Driver:
         return found
 
     def _processed(self, task: Task) -> None:
+        self._finish_calls(task)
         if not self._commit_interval_ms or task.commit_requested:
             self._commit(task)
 
     def _commit(self, task: Task) -> None:
         self._take(task.flush())
+        while task.in_flight:
+            self._finish_calls(task)
+            self._take(task.flush())
         task.commit_requested = False
+
+    def _finish_calls(self, task: Task) -> None:
+        """Let records go on behind `map_async`: in a test each call is waited for."""
+        while task.in_flight:
+            for _, _, outputs in task.collect():
+                self._take(outputs)
 
     def _take(self, outputs: list[Output]) -> None:
         for output in outputs:

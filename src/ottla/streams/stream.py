@@ -8,7 +8,7 @@ store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, overload
 
 from ottla.client.keys import Duration
@@ -19,7 +19,7 @@ from ottla.streams.errors import TopologyError
 from ottla.streams.grouped import GroupedStream
 from ottla.streams.handlers import make_handler
 from ottla.streams.joins import GlobalTable
-from ottla.streams.operators import stateless
+from ottla.streams.operators import asynchronous, stateless
 from ottla.streams.operators.processing import processing
 from ottla.streams.operators.table_joins import Kind
 from ottla.streams.operators.tables import SourceView, table_source
@@ -120,6 +120,35 @@ class Stream(Generic[K, V]):
         """Make a new value of each record: `function(value)`, or `function(key, value)` with `with_key=True`."""
         make = stateless.mapping_values(function, with_key=with_key)
         return self._other(name, "KSTREAM-MAPVALUES-", make, value=value, on_error=on_error)
+
+    def map_async(
+        self,
+        function: Callable[..., Awaitable[V2]],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        value: Any = None,
+        with_key: bool = False,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Stream[K, V2]:
+        """Make a new value of each record by a call to elsewhere: `await function(value)`, many at one time.
+
+        For look-ups over HTTP or in a database. Before each commit the calls that run are waited for; after a crash or when a
+        partition goes to another instance some are made again: exactly once ends at our topics.
+
+        orders.map_async(look_up_price, concurrency=32)
+
+        Args:
+            function: `async def`; one that blocks goes into `asyncio.to_thread`. It runs on a loop of its own, and is best
+                quicker than transaction.timeout.ms.
+            concurrency: calls at one time, of each task.
+            ordered: records go on in the order in which they came; else as their calls end, which makes some of them late for
+                windows behind it.
+            with_key: `function(key, value)`.
+        """
+        make = asynchronous.calling(function, concurrency=concurrency, ordered=ordered, with_key=with_key)
+        return self._other(name, "KSTREAM-MAPASYNC-", make, value=value, on_error=on_error)
 
     def flat_map(
         self,

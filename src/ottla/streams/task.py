@@ -10,9 +10,11 @@ How the runtime uses it:
 2. `task.process(record)` for one record at a time. Which partition comes next is decided outside: the smallest
    `task.timestamp_of(head)`; among equal ones the topic that sorts first.
 3. `task.punctuate(now_ms)` when `task.next_punctuation_ms` has come.
-4. Before a commit: `task.flush()`. Its outputs belong to the commit. After it nothing of the task is in memory alone,
-   apart from what the next record brings.
-5. After an abort: drop what the stores have of the transaction, then `task.rebuild()`. Nothing in memory survives.
+4. Where there are calls (`map_async`): no record while `task.is_full`; `task.collect()` now and then, until nothing
+   is `in_flight`, and only then a commit.
+5. Before a commit: `task.flush()`. Its outputs belong to the commit. After it nothing of the task is in memory alone,
+   apart from what the next record brings, and calls that it began.
+6. After an abort: drop what the stores have of the transaction, then `task.rebuild()`. Nothing in memory survives.
 
 If a call raises, its outputs are lost and the stores may hold half of its effects: abort, or stop.
 """
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ottla.streams.caching import AnyCachedState, CacheBudget, cached_state
+from ottla.streams.calls import Calls, Line, WaitedCalls, Waiting
 from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Output, Process
 from ottla.streams.edges import readable, sink, source
 from ottla.streams.errors import RecordError, StreamsError, TopologyError, told
@@ -44,6 +47,9 @@ from ottla.streams.topology import (
 )
 
 logger = logging.getLogger(__name__)
+
+#: Outputs that one call may have; places above belong to the next call for the same input record.
+_CALL_PLACES = 1 << 20
 
 #: How often the log speaks of records that one operator passes over.
 _DROPPED_MS = 60_000
@@ -94,6 +100,7 @@ class Task:
         specs: Iterable[StoreSpec] = (),
         watch_mutations: bool = False,
         cache: CacheBudget | None = None,
+        calls: Calls | None = None,
     ) -> None:
         """Make the operators.
 
@@ -106,6 +113,7 @@ class Task:
             wait: waits before a retry; without it a retry comes at once.
             specs: those of the global stores among `stores`.
             cache: what the caches of stores may hold, shared with other tasks; None: no store has a cache.
+            calls: runs what `map_async` calls; without it each call is waited for.
             watch_mutations: raise when an operator changes an object that another branch is given, too (slow: for
                 tests).
         """
@@ -133,6 +141,11 @@ class Task:
             name for name in dict.fromkeys(name for node in using for name in node.stores) if self._is_cached(name)
         ]
         self._wait = wait or (lambda seconds: None)
+        self.calls = calls or WaitedCalls()
+        self._own_calls = calls is None
+        self._lines: list[Line] = []
+        #: By input record, how many calls were begun for it since nothing was in flight.
+        self._call_counts: dict[tuple[str, int, int], int] = {}
         self._outputs: list[Output] = []
         #: Appends to the outputs of the call at hand. Operators keep it.
         self.emit = self._outputs.append
@@ -143,6 +156,7 @@ class Task:
         """Make every operator anew from what the stores hold now; for after an abort."""
         self._outputs.clear()
         self._drop_caches()
+        self._drop_calls()
         self.record = None
         #: The time of the record at hand, as its source has it (ms); in a punctuation, the time given to it.
         self.record_time = -1
@@ -191,8 +205,8 @@ class Task:
                 self._fire(self._by_stream_time, self.stream_time)
             if self.cache is not None and self.cache.used > self.cache.max_bytes:
                 self._flush_caches()
-            if self._refused and (refused := self._refused.pop((record.topic, record.offset), None)):
-                self._without(refused)
+            if self._refused:
+                self._without_places(record, 0)
             return outputs.copy()
         except StreamsError:
             raise
@@ -205,6 +219,7 @@ class Task:
         """Whether it is worth giving several records of a topic to `process_run`."""
         return (
             self._runs
+            and not self._lines
             and hasattr(self._sources[topic], "take_run")
             and self._by_stream_time.next_ms is None
             and not self._refused
@@ -262,9 +277,92 @@ class Task:
         finally:
             self._outputs.clear()
 
+    # Calls of `map_async`.
+
+    @property
+    def in_flight(self) -> int:
+        """How many records wait for a call."""
+        return sum(map(len, self._lines)) if self._lines else 0
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether an operator makes calls at all."""
+        return bool(self._lines)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an operator has as many calls as it may have: the task takes no record now."""
+        return any(line.is_full for line in self._lines)
+
+    def collect(self) -> list[tuple[InputRecord | None, int, list[Output]]]:
+        """Let records go on whose calls came back.
+
+        Returns:
+            For each the input record that it came of, the place of its first output among those of that record (for
+            `refuse`), and what comes of it.
+
+        Raises:
+            RecordError: as `process`.
+        """
+        found: list[tuple[InputRecord | None, int, list[Output]]] = []
+        before = self.record, self.record_time
+        for line in self._lines:
+            for finished in line.take():
+                waiting = finished.waiting
+                self.record, self.record_time = waiting.source, waiting.source_time
+                first = waiting.number * _CALL_PLACES
+                try:
+                    finished.forward(waiting)
+                    source = waiting.source
+                    if self._refused and source is not None:
+                        self._without_places(source, first)
+                    if self._outputs:
+                        found.append((source, first, self._outputs.copy()))
+                except StreamsError:
+                    raise
+                except Exception as error:
+                    raise self._unhandled(error, "an operator behind map_async()") from error
+                finally:
+                    self._outputs.clear()
+                    self.record, self.record_time = before
+        if not self.in_flight:
+            self._call_counts.clear()
+        return found
+
+    def _without_places(self, source: InputRecord, first: int) -> None:
+        places = self._refused.get((source.topic, source.offset))
+        if places is None:
+            return
+        here = {place - first: places.pop(place) for place in list(places) if first <= place < first + _CALL_PLACES}
+        if not places:
+            del self._refused[source.topic, source.offset]
+        if here:
+            self._without(here)
+
+    def waiting(self, key: Any, value: Any, timestamp: int, headers: Headers) -> Waiting:
+        """Return the record at hand as one that waits for a call."""
+        source, number = self.record, 0
+        if source is not None:
+            name = (source.topic, source.partition, source.offset)
+            number = self._call_counts[name] = self._call_counts.get(name, 0) + 1
+        return Waiting(key, value, timestamp, headers, source, self.record_time, number)
+
+    def add_line(self, line: Line) -> None:
+        """An operator has calls."""
+        self._lines.append(line)
+
+    def _drop_calls(self) -> None:
+        for line in self._lines:
+            line.cancel()
+        self._lines.clear()
+        self._call_counts.clear()
+
     def close(self) -> None:
         """Close operators (users' processors among them). Stores are the caller's."""
         self._drop_caches()
+        self._drop_calls()
+        if self._own_calls:
+            self.calls.close()
         for close in reversed(self._closers):
             close()
         self._closers.clear()

@@ -11,6 +11,7 @@ from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, key_cou
 
 from ottla.errors import MessageTooLargeError
 from ottla.streams.caching import CacheBudget
+from ottla.streams.calls import Calls
 from ottla.streams.context import InputRecord, Output
 from ottla.streams.handlers import DeadLetter, Handlers
 from ottla.streams.keys import timestamped
@@ -41,6 +42,7 @@ class Thread:
         transactional_id: str = "app-1",
         cache: CacheBudget | None = None,
         disk: dict[TaskId, MemoryHome] | None = None,
+        calls: Calls | None = None,
     ) -> None:
         self.world = world
         self.topology = topology
@@ -57,6 +59,7 @@ class Thread:
                 partition_count=world.counts.__getitem__,
                 handlers=handlers,
                 cache=cache,
+                calls=calls,
             )
 
         self.engine = Engine(topology, settings, self.port, self.host, make, world.clock)

@@ -27,11 +27,11 @@ class Committer:
         self._cluster = cluster
         self._clock = clock
 
-    def commit(self, running: Sequence[EngineTask]) -> bool:
-        """Commit what these have written, and where they are, in the cluster. Return whether there was anything.
+    def flush(self, running: Sequence[EngineTask]) -> None:
+        """Write what operators hold back. Calls may begin by it: then it is too early for the commit.
 
         Raises:
-            Refused, Fenced, OutcomeUnknown: it is not committed, or nobody knows.
+            Refused, Fenced, OutcomeUnknown.
         """
         for task in running:
             assert task.core is not None
@@ -39,6 +39,14 @@ class Committer:
                 outputs = task.core.flush()
                 if outputs:
                     self._transaction.write(task, None, outputs)
+
+    def commit(self, running: Sequence[EngineTask]) -> bool:
+        """Commit what these have written, and where they are, in the cluster. Return whether there was anything.
+
+        Raises:
+            Refused, Fenced, OutcomeUnknown: it is not committed, or nobody knows.
+        """
+        for task in running:
             self._move_past_markers(task)
         offsets = {
             where: each for task in running if task.wrote or task.moved for where, each in task.offsets().items()

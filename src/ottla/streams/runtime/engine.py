@@ -36,6 +36,8 @@ from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 
+#: How long the thread waits for records while calls are in flight.
+_CALLS_MS: Final = 5
 #: Records that one task takes before the next one has its turn.
 _TURN: Final = 200
 
@@ -79,6 +81,13 @@ class Engine:
         self._by_partition: dict[TopicPartition, EngineTask] = {}
         self._turn: list[TaskId] = []
         self._commit_ms = now_ms + settings.commit_interval_ms
+        #: A commit is due, and waits until no call of `map_async` is in flight: until then nothing is taken.
+        self._draining = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many records wait for a call of `map_async`."""
+        return sum(task.core.in_flight for task in self.tasks.values() if task.core is not None)
 
     @property
     def aborts(self) -> int:
@@ -110,8 +119,10 @@ class Engine:
     def on_revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """Others get these. All tasks of the transaction are committed, then the tasks that go are closed."""
         going = self._tasks_of(partitions)
-        if any(task.phase is Phase.RUNNING for task in going):
-            self.commit()
+        if any(task.phase is Phase.RUNNING for task in going) and not self.commit():
+            # What calls that are in flight would bring is dropped; their records come again.
+            self._draining = False
+            self._recovery.abort("partitions were revoked while calls of map_async were in flight")
         for task in going:
             self._close(task)
 
@@ -125,9 +136,10 @@ class Engine:
             self._recovery.abort("partitions were lost")
 
     def close(self) -> None:
-        """Hand everything over: commit, and let the stores go."""
+        """Hand everything over: commit, and let the stores go. Records whose calls are in flight come again."""
         try:
-            self.commit()
+            if not self.commit():
+                self._recovery.abort("calls of map_async were in flight at the end")
         finally:
             for task in list(self.tasks.values()):
                 self._close(task)
@@ -188,8 +200,8 @@ class Engine:
 
     def process(self, limit: int) -> int:
         """Take up to `limit` records, in turns of the tasks; commit when it is due. Return how many were taken."""
-        taken = 0
-        while taken < limit:
+        taken = self.collect()
+        while taken < limit and not self._draining:
             before = taken
             for task_id in self._turn:
                 task = self.tasks.get(task_id)
@@ -200,12 +212,31 @@ class Engine:
                 except (Refused, Fenced, OutcomeUnknown) as failure:
                     self._on_failure(failure)
                     return taken
-                if taken >= limit:
+                if taken >= limit or self._draining:
                     break
             self._turn = self._turn[1:] + self._turn[:1]
             if taken == before:
                 break
         return taken
+
+    def collect(self) -> int:
+        """Let records go on whose calls came back; commit if that was waited for. Return how many did."""
+        count = 0
+        try:
+            for task in self.tasks.values():
+                core = task.core
+                if task.phase is not Phase.RUNNING or core is None or not core.in_flight:
+                    continue
+                before = core.in_flight
+                for record, first_place, outputs in core.collect():
+                    self._transaction.write(task, record, outputs, first_place)
+                count += max(before - core.in_flight, 0)
+        except (Refused, Fenced, OutcomeUnknown) as failure:
+            self._on_failure(failure)
+            return count
+        if self._draining and not self.in_flight:
+            self.commit()
+        return count
 
     def _take_turn(self, task: EngineTask, limit: int) -> int:
         queues, core = task.queues, task.core
@@ -218,7 +249,8 @@ class Engine:
         )
         now_ms = monotonic_ms()
         taken = 0
-        while taken < limit and is_ready(now_ms, lag):
+        has_calls = core.has_calls
+        while taken < limit and not (has_calls and core.is_full) and is_ready(now_ms, lag):
             record = take()
             #: None: several records have made the outputs.
             maker: InputRecord | None = record
@@ -246,8 +278,7 @@ class Engine:
                 or ((taken % 64 == 0 or maker is None) and self._is_large())
             ):
                 core.commit_requested = False
-                self.commit()
-                if task.phase is not Phase.RUNNING:
+                if not self.commit() or task.phase is not Phase.RUNNING:
                     break
         if task.phase is Phase.RUNNING and self._is_large():
             self.commit()
@@ -296,6 +327,8 @@ class Engine:
             return min(limit_ms, 10)
         if self.standbys.is_behind:
             return 0
+        if self.in_flight:
+            return min(limit_ms, _CALLS_MS)
         now_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         wait_ms = limit_ms
         if self._needs_commit():
@@ -321,35 +354,49 @@ class Engine:
             self.commit()
         self._purge.maybe_purge(self.tasks.values(), now_ms)
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """Commit all tasks that run. If it cannot be committed, the tasks go back to the last commit instead.
+
+        Returns:
+            False: calls are in flight, and nothing was committed. It is, and nothing is taken before, when they came back.
 
         Raises:
             StateError: a store could not be written after the commit; the thread has to end.
         """
         began_ms = self._clock.monotonic_ms()
+        self._draining = True
         try:
-            self._commit()
+            if not self._commit():
+                return False
+            self._draining = False
+            return True
         finally:
             # From its end, and after as much time as it took: where commits are slow, half of the time is left for records.
             now_ms = self._clock.monotonic_ms()
             slack_ms = min(now_ms - began_ms, self._settings.transaction_timeout_ms // 4)
             self._commit_ms = now_ms + max(self._settings.commit_interval_ms, slack_ms)
 
-    def _commit(self) -> None:
+    def _commit(self) -> bool:
         running = [task for task in self.tasks.values() if task.phase is Phase.RUNNING]
+        if self.in_flight:
+            return False
         try:
+            self._committer.flush(running)
+            if self.in_flight:
+                return False
             committed = self._committer.commit(running)
         except (Refused, Fenced, OutcomeUnknown) as failure:
             self._on_failure(failure)
-            return
+            return True
         self._recovery.on_committed()
         self.commits += committed
         self._committer.commit_stores(running)
+        return True
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
 
     def _on_failure(self, failure: Exception) -> None:
+        self._draining = False
         try:
             self._recovery.on_failure(failure)
         except TaskFailedError:
@@ -379,6 +426,6 @@ class Engine:
             TaskFailedError: a changelog is not there, or does not become stable.
         """
         self.standbys.arrange(self.tasks.keys())
-        if self._starter.lock() and self._transaction.is_open:
-            self.commit()  # what follows may wait for other people's transactions
+        if self._starter.lock() and self._transaction.is_open and not self.commit():
+            return  # what follows may wait for other people's transactions
         self._starter.start(wait_ms)

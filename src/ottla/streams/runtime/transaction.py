@@ -38,7 +38,7 @@ class Transaction:
         self._clock = clock
         self._exactly_once = exactly_once
         #: What was sent since the last wait for acknowledgements: task, record, and the number of its first output.
-        self._sent: list[tuple[TaskId, InputRecord | None]] = []
+        self._sent: list[tuple[TaskId, InputRecord | None, int]] = []
         self._firsts: list[int] = []
         self._count = 0
 
@@ -54,11 +54,17 @@ class Transaction:
         if took_ms > self.slowest[0]:
             self.slowest = (took_ms, record)
 
-    def write(self, task: EngineTask, record: InputRecord | None, outputs: Sequence[Output]) -> None:
-        """Send what came of a record. A transaction begins here, at its first write."""
+    def write(
+        self, task: EngineTask, record: InputRecord | None, outputs: Sequence[Output], first_place: int = 0
+    ) -> None:
+        """Send what came of a record. A transaction begins here, at its first write.
+
+        Args:
+            first_place: of the first output among those of the record.
+        """
         self.begin()
         task.wrote = True
-        self._sent.append((task.id, record))
+        self._sent.append((task.id, record, first_place))
         self._firsts.append(self._count)
         self._count += len(outputs)
         self._cluster.send(outputs)
@@ -80,8 +86,8 @@ class Transaction:
     def source_of(self, index: int) -> tuple[TaskId, InputRecord | None, int]:
         """Return the task, the record and the output's place of what was sent as number `index` (see `Refused`)."""
         place = bisect_right(self._firsts, index) - 1
-        task_id, record = self._sent[place]
-        return task_id, record, index - self._firsts[place]
+        task_id, record, first_place = self._sent[place]
+        return task_id, record, first_place + index - self._firsts[place]
 
     def forget(self) -> None:
         """It is aborted, or nobody knows: nothing of it counts."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -19,6 +20,7 @@ from ottla.client.admin_results import NewTopic
 from ottla.clock import Clock, SystemClock
 from ottla.errors import InconsistentGroupProtocolError
 from ottla.streams.caching import CacheBudget
+from ottla.streams.calls import LoopCalls
 from ottla.streams.errors import StreamsError, TopologyError
 from ottla.streams.handlers import Handlers
 from ottla.streams.queries.board import Board, Standing
@@ -51,6 +53,8 @@ _PROGRESS_MS: Final = 2000
 #: How long an instance is without tasks before the log says so, and until it says so again.
 _IDLE_MS: Final = 5000
 _STILL_IDLE_MS: Final = 60_000
+#: How long calls of map_async may take after `stop`.
+_CALLS_MS: Final = 5000
 #: How often queries are told how far the committed state is.
 _TELL_MS: Final = 100
 
@@ -111,6 +115,7 @@ class Worker:
         #: When the log says that there are no tasks, if there are none until then.
         self._idle_ms: int | None = None
         self._cache = CacheBudget(settings.cache_max_bytes)
+        self._calls = LoopCalls()
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._cluster: ClientCluster | None = None
@@ -158,6 +163,7 @@ class Worker:
             except BaseException:
                 self._engine.abandon()
                 raise
+            self._finish_calls()
             self._engine.close()
             logger.info("%s: everything is committed and handed over", self.settings.application_id)
         finally:
@@ -165,12 +171,20 @@ class Worker:
                 self._on_desk(None)
             if self._server is not None:
                 self._server.close()
+            self._calls.close()
             if self._globals is not None:
                 self._globals.close()
             if self._cluster is not None:
                 self._cluster.close()
             if self._directory is not None:
                 self._directory.close()
+
+    def _finish_calls(self) -> None:
+        """Give calls of map_async a moment to come back: what does not is called again at the next start."""
+        deadline_ms = self._clock.monotonic_ms() + _CALLS_MS
+        while self._running.in_flight and self._clock.monotonic_ms() < deadline_ms:
+            self._running.collect()
+            time.sleep(0.005)
 
     def _start(self) -> None:
         settings = self.settings
@@ -376,6 +390,7 @@ class Worker:
             wait=self._wait,
             specs=self.topology.global_stores,
             cache=self._cache,
+            calls=self._calls,
         )
 
     def _wait(self, seconds: float) -> None:
