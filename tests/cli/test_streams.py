@@ -123,7 +123,7 @@ def test_what_is_typed_wrong_is_one_line(ottla: Run, counting: str) -> None:
         (2, ("run", f"{module}:other"), "has no 'other'"),
         (2, ("run", counting, "-X", "state.dri=x"), "Did you mean 'state.dir'?"),
         (2, ("run", counting, "-X", "group.protocol=streams"), "KIP-1071"),
-        (2, ("run", counting, "-X", "num.standby.replicas=1"), "num.standby.replicas is not there yet"),
+        (2, ("run", counting, "-X", "num.stream.threads=2"), "num.stream.threads is 1"),
         (2, ("run", counting, "-X", "application.server=me"), "application.server"),
         (2, ("run", counting, "-X", "group.id=x"), "it is the application id"),
         (1, ("check", counting, "--bootstrap-server", "localhost:1"), "Nothing listens on localhost:1"),
