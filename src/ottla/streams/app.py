@@ -78,6 +78,7 @@ class App:
         self.processing_guarantee = processing_guarantee
         self.settings = settings
         self._desk: Desk | None = None
+        self._stops: list[Callable[[], None]] = []
         self.handlers = Handlers(
             deserialization=make_handler("on_deserialization_error", on_deserialization_error),
             processing=make_handler("on_processing_error", on_processing_error),
@@ -390,7 +391,8 @@ class App:
         return Description(self.topology())
 
     def run(self) -> None:
-        """Run one instance in this process until SIGTERM or Ctrl-C: then it commits, hands its tasks over, and returns.
+        """Run one instance in this process until SIGTERM, Ctrl-C or `stop()`: then it commits, hands its tasks over, and
+        returns.
 
         `ottla streams run module:app --processes 4` runs several. docs/streams.md lists the keys that keywords (with _
         for .) and `config=` take.
@@ -402,6 +404,22 @@ class App:
         from ottla.streams.runtime.run import run
 
         run(self)
+
+    def stop(self) -> None:
+        """Have what runs of the app in this process commit, hand its tasks over and return from `run()`.
+
+        For any thread, an operator's among them. It does not wait; nothing happens if nothing runs.
+        """
+        for stop in list(self._stops):
+            stop()
+
+    def on_run(self, stop: Callable[[], None]) -> None:
+        """Keep what stops an instance that begins; the runtime calls it."""
+        self._stops.append(stop)
+
+    def on_end(self, stop: Callable[[], None]) -> None:
+        """Forget an instance that has ended; the runtime calls it."""
+        self._stops.remove(stop)
 
     def store(self, name: str) -> StoreView:
         """Return a store of the running app, to ask from any thread of this process: `app.store("users")["anna"]`.

@@ -226,8 +226,12 @@ class Task:
         )
 
     def without_runs(self) -> None:
-        """Take records one by one from now on, so that an output that the broker refuses has an input to be blamed."""
+        """Take records one by one until `with_runs`, so that an output that the broker refuses has an input to be blamed."""
         self._runs = False
+
+    def with_runs(self) -> None:
+        """Take runs again: what the broker refused is behind."""
+        self._runs = True
 
     def process_run(self, records: Sequence[InputRecord]) -> list[Output]:
         """Take consecutive records of one partition of a topic that `takes_runs`; return what comes of them, in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +126,32 @@ def test_the_page_names_tasks_and_stores(instance: tuple[Instance, StateServer])
     assert "1970-01-01T00:16:39.000Z" in body  # stream time
     state = get(instance[1], "/state")[2]
     assert (state["application"], state["process"], state["answers"]) == ("app", "p-0", True)
+
+
+def test_one_connection_too_many_is_asked_to_come_again(
+    instance: tuple[Instance, StateServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ottla.streams.queries.server.CONNECTIONS_MAX", 2)
+    server = StateServer("127.0.0.1", 0, "app", dict)
+    assert instance[1].desk is not None
+    server.start(instance[1].desk)
+    try:
+        host, port = server.endpoint.rsplit(":", 1)
+        held = [http.client.HTTPConnection(host, int(port), timeout=10) for _ in range(3)]
+        answers = []
+        for each in held:
+            each.request("GET", "/state")
+            response = each.getresponse()
+            answers.append((response.status, response.headers["Retry-After"]))
+            response.read()
+        assert answers == [(200, None), (200, None), (503, "1")]
+        for each in held:
+            each.close()
+        deadline = time.monotonic() + 10
+        while get(server, "/state")[0] == 503:
+            assert time.monotonic() < deadline, "no room although all are gone"
+    finally:
+        server.close()
 
 
 def test_one_instance_asks_another(instance: tuple[Instance, StateServer]) -> None:

@@ -15,6 +15,7 @@ from ottla.errors import MessageTooLargeError
 from ottla.streams import App, col, count, tumbling
 from ottla.streams.caching import CacheBudget
 from ottla.streams.handlers import DeadLetter, Handlers
+from ottla.streams.topology import TaskId
 from ottla.types import TopicPartition
 
 
@@ -83,3 +84,6 @@ def test_a_refused_output_of_a_run_is_found_by_going_record_by_record() -> None:
 
     assert [record.key for record in world.committed_records(TopicPartition("out", 0))] == [b"a", b"b"]
     assert [record.key for record in world.committed_records(TopicPartition("dead", 0))] == [b"poison"]
+    core = thread.engine.tasks[TaskId(0, 0)].core
+    assert core is not None
+    assert core.takes_runs("in"), "what was refused is behind"

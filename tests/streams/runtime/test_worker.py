@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ from ottla.streams.runtime.tasks import Phase
 from ottla.streams.runtime.worker import Worker
 from ottla.streams.topology import TaskId
 from ottla.testing import Broker
+from ottla.types import TopicPartition
 
 LINES = ["the quick fox", "the lazy dog", "the end", "a fox a dog", "quick quick end", "dog"]
 
@@ -142,6 +144,31 @@ def test_a_copy_takes_over(kafka_broker: Broker, start: Start) -> None:
     wanted = expected(" ".join(LINES * 2).split())
     wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts of the second one")
     second.stop()
+
+
+def test_stop_ends_an_app_from_an_operator_of_its_own(kafka_broker: Broker, tmp_path: Path) -> None:
+    """`app.stop()` in a function of the app: what was processed is committed, and `run()` returns."""
+    make_topics(kafka_broker)
+    produce(kafka_broker, ["one", "last"])
+    app = App(
+        "stopped", kafka_broker.bootstrap_servers, state_dir=str(tmp_path), processing_guarantee="exactly_once_v2"
+    )
+    app.stop()  # nothing runs: nothing happens
+
+    def look(key: Any, value: str) -> None:
+        if value == "last":
+            app.stop()
+
+    app.stream("lines", value=str).peek(look).to("counts", value=str)
+    thread = threading.Thread(target=app.run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        assert (
+            sum(each.offset or 0 for each in admin.list_offsets([TopicPartition("counts", 0)], "latest").values()) >= 1
+        )
+        assert admin.consumer_lag("stopped")
 
 
 def test_paused_does_not_starve_idle(kafka_broker: Broker, start: Start) -> None:

@@ -20,6 +20,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -36,6 +37,13 @@ from ottla.streams.topology import StoreSpec
 logger = logging.getLogger(__name__)
 
 _LIMIT_MAX: Final = 100_000
+#: Connections at one time, each of which has a thread.
+CONNECTIONS_MAX: Final = 128
+_FULL_BODY: Final = b'{"error": "too many connections at one time: ask again"}'
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
+)
 _LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -56,9 +64,8 @@ class StateServer:
         self.desk: Desk | None = None
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
 
-        class Server(ThreadingHTTPServer):
+        class Server(_Server):
             address_family = family
-            daemon_threads = True
 
         class Handler(_Handler):
             server_of_state = self
@@ -87,6 +94,34 @@ class StateServer:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection, up to a number: who comes after that is asked to try again."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            with suppress(OSError):
+                request.sendall(_FULL)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -388,7 +388,8 @@ class Engine:
         except (Refused, Fenced, OutcomeUnknown) as failure:
             self._on_failure(failure)
             return True
-        self._recovery.on_committed()
+        if committed:
+            self._recovery.on_committed()
         self.commits += committed
         self._committer.commit_stores(running)
         return True

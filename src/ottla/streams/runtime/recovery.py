@@ -54,6 +54,9 @@ class Recovery:
         """A transaction was committed."""
         self.is_cautious = False
         self._replays = 0
+        for task in self._tasks.values():
+            if task.core is not None:
+                task.core.with_runs()
 
     def on_failure(self, failure: Exception) -> None:
         """The transaction cannot be committed: go back to the last commit.

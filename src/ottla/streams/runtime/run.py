@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _END_S: Final = 10.0
 
 
-class RunnableApplication(Application, Protocol):
+class ConfiguredApplication(Application, Protocol):
     """An application with its configuration, as `ottla.streams.App` has it."""
 
     @property
@@ -43,7 +43,19 @@ class RunnableApplication(Application, Protocol):
         ...
 
 
-def settings_of(app: RunnableApplication, overrides: Mapping[str, Any] | None = None) -> StreamsSettings:
+class RunnableApplication(ConfiguredApplication, Protocol):
+    """One that knows what runs of it."""
+
+    def on_run(self, stop: Callable[[], None]) -> None:
+        """Keep what stops the instance that begins now."""
+        ...
+
+    def on_end(self, stop: Callable[[], None]) -> None:
+        """That instance has ended."""
+        ...
+
+
+def settings_of(app: ConfiguredApplication, overrides: Mapping[str, Any] | None = None) -> StreamsSettings:
     """Return an application's settings: its keywords, its `config=`, and `overrides` above them.
 
     Raises:
@@ -67,10 +79,10 @@ def run(
     on_tasks: Callable[[int], object] | None = None,
     on_server: Callable[[str], object] | None = None,
 ) -> None:
-    """Run one instance until SIGTERM or SIGINT: then it commits, hands its tasks over, leaves the group and returns.
+    """Run one instance until SIGTERM, SIGINT or `App.stop()`: it commits, hands its tasks over, leaves the group, returns.
 
     In a thread other than the main one signals are not listened to. There the end of the process ends it in the same way, if
-    the thread is a daemon (Python waits for other threads), and `Worker.stop`.
+    the thread is a daemon (Python waits for other threads), and `App.stop()`.
 
     Raises:
         StreamsError, KafkaError: it cannot go on. What was not committed comes again at the next start.
@@ -83,6 +95,14 @@ def run(
         on_desk=app.on_desk,
         on_server=on_server,
     )
+    app.on_run(worker.stop)
+    try:
+        _run(worker)
+    finally:
+        app.on_end(worker.stop)
+
+
+def _run(worker: Worker) -> None:
     if threading.current_thread() is not threading.main_thread():
         _run_beside(worker)
         return
