@@ -71,6 +71,26 @@ def moody(batch):
     batch.reject(0, ValueError("it says so"))
     raise RuntimeError("no more")
 
+class Careful(connect.SinkConnector):
+    """Keeps what it was given up to the last even offset, and where it stands, in files of its own."""
+
+    class Task(connect.SinkTask):
+        def open(self, partitions):
+            self.held = []
+            for where in partitions:
+                note("careful-ids", self.context.topic_id(where.topic))
+                if (FOLDER / "careful").exists():
+                    self.context.seek(where, len((FOLDER / "careful").read_text().splitlines()))
+
+        def put(self, records):
+            self.held += records
+
+        def pre_commit(self, offsets):
+            even, self.held = [r for r in self.held if r.offset < self.held[-1].offset // 2 * 2], self.held[-1:]
+            for record in even:
+                note("careful", f"{record.offset}={record.value}")
+            return {where: end // 2 * 2 for where, end in offsets.items()}
+
 @connect.sink("deaf")
 def deaf(batch):
     """Does not return."""
@@ -292,6 +312,24 @@ def test_reject_then_raise(broker: RunningBroker, tmp_path: Path) -> None:
         until(lambda: running.code is not None, "the end of the worker")
     assert running.told("failed")[0]["message"] == "no more"
     assert read(broker, "moods-dead") == []
+
+
+def test_a_task_that_holds_records_back_says_where_it_goes_on(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A task keeps two of three records: the offset 2 is committed.  2. The group is set back to 0.
+    3. The task seeks to 2 nonetheless: the third comes, the others do not come again."""
+    fill(broker, "held", "a", "b", "c")
+    connector = sink("connect_test_plugins:Careful", "held") | {"name": "careful"}
+    with Running(worker_config(broker, tmp_path), connector):
+        until(lambda: lines(tmp_path / "careful") == ["0=a", "1=b"], "two records that are kept")
+    with ottla.Admin(broker.address) as admin:
+        ((where, found),) = admin.list_group_offsets("connect-careful").items()
+        assert found.offset == 2
+        admin.alter_group_offsets("connect-careful", {where: 0})
+        assert lines(tmp_path / "careful-ids")[0] == admin.describe_topics(["held"])["held"].topic_id
+    fill(broker, "held", "d", "e")
+    with Running(worker_config(broker, tmp_path), connector):
+        until(lambda: len(lines(tmp_path / "careful")) >= 4, "two more")
+    assert lines(tmp_path / "careful") == ["0=a", "1=b", "2=c", "3=d"]
 
 
 def test_task_that_ignores_stop(broker: RunningBroker, tmp_path: Path) -> None:

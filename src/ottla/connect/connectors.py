@@ -78,6 +78,18 @@ class SinkTask(Task):
     def flush(self) -> None:
         """Make sure that what was put is kept: it is not given again after this."""
 
+    def pre_commit(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        """Return the offsets that may be committed: what comes before them is kept.
+
+        Called every `offset.flush.interval.ms`, and before partitions go. A task that holds records back returns less than
+        it is asked for, and is asked again; without a method of its own it is flushed, and all is committed.
+
+        Args:
+            offsets: the offset behind the last record that was put, of each partition.
+        """
+        self.flush()
+        return offsets
+
     def close(self, partitions: Sequence[TopicPartition]) -> None:
         """Partitions go to another task."""
 
@@ -107,10 +119,19 @@ class SinkContext:
 
     Args:
         reject: sends a record to the dead letters.
+        seek: has reading of a partition go on at an offset.
+        topic_id: finds the id of a topic.
     """
 
-    def __init__(self, reject: Callable[[SinkRecord, BaseException], None]) -> None:
+    def __init__(
+        self,
+        reject: Callable[[SinkRecord, BaseException], None],
+        seek: Callable[[TopicPartition, int], None],
+        topic_id: Callable[[str], str],
+    ) -> None:
         self._reject = reject
+        self._seek = seek
+        self._topic_id = topic_id
 
     def reject(self, record: SinkRecord, error: BaseException) -> None:
         """Say that a record cannot be taken: it goes to the dead letters once `put` has returned.
@@ -119,6 +140,14 @@ class SinkContext:
             ConnectError: `errors.tolerance` is none: the task fails.
         """
         self._reject(record, error)
+
+    def seek(self, where: TopicPartition, offset: int) -> None:
+        """Have reading of a partition go on at an offset, whatever was committed. To be called in `SinkTask.open`."""
+        self._seek(where, offset)
+
+    def topic_id(self, topic: str) -> str:
+        """Return the id of a topic: a topic that was made anew has another one. Empty where the cluster gives none."""
+        return self._topic_id(topic)
 
 
 class Connector:

@@ -1,7 +1,8 @@
 """Runs one sink task: a member of the group `connect-<name>`.
 
 `put` runs in a thread of its own while this one goes on polling with everything paused, so that the member stays in its
-group however long it takes. Offsets are committed after `flush`, and after every dead letter is acknowledged.
+group however long it takes. Offsets are committed as far as `pre_commit` allows it, and after every dead letter is
+acknowledged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from ottla import CommitFailedError, Consumer, TopicPartition
+from ottla import Admin, CommitFailedError, Consumer, TopicPartition
 from ottla.connect.connectors import SinkContext, SinkTask
 from ottla.connect.errors import RetriableError
 from ottla.connect.records import SinkRecord
@@ -47,8 +48,10 @@ class SinkRunner:
         self._interval_s = int(worker.get("offset.flush.interval.ms", 60000)) / 1000
         settings = {"auto.offset.reset": "earliest", "client.id": f"connector-consumer-{connector}-{number}"}
         settings |= client_config(worker, "consumer") | {"group.id": f"connect-{connector}"}
+        self._servers = worker.get("bootstrap.servers", "localhost:9092")
+        self._admin_config = client_config(worker, "admin")
         self._consumer: Consumer = Consumer(
-            worker.get("bootstrap.servers", "localhost:9092"),
+            self._servers,
             topics=values["topics"] or None,
             pattern=values["topics.regex"] or None,
             commit="manual",
@@ -62,7 +65,7 @@ class SinkRunner:
         self._done: dict[TopicPartition, int] = {}
         self._originals: dict[tuple[str, int, int], Any] = {}
         self._rejected: list[tuple[Any, Failure]] = []
-        task.context = SinkContext(self._reject)
+        task.context = SinkContext(self._reject, self._consumer.seek, self._topic_id)
 
     def stop(self) -> None:
         """Have `run` end soon; what was put is flushed and committed, what was not is not."""
@@ -168,15 +171,21 @@ class SinkRunner:
         """Flush the task and the dead letters, then commit what was put."""
         if not self._done:
             return
-        self._task.flush()
+        offsets = dict(self._task.pre_commit(dict(self._done)))
         self._dead_letters.flush()
-        offsets, self._done = self._done, {}
-        self._consumer.commit(offsets)
+        # What the task holds back stays here, so that it is asked again.
+        self._done = {where: end for where, end in self._done.items() if offsets.get(where) != end}
+        if offsets:
+            self._consumer.commit(offsets)
 
     def _reject(self, record: SinkRecord, error: BaseException) -> None:
         original = self._originals.get((record.topic, record.partition or 0, record.offset))
         failure = Failure(stage=Stage.TASK_PUT, class_name=type(self._task).__name__, error=error)
         self._tolerance.fail(failure, lambda found: self._rejected.append((original, found)), place_of(record))
+
+    def _topic_id(self, topic: str) -> str:
+        with Admin(self._servers, config=self._admin_config) as admin:
+            return admin.describe_topics([topic])[topic].topic_id
 
     # The group
 
