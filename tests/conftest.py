@@ -36,6 +36,7 @@ SLOW = (
     "tests/client/test_producer_transactions.py",
     "tests/client/test_docs.py",
     "tests/cli/",
+    "tests/connect/library/",
     "tests/connect/test_standalone.py",
     "tests/cluster/test_histories.py",
     "tests/cluster/test_leadership.py",

@@ -29,6 +29,7 @@ MENU = [
             ("Administration", "admin.md"),
             ("Streams", "streams.md"),
             ("Connect", "connect.md"),
+            ("Connectors", "connectors.md"),
             ("Testing", "testing.md"),
             ("Coming from other clients", "migrating.md"),
         ],

@@ -6,18 +6,24 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 
 from ottla.connect.config_def import ConfigError
 from ottla.connect.connectors import Connector
 from ottla.connect.decorators import declared
 
 GROUP = "ottla.connectors"
-#: Our own, by our name; Java's class of the same name stands for them.
-LIBRARY = {
-    "DatagenSource": ("ottla.connect.library.datagen", None),
-    "FileStreamSourceConnector": ("ottla.connect.library.file_stream", "org.apache.kafka.connect.file."),
-    "FileStreamSinkConnector": ("ottla.connect.library.file_stream", "org.apache.kafka.connect.file."),
+_JDBC = ("io.confluent.connect.jdbc.", "io.aiven.connect.jdbc.")
+#: Our own, by our name; Java's classes of the same name in these packages stand for them.
+LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "DatagenSource": ("ottla.connect.library.datagen", ()),
+    "FileStreamSourceConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
+    "FileStreamSinkConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
+    "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
+    "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
 }
+#: What has to be installed for a connector of ours: the extra that brings the module.
+_EXTRAS = {"sqlalchemy": "sql"}
 _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
 #: What people have that is not here, and what there is instead.
 _ELSEWHERE = {
@@ -41,22 +47,32 @@ def connector_class(name: str, modules: Sequence[str]) -> type[Connector]:
         _imported(module)
     if name in declared:
         return declared[name]
-    for short, (module, package) in LIBRARY.items():
-        if _SHORT.get(name, name) in (short, f"{package}{short}" if package else short):
-            return _checked(getattr(import_module(module), short), name)
+    for short, (module, packages) in LIBRARY.items():
+        if _SHORT.get(name, name) in (short, *(package + short for package in packages)):
+            return _checked(getattr(_library(module, short), short), name)
     place, colon, attribute = name.partition(":")
     if colon:
         if place not in modules:
             raise ConfigError(f"{name} cannot be used: {place} is none of the worker's plugin.modules")
         return _checked(getattr(import_module(place), attribute, None), name)
     found = entry_points(group=GROUP, name=name)
-    packages = sorted({point.dist.name if point.dist is not None else point.value for point in found})
-    if len(packages) > 1:
-        raise ConfigError(f"Several packages have a connector {name}: {', '.join(packages)}")
+    origins = sorted({point.dist.name if point.dist is not None else point.value for point in found})
+    if len(origins) > 1:
+        raise ConfigError(f"Several packages have a connector {name}: {', '.join(origins)}")
     for point in found:
         return _checked(point.load(), name)
     known = ", ".join([*LIBRARY, *declared])
     raise ConfigError(f"Class {name} could not be found. {_ELSEWHERE.get(name, f'There are {known}.')}")
+
+
+def _library(module: str, connector: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise ConfigError(f"{connector} needs {error.name}: pip install 'ottla[{extra}]'") from error
 
 
 def _imported(module: str) -> None:

@@ -1,0 +1,64 @@
+"""The files of docs/connectors.md work as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.connect.library.test_jdbc_sink import Database
+from tests.connect.test_standalone import Running, until, worker_config
+from tests.support.broker_process import RunningBroker
+
+import ottla
+from ottla.connect import settings
+from ottla.connect.runtime.finding import connector_class
+
+PAGE = (Path(__file__).parents[3] / "docs" / "connectors.md").read_text()
+FILES = [
+    dict(line.split("=", 1) for line in block.splitlines())
+    for block in re.findall(r"```\n(name=.*?)```", PAGE, re.DOTALL)
+]
+
+
+def test_every_key_on_the_page_is_one_and_every_key_is_on_the_page() -> None:
+    for name in re.findall(r"^\| \[`(\w+)`\]", PAGE, re.MULTILINE):
+        for key in connector_class(name, []).CONFIG.keys:
+            assert f"`{key}`" in PAGE, f"{name}: {key}"
+    for given in FILES:
+        known = connector_class(given["connector.class"], []).CONFIG.keys
+        common = {key.name for key in (*settings.CONNECTOR, *settings.SINK)}
+        assert set(given) <= set(known) | common, given["name"]
+
+
+def test_orders_go_into_a_table_and_out_of_it(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up orders become rows of SQLite; another connector reads them into a topic, each once."""
+    monkeypatch.chdir(tmp_path)
+    by_name = {given["name"]: given for given in FILES}
+    config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
+    with Running(config, by_name["made-up"], by_name["to-shop"]) as running:
+        database = Database("jdbc:sqlite:shop.db")
+        until(lambda: (tmp_path / "shop.db").exists() and _count(database) == 200, "200 rows in the table")
+        assert running.told("failed") == []
+    with (
+        Running(config, by_name["from-shop"]) as running,
+        ottla.Consumer(broker.address, topics=["shop.orders"], auto_offset_reset="earliest") as consumer,
+    ):
+        found: list[bytes] = []
+        until(lambda: len(_more(consumer, found)) >= 200, "200 records in the topic")
+        assert running.told("failed") == []
+    assert len(found) == len({re.search(rb'"id":(\d+)', value)[1] for value in found}) == 200  # type: ignore[index]
+    database.engine.dispose()
+
+
+def _count(database: Database) -> int:
+    with database.engine.connect() as connection:
+        there = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'orders'").scalar_one()
+        return connection.exec_driver_sql("SELECT count(*) FROM orders").scalar_one() if there else 0
+
+
+def _more(consumer: ottla.Consumer, found: list[bytes]) -> list[bytes]:
+    found += [record.value or b"" for record in consumer.poll(timeout=1.0)]
+    return found
