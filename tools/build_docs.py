@@ -49,6 +49,7 @@ MENU = [
             ("Moving from Kafka", "moving-from-kafka.md"),
             ("Works with", "works-with.md"),
             ("What was done to clusters", "cluster-campaigns.md"),
+            ("What was done to the client", "client-campaigns.md"),
         ],
     ),
 ]
