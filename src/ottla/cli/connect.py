@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import signal
-from collections.abc import Sequence
+import ssl
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ottla.cli.connect_requests import COMMANDS, read_connector
 from ottla.cli.output import note
 from ottla.cli.running import run_command
 from ottla.client.property_files import read_properties
+from ottla.config.properties import parse_properties
+from ottla.config.variables import PREFIX, read_text
 from ottla.connect.errors import ConnectError
 
 
@@ -22,48 +26,89 @@ def connect() -> None:
     """Connectors: what brings records into topics, and takes them out."""
 
 
+for _command in COMMANDS:
+    connect.add_command(_command)
+
+
 @connect.command()
 @click.argument("worker", type=click.Path(exists=True, dir_okay=False))
-@click.argument("connectors", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("connectors", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
 def run(worker: str, connectors: Sequence[str], verbose: bool) -> None:
     """Run connectors as connect-standalone does, until SIGTERM or Ctrl-C.
 
     WORKER and CONNECTORS are .properties files, as Kafka Connect's; a connector may be a JSON file, too: {"name": ...,
-    "config": {...}}. Each connector has a process of its own. Offsets of sources are kept in the file that
+    "config": {...}}. More can be added while it runs, by `ottla connect add` or Kafka Connect's REST interface (listeners,
+    http://localhost:8083 by default). Each connector has a process of its own. Offsets of sources are kept in the file that
     offset.storage.file.filename names.
     """
-    from ottla.connect.runtime.standalone import StandaloneWorker
+    from ottla.connect.runtime.serving import ServedWorker
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    config = read_worker(worker)
     try:
-        running = StandaloneWorker(read_properties(worker), [_connector(path) for path in connectors], _tell)
+        running = ServedWorker(
+            config, [read_connector(path) for path in connectors], _tell, tls=lambda: server_tls(config), users=_users
+        )
     except ConnectError as error:
         raise click.ClickException(str(error)) from error
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
+    for url in running.urls:
+        note(f"REST interface: {url}")
     code = running.run()
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _connector(path: str) -> dict[str, str]:
-    """Return the configuration in a file."""
-    if not path.endswith(".json"):
-        return read_properties(path)
+def read_worker(path: str) -> dict[str, str]:
+    """Return a worker's configuration, its variables resolved; its providers stay, for those of connectors."""
+    found = read_properties(path)
+    written = parse_properties(Path(path).read_text(errors="replace"), path)
+    return found | {
+        name: text for name, text in written.items() if name == "config.providers" or name.startswith(PREFIX)
+    }
+
+
+def _users(own: str | None) -> dict[str, str]:
+    """Return the users of the REST interface, and their passwords."""
+    from ottla.connect.rest.login import users_file
+
+    path = users_file(own, os.environ.get("KAFKA_OPTS", ""), read_text)
     try:
-        found = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise click.ClickException(f"{path} is no JSON: {error}") from error
-    config = found.get("config", found) if isinstance(found, dict) else None
-    if not isinstance(config, dict):
-        raise click.ClickException(f"{path} is no configuration of a connector: an object is needed")
-    texts = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
-    if isinstance(found.get("name"), str):
-        texts.setdefault("name", found["name"])
-    return texts
+        return parse_properties(read_text(path), path)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def server_tls(worker: Mapping[str, str]) -> ssl.SSLContext:
+    """Return what an https listener needs: `listeners.https.ssl.*`, or `ssl.*` if there is none of these, as Java's."""
+    from ottla.security.tls import server_context
+    from ottla.security.tls_settings import TlsSettings, TlsSettingsError
+
+    prefix = "listeners.https."
+    own = {name.removeprefix(prefix): text for name, text in worker.items() if name.startswith(prefix)}
+    values = own or worker
+    try:
+        return server_context(
+            TlsSettings(
+                keystore_type=values.get("ssl.keystore.type", "JKS").upper(),
+                keystore_location=values.get("ssl.keystore.location"),
+                keystore_key=values.get("ssl.keystore.key"),
+                keystore_certificate_chain=values.get("ssl.keystore.certificate.chain"),
+                keystore_password=values.get("ssl.keystore.password"),
+                key_password=values.get("ssl.key.password"),
+                truststore_type=values.get("ssl.truststore.type", "JKS").upper(),
+                truststore_location=values.get("ssl.truststore.location"),
+                truststore_password=values.get("ssl.truststore.password"),
+                truststore_certificates=values.get("ssl.truststore.certificates"),
+                client_auth=values.get("ssl.client.auth", "none"),
+            )
+        )
+    except TlsSettingsError as error:
+        raise click.ClickException(f"The REST interface cannot speak TLS: {error}") from None
 
 
 def _tell(name: str, event: dict[str, Any]) -> None:
@@ -75,6 +120,8 @@ def _tell(name: str, event: dict[str, Any]) -> None:
             note(f"{name}: {event['message']}")
         case "failed":
             note(f"{name}: task {event['task']} failed, and is not started again: {event['message']}")
+        case "killed":
+            note(f"{name}: a task did not end in time: its process was killed")
         case "died":
             note(f"{name}: its process has ended unexpectedly ({event['code']})")
 

@@ -204,11 +204,11 @@ def one_of(*texts: str) -> Validator:
 
 def one_of_any_case(*texts: str) -> Validator:
     """Accept these texts, whatever their case."""
-    known = {text.upper() for text in texts}
+    known = dict.fromkeys(text.upper() for text in texts)
 
     def function(name: str, value: Any) -> None:
         if value is None or value.upper() not in known:
-            raise ConfigError.of(name, value, f"String must be one of (case insensitive): {', '.join(sorted(known))}")
+            raise ConfigError.of(name, value, f"String must be one of (case insensitive): {', '.join(known)}")
 
     return check(function, f"(case insensitive) [{', '.join(texts)}]")
 
@@ -228,8 +228,72 @@ def _not_empty_list(name: str, value: Any) -> None:
         raise ConfigError.of(name, value, "Empty list")
 
 
+def unique(what: str) -> Validator:
+    """Accept lists in which nothing stands twice."""
+
+    def function(name: str, value: Any) -> None:
+        if value is None:
+            raise ConfigError.of(name, value, "entry must be non null")
+        if len(set(value)) < len(value):
+            raise ConfigError.of(name, value, "Duplicate alias provided.")
+
+    return check(function, f"unique {what}")
+
+
+def at_least_or_none(low: float) -> Validator:
+    """Accept None, and numbers from `low` on."""
+    number = at_least(low)
+
+    def function(name: str, value: Any) -> None:
+        if value is not None:
+            number(name, value)
+
+    return check(function, str(number))
+
+
+def _name(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not value:
+        raise ConfigError.of(name, value, "String may not be empty")
+    control = sorted({ord(letter) for letter in value if ord(letter) < 32 or 127 <= ord(letter) < 160})
+    if control:
+        text = "String may not contain control sequences but had the following ASCII chars: "
+        text += ", ".join(str(code) for code in control)
+        raise ConfigError.of(name, value, text)
+
+
+def _version_range(name: str, value: Any) -> None:
+    if value is not None and not _RANGE.fullmatch(value.strip()):
+        raise ConfigError(f"Invalid version specification: {value}")
+
+
+def _topics(name: str, value: Any) -> None:
+    if value is None:
+        raise ConfigError(f"Configuration '{name}' values must not be null.")
+    if len(set(value)) < len(value):
+        raise ConfigError(f"Configuration '{name}' values must not be duplicated.")
+    if any(not topic for topic in value):
+        raise ConfigError(f"Configuration '{name}' values must not be empty.")
+
+
+_RANGE = re.compile(r"(latest|[\w.-]+|[\[(]\s*[\w.-]*\s*,?\s*[\w.-]*\s*[\])])?")
+NAME = check(_name, "non-empty string without ISO control characters")
+VERSION_RANGE = check(_version_range, "a version, or a range of versions")
+TOPICS = check(_topics, "[]")
 NOT_NONE = check(_not_none, "non-null string")
 NOT_EMPTY = check(_not_empty, "non-empty string")
+
+
+def _some_names(name: str, value: Any) -> None:
+    if value is None:
+        raise ConfigError(f"Configuration '{name}' values must not be null.")
+    if not value:
+        raise ConfigError(f"Configuration '{name}' must not be empty. Valid values include: any non-empty value")
+    _topics(name, value)
+
+
+SOME_NAMES = check(_some_names, "[any non-empty value]")
 NOT_EMPTY_LIST = check(_not_empty_list, "non-empty list")
 
 
@@ -339,7 +403,10 @@ class ConfigDef:
                     value.errors.append(f'Missing required configuration "{key.name}" which has no default value.')
                 else:
                     value.value = parse(key.name, key.default, key.type)
-                if key.validator is not None and not value.errors:
+            except ConfigError as error:
+                value.errors.append(str(error))
+            try:  # as Java: also where there is no value, because it was none of the type
+                if key.validator is not None:
                     key.validator(key.name, value.value)
             except ConfigError as error:
                 value.errors.append(str(error))

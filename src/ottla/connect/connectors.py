@@ -160,6 +160,8 @@ class Connector:
 
     CONFIG: ClassVar[ConfigDef] = ConfigDef()
     Task: ClassVar[type[Task]]
+    #: What the REST interface shows; None: the version of the package that the connector came with, if it was one.
+    VERSION: ClassVar[str | None] = None
 
     def __init__(self, config: Mapping[str, str], values: Mapping[str, Any]) -> None:
         self.config = dict(config)
@@ -173,9 +175,28 @@ class Connector:
 class SourceConnector(Connector):
     """A connector that brings records into topics; its tasks are `SourceTask`s."""
 
+    def alter_offsets(self, offsets: Sequence[tuple[Place, Place | None]]) -> bool:
+        """Check offsets that somebody wants to write, or forget (None), while the connector is stopped.
+
+        Return whether they count as they are, and nothing is kept elsewhere.
+
+        Raises:
+            ConnectError: they are none of this connector's.
+        """
+        return False
+
 
 class SinkConnector(Connector):
     """A connector that takes records out of topics; its tasks are `SinkTask`s, and share the partitions."""
+
+    def alter_offsets(self, offsets: Sequence[tuple[str, int, int | None]]) -> bool:
+        """Check offsets of (topic, partition, offset) that somebody wants to commit, or forget (None), while the connector
+        is stopped. Return whether nothing else keeps offsets.
+
+        Raises:
+            ConnectError: they cannot be.
+        """
+        return False
 
     def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
         return [self.config] * tasks_max

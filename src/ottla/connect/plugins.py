@@ -33,6 +33,10 @@ _TRANSFORM_PACKAGE = "org.apache.kafka.connect.transforms."
 _PREDICATE_PACKAGE = "org.apache.kafka.connect.transforms.predicates."
 
 
+HEADER_CONVERTERS = tuple(sorted(_CONVERTERS))
+CONVERTERS = tuple(name for name in HEADER_CONVERTERS if not name.endswith("SimpleHeaderConverter"))
+
+
 def converter_class(name: str) -> type[Converter]:
     """Return the converter of that name.
 
@@ -49,11 +53,16 @@ def converter_class(name: str) -> type[Converter]:
     raise ConfigError(f"Class {name} could not be found.")
 
 
-def make_transform(name: str, config: Mapping[str, Any]) -> Transform:
-    """Return a transform, configured.
+def java_name(kind: type[Converter]) -> str:
+    """Return what Java calls a converter."""
+    return next(java for java in _CONVERTERS if java.rpartition(".")[2] == kind.__name__)
+
+
+def transform_class(name: str) -> tuple[type[Transform], Side, str]:
+    """Return a transform, the side that it works on, and Java's name of it.
 
     Raises:
-        ConfigError: there is none of that name, or the configuration is wrong.
+        ConfigError: there is none of that name.
     """
     short, _, side = name.removeprefix(_TRANSFORM_PACKAGE).partition("$")
     for module, names in _TRANSFORMS.items():
@@ -62,10 +71,49 @@ def make_transform(name: str, config: Mapping[str, Any]) -> Transform:
             assert issubclass(found, Transform)
             sides: dict[str, Side] = {"Key": "key", "Value": "value"} if found.SIDED else {"": "value"}
             if side in sides:
-                return found(config, sides[side])
+                return found, sides[side], _TRANSFORM_PACKAGE + short + (f"${side}" if side else "")
             if not side:
                 raise ConfigError(f"{name} works on keys or on values: {short}$Key or {short}$Value")
     raise ConfigError(f"Class {name} could not be found.")
+
+
+def make_transform(name: str, config: Mapping[str, Any]) -> Transform:
+    """Return a transform, configured.
+
+    Raises:
+        ConfigError: there is none of that name, or the configuration is wrong.
+    """
+    found, side, _ = transform_class(name)
+    return found(config, side)
+
+
+def transform_names() -> list[str]:
+    """Return Java's names of all transforms."""
+    found = []
+    for short in TRANSFORMS:
+        module = next(module for module, names in _TRANSFORMS.items() if short in names)
+        kind: type[Transform] = getattr(import_module(f"ottla.connect.transforms.{module}"), short)
+        found += [f"{_TRANSFORM_PACKAGE}{short}{side}" for side in (("$Key", "$Value") if kind.SIDED else ("",))]
+    return found
+
+
+def predicate_class(name: str) -> tuple[type[Predicate], str]:
+    """Return a predicate, and Java's name of it.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    short = name.removeprefix(_PREDICATE_PACKAGE)
+    if short not in _PREDICATES:
+        raise ConfigError(f"Class {name} could not be found.")
+    found: type[Predicate] = getattr(import_module("ottla.connect.transforms.routing"), short)
+    assert issubclass(found, Predicate)
+    return found, _PREDICATE_PACKAGE + short
+
+
+def predicate_names() -> list[str]:
+    """Return Java's names of all predicates."""
+    return [_PREDICATE_PACKAGE + short for short in _PREDICATES]
 
 
 def make_predicate(name: str, config: Mapping[str, Any]) -> Predicate:
@@ -74,9 +122,4 @@ def make_predicate(name: str, config: Mapping[str, Any]) -> Predicate:
     Raises:
         ConfigError: there is none of that name, or the configuration is wrong.
     """
-    short = name.removeprefix(_PREDICATE_PACKAGE)
-    if short not in _PREDICATES:
-        raise ConfigError(f"Class {name} could not be found.")
-    found: type[Predicate] = getattr(import_module("ottla.connect.transforms.routing"), short)
-    assert issubclass(found, Predicate)
-    return found(config)
+    return predicate_class(name)[0](config)

@@ -131,7 +131,7 @@ def test_the_page_names_tasks_and_stores(instance: tuple[Instance, StateServer])
 def test_one_connection_too_many_is_asked_to_come_again(
     instance: tuple[Instance, StateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.streams.queries.server.CONNECTIONS_MAX", 2)
+    monkeypatch.setattr("ottla.web.CONNECTIONS_MAX", 2)
     server = StateServer("127.0.0.1", 0, "app", dict)
     assert instance[1].desk is not None
     server.start(instance[1].desk)

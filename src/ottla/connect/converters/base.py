@@ -16,15 +16,13 @@ class SchemaAndValue(NamedTuple):
     value: Any
 
 
-def converter_type(default: Any = None) -> ConfigKey:
+def converter_type() -> ConfigKey:
     """Return the row of `converter.type`, which the worker sets."""
-    more = {} if default is None else {"default": default}
     return ConfigKey(
         name="converter.type",
         validator=one_of("key", "value", "header"),
         importance=Importance.LOW,
         documentation="What the converter is used for: key, value or header.",
-        **more,
     )
 
 
@@ -35,10 +33,10 @@ class Converter:
         config: the keys below `key.converter.` or `value.converter.`, without that prefix.
     """
 
-    CONFIG: ClassVar[ConfigDef] = ConfigDef(converter_type("value"))
+    CONFIG: ClassVar[ConfigDef] = ConfigDef(converter_type())
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        self.config = self.CONFIG.parse(config or {})
+        self.config = self.CONFIG.parse({"converter.type": "value"} | dict(config or {}))
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
         """Return the bytes of a key or a value; None is a tombstone.

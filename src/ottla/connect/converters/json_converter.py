@@ -76,9 +76,19 @@ class JsonConverter(Converter):
             display_name="Schema Cache Size",
         ),
         ConfigKey(
+            name="schema.content",
+            default=None,
+            importance=Importance.HIGH,
+            documentation="A schema in JSON: with schemas.enable all that is read is of it, without an envelope (KIP-1054).",
+            group="Schemas",
+            order=2,
+            width=Width.MEDIUM,
+            display_name="Schema Content",
+        ),
+        ConfigKey(
             name="decimal.format",
             default="BASE64",
-            validator=one_of_any_case("BASE64", "NUMERIC"),
+            validator=one_of_any_case("NUMERIC", "BASE64"),
             importance=Importance.LOW,
             documentation="How decimals are written: BASE64 or NUMERIC, in any case.",
             group="Serialization",
@@ -100,13 +110,14 @@ class JsonConverter(Converter):
     )
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        super().__init__({"converter.type": "value"} | dict(config or {}))
+        super().__init__(config)
         self._with_schemas: bool = self.config["schemas.enable"]
         self._numeric = self.config["decimal.format"].upper() == "NUMERIC"
         self._defaults: bool = self.config["replace.null.with.default"]
         self._cache_size: int = self.config["schemas.cache.size"]
         self._written: dict[Schema, str] = {}
         self._read: dict[str, Schema] = {}
+        self._content = self._schema_content(self.config["schema.content"])
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
         if schema is None and value is None:
@@ -125,12 +136,22 @@ class JsonConverter(Converter):
             raise DataError(f"this is no JSON: {error}") from error
         if not self._with_schemas:
             return SchemaAndValue(None, self._without_schema(node))
+        if self._content is not None:
+            return SchemaAndValue(self._content, self._data(self._content, node))
         if not isinstance(node, dict) or node.keys() != _ENVELOPE:
             raise DataError(
                 'schemas.enable=true means objects of "schema" and "payload" alone; schemas.enable=false reads other JSON'
             )
         schema = self.schema_of(node["schema"])
         return SchemaAndValue(schema, self._data(schema, node["payload"]))
+
+    def _schema_content(self, text: str | None) -> Schema | None:
+        if not text:
+            return None
+        try:
+            return self.schema_of(json_text.read(text.encode()))
+        except ValueError as error:
+            raise DataError(f"schema.content is no JSON: {error}") from error
 
     # Writing
 

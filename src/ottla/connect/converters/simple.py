@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ottla.connect.config_def import ConfigDef, ConfigKey, Importance
+from ottla.connect.config_def import ConfigDef, ConfigKey, Importance, Width
 from ottla.connect.converters.base import Converter, SchemaAndValue, converter_type
 from ottla.connect.errors import DataError
 from ottla.connect.java_text import java_text
@@ -35,11 +35,13 @@ class StringConverter(Converter):
     """Text: anything is written as Java prints it, everything is read as a STRING."""
 
     CONFIG = ConfigDef(
-        converter_type("value"),
+        converter_type(),
         ConfigKey(
             name="converter.encoding",
             default="UTF-8",
             importance=Importance.HIGH,
+            width=Width.MEDIUM,
+            display_name="Encoding",
             documentation="The encoding of the text, a name that Java knows.",
         ),
     )
@@ -83,8 +85,6 @@ class SimpleHeaderConverter(Converter):
 
 class ByteArrayConverter(Converter):
     """Bytes as they are."""
-
-    CONFIG = ConfigDef()
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
         if schema is not None and schema.type is not Type.BYTES:

@@ -40,6 +40,8 @@ class FileSourceTask(SourceTask):
     _file: IO[bytes] | None = None
 
     def start(self) -> None:
+        if not self.values["file"]:
+            raise ConnectError("FileStreamSource needs a file: its process has no standard input to read")
         self._path = Path(self.values["file"])
         self._position = 0
         self._rest = self._head = b""
@@ -174,7 +176,7 @@ class FileStreamSourceConnector(SourceConnector):
     """Lines of a file, each a record."""
 
     CONFIG = ConfigDef(
-        ConfigKey(name="file", validator=NOT_EMPTY, importance=Importance.HIGH, documentation="The file."),
+        ConfigKey(name="file", default=None, importance=Importance.HIGH, documentation="The file; a task needs one."),
         ConfigKey(name="topic", validator=NOT_EMPTY, importance=Importance.HIGH, documentation="The topic."),
         ConfigKey(
             name="batch.size",
@@ -185,6 +187,27 @@ class FileStreamSourceConnector(SourceConnector):
         ),
     )
     Task = FileSourceTask
+
+    def alter_offsets(self, offsets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> bool:
+        """Java's words, which tools read."""
+        if not self.values.get("file"):
+            raise ConnectError(
+                "Offsets cannot be modified since the 'file' configuration is unspecified. This is because stdin is used for "
+                "input and offsets are not tracked."
+            )
+        for partition, offset in offsets:
+            if "filename" not in partition:
+                raise ConnectError("Partition objects should contain the key 'filename'")
+            if offset is None:
+                continue
+            if "position" not in offset:
+                raise ConnectError("Offset objects should either be null or contain the key 'position'")
+            position = offset["position"]
+            if not isinstance(position, int) or isinstance(position, bool):
+                raise ConnectError("The value for the 'position' key in the offset is expected to be a Long value")
+            if position < 0:
+                raise ConnectError("The value for the 'position' key in the offset should be a non-negative value")
+        return True
 
 
 class FileSinkTask(SinkTask):
@@ -219,5 +242,15 @@ class FileSinkTask(SinkTask):
 class FileStreamSinkConnector(SinkConnector):
     """Records as lines at the end of a file; standard output without one."""
 
-    CONFIG = ConfigDef(ConfigKey(name="file", default=None, documentation="The file; standard output without it."))
+    CONFIG = ConfigDef(
+        ConfigKey(
+            name="file",
+            default=None,
+            importance=Importance.HIGH,
+            documentation="The file; standard output without it.",
+        )
+    )
     Task = FileSinkTask
+
+    def alter_offsets(self, offsets: Sequence[tuple[str, int, int | None]]) -> bool:
+        return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ottla import Admin, Delivery, NewTopic, Producer
@@ -17,16 +17,25 @@ _PREFIX = "__connect.errors."
 class DeadLetterTopic:
     """Sends copies of records, with headers that say what was wrong if that is wanted."""
 
-    def __init__(self, connector: str, task: int, worker: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        connector: str,
+        task: int,
+        worker: Mapping[str, str],
+        config: Mapping[str, str],
+        values: Mapping[str, Any],
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._topic: str = values["errors.deadletterqueue.topic.name"]
         self._with_headers: bool = values["errors.deadletterqueue.context.headers.enable"]
         self._replicas: int = values["errors.deadletterqueue.topic.replication.factor"]
         self._connector, self._task = connector, task
+        self._redact = redact
         self._servers = worker.get("bootstrap.servers", "localhost:9092")
-        self._admin_config = client_config(worker, "admin")
+        self._admin_config = client_config(worker, "admin", config)
         self._producer: Producer | None = None
         if self._topic:
-            self._producer = Producer(self._servers, config=client_config(worker, "producer"))
+            self._producer = Producer(self._servers, config=client_config(worker, "producer", config))
         self._waiting: list[Delivery] = []
 
     def start(self) -> None:
@@ -61,8 +70,8 @@ class DeadLetterTopic:
                 "stage": failure.stage,
                 "class.name": failure.class_name,
                 "exception.class.name": type(failure.error).__name__,
-                "exception.message": str(failure.error),
-                "exception.stacktrace": failure.trace(),
+                "exception.message": self._redact(str(failure.error)),
+                "exception.stacktrace": self._redact(failure.trace()),
             }
             headers += [(_PREFIX + name, str(text).encode()) for name, text in told.items()]
         self._waiting.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -41,15 +41,12 @@ def connector_class(name: str, modules: Sequence[str]) -> type[Connector]:
     Raises:
         ConfigError: there is none of that name, or two packages have one.
     """
-    if not name:
-        raise ConfigError('Missing required configuration "connector.class" which has no default value.')
-    for module in modules:
-        _imported(module)
+    import_modules(modules)
     if name in declared:
         return declared[name]
-    for short, (module, packages) in LIBRARY.items():
+    for short, (_, packages) in LIBRARY.items():
         if _SHORT.get(name, name) in (short, *(package + short for package in packages)):
-            return _checked(getattr(_library(module, short), short), name)
+            return library_class(short)
     place, colon, attribute = name.partition(":")
     if colon:
         if place not in modules:
@@ -62,7 +59,40 @@ def connector_class(name: str, modules: Sequence[str]) -> type[Connector]:
     for point in found:
         return _checked(point.load(), name)
     known = ", ".join([*LIBRARY, *declared])
-    raise ConfigError(f"Class {name} could not be found. {_ELSEWHERE.get(name, f'There are {known}.')}")
+    raise ConfigError(
+        f"Failed to find any class that implements Connector and which name matches {name}, available connectors are: {known}"
+        + (f". {_ELSEWHERE[name]}" if name in _ELSEWHERE else "")
+    )
+
+
+def listed(worker: Mapping[str, str]) -> list[str]:
+    """Return the modules that the worker's file lists."""
+    return [name.strip() for name in worker.get("plugin.modules", "").split(",") if name.strip()]
+
+
+def library_class(short: str) -> type[Connector]:
+    """Return a connector that comes with ottla.
+
+    Raises:
+        ConfigError: it needs a package that is not installed.
+    """
+    return _checked(getattr(_library(LIBRARY[short][0], short), short), short)
+
+
+def library_name(short: str) -> str:
+    """Return what listings call a connector of ours: Kafka's own class where it is one of these."""
+    packages = LIBRARY[short][1]
+    return packages[0] + short if packages and packages[0].startswith("org.apache.kafka.") else short
+
+
+def import_modules(modules: Sequence[str]) -> None:
+    """Import the modules that the worker's file lists: connectors declare themselves.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    for module in modules:
+        _imported(module)
 
 
 def _library(module: str, connector: str) -> ModuleType:

@@ -1,10 +1,14 @@
-"""The process of one connector: it finds the connector, runs its tasks in threads, and tells the worker what happens.
+"""The process with tasks of one connector: it runs them in threads, and tells the worker what happens.
 
 What comes in on standard input, and goes out on the descriptor in the first argument, is JSON, a line each:
 
-    in:   {"worker": {...}, "config": {...}, "offsets": [[key, value], ...]}, then {"stop": true}
-    out:  {"event": "running", "tasks": n} | {"event": "refused", "message"} | {"event": "failed", "task", "trace"}
-          | {"event": "offsets", "entries": [[key, value], ...]} | {"event": "ended"}
+    in:   {"worker": {...}, "config": {...}, "offsets": [[key, value], ...], "tasks": [[number, run, config], ...],
+           "paused": bool, "levels": {logger: level}}, then
+          {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true}
+    out:  {"event": "refused", "message"} | {"event": "running", "tasks": n}, then
+          {"event": "failed" | "ended", "task", "run", "message", "trace"} | {"event": "topics", "topics": [...]}
+          | {"event": "paused", "paused": bool} | {"event": "closed"}
+          | {"event": "offsets", "entries": [[key, value], ...]}
 
 Keys and values of offsets are base 64. When the input ends the worker is gone, and so is this process, at once: nobody
 would write its offsets down.
@@ -20,15 +24,20 @@ import sys
 import threading
 import traceback
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from ottla.connect.connectors import SinkTask, SourceTask
+from ottla.connect.config_def import Password
+from ottla.connect.connectors import Connector, SinkTask, SourceTask
 from ottla.connect.errors import ConnectError
-from ottla.connect.runtime.finding import connector_class
+from ottla.connect.runtime.finding import connector_class, listed
+from ottla.connect.runtime.levels import set_level
 from ottla.connect.runtime.offsets import KeptOffsets
+from ottla.connect.runtime.process import die_with_parent
+from ottla.connect.runtime.resolving import Redactor, resolved
 from ottla.connect.runtime.sink_runner import SinkRunner
 from ottla.connect.runtime.source_runner import SourceRunner
+from ottla.connect.runtime.validation import secrets_of
 from ottla.connect.settings import settings_of
 from ottla.errors import KafkaError
 
@@ -47,22 +56,27 @@ def decode_entry(key: str, value: str | None) -> tuple[bytes, bytes | None]:
 
 
 class Host:
-    """One connector at work.
+    """Tasks of one connector at work.
 
     Args:
         tell: gives an event to the worker.
     """
 
-    def __init__(self, order: dict[str, Any], tell: Any) -> None:
+    def __init__(self, order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
         self._worker: dict[str, str] = order["worker"]
-        self._config: dict[str, str] = order["config"]
+        self._raw: dict[str, str] = order["config"]
+        self._name = self._raw["name"]
+        self._given: list[tuple[int, int, dict[str, str]]] = [tuple(task) for task in order["tasks"]]
+        self._is_paused: bool = order.get("paused", False)
         self._tell = tell
         self._kept = KeptOffsets(dict(decode_entry(*entry) for entry in order["offsets"]))
-        self._name = self._config["name"]
         self._lock = threading.Lock()
-        self._runners: list[SourceRunner | SinkRunner] = []
+        self._runners: dict[int, SourceRunner | SinkRunner] = {}
+        self._runs = {number: run for number, run, _ in self._given}
         self._threads: list[threading.Thread] = []
         self._failed: set[int] = set()
+        self._topics: set[str] = set()
+        self._redact = Redactor(())
         self.stopping = threading.Event()
 
     def start(self) -> None:
@@ -71,14 +85,16 @@ class Host:
         Raises:
             ConnectError: the configuration cannot be accepted.
         """
-        modules = [name for name in self._worker.get("plugin.modules", "").split(",") if name.strip()]
-        kind = connector_class(self._config.get("connector.class", ""), [name.strip() for name in modules])
-        common, values = settings_of(kind, self._config)
-        connector = kind(self._config, values)
-        for number, config in enumerate(connector.task_configs(common["tasks.max"])[: common["tasks.max"]]):
-            task = kind.Task(config, kind.CONFIG.parse(config))
-            self._runners.append(self._runner(number, task, common))
-        for number, runner in enumerate(self._runners):
+        config = self._texts(self._raw)
+        kind = connector_class(config.get("connector.class", ""), listed(self._worker))
+        common, values = settings_of(kind, config)
+        self._redact = Redactor(self._secrets(config, values))
+        for number, _, raw in self._given:
+            task_config = self._texts(raw)
+            task = kind.Task(task_config, kind.CONFIG.parse(task_config))
+            self._runners[number] = self._runner(number, task, config, common)
+            self._runners[number].pause(self._is_paused)
+        for number, runner in self._runners.items():
             thread = threading.Thread(
                 target=self._run, args=(number, runner), name=f"{self._name}-{number}", daemon=True
             )
@@ -86,17 +102,40 @@ class Host:
             thread.start()
         self._tell({"event": "running", "tasks": len(self._runners)})
 
-    def _runner(self, number: int, task: Any, values: dict[str, Any]) -> SourceRunner | SinkRunner:
+    def _texts(self, raw: Mapping[str, str]) -> dict[str, str]:
+        return {name: text for name, text in resolved(self._worker, raw).items() if text is not None}
+
+    def _secrets(self, config: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+        """Return the texts that nobody is to see: passwords, and what came from elsewhere."""
+        found = [value.value for value in values.values() if isinstance(value, Password)]
+        found += [config[name] for name in secrets_of(type_of(config, self._worker), config)]
+        found += [text for name, text in config.items() if "${" in self._raw.get(name, "") and text != self._raw[name]]
+        return found
+
+    def _runner(
+        self, number: int, task: Any, config: Mapping[str, str], values: dict[str, Any]
+    ) -> SourceRunner | SinkRunner:
         if isinstance(task, SourceTask):
-            return SourceRunner(self._name, task, self._worker, self._config, values, self._kept)
+            return SourceRunner(self._name, task, self._worker, config, values, self._kept, self._on_topic)
         assert isinstance(task, SinkTask)
-        return SinkRunner(self._name, number, task, self._worker, self._config, values)
+        return SinkRunner(self._name, number, task, self._worker, config, values, self._on_topic, self._redact)
+
+    def _on_topic(self, topic: str) -> None:
+        with self._lock:
+            if topic in self._topics:
+                return
+            self._topics.add(topic)
+        self._tell({"event": "topics", "topics": [topic]})
 
     def _run(self, number: int, runner: SourceRunner | SinkRunner) -> None:
         try:
             runner.run()
         except BaseException as error:
             self._fail(number, error)
+        else:
+            self._write_offsets_of(number, runner)
+            if number not in self._failed:
+                self._tell({"event": "ended", "task": number, "run": self._runs[number]})
 
     def _fail(self, number: int, error: BaseException) -> None:
         with self._lock:
@@ -104,23 +143,29 @@ class Host:
                 return
             self._failed.add(number)
         self._runners[number].stop()
-        trace = "".join(traceback.format_exception(error))
+        trace = self._redact("".join(traceback.format_exception(error)))
         if not isinstance(
             error, ConnectError | KafkaError
         ):  # a fault in the connector's code: its author needs the place
             log.error("task %s-%d raised an error that is none of ottla's:\n%s", self._name, number, trace)
-        self._tell({"event": "failed", "task": number, "message": str(error), "trace": trace})
+        message = self._redact(str(error))
+        told = {"task": number, "run": self._runs[number], "message": message, "trace": trace}
+        self._tell({"event": "failed", **told})
 
     def write_offsets(self) -> None:
         """Tell the worker the offsets that may be written down."""
-        entries: Entries = []
-        for number, runner in enumerate(self._runners):
-            if not isinstance(runner, SourceRunner) or number in self._failed:
-                continue
-            try:
-                entries += [encode_entry(*self._kept.set(self._name, *found)) for found in runner.take_offsets()]
-            except Exception as error:
-                self._fail(number, error)
+        for number, runner in self._runners.items():
+            self._write_offsets_of(number, runner)
+
+    def _write_offsets_of(self, number: int, runner: SourceRunner | SinkRunner) -> None:
+        if not isinstance(runner, SourceRunner) or number in self._failed:
+            return
+        try:
+            with self._lock:
+                entries = [encode_entry(*self._kept.set(self._name, *found)) for found in runner.take_offsets()]
+        except Exception as error:
+            self._fail(number, error)
+            return
         if entries:
             self._tell({"event": "offsets", "entries": entries})
 
@@ -138,19 +183,26 @@ class Host:
         for thread in self._threads:
             thread.join()
 
-    def stop(self) -> None:
-        """Have all tasks end."""
-        self.stopping.set()
-        for runner in self._runners:
-            runner.stop()
+    def obey(self, command: Mapping[str, Any]) -> None:
+        """Do what the worker says."""
+        if command.get("stop"):
+            self.stopping.set()
+            for runner in self._runners.values():
+                runner.stop()
+        for number in command.get("end", ()):
+            if number in self._runners:
+                self._runners[number].stop()
+        if "paused" in command:
+            for runner in self._runners.values():
+                runner.pause(command["paused"])
+            self._tell({"event": "paused", "paused": command["paused"]})
+        if "level" in command:
+            set_level(*command["level"])
 
 
-def die_with_parent() -> None:
-    """Have the system kill this process when its parent ends (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def type_of(config: Mapping[str, str], worker: Mapping[str, str]) -> type[Connector]:
+    """Return the class of a connector."""
+    return connector_class(config.get("connector.class", ""), listed(worker))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -166,25 +218,28 @@ def main(arguments: Sequence[str]) -> int:
             out.write(json.dumps(event) + "\n")
             out.flush()
 
-    host = Host(json.loads(sys.stdin.readline()), tell)
+    order = json.loads(sys.stdin.readline())
+    for name, level in order.get("levels", {}).items():
+        set_level(name, level)
+    host = Host(order, tell)
     try:
         host.start()
     except ConnectError as error:
-        tell({"event": "refused", "message": str(error)})
+        tell({"event": "refused", "message": str(error), "trace": str(error)})
         return 1
     except Exception as error:
-        tell({"event": "refused", "message": f"{type(error).__name__}: {error}\n{traceback.format_exc()}"})
+        message = f"{type(error).__name__}: {error}"
+        tell({"event": "refused", "message": message, "trace": traceback.format_exc()})
         return 1
     threading.Thread(target=_obey, args=(host,), daemon=True).start()
     host.work()
-    tell({"event": "ended"})
+    tell({"event": "closed"})
     return 0
 
 
 def _obey(host: Host) -> None:
     for line in sys.stdin:
-        if json.loads(line).get("stop"):
-            host.stop()
+        host.obey(json.loads(line))
     if not host.stopping.is_set():
         os._exit(1)  # the worker is gone
 

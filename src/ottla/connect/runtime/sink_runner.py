@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -39,17 +39,23 @@ class SinkRunner:
         worker: Mapping[str, str],
         config: Mapping[str, str],
         values: Mapping[str, Any],
+        on_topic: Callable[[str], None] = lambda topic: None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._task = task
         self._stopping = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
+        self._on_topic = on_topic
         self._tolerance = Tolerance(values, self._stopping.wait)
         self._pipeline = Pipeline(worker, config, self._tolerance)
-        self._dead_letters = DeadLetterTopic(connector, number, worker, values)
+        self._dead_letters = DeadLetterTopic(connector, number, worker, config, values, redact)
         self._interval_s = int(worker.get("offset.flush.interval.ms", 60000)) / 1000
         settings = {"auto.offset.reset": "earliest", "client.id": f"connector-consumer-{connector}-{number}"}
-        settings |= client_config(worker, "consumer") | {"group.id": f"connect-{connector}"}
+        settings |= client_config(worker, "consumer", config)
+        settings.setdefault("group.id", f"connect-{connector}")
         self._servers = worker.get("bootstrap.servers", "localhost:9092")
-        self._admin_config = client_config(worker, "admin")
+        self._admin_config = client_config(worker, "admin", config)
         self._consumer: Consumer = Consumer(
             self._servers,
             topics=values["topics"] or None,
@@ -70,6 +76,13 @@ class SinkRunner:
     def stop(self) -> None:
         """Have `run` end soon; what was put is flushed and committed, what was not is not."""
         self._stopping.set()
+
+    def pause(self, is_paused: bool) -> None:
+        """Put no more, or go on; the member stays in its group."""
+        if is_paused:
+            self._going.clear()
+        else:
+            self._going.set()
 
     def run(self) -> None:
         """Read and put until `stop`.
@@ -92,6 +105,9 @@ class SinkRunner:
     def _loop(self) -> None:
         due = time.monotonic() + self._interval_s
         while not self._stopping.is_set():
+            if not self._going.is_set():
+                self._rest()
+                continue
             records = self._consumer.poll(max_records=500, timeout=_LOOK_S)
             if records:
                 self._deliver(records)
@@ -99,11 +115,22 @@ class SinkRunner:
                 self._commit()
                 due = time.monotonic() + self._interval_s
 
+    def _rest(self) -> None:
+        """Stay in the group until the connector is resumed or stopped."""
+        self._commit()
+        self._consumer.pause()
+        try:
+            while not self._going.is_set() and not self._stopping.is_set():
+                self._consumer.poll(timeout=_LOOK_S)
+        finally:
+            self._consumer.resume()
+
     def _deliver(self, records: Sequence[Any]) -> None:
         converted = []
         ends: dict[TopicPartition, int] = {}
         for record in records:
             ends[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            self._on_topic(record.topic)
             made = self._convert(record)
             if made is not None:
                 self._originals[record.topic, record.partition, record.offset] = record
@@ -191,7 +218,7 @@ class SinkRunner:
 
     def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self._task.open(list(partitions))
-        if self._working is not None:
+        if self._working is not None or not self._going.is_set():
             self._consumer.pause()
 
     def _revoked(self, partitions: Sequence[TopicPartition]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ottla import Producer
@@ -30,13 +30,17 @@ class SourceRunner:
         config: Mapping[str, str],
         values: Mapping[str, Any],
         kept: KeptOffsets,
+        on_topic: Callable[[str], None] = lambda topic: None,
     ) -> None:
         self._task = task
         self._stopping = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
+        self._on_topic = on_topic
         self._lock = threading.Lock()
         self._submitted = Submitted()
         self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait))
-        settings = client_config(worker, "producer")
+        settings = client_config(worker, "producer", config)
         self._producer: Producer = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
             config=_PRODUCER | {"client.id": f"connector-producer-{connector}"} | settings,
@@ -46,6 +50,14 @@ class SourceRunner:
     def stop(self) -> None:
         """Have `run` end soon."""
         self._stopping.set()
+        self._going.set()
+
+    def pause(self, is_paused: bool) -> None:
+        """Poll no more, or go on."""
+        if is_paused and not self._stopping.is_set():
+            self._going.clear()
+        else:
+            self._going.set()
 
     def run(self) -> None:
         """Poll and send until `stop`; then wait for what was sent.
@@ -57,7 +69,10 @@ class SourceRunner:
             with self._producer:
                 self._task.start()
                 while not self._stopping.is_set():
-                    self._poll()
+                    if self._going.is_set():
+                        self._poll()
+                    else:
+                        self._going.wait()
                 self._producer.flush()
         finally:
             self._task.stop()
@@ -78,6 +93,7 @@ class SourceRunner:
             changed = self._pipeline.transform(record, _forget, f"a record to topic {record.topic}")
             if changed is not None:
                 key, value, headers = self._pipeline.write(changed, _forget)
+                self._on_topic(changed.topic)
                 receipt = self._producer.send(
                     changed.topic,
                     value,

@@ -1,30 +1,41 @@
-"""A standalone worker: connectors from files, each in a process of its own, offsets of sources in a file.
+"""A standalone worker: each connector in processes of its own, offsets of sources in a file, requests by REST.
 
-This process imports no plugin. It gives each host its connector and the offsets that there are, and writes down the
-offsets that hosts tell: the file is replaced as a whole, synced, so that it is always the old one or the new one.
+This process imports no plugin (`inspection.py` asks one that does). What is known and wanted is decided by `herder.py`;
+one thread does what follows from it. Offsets that hosts tell are written down: the file is replaced as a whole, synced, so
+that it is always the old one or the new one.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ottla.connect.config_def import ConfigError
 from ottla.connect.errors import ConnectError
 from ottla.connect.runtime import offset_file
+from ottla.connect.runtime.children import Nursery
+from ottla.connect.runtime.connector_offsets import (
+    alter_group_offsets,
+    check_sink_offsets,
+    group_offsets,
+    reset_group_offsets,
+    source_offsets,
+)
+from ottla.connect.runtime.herder import STOP_FIRST, Herder, HerderError, HostView, Told, decide
 from ottla.connect.runtime.host import decode_entry, encode_entry
+from ottla.connect.runtime.hosts import Event, Hosts
+from ottla.connect.runtime.inspection import Inspection, InspectionError
+from ottla.connect.runtime.offsets import KeptOffsets
 from ottla.connect.settings import WORKER
 
 log = logging.getLogger(__name__)
+#: How often the thread that acts looks around although nothing has happened.
+_LOOK_S = 0.2
 
 
 class OffsetFile:
@@ -63,31 +74,14 @@ class OffsetFile:
                 os.close(folder)
 
 
-class _Hosted:
-    """One connector's process, as the worker sees it."""
-
-    def __init__(self, name: str, process: subprocess.Popen[str], events: IO[str]) -> None:
-        self.name = name
-        self.process = process
-        self.events = events
-        self.tasks = 0
-        self.failed: set[int] = set()
-        self.refused: str | None = None
-        self.ended = False
-        self.reader: threading.Thread | None = None
-
-    def idle(self) -> bool:
-        """Whether nothing of it runs any more."""
-        return self.process.poll() is not None or (self.tasks > 0 and len(self.failed) == self.tasks)
-
-
 class StandaloneWorker:
-    """Runs connectors until `stop`.
+    """Runs connectors until `stop`. Requests may come in any thread.
 
     Args:
         worker: the worker's configuration.
-        connectors: a configuration for each connector.
+        connectors: a configuration for each connector that is there from the start.
         on_event: called with (connector, event) for people; in any thread.
+        worker_id: what statuses call this worker: host and port of its REST interface.
 
     Raises:
         ConfigError: the worker's configuration is wrong, or two connectors have one name.
@@ -96,11 +90,12 @@ class StandaloneWorker:
     def __init__(
         self,
         worker: Mapping[str, str],
-        connectors: Sequence[Mapping[str, str]],
+        connectors: Sequence[Mapping[str, str]] = (),
         on_event: Callable[[str, dict[str, Any]], None] = lambda name, event: None,
+        worker_id: str = "localhost:8083",
     ) -> None:
-        _refuse_misspelled(worker)
-        values = WORKER.parse(worker)
+        values = worker_settings(worker)
+        self.settings: Mapping[str, Any] = values
         self._worker = dict(worker)
         self._connectors = [dict(config) for config in connectors]
         self._on_event = on_event
@@ -113,87 +108,364 @@ class StandaloneWorker:
         self._grace_s = values["task.shutdown.graceful.timeout.ms"] / 1000
         self._offsets = OffsetFile(Path(values["offset.storage.file.filename"]))
         self._stopping = threading.Event()
-        self.hosts: list[_Hosted] = []
+        #: Guards the herder; notified when something has changed.
+        self._changed = threading.Condition()
+        self._levels: dict[str, str] = {}
+        self.herder = Herder(worker_id, shows_secrets=values["rest.secrets"] == "java")
+        self._nursery = Nursery()
+        self._inspection = Inspection(self._worker, self._nursery)
+        self._hosts = Hosts(self._nursery, self._order, self._take, self._grace_s, self._notify)
+        self._is_refused = False
+        self._has_started = False
+        self._operations: dict[str, threading.Lock] = {}
 
     def stop(self) -> None:
         """Have `run` end: tasks finish, offsets are written down."""
         self._stopping.set()
+        # Not the condition: this may be called in a signal handler, while its lock is held.
 
-    def run(self) -> int:
-        """Run all connectors; return 0 after `stop`, 1 if one was refused or nothing runs any more."""
+    def run(self, *, goes_on: bool = False) -> int:
+        """Run all connectors; return 0 after `stop`, 1 if one was refused or nothing runs any more.
+
+        Args:
+            goes_on: it ends after `stop` only, because connectors may come later.
+        """
         code = 0
         try:
             for config in self._connectors:
-                self.hosts.append(self._start(config))
-            while not self._stopping.wait(0.2):
-                refused = [host for host in self.hosts if host.refused is not None]
-                if refused or all(host.idle() for host in self.hosts):
+                self._add_first(config)
+            self._has_started = True
+            while not self._stopping.is_set():
+                self._act()
+                if self._is_refused or not (goes_on or self._runs()):
                     code = 1
                     break
         finally:
-            self._end()
+            self._inspection.close()
+            self._hosts.close()
+            self._nursery.close()
         return code
 
-    def _start(self, config: Mapping[str, str]) -> _Hosted:
-        read, write = os.pipe()
-        command = [sys.executable, "-m", "ottla.connect.runtime.host", str(write)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[write], text=True)
-        os.close(write)
-        host = _Hosted(config["name"], process, os.fdopen(read, encoding="utf-8"))
-        host.reader = threading.Thread(target=self._read, args=(host,), daemon=True)
-        host.reader.start()
-        offsets = [encode_entry(*entry) for entry in self._offsets.entries.items()]
-        self._say(host, {"worker": self._worker, "config": dict(config), "offsets": offsets})
-        return host
+    def is_ready(self) -> bool:
+        """Whether the connectors that were given are there, and it goes on."""
+        return self._has_started and not self._stopping.is_set()
 
-    @staticmethod
-    def _say(host: _Hosted, order: dict[str, Any]) -> None:
-        assert host.process.stdin is not None
+    def _add_first(self, config: Mapping[str, str]) -> None:
+        name = config["name"]
         try:
-            host.process.stdin.write(json.dumps(order) + "\n")
-            host.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended; the reader sees why
+            tasks, told = self._inspection.tasks(config)
+        except InspectionError as error:
+            self._is_refused = True
+            self._on_event(name, {"event": "refused", "message": str(error)})
+            return
+        with self._changed:
+            self.herder.put(name, config, told, None, may_replace=False)
+            self.herder.set_tasks(name, tasks)
 
-    def _read(self, host: _Hosted) -> None:
-        for line in host.events:
-            event = json.loads(line)
+    def _runs(self) -> bool:
+        with self._changed:
+            return bool(self.herder.wanted() or self._hosts.views)
+
+    def _act(self) -> None:
+        """Do what is wanted now; then wait until something changes."""
+        with self._changed:
+            actions = decide(self.herder.wanted(), self._hosts.snapshot())
+            if not actions:
+                self._changed.wait(_LOOK_S)
+        for action in actions:
+            self._hosts.act(action)
+        self._hosts.tick()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _order(self, connector: str) -> dict[str, Any]:
+        offsets = [encode_entry(*entry) for entry in self._offsets.entries.items()]
+        with self._changed:
+            config = dict(self.herder.known(connector).config) if self.herder.knows(connector) else {"name": connector}
+        return {"worker": self._worker, "config": config, "offsets": offsets, "levels": dict(self._levels)}
+
+    def _take(self, number: int, view: HostView, event: Event) -> None:
+        name = view.connector
+        if event["event"] == "offsets":
+            self._offsets.update(dict(decode_entry(*entry) for entry in event["entries"]))
+            return
+        with self._changed:
             match event["event"]:
                 case "running":
-                    host.tasks = event["tasks"]
-                case "refused":
-                    host.refused = event["message"]
+                    for task, run in view.runs.items():
+                        self.herder.on_running(name, task, run, view.is_paused)
+                case "paused":
+                    for task, run in view.runs.items():
+                        self.herder.on_running(name, task, run, event["paused"])
                 case "failed":
-                    host.failed.add(event["task"])
-                case "offsets":
-                    self._offsets.update(dict(decode_entry(*entry) for entry in event["entries"]))
-                case "ended":
-                    host.ended = True
-            self._on_event(host.name, event)
-        code = host.process.wait()
-        if not host.ended and host.refused is None:
-            self._on_event(host.name, {"event": "died", "code": code})
+                    self.herder.on_failed(name, event["task"], event["run"], event["trace"])
+                case "topics":
+                    if self.settings["topic.tracking.enable"]:
+                        self.herder.on_topics(name, event["topics"])
+                case "refused":
+                    for task, run in view.runs.items():
+                        self.herder.on_failed(name, task, run, event["trace"])
+                case "died":
+                    for task, run in event["runs"].items():
+                        self.herder.on_failed(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
+            self._changed.notify_all()
+        self._on_event(name, event)
 
-    def _end(self) -> None:
-        """Stop all hosts; those that do not end in time are killed."""
-        for host in self.hosts:
-            self._say(host, {"stop": True})
-        deadline = time.monotonic() + self._grace_s
-        for host in self.hosts:
-            try:
-                host.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("connector %s does not end within %g s: its process is killed", host.name, self._grace_s)
-                host.process.kill()
-                host.process.wait()
-            assert host.process.stdin is not None
-            try:
-                host.process.stdin.close()
-            except BrokenPipeError:
-                pass
-            if host.reader is not None:
-                host.reader.join()
-            host.events.close()
+    # Requests
+
+    def validate(self, config: Mapping[str, str | None]) -> dict[str, Any]:
+        """Return what is right and wrong with a configuration, key by key.
+
+        Raises:
+            HerderError: it names no connector.
+        """
+        return self._validated(config)[0]
+
+    def _validated(self, config: Mapping[str, str | None]) -> tuple[dict[str, Any], Told]:
+        if config.get("connector.class") is None:
+            raise HerderError(400, f"Connector config {{{', '.join(sorted(config))}}} contains no connector type")
+        try:
+            return self._inspection.validate(config)
+        except InspectionError as error:
+            raise HerderError(400 if error.kind == "failed" else error.status, str(error)) from error
+
+    def put_connector(
+        self, name: str, config: Mapping[str, str | None], target: Any = None, *, may_replace: bool
+    ) -> tuple[bool, dict[str, Any]]:
+        """Make a connector, or change one; return whether it is new, and what it is.
+
+        Raises:
+            HerderError: the configuration is wrong, or there is one of that name already.
+        """
+        with self._operation(name):
+            with self._changed:
+                texts = self.herder.with_kept_secrets(
+                    name, {key: text for key, text in config.items() if text is not None}, is_new=not may_replace
+                )
+            whole = {key: None if text is None else texts[key] for key, text in config.items()}
+            infos, told = self._validated(whole)
+            _refuse_wrong(infos)
+            with self._changed:
+                is_new = self.herder.put(name, texts, told, target, may_replace=may_replace)
+            self._make_tasks(name)
+            with self._changed:
+                return is_new, self.herder.info(name)
+
+    def patch_connector(self, name: str, patch: Mapping[str, str | None]) -> dict[str, Any]:
+        """Change some keys of a connector; None takes one away.
+
+        Raises:
+            HerderError: there is no such connector, or what comes of it is wrong.
+        """
+        with self._changed:
+            config: dict[str, str | None] = dict(self.herder.known(name).config)
+        for key, text in patch.items():
+            if text is None:
+                config.pop(key, None)
+            else:
+                config[key] = text
+        return self.put_connector(name, config, may_replace=True)[1]
+
+    def _make_tasks(self, name: str) -> None:
+        """Ask the connector for its tasks, if it is to have any."""
+        with self._changed:
+            if not self.herder.needs_tasks(name):
+                return
+            config = dict(self.herder.known(name).config)
+        try:
+            tasks, _ = self._inspection.tasks(config)
+        except InspectionError as error:
+            with self._changed:
+                self.herder.fail_connector(name, error.trace)
+            return
+        with self._changed:
+            if self.herder.knows(name):
+                self.herder.set_tasks(name, tasks)
+                self._changed.notify_all()
+
+    def set_target(self, name: str, target: Any) -> None:
+        """Pause (PAUSED), resume (RUNNING) or stop (STOPPED) a connector; a stopped one has no process when this returns.
+
+        Raises:
+            HerderError: there is none of that name.
+        """
+        with self._operation(name):
+            with self._changed:
+                self.herder.set_target(name, target)
+                self._changed.notify_all()
+            if target == "STOPPED":
+                self._until_gone(name)
+            elif target == "RUNNING":
+                self._make_tasks(name)
+
+    def restart(self, name: str, *, with_tasks: bool = False, only_failed: bool = False) -> dict[str, Any]:
+        """Start a connector anew, or some of it; return the status as it was when that began.
+
+        Raises:
+            HerderError: there is none of that name.
+        """
+        with self._operation(name):
+            with self._changed:
+                itself, status = self.herder.restart_plan(name, with_tasks=with_tasks, only_failed=only_failed)
+                if itself:
+                    self.herder.start_connector(name)
+                self._changed.notify_all()
+            if itself:
+                self._make_tasks(name)
+            return status
+
+    def restart_task(self, name: str, number: int) -> None:
+        """Start a task anew, in a process of its own.
+
+        Raises:
+            HerderError: there is no such task.
+        """
+        with self._changed:
+            self.herder.restart_task(name, number)
+            self._changed.notify_all()
+
+    def delete(self, name: str) -> None:
+        """Stop a connector and forget it; its offsets stay.
+
+        Raises:
+            HerderError: there is none of that name.
+        """
+        with self._operation(name):
+            with self._changed:
+                self.herder.delete(name)
+                self._changed.notify_all()
+            self._until_gone(name)
+
+    def offsets(self, name: str) -> list[dict[str, Any]]:
+        """Return a connector's offsets: those of a source's parts, or those of a sink's group.
+
+        Raises:
+            HerderError: there is none of that name, or the cluster does not answer.
+        """
+        with self._changed:
+            known = self.herder.known(name)
+        if known.told.kind == "sink":
+            return group_offsets(name, self._worker, known.config)
+        return source_offsets(name, KeptOffsets(self._offsets.entries))
+
+    def alter_offsets(self, name: str, offsets: Sequence[tuple[Any, Any]] | None) -> str:
+        """Write a stopped connector's offsets, or forget them all (None); return what is answered.
+
+        Raises:
+            HerderError: there is none of that name, it is not stopped, or these are no offsets of it.
+        """
+        with self._operation(name):
+            with self._changed:
+                known = self.herder.known(name)
+                if known.target != "STOPPED" or self._hosts.holds(name):
+                    raise HerderError(400, STOP_FIRST.format(name))
+            verb = "reset" if offsets is None else "altered"
+            if known.told.kind == "sink":
+                is_all = self._alter_group(name, known.config, offsets)
+            else:
+                is_all = self._alter_source(name, known.config, offsets)
+        if is_all:
+            return f"The offsets for this connector have been {verb} successfully"
+        return (
+            f"The Connect framework-managed offsets for this connector have been {verb} successfully. However, if this "
+            f"connector manages offsets externally, "
+            f"they will need to be manually {verb} in the system that the connector uses."
+        )
+
+    def _alter_group(self, name: str, config: Mapping[str, str], offsets: Sequence[tuple[Any, Any]] | None) -> bool:
+        if offsets is None:
+            kept = [
+                (row["partition"]["kafka_topic"], row["partition"]["kafka_partition"], None)
+                for row in group_offsets(name, self._worker, config)
+            ]
+            is_all = self._inspection.alter(config, [list(row) for row in kept])
+            reset_group_offsets(name, self._worker, config)
+            return is_all
+        wanted = check_sink_offsets(offsets)
+        is_all = self._inspection.alter(config, [list(row) for row in wanted])
+        alter_group_offsets(name, self._worker, config, wanted)
+        return is_all
+
+    def _alter_source(self, name: str, config: Mapping[str, str], offsets: Sequence[tuple[Any, Any]] | None) -> bool:
+        kept = KeptOffsets(self._offsets.entries)
+        if offsets is None:
+            offsets = [(row["partition"], None) for row in source_offsets(name, kept)]
+        is_all = self._inspection.alter(config, [list(row) for row in offsets])
+        try:
+            self._offsets.update(dict(kept.set(name, partition or {}, offset) for partition, offset in offsets))
+        except ConnectError as error:
+            raise HerderError(400, str(error)) from error
+        return is_all
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Return all plugins."""
+        return self._inspection.plugins()
+
+    def plugin_definition(self, plugin: str) -> list[dict[str, Any]]:
+        """Return the rows of a plugin's configuration.
+
+        Raises:
+            HerderError: there is none of that name.
+        """
+        return self._inspection.definition(plugin)
+
+    def topics(self, name: str) -> list[str]:
+        """Return the topics that a connector was seen to use."""
+        with self._changed:
+            return sorted(self.herder.known(name).topics) if self.herder.knows(name) else []
+
+    def reset_topics(self, name: str) -> None:
+        """Forget the topics that a connector was seen to use."""
+        with self._changed:
+            if self.herder.knows(name):
+                self.herder.known(name).topics.clear()
+
+    def ask(self, question: Callable[[Herder], Any]) -> Any:
+        """Return what a question to the herder gives, with nothing changing meanwhile."""
+        with self._changed:
+            return question(self.herder)
+
+    def set_level(self, name: str, level: str) -> None:
+        """Set the level of a logger in all processes of connectors, those to come among them."""
+        self._levels[name] = level
+        self._hosts.tell_all({"level": [name, level]})
+
+    def _operation(self, name: str) -> threading.Lock:
+        """Return what lets one request at a time change a connector."""
+        with self._changed:
+            return self._operations.setdefault(name, threading.Lock())
+
+    def _until_gone(self, name: str) -> None:
+        """Wait until no process runs a task of a connector; each is killed when its time is over."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping.is_set() or not self._hosts.holds(name), timeout=self._grace_s + 30
+            )
+
+
+def _refuse_wrong(infos: Mapping[str, Any]) -> None:
+    """Raise what REST answers to a configuration that is wrong."""
+    if not infos["error_count"]:
+        return
+    errors = [error for info in infos["configs"] for error in info["value"]["errors"]]
+    listed = "".join(f"\n{error}" for error in errors)
+    raise HerderError(
+        400,
+        f"Connector configuration is invalid and contains the following {infos['error_count']} error(s):{listed}\n"
+        "You can also find the above list of errors at the endpoint `/connector-plugins/{connectorType}/config/validate`",
+    )
+
+
+def worker_settings(worker: Mapping[str, str]) -> dict[str, Any]:
+    """Return a worker's configuration, typed.
+
+    Raises:
+        ConfigError: something in it is wrong, or misspelled.
+    """
+    _refuse_misspelled(worker)
+    return WORKER.parse(worker)
 
 
 def _refuse_misspelled(worker: Mapping[str, str]) -> None:

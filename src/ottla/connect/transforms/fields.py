@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ottla.connect.config_def import (
     NOT_EMPTY_LIST,
+    SOME_NAMES,
     ConfigDef,
     ConfigError,
     ConfigKey,
@@ -388,7 +389,7 @@ class ValueToKey(Transform):
         ConfigKey(
             name="fields",
             type=ConfigType.LIST,
-            validator=NOT_EMPTY_LIST,
+            validator=SOME_NAMES,
             importance=Importance.HIGH,
             documentation="Fields of the value.",
         ),

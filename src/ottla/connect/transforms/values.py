@@ -11,7 +11,7 @@ from typing import Any
 
 from ottla.connect.config_def import (
     NOT_EMPTY,
-    NOT_EMPTY_LIST,
+    SOME_NAMES,
     ConfigDef,
     ConfigError,
     ConfigKey,
@@ -204,7 +204,7 @@ class MaskField(SidedTransform):
         ConfigKey(
             name="fields",
             type=ConfigType.LIST,
-            validator=NOT_EMPTY_LIST,
+            validator=SOME_NAMES,
             importance=Importance.HIGH,
             documentation="The fields.",
         ),

@@ -14,17 +14,9 @@ the port can read; on a loopback address, requests for other host names are refu
 from __future__ import annotations
 
 import html
-import ipaddress
-import json
-import logging
-import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from ottla.streams.errors import QuestionError, StoreMovingError, StreamsError, UnknownStoreError
 from ottla.streams.queries.answers import LIMIT, Answer, Question
@@ -33,18 +25,9 @@ from ottla.streams.queries.keys import as_json, read_key
 from ottla.streams.queries.rows import KEY_VALUE_KINDS, Row
 from ottla.streams.queries.wire import PATH, pack_answer, unpack_question
 from ottla.streams.topology import StoreSpec
-
-logger = logging.getLogger(__name__)
+from ottla.web import WebRequest, WebResponse, WebServer
 
 _LIMIT_MAX: Final = 100_000
-#: Connections at one time, each of which has a thread.
-CONNECTIONS_MAX: Final = 128
-_FULL_BODY: Final = b'{"error": "too many connections at one time: ask again"}'
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
-)
-_LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class StateServer:
@@ -62,86 +45,27 @@ class StateServer:
         self.application_id = application_id
         self.describe = describe
         self.desk: Desk | None = None
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-
-        class Server(_Server):
-            address_family = family
-
-        class Handler(_Handler):
-            server_of_state = self
-
         try:
-            self._server = Server((host, port), Handler)
+            self._server = WebServer(host, port, name="state")
         except OSError as error:
             raise StreamsError(
                 f"application.server={host}:{port} cannot be listened on: {error}. Choose another port; the processes of one "
                 "`ottla streams run` take this one and those behind it."
             ) from error
-        self.is_loopback = ipaddress.ip_address(str(self._server.server_address[0])).is_loopback
-        shown = f"[{host}]" if ":" in host else host
-        self.endpoint = f"{shown}:{self._server.server_address[1]}"
-        self.host = host
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="state", daemon=True)
+        self.endpoint = self._server.endpoint
 
     def start(self, desk: Desk) -> None:
         """Answer from now on."""
         self.desk = desk
-        self._thread.start()
+        self._server.start(self._respond)
 
     def close(self) -> None:
         """Answer no more."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
-
-class _Server(ThreadingHTTPServer):
-    """A thread for each connection, up to a number: who comes after that is asked to try again."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
-            with suppress(OSError):
-                request.sendall(_FULL)
-            self.shutdown_request(request)
-            return
+    def _respond(self, request: WebRequest) -> WebResponse:
         try:
-            super().process_request(request, client_address)
-        except BaseException:  # no thread could be started
-            self._room.release()
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_of_state: StateServer
-    protocol_version = "HTTP/1.1"
-    server_version = "ottla"
-    sys_version = ""
-    timeout = 30
-
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug("%s: " + format, self.address_string(), *args)
-
-    def do_GET(self) -> None:
-        server = self.server_of_state
-        address = urlsplit(self.path)
-        if server.is_loopback and not self._names_this_host():
-            self._send(403, {"error": "this address is for programs on this machine"})
-            return
-        try:
-            status, body = self._answer(address.path, parse_qs(address.query, keep_blank_values=True))
+            status, body = _answer(self, request)
         except UnknownStoreError as error:
             status, body = 404, {"error": str(error)}
         except StoreMovingError as error:
@@ -150,60 +74,40 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 400, {"error": str(error)}
         except StreamsError as error:
             status, body = 500, {"error": str(error)}
-        except Exception as error:  # a serde of the user's, say
-            logger.warning("%s was not answered", self.path, exc_info=True)
-            status, body = 500, {"error": f"{type(error).__name__}: {error}"}
-        self._send(status, body)
-
-    def _names_this_host(self) -> bool:
-        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        return name in _LOOPBACK_NAMES or name == self.server_of_state.host.lower()
-
-    def _answer(self, path: str, query: Mapping[str, Sequence[str]]) -> tuple[int, Any]:
-        server = self.server_of_state
-        desk = server.desk
-        assert desk is not None
-        try:
-            parts = [unquote(part, errors="strict") for part in path.split("/")[1:]]
-        except UnicodeDecodeError as error:
-            raise QuestionError(f"the address is not in UTF-8: {error}") from error
-        match parts:
-            case [""]:
-                return 200, page(state_of(server))
-            case ["state"]:
-                return 200, state_of(server)
-            case ["stores", store]:
-                spec = desk.routes.spec(store)
-                return 200, _entries(spec, desk.ask(_question(spec, None, query)))
-            case ["stores", store, key]:
-                spec = desk.routes.spec(store)
-                question = _question(spec, key, query)
-                (answer,) = desk.ask(question)
-                return _one(spec, key, answer)
-            case [_, application_id, task] if path.startswith(PATH) and application_id == server.application_id:
-                try:
-                    asked = unpack_question(_last(query, "question") or "")
-                    number = int(task.partition("_")[2])
-                except ValueError as error:
-                    raise QuestionError(f"this is no question: {error}") from error
-                (answer,) = desk.ask(
-                    Question(**{**_fields(asked), "partition": number}),
-                    forwarded=True,
-                )
-                return 200, pack_answer(answer)
-        return 404, {"error": "there are /, /state, /stores/<store> and /stores/<store>/<key>"}
-
-    def _send(self, status: int, body: Any) -> None:
-        kind = "text/html" if isinstance(body, str) else "application/json"
-        data = (body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) + "\n").encode()
-        self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Cache-Control", "no-store")
+        headers = {"Cache-Control": "no-store"}
         if status == 503:
-            self.send_header("Retry-After", str(round(StoreMovingError.retry_after_s)))
-        self.end_headers()
-        self.wfile.write(data)
+            headers["Retry-After"] = str(round(StoreMovingError.retry_after_s))
+        return WebResponse(status=status, body=body, headers=headers)
+
+
+def _answer(server: StateServer, request: WebRequest) -> tuple[int, Any]:
+    desk, query = server.desk, request.query
+    assert desk is not None
+    match request.path:
+        case ("",):
+            return 200, page(state_of(server))
+        case ("state",):
+            return 200, state_of(server)
+        case ("stores", store):
+            spec = desk.routes.spec(store)
+            return 200, _entries(spec, desk.ask(_question(spec, None, query)))
+        case ("stores", store, key):
+            spec = desk.routes.spec(store)
+            question = _question(spec, key, query)
+            (answer,) = desk.ask(question)
+            return _one(spec, key, answer)
+        case (forwarded, application_id, task) if f"/{forwarded}/" == PATH and application_id == server.application_id:
+            try:
+                asked = unpack_question(_last(query, "question") or "")
+                number = int(task.partition("_")[2])
+            except ValueError as error:
+                raise QuestionError(f"this is no question: {error}") from error
+            (answer,) = desk.ask(
+                Question(**{**_fields(asked), "partition": number}),
+                forwarded=True,
+            )
+            return 200, pack_answer(answer)
+    return 404, {"error": "there are /, /state, /stores/<store> and /stores/<store>/<key>"}
 
 
 def _fields(question: Question) -> dict[str, Any]:

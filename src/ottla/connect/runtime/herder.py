@@ -1,0 +1,418 @@
+"""What a worker knows of its connectors, and what is to run: decided here, without I/O.
+
+Requests and events change it; `wanted()` says which tasks are to run, each with the number of its run. A restart raises the
+number, and what is told about an older run is dropped. Names, states and messages are Java's. `decide` compares what is
+wanted with the processes that there are.
+
+Invariant: of a task that some process may still run no other run is started (`decide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from ottla.connect.config_def import HIDDEN
+
+Target = Literal["RUNNING", "PAUSED", "STOPPED"]
+TaskId = tuple[str, int]
+STOP_FIRST: Final = (
+    "Connectors must be in the STOPPED state before their offsets can be modified. This can be done for the specified "
+    "connector by issuing a 'PUT' request to the '/connectors/{}/stop' endpoint"
+)
+
+
+class HerderError(Exception):
+    """A request is not carried out.
+
+    Attributes:
+        status: what REST answers.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is known of a connector's class since it was looked at.
+
+    Attributes:
+        kind: source or sink.
+        secrets: keys whose values nobody sees.
+    """
+
+    kind: str = "unknown"
+    version: str | None = None
+    secrets: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Standing:
+    """How a connector or a task is."""
+
+    state: str
+    trace: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """One connector."""
+
+    config: dict[str, str]
+    target: Target = "RUNNING"
+    told: Told = field(default_factory=Told)
+    standing: Standing = field(default_factory=lambda: Standing("UNASSIGNED"))
+    tasks: list[dict[str, str]] = field(default_factory=list)
+    applied: dict[str, str] | None = None
+    standings: dict[int, Standing] = field(default_factory=dict)
+    runs: dict[int, int] = field(default_factory=dict)
+    topics: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A task that is to run.
+
+    Attributes:
+        run: its number; another one is another run.
+    """
+
+    run: int
+    is_paused: bool
+    config: Mapping[str, str]
+
+
+class Herder:
+    """See the module.
+
+    Args:
+        worker_id: host and port of the worker's REST interface.
+        shows_secrets: whether answers have them, as Java's do.
+    """
+
+    def __init__(self, worker_id: str, *, shows_secrets: bool = False) -> None:
+        self.worker_id = worker_id
+        self._shows_secrets = shows_secrets
+        self._connectors: dict[str, Known] = {}
+        self._last_run = 0
+
+    # What there is
+
+    def names(self) -> list[str]:
+        """Return the names of all connectors."""
+        return list(self._connectors)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a connector of that name."""
+        return name in self._connectors
+
+    def known(self, name: str) -> Known:
+        """Return a connector.
+
+        Raises:
+            HerderError: there is none (404).
+        """
+        found = self._connectors.get(name)
+        if found is None:
+            raise HerderError(404, f"Connector {name} not found")
+        return found
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return Java's `ConnectorInfo`."""
+        found = self.known(name)
+        tasks = [{"connector": name, "task": number} for number in range(len(found.tasks))]
+        return {"name": name, "config": self.config(name), "tasks": tasks, "type": found.told.kind}
+
+    def config(self, name: str) -> dict[str, str]:
+        """Return the configuration as people see it."""
+        found = self.known(name)
+        return self._shown(found, found.config)
+
+    def tasks(self, name: str) -> list[dict[str, Any]]:
+        """Return the tasks with their configurations."""
+        found = self.known(name)
+        return [
+            {"id": {"connector": name, "task": number}, "config": self._shown(found, config)}
+            for number, config in enumerate(found.tasks)
+        ]
+
+    def _shown(self, found: Known, config: Mapping[str, str]) -> dict[str, str]:
+        if self._shows_secrets:
+            return dict(config)
+        return {
+            name: HIDDEN if name in found.told.secrets and "${" not in text else text for name, text in config.items()
+        }
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return Java's `ConnectorStateInfo`.
+
+        Raises:
+            HerderError: there is no such connector (404).
+        """
+        if name not in self._connectors:
+            raise HerderError(404, f"No status found for connector {name}")
+        found = self._connectors[name]
+        tasks = [{"id": number, **self._standing(found, at)} for number, at in sorted(found.standings.items())]
+        return {
+            "name": name,
+            "connector": self._standing(found, found.standing),
+            "tasks": tasks,
+            "type": found.told.kind,
+        }
+
+    def task_status(self, name: str, number: int) -> dict[str, Any]:
+        """Return how a task is.
+
+        Raises:
+            HerderError: there is no such task (404).
+        """
+        found = self._connectors.get(name)
+        if found is None or number not in found.standings:
+            raise HerderError(404, f"No status found for task {name}-{number}")
+        return {"id": number, **self._standing(found, found.standings[number])}
+
+    def _standing(self, found: Known, at: Standing) -> dict[str, Any]:
+        version = {} if found.told.version is None else {"version": found.told.version}
+        trace = {} if not at.trace else {"trace": at.trace}
+        return {"state": at.state, "worker_id": self.worker_id} | trace | version
+
+    # Requests
+
+    def with_kept_secrets(self, name: str, config: Mapping[str, str], *, is_new: bool) -> dict[str, str]:
+        """Return a configuration in which [hidden], where an answer showed it, is what is kept.
+
+        Raises:
+            HerderError: there is nothing that it could stand for (400).
+        """
+        masked = [key for key, text in config.items() if text == HIDDEN]
+        if self._shows_secrets or not masked:
+            return dict(config)
+        kept = self._connectors[name] if name in self._connectors and not is_new else None
+        made = dict(config)
+        for key in masked:
+            if kept is None or key not in kept.told.secrets or key not in kept.config:
+                raise HerderError(
+                    400, f"The value of {key} is {HIDDEN}, which stands for a secret in answers: give the secret itself"
+                )
+            made[key] = kept.config[key]
+        return made
+
+    def put(
+        self, name: str, config: Mapping[str, str], told: Told, target: Target | None, *, may_replace: bool
+    ) -> bool:
+        """Take a configuration that was found right; return whether the connector is new.
+
+        Raises:
+            HerderError: there is one of that name already (409).
+        """
+        found = self._connectors.get(name)
+        if found is not None and not may_replace:
+            raise HerderError(409, f"Connector {name} already exists")
+        if found is None:
+            self._connectors[name] = Known(config=dict(config), target=target or "RUNNING", told=told)
+        else:
+            found.config, found.told = dict(config), told
+        self.start_connector(name)
+        return found is None
+
+    def start_connector(self, name: str) -> None:
+        """Say that the connector itself stands as its target is."""
+        found = self.known(name)
+        found.standing = Standing(found.target)
+
+    def needs_tasks(self, name: str) -> bool:
+        """Whether tasks are to be made of a connector's configuration now."""
+        found = self._connectors.get(name)
+        return found is not None and found.target == "RUNNING" and found.standing.state == "RUNNING"
+
+    def set_tasks(self, name: str, tasks: Sequence[Mapping[str, str]]) -> None:
+        """Take the tasks that a connector makes of its configuration: if anything is different, all are started anew."""
+        found = self.known(name)
+        made = [dict(task) for task in tasks]
+        if made == found.tasks and found.applied == found.config:
+            return
+        found.tasks, found.applied = made, dict(found.config)
+        found.standings.clear()
+        found.runs = {number: self._new_run() for number in range(len(made))}
+
+    def _new_run(self) -> int:
+        self._last_run += 1
+        return self._last_run
+
+    def fail_connector(self, name: str, trace: str) -> None:
+        """Note that a connector cannot start; its tasks stay as they are."""
+        found = self._connectors.get(name)
+        if found is not None:
+            found.standing = Standing("FAILED", trace)
+
+    def set_target(self, name: str, target: Target) -> None:
+        """Pause, resume or stop a connector.
+
+        Raises:
+            HerderError: there is none of that name (404).
+        """
+        found = self._connectors.get(name)
+        if found is None:
+            raise HerderError(404, f"Unknown connector {name}")
+        found.target = target
+        if found.standing.state != "FAILED" or target == "STOPPED":
+            found.standing = Standing(target)
+        if target == "STOPPED":
+            found.tasks, found.applied = [], None
+            found.standings.clear()
+            found.runs.clear()
+
+    def restart_plan(self, name: str, *, with_tasks: bool, only_failed: bool) -> tuple[bool, dict[str, Any]]:
+        """Restart what a request names; return whether the connector itself is to be, and the status as of now.
+
+        Raises:
+            HerderError: there is no such connector (404).
+        """
+        found = self._connectors.get(name)
+        if found is None:
+            raise HerderError(404, f"Unknown connector: {name}")
+        itself = not only_failed or found.standing.state == "FAILED"
+        if itself:
+            found.standing = Standing("RESTARTING", found.standing.trace)
+        if with_tasks:
+            for number, at in found.standings.items():
+                if not only_failed or at.state == "FAILED":
+                    self._restart(found, number)
+                    found.standings[number].trace = at.trace
+        return itself, self.status(name)
+
+    def restart_task(self, name: str, number: int) -> None:
+        """Start a task anew.
+
+        Raises:
+            HerderError: there is no such task (404).
+        """
+        found = self.known(name)
+        if not 0 <= number < len(found.tasks):
+            raise HerderError(404, f"Task {name}-{number} not found")
+        self._restart(found, number)
+
+    def _restart(self, found: Known, number: int) -> None:
+        found.runs[number] = self._new_run()
+        found.standings[number] = Standing("RESTARTING")
+
+    def delete(self, name: str) -> None:
+        """Forget a connector.
+
+        Raises:
+            HerderError: there is none of that name (404).
+        """
+        self.known(name)
+        del self._connectors[name]
+
+    # What happens
+
+    def on_running(self, name: str, number: int, run: int, is_paused: bool) -> None:
+        """A task runs, or is paused."""
+        found = self._current(name, number, run)
+        if found is not None and found.standings.get(number, Standing("")).state != "FAILED":
+            found.standings[number] = Standing("PAUSED" if is_paused else "RUNNING")
+
+    def on_failed(self, name: str, number: int, run: int, trace: str) -> None:
+        """A run has failed: the task stays so until it is restarted."""
+        found = self._current(name, number, run)
+        if found is not None:
+            found.standings[number] = Standing("FAILED", trace)
+
+    def on_topics(self, name: str, topics: Iterable[str]) -> None:
+        """A connector uses topics."""
+        found = self._connectors.get(name)
+        if found is not None:
+            found.topics.update(topics)
+
+    def _current(self, name: str, number: int, run: int) -> Known | None:
+        found = self._connectors.get(name)
+        return found if found is not None and found.runs.get(number) == run else None
+
+    def wanted(self) -> dict[TaskId, Wanted]:
+        """Return the tasks that are to run; a failed run is over."""
+        return {
+            (name, number): Wanted(run=found.runs[number], is_paused=found.target == "PAUSED", config=config)
+            for name, found in self._connectors.items()
+            for number, config in enumerate(found.tasks)
+            if found.standings.get(number, Standing("")).state != "FAILED"
+        }
+
+
+# What becomes of processes
+
+
+@dataclass(slots=True, kw_only=True)
+class HostView:
+    """A process with tasks of one connector.
+
+    Attributes:
+        runs: of each task that it may run, which run.
+        ending: tasks that it was told to end.
+    """
+
+    connector: str
+    runs: dict[int, int]
+    is_paused: bool = False
+    ending: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartHost:
+    """Start a process with these tasks."""
+
+    connector: str
+    tasks: Mapping[int, Wanted]
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndTasks:
+    """Have a process end tasks."""
+
+    host: int
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Have the tasks of a process pause, or go on."""
+
+    host: int
+    is_paused: bool
+
+
+Action = StartHost | EndTasks | Pause
+
+
+def decide(wanted: Mapping[TaskId, Wanted], hosts: Mapping[int, HostView]) -> list[Action]:
+    """Return what is to be done so that what is wanted runs, and nothing else."""
+    actions: list[Action] = []
+    taken: set[TaskId] = set()
+    for host, view in hosts.items():
+        taken.update((view.connector, number) for number in view.runs)
+        over = [
+            number
+            for number, run in view.runs.items()
+            if number not in view.ending and not _is_wanted(wanted.get((view.connector, number)), run)
+        ]
+        if over:
+            actions.append(EndTasks(host=host, tasks=tuple(over)))
+        mine = [wanted[view.connector, number] for number in view.runs if (view.connector, number) in wanted]
+        if mine and mine[0].is_paused != view.is_paused:
+            actions.append(Pause(host=host, is_paused=mine[0].is_paused))
+    new: dict[str, dict[int, Wanted]] = {}
+    for task, what in wanted.items():
+        if task not in taken:
+            new.setdefault(task[0], {})[task[1]] = what
+    for connector, tasks in new.items():
+        is_paused = next(iter(tasks.values())).is_paused
+        actions.append(StartHost(connector=connector, tasks=tasks, is_paused=is_paused))
+    return actions
+
+
+def _is_wanted(what: Wanted | None, run: int) -> bool:
+    return what is not None and what.run == run

@@ -1,0 +1,169 @@
+"""The processes in which tasks run, as a worker sees them: started, told what to do, killed when they do not end in time."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ottla.connect.runtime.children import Child, Nursery
+from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause, StartHost
+
+log = logging.getLogger(__name__)
+_MODULE: Final = "ottla.connect.runtime.host"
+Event = dict[str, Any]
+
+
+class Hosts:
+    """All hosts of a worker. `act`, `tick` and `close` are for one thread; events come in threads of their own.
+
+    Args:
+        order: makes what a new host is told first, but for its tasks.
+        on_event: called with the host's number, its view and an event; "died" when a process ends unasked.
+        grace_s: how long a task has to end.
+        on_change: called when a task, or a process, has ended.
+    """
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        order: Callable[[str], dict[str, Any]],
+        on_event: Callable[[int, HostView, Event], None],
+        grace_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._nursery = nursery
+        self._order = order
+        self._on_event = on_event
+        self._grace_s = grace_s
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._children: dict[int, Child] = {}
+        self._readers: list[threading.Thread] = []
+        self._deadlines: dict[int, float] = {}
+        self._killed: set[int] = set()
+        self._last = 0
+        self.views: dict[int, HostView] = {}
+
+    def act(self, action: Action) -> None:
+        """Do what was decided."""
+        match action:
+            case StartHost():
+                self._start(action)
+            case EndTasks():
+                with self._lock:
+                    view = self.views.get(action.host)
+                    if view is None:
+                        return
+                    view.ending.update(action.tasks)
+                    self._deadlines.setdefault(action.host, time.monotonic() + self._grace_s)
+                self._children[action.host].say({"end": list(action.tasks)})
+            case Pause():
+                view = self.views.get(action.host)
+                if view is not None:
+                    view.is_paused = action.is_paused
+                    self._children[action.host].say({"paused": action.is_paused})
+
+    def _start(self, action: StartHost) -> None:
+        order = self._order(action.connector)
+        order["tasks"] = [[number, what.run, dict(what.config)] for number, what in action.tasks.items()]
+        order["paused"] = action.is_paused
+        child = self._nursery.start(lambda: Child(_MODULE))
+        view = HostView(
+            connector=action.connector,
+            runs={number: what.run for number, what in action.tasks.items()},
+            is_paused=action.is_paused,
+        )
+        with self._lock:
+            self._last += 1
+            number = self._last
+            self.views[number], self._children[number] = view, child
+        child.say(order)
+        reader = threading.Thread(target=self._read, args=(number, view, child), daemon=True)
+        self._readers.append(reader)
+        reader.start()
+
+    def _read(self, number: int, view: HostView, child: Child) -> None:
+        is_explained = False
+        for event in child.lines():
+            is_explained |= event["event"] in ("refused", "closed")
+            self._on_event(number, view, event)
+            if event["event"] in ("ended", "failed"):
+                # Only now: until it is known that a run has failed, its task must not look free.
+                with self._lock:
+                    view.runs.pop(event["task"], None)
+                    view.ending.discard(event["task"])
+                    if not view.ending:
+                        self._deadlines.pop(number, None)
+                self._on_change()
+        code = child.wait()
+        with self._lock:
+            is_killed = number in self._killed
+            left = dict(view.runs)
+        kind = "killed" if is_killed else "gone" if is_explained else "died"
+        self._on_event(number, view, {"event": kind, "code": code, "runs": left})
+        with self._lock:
+            view.runs.clear()
+            del self.views[number], self._children[number]
+            self._deadlines.pop(number, None)
+        child.close()
+        self._on_change()
+
+    def snapshot(self) -> dict[int, HostView]:
+        """Return what processes there are, as of now."""
+        with self._lock:
+            return {
+                number: HostView(
+                    connector=view.connector, runs=dict(view.runs), is_paused=view.is_paused, ending=set(view.ending)
+                )
+                for number, view in self.views.items()
+            }
+
+    def tick(self) -> None:
+        """Kill processes whose tasks do not end in time."""
+        now = time.monotonic()
+        with self._lock:
+            late = [number for number, deadline in self._deadlines.items() if deadline <= now]
+            for number in late:
+                del self._deadlines[number]
+                self._killed.add(number)
+        for number in late:
+            self._kill(number)
+
+    def _kill(self, number: int) -> None:
+        child, view = self._children.get(number), self.views.get(number)
+        if child is not None and view is not None:
+            log.warning("connector %s does not end within %g s: its process is killed", view.connector, self._grace_s)
+            child.kill()
+
+    def holds(self, connector: str) -> bool:
+        """Whether a process may still run a task of a connector."""
+        with self._lock:
+            return any(view.connector == connector and view.runs for view in self.views.values())
+
+    def tell_all(self, command: Mapping[str, Any]) -> None:
+        """Tell all processes something."""
+        with self._lock:
+            children = list(self._children.values())
+        for child in children:
+            child.say(command)
+
+    def close(self) -> None:
+        """Have all tasks end, and wait until they have."""
+        self.tell_all({"stop": True})
+        deadline = time.monotonic() + self._grace_s
+        with self._lock:
+            children = dict(self._children)
+        for number, child in children.items():
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with self._lock:
+                    self._killed.add(number)
+                self._kill(number)
+                child.wait()
+        for reader in self._readers:
+            reader.join()

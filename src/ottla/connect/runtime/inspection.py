@@ -1,0 +1,149 @@
+"""The worker's side of the process that knows plugins (`inspector.py`): questions with a deadline.
+
+A plugin that does not answer in time costs its process, not the worker. The process is started when there is a question,
+and ends when there was none for a while, so that an upgraded package is seen then.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ottla.connect.runtime.children import Child, Nursery
+from ottla.connect.runtime.herder import HerderError, Told
+
+_MODULE: Final = "ottla.connect.runtime.inspector"
+#: Java's limit for a request.
+DEADLINE_S: Final = 90.0
+_IDLE_S: Final = 60.0
+
+
+class InspectionError(HerderError):
+    """A question was answered with an error.
+
+    Attributes:
+        kind: missing, wrong, failed, or late.
+        trace: where it was raised.
+    """
+
+    def __init__(self, kind: str, message: str, trace: str) -> None:
+        super().__init__({"missing": 404, "wrong": 400}.get(kind, 500), message)
+        self.kind = kind
+        self.trace = trace or message
+
+
+class Inspection:
+    """Asks one question at a time; any thread may.
+
+    Args:
+        deadline_s: after so long a question is given up, and its process killed.
+    """
+
+    def __init__(self, worker: Mapping[str, str], nursery: Nursery, deadline_s: float = DEADLINE_S) -> None:
+        self._worker = dict(worker)
+        self._nursery = nursery
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._asked = 0.0
+        self._is_closed = False
+
+    def validate(self, config: Mapping[str, str | None]) -> tuple[dict[str, Any], Told]:
+        """Return what is right and wrong with a configuration, key by key, and what is known of its class.
+
+        Raises:
+            InspectionError: there is no such class, or it cannot be looked at.
+        """
+        found = self._ask({"do": "validate", "config": dict(config)})
+        return found["infos"], _told(found)
+
+    def tasks(self, config: Mapping[str, str]) -> tuple[list[dict[str, str]], Told]:
+        """Return the configurations of a connector's tasks.
+
+        Raises:
+            InspectionError: the configuration is wrong, or the connector fails.
+        """
+        found = self._ask({"do": "tasks", "config": dict(config)})
+        return found["tasks"], _told(found)
+
+    def alter(self, config: Mapping[str, str], offsets: list[list[Any]]) -> bool:
+        """Have a connector check offsets; return whether they count as they are.
+
+        Raises:
+            InspectionError: they are none of its.
+        """
+        return bool(self._ask({"do": "alter", "config": dict(config), "offsets": offsets}))
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Return all plugins."""
+        found: list[dict[str, Any]] = self._ask({"do": "plugins"})
+        return found
+
+    def definition(self, plugin: str) -> list[dict[str, Any]]:
+        """Return the rows of a plugin's configuration.
+
+        Raises:
+            InspectionError: there is none of that name.
+        """
+        found: list[dict[str, Any]] = self._ask({"do": "definition", "plugin": plugin})
+        return found
+
+    def _ask(self, question: dict[str, Any]) -> Any:
+        with self._lock:
+            child = self._fresh()
+            late = threading.Event()
+
+            def give_up() -> None:
+                late.set()
+                child.kill()
+
+            timer = threading.Timer(self._deadline_s, give_up)
+            timer.daemon = True
+            timer.start()
+            child.say(question)
+            answer = next(child.lines(), None)
+            timer.cancel()
+            self._asked = time.monotonic()
+            if answer is None:
+                self._drop()
+        if answer is None:
+            what = f"did not answer within {self._deadline_s:g} s" if late.is_set() else "has ended"
+            raise InspectionError("late", f"Request timed out. The process that looks at plugins {what}.", "")
+        if "error" in answer:
+            error = answer["error"]
+            raise InspectionError(error["kind"], error["message"], error["trace"])
+        return answer["answer"]
+
+    def _fresh(self) -> Child:
+        if self._is_closed:
+            raise InspectionError("late", "The worker stops.", "")
+        if self._child is not None and (
+            self._child.process.poll() is not None or time.monotonic() - self._asked > _IDLE_S
+        ):
+            self._drop()
+        if self._child is None:
+            self._child = self._nursery.start(lambda: Child(_MODULE))
+            self._child.say(self._worker)
+        return self._child
+
+    def _drop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            child.close()
+
+    def close(self) -> None:
+        """End the process; a question that waits is given up."""
+        self._is_closed = True
+        child = self._child
+        if child is not None:
+            child.kill()
+        with self._lock:
+            self._drop()
+
+
+def _told(found: Mapping[str, Any]) -> Told:
+    return Told(kind=found["type"], version=found["version"], secrets=frozenset(found["secrets"]))
