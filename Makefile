@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels lock docs verify-types clean
+.PHONY: help demo demo-live examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels test-kerberos lock audit docs verify-types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,10 @@ test-upgrade: $(VENV)/.built ## brokers restarted one by one from an earlier com
 test-languages: $(VENV)/.built ## clients in Go and JavaScript (need go, node and npm)
 	$(BIN)/python -m pytest -q -m languages
 
+test-kerberos: $(VENV)/.built ## logins by Kerberos, beside Apache Kafka (need krb5-kdc, krb5-admin-server, krb5-user, libkrb5-dev; a JDK)
+	$(PIP) install --quiet --no-deps --require-hashes --no-build-isolation -r requirements-gssapi.lock
+	$(BIN)/python -m pytest -q -s -m kerberos
+
 test-bigdata: $(VENV)/.built ## Spark, Flink, Kafka Connect (need a JDK and Maven; see CONTRIBUTING.md)
 	$(BIN)/python -m pytest -q -s -m bigdata
 
@@ -129,8 +133,13 @@ lock: ## write the lock files anew from pyproject.toml (needs network)
 	$(call compile,requirements-demo.lock,--extra demo)
 	cp requirements-demo.lock requirements.lock
 	$(call compile,requirements.lock,)
+	cp requirements.lock requirements-gssapi.lock
+	$(call compile,requirements-gssapi.lock,--extra gssapi)
 	$(call compile,requirements-tools.lock,--extra tools)
 	rm -rf $(VENV)-lock
+
+audit: $(VENV)/.built ## known faults of what the lock files pin (ADVISORIES=a checkout of pypa/advisory-database)
+	$(BIN)/python tools/audit.py $(or $(ADVISORIES),$(error ADVISORIES=... names a checkout of pypa/advisory-database))
 
 clean: ## remove what was built, keep data
 	rm -rf $(VENV) $(TOOLS) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
