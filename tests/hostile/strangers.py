@@ -8,6 +8,8 @@ is always the same.
 
 A visit is one connection: some frames in order, of which the last ones are behind a step that is wrong and must not be looked
 at. What counts as a frame is what the broker has looked at: those it answered, and the one on which it closed the connection.
+Most connections end after one or two, and cost more than their frames. Those of the kind `questions` ask for ApiVersions with
+a software name that is none, which a client may do again: they bring most of the frames, and are counted by themselves, too.
 That nobody came in is checked by effect: no record in the topic that strangers write to, no topic, user or rule of theirs, no
 answer to anything but the steps of a login, and no login but those of the calm client in the broker's own counts.
 """
@@ -18,6 +20,7 @@ import argparse
 import asyncio
 import json
 import random as dice
+import signal
 import ssl
 import sys
 import time
@@ -73,6 +76,10 @@ def request(message: Message, version: int, correlation_id: int = 7) -> bytes:
     )
     body = encode(header, request_header_version(key, version)) + encode(message, version)
     return len(body).to_bytes(4, "big") + body
+
+
+_NO_NAME = b"-" * 25
+_QUESTION = request(ApiVersionsRequest(client_software_name=_NO_NAME.decode(), client_software_version="1"), 3)
 
 
 def _wanted() -> tuple[bytes, ...]:
@@ -135,9 +142,13 @@ def visit(frames: Frames, seed: int, index: int) -> Visit:
     random = dice.Random(seed << 40 | index)
     listener = random.choices(("LOGIN", "SECURE", "CERTIFICATE"), (6, 3, 1))[0]
     is_raw = listener != "LOGIN" and random.random() < 0.6
-    mutated = [frames[index * 4 + number].data for number in range(random.randint(1, 3))]
+    count = random.randint(1, 3)
+
+    def mutated() -> list[bytes]:
+        return [frames[index * 4 + number].data for number in range(count)]
+
     versions = request(ApiVersionsRequest(client_software_name="x", client_software_version="1"), 3)
-    kind = random.choice(("request", "step", "token", "bare", "first bytes", "cut", "late request"))
+    kind = random.choice(("request", "step", "token", "bare", "first bytes", "cut", "late request", "questions"))
     said: list[bytes]
     if listener == "CERTIFICATE" or (is_raw and random.random() < 0.7):
         kind = "TLS"
@@ -145,9 +156,11 @@ def visit(frames: Frames, seed: int, index: int) -> Visit:
         said = [hello if random.random() < 0.2 else _changed(hello, random), *(random.randbytes(40) for _ in range(2))]
         is_raw = True
     elif kind == "request":
-        said = [*([versions] if random.random() < 0.3 else []), *mutated]
+        said = [*([versions] if random.random() < 0.3 else []), *mutated()]
+    elif kind == "questions":
+        said = [*_questions(random), *mutated()]
     elif kind == "first bytes":
-        said = [random.randbytes(random.randint(1, 200)), *mutated]
+        said = [random.randbytes(random.randint(1, 200)), *mutated()]
     else:
         version = 0 if kind == "bare" else random.choice((0, 1))
         shake = request(SaslHandshakeRequest(mechanism=random.choice(MECHANISMS)), version)
@@ -163,10 +176,21 @@ def visit(frames: Frames, seed: int, index: int) -> Visit:
         if kind == "token":
             said[-1] = _framed(_changed(said[-1][4:], random))
         elif kind == "late request":
-            said[1:1] = mutated
+            said[1:1] = mutated()
         elif kind == "cut":
             said[-1] = said[-1][: random.randrange(len(said[-1]))]
     return Visit(listener, kind, is_raw, (*said, *WANTED), kind == "cut" or random.random() < 0.2)
+
+
+def _questions(random: dice.Random) -> list[bytes]:
+    """Return requests for ApiVersions whose software name is none; here and there one is changed, which may end it."""
+    found = []
+    for _ in range(random.randint(20, 300)):
+        name = f"-{random.randbytes(12).hex()}".encode()
+        asked = bytearray(_QUESTION.replace(_NO_NAME, name))
+        asked[8:12] = random.randbytes(4)  # the correlation id
+        found.append(bytes(asked) if random.random() > 0.002 else _framed(_changed(bytes(asked[4:]), random)))
+    return found
 
 
 def _hello() -> bytes:
@@ -258,6 +282,7 @@ class Strangers:
             writer.transport.abort()
         self.tally["answers"] += answers
         self.tally["frames"] += answers + 1
+        self.tally[f"frames: {made.kind}"] += answers + 1
 
     async def _answers(self, made: Visit, reader: asyncio.StreamReader) -> int:
         """Count the answers up to the end of the connection; none of them may be to what only users may do."""
@@ -319,6 +344,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--state", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before the end"))  # the broker ends with this process
     print(json.dumps(run(options.frames, options.seed, options.state), indent=1))
 
 
