@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from struct import Struct
 from typing import Any, TypeVar
 
 import pytest
 
 from ottla.broker.broker import Broker
 from ottla.errors import ErrorCode
-from ottla.protocol.api import SERVED, ApiKey, request_header_version
+from ottla.protocol.api import APIS, SERVED, ApiKey, request_header_version
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
@@ -40,6 +41,7 @@ from ottla.testing.wire import WireClient
 
 T = TypeVar("T")
 LOGIN_PORT = 9093
+_KEY_AND_VERSION = Struct(">hh")
 SETTINGS: dict[str, object] = {
     "listeners": f"PLAINTEXT://{HOST}:9092,LOGIN://{HOST}:{LOGIN_PORT}",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,LOGIN:SASL_PLAINTEXT",
@@ -254,11 +256,11 @@ def test_nothing_but_a_login_is_a_first_frame() -> None:
         for key, (low, high) in SERVED.items():
             if key in (ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE):
                 continue
-            from ottla.protocol.api import APIS
-
-            for version in {low, high}:
+            for version in range(low, high + 1):
                 await ended(await stranger(node), (APIS[key].request_class()(), version))
+        unserved = [key for key in range(-1, 128) if key not in SERVED]
         for frame in (
+            *(_KEY_AND_VERSION.pack(key, version) + b"\0\0\0\1\xff\xff" for key in unserved for version in (0, 1)),
             b"",
             b"\x00",
             b"\xff" * 8,
