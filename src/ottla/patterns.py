@@ -8,6 +8,7 @@ pattern.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -20,6 +21,10 @@ class Pattern(Protocol):
 
     def fullmatch(self, text: str) -> Any:
         """Return something true if the whole text matches."""
+        ...
+
+    def sub(self, replacement: Callable[[Any], str], text: str, count: int = 0) -> str:
+        """Return the text with what matches replaced: by what `replacement` makes of the match, `count` times, 0: always."""
         ...
 
 

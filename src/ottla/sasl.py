@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ottla.security.sasl import ClientExchange
 
-__all__ = ["ClientCredentials", "OAuthBearer", "Plain", "Sasl", "Scram", "TokenFetchError"]
+__all__ = ["ClientCredentials", "Kerberos", "OAuthBearer", "Plain", "Sasl", "Scram", "TokenFetchError"]
 
 _SALTED_MAX = 16
 #: A token is asked for anew when this share of its time has passed.
@@ -33,8 +33,13 @@ _SHARE_OF_LIFETIME = 0.8
 class Sasl(Protocol):
     """One way to log in."""
 
-    def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
-        """Return the client's role in one login; `secret_bytes` gives random bytes that cannot be guessed."""
+    def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
+        """Return the client's role in one login to a broker.
+
+        Args:
+            secret_bytes: gives random bytes that cannot be guessed.
+            host: the broker's, as it is dialled.
+        """
         ...
 
 
@@ -45,7 +50,7 @@ class Plain:
     username: str
     password: str = field(repr=False)
 
-    def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
+    def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
         return PlainClient(self.username, self.password)
 
 
@@ -73,7 +78,7 @@ class Scram:
         if self.mechanism not in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             raise ValueError(f"mechanism={self.mechanism!r} is none of SCRAM-SHA-256 and SCRAM-SHA-512")
 
-    def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
+    def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
         return ScramClient(
             self.mechanism,
             self.username,
@@ -106,7 +111,7 @@ class OAuthBearer:
     token: str | Callable[[], str] = field(repr=False)
     extensions: Mapping[str, str] = field(default_factory=dict)
 
-    def exchange(self, secret_bytes: Callable[[int], bytes]) -> ClientExchange:
+    def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
         return OAuthBearerClient(self._get, self.extensions)
 
     def _get(self) -> str:
@@ -118,6 +123,42 @@ class OAuthBearer:
             raise
         except Exception as error:
             raise TokenFetchError(f"no token: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Kerberos:
+    """Tickets of Kerberos (GSSAPI, RFC 4752); `pip install 'ottla[gssapi]'`. The library gets and renews tickets itself.
+
+    Attributes:
+        service_name: the first part of the brokers' principals: `kafka` of `kafka/broker.example.com@EXAMPLE.COM`.
+        principal: who logs in; None: whomever the tickets of the cache are for.
+        keytab: a file with the principal's keys; None: the tickets of a cache are taken, as `kinit` has put them there.
+        ticket_cache: the file of that cache; None: the one that KRB5CCNAME or the system names.
+    """
+
+    service_name: str = "kafka"
+    principal: str | None = None
+    keytab: str | None = None
+    ticket_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.keytab is not None and not self.principal:
+            raise ValueError("a keytab needs principal=: whose keys they are")
+        if self.keytab is not None and self.ticket_cache is not None:
+            raise ValueError("take a keytab or a ticket cache, not both")
+
+    def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
+        """See `Sasl`.
+
+        Raises:
+            MissingExtraError: the library is not installed.
+        """
+        from ottla.security.kerberos import Keys, initiating
+        from ottla.security.sasl.gssapi import GssapiClient
+
+        principal = self.principal or ""
+        keys = Keys(principal=principal, keytab=self.keytab or "", ticket_cache=self.ticket_cache or "")
+        return GssapiClient(initiating(keys, self.service_name, host), principal)
 
 
 class ClientCredentials:

@@ -15,6 +15,7 @@ from ottla.client.keys import CONSUMER_KEYS, PRODUCER_KEYS, duration_ms, duratio
 from ottla.client.security import SECURITY_KEYS
 from ottla.types import CompressionType
 
+KERBEROS = {"sasl.mechanism": "GSSAPI", "sasl.kerberos.service.name": "kafka"}
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 
 
@@ -96,8 +97,12 @@ def test_sizes_in_words() -> None:
         ({"value.serializer": "org.apache.kafka.common.serialization.StringSerializer"}, "Pass value_serializer="),
         ({"partitioner.class": "x"}, "Pass partitioner="),
         ({"sasl.mechanism": "PLAIN"}, "Of a login some is missing"),
-        ({"sasl.mechanism": "GSSAPI"}, "it takes plain, scram-sha-256, scram-sha-512"),
-        ({"sasl.kerberos.service.name": "x"}, "Pass sasl="),
+        ({"sasl.mechanism": "DIGEST-MD5"}, "it takes plain, scram-sha-256, scram-sha-512, oauthbearer, gssapi"),
+        ({"sasl.mechanism": "GSSAPI"}, "needs the brokers' service name. Set sasl.kerberos.service.name"),
+        ({**KERBEROS, "sasl.kerberos.keytab": "x"}, "sasl.kerberos.keytab needs sasl.kerberos.principal"),
+        ({**KERBEROS, "sasl.jaas.config": "x.Krb5LoginModule required serviceName=other;"}, "another serviceName"),
+        ({**KERBEROS, "sasl.jaas.config": "x.Krb5LoginModule required a=b;"}, "it needs useKeyTab=true with keyTab"),
+        ({"sasl.login.refresh.window.factor": "x"}, "Pass sasl="),
         ({"ssl.engine.factory.class": "x"}, "Pass ssl_context="),
         ({"security.protocol": "SASL_SSL"}, "needs a user"),
         ({"sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "p"}, "does not log in"),
@@ -113,6 +118,22 @@ def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ottla.ConfigurationError, match=message) as caught:
         ottla.Producer("localhost", config=given)
     assert isinstance(caught.value, ValueError)
+
+
+def test_kerberos_as_java_and_librdkafka_write_it() -> None:
+    module = "com.sun.security.auth.module.Krb5LoginModule required"
+    common = {**KERBEROS, "security.protocol": "SASL_PLAINTEXT", "sasl.kerberos.kinit.cmd": "/usr/bin/kinit"}
+
+    def read(**more: str) -> object:
+        given = {**common, **{name.replace("_", "."): value for name, value in more.items()}}
+        return producer_settings("localhost", given, {})[0].sasl
+
+    by_keytab = ottla.sasl.Kerberos("kafka", "alice@R", "/k")
+    assert read(sasl_jaas_config=f'{module} useKeyTab=true keyTab="/k" principal="alice@R";') == by_keytab
+    assert read(sasl_kerberos_keytab="/k", sasl_kerberos_principal="alice@R") == by_keytab
+    by_cache = ottla.sasl.Kerberos("kafka", ticket_cache="/c")
+    assert read(sasl_jaas_config=f"{module} useTicketCache=true ticketCache=/c;") == by_cache
+    assert read() == ottla.sasl.Kerberos("kafka")
 
 
 def test_librdkafkas_names_are_taken_with_a_hint(caplog: pytest.LogCaptureFixture) -> None:

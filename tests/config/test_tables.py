@@ -138,7 +138,7 @@ def test_what_is_enforced_is_read() -> None:
     )
     by_listener = "".join(
         (ROOT / "src/ottla/broker/settings" / name).read_text()
-        for name in ("access.py", "encryption.py", "logins.py", "oauth.py", "peers.py")
+        for name in ("access.py", "encryption.py", "kerberos.py", "logins.py", "oauth.py", "peers.py")
     )
     read_by = {name: TOPIC_SYNONYMS[name] for name in TOPIC_SYNONYMS}
     topic_fields = {f.name for f in dataclasses.fields(LogConfig)}

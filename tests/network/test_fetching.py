@@ -102,6 +102,6 @@ def test_an_endpoint_that_gives_no_token_is_told(server: str, tmp_path: Path) ->
             ottla.sasl.ClientCredentials(url, "a", "b")()
     (tmp_path / "token").write_text("a.b.c\n")
     assert ottla.sasl.ClientCredentials((tmp_path / "token").as_uri())() == "a.b.c"
-    assert ottla.sasl.OAuthBearer("x").exchange(bytes).mechanism == "OAUTHBEARER"
+    assert ottla.sasl.OAuthBearer("x").exchange(bytes, "localhost").mechanism == "OAUTHBEARER"
     with pytest.raises(ottla.sasl.TokenFetchError, match="ZeroDivisionError"):
-        ottla.sasl.OAuthBearer(lambda: str(1 // 0)).exchange(bytes).begin()
+        ottla.sasl.OAuthBearer(lambda: str(1 // 0)).exchange(bytes, "localhost").begin()

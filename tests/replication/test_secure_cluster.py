@@ -87,7 +87,11 @@ SASL = {
     ("changes", "words"),
     [
         ({}, "set sasl.mechanism.inter.broker.protocol to one of PLAIN"),
-        ({"sasl.mechanism.inter.broker.protocol": "GSSAPI"}, "SCRAM-SHA-512, not GSSAPI"),
+        ({"sasl.mechanism.inter.broker.protocol": "OAUTHBEARER"}, "SCRAM-SHA-512, GSSAPI, not OAUTHBEARER"),
+        (
+            {"sasl.mechanism.inter.broker.protocol": "GSSAPI"},
+            "set listener.name.internal.gssapi.sasl.jaas.config to com.sun.security",
+        ),
         (
             {"sasl.mechanism.inter.broker.protocol": "PLAIN"},
             "listener.name.internal.plain.sasl.jaas.config needs username and password",

@@ -338,7 +338,7 @@ class BrokerConfig:
         return bool(
             self.tls
             or self.logins
-            or self.peer_login.username
+            or self.peer_login.mechanism
             or self.ottla_scram_users
             or self.delegation_token_secret_key
             or (zookeeper is not None and (zookeeper.sasl or zookeeper.tls))

@@ -171,6 +171,8 @@ class LoginGuard:
             return self._after(needed, lambda: self._take_bare_token(session, token))
         except SaslError as error:
             return self._refuse(session, [], self._why(error), exchange)
+        if exchange.is_complete and getattr(exchange, "ends_silently", False):
+            return []
         return [_SIZE.pack(len(answer)) + answer]
 
     def _take_token(self, session: Session, frame: memoryview, key: int, version: int) -> Any:

@@ -48,6 +48,9 @@ class SecurityOptions(TypedDict, total=False):
     """The keys of every client about security as keywords."""
 
     sasl_jaas_config: str
+    sasl_kerberos_keytab: str
+    sasl_kerberos_principal: str
+    sasl_kerberos_service_name: str
     sasl_mechanism: str
     sasl_oauthbearer_client_credentials_client_id: str
     sasl_oauthbearer_client_credentials_client_secret: str
@@ -463,7 +466,7 @@ def _merge(
         if name in elsewhere:
             raise ConfigurationError(f"{spelled} is no key of this client.", elsewhere[name])
         if name.startswith(("sasl.", "ssl.")) and name not in keys and name not in INERT:
-            ways = "Pass sasl=ottla.sasl.Scram(...), Plain(...) or OAuthBearer(...)."
+            ways = "Pass sasl=ottla.sasl.Scram(...), Plain(...), OAuthBearer(...) or Kerberos(...)."
             hint = "Pass ssl_context=." if name.startswith("ssl.") else ways
             raise ConfigurationError(f"{spelled} is no key of this client.", hint)
         if name in INERT:

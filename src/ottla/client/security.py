@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ottla.network.channel import Channel
     from ottla.sasl import Sasl
 
-_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512", "oauthbearer")
+_MECHANISMS: Final = ("plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "gssapi")
 
 
 def _hidden(name: str, value: object) -> str:
@@ -42,7 +42,12 @@ SECURITY_KEYS: Final[Mapping[str, Key]] = {
         _row(
             "sasl.jaas.config", _hidden, None, "User and password as Java writes them: a login module with its options."
         ),
-        _row("sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."),
+        _row("sasl.kerberos.keytab", _hidden, None, "A file with the principal's keys (librdkafka's key)."),
+        _row("sasl.kerberos.principal", _hidden, None, "Who logs in by Kerberos (librdkafka's key)."),
+        _row("sasl.kerberos.service.name", _hidden, None, "The first part of the brokers' principals: kafka, mostly."),
+        _row(
+            "sasl.mechanism", choice(*_MECHANISMS), None, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or GSSAPI."
+        ),
         _row("sasl.oauthbearer.client.credentials.client.id", _hidden, None, "The client's id at the token endpoint."),
         _row(
             "sasl.oauthbearer.client.credentials.client.secret",
@@ -159,6 +164,8 @@ def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
         user, password = options.get("username", user), options.get("password", password)
     if mechanism == "oauthbearer":
         return _tokens_of(values, options)
+    if mechanism == "gssapi":
+        return _kerberos_of(values, options)
     if mechanism is None and user is None and password is None:
         return None
     if mechanism is None or user is None or password is None:
@@ -171,6 +178,28 @@ def _sasl_of(values: Mapping[str, Any]) -> Sasl | None:
     if mechanism == "plain":
         return Plain(user, password)
     return Scram(user, password, mechanism.upper(), is_token=options.get("tokenauth", "").lower() == "true")
+
+
+def _kerberos_of(values: Mapping[str, Any], options: Mapping[str, str]) -> Sasl:
+    from ottla.sasl import Kerberos
+    from ottla.security.kerberos import KerberosSettingsError, Keys, keys_of
+
+    service = values["sasl.kerberos.service.name"] or options.get("serviceName")
+    if not service:
+        raise ConfigurationError(
+            "sasl.mechanism=GSSAPI needs the brokers' service name.", "Set sasl.kerberos.service.name (kafka, mostly)."
+        )
+    if options.get("serviceName") not in (None, service):
+        raise ConfigurationError("sasl.jaas.config has another serviceName than sasl.kerberos.service.name.")
+    keys = Keys(principal=values["sasl.kerberos.principal"] or "", keytab=values["sasl.kerberos.keytab"] or "")
+    try:
+        if options:
+            keys = keys_of(options)
+        return Kerberos(service, keys.principal or None, keys.keytab or None, keys.ticket_cache or None)
+    except KerberosSettingsError as error:
+        raise ConfigurationError(f"sasl.jaas.config is not valid: {error}.") from None
+    except ValueError:
+        raise ConfigurationError("sasl.kerberos.keytab needs sasl.kerberos.principal: whose keys they are.") from None
 
 
 def _tokens_of(values: Mapping[str, Any], options: Mapping[str, str]) -> Sasl:
@@ -220,4 +249,4 @@ def login_for(client: ClientSettings) -> Callable[[Channel], Awaitable[None]] | 
         return None
     from ottla.network.login import login_of
 
-    return login_of(lambda: sasl.exchange(os.urandom), timeout_s=client.connect_timeout_ms / 1000)
+    return login_of(lambda host: sasl.exchange(os.urandom, host), timeout_s=client.connect_timeout_ms / 1000)

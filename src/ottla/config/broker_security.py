@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ottla.config.keys import ANYTHING, ConfigType, Update, at_least, between, one_of, row
 from ottla.config.reasons import (
-    GSSAPI,
     JAVA_CLASS,
+    KINIT,
     NO_KRAFT,
     OAUTHBEARER,
     ONE_BROKER,
@@ -53,23 +53,25 @@ ROWS = (
     row("sasl.client.callback.handler.class", CLASS, None, ANYTHING, MEDIUM,
         "Java class of the client side.", inert=JAVA_CLASS),
     row("sasl.enabled.mechanisms", LIST, "GSSAPI", ANYTHING, MEDIUM,
-        "Mechanisms clients may use: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER. Read for SASL listeners, which "
-        "are refused with others (Kafka's default is GSSAPI). A change needs a restart.", update=PER_BROKER),
+        "Mechanisms clients may use: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, GSSAPI. Read for SASL listeners, "
+        "which are refused with others. A change needs a restart.", update=PER_BROKER),
     row("sasl.jaas.config", PASSWORD, None, ANYTHING, MEDIUM,
         "Login modules in JAAS syntax. Only as `listener.name.<listener>.<mechanism>.sasl.jaas.config`, as in Kafka; PLAIN's "
-        "users are in it. A change needs a restart.", update=PER_BROKER),
+        "users are in it, and for GSSAPI where the broker's keytab is. A change needs a restart.", update=PER_BROKER),
     row("sasl.kerberos.kinit.cmd", STRING, "/usr/bin/kinit", ANYTHING, MEDIUM,
-        "Path of kinit.", update=PER_BROKER, inert=GSSAPI),
+        "Path of kinit.", update=PER_BROKER, inert=KINIT),
     row("sasl.kerberos.min.time.before.relogin", LONG, "60000", ANYTHING, MEDIUM,
-        "Shortest time between two Kerberos logins.", update=PER_BROKER, inert=GSSAPI),
+        "Shortest time between two Kerberos logins.", update=PER_BROKER, inert=KINIT),
     row("sasl.kerberos.principal.to.local.rules", LIST, "DEFAULT", ANYTHING, MEDIUM,
-        "How Kerberos principals become names.", update=PER_BROKER, inert=GSSAPI),
+        "How principals of Kerberos become names of users: DEFAULT, or RULE:[n:format](pattern)s/from/to/g/L. Patterns are "
+        "RE2's; where no rule is about a principal there is no login. A change needs a restart.", update=PER_BROKER),
     row("sasl.kerberos.service.name", STRING, None, ANYTHING, MEDIUM,
-        "Kerberos service of the broker.", update=PER_BROKER, inert=GSSAPI),
+        "The first part of the brokers' principals: as what this broker asks for tickets to the others. By default that of "
+        "its own. A change needs a restart.", update=PER_BROKER),
     row("sasl.kerberos.ticket.renew.jitter", DOUBLE, "0.05", ANYTHING, MEDIUM,
-        "Random part of the renewal time.", update=PER_BROKER, inert=GSSAPI),
+        "Random part of the renewal time.", update=PER_BROKER, inert=KINIT),
     row("sasl.kerberos.ticket.renew.window.factor", DOUBLE, "0.8", ANYTHING, MEDIUM,
-        "When a ticket is renewed.", update=PER_BROKER, inert=GSSAPI),
+        "When a ticket is renewed.", update=PER_BROKER, inert=KINIT),
     row("sasl.login.callback.handler.class", CLASS, None, ANYTHING, MEDIUM,
         "Java class of the login.", inert=JAVA_CLASS),
     row("sasl.login.class", CLASS, None, ANYTHING, MEDIUM,
@@ -94,7 +96,8 @@ ROWS = (
         "Mechanism towards the KRaft controller.", inert=NO_KRAFT),
     row("sasl.mechanism.inter.broker.protocol", STRING, "GSSAPI", ANYTHING, MEDIUM,
         "By which brokers log in to each other: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, as the `username` and `password` of "
-        "that mechanism's `sasl.jaas.config` on the listener among brokers.", update=PER_BROKER),
+        "that mechanism's `sasl.jaas.config` on the listener among brokers, or GSSAPI with the keytab there.",
+        update=PER_BROKER),
     row("sasl.oauthbearer.allow.unverified.audience", BOOLEAN, "false", ANYTHING, MEDIUM,
         "Takes tokens for any audience. Without it `sasl.oauthbearer.expected.audience` has to be set."),
     row("sasl.oauthbearer.allow.unverified.issuer", BOOLEAN, "false", ANYTHING, MEDIUM,

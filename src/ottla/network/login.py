@@ -29,7 +29,7 @@ SHARE_OF_LIFETIME = 0.9
 
 
 def login_of(
-    exchange: Callable[[], ClientExchange],
+    exchange: Callable[[str], ClientExchange],
     *,
     timeout_s: float = 30.0,
     off_loop: Callable[[Callable[[], T]], Awaitable[T]] = asyncio.to_thread,
@@ -37,12 +37,12 @@ def login_of(
     """Return what `ChannelSettings.authenticate` takes.
 
     Args:
-        exchange: makes the client's role of one login.
+        exchange: makes the client's role of one login, to the host that is passed.
         off_loop: runs a function in a thread.
     """
 
     async def authenticate(channel: Channel) -> None:
-        lifetime_ms = await _log_in(channel, exchange(), timeout_s, off_loop)  # type: ignore[arg-type]
+        lifetime_ms = await _log_in(channel, exchange(channel.host), timeout_s, off_loop)  # type: ignore[arg-type]
         if lifetime_ms > 0:
             channel.log_in_again_after(lifetime_ms / 1000 * SHARE_OF_LIFETIME, authenticate)
 

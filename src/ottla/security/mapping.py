@@ -8,7 +8,7 @@ rule is refused at the start, since a certificate's owner could make it run for 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ottla.patterns import Pattern, PatternError, compile_pattern
@@ -35,17 +35,7 @@ class _Rule:
         match = self.pattern.fullmatch(name)
         if not match:
             return None
-        found = match.groups()
-
-        def part(reference: re.Match[str]) -> str:
-            if reference[1] is not None:
-                return reference[1]
-            number = int(reference[2])
-            if number == 0:
-                return name
-            return (found[number - 1] or "") if number <= len(found) else reference[0]
-
-        return self.change_case(_GROUP.sub(part, self.replacement))
+        return self.change_case(expand(self.replacement, name, match.groups()))
 
 
 class PrincipalMapping:
@@ -87,6 +77,20 @@ class PrincipalMapping:
             if found is not None:
                 return found
         return None
+
+
+def expand(replacement: str, whole: str, groups: Sequence[str | None]) -> str:
+    """Return a replacement as Java writes it, with what was matched in the places of $0, $1, ...; `\\` quotes."""
+
+    def part(reference: re.Match[str]) -> str:
+        if reference[1] is not None:
+            return reference[1]
+        number = int(reference[2])
+        if number == 0:
+            return whole
+        return (groups[number - 1] or "") if number <= len(groups) else reference[0]
+
+    return _GROUP.sub(part, replacement)
 
 
 def _same(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ottla.broker.settings.oauth import OAuthSettings
 from ottla.broker.wiring.entrance import _check_same_names, make_contexts
 from ottla.cluster.decisions.configs import validate_broker_config
 from ottla.config import LISTENER_PREFIX
+from ottla.security.authority import make_authority, make_certificate
+from ottla.security.kerberos import Keys
 from ottla.security.tls import ReloadableContext, client_context
 from ottla.security.tls import server_context as context_of
 from ottla.security.tls_settings import TlsSettings, TlsSettingsError
@@ -340,6 +343,42 @@ def test_a_certificate_of_another_name_is_not_taken(tmp_path: Path) -> None:
         assert "ssl.allow.dn.changes" in failures[0] if name == "other" else "ssl.allow.san.changes" in failures[0]
 
 
+def test_a_client_takes_no_certificate_of_another_host_unless_it_says_so(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority = make_authority("tests", now=now, days=2)
+    for host, checks, is_taken in (
+        ("localhost", True, True),
+        ("other.example", True, False),
+        ("other.example", False, True),
+    ):
+        pair = make_certificate(authority, [host], now=now, days=2)
+        settings = TlsSettings(
+            keystore_type="PEM", keystore_key=pair.key.decode(), keystore_certificate_chain=pair.certificate.decode()
+        )
+        trusts = TlsSettings(truststore_type="PEM", truststore_certificates=authority.certificate.decode())
+        client = client_context(trusts, checks_host=checks)
+        if is_taken:
+            shake_hands(context_of(settings), client)
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+                shake_hands(context_of(settings), client)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_an_old_version_of_tls_is_refused_on_both_sides(tmp_path: Path) -> None:
+    path = store(tmp_path)
+    server = context_of(TlsSettings(keystore_type="PEM", keystore_location=str(path)))
+    assert server.minimum_version is client_context(TlsSettings()).minimum_version is ssl.TLSVersion.TLSv1_2
+    old = trusting(tmp_path / "certificate.pem")
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        shake_hands(server, old)
+    new = trusting(tmp_path / "certificate.pem")
+    new.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert shake_hands(server, new).version() == "TLSv1.2"
+
+
 def test_ticket_after_trust_change(tmp_path: Path) -> None:
     """Where client certificates count no ticket is given out: a session cannot outlive the trust that it began with."""
     path = store(tmp_path)
@@ -361,6 +400,8 @@ LOGIN = "listeners=SASL_PLAINTEXT://:1"
 OAUTH = "sasl.enabled.mechanisms=OAUTHBEARER"
 KEYS = "sasl.oauthbearer.jwks.endpoint.url=https://id/keys"
 JAAS = "listener.name.sasl_plaintext.plain.sasl.jaas.config="
+KRB = "listener.name.sasl_plaintext.gssapi.sasl.jaas.config=com.sun.security.auth.module.Krb5LoginModule required "
+KEYTAB = KRB + 'useKeyTab=true keyTab="/k" principal="kafka/h@R" serviceName=kafka;'
 
 
 def test_logins_of_a_listener() -> None:
@@ -385,7 +426,25 @@ def test_logins_of_a_listener() -> None:
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([LOGIN], "names GSSAPI; served are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        (
+            [LOGIN, "sasl.enabled.mechanisms=DIGEST-MD5"],
+            "names DIGEST-MD5; served are PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+        ),
+        (
+            [LOGIN],
+            "needs the broker's keys: set listener.name.sasl_plaintext.gssapi.sasl.jaas.config to com.sun.security",
+        ),
+        ([LOGIN, KRB + "useTicketCache=true;"], "a broker needs useKeyTab=true"),
+        ([LOGIN, KRB + "useKeyTab=true keyTab=k;"], "needs principal"),
+        ([LOGIN, KRB + "useKeyTab=true;"], "needs keyTab"),
+        ([LOGIN, KRB + "storeKey=true;"], "useKeyTab=true with keyTab and principal, or useTicketCache=true"),
+        ([LOGIN, KEYTAB, "sasl.kerberos.service.name=x"], "another serviceName than sasl.kerberos.service.name"),
+        (
+            [LOGIN, KEYTAB, "sasl.kerberos.principal.to.local.rules=RULE:[1:$2]"],
+            "$2 of 'RULE:[1:$2]' must be $0 to $1",
+        ),
+        ([LOGIN, KEYTAB, "sasl.kerberos.principal.to.local.rules=DEFAULT,x"], "cannot read 'x'"),
+        ([LOGIN, KEYTAB, r"sasl.kerberos.principal.to.local.rules=RULE:[1:$1](\\1)"], "linear time"),
         ([LOGIN, "sasl.enabled.mechanisms=PLAIN"], "has PLAIN and no users"),
         ([LOGIN, OAUTH], "has OAUTHBEARER and no keys: set sasl.oauthbearer.jwks.endpoint.url"),
         ([LOGIN, OAUTH, "ottla.oauthbearer.unsecured=true"], "everybody could be whoever they like"),
@@ -467,6 +526,23 @@ def test_what_needs_a_restart_is_refused_on_a_running_broker(name: str) -> None:
     refusal = validate_broker_config({name: "x"}, per_broker=True)
     assert refusal is not None
     assert "Cannot update these configs dynamically" in (refusal.message or "")
+
+
+def test_kerberos_of_a_listener() -> None:
+    found = config(
+        LOGIN,
+        KEYTAB,
+        "sasl.kerberos.principal.to.local.rules=RULE:[2:$1],DEFAULT",
+        "listener.name.sasl_plaintext.sasl.kerberos.service.name=kafka",
+    ).logins["SASL_PLAINTEXT"]
+    assert found.mechanisms == ("GSSAPI",)
+    assert found.kerberos is not None
+    assert found.kerberos.keys == Keys(principal="kafka/h@R", keytab="/k")
+    assert found.kerberos.rules == ("RULE:[2:$1]", "DEFAULT")
+    assert found.kerberos.service == "kafka"
+    cluster = ("broker.id=1", "zookeeper.connect=zk:2181", "security.inter.broker.protocol=SASL_PLAINTEXT")
+    among = config(LOGIN, KEYTAB, *cluster).peer_login
+    assert (among.mechanism, among.kerberos is not None and among.kerberos.service) == ("GSSAPI", "kafka")
 
 
 def test_in_a_cluster_brokers_need_a_login_of_their_own() -> None:

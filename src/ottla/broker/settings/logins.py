@@ -15,19 +15,21 @@ from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
 from ottla.config.keys import split_list
 from ottla.config.mistakes import Mistakes
 from ottla.security.jaas import JaasEntry, JaasError, parse_jaas
-from ottla.security.sasl import oauthbearer, plain, scram
+from ottla.security.sasl import gssapi, oauthbearer, plain, scram
 
 if TYPE_CHECKING:
+    from ottla.broker.settings.kerberos import KerberosSettings
     from ottla.broker.settings.listeners import Listener
     from ottla.broker.settings.oauth import OAuthSettings
 
 #: Mechanisms that are served.
-MECHANISMS = (plain.MECHANISM, *scram.HASHES, oauthbearer.MECHANISM)
+MECHANISMS = (plain.MECHANISM, *scram.HASHES, oauthbearer.MECHANISM, gssapi.MECHANISM)
 _JAAS = "sasl.jaas.config"
 _MODULES = {
     plain.MECHANISM: "PlainLoginModule",
     **dict.fromkeys(scram.HASHES, "ScramLoginModule"),
     oauthbearer.MECHANISM: "OAuthBearerLoginModule",
+    gssapi.MECHANISM: "Krb5LoginModule",
 }
 
 
@@ -41,6 +43,7 @@ class ListenerLogins:
         reauthenticate_ms: by mechanism, `connections.max.reauth.ms`.
         token_bytes_max: `sasl.server.max.receive.size`.
         oauth: which tokens OAUTHBEARER takes.
+        kerberos: whose tickets GSSAPI takes, and what their users are called.
     """
 
     mechanisms: tuple[str, ...]
@@ -48,6 +51,7 @@ class ListenerLogins:
     reauthenticate_ms: Mapping[str, int] = field(default_factory=dict)
     token_bytes_max: int = 524_288
     oauth: OAuthSettings | None = None
+    kerberos: KerberosSettings | None = None
 
 
 class FirstUser(NamedTuple):
@@ -114,10 +118,10 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
     unserved = [name for name in names if name not in MECHANISMS]
     if unserved:
         raise ConfigError(
-            f"{key} of the listener {listener} names {', '.join(unserved)}; served are {', '.join(MECHANISMS)} "
-            "(Kafka's default, if it is not set, is GSSAPI)"
+            f"{key} of the listener {listener} names {', '.join(unserved)}; served are {', '.join(MECHANISMS)}"
         )
     passwords: dict[str, str] = {}
+    kerberos = None
     for name in names:
         line = text.get(f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}")
         entry = entry_of(listener, name, line)
@@ -133,6 +137,11 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
                 for option, value in entry.options.items()
                 if option.startswith("user_")
             }
+        elif name == gssapi.MECHANISM:
+            from ottla.broker.settings.kerberos import resolve_kerberos
+
+            jaas_key = f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}"
+            kerberos = resolve_kerberos(jaas_key, entry, lambda key: find(key, gssapi.MECHANISM))
     oauth = None
     if oauthbearer.MECHANISM in names:
         from ottla.broker.settings.oauth import resolve_oauth
@@ -147,6 +156,7 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
         reauthenticate_ms=reauthenticate,
         token_bytes_max=_number("sasl.server.max.receive.size", find("sasl.server.max.receive.size")),
         oauth=oauth,
+        kerberos=kerberos,
     )
 
 

@@ -1,7 +1,7 @@
 """How brokers log in to each other, from a broker's configuration. Pure: text in, values out.
 
 By which mechanism says `sasl.mechanism.inter.broker.protocol`; user and password stand in the JAAS line of that mechanism
-on the listener among brokers, beside the users of its clients, as in Kafka:
+on the listener among brokers, beside the users of its clients, as in Kafka; with GSSAPI there is the broker's keytab:
 
     listener.name.internal.plain.sasl.jaas.config=...PlainLoginModule required
         username="broker" password="..." user_broker="..." user_alice="...";
@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ottla.broker.settings.logins import entry_of
-from ottla.config import LISTENER_PREFIX, ConfigError
-from ottla.security.sasl import plain, scram
+from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
+from ottla.security.sasl import gssapi, plain, scram
 
 if TYPE_CHECKING:
+    from ottla.broker.settings.kerberos import KerberosSettings
     from ottla.broker.settings.listeners import Listener
 
 KEY = "sasl.mechanism.inter.broker.protocol"
 #: By which brokers can log in.
-MECHANISMS = (plain.MECHANISM, *scram.HASHES)
+MECHANISMS = (plain.MECHANISM, *scram.HASHES, gssapi.MECHANISM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +31,14 @@ class PeerLogin:
     """As whom this broker logs in to others.
 
     Attributes:
+        kerberos: this broker's keys, and what the others are called, with GSSAPI.
         checks_host: whether another broker's certificate has to be for the host that is dialled.
     """
 
     mechanism: str = ""
     username: str = ""
     password: str = field(default="", repr=False)
+    kerberos: KerberosSettings | None = None
     checks_host: bool = True
 
 
@@ -63,13 +66,22 @@ def resolve_peer_login(text: Mapping[str, str], listener: Listener | None, *, is
     mechanism = (find(KEY) or "").strip()
     if not is_needed and mechanism not in MECHANISMS:
         return PeerLogin(checks_host=checks_host)
+    key = f"{prefix}{gssapi.MECHANISM.lower()}.sasl.jaas.config"
+    if not mechanism and key in text:
+        mechanism = BROKER[KEY].default or ""
     if mechanism not in MECHANISMS:
         raise ConfigError(
             f"brokers log in to each other on the listener {listener.name}: set {KEY} to one of {', '.join(MECHANISMS)}"
-            + (f", not {mechanism}" if mechanism else " (Kafka's default, GSSAPI, is not served)")
+            + (f", not {mechanism}" if mechanism else f" (Kafka's default, GSSAPI, needs {key})")
         )
     key = f"{prefix}{mechanism.lower()}.sasl.jaas.config"
     entry = entry_of(listener.name, mechanism, text.get(key))
+    if mechanism == gssapi.MECHANISM:
+        from ottla.broker.settings.kerberos import resolve_kerberos
+
+        own = f"{prefix}{mechanism.lower()}."
+        kerberos = resolve_kerberos(key, entry, lambda name: text[own + name] if own + name in text else find(name))
+        return PeerLogin(mechanism=mechanism, kerberos=kerberos, checks_host=checks_host)
     username, password = (None, None) if entry is None else map(entry.options.get, ("username", "password"))
     if username is None or password is None:
         raise ConfigError(

@@ -30,6 +30,8 @@ from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
 from ottla.observability.logs import shown
 from ottla.security.certificates import CertificateError, alternative_names_of, covers, subject_of
 from ottla.security.extra import MissingExtraError, require
+from ottla.security.sasl.gssapi import MECHANISM as GSSAPI
+from ottla.security.sasl.gssapi import GssapiServer
 from ottla.security.sasl.oauthbearer import MECHANISM as OAUTHBEARER
 from ottla.security.sasl.oauthbearer import OAuthBearerServer
 from ottla.security.sasl.plain import MECHANISM as PLAIN
@@ -98,6 +100,25 @@ def _check_same_names(tls: ListenerTls, old: bytes, new: bytes) -> None:
         )
     if not tls.allow_san_changes and not alternative_names_of(new) >= alternative_names_of(old):
         raise TlsSettingsError("it lacks alternative names of the old one (ssl.allow.san.changes=true would take it)")
+
+
+def _kerberos(listener: str, logins: ListenerLogins) -> Callable[[], ServerExchange]:
+    """Return what makes the server's role of GSSAPI on a listener.
+
+    Raises:
+        ConfigError: the library is not installed, or the keytab cannot be used.
+    """
+    from ottla.security.kerberos import KerberosSettingsError, accepting, default_realm
+    from ottla.security.kerberos_names import KerberosNames
+
+    settings = logins.kerberos
+    assert settings is not None
+    try:
+        context = accepting(settings.keys)
+        names = KerberosNames(settings.rules, default_realm())
+    except (KerberosSettingsError, MissingExtraError) as error:
+        raise ConfigError(f"listener {listener}: {error}") from None
+    return partial(GssapiServer, context, names.user_of)
 
 
 def _refused(why: str) -> Refusal:
@@ -267,6 +288,8 @@ class Entrance:
                 made[name] = partial(PlainServer, check_of(logins.passwords))
             elif name == OAUTHBEARER:
                 made[name] = partial(OAuthBearerServer, self._token_keys[listener].check)
+            elif name == GSSAPI:
+                made[name] = _kerberos(listener, logins)
             else:
                 made[name] = partial(self._scram, name)
         return LoginRules(

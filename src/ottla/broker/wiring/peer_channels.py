@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ottla.config import ConfigError
 from ottla.network.channel import ChannelSettings
 from ottla.network.login import login_of
-from ottla.security.sasl import plain, scram
+from ottla.security.extra import MissingExtraError
+from ottla.security.sasl import gssapi, plain, scram
 from ottla.security.tls_settings import TlsSettingsError
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ def _peer_context(config: BrokerConfig) -> ssl.SSLContext | None:
         raise ConfigError(f"listener {config.inter_broker_listener_name}, to other brokers: {error}") from None
 
 
-def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callable[[], ClientExchange]:
+def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callable[[str], ClientExchange]:
+    if login.mechanism == gssapi.MECHANISM:
+        return _kerberos_exchanges(login)
     if login.mechanism == plain.MECHANISM:
-        return lambda: plain.PlainClient(login.username, login.password)
+        return lambda _: plain.PlainClient(login.username, login.password)
     salted: dict[tuple[bytes, int], bytes] = {}
 
     def salt(mechanism: str, password: str, salt: bytes, iterations: int) -> bytes:
@@ -60,6 +63,18 @@ def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callab
             salted[key] = scram.salted_password(mechanism, password, salt, iterations)
         return salted[key]
 
-    return lambda: scram.ScramClient(
+    return lambda _: scram.ScramClient(
         login.mechanism, login.username, login.password, nonce=scram.new_nonce(secret_bytes), salt=salt
     )
+
+
+def _kerberos_exchanges(login: PeerLogin) -> Callable[[str], ClientExchange]:
+    from ottla.security.kerberos import initiating
+
+    settings = login.kerberos
+    assert settings is not None
+    try:
+        initiating(settings.keys, settings.service, "")
+    except MissingExtraError as error:
+        raise ConfigError(str(error)) from None
+    return lambda host: gssapi.GssapiClient(initiating(settings.keys, settings.service, host), settings.keys.principal)

@@ -23,7 +23,7 @@ class WorkNeededError(Exception):
 
 
 class TokenFetchError(SaslError):
-    """There is no token to log in with right now; later there may be one. The text says why."""
+    """There is no token or ticket to log in with right now; later there may be one. The text says why."""
 
 
 class AuthenticationFailedError(SaslError):
