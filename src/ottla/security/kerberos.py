@@ -96,14 +96,16 @@ def initiating(keys: Keys, service: str, host: str) -> Callable[[], Context]:
     gssapi = _library("GSSAPI")
 
     def make() -> Context:
-        what = f"no Kerberos ticket for {service}/{host}"
+        source = keys.keytab or keys.ticket_cache
+        whose = f" as {keys.principal}" if keys.principal else ""
+        what = f"no Kerberos ticket for {service}/{host}{whose}{f' from {source}' if source else ''}"
         store: dict[str, str] = {}
         if keys.keytab:
             # The library would say that there are no tickets, and not why.
             try:
                 open(keys.keytab, "rb").close()
             except OSError as error:
-                raise SaslError(f"{what}: the keytab {keys.keytab} cannot be read: {error.strerror}") from None
+                raise SaslError(f"{what}: {error.strerror}") from None
             # Tickets of a keytab are kept by this process alone, for all its connections.
             store = {"client_keytab": f"FILE:{keys.keytab}", "ccache": f"MEMORY:ottla-{keys.principal}"}
         elif keys.ticket_cache:
