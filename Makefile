@@ -72,6 +72,10 @@ demo-live: $(VENV)/.demo ## play the year in 5 minutes, counted in windows on a 
 examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue
 	for name in learning water bank shop jobs; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
 
+.PHONY: connect-demo
+connect-demo: $(VENV)/.built ## a table of PostgreSQL into a topic, on into Parquet files and another database, killed meanwhile (ARGS=--help says more)
+	$(BIN)/python examples/lake.py $(ARGS)
+
 serve: $(VENV)/.serves ## a broker on localhost:9092 that stays up
 	$(BIN)/ottla serve
 

@@ -131,3 +131,11 @@ def test_sigterm_ends_the_live_flights_while_they_play() -> None:
     assert program.returncode == 128 + signal.SIGTERM, printed + problems
     assert "ended by SIGTERM" in problems
     assert "Traceback" not in problems
+
+
+@pytest.mark.soak
+def test_a_table_is_followed_into_files_and_a_copy_although_connect_is_killed(tmp_path: Path) -> None:
+    printed = run("lake.py", tmp_path, "--seconds", "9", "--sqlite")
+    assert "The copy is the table" in printed
+    assert "Connect was killed 2 times" in printed
+    assert is_picture(tmp_path / "lake" / "flow.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow.dataset
 import pytest
 from tests.connect.library.test_jdbc_sink import Database
 from tests.connect.test_standalone import Running, until, worker_config
@@ -34,13 +35,14 @@ def test_every_key_on_the_page_is_one_and_every_key_is_on_the_page() -> None:
 def test_orders_go_into_a_table_and_out_of_it(
     broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made-up orders become rows of SQLite; another connector reads them into a topic, each once."""
+    """Made-up orders become rows of SQLite and Parquet files; another connector reads them into a topic, each once."""
     monkeypatch.chdir(tmp_path)
     by_name = {given["name"]: given for given in FILES}
     config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
-    with Running(config, by_name["made-up"], by_name["to-shop"]) as running:
+    with Running(config, by_name["made-up"], by_name["to-shop"], by_name["to-lake"]) as running:
         database = Database("jdbc:sqlite:shop.db")
         until(lambda: (tmp_path / "shop.db").exists() and _count(database) == 200, "200 rows in the table")
+        until(lambda: _in_lake(tmp_path) == 200, "200 records in the files")
         assert running.told("failed") == []
     with (
         Running(config, by_name["from-shop"]) as running,
@@ -57,6 +59,11 @@ def _count(database: Database) -> int:
     with database.engine.connect() as connection:
         there = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'orders'").scalar_one()
         return connection.exec_driver_sql("SELECT count(*) FROM orders").scalar_one() if there else 0
+
+
+def _in_lake(folder: Path) -> int:
+    lake = folder / "lake" / "topics" / "orders"
+    return pyarrow.dataset.dataset(lake, partitioning="hive").count_rows() if lake.exists() else 0
 
 
 def _more(consumer: ottla.Consumer, found: list[bytes]) -> list[bytes]:

@@ -19,15 +19,17 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "DatagenSource": ("ottla.connect.library.datagen", ()),
     "FileStreamSourceConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FileStreamSinkConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
+    "FilesSinkConnector": ("ottla.connect.library.files", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
 }
 #: What has to be installed for a connector of ours: the extra that brings the module.
-_EXTRAS = {"sqlalchemy": "sql"}
+_EXTRAS = {"sqlalchemy": "sql", "obstore": "files", "pyarrow": "files"}
 _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
 #: What people have that is not here, and what there is instead.
 _ELSEWHERE = {
     "io.confluent.kafka.connect.datagen.DatagenConnector": "DatagenSource makes orders; it has keys of its own",
+    "io.confluent.connect.s3.S3SinkConnector": "FilesSinkConnector writes to S3 with store.url=s3://bucket/folder",
     "org.apache.kafka.connect.tools.MockSourceConnector": "DatagenSource makes records",
 }
 

@@ -325,7 +325,7 @@ def zone_of(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, TypeError):
         raise ConfigError.of("db.timezone", name, "Invalid time zone identifier") from None
 
 

@@ -1,0 +1,342 @@
+"""Connectors with their real servers, killed under load: what arrives is what was sent.
+
+    python -m tests.campaigns.connect --connector jdbc-sink --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector jdbc-source --kills 20 --state tests/campaigns/results/connect.json
+
+The worker, the broker and, where there is one, the connector's server are killed with SIGKILL, by chance, and started
+again. Records and rows are written meanwhile. At the end of a round of 10 kills everything is compared: what is exactly
+once has each record once, what is at least once has each at least once, and the file says how many came twice. Started
+again, the campaign goes on where the file says. A difference ends it with exit code 1, and its seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.parquet as pq
+from tests.support.broker_process import BrokerProcess
+from tests.support.postgres import Postgres
+
+import ottla
+
+ROUND = 10
+_SETTLE_S = 180.0
+_START_S = 120.0
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+
+
+class Worker:
+    """`ottla connect run` in a folder of its own, which outlives `kill()`."""
+
+    def __init__(self, folder: Path, address: str, connector: dict[str, str]) -> None:
+        self._folder = folder
+        self._log = (folder / "worker.log").open("ab")
+        settings = {
+            "bootstrap.servers": address,
+            "listeners": "",
+            "key.converter": _JSON,
+            "key.converter.schemas.enable": "false",
+            "value.converter": _JSON,
+            "value.converter.schemas.enable": "false",
+            "offset.storage.file.filename": str(folder / "offsets"),
+            "offset.flush.interval.ms": "500",
+            # A member that was killed is gone after six seconds, so that the next one is at work when it is killed.
+            "consumer.session.timeout.ms": "6000",
+            "consumer.heartbeat.interval.ms": "1000",
+        }
+        for name, given in (("worker", settings), ("connector", connector)):
+            text = "".join(f"{key}={value}\n" for key, value in given.items())
+            (folder / f"{name}.properties").write_text(text)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "ottla", "connect", "run", "worker.properties", "connector.properties"]
+        self.process = subprocess.Popen(command, cwd=self._folder, stdout=self._log, stderr=self._log)
+
+    def check(self) -> None:
+        """Raise if the worker has ended by itself."""
+        assert self.process is not None
+        log = (self._folder / "worker.log").read_text(errors="replace")
+        assert self.process.poll() is None, f"the worker ended with {self.process.returncode}: {log[-3000:]}"
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        self._log.close()
+
+
+class Flow:
+    """One connector at work: `write` is called all the time, `equal` at the end."""
+
+    exactly_once = True
+
+    def __init__(self, folder: Path, broker: BrokerProcess, server: Postgres | None) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.server = server
+        self.next = 0
+
+    def connector(self) -> dict[str, str]:
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make what has to be there."""
+
+    def write(self) -> None:
+        """Write a few more."""
+        raise NotImplementedError
+
+    def sent(self) -> Counter[int]:
+        """Return what was written, by number."""
+        raise NotImplementedError
+
+    def arrived(self) -> Counter[int]:
+        """Return what has arrived, by number."""
+        raise NotImplementedError
+
+
+def _topic(broker: BrokerProcess, topic: str) -> Counter[int]:
+    with ottla.Consumer(broker.address, topics=[topic], auto_offset_reset="earliest") as consumer:
+        return Counter(json.loads(record.value or b"{}")["id"] for record in consumer.records(until="end"))
+
+
+class _ToTopic(Flow):
+    """Records are written into a topic."""
+
+    def prepare(self) -> None:
+        with ottla.Admin(self.broker.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="orders", partitions=3, replication_factor=1)])
+        self._producer: ottla.Producer = ottla.Producer(self.broker.address)
+
+    def write(self) -> None:
+        for _ in range(20):
+            value = json.dumps({"id": self.next, "text": f"order {self.next}"})
+            self._producer.send("orders", value, key=str(self.next))
+            self.next += 1
+
+    def sent(self) -> Counter[int]:
+        self._producer.flush()
+        return _topic(self.broker, "orders")
+
+
+class JdbcSink(_ToTopic):
+    """Plain inserts into a table without a key: what came twice would be there twice."""
+
+    def connector(self) -> dict[str, str]:
+        assert self.server is not None
+        return {
+            "name": "sink",
+            "connector.class": "JdbcSinkConnector",
+            "topics": "orders",
+            "tasks.max": "2",
+            "connection.url": self.server.url,
+            "auto.create": "true",
+            "retry.backoff.ms": "300",
+            "max.retries": "100",
+        }
+
+    def arrived(self) -> Counter[int]:
+        assert self.server is not None
+        with psycopg.connect(self.server.conninfo) as connection:
+            if connection.execute("SELECT to_regclass('orders')").fetchone() == (None,):
+                return Counter()
+            return Counter(row[0] for row in connection.execute("SELECT id FROM orders"))
+
+
+class JdbcSource(Flow):
+    """Rows of transactions that last differently; each comes at least once."""
+
+    exactly_once = False
+
+    def connector(self) -> dict[str, str]:
+        assert self.server is not None
+        return {
+            "name": "source",
+            "connector.class": "JdbcSourceConnector",
+            "connection.url": self.server.url,
+            "table.whitelist": "rows",
+            "topic.prefix": "from-",
+            "mode": "timestamp+incrementing",
+            "timestamp.column.name": "at",
+            "incrementing.column.name": "id",
+            "poll.interval.ms": "200",
+        }
+
+    def prepare(self) -> None:
+        assert self.server is not None
+        with psycopg.connect(self.server.conninfo) as connection:
+            connection.execute("CREATE TABLE rows (id SERIAL PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT now())")
+        with ottla.Admin(self.broker.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="from-rows", partitions=1, replication_factor=1)])
+
+    def write(self) -> None:
+        """A transaction stays open while another one, with later moments and numbers, commits."""
+        assert self.server is not None
+        try:
+            with (
+                psycopg.connect(self.server.conninfo, connect_timeout=5) as slow,
+                psycopg.connect(self.server.conninfo, connect_timeout=5) as quick,
+            ):
+                slow.execute("INSERT INTO rows DEFAULT VALUES")
+                quick.execute("INSERT INTO rows SELECT FROM generate_series(1, 10)")
+                quick.commit()
+                time.sleep(0.3)
+        except psycopg.OperationalError:
+            time.sleep(0.2)  # the server was killed
+
+    def sent(self) -> Counter[int]:
+        assert self.server is not None
+        with psycopg.connect(self.server.conninfo) as connection:
+            return Counter(row[0] for row in connection.execute("SELECT id FROM rows"))
+
+    def arrived(self) -> Counter[int]:
+        return _topic(self.broker, "from-rows")
+
+
+class FilesSink(_ToTopic):
+    """Parquet files, closed by their number and by the clock."""
+
+    def connector(self) -> dict[str, str]:
+        return {
+            "name": "lake",
+            "connector.class": "FilesSinkConnector",
+            "topics": "orders",
+            "tasks.max": "2",
+            "store.url": (self.folder / "lake").as_uri(),
+            "flush.size": "200",
+            "rotate.interval.ms": "3000",
+        }
+
+    def arrived(self) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for path in (self.folder / "lake").glob("topics/orders/*.parquet"):
+            found.update(pq.read_table(path)["id"].to_pylist())
+        return found
+
+
+FLOWS: dict[str, tuple[type[Flow], bool]] = {
+    "jdbc-sink": (JdbcSink, True),
+    "jdbc-source": (JdbcSource, True),
+    "files-sink": (FilesSink, False),
+}
+
+
+def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]:
+    """Kill so often; return what was killed, how many records there were, and how many of them came twice.
+
+    Raises:
+        AssertionError: what arrived is not what was sent, or the worker ended by itself.
+    """
+    dice = random.Random(seed)
+    flow_kind, with_server = FLOWS[kind]
+    killed: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = Postgres() if with_server else None
+        broker = BrokerProcess({"group.initial.rebalance.delay.ms": "0"}, data_dir=folder / "data")
+        worker: Worker | None = None
+        writing = threading.Event()
+        try:
+            if server is not None:
+                server.start()
+            broker.start(timeout_s=_START_S)
+            flow = flow_kind(folder, broker, server)
+            flow.prepare()
+            worker = Worker(folder, broker.address, flow.connector())
+            worker.start()
+            writing.set()
+            writer = threading.Thread(target=_write, args=(flow, writing))
+            writer.start()
+            targets = ["worker", "worker", "broker", *(["server"] if server is not None else [])]
+            for _ in range(kills):
+                time.sleep(dice.uniform(4, 20))
+                worker.check()
+                target = dice.choice(targets)
+                victim: Any = {"worker": worker, "broker": broker, "server": server}[target]
+                victim.kill()
+                time.sleep(dice.uniform(0, 1))
+                if target == "broker":
+                    broker.start(timeout_s=_START_S)
+                else:
+                    victim.start()
+                killed[target] += 1
+            writing.clear()
+            writer.join()
+            return killed, *_compared(flow, worker)
+        finally:
+            writing.clear()
+            for part in (worker, broker, server):
+                if part is not None:
+                    part.close()
+
+
+def _write(flow: Flow, writing: threading.Event) -> None:
+    while writing.is_set():
+        flow.write()
+        time.sleep(0.05)
+
+
+def _compared(flow: Flow, worker: Worker) -> tuple[int, int]:
+    """Wait until all has arrived; return how many records there are, and how many came twice."""
+    sent = flow.sent()
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        arrived = flow.arrived()
+        if arrived.keys() >= sent.keys() or time.monotonic() > deadline:
+            break
+        worker.check()
+        time.sleep(1)
+    assert arrived.keys() == sent.keys(), (
+        f"missing {sorted(sent - arrived)[:20]}, unknown {sorted(arrived - sent)[:20]}"
+    )
+    twice = sum((arrived - sent).values())
+    if flow.exactly_once:
+        assert arrived == sent, f"{twice} came twice, the first are {sorted(arrived - sent)[:20]}"
+    return len(sent), twice
+
+
+def main() -> int:
+    """Run the campaign; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connector", choices=sorted(FLOWS), required=True)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--state", type=Path, required=True, help="file that says how far it is")
+    chosen = parser.parse_args()
+    states: dict[str, Any] = json.loads(chosen.state.read_text()) if chosen.state.exists() else {}
+    state = states.setdefault(chosen.connector, {"rounds": 0, "killed": {}, "records": 0, "twice": 0})
+    while (done := sum(state["killed"].values())) < chosen.kills:
+        seed = state["rounds"]
+        try:
+            killed, records, twice = run_round(chosen.connector, seed, min(ROUND, chosen.kills - done))
+        except AssertionError as error:
+            print(f"{chosen.connector}, seed {seed}: {error}", file=sys.stderr)
+            return 1
+        state |= {
+            "rounds": seed + 1,
+            "killed": dict(Counter(state["killed"]) + killed),
+            "records": state["records"] + records,
+            "twice": state["twice"] + twice,
+        }
+        chosen.state.parent.mkdir(parents=True, exist_ok=True)
+        chosen.state.write_text(json.dumps(states, indent=2) + "\n")
+        print(f"{chosen.connector}: {sum(state['killed'].values())} of {chosen.kills} kills, {state}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
