@@ -11,12 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.compatibility.authentication.conversation import ClosedError, Conversation
+from tests.hostile.strangers import WANTED, request
 from tests.support import kafka_anchor, kdc
 from tests.support.broker_process import BrokerProcess
 from tests.support.kdc import Kdc
 from tests.support.ports import free_port
 
 import ottla
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.sasl_authenticate import SaslAuthenticateRequest
+from ottla.protocol.messages.sasl_handshake import SaslHandshakeRequest
+from ottla.security.kerberos import Keys, initiating
+from ottla.security.sasl.gssapi import Context
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -51,6 +58,11 @@ class Kerberized:
             self.address, security_protocol="sasl_plaintext", sasl=sasl, delivery_timeout_ms=6_000, max_block_ms=6_000,
             request_timeout_ms=5_000,
         )  # fmt: skip
+
+    def context(self) -> Context:
+        """Return alice's side of a context with the broker."""
+        keys = Keys(principal=f"alice@{self.realm.realm}", keytab=str(self.alice))
+        return initiating(keys, "kafka", "localhost")()
 
     def refusal(self, sasl: ottla.sasl.Kerberos) -> str:
         with pytest.raises(ottla.KafkaError) as caught, self.producer(sasl) as producer:
@@ -156,6 +168,35 @@ def test_a_broker_without_its_keys_says_so_at_start(place: Kerberized, tmp_path:
         assert "listener SASL_PLAINTEXT: the keys of kafka/localhost" in told, told
         assert words in told
         assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_nothing_behind_an_unfinished_login_is_handled(place: Kerberized, version: int) -> None:
+    """A right ticket, whose step works in a thread, and behind it in one write what only users may do."""
+    said = [request(SaslHandshakeRequest(mechanism="GSSAPI"), version)]
+    for token in (place.context().step(b""), *((b"",) if version == 0 else ())):
+        step = request(SaslAuthenticateRequest(auth_bytes=token), 2)
+        said.append(step if version else len(token).to_bytes(4, "big") + token)
+    client = await Conversation.open(place.process.port)
+    await client.send(b"".join((*said, *WANTED)))
+    for _ in said:
+        await client.frame()
+    with pytest.raises(ClosedError):
+        await client.frame()
+    client.close()
+
+
+async def test_the_brokers_own_offer_sent_back_is_no_choice(place: Kerberized) -> None:
+    context = place.context()
+    client = await Conversation.open(place.process.port)
+    await client.handshake("GSSAPI")
+    context.step(await client.authenticate(context.step(b"")))
+    offer = await client.authenticate(b"")
+    await client.authenticate(offer)
+    assert [fact[1] for fact in client.facts] == [0, 0, 0, ErrorCode.SASL_AUTHENTICATION_FAILED]
+    with pytest.raises(ClosedError):
+        await client.works()
+    client.close()
 
 
 def test_kafka_python_logs_in(place: Kerberized, monkeypatch: pytest.MonkeyPatch) -> None:
