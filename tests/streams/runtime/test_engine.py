@@ -278,6 +278,32 @@ def test_a_broker_that_was_away_gets_time_to_end_transactions() -> None:
     assert [task.phase for task in thread.engine.tasks.values()] == [Phase.RUNNING]
 
 
+def test_what_is_restored_so_far_outlives_an_abort() -> None:
+    """A task restores beside one that runs, whose transaction is aborted: rows that were read of the changelog stay."""
+    world = World({"keyed": 2, CHANGELOG: 2, "counts": 1})
+    for _ in range(3):
+        world.write("keyed", b"a", b"", partition=0)
+        world.write("keyed", b"b", b"", partition=1)
+    Thread(world, key_count()).run(10)
+    world.held.clear()
+    world.disk.clear()
+    log = world.logs[TopicPartition(CHANGELOG, 1)]
+    log.open["someone else", 1] = log.end
+    log.entries.append(Entry(Output(CHANGELOG, 1, b"b", b"9", 0), "someone else", 1))
+    world.write("keyed", b"a", b"", partition=0)
+    world.write("keyed", b"b", b"", partition=1)
+    thread = Thread(world, key_count())
+    world.generation += 1
+    thread.run(6)
+    assert thread.engine.aborts >= 1
+    assert thread.engine.tasks[TaskId(0, 1)].phase is Phase.RESTORING
+    thread.port.generation = world.generation
+    log.entries.append(Entry(None, "someone else", 1, False))
+    log.open.clear()
+    thread.run(10)
+    assert found(world) == {"a": ["1", "2", "3", "4"], "b": ["1", "2", "3", "4"]}
+
+
 def test_a_changelog_that_is_not_there_stops() -> None:
     world = World({"keyed": 1, "counts": 1})
     with pytest.raises(TaskFailedError, match="app-counts-changelog-0 is not there"):

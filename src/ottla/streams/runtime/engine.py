@@ -173,6 +173,8 @@ class Engine:
         finally:
             if task.state is not None:
                 try:
+                    if task.phase is Phase.RESTORING:
+                        task.write_restored(self._clock.monotonic_ms())
                     if task.phase is Phase.RUNNING:
                         touch(task, self._clock.wall_ms(), force=True)
                     task.state.close()

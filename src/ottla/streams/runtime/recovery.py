@@ -131,7 +131,8 @@ class Recovery:
                 task.core = None
             if task.queues is not None:
                 task.queues.clear()
-            task.restoring.clear()
+            if task.state is not None:
+                task.drop_restored()
             task.phase = Phase.OPEN
         self._starter.restore_changed = True
 
@@ -139,5 +140,6 @@ class Recovery:
         self._transaction.forget()
         for task in self._tasks.values():
             task.wrote = False
-            if task.state is not None:
+            # What a task has restored so far is no part of the transaction.
+            if task.state is not None and task.phase is Phase.RUNNING:
                 task.state.abort()

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 #: Records that one look at the changelogs takes.
 _RESTORED_MAX: Final = 20_000
+#: Random keys of a large store lie on as many pages as there are: many rows at one time cost far less than few. So what is
+#: restored is written when there is much (statestore.uncommitted.max.bytes), and so often, that a kill costs little.
+_RESTORED_WRITTEN_MS: Final = 5_000
 #: The coordinator looks for transactions that are over their time so often, and a marker takes its time.
 _LSO_MARGIN_MS: Final = 20_000
 
@@ -164,6 +167,7 @@ class Starter:
                 )
         for task in tasks:
             task.phase = Phase.RESTORING
+            task.written_ms = now_ms
             self.restore_changed |= bool(task.restoring)
             if not task.restoring:
                 self._run(task)
@@ -191,8 +195,8 @@ class Starter:
                     )
                 task.phase = Phase.OPEN
         for task in self._tasks.values():
-            if task.phase is Phase.OPEN:
-                task.restoring.clear()
+            if task.phase is Phase.OPEN and task.state is not None:
+                task.drop_restored()
         self.restore_changed = True
 
     def _restore(self, wait_ms: int) -> None:
@@ -202,9 +206,9 @@ class Starter:
             self._look_again(error)
             return
         now_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
-        for task in list(self._tasks.values()):
-            if task.phase is not Phase.RESTORING:
-                continue
+        restoring = [task for task in self._tasks.values() if task.phase is Phase.RESTORING]
+        bound = self._settings.uncommitted_max_bytes // max(len(restoring), 1)
+        for task in restoring:
             assert task.state is not None
             notes: dict[str, StoreNote] = {}
             for where, each in list(task.restoring.items()):
@@ -224,9 +228,13 @@ class Starter:
                     each.restorer.finish()
                     del task.restoring[where]
                     self.restore_changed = True
-            if notes:
-                task.state.commit(notes)
-                task.notes.update(notes)
+            task.unwritten.update(notes)
+            if (
+                not task.restoring
+                or task.state.uncommitted_bytes > bound
+                or now_ms - task.written_ms >= _RESTORED_WRITTEN_MS
+            ):
+                task.write_restored(now_ms)
             if not task.restoring:
                 self._run(task)
 

@@ -63,6 +63,7 @@ class EngineTask:
         wrote: whether it has sent anything since the last commit.
         restoring: by changelog partition.
         notes: by store, how far the store is, as of the last commit.
+        unwritten: by store, how far restoring has come that is not in the store yet, but above it.
     """
 
     def __init__(
@@ -83,6 +84,24 @@ class EngineTask:
         self.paused: set[TopicPartition] = set()
         self.restoring: dict[TopicPartition, Restoring] = {}
         self.notes: dict[str, StoreNote] = {}
+        self.unwritten: dict[str, StoreNote] = {}
+        self.written_ms = now_ms
+
+    def write_restored(self, now_ms: int) -> None:
+        """Move what was restored into the stores, with the positions that it stands for."""
+        assert self.state is not None
+        if self.unwritten:
+            self.state.commit(self.unwritten)
+            self.notes.update(self.unwritten)
+            self.unwritten.clear()
+        self.written_ms = now_ms
+
+    def drop_restored(self) -> None:
+        """Forget what was restored and is not in the stores: it is read again."""
+        assert self.state is not None
+        self.state.abort()
+        self.unwritten.clear()
+        self.restoring.clear()
 
     @property
     def stores_with_changelog(self) -> list[StoreSpec]:
