@@ -30,6 +30,7 @@ KERNELS = {
     "ottla.protocol.records._records_cy": "src/ottla/protocol/records/_records_cy.py",
     "ottla.protocol.records._columns_cy": "src/ottla/protocol/records/_columns_cy.py",
     "ottla.protocol.records._tables_cy": "src/ottla/protocol/records/_tables_cy.py",
+    "ottla.storage._ends_cy": "src/ottla/storage/_ends_cy.py",
 }
 SHARED = "src/ottla/protocol/records/_varints.pxd"
 

@@ -9,7 +9,8 @@ from typing import Any
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.control import ControlType, end_transaction_marker
 from ottla.protocol.records.reader import iter_records
-from ottla.storage.appending import Append, AppendInfo
+from ottla.storage.appended import AppendInfo
+from ottla.storage.appending import Append
 from ottla.storage.config import LogConfig
 from ottla.storage.files import Files
 from ottla.storage.log import PartitionLog

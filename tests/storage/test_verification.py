@@ -7,7 +7,7 @@ from tests.storage.log_support import NOW, idempotent, lead_and_append, marker, 
 
 from ottla.errors import InvalidTxnStateError, NotLeaderOrFollowerError
 from ottla.protocol.records.control import ControlType
-from ottla.storage.appending import AppendInfo
+from ottla.storage.appended import AppendInfo
 from ottla.storage.log import PartitionLog
 from ottla.storage.verification import UNCHECKED, Verification
 from ottla.types import AppendOrigin

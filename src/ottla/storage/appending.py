@@ -1,8 +1,8 @@
 """Appends of a leader: the fence, the checks of a batch, its offsets.
 
 A log takes the batches of the leader epoch it is led in, and of no other. A batch that nothing is remarkable about takes
-a shorter way (`append_ordinary`), which does what the long one does. What a batch must be is decided in `validation`,
-what the producers may send in `producer_state`; `writing` writes.
+a shorter way (`LogEnd.append_ordinary`), which does what the long one does. What a batch must be is decided in
+`validation`, what the producers may send in `producer_state`; `writing` writes.
 
 Sources: Kafka's UnifiedLog.appendAsLeader; KIP-101 (leader epochs), KIP-98 (idempotent producers), KIP-890.
 """
@@ -11,31 +11,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottla import failpoints
 from ottla.errors import NotLeaderOrFollowerError, StorageError
-from ottla.protocol.records import kernels
 from ottla.protocol.records.batch import (
-    ATTRIBUTES_END,
-    COMPRESSION_MASK,
     CONTROL_BIT,
-    NO_TIMESTAMP,
-    OFFSET_LENGTH_EPOCH,
     set_offset_and_epoch,
 )
-from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import read_marker
+from ottla.storage.appended import NOT_LED, AppendInfo
+from ottla.storage.ends import LogEnd
 from ottla.storage.locking import try_locked
-from ottla.storage.validation import is_taken_as_it_is, look_into, ordinary_packed_header, validate_batch
+from ottla.storage.validation import validate_batch
 from ottla.storage.verification import UNCHECKED, Verification
 from ottla.types import AppendOrigin
 
 if TYPE_CHECKING:
     from ottla.protocol.records.control import EndTransactionMarker
-    from ottla.storage.log import PartitionLog
     from ottla.storage.validation import ValidatedBatch
-
-#: The led epoch of a log that is led by another broker, or by none: no append has it, not even one without an epoch (-1).
-NOT_LED = -2
 
 
 class Append(NamedTuple):
@@ -58,46 +49,10 @@ class Append(NamedTuple):
     verification: Verification | None = UNCHECKED
 
 
-class AppendInfo(NamedTuple):
-    """What an append did. For a duplicate: what the first append of the batch did."""
+class LogAppender(LogEnd):
+    """Appends to one log as its leader."""
 
-    first_offset: int
-    last_offset: int
-    log_append_time_ms: int
-    log_start_offset: int
-    duplicate: bool = False
-
-
-class LogAppender:
-    """Appends to one log as its leader.
-
-    Attributes:
-        led_epoch: the leader epoch whose appends are taken, or `NOT_LED`. Set with the lock held, taken back without.
-        followed_epoch: the leader epoch in which another broker is followed, or `NOT_LED`, likewise.
-    """
-
-    __slots__ = (
-        "_epochs",
-        "_health",
-        "_lock",
-        "_log",
-        "_producers",
-        "_reader",
-        "_writer",
-        "followed_epoch",
-        "led_epoch",
-    )
-
-    def __init__(self, log: PartitionLog) -> None:
-        self.led_epoch = NOT_LED
-        self.followed_epoch = NOT_LED
-        self._log = log
-        self._lock = log.lock
-        self._health = log.health
-        self._epochs = log.leader_epochs
-        self._producers = log.producers
-        self._reader = log.reader
-        self._writer = log.writer
+    __slots__ = ()
 
     # -- the fence
 
@@ -155,70 +110,6 @@ class LogAppender:
             api_version=append.api_version,
         )
 
-    def append_ordinary(self, records: memoryview, leader_epoch: int, now_ms: int) -> AppendInfo | None:
-        """Append a client's batch if nothing about it, the producer or this log needs a second look.
-
-        That is so for nearly every batch, and takes half of the time. None: nothing was done; `append_as_leader`
-        appends the batch or refuses it. `records`, at least a batch's header, is patched in place.
-
-        Raises:
-            KafkaStorageError, StorageError: as for `append_as_leader`.
-        """
-        lock = self._lock
-        if not lock.acquire(False):
-            return None
-        try:
-            log = self._log
-            config = log.config
-            active = log.active_segment
-            if (
-                self._health.failure is not None
-                or failpoints.ENABLED
-                or not active.is_warm
-                or leader_epoch != self._epochs.latest
-                or leader_epoch != self.led_epoch
-            ):
-                return None
-            packed = records[ATTRIBUTES_END] & COMPRESSION_MASK
-            fields: tuple[int, ...] | None
-            if packed:
-                fields = ordinary_packed_header(records, config)
-            else:
-                fields, null_keys, smallest = kernels.check_batch(records, crc32c) or (None, 0, 0)
-            if fields is None:
-                return None
-            _, length, _, _, _, attributes, delta, _, max_timestamp, producer_id, producer_epoch, sequence, _ = fields
-            size = len(records)
-            first = log.log_end_offset
-            end = first + delta + 1
-            if attributes != packed or not active.surely_fits(size, end - 1, max_timestamp, config):
-                return None
-            producer = None
-            if producer_id >= 0:
-                producer = self._producers.plainly_next(producer_id, producer_epoch, sequence)
-                if producer is None:
-                    return None
-            if packed:  # last: unpacking costs more than everything else together
-                seen = look_into(records, fields, config)
-                if seen is None:
-                    return None
-                null_keys, smallest = seen
-            if not is_taken_as_it_is(records, size, null_keys, smallest, max_timestamp, config, now_ms):
-                return None
-            OFFSET_LENGTH_EPOCH.pack_into(records, 0, first, length, leader_epoch)
-            try:
-                position = active.append(records)
-            except OSError as error:
-                raise self._writer.undo(active, active.size, error) from error
-            active.note_batch(position, size, end - 1, max_timestamp, config.index_interval_bytes)
-            if producer is not None:
-                producer.take_in(sequence, delta, first, max_timestamp, now_ms)
-            self._reader.note(first, position)
-            self._writer.publish(end)
-        finally:
-            lock.release()
-        return AppendInfo(first, end - 1, NO_TIMESTAMP, log.log_start_offset)
-
     def _append(self, batch: ValidatedBatch, append: Append, now_ms: int) -> AppendInfo:
         if self._health.failure is not None:
             raise StorageError(self._health.failure)
@@ -256,5 +147,5 @@ class LogAppender:
             epochs.assign(leader_epoch, first)
         position = writer.write(data)
         writer.note(header, first, position, marker, now_ms)
-        writer.publish(last + 1)
+        self.publish(last + 1)
         return AppendInfo(first, last, log_append_time_ms, log.log_start_offset)

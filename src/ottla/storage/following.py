@@ -13,7 +13,7 @@ from ottla.protocol.records.batch import MAGIC, BatchHeader
 from ottla.protocol.records.control import read_marker
 from ottla.protocol.records.formats import check_any_crc
 from ottla.protocol.records.walk import DamagedBatchError, iter_batches
-from ottla.storage.appending import NOT_LED, AppendInfo
+from ottla.storage.appended import NOT_LED, AppendInfo
 
 if TYPE_CHECKING:
     from ottla.storage.log import PartitionLog
@@ -120,7 +120,7 @@ class FollowerAppender:
                 epochs.assign(header.partition_leader_epoch, header.base_offset)
             marker = read_marker(view, at) if header.is_control and header.producer_id >= 0 else None
             writer.note(header, header.base_offset, position + at - start, marker, now_ms)
-        writer.publish(run[-1][1].next_offset)
+        self._log.appender.publish(run[-1][1].next_offset)
 
 
 def check_followed(log: PartitionLog, leader_epoch: int | None) -> None:

@@ -31,6 +31,8 @@ from ottla.errors import (
 from ottla.protocol.records.batch import MAX_SEQUENCE, NO_PRODUCER_EPOCH, NO_SEQUENCE, BatchHeader
 from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import ControlType, EndTransactionMarker
+from ottla.storage.appended import BatchMetadata
+from ottla.storage.ends import ProducerEnd
 from ottla.storage.index import AbortedTransaction
 from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
 from ottla.types import AppendOrigin
@@ -38,7 +40,6 @@ from ottla.types import AppendOrigin
 if TYPE_CHECKING:
     from ottla.types import TopicPartition
 
-BATCHES_KEPT = 5
 SNAPSHOT_VERSION = 1
 _SNAPSHOT_HEADER = struct.Struct(">hIi")
 _SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
@@ -49,35 +50,11 @@ class SnapshotError(ValueError):
     """A snapshot that cannot be used: it is deleted and an older one is taken."""
 
 
-class BatchMetadata(NamedTuple):
-    """What is kept of a batch, enough to recognise and answer a duplicate."""
-
-    last_sequence: int
-    last_offset: int
-    offset_delta: int
-    timestamp: int
-
-    @property
-    def first_sequence(self) -> int:
-        if self.last_sequence < 0:
-            return NO_SEQUENCE
-        return (self.last_sequence - self.offset_delta) & MAX_SEQUENCE
-
-    @property
-    def first_offset(self) -> int:
-        return self.last_offset - self.offset_delta
-
-
-class ProducerEntry:
+class ProducerEntry(ProducerEnd):
     """One producer id's state in one partition."""
 
     __slots__ = (
-        "batches",
         "coordinator_epoch",
-        "current_txn_first_offset",
-        "last_seen_ms",
-        "last_timestamp",
-        "producer_epoch",
         "producer_id",
     )
 
@@ -94,26 +71,13 @@ class ProducerEntry:
         self.producer_epoch = producer_epoch
         self.last_timestamp = last_timestamp
         self.coordinator_epoch = coordinator_epoch
-        #: Where the open transaction began here; -1 outside of one.
         self.current_txn_first_offset = current_txn_first_offset
-        #: When it was last heard of by this process: not part of snapshots.
         self.last_seen_ms = -1
-        #: The newest is the last; at most `BATCHES_KEPT`.
-        self.batches: list[BatchMetadata] = []
+        self.batches = []
 
     @property
     def last_sequence(self) -> int:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
-
-    def take_in(self, sequence: int, delta: int, base_offset: int, timestamp: int, now_ms: int) -> None:
-        """Remember a batch of `delta` + 1 records as the newest."""
-        batches = self.batches
-        if len(batches) >= BATCHES_KEPT:
-            del batches[0]
-        last_sequence = (sequence + delta) & MAX_SEQUENCE if sequence >= 0 else NO_SEQUENCE
-        batches.append(BatchMetadata(last_sequence, base_offset + delta, delta, timestamp))
-        self.last_timestamp = timestamp
-        self.last_seen_ms = now_ms
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.producer_epoch:
@@ -281,19 +245,6 @@ class ProducerState:
         )
 
     # Changes, after the write
-
-    def plainly_next(self, producer_id: int, epoch: int, sequence: int) -> ProducerEntry | None:
-        """Return the producer if one look shows that a batch outside of transactions is its next one here.
-
-        If not, `check_batch` says what it is.
-        """
-        entry = self.entries.get(producer_id)
-        if entry is None or entry.producer_epoch != epoch or entry.current_txn_first_offset >= 0:
-            return None
-        batches = entry.batches
-        if not batches or (batches[-1].last_sequence + 1) & MAX_SEQUENCE != sequence:
-            return None
-        return entry
 
     def add_batch(self, header: BatchHeader, base_offset: int, now_ms: int) -> None:
         """Take in a data batch that was written at `base_offset`."""

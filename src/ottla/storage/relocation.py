@@ -17,7 +17,7 @@ from ottla.errors import StorageError
 from ottla.storage.log_directory import DELETE_SUFFIX, FUTURE_SUFFIX, parse_partition_name, renamed
 
 if TYPE_CHECKING:
-    from ottla.storage.appending import AppendInfo
+    from ottla.storage.appended import AppendInfo
     from ottla.storage.log import PartitionLog
     from ottla.types import TopicPartition
 

@@ -26,6 +26,7 @@ from ottla.storage.damage import (
     find_readable,
     first_offset_at,
 )
+from ottla.storage.ends import UNKNOWN, SegmentEnd
 from ottla.storage.index import OffsetIndex, TimeIndex, TransactionIndex, WouldBlockError
 from ottla.storage.index_builder import IndexBuilder
 
@@ -50,6 +51,7 @@ RESERVE_SHARE = 8
 RESERVE_MAX = 8 << 20
 #: The end of a segment behind which no other begins yet.
 NO_OFFSET_LIMIT = 1 << 63
+_NO_RESERVE = (1 << 63) - 1
 
 
 def link_segments(segments: list[Segment]) -> list[Segment]:
@@ -65,30 +67,18 @@ def file_name(offset: int) -> str:
     return f"{offset:020d}"
 
 
-class Segment:
+class Segment(SegmentEnd):
     """The batches from `base_offset` up to the next segment's."""
 
     __slots__ = (
-        "_bytes_since_index",
-        "_file",
-        "_first_timestamp",
-        "_index_entries",
-        "_max_timestamp",
-        "_offset_index",
         "_pinned",
-        "_reserved",
-        "_size",
-        "_time_index",
         "_transaction_index",
         "are_times_checked",
-        "base_offset",
         "created_ms",
         "damages",
         "directory",
         "is_mended",
         "is_verified",
-        "is_warm",
-        "max_timestamp_offset",
         "next_base_offset",
         "open_files",
         "suffix",
@@ -115,16 +105,16 @@ class Segment:
         self.is_warm = False
         self.max_timestamp_offset = base_offset
         self._size = -1
-        self._file: File | None = None
+        self._file = None
         self._pinned = False
         #: Up to where disk space is set aside, or there is no need to think about it.
         self._reserved = 0
-        self._first_timestamp: int | None = None
-        self._max_timestamp: int | None = None
+        self._first_timestamp = UNKNOWN
+        self._max_timestamp = UNKNOWN
         self._bytes_since_index = 0
         self._index_entries = 0
-        self._offset_index: OffsetIndex | None = None
-        self._time_index: TimeIndex | None = None
+        self._offset_index = None
+        self._time_index = None
         self._transaction_index: TransactionIndex | None = None
 
     def __repr__(self) -> str:
@@ -221,21 +211,6 @@ class Segment:
 
     # Writing
 
-    def append(self, records: Buffer) -> int:
-        """Write whole batches at the end and return their position. Follow with `note_batch` for each.
-
-        Raises:
-            OSError: a part may have been written: `undo_append`.
-        """
-        position = self._size if self._size >= 0 else self.size
-        file = self._file or self.open_for_append()
-        end = position + len(records)
-        if end > self._reserved:
-            self._reserve(file, end)
-        file.append(records)
-        self._size = end
-        return position
-
     def _reserve(self, file: File, end: int) -> None:
         """Set space aside for what comes after `end`, in proportion to what is there: a small log claims none."""
         size = min(end // RESERVE_SHARE, RESERVE_MAX)
@@ -244,7 +219,7 @@ class Segment:
         elif file.reserve(size, end):
             self._reserved = end + size
         else:
-            self._reserved = 1 << 63  # not here: do not ask again
+            self._reserved = _NO_RESERVE  # not here: do not ask again
 
     def _release_reserve(self) -> None:
         if self._reserved > RESERVE_FROM and self._file is not None:
@@ -257,30 +232,10 @@ class Segment:
         self._size = size
         self._reserved = 0
 
-    def note_batch(
-        self, position: int, size: int, last_offset: int, max_timestamp: int, index_interval_bytes: int
-    ) -> None:
-        """Keep the indexes: an entry for the first batch after each `index_interval_bytes`."""
-        largest = self._max_timestamp
-        if largest is None:
-            largest = self.max_timestamp_ms
-        if max_timestamp > largest:
-            self._max_timestamp = max_timestamp
-            self.max_timestamp_offset = last_offset
-        if position == 0:
-            self._first_timestamp = max_timestamp
-        if self._bytes_since_index > index_interval_bytes:
-            (self._offset_index or self.offset_index).add(last_offset, position)
-            (self._time_index or self.time_index).maybe_add(self._max_timestamp or 0, self.max_timestamp_offset)
-            self._bytes_since_index = 0
-            # Too high after a truncation, which is harmless: then `is_index_full` looks closer.
-            self._index_entries = self._index_entries + 1 if self._index_entries else self.offset_index.count
-        self._bytes_since_index += size
-
     def finish(self) -> None:
         """Add the final time entry and write the indexes, give back space that was set aside: on a roll and on close."""
         self._release_reserve()
-        if self._max_timestamp is not None:  # else nothing was appended since it was opened
+        if self._max_timestamp != UNKNOWN:  # else nothing was appended since it was opened
             if self._max_timestamp >= 0:
                 self.time_index.maybe_add(self._max_timestamp, self.max_timestamp_offset)
             self.offset_index.write()
@@ -361,7 +316,7 @@ class Segment:
     @property
     def first_timestamp_ms(self) -> int:
         """The largest timestamp of the first batch, from which `segment.ms` counts; -1 if there is none."""
-        if self._first_timestamp is None:
+        if self._first_timestamp == UNKNOWN:
             if not self.size:
                 return -1
             try:
@@ -373,7 +328,7 @@ class Segment:
     @property
     def max_timestamp_ms(self) -> int:
         """The largest timestamp of all batches; -1 if there is none."""
-        if self._max_timestamp is None:
+        if self._max_timestamp == UNKNOWN:
             entry = self.time_index.last_entry()
             self._max_timestamp, self.max_timestamp_offset = entry
         return self._max_timestamp
@@ -383,19 +338,6 @@ class Segment:
         """What time retention goes by: the largest timestamp, or the file's time if the batches have none."""
         timestamp = self.max_timestamp_ms
         return timestamp if timestamp >= 0 else self.open_files.files.mtime_ms(self.path(LOG_SUFFIX))
-
-    def surely_fits(self, size: int, last_offset: int, max_timestamp: int, config: LogConfig) -> bool:
-        """Whether one look shows that a batch belongs into this segment; if not, `rolling.should_roll` decides."""
-        first_timestamp = self._first_timestamp
-        return (
-            0 < self._size <= config.segment_bytes - size
-            and first_timestamp is not None
-            and first_timestamp >= 0
-            and max_timestamp - first_timestamp <= config.segment_ms
-            and not config.segment_jitter_ms
-            and last_offset - self.base_offset <= RELATIVE_OFFSET_MAX
-            and self._index_entries < config.segment_index_bytes // 12 - 2
-        )
 
     def is_index_full(self, config: LogConfig) -> bool:
         """Whether an index has no room for another entry (the time index: for two, one is kept for the roll)."""
@@ -614,7 +556,7 @@ class Segment:
     def _reset_notes(self) -> None:
         self._max_timestamp = -1
         self.max_timestamp_offset = self.base_offset
-        self._first_timestamp = None
+        self._first_timestamp = UNKNOWN
         self._bytes_since_index = 0
         self.is_mended = self.are_times_checked = True
 
@@ -634,7 +576,7 @@ class Segment:
         entry = self.time_index.last_entry()
         self._max_timestamp, self.max_timestamp_offset = entry
         if not self._size:
-            self._first_timestamp = None
+            self._first_timestamp = UNKNOWN
         # A timestamp larger than the last entry may lie behind it.
         for item in self.headers_around_damage(self._safe_position_before(entry.offset)):
             if not isinstance(item, Damage) and item[1].max_timestamp > self._max_timestamp:

@@ -40,7 +40,7 @@ class LogWriter:
         self._reader = log.reader
 
     def write(self, data: Buffer) -> int:
-        """Write whole batches to the active segment; return their position. Follow with `note` for each and `publish`.
+        """Write whole batches to the active segment; return their position. Follow with `note` for each and `LogEnd.publish`.
 
         Raises:
             KafkaStorageError: no space or no descriptor is left; nothing was written.
@@ -105,15 +105,6 @@ class LogWriter:
             # The marker is in the log; without its entry readers would get aborted records.
             raise log.health.fail(error) from error
         log.aborted.add_segment(log.active_segment)
-
-    def publish(self, end_offset: int) -> None:
-        """Let readers see everything below `end_offset`; ask for a flush where `flush.messages` is reached."""
-        log = self._log
-        self._producers.end_offset = end_offset
-        self._reader.publish(end_offset, log.active_segment)
-        log.log_end_offset = end_offset
-        if 1 < log.config.flush_messages <= end_offset - self._flusher.recovery_point:
-            log.hooks.on_flush_due(log)
 
     # -- roll
 

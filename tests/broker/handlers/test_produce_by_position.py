@@ -18,7 +18,7 @@ from ottla.broker.replicas.partition import Partition
 from ottla.protocol.codec import encode
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from ottla.protocol.records.builder import Record, build_batch
-from ottla.storage.appending import AppendInfo
+from ottla.storage.appended import AppendInfo
 from ottla.testing.simulation import SimulatedBroker
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.types import CompressionType, TopicPartition

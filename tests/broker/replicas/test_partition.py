@@ -16,7 +16,7 @@ from ottla.broker.replicas.purgatory import FetchWaiter
 from ottla.errors import ErrorCode, KafkaError, KafkaStorageError, OffsetOutOfRangeError, RequestTimedOutError
 from ottla.offload import InlineOffload, Offload
 from ottla.protocol.records.builder import Record, build_batch
-from ottla.storage.appending import AppendInfo
+from ottla.storage.appended import AppendInfo
 from ottla.storage.config import LogConfig
 from ottla.storage.group_commit import Then
 from ottla.storage.log import PartitionLog

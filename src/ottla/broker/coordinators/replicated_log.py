@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from ottla.errors import NotCoordinatorError, NotLeaderOrFollowerError
-from ottla.storage.appending import AppendInfo
+from ottla.storage.appended import AppendInfo
 from ottla.storage.verification import UNCHECKED
 from ottla.types import AppendOrigin, IsolationLevel
 

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from ottla.broker.transactions.gate import TransactionGate
     from ottla.clock import Clock
     from ottla.observability.metrics import BrokerMetrics
-    from ottla.storage.appending import AppendInfo
+    from ottla.storage.appended import AppendInfo
     from ottla.storage.verification import Verification, VerificationGuard
 
 logger = logging.getLogger(__name__)

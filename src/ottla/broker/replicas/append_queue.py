@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.disk_pace import DiskPace
     from ottla.broker.replicas.hand_offs import HandOffs
     from ottla.offload import Offload
-    from ottla.storage.appending import Append, AppendInfo
+    from ottla.storage.appended import AppendInfo
+    from ottla.storage.appending import Append
 
     Outcome = AppendInfo | Exception | None
 

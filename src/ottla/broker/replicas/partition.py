@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.purgatory import Waiter
     from ottla.clock import Clock
     from ottla.offload import Offload
-    from ottla.storage.appending import AppendInfo
+    from ottla.storage.appended import AppendInfo
     from ottla.storage.log import PartitionLog
     from ottla.storage.slices import LogSlice
     from ottla.storage.verification import Verification, VerificationGuard

@@ -27,7 +27,7 @@ from ottla.errors import (
 )
 from ottla.protocol.messages.write_txn_markers import WritableTxnMarker
 from ottla.protocol.records.control import ControlType, EndTransactionMarker, end_transaction_marker
-from ottla.storage.appending import AppendInfo
+from ottla.storage.appended import AppendInfo
 from ottla.types import GROUP_METADATA_TOPIC, AppendOrigin, TopicPartition
 
 if TYPE_CHECKING:
