@@ -159,3 +159,58 @@ def test_recreated_connector_inherits_nothing() -> None:
     assert herder.wanted() == {}
     herder.on_failed("a", 0, run, "too late")
     assert herder.status("a")["tasks"] == []
+
+
+RESTARTS = {"name": "a", "errors.restart.enable": "true"}
+
+
+def fail(herder: Herder, now_s: float, *, has_new_offsets: bool = False) -> float | None:
+    run = herder.wanted()["a", 0].run
+    return herder.on_failed("a", 0, run, "bad row", has_new_offsets=has_new_offsets, now_s=now_s)
+
+
+def test_poison_record_stops_restarting() -> None:
+    """1. Four restarts, each after twice the time.  2. The fifth failure is the last.  3. By hand it goes on."""
+    herder = herder_with(RESTARTS)
+    pauses, now_s = [], 100.0
+    for _ in range(4):
+        pause_s = fail(herder, now_s)
+        assert pause_s is not None
+        pauses.append(pause_s)
+        assert herder.task_status("a", 0) == {"id": 0, "state": "FAILED", "worker_id": "worker:1", "trace": "bad row"}
+        herder.tick(now_s + pause_s - 0.1)
+        assert ("a", 0) not in herder.wanted()
+        now_s += pause_s
+        herder.tick(now_s)
+        assert ("a", 0) in herder.wanted()
+    assert pauses == [1, 2, 4, 8]
+    assert fail(herder, now_s) is None
+    herder.tick(now_s + 1e6)
+    assert herder.wanted() == {}
+    assert not herder.waits()
+    herder.restart_task("a", 0)
+    assert fail(herder, now_s) == 1
+
+
+def test_new_offsets_begin_the_count_anew() -> None:
+    herder = herder_with(RESTARTS)
+    for now_s in range(0, 100, 10):
+        assert fail(herder, now_s, has_new_offsets=True) == 1
+        herder.tick(now_s + 1)
+
+
+def test_a_failed_task_stays_so_unless_a_restart_is_asked_for() -> None:
+    """As Java's: people's alerts look at FAILED."""
+    herder = herder_with({"name": "a"})
+    assert fail(herder, 0) is None
+    herder.tick(1e6)
+    assert herder.wanted() == {}
+
+
+def test_a_connector_that_is_changed_or_stopped_is_not_started_again() -> None:
+    herder = herder_with(RESTARTS)
+    fail(herder, 0)
+    herder.set_target("a", "STOPPED")
+    herder.tick(1e6)
+    assert herder.wanted() == {}
+    assert not herder.waits()

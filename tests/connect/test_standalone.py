@@ -59,6 +59,15 @@ def shy(batch):
     for record in batch.records:
         note("shy", record.value)
 
+@connect.sink("weak")
+def weak(batch):
+    """Fails twice for good, each time in another process."""
+    note("weak-processes", os.getpid())
+    if len(set((FOLDER / "weak-processes").read_text().split())) < 3:
+        raise RuntimeError("too weak")
+    for record in batch.records:
+        note("weak", record.value)
+
 @connect.sink("never")
 def never(batch):
     """Always asks for another attempt."""
@@ -360,6 +369,15 @@ def test_dead_letters_that_need_more_brokers_name_their_key(broker: RunningBroke
     message = running.told("failed")[0]["message"]
     assert "lonely-dead" in message
     assert "errors.deadletterqueue.topic.replication.factor" in message
+
+
+def test_a_failed_task_is_started_again_if_asked(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A sink fails twice.  2. Its third run, in a process of its own, takes the record."""
+    fill(broker, "again", "a")
+    with Running(worker_config(broker, tmp_path), sink("weak", "again") | {"errors.restart.enable": "true"}) as running:
+        until(lambda: lines(tmp_path / "weak") == ["a"], "the record")
+    assert [event["again_s"] for event in running.told("failed")] == [1, 2]
+    assert running.code == 0
 
 
 def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def _tell(name: str, event: dict[str, Any]) -> None:
         case "refused":
             note(f"{name}: {event['message']}")
         case "failed":
-            note(f"{name}: task {event['task']} failed, and is not started again: {event['message']}")
+            again_s = event.get("again_s")
+            what = "is not started again" if again_s is None else f"is started again in {again_s:g} s"
+            note(f"{name}: task {event['task']} failed, and {what}: {event['message']}")
         case "killed":
             note(f"{name}: a task did not end in time: its process was killed")
         case "died":

@@ -107,6 +107,7 @@ def list_(rest: Rest, output: Output) -> None:
     for name, entry in sorted(found.items()):
         status = entry["status"]
         states = [task["state"] for task in status["tasks"]]
+        states += ["STARTING"] * (len(entry["info"]["tasks"]) - len(states))
         tasks = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "none"
         rows.append(
             (

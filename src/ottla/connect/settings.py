@@ -251,6 +251,14 @@ SINK = (
     ),
 )  # fmt: skip
 
+#: A key of ottla's own: it stands among the others where it is given, so that what Java's tools read is Java's.
+RESTART = _error(
+    "errors.restart.enable", 9, Width.SHORT, "Restart Failed Tasks",
+    type=ConfigType.BOOLEAN, default=False,
+    documentation="ottla's own key. Whether a failed task is started again, after 1, 2, 4 ... 300 s; not after five failures "
+    "with no new offset between them.",
+)  # fmt: skip
+
 _NOT_YET = "Accepted as Java's value only: exactly-once sources are not there yet."
 SOURCE = (
     ConfigKey(
@@ -288,7 +296,7 @@ def settings_of(kind: type[Connector], config: Mapping[str, str]) -> tuple[dict[
         ConfigError: all that is wrong, one sentence each.
     """
     is_sink = issubclass(kind, SinkConnector)
-    common = ConfigDef(*CONNECTOR, *(SINK if is_sink else SOURCE))
+    common = ConfigDef(*CONNECTOR, *(SINK if is_sink else SOURCE), RESTART)
     given = dict(config)
     if is_sink and not given.get("topics") and not given.get("topics.regex"):
         declared = getattr(kind, "TOPICS", ())

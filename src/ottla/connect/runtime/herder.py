@@ -17,6 +17,9 @@ from ottla.connect.config_def import HIDDEN
 
 Target = Literal["RUNNING", "PAUSED", "STOPPED"]
 TaskId = tuple[str, int]
+#: So many failures with no new offset between them, and a task stays failed.
+FAILURES_MAX: Final = 5
+_PAUSE_MAX_S: Final = 300.0
 STOP_FIRST: Final = (
     "Connectors must be in the STOPPED state before their offsets can be modified. This can be done for the specified "
     "connector by issuing a 'PUT' request to the '/connectors/{}/stop' endpoint"
@@ -57,6 +60,14 @@ class Standing:
     trace: str | None = None
 
 
+@dataclass(slots=True)
+class Retry:
+    """What is kept of a task that is started again by itself: failures without a new offset, and when it is due."""
+
+    failures: int = 0
+    due_s: float | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Known:
     """One connector."""
@@ -70,6 +81,12 @@ class Known:
     standings: dict[int, Standing] = field(default_factory=dict)
     runs: dict[int, int] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)
+    retries: dict[int, Retry] = field(default_factory=dict)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether failed tasks are started again (`errors.restart.enable`)."""
+        return self.config.get("errors.restart.enable", "false").strip().lower() == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +253,7 @@ class Herder:
             return
         found.tasks, found.applied = made, dict(found.config)
         found.standings.clear()
+        found.retries.clear()
         found.runs = {number: self._new_run() for number in range(len(made))}
 
     def _new_run(self) -> int:
@@ -263,6 +281,7 @@ class Herder:
         if target == "STOPPED":
             found.tasks, found.applied = [], None
             found.standings.clear()
+            found.retries.clear()
             found.runs.clear()
 
     def restart_plan(self, name: str, *, with_tasks: bool, only_failed: bool) -> tuple[bool, dict[str, Any]]:
@@ -280,6 +299,7 @@ class Herder:
         if with_tasks:
             for number, at in found.standings.items():
                 if not only_failed or at.state == "FAILED":
+                    found.retries.pop(number, None)
                     self._restart(found, number)
                     found.standings[number].trace = at.trace
         return itself, self.status(name)
@@ -293,6 +313,7 @@ class Herder:
         found = self.known(name)
         if not 0 <= number < len(found.tasks):
             raise HerderError(404, f"Task {name}-{number} not found")
+        found.retries.pop(number, None)
         self._restart(found, number)
 
     def _restart(self, found: Known, number: int) -> None:
@@ -316,11 +337,43 @@ class Herder:
         if found is not None and found.standings.get(number, Standing("")).state != "FAILED":
             found.standings[number] = Standing("PAUSED" if is_paused else "RUNNING")
 
-    def on_failed(self, name: str, number: int, run: int, trace: str) -> None:
-        """A run has failed: the task stays so until it is restarted."""
+    def on_failed(
+        self, name: str, number: int, run: int, trace: str, *, has_new_offsets: bool = False, now_s: float = 0.0
+    ) -> float | None:
+        """A run has failed: the task stays so until it is restarted.
+
+        Args:
+            has_new_offsets: whether the run had written or committed offsets.
+
+        Returns:
+            in how many seconds it is started again by itself; None: it is not.
+        """
         found = self._current(name, number, run)
-        if found is not None:
-            found.standings[number] = Standing("FAILED", trace)
+        if found is None:
+            return None
+        found.standings[number] = Standing("FAILED", trace)
+        if not found.restarts:
+            return None
+        retry = found.retries.setdefault(number, Retry())
+        retry.failures = 1 if has_new_offsets else retry.failures + 1
+        if retry.failures >= FAILURES_MAX:
+            retry.due_s = None
+            return None
+        pause_s = min(_PAUSE_MAX_S, float(2 ** (retry.failures - 1)))
+        retry.due_s = now_s + pause_s
+        return pause_s
+
+    def tick(self, now_s: float) -> None:
+        """Start failed tasks again whose time has come."""
+        for found in self._connectors.values():
+            for number, retry in found.retries.items():
+                if retry.due_s is not None and retry.due_s <= now_s:
+                    retry.due_s = None
+                    self._restart(found, number)
+
+    def waits(self) -> bool:
+        """Whether a failed task is to be started again."""
+        return any(retry.due_s is not None for found in self._connectors.values() for retry in found.retries.values())
 
     def on_topics(self, name: str, topics: Iterable[str]) -> None:
         """A connector uses topics."""

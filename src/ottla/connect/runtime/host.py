@@ -6,8 +6,8 @@ What comes in on standard input, and goes out on the descriptor in the first arg
            "paused": bool, "levels": {logger: level}}, then
           {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true}
     out:  {"event": "refused", "message"} | {"event": "running", "tasks": n}, then
-          {"event": "failed" | "ended", "task", "run", "message", "trace"} | {"event": "topics", "topics": [...]}
-          | {"event": "paused", "paused": bool} | {"event": "closed"}
+          {"event": "failed" | "ended", "task", "run", "message", "trace", "new_offsets"}
+          | {"event": "topics", "topics": [...]} | {"event": "paused", "paused": bool} | {"event": "closed"}
           | {"event": "offsets", "entries": [[key, value], ...]}
 
 Keys and values of offsets are base 64. When the input ends the worker is gone, and so is this process, at once: nobody
@@ -75,6 +75,7 @@ class Host:
         self._runs = {number: run for number, run, _ in self._given}
         self._threads: list[threading.Thread] = []
         self._failed: set[int] = set()
+        self._has_new_offsets: set[int] = set()
         self._topics: set[str] = set()
         self._redact = Redactor(())
         self.stopping = threading.Event()
@@ -131,6 +132,7 @@ class Host:
         try:
             runner.run()
         except BaseException as error:
+            self._write_offsets_of(number, runner, is_last=True)  # what was acknowledged does not come again
             self._fail(number, error)
         else:
             self._write_offsets_of(number, runner)
@@ -149,7 +151,9 @@ class Host:
         ):  # a fault in the connector's code: its author needs the place
             log.error("task %s-%d raised an error that is none of ottla's:\n%s", self._name, number, trace)
         message = self._redact(str(error))
-        told = {"task": number, "run": self._runs[number], "message": message, "trace": trace}
+        runner = self._runners[number]
+        has_new = number in self._has_new_offsets or (isinstance(runner, SinkRunner) and runner.has_committed)
+        told = {"task": number, "run": self._runs[number], "message": message, "trace": trace, "new_offsets": has_new}
         self._tell({"event": "failed", **told})
 
     def write_offsets(self) -> None:
@@ -157,16 +161,19 @@ class Host:
         for number, runner in self._runners.items():
             self._write_offsets_of(number, runner)
 
-    def _write_offsets_of(self, number: int, runner: SourceRunner | SinkRunner) -> None:
+    def _write_offsets_of(self, number: int, runner: SourceRunner | SinkRunner, *, is_last: bool = False) -> None:
+        """Tell the offsets of one task; what is wrong with them fails it, unless it has failed already (`is_last`)."""
         if not isinstance(runner, SourceRunner) or number in self._failed:
             return
         try:
             with self._lock:
                 entries = [encode_entry(*self._kept.set(self._name, *found)) for found in runner.take_offsets()]
         except Exception as error:
-            self._fail(number, error)
+            if not is_last:
+                self._fail(number, error)
             return
         if entries:
+            self._has_new_offsets.add(number)
             self._tell({"event": "offsets", "entries": entries})
 
     def work(self) -> None:

@@ -47,6 +47,8 @@ class SinkRunner:
         self._going = threading.Event()
         self._going.set()
         self._on_topic = on_topic
+        #: Whether anything was committed since the start.
+        self.has_committed = False
         self._tolerance = Tolerance(values, self._stopping.wait)
         self._pipeline = Pipeline(worker, config, self._tolerance)
         self._dead_letters = DeadLetterTopic(connector, number, worker, config, values, redact)
@@ -204,6 +206,7 @@ class SinkRunner:
         self._done = {where: end for where, end in self._done.items() if offsets.get(where) != end}
         if offsets:
             self._consumer.commit(offsets)
+            self.has_committed = True
 
     def _reject(self, record: SinkRecord, error: BaseException) -> None:
         original = self._originals.get((record.topic, record.partition or 0, record.offset))

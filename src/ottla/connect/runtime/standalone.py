@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -164,11 +165,12 @@ class StandaloneWorker:
 
     def _runs(self) -> bool:
         with self._changed:
-            return bool(self.herder.wanted() or self._hosts.views)
+            return bool(self.herder.wanted() or self._hosts.views or self.herder.waits())
 
     def _act(self) -> None:
         """Do what is wanted now; then wait until something changes."""
         with self._changed:
+            self.herder.tick(time.monotonic())
             actions = decide(self.herder.wanted(), self._hosts.snapshot())
             if not actions:
                 self._changed.wait(_LOOK_S)
@@ -200,18 +202,23 @@ class StandaloneWorker:
                     for task, run in view.runs.items():
                         self.herder.on_running(name, task, run, event["paused"])
                 case "failed":
-                    self.herder.on_failed(name, event["task"], event["run"], event["trace"])
+                    event["again_s"] = self._fail(
+                        name, event["task"], event["run"], event["trace"], event["new_offsets"]
+                    )
                 case "topics":
                     if self.settings["topic.tracking.enable"]:
                         self.herder.on_topics(name, event["topics"])
                 case "refused":
                     for task, run in view.runs.items():
-                        self.herder.on_failed(name, task, run, event["trace"])
+                        self._fail(name, task, run, event["trace"])
                 case "died":
                     for task, run in event["runs"].items():
-                        self.herder.on_failed(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
+                        self._fail(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
             self._changed.notify_all()
         self._on_event(name, event)
+
+    def _fail(self, name: str, task: int, run: int, trace: str, has_new_offsets: bool = False) -> float | None:
+        return self.herder.on_failed(name, task, run, trace, has_new_offsets=has_new_offsets, now_s=time.monotonic())
 
     # Requests
 

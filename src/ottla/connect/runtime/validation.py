@@ -36,7 +36,7 @@ from ottla.connect.plugins import (
     transform_class,
     transform_names,
 )
-from ottla.connect.settings import CONNECTOR, SINK, SOURCE, below, sink_errors
+from ottla.connect.settings import CONNECTOR, RESTART, SINK, SOURCE, below, sink_errors
 
 _PARTS = ("key", "value", "header")
 _TYPES = {"Transformation": "transforms", "Predicate": "predicates"}
@@ -148,7 +148,7 @@ def plugin_infos(connectors: Iterable[tuple[str, type[Connector]]]) -> list[dict
 def _common_rows(kind: type[Connector], props: Mapping[str, str | None], worker: Mapping[str, str]) -> list[ConfigKey]:
     is_sink = issubclass(kind, SinkConnector)
     found = []
-    for key in (*CONNECTOR, *(SINK if is_sink else SOURCE)):
+    for key in (*CONNECTOR, *(SINK if is_sink else SOURCE), *([RESTART] if RESTART.name in props else [])):
         part, _, rest = key.name.partition(".")
         if key.name == "connector.plugin.version":
             key = replace(key, default=version_of(kind))
