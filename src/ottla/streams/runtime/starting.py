@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 #: Records that one look at the changelogs takes.
 _RESTORED_MAX: Final = 20_000
-#: Random keys of a large store lie on as many pages as there are: many rows at one time cost far less than few. So what is
-#: restored is written when there is much (statestore.uncommitted.max.bytes), and so often, that a kill costs little.
+#: Rows with random keys touch nearly every page of a table, so that many at one time cost less than few (200,000 rows of 120
+#: bytes: 10 us of CPU a row at once, 13 us in steps of 20,000). So what is restored is written when there is much
+#: (statestore.uncommitted.max.bytes), and so often, that a kill costs little.
 _RESTORED_WRITTEN_MS: Final = 5_000
 #: The coordinator looks for transactions that are over their time so often, and a marker takes its time.
 _LSO_MARGIN_MS: Final = 20_000
