@@ -148,11 +148,7 @@ class Kerberos:
             raise ValueError("take a keytab or a ticket cache, not both")
 
     def exchange(self, secret_bytes: Callable[[int], bytes], host: str) -> ClientExchange:
-        """See `Sasl`.
-
-        Raises:
-            MissingExtraError: the library is not installed.
-        """
+        """See `Sasl`. Where the library is not installed the login fails with what to install."""
         from ottla.security.kerberos import Keys, initiating
         from ottla.security.sasl.gssapi import GssapiClient
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+import ottla
 from ottla.security.sasl import SaslError, WorkNeededError
 from ottla.security.sasl.gssapi import GssapiClient, GssapiServer
 
@@ -113,6 +116,13 @@ def test_a_choice_before_the_offer_is_none() -> None:
     with pytest.raises(SaslError, match="after its context"):
         there.respond(b"!\x01\0\0\0")
     assert not there.is_complete
+
+
+def test_without_the_library_a_login_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    here = ottla.sasl.Kerberos("kafka", "alice", "/keys").exchange(bytes, "localhost")
+    with pytest.raises(SaslError, match=r"GSSAPI needs more packages: pip install 'ottla\[gssapi\]'.*libkrb5-dev"):
+        here.begin()
 
 
 def test_no_rule_no_login() -> None:

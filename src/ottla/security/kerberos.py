@@ -88,14 +88,13 @@ def accepting(keys: Keys) -> Callable[[], Context]:
 
 
 def initiating(keys: Keys, service: str, host: str) -> Callable[[], Context]:
-    """Return what makes the client's side of contexts with a service (`kafka`) on a host.
-
-    Raises:
-        MissingExtraError: the library is not there.
-    """
-    gssapi = _library("GSSAPI")
+    """Return what makes the client's side of contexts with a service (`kafka`) on a host; a SaslError says what fails."""
 
     def make() -> Context:
+        try:
+            gssapi = _library("GSSAPI")
+        except MissingExtraError as error:
+            raise SaslError(str(error)) from None
         source = keys.keytab or keys.ticket_cache
         whose = f" as {keys.principal}" if keys.principal else ""
         what = f"no Kerberos ticket for {service}/{host}{whose}{f' from {source}' if source else ''}"
@@ -130,6 +129,15 @@ def initiating(keys: Keys, service: str, host: str) -> Callable[[], Context]:
         )
 
     return make
+
+
+def check_library() -> None:
+    """Make sure that the library can be used.
+
+    Raises:
+        MissingExtraError: it is not there.
+    """
+    _library("GSSAPI")
 
 
 def default_realm() -> str:

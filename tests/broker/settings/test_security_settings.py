@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,8 @@ from tests.network.certificates import server_context
 
 from ottla.broker.config import BrokerConfig, ConfigError
 from ottla.broker.settings.oauth import OAuthSettings
-from ottla.broker.wiring.entrance import _check_same_names, make_contexts
+from ottla.broker.wiring.entrance import _check_same_names, _kerberos, make_contexts
+from ottla.broker.wiring.peer_channels import _kerberos_exchanges
 from ottla.cluster.decisions.configs import validate_broker_config
 from ottla.config import LISTENER_PREFIX
 from ottla.security.authority import make_authority, make_certificate
@@ -543,6 +545,18 @@ def test_kerberos_of_a_listener() -> None:
     cluster = ("broker.id=1", "zookeeper.connect=zk:2181", "security.inter.broker.protocol=SASL_PLAINTEXT")
     among = config(LOGIN, KEYTAB, *cluster).peer_login
     assert (among.mechanism, among.kerberos is not None and among.kerberos.service) == ("GSSAPI", "kafka")
+
+
+def test_kerberos_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    cluster = ("broker.id=1", "zookeeper.connect=zk:2181", "security.inter.broker.protocol=SASL_PLAINTEXT")
+    found = config(LOGIN, KEYTAB, *cluster)
+    for start in (
+        lambda: _kerberos("SASL_PLAINTEXT", found.logins["SASL_PLAINTEXT"]),
+        lambda: _kerberos_exchanges(found.peer_login),
+    ):
+        with pytest.raises(ConfigError, match=r"GSSAPI needs more packages: pip install 'ottla\[gssapi\]'"):
+            start()
 
 
 def test_in_a_cluster_brokers_need_a_login_of_their_own() -> None:

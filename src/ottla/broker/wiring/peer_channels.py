@@ -69,12 +69,12 @@ def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callab
 
 
 def _kerberos_exchanges(login: PeerLogin) -> Callable[[str], ClientExchange]:
-    from ottla.security.kerberos import initiating
+    from ottla.security.kerberos import check_library, initiating
 
     settings = login.kerberos
     assert settings is not None
     try:
-        initiating(settings.keys, settings.service, "")
+        check_library()
     except MissingExtraError as error:
         raise ConfigError(str(error)) from None
     return lambda host: gssapi.GssapiClient(initiating(settings.keys, settings.service, host), settings.keys.principal)
