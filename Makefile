@@ -83,7 +83,7 @@ test: $(VENV)/.built ## the default tests
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-fast: $(VENV)/.built ## a first answer in a minute: without simulations, processes and other people's clients
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper and not bigdata and not languages"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka and not crash and not soak and not compiler and not zookeeper and not bigdata and not languages and not kerberos and not servers"
 
 lint: $(VENV)/.built ## style, types and borders
 	$(BIN)/ruff check .
@@ -102,6 +102,10 @@ test-zookeeper: $(VENV)/.built ## on real ZooKeeper ensembles (needs a JRE; see 
 
 test-upgrade: $(VENV)/.built ## brokers restarted one by one from an earlier commit's program, under load (needs a JRE; FROM=commit)
 	OTTLA_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest -q -s -m "crash and zookeeper" tests/crash/test_rolling_upgrade.py
+
+.PHONY: test-servers
+test-servers: $(VENV)/.built ## connectors with their real servers (Debian: postgresql)
+	$(BIN)/python -m pytest -q -m servers
 
 test-languages: $(VENV)/.built ## clients in Go and JavaScript (need go, node and npm)
 	$(BIN)/python -m pytest -q -m languages

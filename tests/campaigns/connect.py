@@ -69,6 +69,7 @@ class Worker:
         assert self.process is not None
         log = (self._folder / "worker.log").read_text(errors="replace")
         assert self.process.poll() is None, f"the worker ended with {self.process.returncode}: {log[-3000:]}"
+        assert " failed, and is not" not in log, f"a task failed: {log[-3000:]}"
 
     def kill(self) -> None:
         if self.process is not None:

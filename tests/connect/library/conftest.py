@@ -64,6 +64,14 @@ def record(offset: int, value: Any, key: Any = None, **more: Any) -> SinkRecord:
     return SinkRecord(topic=more.pop("topic", "orders"), partition=0, offset=offset, key=key, value=value, **more)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what asks a PostgreSQL server to `make test-servers`: the same tests ask SQLite by default."""
+    for item in items:
+        if "/connect/library/" in str(item.path) and ("postgres" in item.fixturenames or "postgresql" in item.name):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.servers)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     if programs() is None:

@@ -71,6 +71,8 @@ class SinkRunner:
         self._put = ThreadPoolExecutor(1, thread_name_prefix=f"{connector}-{number}-put")
         self._working: Future[None] | None = None
         self._done: dict[TopicPartition, int] = {}
+        #: Partitions that went or came since the batch at hand was read: it is not theirs any more, even if they are back.
+        self._changed: set[TopicPartition] = set()
         self._originals: dict[tuple[str, int, int], Any] = {}
         self._rejected: list[tuple[Any, Failure]] = []
         task.context = SinkContext(self._reject, self._consumer.seek, self._topic_id)
@@ -128,6 +130,7 @@ class SinkRunner:
             self._consumer.resume()
 
     def _deliver(self, records: Sequence[Any]) -> None:
+        self._changed.clear()
         converted = []
         ends: dict[TopicPartition, int] = {}
         for record in records:
@@ -138,7 +141,7 @@ class SinkRunner:
                 self._originals[record.topic, record.partition, record.offset] = record
                 converted.append((record, made))
         if self._put_all(converted):
-            self._done |= {where: end for where, end in ends.items() if where in self._consumer.assignment}
+            self._done |= {where: end for where, end in ends.items() if self._is_current(where)}
         self._originals.clear()
 
     def _convert(self, record: Any) -> SinkRecord | None:
@@ -153,8 +156,9 @@ class SinkRunner:
     def _put_all(self, converted: list[tuple[Any, SinkRecord]]) -> bool:
         """Put records until it works; whether it did, before `stop`. Records of partitions that are gone are left out."""
         while True:
-            mine = self._consumer.assignment
-            batch = [made for record, made in converted if TopicPartition(record.topic, record.partition) in mine]
+            batch = [
+                made for record, made in converted if self._is_current(TopicPartition(record.topic, record.partition))
+            ]
             if not batch:
                 return True
             self._rejected.clear()
@@ -169,6 +173,10 @@ class SinkRunner:
                     return False
             finally:
                 self._working = None
+
+    def _is_current(self, where: TopicPartition) -> bool:
+        """Whether the batch at hand is still to be put: a partition that came again begins where its task said in `open`."""
+        return where in self._consumer.assignment and where not in self._changed
 
     def _await(self, working: Future[None]) -> None:
         """Stay in the group while `put` runs."""
@@ -220,6 +228,7 @@ class SinkRunner:
     # The group
 
     def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self._changed.update(partitions)
         self._task.open(list(partitions))
         if self._working is not None or not self._going.is_set():
             self._consumer.pause()
@@ -244,6 +253,7 @@ class SinkRunner:
         return True
 
     def _lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._changed.update(partitions)
         for where in partitions:
             self._done.pop(where, None)
         self._task.close(list(partitions))

@@ -1,0 +1,54 @@
+"""SinkRunner and the group, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+from ottla import TopicPartition
+from ottla.connect import RetriableError, SinkRecord, SinkTask
+from ottla.connect.runtime.sink_runner import SinkRunner
+
+P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+class Shy(SinkTask):
+    """Takes nothing at first."""
+
+    def __init__(self) -> None:
+        self.taken: list[list[int]] = []
+        self.calls = 0
+
+    def put(self, records: Sequence[SinkRecord]) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            raise RetriableError("not yet")
+        self.taken.append([record.offset for record in records])
+
+
+def test_a_batch_that_is_tried_again_is_not_put_to_a_partition_that_came_back_meanwhile() -> None:
+    """1. A batch of two partitions is to come again.  2. Meanwhile one of them goes and comes: its task has begun anew, at
+    an earlier offset.  3. Only the other one's records are put again: the first one's come from there, and none is lost."""
+    runner: Any = object.__new__(SinkRunner)
+    task = Shy()
+
+    def poll(**_: object) -> None:
+        runner._lost([P0])
+        runner._assigned([P0])
+        runner._stopping.is_set = lambda: False
+
+    runner._task = task
+    runner._consumer = SimpleNamespace(assignment={P0, P1}, pause=lambda: None, resume=lambda: None, poll=poll)
+    runner._stopping = SimpleNamespace(is_set=lambda: False, set=lambda: None)
+    runner._going = SimpleNamespace(is_set=lambda: True)
+    runner._put = ThreadPoolExecutor(1)
+    runner._working, runner._rejected, runner._done, runner._changed = None, [], {}, set()
+    batch = [
+        (where, SinkRecord(topic=where.topic, partition=where.partition, offset=offset))
+        for where, offset in ((P0, 7), (P1, 9))
+    ]
+    assert runner._put_all(batch)
+    runner._put.shutdown()
+    assert task.taken == [[9]]
