@@ -39,7 +39,7 @@ from ottla.connect.runtime.finding import (
     listed,
 )
 from ottla.connect.runtime.process import die_with_parent
-from ottla.connect.runtime.resolving import resolved
+from ottla.connect.runtime.resolving import Redactor, resolved
 from ottla.connect.settings import settings_of
 
 
@@ -53,21 +53,26 @@ class Inspector:
     def __init__(self, worker: Mapping[str, str]) -> None:
         self._worker = worker
         self._modules = listed(worker)
+        self._redact = Redactor(())
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what goes back for a question."""
+        """Return what goes back for a question: no text of it has a secret."""
         invalidate_caches()  # a package may have been installed since
+        self._redact = Redactor(())
         try:
             return {"answer": self._answer(question)}
         except UnknownPluginError as error:
             return {"error": {"kind": "missing", "message": str(error), "trace": ""}}
         except ConfigError as error:
-            return {"error": {"kind": "wrong", "message": str(error), "trace": str(error)}}
+            return {"error": {"kind": "wrong", "message": self._redact(str(error)), "trace": self._redact(str(error))}}
         except ConnectError as error:
-            return {"error": {"kind": "failed", "message": str(error), "trace": traceback.format_exc()}}
+            return self._failed(str(error))
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            return {"error": {"kind": "failed", "message": message, "trace": traceback.format_exc()}}
+            return self._failed(f"{type(error).__name__}: {error}")
+
+    def _failed(self, message: str) -> dict[str, Any]:
+        trace = self._redact(traceback.format_exc())
+        return {"error": {"kind": "failed", "message": self._redact(message), "trace": trace}}
 
     def _answer(self, question: Mapping[str, Any]) -> Any:
         match question["do"]:
@@ -79,14 +84,23 @@ class Inspector:
         if raw.get("connector.class") is None:
             raise ConfigError('Missing required configuration "connector.class" which has no default value.')
         config = resolved(self._worker, raw)
+        elsewhere = [text for name, text in config.items() if text is not None and text != raw[name]]
+        self._redact = Redactor(elsewhere)
         kind = self._kind(config)
+        secrets = validation.secrets_of(kind, config)
+        self._redact = Redactor([*elsewhere, *(config[name] or "" for name in secrets)])
         told = {
             "type": "sink" if issubclass(kind, SinkConnector) else "source",
             "version": validation.version_of(kind),
-            "secrets": validation.secrets_of(kind, config),
+            "secrets": secrets,
         }
         if question["do"] == "validate":
             infos = validation.validate(kind, config, self._worker)
+            for info in infos["configs"]:
+                value = info["value"]
+                if config.get(value["name"]) != raw.get(value["name"]):
+                    value["value"] = raw[value["name"]]  # as it was written, not what stands elsewhere
+                value["errors"] = [self._redact(error) for error in value["errors"]]
             return {"infos": infos, **told}
         texts = {name: text for name, text in config.items() if text is not None}
         common, values = settings_of(kind, texts)
