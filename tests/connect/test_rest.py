@@ -312,6 +312,22 @@ def test_an_address_that_is_wrong_or_taken_is_said(tmp_path: Path) -> None:
         first.close()
 
 
+@pytest.mark.parametrize(
+    ("listeners", "login", "is_open"),
+    [
+        ("http://127.0.0.1:0", None, False),
+        ("http://0.0.0.0:0", None, True),
+        ("http://127.0.0.1:0,http://0.0.0.0:0", None, True),
+        ("http://0.0.0.0:0", BasicLogin({"alice": "x"}), False),
+        ("http://0.0.0.0:0", BasicLogin({}), True),
+    ],
+)
+def test_an_open_interface_is_known(tmp_path: Path, listeners: str, login: BasicLogin | None, is_open: bool) -> None:
+    server = RestServer(rest_of(listeners, tmp_path), tls=lambda: NO_TLS(ssl.PROTOCOL_TLS_SERVER), login=login)
+    server.close()
+    assert server.is_open is is_open
+
+
 def test_the_advertised_address_is_the_workers_id(tmp_path: Path) -> None:
     server = RestServer(
         rest_of("http://127.0.0.1:0", tmp_path, rest_advertised_host_name="connect-1", rest_advertised_port="80"),

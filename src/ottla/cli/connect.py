@@ -58,6 +58,11 @@ def run(worker: str, connectors: Sequence[str], verbose: bool) -> None:
         signal.signal(number, lambda *_: running.stop())
     for url in running.urls:
         note(f"REST interface: {url}")
+    if running.is_open:
+        note(
+            "Who reaches it may read and write files of this user: other machines can, without a login "
+            "(rest.extension.classes, docs/connect.md)"
+        )
     code = running.run()
     if code:
         raise click.exceptions.Exit(code)

@@ -26,6 +26,11 @@ class BasicLogin:
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = dict(users)
 
+    @property
+    def has_users(self) -> bool:
+        """Whether anybody is asked for a password."""
+        return bool(self._users)
+
     def refuse(self, request: WebRequest) -> WebResponse | None:
         """Return what is answered to a request that may not be made; None: it may."""
         if not self._users or self._is_right(request.headers.get("Authorization", "")):

@@ -45,6 +45,12 @@ class RestServer:
         return [f"{server.scheme}://{server.endpoint}" for server in self._servers]
 
     @property
+    def is_open(self) -> bool:
+        """Whether other machines may ask without a login."""
+        is_asked = self._login is not None and self._login.has_users
+        return not is_asked and not all(server.is_loopback for server in self._servers)
+
+    @property
     def worker_id(self) -> str:
         """What statuses call the worker: the host and port at which others find it."""
         host, port = self._advertised

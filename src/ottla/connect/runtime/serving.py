@@ -60,6 +60,11 @@ class ServedWorker:
         """Where the REST interface is."""
         return self._rest.urls
 
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines may ask there without a login."""
+        return self._rest.is_open
+
     def stop(self) -> None:
         """Have `run` end."""
         self.worker.stop()
