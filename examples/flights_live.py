@@ -15,20 +15,15 @@ The data are those of flights.py (U.S. Bureau of Transportation Statistics). Nee
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from types import FrameType
 from typing import Any, NamedTuple
 
-from flights import NEW_YORK, Flight, own_broker, read_flights
+from flights import NEW_YORK, Flight, read_flights
+from live_app import Application, Program, main, results, running
 from live_page import Bar, LivePage, Panel, Snapshot
 
 import ottla
@@ -39,11 +34,8 @@ AIRPORTS = {"EWR": "Newark", "JFK": "Kennedy", "LGA": "LaGuardia"}
 SIZES = {30: "30 seconds", 60: "1 minute", 120: "2 minutes"}
 #: So many windows of a size are on the page, the newest first.
 SHOWN = 12
-#: Seconds without a new count after which it is given up.
-PATIENCE_S = 60
 
 
-Counting = subprocess.Popen[bytes]
 Reader = ottla.Consumer[Any, Any]
 
 
@@ -53,10 +45,6 @@ class Window(NamedTuple):
     size: int
     start_ms: int
     airport: str
-
-
-class Ended(Exception):
-    """A signal ends the program."""
 
 
 def make_app(servers: str, state_dir: str) -> App:
@@ -134,7 +122,7 @@ def play(
     flights: list[Flight],
     seconds: float,
     producer: ottla.Producer[str, Any],
-    counting: Counting,
+    application: Application,
     reader: Reader,
     show: Show,
 ) -> None:
@@ -149,26 +137,10 @@ def play(
             producer.send("flights", {"aircraft": flight.aircraft, **flight.event}, key=flight.event["from"])
             show.flown_ms = flight.time_ms
             show.sent += 1
-        check(counting)
+        application.check()
         show.read(reader)
         show.draw("playing")
     producer.flush()
-
-
-def check(counting: Counting) -> None:
-    """End with a sentence if the process that counts has ended."""
-    if counting.poll() is not None:
-        raise SystemExit(f"flights-live: the process that counts has ended with code {counting.returncode}")
-
-
-def wait_for_counts(counting: Counting, reader: Reader, show: Show) -> None:
-    """Return when all flights are counted, or none was for long."""
-    newest = time.monotonic()
-    while not show.all_counted() and time.monotonic() < newest + PATIENCE_S:
-        check(counting)
-        if show.read(reader):
-            newest = time.monotonic()
-        show.draw("all flights are sent; the last ones are being counted")
 
 
 def plain_loop(servers: str) -> Counter[Window]:
@@ -202,101 +174,54 @@ def report(show: Show, flights: int, expected: Counter[Window]) -> bool:
     return is_right
 
 
-def run(page: LivePage, flights: list[Flight], seconds: float) -> bool:
+def run(page: LivePage, options: argparse.Namespace) -> bool:
     """Start broker and application, play, and compare; whether the counts are right."""
     show = Show(page)
+    show.draw("reading the flights, which takes some seconds")
+    flights = read_flights(options.limit)
+
+    def read() -> bool:
+        has_news = show.read(reader)
+        show.draw("all flights are sent; the last ones are being counted")
+        return has_news
+
     show.draw("starting a broker")
+    settings = {"message.timestamp.type": "LogAppendTime"}
     with (
-        own_broker("--log-level", "warning") as servers,
-        tempfile.TemporaryDirectory(prefix="ottla-flights-live-") as state_dir,
+        running(
+            "flights-live", flights={"partitions": 3, "configs": settings}, counts={"partitions": 1}
+        ) as application,
+        results(application.servers, "counts") as reader,
     ):
-        with ottla.Admin(servers) as admin:
-            admin.create_topic("flights", partitions=3, configs={"message.timestamp.type": "LogAppendTime"})
-            admin.create_topic("counts", partitions=1)
-        command = [sys.executable, os.path.abspath(__file__), "--count", servers, "--state", state_dir]
-        # A process group of its own: Ctrl-C in a terminal goes to this process, which ends the other one in its turn.
-        counting = subprocess.Popen(command, process_group=0)
-        try:
-            with (
-                ottla.Consumer(
-                    servers,
-                    topics=["counts"],
-                    auto_offset_reset="earliest",
-                    isolation_level="read_committed",
-                    key_deserializer=ottla.serde.string,
-                    value_deserializer=ottla.serde.json(),
-                ) as reader,
-                ottla.Producer(
-                    servers, key_serializer=ottla.serde.string, value_serializer=ottla.serde.json()
-                ) as producer,
-            ):
-                play(flights, seconds, producer, counting, reader, show)
-                wait_for_counts(counting, reader, show)
-            is_right = report(show, len(flights), plain_loop(servers))
-            end = "the counts are those of a plain loop over the topic" if is_right else "the counts are WRONG"
-            show.draw(f"all flights are played; {end}", is_done=True)
-        finally:
-            counting.terminate()  # it commits, and ends
-            with suppress(subprocess.TimeoutExpired):
-                counting.wait(20)
-            counting.kill()
+        with ottla.Producer(
+            application.servers, key_serializer=ottla.serde.string, value_serializer=ottla.serde.json()
+        ) as producer:
+            play(flights, options.seconds, producer, application, reader, show)
+        application.wait_until(show.all_counted, read)
+        is_right = report(show, len(flights), plain_loop(application.servers))
+        end = "the counts are those of a plain loop over the topic" if is_right else "the counts are WRONG"
+        show.draw(f"all flights are played; {end}", is_done=True)
     return is_right
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="flights_live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=_seconds, default=300, help="how long the year takes (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="of the page, on this machine (default: any free one)")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of the data")
-    parser.add_argument("--stay", action="store_true", help="keep the page at the end, until Ctrl-C")
-    parser.add_argument("--count", metavar="HOST:PORT", help=argparse.SUPPRESS)
-    parser.add_argument("--state", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.count:
-        make_app(options.count, options.state).run()
-        return 0
-    about = (
-        "All departures from New York City in 2013, played faster, and counted by ottla.streams in windows of the time at "
-        "which they arrive at the broker. Pale bars are windows that still fill."
-    )
-    try:
-        page = LivePage(options.port, "Flights of 2013, live", about, [f"{code} {n}" for code, n in AIRPORTS.items()])
-    except (OSError, OverflowError) as error:
-        parser.error(f"--port {options.port}: {error}")
-    print(f"The page is at {page.address}", flush=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
-    try:
-        page.show(Snapshot(status="reading the flights, which takes some seconds"))
-        flights = read_flights(options.limit)
-        is_right = run(page, flights, options.seconds)
-        if options.stay:
-            print("The page stays until Ctrl-C.", flush=True)
-            while True:
-                signal.pause()
-    except Ended as ended:
-        number = ended.args[0]
-        print(f"flights-live: ended by {signal.Signals(number).name}", file=sys.stderr)
-        return 128 + int(number)
-    finally:
-        page.close()
-    return 0 if is_right else 1
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # what is under way now is the end
-    raise Ended(number)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400")
-    return seconds
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        main(
+            Program(
+                name="flights-live",
+                doc=__doc__,
+                title="Flights of 2013, live",
+                about="All departures from New York City in 2013, played faster, and counted by ottla.streams in windows of "
+                "the time at which they arrive at the broker. Pale bars are windows that still fill.",
+                legend=[f"{code} {name}" for code, name in AIRPORTS.items()],
+                seconds=300,
+                make_app=make_app,
+                play=run,
+                add_options=add_options,
+            )
+        )
+    )

@@ -133,6 +133,20 @@ def test_sigterm_ends_the_live_flights_while_they_play() -> None:
     assert "Traceback" not in problems
 
 
+def test_each_hashtag_is_counted_in_each_of_its_windows() -> None:
+    with live("hashtags.py", "--seconds", "2") as (program, events):
+        snapshots = list(events)
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 0, printed + problems
+    found = re.search(r"400 posts with (\d+) tags, \d+ windows: the counts are those of a plain loop", printed)
+    assert found is not None, printed
+    assert any(0 < snapshot["progress"] < 1 for snapshot in snapshots)
+    last = snapshots[-1]
+    assert last["is_done"]
+    assert dict(last["figures"])["counted"] == f"{int(found[1]):,}"
+    assert [len(panel["bars"]) for panel in last["panels"]] == [10, 10]
+
+
 @pytest.mark.soak
 def test_a_table_is_followed_into_files_and_a_copy_although_connect_is_killed(tmp_path: Path) -> None:
     printed = run("lake.py", tmp_path, "--seconds", "9", "--sqlite")
