@@ -1,4 +1,4 @@
-"""A page that updates while a program runs: figures, and panels of bars, sent by the program as server-sent events.
+"""A page that updates while a program runs: figures, panels of bars or candles, sent by the program as server-sent events.
 
     page = LivePage(0, "Flights", "What it shows, in a sentence.", ["EWR", "JFK", "LGA"])
     print(page.address)
@@ -31,11 +31,25 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candle:
+    """Prices of a window, and how much was traded. It has the legend's second color if it closed lower, else the first."""
+
+    label: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+    is_open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Bars under a title, all to one scale."""
+    """Bars or candles under a title, all to one scale."""
 
     title: str
-    bars: list[Bar]
+    bars: list[Bar] = field(default_factory=list)
+    candles: list[Candle] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +191,10 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .track { display: flex; gap: 1px; height: .95rem; }
 .part { display: block; height: 100%; }
 .part0 { background: var(--part0); } .part1 { background: var(--part1); } .part2 { background: var(--part2); }
-.open .track { opacity: .6; }
+.open .track, .candles .open { opacity: .55; }
+.candles { display: block; width: 100%; height: auto; }
+.candles .part0 { fill: var(--part0); stroke: var(--part0); } .candles .part1 { fill: var(--part1); stroke: var(--part1); }
+.candles text { fill: var(--soft); font-size: 11px; }
 </style>
 <main>
 <h1>{title}</h1>
@@ -197,9 +214,46 @@ const make = (name, kind, text) => {
   return made;
 };
 const sum = parts => parts.reduce((a, b) => a + b, 0);
+const shape = (name, places) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [place, value] of Object.entries(places)) made.setAttribute(place, value);
+  return made;
+};
+const price = number => number.toLocaleString("en", {minimumFractionDigits: 2, maximumFractionDigits: 2});
+// Prices are between 12 and 160 from the top, volumes between 175 and 205, times below; prices are written at the right.
+const drawnCandles = candles => {
+  const high = Math.max(...candles.map(candle => candle.high)), low = Math.min(...candles.map(candle => candle.low));
+  const most = Math.max(1, ...candles.map(candle => candle.volume));
+  const y = value => high > low ? 160 - 148 * (value - low) / (high - low) : 86;
+  const picture = shape("svg", {viewBox: "0 0 440 224", class: "candles", role: "img",
+    "aria-label": `${candles.length} candles between ${price(low)} and ${price(high)}`});
+  const step = 370 / Math.max(12, candles.length), body = step * .64;
+  candles.forEach((candle, number) => {
+    const left = number * step + 1, middle = left + body / 2, top = y(Math.max(candle.open, candle.close));
+    const kind = candle.close < candle.open ? "part1" : "part0";
+    const group = shape("g", {class: candle.is_open ? kind + " open" : kind});
+    const title = shape("title", {});
+    title.textContent = `${candle.label}  open ${price(candle.open)}, high ${price(candle.high)}, ` +
+      `low ${price(candle.low)}, close ${price(candle.close)}, volume ${candle.volume.toLocaleString("en")}`;
+    const tall = Math.max(1, y(Math.min(candle.open, candle.close)) - top), volume = 30 * candle.volume / most;
+    group.append(title, shape("line", {x1: middle, x2: middle, y1: y(candle.high), y2: y(candle.low)}),
+      shape("rect", {x: left, y: top, width: body, height: tall}),
+      shape("rect", {x: left, y: 205 - volume, width: body, height: volume, stroke: "none", opacity: .5}));
+    picture.append(group);
+  });
+  const write = (text, places) => { const made = shape("text", places); made.textContent = text; picture.append(made); };
+  write(price(high), {x: 436, y: 16, "text-anchor": "end"});
+  if (high > low) write(price(low), {x: 436, y: 160, "text-anchor": "end"});
+  write(most.toLocaleString("en"), {x: 436, y: 186, "text-anchor": "end"});
+  write(candles[0].label, {x: 0, y: 220});
+  const last = (candles.length - 1) * step + body;
+  if (last > 120) write(candles.at(-1).label, {x: last, y: 220, "text-anchor": "end"});
+  return picture;
+};
 const drawn = (panel) => {
   const section = make("section");
   section.append(make("h2", "", panel.title));
+  if (panel.candles.length) section.append(drawnCandles(panel.candles));
   const most = Math.max(1, ...panel.bars.map(bar => sum(bar.parts)));
   for (const bar of panel.bars) {
     const row = make("div", bar.is_open ? "bar open" : "bar"), track = make("div", "track");

@@ -147,6 +147,25 @@ def test_each_hashtag_is_counted_in_each_of_its_windows() -> None:
     assert [len(panel["bars"]) for panel in last["panels"]] == [10, 10]
 
 
+def test_candles_hold_each_trade_of_the_exchange() -> None:
+    with live("exchange.py", "--seconds", "2") as (program, events):
+        snapshots = list(events)
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 0, printed + problems
+    found = re.search(r"400 trades of ([\d,]+) shares, \d+ candles: the candles are those of a plain loop", printed)
+    assert found is not None, printed
+    last = snapshots[-1]
+    assert last["is_done"]
+    figures = dict(last["figures"])
+    assert figures["in candles"] == "400"
+    assert figures["shares in candles"] == found[1]
+    candles = [candle for panel in last["panels"] for candle in panel["candles"]]
+    assert f"{sum(candle['volume'] for candle in candles):,}" == found[1]
+    for candle in candles:
+        assert candle["low"] <= min(candle["open"], candle["close"]) <= max(candle["open"], candle["close"])
+        assert max(candle["open"], candle["close"]) <= candle["high"]
+
+
 @pytest.mark.soak
 def test_a_table_is_followed_into_files_and_a_copy_although_connect_is_killed(tmp_path: Path) -> None:
     printed = run("lake.py", tmp_path, "--seconds", "9", "--sqlite")
