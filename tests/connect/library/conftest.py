@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from tests.support.mariadb import MariaDb, is_installed
 from tests.support.postgres import Postgres, programs
 
 from ottla import TopicPartition
@@ -66,9 +68,12 @@ def record(offset: int, value: Any, key: Any = None, **more: Any) -> SinkRecord:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what asks a PostgreSQL server to `make test-servers`: the same tests ask SQLite by default."""
+    """Leave what asks a server to `make test-servers`: the same tests ask SQLite by default."""
     for item in items:
-        if "/connect/library/" in str(item.path) and ("postgres" in item.fixturenames or "postgresql" in item.name):  # type: ignore[attr-defined]
+        asks = {"postgres", "mariadb"} & set(getattr(item, "fixturenames", ())) or re.search(
+            "postgresql|mariadb", item.name
+        )
+        if asks and "/connect/library/" in str(item.path):
             item.add_marker(pytest.mark.servers)
 
 
@@ -79,6 +84,17 @@ def postgres() -> Iterator[Postgres]:
     server = Postgres(max_prepared_transactions="4", wal_level="logical", fsync="off")
     try:
         server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    if not is_installed():
+        pytest.skip("MariaDB's programs are not installed (Debian: mariadb-server)")
+    server = MariaDb()
+    try:
         yield server
     finally:
         server.close()

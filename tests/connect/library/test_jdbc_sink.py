@@ -1,4 +1,4 @@
-"""JdbcSinkConnector on SQLite and on a real PostgreSQL, without a broker."""
+"""JdbcSinkConnector on SQLite and on real servers, PostgreSQL and MariaDB, without a broker."""
 
 from __future__ import annotations
 
@@ -58,10 +58,14 @@ class Database:
                 connection.execute(text(statement))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
         made = Database(f"jdbc:sqlite:{tmp_path}/shop.db")
+    elif request.param == "mariadb":
+        made = Database(request.getfixturevalue("mariadb").url)
+        made.run("DROP DATABASE shop", "CREATE DATABASE shop")
+        made.engine.dispose()
     else:
         server: Postgres = request.getfixturevalue("postgres")
         made = Database(server.url)
