@@ -69,8 +69,8 @@ demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 demo-live: $(VENV)/.demo ## play the year in 5 minutes, counted in windows on a page that updates (ARGS=--help says more)
 	$(BIN)/python examples/flights_live.py $(ARGS)
 
-examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue, hashtags, an exchange
-	for name in learning water bank shop jobs hashtags exchange; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
+examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue, hashtags, an exchange, features
+	for name in learning water bank shop jobs hashtags exchange features; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
 
 .PHONY: connect-demo
 connect-demo: $(VENV)/.built ## a table of PostgreSQL into a topic, on into Parquet files and another database, killed meanwhile (ARGS=--help says more)

@@ -194,7 +194,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .open .track, .candles .open { opacity: .55; }
 .candles { display: block; width: 100%; height: auto; }
 .candles .part0 { fill: var(--part0); stroke: var(--part0); } .candles .part1 { fill: var(--part1); stroke: var(--part1); }
-.candles text { fill: var(--soft); font-size: 11px; }
+.candles text { fill: var(--soft); font-size: 13px; }
 </style>
 <main>
 <h1>{title}</h1>

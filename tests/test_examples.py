@@ -166,6 +166,22 @@ def test_candles_hold_each_trade_of_the_exchange() -> None:
         assert max(candle["open"], candle["close"]) <= candle["high"]
 
 
+def test_each_whole_window_of_readings_is_a_row_that_a_model_learns_from() -> None:
+    pytest.importorskip("river")
+    with live("features.py", "--seconds", "2") as (program, events):
+        snapshots = list(events)
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 0, printed + problems
+    assert "1,268 readings, 1,124 rows of training data: the rows are those of a plain loop" in printed
+    found = re.search(r"^all +([\d.]+)% +([\d.]+)%$", printed, re.MULTILINE)
+    assert found is not None, printed
+    assert float(found[1]) > float(found[2]) + 5  # better than the simplest forecast
+    last = snapshots[-1]
+    assert last["is_done"]
+    assert dict(last["figures"])["rows learned from"] == "1,124"
+    assert "retention" not in problems  # no warning that the old readings' state may be deleted
+
+
 @pytest.mark.soak
 def test_a_table_is_followed_into_files_and_a_copy_although_connect_is_killed(tmp_path: Path) -> None:
     printed = run("lake.py", tmp_path, "--seconds", "9", "--sqlite")
