@@ -148,8 +148,12 @@ class Show:
         if self.rows:
             figures.append(("right, all in all", f"{share(learner.right):.1%}"))
             panels = [
-                Panel(title=f"right of {GROUP} forecasts: the model", bars=bars(learner.right, 0, is_done)),
-                Panel(title="right if it goes on as in the hour before", bars=bars(learner.simple_right, 1, is_done)),
+                Panel(title=f"right of {GROUP} forecasts: the model", bars=bars(learner.right, 0, is_done), full=GROUP),
+                Panel(
+                    title="right if it goes on as in the hour before",
+                    bars=bars(learner.simple_right, 1, is_done),
+                    full=GROUP,
+                ),
             ]
         self._page.show(
             Snapshot(status=status, progress=self.progress, is_done=is_done, figures=figures, panels=panels)

@@ -45,9 +45,10 @@ class Candle:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Bars or candles under a title, all to one scale."""
+    """Bars or candles under a title, all to one scale. `full`: what the longest possible bar stands for; else the largest."""
 
     title: str
+    full: int | None = None
     bars: list[Bar] = field(default_factory=list)
     candles: list[Candle] = field(default_factory=list)
 
@@ -185,7 +186,7 @@ progress { width: 100%; height: .5rem; accent-color: var(--part0); }
 #panels { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
   align-items: start; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; }
-.bar { display: grid; grid-template-columns: minmax(4.5rem, auto) 1fr 4.5rem; gap: .75rem; align-items: center;
+.bar { display: grid; grid-template-columns: minmax(6rem, auto) 1fr 4.5rem; gap: .75rem; align-items: center;
   min-height: 1.9rem; font-variant-numeric: tabular-nums; }
 .bar b { text-align: right; font-weight: 500; white-space: nowrap; }
 .track { display: flex; gap: 1px; height: .95rem; }
@@ -254,7 +255,7 @@ const drawn = (panel) => {
   const section = make("section");
   section.append(make("h2", "", panel.title));
   if (panel.candles.length) section.append(drawnCandles(panel.candles));
-  const most = Math.max(1, ...panel.bars.map(bar => sum(bar.parts)));
+  const most = panel.full || Math.max(1, ...panel.bars.map(bar => sum(bar.parts)));
   for (const bar of panel.bars) {
     const row = make("div", bar.is_open ? "bar open" : "bar"), track = make("div", "track");
     bar.parts.forEach((count, number) => {

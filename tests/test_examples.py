@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hashtags
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -145,6 +146,17 @@ def test_each_hashtag_is_counted_in_each_of_its_windows() -> None:
     assert last["is_done"]
     assert dict(last["figures"])["counted"] == f"{int(found[1]):,}"
     assert [len(panel["bars"]) for panel in last["panels"]] == [10, 10]
+
+
+def test_hashtags_are_counted_although_the_application_is_behind_with_a_partition(tmp_path: Path) -> None:
+    with hashtags.make_app("localhost:1", str(tmp_path)).test() as driver:
+        posts = driver.topic("posts")
+        posts.pipe("anna", {"text": "so much #rain"}, at="10:05")
+        posts.pipe("bert", {"text": "#rain here"}, at="10:00")  # of a partition that is read later
+        counted = driver.topic("trending").read()
+    assert [tag for tag, _ in counted] == ["#rain"] * len(counted)
+    assert sum(row["count"] for _, row in counted if row["start_ms"] != hashtags.EVER) == 10
+    assert max(row["count"] for _, row in counted if row["start_ms"] == hashtags.EVER) == 2
 
 
 def test_candles_hold_each_trade_of_the_exchange() -> None:
