@@ -215,6 +215,31 @@ def test_a_store_that_fails_for_a_while_gets_every_record(tmp_path: Path, monkey
     assert ids(tmp_path) == Counter(range(4))
 
 
+def test_what_was_rejected_is_said_again_when_the_batch_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A record is rejected, the next ones close a file that the store does not take.  2. The batch comes again: the record
+    is rejected once more, as what a failed call has rejected does not count."""
+    task, given = sink_task(FilesSinkConnector, config(tmp_path), P0)
+    write, failures = obstore.put, 1
+
+    def put(*more: Any, **named: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise obstore.exceptions.GenericError("No space left on device")
+        return write(*more, **named)
+
+    monkeypatch.setattr(obstore, "put", put)
+    batch = [order(0), record(1, None), order(2), order(3)]
+    with pytest.raises(RetriableError, match="No space left"):
+        task.put(batch)
+    given.rejected = []
+    task.put(batch)
+    assert [offset for offset, _ in given.rejected] == [1]
+    assert ids(tmp_path) == Counter([0, 2, 3])
+
+
 def test_a_new_field_widens_the_open_file_and_another_type_closes_it(tmp_path: Path) -> None:
     """Old rows have null in a new column; a text where a number was begins another file."""
     newer = Schema.struct({"id": INT64, "shop": STRING, "note": OPTIONAL_STRING}, name="order")

@@ -127,6 +127,49 @@ def test_commit_answer_lost(database: Database, monkeypatch: pytest.MonkeyPatch)
     task.stop()
 
 
+def test_what_was_rejected_is_said_again_when_the_answer_was_lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. The database refuses a row, and another record makes none.  2. The transaction is made, its answer does not come.
+    3. The batch comes again and is there already: both are rejected once more, as the failed call's do not count."""
+    database.run("CREATE TABLE orders (id BIGINT PRIMARY KEY, note TEXT, price TEXT, CHECK (id <> 2))")
+    task, given = sink_task(JdbcSinkConnector, config(database, auto_create="false"), P0)
+    dialect = task._engine.dialect
+    lost: list[int] = []
+    commit = dialect.do_commit
+
+    def once(connection: Any) -> None:
+        commit(connection)
+        if not lost:
+            lost.append(1)
+            raise OperationalError("COMMIT", None, Exception("database is locked"), connection_invalidated=True)
+
+    monkeypatch.setattr(dialect, "do_commit", once)
+    batch = [record(0, order(1)), record(1, order(2)), record(2, "no struct"), record(3, order(4))]
+    with pytest.raises(RetriableError):
+        task.put(batch)
+    first, given.rejected = given.rejected, []
+    task.put(batch)
+    assert sorted(given.rejected) == sorted(first)
+    assert sorted(offset for offset, _ in given.rejected) == [1, 2]
+    assert database.rows("SELECT id FROM orders ORDER BY id") == [(1,), (4,)]
+    given.rejected = []
+    task.put([record(4, order(5))])
+    assert given.rejected == []
+    task.stop()
+
+
+def test_an_offset_that_is_gone_fails_the_task(database: Database) -> None:
+    """Its row was deleted while the task ran: trying again would never end."""
+    task, _ = sink_task(JdbcSinkConnector, config(database), P0)
+    task.put([record(0, order(0))])
+    database.run("DELETE FROM ottla_connect_offsets")
+    with pytest.raises(ConnectError, match="no row any more for partition 0"):
+        task.put([record(1, order(1))])
+    assert database.rows("SELECT id FROM orders") == [(0,)]
+    task.stop()
+
+
 def test_a_task_that_lost_its_partition_writes_nothing_twice(database: Database) -> None:
     """1. Two tasks believe that they have the partition.  2. The second writes.  3. The first writes none of that again."""
     zombie, _ = sink_task(JdbcSinkConnector, config(database), P0)
@@ -186,6 +229,35 @@ def test_a_row_that_the_database_refuses_is_a_dead_letter_and_the_others_are_kep
     assert "table orders" in given.rejected[0][1]
     assert database.rows("SELECT id FROM orders ORDER BY id") == [(1,), (3,), (4,)]
     assert database.rows("SELECT next_offset FROM ottla_connect_offsets") == [(5,)]
+    task.stop()
+
+
+def test_a_row_that_is_refused_takes_no_other_of_its_key_with_it(database: Database) -> None:
+    """Rows of one key are written as one. If the database refuses that, each counts by itself: the first stays, the second
+    is rejected, the third changes what it has."""
+    database.run(
+        "CREATE TABLE orders (id BIGINT PRIMARY KEY, note VARCHAR(20), price VARCHAR(20), CHECK (note <> 'bad'))"
+    )
+    task, given = sink_task(JdbcSinkConnector, config(database, **UPSERT) | {"auto.create": "false"}, P0)
+    task.put(
+        [
+            record(0, {"note": "good", "price": "1"}, key=1),
+            record(1, {"note": "bad", "price": "2"}, key=1),
+            record(2, {"price": "3"}, key=1),
+            record(3, {"note": "good", "price": "4"}, key=2),
+        ]
+    )
+    assert [offset for offset, _ in given.rejected] == [1]
+    assert database.rows("SELECT id, note, price FROM orders ORDER BY id") == [(1, "good", "3"), (2, "good", "4")]
+    task.stop()
+
+
+def test_a_row_that_comes_after_its_deletion_has_nothing_of_the_old_one(database: Database) -> None:
+    database.run("CREATE TABLE orders (id BIGINT PRIMARY KEY, note VARCHAR(20), price VARCHAR(20))")
+    task, _ = sink_task(JdbcSinkConnector, config(database, **UPSERT), P0)
+    task.put([record(0, {"note": "old", "price": "1"}, key=1)])
+    task.put([record(1, None, key=1), record(2, {"note": "new"}, key=1)])
+    assert database.rows("SELECT id, note, price FROM orders") == [(1, "new", None)]
     task.stop()
 
 

@@ -111,12 +111,14 @@ class FilesSinkTask(SinkTask):
             now = _now_ms()
             for record in records:
                 plan = self._plans.get(TopicPartition(record.topic, record.partition or 0))
-                if plan is None or record.offset < plan.next:
+                if plan is None:
                     continue
                 try:
                     self._check(record)
-                except DataError as error:
+                except DataError as error:  # also when the batch comes again: what a failed call rejects does not count
                     self.context.reject(record, error)
+                    continue
+                if record.offset < plan.next:
                     continue
                 while (closed := plan.take(record, now)) is not None:
                     self._publish(record.topic, record.partition or 0, plan, closed)

@@ -53,12 +53,17 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One record as a row. `values` None: the row of that key is deleted."""
+    """One record as a row. `values` None: the row of that key is deleted.
+
+    Attributes:
+        parts: the rows that were put together to this one, in their order; empty: it is one record's.
+    """
 
     record: SinkRecord
     key: Mapping[str, Any]
     values: Mapping[str, Any] | None
     schemas: Mapping[str, Schema]
+    parts: tuple[Row, ...] = ()
 
 
 @dataclass(slots=True)
@@ -193,8 +198,8 @@ def plain(value: Any) -> Any:
 def steps_of(rows: Iterable[Row], mode: Mode) -> list[Step]:
     """Return what rows of one table make the database do, in order.
 
-    With "insert" every row is one, in its order. Else only the last row of a key counts, and the order between keys is free:
-    rows with the same columns are written together.
+    With "insert" every row is one, in its order. Else the rows of a key since its last deletion are put together, and the
+    order between keys is free: deletions come first, and rows with the same columns are written together.
     """
     if mode == "insert":
         steps: list[Step] = []
@@ -206,17 +211,24 @@ def steps_of(rows: Iterable[Row], mode: Mode) -> list[Step]:
             steps[-1].rows.append(row)
         return steps
     last: dict[tuple[Any, ...], Row] = {}
+    gone: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         identity = tuple(row.key.values())
         before = last.get(identity)
-        if before is not None and before.values is not None and row.values is not None:
+        if row.values is None:
+            gone[identity] = row
+            last.pop(identity, None)
+            continue
+        if before is not None:
+            assert before.values is not None
             values, schemas = {**before.values, **row.values}, {**before.schemas, **row.schemas}
-            row = Row(record=row.record, key=row.key, values=values, schemas=schemas)
-        elif before is not None and before.values is None and row.values is not None and mode == "update":
+            parts = (*(before.parts or (before,)), row)
+            row = Row(record=row.record, key=row.key, values=values, schemas=schemas, parts=parts)
+        elif identity in gone and mode == "update":
             continue  # a row that is gone is not updated
         last[identity] = row
     groups: dict[tuple[str, tuple[str, ...]], Step] = {}
-    for row in last.values():
+    for row in (*gone.values(), *last.values()):
         kind = "delete" if row.values is None else mode
         columns = tuple(row.key) if row.values is None else (*row.key, *row.values)
         groups.setdefault((kind, columns), Step(kind, columns)).rows.append(row)

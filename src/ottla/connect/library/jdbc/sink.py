@@ -84,6 +84,8 @@ class JdbcSinkTask(SinkTask):
         #: The offset that comes next, as this task knows it, of partitions that have a row.
         self._next: dict[Place, int] = {}
         self._failures = 0
+        #: What was rejected of the batch at hand: if it comes again after its transaction was made, that is said again.
+        self._rejected: dict[tuple[Place, int], DataError] = {}
         self._lock = threading.RLock()
         self._offsets: Table | None = None
         if given["offsets.table"]:
@@ -162,6 +164,7 @@ class JdbcSinkTask(SinkTask):
             size = self.values["batch.size"]
             for start in range(0, len(records), size):
                 self._put(records[start : start + size])
+            self._rejected.clear()
 
     def _put(self, records: Sequence[SinkRecord]) -> None:
         try:
@@ -190,17 +193,28 @@ class JdbcSinkTask(SinkTask):
         """Read the offsets again: a transaction whose answer was lost may have been made.
 
         Raises:
-            ConnectError: one went back: records between would be lost.
+            ConnectError: one went back, or is gone: records between would be lost.
         """
         if self._offsets is None:
             return
-        for place, kept in self._kept({self._place(record) for record in records}).items():
+        places = {self._place(record) for record in records}
+        found = self._kept(places)
+        for place in places & self._next.keys() - found.keys():
+            raise ConnectError(
+                f"The table {self._offsets.name} has no row any more for partition {place[1]} of {place[0]}, where offset "
+                f"{self._next[place]} came next. A restart goes on where the consumer group says"
+            )
+        for place, kept in found.items():
             if kept < self._next.get(place, 0):
                 raise ConnectError(
                     f"The table {self._offsets.name} says that offset {kept} comes next in partition {place[1]} of "
                     f"{place[0]}, and it was {self._next[place]}: the database is an older one. A restart goes on there"
                 )
             self._next[place] = kept
+
+    def _reject(self, record: SinkRecord, error: DataError) -> None:
+        self._rejected[self._place(record), record.offset] = error
+        self.context.reject(record, error)  # raises where no failure is tolerated
 
     def _write(self, records: Sequence[SinkRecord]) -> None:
         """Write a batch in one transaction.
@@ -215,12 +229,17 @@ class JdbcSinkTask(SinkTask):
             place = self._place(record)
             if self._offsets is not None:
                 if record.offset < self._next.get(place, 0):
-                    continue  # it is there: the answer to its transaction was lost, or another task was first
+                    # It is there: the answer to its transaction was lost, or another task was first.
+                    rejected = self._rejected.get((place, record.offset))
+                    if rejected is not None:
+                        self.context.reject(record, rejected)
+                    continue
                 ends[place] = (record.topic, record.offset + 1)
+            self._rejected.pop((place, record.offset), None)
             try:
                 row = row_of(record, self._rules)
             except DataError as error:
-                self.context.reject(record, error)
+                self._reject(record, error)
                 continue
             tables.setdefault(self._format.replace("${topic}", record.topic), []).append(row)
         known = {name: self._table(name, rows) for name, rows in tables.items()}
@@ -310,7 +329,10 @@ class JdbcSinkTask(SinkTask):
     # Rows
 
     def _run(self, connection: Connection, table: Table, step: Step) -> None:
-        """Write rows; if the database refuses some, one after the other, so that the others are kept."""
+        """Write rows; if the database refuses some, one after the other, so that the others are kept.
+
+        Of a row that was put together from several, each is tried by itself.
+        """
         statement = self._statement(table, step)
         try:
             with connection.begin_nested():
@@ -325,8 +347,10 @@ class JdbcSinkTask(SinkTask):
                 except DBAPIError as its:
                     if may_pass(its):
                         raise
-                    reason = DataError(f"table {table.name}: {told(its)}")
-                    self.context.reject(row.record, reason)  # raises where no failure is tolerated
+                    for part in row.parts:
+                        self._run(connection, table, Step(step.kind, (*part.key, *(part.values or ())), [part]))
+                    if not row.parts:
+                        self._reject(row.record, DataError(f"table {table.name}: {told(its)}"))
 
     def _statement(self, table: Table, step: Step) -> Any:
         key = [name for name in step.columns if name in step.rows[0].key]
