@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -19,9 +20,10 @@ from tests.streams.runtime.conftest import Application, Instance, Start, read_co
 from tests.streams.runtime.topologies import CHANGELOG, WORDS, expected, looking_up, word_count
 
 import ottla
+from ottla.clock import SystemClock
 from ottla.errors import ErrorCode
 from ottla.streams import App
-from ottla.streams.errors import TopologyError
+from ottla.streams.errors import RecordError, TopologyError
 from ottla.streams.queries.store import StoreView
 from ottla.streams.runtime.reset import reset
 from ottla.streams.runtime.run import settings_of
@@ -169,6 +171,68 @@ def test_stop_ends_an_app_from_an_operator_of_its_own(kafka_broker: Broker, tmp_
             sum(each.offset or 0 for each in admin.list_offsets([TopicPartition("counts", 0)], "latest").values()) >= 1
         )
         assert admin.consumer_lag("stopped")
+
+
+def test_a_record_whose_call_fails_after_stop_comes_again(kafka_broker: Broker, start: Start) -> None:
+    """The instance ends with the error, as when a call fails before, and its record is not committed."""
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.create_topic("keyed")
+    with ottla.Producer(kafka_broker.bootstrap_servers) as producer:
+        producer.send("keyed", b"x", key=b"a")
+    begun, release = threading.Event(), threading.Event()
+    closed: list[str] = []
+
+    class Closing:
+        def process(self, record: Any) -> None:
+            """Take a record, and forward nothing."""
+
+        def close(self) -> None:
+            closed.append("operator")
+
+    async def fails(value: str) -> str:
+        begun.set()
+        await asyncio.to_thread(release.wait, 30)
+        raise ValueError("no such thing")
+
+    app = App("app")
+    app.stream("keyed", key=str, value=str).map_async(fails, value=str).process(Closing)
+    instance = start(app.topology(), commit_interval_ms=100)
+    wait_for(begun.is_set, "the call")
+    instance.worker.stop()
+    release.set()
+    with pytest.raises(RecordError, match="no such thing"):
+        instance.join()
+    assert closed == ["operator"]
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        assert not admin.list_group_offsets("app"), "its record comes again"
+
+
+def test_another_look_at_copies_is_asked_for_once(tmp_path: Path) -> None:
+    """Its time is set on the client's thread: it may be taken back while the stream thread looks whether it has come."""
+    asked: list[str] = []
+    taken_back: list[bool] = []
+
+    class Clock(SystemClock):
+        def monotonic_ms(self) -> int:
+            if taken_back:
+                worker._probe_ms = None
+            return 5_000
+
+    app = Application(word_count(), "127.0.0.1:1", {"state_dir": str(tmp_path)})
+    worker = Worker(app, settings_of(app), clock=Clock())
+    worker._cluster = SimpleNamespace(consumer=SimpleNamespace(enforce_rebalance=asked.append))  # type: ignore[assignment]
+    worker._probe_ms = 5_001
+    worker._maybe_probe()
+    assert not asked
+    for time_ms in (4_000, 5_000):
+        worker._probe_ms = time_ms
+        worker._maybe_probe()
+        worker._maybe_probe()
+    assert len(asked) == 2
+    taken_back.append(True)
+    worker._probe_ms = 4_500
+    worker._maybe_probe()
+    assert worker._probe_ms is None
 
 
 def test_paused_does_not_starve_idle(kafka_broker: Broker, start: Start) -> None:

@@ -129,6 +129,8 @@ class Worker:
         #: What the group has said last of copies, and when this member is to ask again. Written on the client's thread.
         self._copies: frozenset[TaskId] = frozenset()
         self._probe_ms: int | None = None
+        #: The last of these times at which it has asked.
+        self._probed_ms: int | None = None
         self._probes = 0
         self._hashes = tuple(
             SubTopologyInfo(sub.id, topology_hash(sub), tuple(sub.source_topics), bool(copied_stores(sub)))
@@ -160,10 +162,10 @@ class Worker:
             try:
                 while not self._stop.is_set():
                     self._turn()
+                self._finish_calls()
             except BaseException:
                 self._engine.abandon()
                 raise
-            self._finish_calls()
             self._engine.close()
             logger.info("%s: everything is committed and handed over", self.settings.application_id)
         finally:
@@ -287,8 +289,9 @@ class Worker:
 
     def _maybe_probe(self) -> None:
         """Have the group look again whether tasks can move to where a copy is made."""
-        if self._probe_ms is not None and self._clock.monotonic_ms() >= self._probe_ms:
-            self._probe_ms = None
+        probe_ms = self._probe_ms
+        if probe_ms is not None and probe_ms != self._probed_ms and self._clock.monotonic_ms() >= probe_ms:
+            self._probed_ms = probe_ms
             self._probes += 1
             assert self._cluster is not None
             self._cluster.consumer.enforce_rebalance("copies of state may be good enough now (KIP-441)")
