@@ -11,6 +11,7 @@ from tests.streams.runtime.topologies import CHANGELOG, expected, key_count, wor
 
 from ottla.streams.context import Output
 from ottla.streams.runtime.tasks import Phase
+from ottla.streams.state.homes import StateError
 from ottla.streams.state.memory import MemoryHome
 from ottla.streams.topology import TaskId
 from ottla.types import TopicPartition
@@ -167,6 +168,44 @@ def test_copies_wait_while_a_task_restores() -> None:
     thread.run(3)
     assert thread.engine.tasks[TASK].phase is Phase.RESTORING
     assert set(thread.port._changelogs) == {LOG}
+
+
+def test_a_copy_that_cannot_be_opened_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tasks that run beside it go on, and the copy is opened when it can be."""
+    world = keyed_world(2)
+    Thread(world, key_count()).run(10)
+    copy, disk = copying(world)
+    tried: list[TaskId] = []
+
+    def fail(task: TaskId, sub_topology: object) -> None:
+        tried.append(task)
+        copy.host._held[task] = copy.host
+        raise StateError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copy.host, "open", fail)
+        settle(copy)
+        assert tried
+        assert copy.engine.standbys.progress() == {}
+        assert not copy.host._held, "its directory is let go"
+    settle(copy)
+    assert value(disk) == b"2"
+
+
+def test_a_copy_that_cannot_begin_anew_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = keyed_world(2)
+    Thread(world, key_count()).run(10)
+    copy, _ = copying(world)
+    settle(copy)
+    state = copy.engine.standbys._copies[TASK].state
+
+    def fail(store: str) -> None:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(state, "wipe", fail)
+    world.parted = {LOG: 1}
+    settle(copy)
+    assert copy.engine.standbys._copies[TASK].state is not state, "it was opened again"
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -170,8 +170,16 @@ class Standbys:
                 state = self._host.open(task_id, sub)
         except StateLockedError:
             return  # its owner of before has not let go yet
+        except StateError as error:
+            logger.warning("task %s: its copy cannot be opened: %s", task_id, error)
+            self._host.release(task_id)
+            return
         self._copies[task_id] = _Copy(sub, state)
-        self._look(task_id)
+        try:
+            self._look(task_id)
+        except StateError as error:
+            logger.warning("task %s: its copy ends here: %s", task_id, error)
+            self._close(task_id)
 
     def _look(self, task_id: TaskId) -> None:
         """See whether the stores of a copy can go on, and where."""
@@ -225,13 +233,12 @@ class Standbys:
                 continue
             try:
                 self._commit(copy)
+                for where in lost & error.parted.keys():
+                    copy.state.wipe(copy.followed[where].store.name)
+                self._look(task_id)
             except StateError as failure:
                 logger.warning("task %s: its copy ends here: %s", task_id, failure)
                 self._close(task_id)
-                continue
-            for where in lost & error.parted.keys():
-                copy.state.wipe(copy.followed[where].store.name)
-            self._look(task_id)
         self.changed = True
 
     def _close(self, task_id: TaskId) -> None:
