@@ -34,13 +34,17 @@ class Calls(Protocol):
 
 
 async def _awaited(function: Function) -> Any:
-    found = function()
-    if not inspect.isawaitable(found):
-        raise TypeError(
-            "map_async() needs an async function (`async def`); a function that blocks goes into "
-            "`asyncio.to_thread(function, value)` in one"
-        )
-    return await found
+    try:
+        found = function()
+        if not inspect.isawaitable(found):
+            raise TypeError(
+                "map_async() needs an async function (`async def`); a function that blocks goes into "
+                "`asyncio.to_thread(function, value)` in one"
+            )
+        return await found
+    except (SystemExit, KeyboardInterrupt) as error:
+        # Either would end the loop: this call and all others would never come back.
+        raise RuntimeError(f"a function of map_async() raised {type(error).__name__}") from error
 
 
 class LoopCalls:

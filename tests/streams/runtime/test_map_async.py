@@ -14,8 +14,9 @@ from tests.streams.runtime.topologies import CHANGELOG
 
 from ottla.errors import MessageTooLargeError
 from ottla.streams import App
-from ottla.streams.calls import Function
+from ottla.streams.calls import Function, LoopCalls
 from ottla.streams.handlers import DeadLetter, Handlers
+from ottla.streams.records import Record
 from ottla.streams.topology import TaskId, Topology
 
 TASK = TaskId(0, 0)
@@ -279,3 +280,77 @@ def test_the_driver_waits_for_each_call() -> None:
         driver.topic("keyed").pipe("k", "v", at=5)
         records = driver.topic("counts").read()
     assert records == [("k", "k=v")]
+
+
+class Ticker:
+    """Forwards a record at each tick of the wall clock, nothing else."""
+
+    def init(self, context: Any) -> None:
+        self.context = context
+        context.schedule("30ms", self.tick, by="wall_clock")
+
+    def process(self, record: Record) -> None:
+        """Take a record, and forward nothing."""
+
+    def tick(self, now_ms: int) -> None:
+        self.context.forward(Record("tick", "x", now_ms))
+
+
+def test_a_schedule_that_begins_calls_does_not_keep_a_commit_waiting() -> None:
+    """A call takes longer than the schedule's interval, so that there is one in flight at any time."""
+    app = App("app")
+    (
+        app.stream("keyed", key=str, value=str)
+        .process(Ticker, key=str, value=str)
+        .map_async(same, concurrency=50, value=str)
+        .to("counts", key=str, value=str)
+    )
+    world, calls = keyed("abc"), HeldCalls()
+    thread = Thread(world, app.topology(), calls=calls)
+    for _ in range(200):
+        old = len(calls.held)
+        thread.turn()
+        for _ in range(old):
+            calls.end()
+    assert thread.engine.commits > 10
+    assert world.offsets[thread.partitions()[0]][0] == 3
+    assert len(found(world)["tick"]) > 20, "and the schedule fires between commits"
+
+
+def test_a_schedule_fires_though_every_turn_ends_with_a_commit_that_waits() -> None:
+    app = App("app")
+    (
+        app.stream("keyed", key=str, value=str)
+        .process(Ticker, key=str, value=str)
+        .map_async(same, concurrency=50, value=str)
+        .to("counts", key=str, value=str)
+    )
+    world, calls = keyed("abc"), HeldCalls()
+    thread = Thread(world, app.topology(), calls=calls)
+    thread.run(3)
+    begun = calls.begun
+    for _ in range(20):
+        thread.engine.commit()
+        thread.turn()
+        while calls.held:
+            calls.end()
+    assert calls.begun > begun + 5
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_call_that_wants_to_end_the_process_comes_back_as_an_error(error: type[BaseException]) -> None:
+    """It does not end the event loop, behind which all other calls would wait for ever."""
+
+    async def ends() -> None:
+        raise error
+
+    async def works() -> str:
+        return "works"
+
+    calls = LoopCalls()
+    try:
+        with pytest.raises(RuntimeError, match=error.__name__):
+            calls.start(ends).result(10)
+        assert calls.start(works).result(10) == "works"
+    finally:
+        calls.close()

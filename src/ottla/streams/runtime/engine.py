@@ -81,7 +81,7 @@ class Engine:
         self._by_partition: dict[TopicPartition, EngineTask] = {}
         self._turn: list[TaskId] = []
         self._commit_ms = now_ms + settings.commit_interval_ms
-        #: A commit is due, and waits until no call of `map_async` is in flight: until then nothing is taken.
+        #: A commit is due, and waits until no call of `map_async` is in flight: until then nothing is taken or fired.
         self._draining = False
 
     @property
@@ -202,7 +202,10 @@ class Engine:
 
     def process(self, limit: int) -> int:
         """Take up to `limit` records, in turns of the tasks; commit when it is due. Return how many were taken."""
+        was_draining = self._draining
         taken = self.collect()
+        if was_draining and not self._draining:
+            self.punctuate()  # what was due has waited, too
         while taken < limit and not self._draining:
             before = taken
             for task_id in self._turn:
@@ -305,7 +308,9 @@ class Engine:
             self._cluster.resume(room)
 
     def punctuate(self) -> None:
-        """Fire what is due by the wall clock."""
+        """Fire what is due by the wall clock. It waits while a commit waits for calls: it may begin others."""
+        if self._draining:
+            return
         now_ms = self._clock.wall_ms()
         for task in list(self.tasks.values()):
             core = task.core
