@@ -76,3 +76,29 @@ def test_this_machine_may_ask(server: WebServer, host: str) -> None:
 
 def test_an_address_that_is_not_in_utf8_is_refused(server: WebServer) -> None:
     assert ask(server, "GET", "/%ff")[0] == 400
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_a_page_of_another_machine_may_not_ask(server: WebServer, origin: str) -> None:
+    """A browser sends its POST without asking first if the body has no type."""
+    assert ask(server, "POST", "/", b"{}", Origin=origin)[0] == 403
+
+
+def test_a_page_of_this_machine_may_ask(server: WebServer) -> None:
+    assert ask(server, "POST", "/", b"{}", Origin="http://localhost:3000")[0] == 200
+
+
+def test_a_closed_server_does_not_answer_on_connections_that_are_open() -> None:
+    running = WebServer("127.0.0.1", 0, name="test")
+    running.start(echo)
+    connection = http.client.HTTPConnection(running.endpoint, timeout=30)
+    try:
+        connection.request("GET", "/")
+        assert connection.getresponse().read()
+        running.close()
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert response.status == 503
+        assert response.getheader("Connection") == "close"
+    finally:
+        connection.close()

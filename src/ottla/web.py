@@ -1,9 +1,9 @@
 """A small HTTP server in threads of its own, for what is no broker: the state of streams apps, Connect's REST interface.
 
 Who uses it gives a function from a request to a response; it may be called in several threads. On a loopback address requests
-for other host names are refused, so that a web page cannot ask through a name that it points there (DNS rebinding). A rim
-module: it stands on the standard library's server. The broker's own pages are `network/http.py`, which shares the
-loop and the port with Kafka's protocol.
+for other host names are refused, so that a web page cannot ask through a name that it points there (DNS rebinding), and so
+is what a browser sends for a page of another machine. A rim module: it stands on the standard library's server. The
+broker's own pages are `network/http.py`, which shares the loop and the port with Kafka's protocol.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class WebServer:
         tls: ssl.SSLContext | None = None,
         methods: Sequence[str] = ("GET",),
     ) -> None:
+        self._is_closed = False
         self.answer: Answer = lambda request: WebResponse(status=503, body={"error": "not ready yet"})
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         family, address = found[0], str(found[4][0])
@@ -145,8 +146,14 @@ class WebServer:
         self.answer = answer
         self._thread.start()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
     def close(self) -> None:
-        """Answer no more."""
+        """Answer no more, on connections that are open either."""
+        self._is_closed = True
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -158,6 +165,10 @@ class WebServer:
             return True
         name = urlsplit(f"//{host_header}").hostname
         return name in _LOOPBACK_NAMES or name == self.host.lower()
+
+    def is_of(self, origin: str | None) -> bool:
+        """Whether an Origin header is that of a page which may ask here; programs send none."""
+        return origin is None or self.is_named(urlsplit(origin).netloc)
 
 
 class _Server(ThreadingHTTPServer):
@@ -203,12 +214,16 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         """Read the request, have it answered, send the answer."""
         try:
-            is_ours = self.web.is_named(self.headers.get("Host", ""))
+            is_ours = self.web.is_named(self.headers.get("Host", "")) and self.web.is_of(self.headers.get("Origin"))
         except ValueError:
             is_ours = False
         if not is_ours:
             self.close_connection = True
             self._send(WebResponse(status=403, body={"error": "this address is for programs on this machine"}))
+            return
+        if self.web.is_closed:
+            self.close_connection = True
+            self._send(WebResponse(status=503, body={"error": "this server is closed"}))
             return
         body = self._body()
         if body is None:

@@ -214,3 +214,11 @@ def test_a_connector_that_is_changed_or_stopped_is_not_started_again() -> None:
     herder.tick(1e6)
     assert herder.wanted() == {}
     assert not herder.waits()
+
+
+@pytest.mark.parametrize("password", ["pa${ss", "secret${env:X}"])
+def test_a_secret_is_hidden_although_it_looks_like_a_variable(password: str) -> None:
+    herder = Herder("worker:1")
+    herder.put("a", {"name": "a", "password": password}, SECRET, None, may_replace=False)
+    assert herder.config("a")["password"] == "[hidden]"
+    assert herder.with_kept_secrets("a", herder.config("a"), is_new=False)["password"] == password

@@ -17,7 +17,9 @@ from tests.support.broker_process import RunningBroker
 
 import ottla
 from ottla.connect.config_def import ConfigError
-from ottla.connect.runtime.standalone import StandaloneWorker
+from ottla.connect.runtime.herder import HostView
+from ottla.connect.runtime.host import encode_entry
+from ottla.connect.runtime.standalone import OffsetFile, StandaloneWorker
 
 #: Seconds: far longer than anything takes.
 LIMIT_S = 90.0
@@ -420,3 +422,32 @@ def test_a_signal_to_the_whole_process_group_ends_connectors_in_order(broker: Ru
         worker.kill()
         worker.wait()
     assert (tmp_path / "connect.offsets").exists()
+
+
+def test_offsets_that_cannot_be_written_are_written_next_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The disk fails once: the log says so, and the next offsets bring the first ones with them."""
+    folder = tmp_path / "state"
+    worker = StandaloneWorker({"offset.storage.file.filename": str(folder / "offsets"), "listeners": ""})
+    view = HostView(connector="a", runs={})
+
+    def take(key: bytes) -> None:
+        worker._take(1, view, {"event": "offsets", "entries": [encode_entry(key, b"1")]})
+
+    try:
+        take(b"first")
+        assert "offsets" in caplog.text
+        folder.mkdir()
+        take(b"second")
+        assert OffsetFile(folder / "offsets").entries == {b"first": b"1", b"second": b"1"}
+    finally:
+        worker._nursery.close()
+
+
+def test_offsets_may_be_read_while_others_are_written(tmp_path: Path) -> None:
+    file = OffsetFile(tmp_path / "offsets")
+    file.update({b"a": b"1", b"b": b"1"})
+    reading = iter(file.entries.items())
+    next(reading)
+    file.update({b"c": b"1"})
+    assert len(list(reading)) == 1
+    assert file.entries.keys() == {b"a", b"b", b"c"}

@@ -9,6 +9,7 @@ Invariant: of a task that some process may still run no other run is started (`d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -20,6 +21,8 @@ TaskId = tuple[str, int]
 #: So many failures with no new offset between them, and a task stays failed.
 FAILURES_MAX: Final = 5
 _PAUSE_MAX_S: Final = 300.0
+#: What shows nothing of a secret: variables, and nothing beside them.
+_VARIABLES: Final = re.compile(r"(\$\{[^{}:]+:[^{}]*\})+")
 STOP_FIRST: Final = (
     "Connectors must be in the STOPPED state before their offsets can be modified. This can be done for the specified "
     "connector by issuing a 'PUT' request to the '/connectors/{}/stop' endpoint"
@@ -160,7 +163,8 @@ class Herder:
         if self._shows_secrets:
             return dict(config)
         return {
-            name: HIDDEN if name in found.told.secrets and "${" not in text else text for name, text in config.items()
+            name: HIDDEN if name in found.told.secrets and not _VARIABLES.fullmatch(text) else text
+            for name, text in config.items()
         }
 
     def status(self, name: str) -> dict[str, Any]:

@@ -168,13 +168,12 @@ class Host:
         try:
             with self._lock:
                 entries = [encode_entry(*self._kept.set(self._name, *found)) for found in runner.take_offsets()]
+                if entries:
+                    self._has_new_offsets.add(number)
+                    self._tell({"event": "offsets", "entries": entries})  # before another thread tells newer ones
         except Exception as error:
             if not is_last:
                 self._fail(number, error)
-            return
-        if entries:
-            self._has_new_offsets.add(number)
-            self._tell({"event": "offsets", "entries": entries})
 
     def work(self) -> None:
         """Write offsets down from time to time, until all tasks have ended."""

@@ -60,12 +60,16 @@ class Hosts:
                         return
                     view.ending.update(action.tasks)
                     self._deadlines.setdefault(action.host, time.monotonic() + self._grace_s)
-                self._children[action.host].say({"end": list(action.tasks)})
+                    child = self._children[action.host]
+                child.say({"end": list(action.tasks)})
             case Pause():
-                view = self.views.get(action.host)
-                if view is not None:
+                with self._lock:
+                    view = self.views.get(action.host)
+                    if view is None:
+                        return
                     view.is_paused = action.is_paused
-                    self._children[action.host].say({"paused": action.is_paused})
+                    child = self._children[action.host]
+                child.say({"paused": action.is_paused})
 
     def _start(self, action: StartHost) -> None:
         order = self._order(action.connector)
@@ -83,7 +87,7 @@ class Hosts:
             self.views[number], self._children[number] = view, child
         child.say(order)
         reader = threading.Thread(target=self._read, args=(number, view, child), daemon=True)
-        self._readers.append(reader)
+        self._readers = [*(other for other in self._readers if other.is_alive()), reader]
         reader.start()
 
     def _read(self, number: int, view: HostView, child: Child) -> None:

@@ -61,7 +61,7 @@ class OffsetFile:
     def update(self, entries: Mapping[bytes, bytes | None]) -> None:
         """Write offsets down."""
         with self._lock:
-            self.entries |= entries
+            self.entries = {**self.entries, **entries}  # another one: some thread may be reading the last one
             temporary = self._path.with_name(self._path.name + ".new")
             with temporary.open("wb") as file:
                 file.write(offset_file.dump(self.entries))
@@ -191,7 +191,15 @@ class StandaloneWorker:
     def _take(self, number: int, view: HostView, event: Event) -> None:
         name = view.connector
         if event["event"] == "offsets":
-            self._offsets.update(dict(decode_entry(*entry) for entry in event["entries"]))
+            try:
+                self._offsets.update(dict(decode_entry(*entry) for entry in event["entries"]))
+            except OSError as error:
+                log.error(
+                    "connector %s: its offsets cannot be written down (%s): they are with the next ones; if this process "
+                    "ends before, records come again",
+                    name,
+                    error,
+                )
             return
         with self._changed:
             match event["event"]:

@@ -1,0 +1,110 @@
+"""Hosts and Host: what happens between a worker and its processes, without processes."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause
+from ottla.connect.runtime.host import Host, decode_entry
+from ottla.connect.runtime.hosts import Hosts
+from ottla.connect.runtime.source_runner import SourceRunner
+
+LIMIT_S = 30.0
+
+
+class Ending:
+    """A lock; when it is given back, or views are looked up without it, the process has ended."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self.is_held = False
+
+    def __enter__(self) -> None:
+        self.is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_held = False
+        self.end()
+
+    def end(self) -> None:
+        if not self.is_held:
+            self._hosts._children.clear()
+
+
+class Views(dict[int, HostView]):
+    """Views of hosts, which may go when they were looked up."""
+
+    def __init__(self, lock: Ending) -> None:
+        super().__init__({1: HostView(connector="a", runs={0: 1})})
+        self._lock = lock
+
+    def get(self, number: int, default: Any = None) -> Any:
+        self._lock.end()
+        return self[number]
+
+
+class Watched:
+    """A lock that says when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_wanted = threading.Event()
+
+    def __enter__(self) -> None:
+        if self._lock.locked():
+            self.is_wanted.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("action", [EndTasks(host=1, tasks=(0,)), Pause(host=1, is_paused=True)])
+def test_a_process_that_ends_while_it_is_told_something(action: Action) -> None:
+    hosts = Hosts(SimpleNamespace(), lambda name: {}, lambda *told: None, 1.0, lambda: None)  # type: ignore[arg-type]
+    said: list[Any] = []
+    hosts._children[1] = SimpleNamespace(say=said.append)  # type: ignore[assignment]
+    hosts._lock = lock = Ending(hosts)  # type: ignore[assignment]
+    hosts.views = Views(lock)
+    hosts.act(action)
+    assert len(said) == 1
+
+
+def test_offsets_are_told_in_the_order_in_which_they_were_taken() -> None:
+    """1. The loop takes offset 1 and is slow to tell it.  2. The end of the task takes offset 2.  3. 2 is told last."""
+    told: list[Any] = []
+    is_slow, goes_on = threading.Event(), threading.Event()
+
+    def tell(event: dict[str, Any]) -> None:
+        if not is_slow.is_set():
+            is_slow.set()
+            goes_on.wait(LIMIT_S)
+        told.append(event["entries"])
+
+    order = {"worker": {}, "config": {"name": "a"}, "offsets": [], "tasks": [[0, 1, {}]]}
+    host = Host(order, tell)
+    host._lock = lock = Watched()  # type: ignore[assignment]
+    runner: Any = object.__new__(SourceRunner)
+    offsets = iter(range(1, 3))
+    runner.take_offsets = lambda: [({"part": 0}, {"at": next(offsets)})]
+    host._runners[0] = runner
+    loop = threading.Thread(target=host.write_offsets)
+    loop.start()
+    assert is_slow.wait(LIMIT_S)
+
+    def end_task() -> None:
+        host.write_offsets()
+        lock.is_wanted.set()
+
+    end = threading.Thread(target=end_task)
+    end.start()
+    assert lock.is_wanted.wait(LIMIT_S)  # it waits for the first one, or has overtaken it
+    goes_on.set()
+    for thread in (loop, end):
+        thread.join(LIMIT_S)
+    expected = [[host._kept.set("a", {"part": 0}, {"at": number})] for number in (1, 2)]
+    assert [[decode_entry(*entry) for entry in entries] for entries in told] == expected
