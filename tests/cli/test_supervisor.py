@@ -27,6 +27,7 @@ from tests.support.ports import free_port
 
 from ottla.cli import cluster, cluster_up, serve
 from ottla.cli.supervisor import Plan, SupervisorError, Worker, read_pid, write_pid
+from ottla.observability import logs
 
 READY_SECONDS = 120
 
@@ -320,6 +321,7 @@ def test_each_broker_is_told_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tm
         return 0
 
     monkeypatch.setattr(cluster_up, "supervise", supervise)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # the logging is that of the tests
     assert serve.main(["--workers", "2", "--port", "7000", "--data-dir", str(tmp_path), "-X", "num.partitions=4"]) == 0
     assert cluster.main(["up", "--port", "7000", "--zookeeper", "zk/c", "--data-dir", str(tmp_path)]) == 0
     workers, on_zookeeper = plans
