@@ -245,3 +245,26 @@ def test_a_server_that_is_away_is_asked_again(postgres: Postgres) -> None:
     assert found == [2]
     task.stop()
     database.engine.dispose()
+
+
+@pytest.mark.parametrize("mode", ["timestamp", "timestamp+incrementing"])
+def test_a_row_of_the_first_moment_comes(tmp_path: Path, mode: str) -> None:
+    url = f"jdbc:sqlite:{tmp_path}/shop.db"
+    database = Database(url)
+    database.run(
+        "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, at TIMESTAMP NOT NULL)",
+        "INSERT INTO t VALUES (1, '2019-12-31 23:59:59.999'), (2, '2020-01-01 00:00:00'), (3, '2020-01-02 00:00:00')",
+    )
+    database.engine.dispose()
+    given = {
+        "name": "from-shop",
+        "connection.url": url,
+        "table.whitelist": "t",
+        "mode": mode,
+        "timestamp.column.name": "at",
+        "incrementing.column.name": "id",
+        "timestamp.initial": "1577836800000",
+    }
+    task = source_task(JdbcSourceConnector, given, {})
+    assert [record.value["id"] for record in task.poll()] == [2, 3]
+    task.stop()

@@ -192,7 +192,10 @@ class JdbcSourceTask(SourceTask):
         if name not in self._readers:
             mark = mark_of(self.context.offset(self._partition(name)))
             if mark == Mark() and "timestamp" in self._mode and self.values["timestamp.initial"] is not None:
-                mark = Mark(_moment_of_ms(self.values["timestamp.initial"]), None)
+                first = _moment_of_ms(self.values["timestamp.initial"])
+                if self._mode == "timestamp":  # rows behind a mark come, and this one is to come, too
+                    first -= datetime.timedelta(microseconds=1)
+                mark = Mark(first, None)
             self._readers[name] = Reader(self._mode, mark, self.values["batch.max.rows"])
         return self._readers[name]
 
