@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ottla.connect.runtime.children import Child
 from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause
 from ottla.connect.runtime.host import Host, decode_entry
 from ottla.connect.runtime.hosts import Hosts
@@ -108,3 +110,31 @@ def test_offsets_are_told_in_the_order_in_which_they_were_taken() -> None:
         thread.join(LIMIT_S)
     expected = [[host._kept.set("a", {"part": 0}, {"at": number})] for number in (1, 2)]
     assert [[decode_entry(*entry) for entry in entries] for entries in told] == expected
+
+
+def test_a_refusal_does_not_show_what_a_variable_stands_for(tmp_path: Path) -> None:
+    """The file was changed after the connector was checked."""
+    (tmp_path / "values").write_text("tasks=confidential\n")
+    worker = {
+        "config.providers": "file",
+        "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
+        "offset.storage.file.filename": str(tmp_path / "offsets"),
+    }
+    config = {
+        "name": "a",
+        "connector.class": "DatagenSource",
+        "topic": "t",
+        "tasks.max": f"${{file:{tmp_path}/values:tasks}}",
+    }
+    child = Child("ottla.connect.runtime.host")
+    try:
+        child.say({"worker": worker, "config": config, "offsets": [], "tasks": [[0, 1, config]]})
+        (event,) = child.lines()
+        child.wait(LIMIT_S)
+    finally:
+        child.kill()
+        child.wait()
+        child.close()
+    assert event["event"] == "refused"
+    assert "[hidden]" in event["message"]
+    assert "confidential" not in str(event)

@@ -87,6 +87,7 @@ class Host:
             ConnectError: the configuration cannot be accepted.
         """
         config = self._texts(self._raw)
+        self._redact = Redactor(self._elsewhere(config))
         kind = connector_class(config.get("connector.class", ""), listed(self._worker))
         common, values = settings_of(kind, config)
         self._redact = Redactor(self._secrets(config, values))
@@ -110,8 +111,15 @@ class Host:
         """Return the texts that nobody is to see: passwords, and what came from elsewhere."""
         found = [value.value for value in values.values() if isinstance(value, Password)]
         found += [config[name] for name in secrets_of(type_of(config, self._worker), config)]
-        found += [text for name, text in config.items() if "${" in self._raw.get(name, "") and text != self._raw[name]]
-        return found
+        return found + self._elsewhere(config)
+
+    def _elsewhere(self, config: Mapping[str, str]) -> list[str]:
+        """Return the texts that variables stand for."""
+        return [text for name, text in config.items() if "${" in self._raw.get(name, "") and text != self._raw[name]]
+
+    def redact(self, text: str) -> str:
+        """Return a text without the secrets that are known by now."""
+        return self._redact(text)
 
     def _runner(
         self, number: int, task: Any, config: Mapping[str, str], values: dict[str, Any]
@@ -231,11 +239,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         host.start()
     except ConnectError as error:
-        tell({"event": "refused", "message": str(error), "trace": str(error)})
+        message = host.redact(str(error))
+        tell({"event": "refused", "message": message, "trace": message})
         return 1
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        tell({"event": "refused", "message": message, "trace": traceback.format_exc()})
+        message = host.redact(f"{type(error).__name__}: {error}")
+        tell({"event": "refused", "message": message, "trace": host.redact(traceback.format_exc())})
         return 1
     threading.Thread(target=_obey, args=(host,), daemon=True).start()
     host.work()
