@@ -7,6 +7,8 @@
 One source connector reads new and changed rows; one sink writes Parquet files, another one a copy of the table. While rows
 are written Connect is killed twice, and started again. At the end the copy is the table, row for row, and so are the newest
 versions in the files. The folder `lake/` has all of it, and `lake/flow.png` is a picture of what was behind.
+
+Needs: pip install ottla[examples,sql,files].
 """
 
 from __future__ import annotations
