@@ -134,7 +134,17 @@ def add(files: tuple[str, ...], rest: Rest) -> None:
         is_there = name in rest.ask("GET", "/connectors")
         info = rest.ask("PUT", _at(name, "/config"), config)
         count = len(info["tasks"])
-        note(f"{name}: {'changed' if is_there else 'added'}, {count} task{'' if count == 1 else 's'}")
+        failure = "" if count else _failure_of(rest, name)
+        note(f"{name}: {'changed' if is_there else 'added'}, {count} task{'' if count == 1 else 's'}{failure}")
+
+
+def _failure_of(rest: Rest, name: str) -> str:
+    """Say why a connector has no tasks, if that is because it failed: the last line of its trace."""
+    connector = rest.ask("GET", _at(name, "/status"))["connector"]
+    if connector["state"] != "FAILED":
+        return ""
+    lines = connector.get("trace", "").strip().splitlines()
+    return f": it FAILED{': ' + lines[-1] if lines else ''}"
 
 
 @click.command()
@@ -248,7 +258,10 @@ def read_connector(path: str) -> dict[str, str]:
     config = found.get("config", found) if isinstance(found, dict) else None
     if not isinstance(config, dict):
         raise click.ClickException(f"{path} is no configuration of a connector: an object is needed")
-    texts = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
+    for name, value in config.items():
+        if not isinstance(value, str | int | float):
+            raise click.ClickException(f"{path}: the value of {name} is neither a text nor a number: {json.dumps(value)}")
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
     if isinstance(found.get("name"), str):
         texts.setdefault("name", found["name"])
     return texts
