@@ -260,7 +260,9 @@ def read_connector(path: str) -> dict[str, str]:
         raise click.ClickException(f"{path} is no configuration of a connector: an object is needed")
     for name, value in config.items():
         if not isinstance(value, str | int | float):
-            raise click.ClickException(f"{path}: the value of {name} is neither a text nor a number: {json.dumps(value)}")
+            raise click.ClickException(
+                f"{path}: the value of {name} is neither a text nor a number: {json.dumps(value)}"
+            )
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
     if isinstance(found.get("name"), str):
         texts.setdefault("name", found["name"])

@@ -36,6 +36,8 @@ _NOT_SETTINGS = frozenset(
         "KAFKA_VERSION",
         # The clients' own.
         "OTTLA_CONFIG",
+        "OTTLA_CONNECT_URL",
+        "OTTLA_CONNECT_USER",
         "OTTLA_CONTEXT",
     }
 )
