@@ -33,8 +33,6 @@ from tests.campaigns.load import kafka_tool
 from tests.campaigns.local_cluster import GROUP, SHARE, LocalCluster
 from tests.soak.seeds import commit
 
-from ottla import Admin
-
 STATE = Path("build/campaigns/coordinators.json")
 DEATHS_PER_ROUND = 20
 PER_SECOND = 100
@@ -231,7 +229,7 @@ def run_round(seed: int, deaths: int) -> dict[str, object]:
                 cluster.until_whole()
             feeder.stop()
             wrong["not delivered to the share group"] += until_delivered(feeder, reader)
-            wrong["share partitions that are not done"] += until_done(cluster, feeder)
+            wrong["share partitions that are not done"] += until_done(cluster)
             wrong["delivered again after it was acknowledged"] += reader.again
             wrong["share consumers that ended"] += not reader.is_running
             for group, rows in members.items():
@@ -288,18 +286,21 @@ def until_delivered(feeder: Feeder, reader: SharedReader) -> int:
         time.sleep(0.5)
 
 
-def until_done(cluster: LocalCluster, feeder: Feeder) -> int:
-    """Wait until nothing is left for the share group to do; return in how many partitions something is."""
+def until_done(cluster: LocalCluster) -> int:
+    """Wait until nothing is left for the share group to do, by Kafka's tool; return in how many partitions something is."""
     deadline = time.monotonic() + 120
-    ends = {index: max(offsets) + 1 for index, offsets in feeder.acknowledged.items()}
-    with Admin(cluster.bootstrap) as admin:
-        while True:
-            found = admin.list_share_group_offsets(SHARED)
-            starts = {place.partition: offset.offset for place, offset in found.items()}
-            behind = sum(starts.get(index, -1) < end for index, end in ends.items())
-            if not behind or time.monotonic() > deadline:
-                return behind
-            time.sleep(1)
+    while True:
+        tool = kafka_tool(
+            "kafka-share-groups", "--bootstrap-server", cluster.bootstrap, "--describe", "--offsets", "--group", SHARED
+        )
+        said, _ = tool.communicate(timeout=120)
+        rows = [line.split() for line in said.splitlines() if line.strip()]
+        header = next((row for row in rows if "LAG" in row), [])
+        lags = [row[header.index("LAG")] for row in rows if header and row[0] == SHARED]
+        behind = PARTITIONS - lags.count("0")
+        if not behind or time.monotonic() > deadline:
+            return behind
+        time.sleep(1)
 
 
 def topic_id(cluster: LocalCluster) -> str:
