@@ -178,7 +178,8 @@ with ottla.Consumer(sys.argv[1], group_id=sys.argv[3], topics=[sys.argv[2]], aut
     for record in consumer:
         if record.offset == 3:
             print("ready", flush=True)
-            time.sleep(60)
+            while True:  # a signal that comes just before a sleep begins waits for its end
+                time.sleep(0.1)
 """
 
 STOPPED = """
