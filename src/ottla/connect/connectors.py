@@ -55,9 +55,6 @@ class SourceTask(Task):
         """
         raise NotImplementedError
 
-    def commit(self, offsets: Mapping[str, Place]) -> None:
-        """Offsets were written down: what comes before them is never asked for again."""
-
 
 class SinkTask(Task):
     """Takes records to a sink. `context` is there from `start()` on."""
