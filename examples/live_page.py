@@ -1,4 +1,4 @@
-"""A page that updates while a program runs: figures, panels of bars or candles, sent by the program as server-sent events.
+"""A page that updates while a program runs: figures and panels, sent by the program as server-sent events.
 
     page = LivePage(0, "Flights", "What it shows, in a sentence.", ["EWR", "JFK", "LGA"])
     print(page.address)
@@ -44,11 +44,39 @@ class Candle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A point on a map, in the color of the legend's `part`. `x` and `y` are between 0 and the map's width and height."""
+
+    x: float
+    y: float
+    part: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Marks over a ground: `ground` has the points that are drawn as pale dots, y downwards."""
+
+    width: int
+    height: int
+    ground: list[tuple[int, int]]
+    marks: list[Mark]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Bars or candles under a title, all to one scale. `full`: what the longest possible bar stands for; else the largest."""
+    """What stands under a title: bars or candles, all to one scale, rows of a table, or a map.
+
+    `full`: what the longest possible bar stands for; else the largest. `head` names the columns of `rows`: the first holds
+    names, the others numbers. `is_wide`: over the whole page.
+    """
 
     title: str
     full: int | None = None
+    is_wide: bool = False
+    head: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    map: Map | None = None
     bars: list[Bar] = field(default_factory=list)
     candles: list[Candle] = field(default_factory=list)
 
@@ -196,6 +224,16 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .candles { display: block; width: 100%; height: auto; }
 .candles .part0 { fill: var(--part0); stroke: var(--part0); } .candles .part1 { fill: var(--part1); stroke: var(--part1); }
 .candles text { fill: var(--soft); font-size: 13px; }
+.wide { grid-column: 1 / -1; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th { color: var(--soft); font-weight: 400; font-size: .85rem; }
+th, td { text-align: right; padding: .2rem 0 .2rem .75rem; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+tr:last-child td { border-bottom: 0; }
+.scroll { overflow-x: auto; }
+.map { display: block; width: 100%; height: auto; }
+.map path { stroke: var(--soft); stroke-width: 3; stroke-linecap: round; opacity: .45; }
+.map .part0 { fill: var(--part0); } .map .part1 { fill: var(--part1); } .map .part2 { fill: var(--part2); }
 </style>
 <main>
 <h1>{title}</h1>
@@ -251,10 +289,35 @@ const drawnCandles = candles => {
   if (last > 120) write(candles.at(-1).label, {x: last, y: 220, "text-anchor": "end"});
   return picture;
 };
+const drawnTable = (head, rows) => {
+  const table = make("table"), scroll = make("div", "scroll");
+  const line = (cells, name) => {
+    const row = make("tr");
+    row.append(...cells.map(cell => make(name, "", cell)));
+    return row;
+  };
+  table.append(line(head, "th"), ...rows.map(cells => line(cells, "td")));
+  scroll.append(table);
+  return scroll;
+};
+const drawnMap = map => {
+  const picture = shape("svg", {viewBox: `0 0 ${map.width} ${map.height}`, class: "map", role: "img",
+    "aria-label": `a map with ${map.marks.length} marks`});
+  picture.append(shape("path", {d: map.ground.map(([x, y]) => `M${x} ${y}h0`).join("")}));
+  for (const mark of map.marks) {
+    const dot = shape("circle", {cx: mark.x, cy: mark.y, r: 5, class: "part" + mark.part}), title = shape("title", {});
+    title.textContent = mark.label;
+    dot.append(title);
+    picture.append(dot);
+  }
+  return picture;
+};
 const drawn = (panel) => {
-  const section = make("section");
+  const section = make("section", panel.is_wide ? "wide" : "");
   section.append(make("h2", "", panel.title));
   if (panel.candles.length) section.append(drawnCandles(panel.candles));
+  if (panel.head.length) section.append(drawnTable(panel.head, panel.rows));
+  if (panel.map) section.append(drawnMap(panel.map));
   const most = panel.full || Math.max(1, ...panel.bars.map(bar => sum(bar.parts)));
   for (const bar of panel.bars) {
     const row = make("div", bar.is_open ? "bar open" : "bar"), track = make("div", "track");

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import clicks
 import hashtags
+import mall
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -192,6 +194,66 @@ def test_each_whole_window_of_readings_is_a_row_that_a_model_learns_from() -> No
     assert last["is_done"]
     assert dict(last["figures"])["rows learned from"] == "1,124"
     assert "retention" not in problems  # no warning that the old readings' state may be deleted
+
+
+def test_a_minute_of_clicks_comes_once_with_those_that_came_late_but_not_too_late(tmp_path: Path) -> None:
+    events = clicks.visitors(seed=3, minutes=12)
+    expected, too_late = clicks.plain_loop(events)
+    with clicks.make_app("localhost:1", str(tmp_path)).test() as driver:
+        for event in events:
+            driver.topic(event.topic).pipe(event.key, event.value, at=event.time_ms or event.sent_ms)
+        results = driver.topic("minutes").read()
+    counts = {(row["kind"], name, row["start"]): row["count"] for name, row in results}
+    assert counts == expected
+    assert len(results) == len(counts)
+    assert too_late > 0
+    on_time = sum(event.time_ms == event.sent_ms for event in events if event.topic == "clicks")
+    assert on_time < sum(event.topic == "clicks" for event in events) - too_late  # some came late and counted
+
+
+def test_a_late_sighting_makes_one_visit_of_two(tmp_path: Path) -> None:
+    show = mall.Show()
+    with mall.make_app("localhost:1", str(tmp_path)).test() as driver:
+        for at in ("10:00", "10:04", "10:12"):
+            driver.topic("sightings").pipe("books/1", {}, at=at)
+        assert driver.topic("shops").read()[-1] == ("books", 2)
+        driver.topic("sightings").pipe("books/1", {}, at="10:08")
+        assert driver.topic("shops").read()[-1] == ("books", 1)
+        for key, visit in driver.topic("visits").read():
+            show.take_visit(key, **visit)
+    assert [(end - start, sightings) for (_, start, end), sightings in show.visits.items()] == [(12 * 60_000, 4)]
+
+
+def test_visits_of_the_mall_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    events = mall.day(seed=3)[:1500]
+    show = mall.Show()
+    with mall.make_app("localhost:1", str(tmp_path)).test(partitions=3) as driver:
+        for event in events:
+            driver.topic("sightings").pipe(event.key, event.value, at=event.time_ms)
+        for key, visit in driver.topic("visits").read():
+            show.take_visit(key, **visit)
+        shops = dict(driver.topic("shops").read())
+    assert show.visits == mall.plain_loop(events)
+    assert sum(shops.values()) == len(show.visits)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("clicks.py", r"5,024 records, 16 too late, 141 counts of minutes: each came once, as a plain loop counts it"),
+        ("mall.py", r"7,\d+ sightings, \d+ visits: they are those of a plain loop"),
+    ],
+)
+def test_what_a_live_page_shows_at_the_end_is_right(name: str, line: str) -> None:
+    with live(name, "--seconds", "2") as (program, events):
+        snapshots = list(events)
+        printed, problems = program.communicate(timeout=120)
+    assert program.returncode == 0, printed + problems
+    assert re.search(line, printed), printed
+    assert "Traceback" not in problems
+    assert any(0 < snapshot["progress"] < 1 for snapshot in snapshots)
+    assert snapshots[-1]["is_done"]
 
 
 @pytest.mark.soak

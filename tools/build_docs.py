@@ -28,6 +28,7 @@ MENU = [
             ("The client", "client.md"),
             ("Administration", "admin.md"),
             ("Streams", "streams.md"),
+            ("Examples", "examples.md"),
             ("Connect", "connect.md"),
             ("Connectors", "connectors.md"),
             ("Testing", "testing.md"),
