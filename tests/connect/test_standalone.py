@@ -431,7 +431,7 @@ def test_offsets_that_cannot_be_written_are_written_next_time(tmp_path: Path, ca
     view = HostView(connector="a", runs={})
 
     def take(key: bytes) -> None:
-        worker._take(1, view, {"event": "offsets", "entries": [encode_entry(key, b"1")]})
+        worker._take(1, view, {"event": "offsets", "entries": [encode_entry(key, b"1")], "id": 1})
 
     try:
         take(b"first")

@@ -39,7 +39,7 @@ from ottla.connect.errors import ConnectError, DataError, RetriableError, Schema
 from ottla.connect.literals import parse_text
 from ottla.connect.logical import DATE, TIME, TIMESTAMP, decimal_schema
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
-from ottla.connect.records import Header, Record, SinkRecord, SourceRecord
+from ottla.connect.records import Header, Position, Record, SinkRecord, SourceRecord
 from ottla.connect.schema import (
     BOOLEAN,
     BYTES,
@@ -110,6 +110,7 @@ __all__ = [
     "JsonConverter",
     "LongConverter",
     "Password",
+    "Position",
     "Predicate",
     "Record",
     "RetriableError",

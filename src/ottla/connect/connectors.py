@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ottla.connect.config_def import ConfigDef
-from ottla.connect.records import SinkRecord, SourceRecord
+from ottla.connect.records import Position, SinkRecord, SourceRecord
 
 if TYPE_CHECKING:
     from ottla import TopicPartition
@@ -47,13 +47,25 @@ class SourceTask(Task):
 
     context: SourceContext
 
-    def poll(self) -> Sequence[SourceRecord] | None:
+    def poll(self) -> Sequence[SourceRecord | Position] | None:
         """Return what is there, after a short wait at most; None or nothing if there is nothing.
 
         Raises:
             RetriableError: ask again.
         """
         raise NotImplementedError
+
+    def commit_record(self, record: SourceRecord) -> None:
+        """The cluster has acknowledged a record, or it was filtered, and so were all before it.
+
+        Called in the order of the records, between polls; a task that has this method is to return from `poll` soon.
+        """
+
+    def commit(self, offsets: Sequence[tuple[Place, Place]]) -> None:
+        """Offsets were written down, of (part of the source, place in it): what comes before them is not asked for again.
+
+        Called in a thread of its own, while the task runs.
+        """
 
 
 class SinkTask(Task):

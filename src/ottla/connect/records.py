@@ -55,6 +55,14 @@ class SourceRecord(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a source that no record stands at: it is written down when all records before it are acknowledged."""
+
+    source_partition: Mapping[str, Any]
+    source_offset: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SinkRecord(Record):
     """A record from a topic."""
 

@@ -4,14 +4,14 @@ What comes in on standard input, and goes out on the descriptor in the first arg
 
     in:   {"worker": {...}, "config": {...}, "offsets": [[key, value], ...], "tasks": [[number, run, config], ...],
            "paused": bool, "levels": {logger: level}}, then
-          {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true}
+          {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true} | {"written": id}
     out:  {"event": "refused", "message"} | {"event": "running", "tasks": n}, then
           {"event": "failed" | "ended", "task", "run", "message", "trace", "new_offsets"}
           | {"event": "topics", "topics": [...]} | {"event": "paused", "paused": bool} | {"event": "closed"}
-          | {"event": "offsets", "entries": [[key, value], ...]}
+          | {"event": "offsets", "entries": [[key, value], ...], "id"}
 
-Keys and values of offsets are base 64. When the input ends the worker is gone, and so is this process, at once: nobody
-would write its offsets down.
+Keys and values of offsets are base 64. Once offsets are written down the worker says their id, which stands for all before.
+When the input ends the worker is gone, and so is this process, at once: nobody would write its offsets down.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ class Host:
         self._threads: list[threading.Thread] = []
         self._failed: set[int] = set()
         self._has_new_offsets: set[int] = set()
+        #: Offsets that the worker was told, by the id of that: whose they are.
+        self._told: dict[int, tuple[int, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]] = {}
+        self._last_told = 0
         self._topics: set[str] = set()
         self._redact = Redactor(())
         self.stopping = threading.Event()
@@ -175,13 +178,29 @@ class Host:
             return
         try:
             with self._lock:
-                entries = [encode_entry(*self._kept.set(self._name, *found)) for found in runner.take_offsets()]
+                offsets = runner.take_offsets()
+                entries = [encode_entry(*self._kept.set(self._name, *found)) for found in offsets]
                 if entries:
                     self._has_new_offsets.add(number)
-                    self._tell({"event": "offsets", "entries": entries})  # before another thread tells newer ones
+                    self._last_told += 1
+                    self._told[self._last_told] = (number, offsets)
+                    # before another thread tells newer ones
+                    self._tell({"event": "offsets", "entries": entries, "id": self._last_told})
         except Exception as error:
             if not is_last:
                 self._fail(number, error)
+
+    def _written(self, last: int) -> None:
+        """Tell tasks whose offsets are written down."""
+        with self._lock:
+            found = [self._told.pop(number) for number in list(self._told) if number <= last]
+        for number, offsets in found:
+            runner = self._runners[number]
+            if isinstance(runner, SourceRunner) and number not in self._failed:
+                try:
+                    runner.committed(offsets)
+                except Exception as error:
+                    self._fail(number, error)
 
     def work(self) -> None:
         """Write offsets down from time to time, until all tasks have ended."""
@@ -210,6 +229,8 @@ class Host:
             for runner in self._runners.values():
                 runner.pause(command["paused"])
             self._tell({"event": "paused", "paused": command["paused"]})
+        if "written" in command:
+            self._written(command["written"])
         if "level" in command:
             set_level(*command["level"])
 

@@ -148,6 +148,13 @@ class Hosts:
         with self._lock:
             return any(view.connector == connector and view.runs for view in self.views.values())
 
+    def tell(self, number: int, command: Mapping[str, Any]) -> None:
+        """Tell one process something, if it is still there."""
+        with self._lock:
+            child = self._children.get(number)
+        if child is not None:
+            child.say(command)
+
     def tell_all(self, command: Mapping[str, Any]) -> None:
         """Tell all processes something."""
         with self._lock:

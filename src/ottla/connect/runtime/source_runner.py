@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ottla import Producer
 from ottla.connect.connectors import SourceContext, SourceTask
 from ottla.connect.errors import RetriableError
-from ottla.connect.records import SourceRecord
-from ottla.connect.runtime.offsets import KeptOffsets, Submitted
+from ottla.connect.records import Position, SourceRecord
+from ottla.connect.runtime.offsets import KeptOffsets, Receipt, Submitted
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
 from ottla.connect.settings import client_config
 
@@ -39,6 +40,12 @@ class SourceRunner:
         self._on_topic = on_topic
         self._lock = threading.Lock()
         self._submitted = Submitted()
+        self._committing = threading.Lock()
+        self._has_ended = False
+        #: Records that the task is to be told of, in order; None: it does not ask for that.
+        self._sent: deque[tuple[Receipt | None, SourceRecord]] | None = (
+            None if type(task).commit_record is SourceTask.commit_record else deque()
+        )
         self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait))
         settings = client_config(worker, "producer", config)
         self._producer: Producer = Producer(
@@ -72,9 +79,13 @@ class SourceRunner:
                     if self._going.is_set():
                         self._poll()
                     else:
-                        self._going.wait()
+                        self._going.wait(_RETRY_S if self._sent else None)
+                    self._tell_acknowledged()
                 self._producer.flush()
+                self._tell_acknowledged()
         finally:
+            with self._committing:
+                self._has_ended = True
             self._task.stop()
             self._pipeline.close()
 
@@ -87,7 +98,18 @@ class SourceRunner:
         for record in records or ():
             self._send(record)
 
-    def _send(self, record: SourceRecord) -> None:
+    def _tell_acknowledged(self) -> None:
+        while self._sent and (self._sent[0][0] is None or self._sent[0][0].done()):
+            receipt, record = self._sent.popleft()
+            if receipt is not None:
+                receipt.result(0)
+            self._task.commit_record(record)
+
+    def _send(self, record: SourceRecord | Position) -> None:
+        if isinstance(record, Position):
+            with self._lock:
+                self._submitted.add(record.source_partition, record.source_offset, None)
+            return
         receipt = None
         try:
             changed = self._pipeline.transform(record, _forget, f"a record to topic {record.topic}")
@@ -106,6 +128,18 @@ class SourceRunner:
             pass
         with self._lock:
             self._submitted.add(record.source_partition, record.source_offset, receipt)
+        if self._sent is not None:
+            self._sent.append((receipt, record))
+
+    def committed(self, offsets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Tell the task that offsets were written down.
+
+        Raises:
+            Exception: the task's own.
+        """
+        with self._committing:
+            if not self._has_ended:
+                self._task.commit(offsets)
 
     def take_offsets(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """Return the offsets that may be written down now: everything up to them is acknowledged.

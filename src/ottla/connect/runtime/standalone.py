@@ -200,6 +200,8 @@ class StandaloneWorker:
                     name,
                     error,
                 )
+            else:
+                self._hosts.tell(number, {"written": event["id"]})
             return
         with self._changed:
             match event["event"]:
