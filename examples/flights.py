@@ -78,6 +78,7 @@ def read_flights(limit: int | None = None) -> list[Flight]:
                 "delay_minutes": delay,
                 "cancelled": delay is None,
                 "miles": _number(row["distance"]),
+                "air_minutes": _number(row["air_time"]),
             }
             flights.append(Flight(int(departed.timestamp() * 1_000), _text(row["tailnum"]) or "unknown", event))
             if limit is not None and len(flights) == limit:

@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -132,6 +135,22 @@ class Application:
             self._readers[topic] = self._stack.enter_context(results(self.servers, topic))
         return list(self._readers[topic].poll(10_000, timeout=timeout))
 
+    def ask(self, path: str) -> Any:
+        """Ask the first instance for state, over HTTP; None while it starts, or the state moves between instances.
+
+        What other instances have, it asks there: ask("/stores/fleet?limit=1000").
+        """
+        try:
+            with urllib.request.urlopen(f"http://{self.endpoints[0]}{path}", timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise SystemExit(f"{self._name}: {path} was answered with {error}") from error
+        except OSError:
+            self.check()
+        return None
+
     def play(self, events: Iterable[Event], seconds: float, is_complete: Callable[[], bool]) -> Iterator[Moment]:
         """Send events at the pace at which they happen, made so much faster that they take `seconds`.
 
@@ -147,10 +166,7 @@ class Application:
                 progress = min(1.0, (time.monotonic() - begun) / seconds)
                 now_ms = first_ms + int((last_ms - first_ms) * progress)
                 while sent < len(waiting) and waiting[sent].sent_ms <= now_ms:
-                    event = waiting[sent]
-                    time_ms = event.sent_ms if event.time_ms is None else event.time_ms
-                    value = event.value if isinstance(event.value, str | None) else json.dumps(event.value)
-                    producer.send(event.topic, value, key=event.key, timestamp=time_ms)
+                    _send(producer, waiting[sent])
                     sent += 1
                     deadline = time.monotonic() + PATIENCE_S
                 yield Moment(now_ms, sent, progress)
@@ -167,11 +183,17 @@ class Moment(NamedTuple):
 
 @contextmanager
 def running(
-    name: str, *, instances: int = 1, with_questions: bool = False, **topics: dict[str, Any]
+    name: str,
+    *,
+    instances: int = 1,
+    with_questions: bool = False,
+    before: Iterable[Event] = (),
+    **topics: dict[str, Any],
 ) -> Iterator[Application]:
     """Start a broker with `topics` (what `Admin.create_topic` is given for each) and the application; end both.
 
-    `with_questions`: each instance answers questions about its state, over HTTP on this machine.
+    `with_questions`: each instance answers questions about its state, over HTTP on this machine. `before`: what is in the
+    topics before the application starts.
     """
     endpoints = [f"127.0.0.1:{free_port()}" for _ in range(instances)] if with_questions else []
     with (
@@ -182,6 +204,10 @@ def running(
         with ottla.Admin(servers) as admin:
             for topic, settings in topics.items():
                 admin.create_topic(topic, **settings)
+        with ottla.Producer(servers) as producer:
+            for event in before:
+                _send(producer, event)
+            producer.flush()
         application = Application(name, servers, directory, endpoints, stack)
         try:
             for number in range(instances):
@@ -189,6 +215,12 @@ def running(
             yield application
         finally:
             application.end()
+
+
+def _send(producer: ottla.Producer[Any, Any], event: Event) -> None:
+    time_ms = event.sent_ms if event.time_ms is None else event.time_ms
+    value = event.value if isinstance(event.value, str | None) else json.dumps(event.value)
+    producer.send(event.topic, value, key=event.key, timestamp=time_ms)
 
 
 def yesterday(hour: int) -> int:

@@ -214,8 +214,10 @@ progress { width: 100%; height: .5rem; accent-color: var(--part0); }
 #panels { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
   align-items: start; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; }
-.bar { display: grid; grid-template-columns: minmax(6rem, auto) 1fr 4.5rem; gap: .75rem; align-items: center;
-  min-height: 1.9rem; font-variant-numeric: tabular-nums; }
+.bars { display: grid; grid-template-columns: fit-content(50%) 1fr 4.5rem; column-gap: .75rem; }
+.bar { display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; align-items: center; min-height: 1.9rem;
+  font-variant-numeric: tabular-nums; }
+.bar > span { min-width: 5.25rem; }
 .bar b { text-align: right; font-weight: 500; white-space: nowrap; }
 .track { display: flex; gap: 1px; height: .95rem; }
 .part { display: block; height: 100%; }
@@ -319,6 +321,7 @@ const drawn = (panel) => {
   if (panel.head.length) section.append(drawnTable(panel.head, panel.rows));
   if (panel.map) section.append(drawnMap(panel.map));
   const most = panel.full || Math.max(1, ...panel.bars.map(bar => sum(bar.parts)));
+  const bars = make("div", "bars");
   for (const bar of panel.bars) {
     const row = make("div", bar.is_open ? "bar open" : "bar"), track = make("div", "track");
     bar.parts.forEach((count, number) => {
@@ -328,8 +331,9 @@ const drawn = (panel) => {
       track.append(part);
     });
     row.append(make("span", "", bar.label), track, make("b", "", sum(bar.parts).toLocaleString("en")));
-    section.append(row);
+    bars.append(row);
   }
+  section.append(bars);
   return section;
 };
 const events = new EventSource("/events");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
 import signal
 import subprocess
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import clicks
+import cricket
+import fleet
 import hashtags
 import mall
 import pytest
+import tournament
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -237,16 +241,78 @@ def test_visits_of_the_mall_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     assert sum(shops.values()) == len(show.visits)
 
 
-@pytest.mark.soak
+def test_lines_of_batters_follow_the_runs_of_their_innings(tmp_path: Path) -> None:
+    events = cricket.play_match(0, random.Random(3))
+    with cricket.make_app("localhost:1", str(tmp_path)).test(partitions=3) as driver:
+        for event in events:
+            driver.topic("balls").pipe(event.key, event.value)
+        lines = driver.topic("lines").read()
+        assert (dict(driver.topic("scores").read()), dict(lines)) == cricket.plain_loop(events)
+    assert len(lines) > 2 * len(events)  # lines changed while their batters were not batting
+
+
+def test_the_board_changes_with_each_goal_in_both_directions(tmp_path: Path) -> None:
+    with tournament.make_app("localhost:1", str(tmp_path)).test() as driver:
+        scores, board = driver.topic("scores"), driver.topic("standings")
+        points = []
+        for owls, foxes in ((0, 0), (1, 0), (1, 1), (1, 2)):
+            scores.pipe("Owls-Foxes/Owls", {"team": "Owls", "goals": owls, "against": foxes})
+            points.append(board.read()[-1][1]["points"])
+        assert points == [1, 3, 1, 0]
+        assert driver.store("standings")["Owls"] == {"points": 0, "matches": 1, "goals": 1, "against": 2}
+
+
+def test_the_board_of_all_scores_is_that_of_a_plain_loop(tmp_path: Path) -> None:
+    events = tournament.season(seed=3)
+    with tournament.make_app("localhost:1", str(tmp_path)).test(partitions=4) as driver:
+        for event in events:
+            driver.topic("scores").pipe(event.key, event.value)
+        standings = dict(driver.topic("standings").read())
+    assert standings == tournament.plain_loop(events)
+    assert sum(standing["matches"] for standing in standings.values()) == 12 * 22
+
+
+def test_the_fleet_is_the_newest_report_of_each_aircraft_that_has_not_landed(tmp_path: Path) -> None:
+    needs_flights()
+    airports = fleet.read_airports()
+    events = fleet.reports_of(airports, until_hour=8)
+    expected = fleet.plain_loop(events, airports)
+    with fleet.make_app("localhost:1", str(tmp_path)).test(partitions=3) as driver:
+        for code, airport in airports.items():
+            driver.topic("airports").pipe(code, airport)
+        for event in events:
+            driver.topic("reports").pipe(event.key, event.value)
+        for aircraft in {event.key for event in events}:
+            assert driver.store("fleet").get(aircraft) == expected.get(aircraft)
+    assert 50 < len(expected) < len({event.key for event in events})
+
+
+def test_a_place_between_two_airports_is_on_the_great_circle() -> None:
+    new_york, los_angeles = (40.64, -73.78), (33.94, -118.41)
+    assert fleet.distance(new_york, los_angeles) * fleet.EARTH_MILES == pytest.approx(2_470, abs=10)
+    middle = fleet.between(new_york, los_angeles, 0.5)
+    assert fleet.distance(new_york, middle) == pytest.approx(fleet.distance(middle, los_angeles), abs=1e-4)
+    assert fleet.between(new_york, los_angeles, 1) == pytest.approx(los_angeles, abs=1e-3)
+
+
+def soaked(name: str, line: str) -> Any:
+    return pytest.param(name, line, marks=pytest.mark.soak)  # five seconds of CPU time each
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
         ("clicks.py", r"5,024 records, 16 too late, 141 counts of minutes: each came once, as a plain loop counts it"),
-        ("mall.py", r"7,\d+ sightings, \d+ visits: they are those of a plain loop"),
+        soaked("mall.py", r"7,146 sightings, 383 visits: they are those of a plain loop"),
+        soaked("cricket.py", r"914 balls, 66 batters: scores and lines are those of a plain loop"),
+        soaked("fleet.py", r"9,431 reports, 153 aircraft in the air at the end: the answers are those of a plain loop"),
+        soaked("tournament.py", r"866 scores, 3 instances killed: the board is that of a plain loop over all scores"),
     ],
 )
 def test_what_a_live_page_shows_at_the_end_is_right(name: str, line: str) -> None:
-    with live(name, "--seconds", "2") as (program, events):
+    if name == "fleet.py":
+        needs_flights()
+    with live(name, "--seconds", "5" if name == "tournament.py" else "2") as (program, events):
         snapshots = list(events)
         printed, problems = program.communicate(timeout=120)
     assert program.returncode == 0, printed + problems
