@@ -25,6 +25,7 @@ import argparse
 import heapq
 import itertools
 import json
+import math
 import random
 import sys
 import threading
@@ -82,6 +83,20 @@ def learn(model: Any, feedback: Row) -> None:
         model.learn_one(feedback["features"], feedback["outcome"])
 
 
+def read_question(body: bytes) -> tuple[str, Row]:
+    """Return site and features of a question.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match json.loads(body):
+        case {"site": str(site), "features": dict(features)} if all(
+            isinstance(value, int | float) and math.isfinite(value) for value in features.values()
+        ):
+            return site, features
+    raise ValueError('a question is {"site": "text", "features": {"long_url": 1.0, ...}}, with finite numbers')
+
+
 class Server:
     """The model, at an address. It begins with what "feedback" holds; `learn` takes what has come since."""
 
@@ -102,11 +117,11 @@ class Server:
 
             def do_POST(self) -> None:
                 try:
-                    asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                    answer = owner.predict(str(asked["site"]), asked["features"])
-                except (KeyError, TypeError, ValueError) as error:
-                    self.send_error(400, f"{type(error).__name__}: {error}")
+                    site, features = read_question(self.rfile.read(int(self.headers["Content-Length"] or 0)))
+                except ValueError as error:
+                    self.send_error(400, str(error))
                     return
+                answer = owner.predict(site, features)
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()

@@ -307,6 +307,14 @@ def test_a_prediction_meets_its_outcome_or_goes_on_without(tmp_path: Path) -> No
         assert [(site, row["outcome"]) for site, row in feedback.read()] == [("1", None)]
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"site": 1, "features": {}}', b'{"site": "a", "features": {"long_url": NaN}}']
+)
+def test_what_is_no_question_to_the_model_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"question|Expecting"):
+        serving.read_question(body)
+
+
 def soaked(name: str, line: str) -> Any:
     return pytest.param(name, line, marks=pytest.mark.soak)  # five seconds of CPU time each
 
