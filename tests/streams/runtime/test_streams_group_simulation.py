@@ -102,7 +102,7 @@ class Network:
         """The program looks soon at any rate."""
 
     def delay_ms(self, failures: int) -> float:
-        return min(50.0 * 2**failures, 1000)
+        return min(50.0 * 2.0**failures, 1000.0)
 
     def ask(
         self,
@@ -287,7 +287,7 @@ class Simulation:
         self._number = 0
 
     def now_ms(self) -> float:
-        return self.world.loop.time() * 1000
+        return float(self.world.loop.time() * 1000)
 
     def chance(self, probability: float) -> bool:
         return not self.is_peace and self.random.random() < probability
