@@ -49,7 +49,7 @@ from ottla.streams.topology import TaskId
 from ottla.testing.virtual_loop import VirtualLoop, run_virtual
 from ottla.types import TopicPartition
 
-EVENTS_MIN = 300
+EVENTS_MIN = 150
 SESSION_MS = 6_000
 _DISTURBANCES = 30
 COUNTS = {"lines": 4, "left": 3, "right": 3}
