@@ -81,7 +81,7 @@ class World:
                 case 4:
                     herder.set_target(name, "STOPPED")
                 case 5:
-                    herder.restart_plan(name, with_tasks=True, only_failed=self.dice.random() < 0.5)
+                    herder.restart(name, with_tasks=True, only_failed=self.dice.random() < 0.5)
                 case 6:
                     herder.restart_task(name, self.dice.randrange(3))
                 case 7:

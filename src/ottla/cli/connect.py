@@ -8,7 +8,7 @@ import signal
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,10 @@ from ottla.client.property_files import read_properties
 from ottla.config.properties import parse_properties
 from ottla.config.variables import PREFIX, read_text
 from ottla.connect.errors import ConnectError
+from ottla.errors import KafkaError
+
+if TYPE_CHECKING:
+    from ottla.connect.runtime.serving import Served
 
 
 @click.group()
@@ -44,9 +48,7 @@ def run(worker: str, connectors: Sequence[str], verbose: bool) -> None:
     """
     from ottla.connect.runtime.serving import ServedWorker
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _log(verbose)
     config = read_worker(worker)
     try:
         running = ServedWorker(
@@ -54,6 +56,20 @@ def run(worker: str, connectors: Sequence[str], verbose: bool) -> None:
         )
     except ConnectError as error:
         raise click.ClickException(str(error)) from error
+    _announce(running)
+    code = running.run()
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _announce(running: Served) -> None:
+    """Say where a worker is, and have signals stop it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     for url in running.urls:
@@ -63,9 +79,40 @@ def run(worker: str, connectors: Sequence[str], verbose: bool) -> None:
             "Who reaches it may read and write files of this user: other machines can, without a login "
             "(rest.extension.classes, docs/connect.md)"
         )
-    code = running.run()
-    if code:
-        raise click.exceptions.Exit(code)
+
+
+@connect.command("worker")
+@click.argument("worker", type=click.Path(exists=True, dir_okay=False))
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
+def run_worker(worker: str, verbose: bool) -> None:
+    """Run a worker of a group as connect-distributed does, until SIGTERM or Ctrl-C.
+
+    All workers with the same group.id share the tasks of all connectors; when one ends or is killed, the others go on with
+    its tasks. WORKER is a .properties file, as Kafka Connect's. Connectors are added by `ottla connect add`, or by Kafka
+    Connect's REST interface, at any of the workers; they and their offsets are kept in the topics that
+    config.storage.topic, offset.storage.topic and status.storage.topic name.
+    """
+    from ottla.connect.runtime.serving import ServedGroupWorker
+
+    _log(verbose)
+    config = read_worker(worker)
+    try:
+        running = ServedGroupWorker(
+            config, _tell, tls=lambda: server_tls(config), users=_users, client_tls=lambda: _client_tls(config)
+        )
+        _announce(running)
+        running.run()
+    except (ConnectError, KafkaError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _client_tls(worker: Mapping[str, str]) -> ssl.SSLContext:
+    """Return what is needed to ask other workers by https: they are trusted by the listener's truststore."""
+    below = "listeners.https.ssl." if any(name.startswith("listeners.https.ssl.") for name in worker) else "ssl."
+    context = ssl.create_default_context(cafile=worker.get(f"{below}truststore.location"))
+    if worker.get(f"{below}endpoint.identification.algorithm") == "":
+        context.check_hostname = False
+    return context
 
 
 def read_worker(path: str) -> dict[str, str]:

@@ -173,6 +173,20 @@ class GroupMembership:
         except TimeoutError:
             return None
 
+    @property
+    def confirmed_at(self) -> float | None:
+        """When the last request was sent that the coordinator has answered as it answers a member, by `time.monotonic()`.
+
+        Until `session.timeout.ms` after that nobody else has what the member was given. None before the first answer.
+        """
+        confirmed_ms = self._machine.member.confirmed_ms
+        return None if confirmed_ms is None else confirmed_ms / 1000
+
+    @property
+    def generation_id(self) -> int:
+        """The generation that the member is part of, in `assign` the one that begins; -1 without."""
+        return self._machine.member.generation_id
+
     async def rejoin(self, reason: str = "the program asked for it") -> None:
         """Have the group rebalance: what this member tells the others has changed, for example."""
         await self.start()

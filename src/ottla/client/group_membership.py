@@ -106,6 +106,19 @@ class GroupMembership:
         """
         return self._run(self._calls.wait(timeout))
 
+    @property
+    def confirmed_at(self) -> float | None:
+        """When the last request was sent that the coordinator has answered as it answers a member, by `time.monotonic()`.
+
+        Until `session.timeout.ms` after that nobody else has what the member was given. None before the first answer.
+        """
+        return self._calls.confirmed_at
+
+    @property
+    def generation_id(self) -> int:
+        """The generation that the member is part of, in `assign` the one that begins; -1 without."""
+        return self._calls.generation_id
+
     def rejoin(self, reason: str = "the program asked for it") -> None:
         """Have the group rebalance: what this member tells the others has changed, for example."""
         self._run(self._calls.rejoin(reason))

@@ -29,7 +29,7 @@ from ottla.connect.java_regex import VALID_REGEX, compile_pattern
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 HEADER_CONVERTER = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
 
-WORKER = ConfigDef(
+WORKER = (
     ConfigKey(
         name="bootstrap.servers",
         type=ConfigType.LIST,
@@ -43,11 +43,6 @@ WORKER = ConfigDef(
     ),
     ConfigKey(
         name="header.converter", default=HEADER_CONVERTER, importance=Importance.LOW, documentation="Bytes of headers."
-    ),
-    ConfigKey(
-        name="offset.storage.file.filename",
-        importance=Importance.HIGH,
-        documentation="The file in which offsets of sources are kept, in the format of Java's standalone worker.",
     ),
     ConfigKey(
         name="offset.flush.interval.ms",
@@ -135,6 +130,63 @@ WORKER = ConfigDef(
         documentation="ottla's own key: Python modules whose connectors (made by decorators, or classes) may be used.",
     ),
 )
+
+
+STANDALONE = ConfigDef(
+    *WORKER,
+    ConfigKey(
+        name="offset.storage.file.filename",
+        importance=Importance.HIGH,
+        documentation="The file in which offsets of sources are kept, in the format of Java's standalone worker.",
+    ),
+)
+
+
+def _storage(part: str, partitions: int | None) -> tuple[ConfigKey, ...]:
+    """Return the rows of one of the three topics of distributed workers."""
+    what = {"config": "connectors", "offset": "offsets of sources", "status": "states of connectors and tasks"}[part]
+    rows = [
+        ConfigKey(
+            name=f"{part}.storage.topic", importance=Importance.HIGH,
+            documentation=f"The topic that keeps {what}; made if it is not there. All workers of a group have the same.",
+        ),
+        ConfigKey(
+            name=f"{part}.storage.replication.factor", type=ConfigType.SHORT, default=3, importance=Importance.LOW,
+            documentation="With how many replicas it is made; -1: as the brokers' default. A single broker needs 1 or -1.",
+        ),
+    ]  # fmt: skip
+    if partitions is not None:
+        rows.append(
+            ConfigKey(
+                name=f"{part}.storage.partitions", type=ConfigType.INT, default=partitions, importance=Importance.LOW,
+                documentation="With how many partitions it is made; -1: as the brokers' default.",
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
+def _duration(name: str, default: int, documentation: str, least: int = 1) -> ConfigKey:
+    return ConfigKey(
+        name=name, type=ConfigType.INT, default=default, validator=at_least(least), importance=Importance.HIGH,
+        documentation=documentation,
+    )  # fmt: skip
+
+
+DISTRIBUTED = ConfigDef(
+    *WORKER,
+    ConfigKey(name="group.id", importance=Importance.HIGH, documentation="The group of workers that share tasks."),
+    *_storage("config", None),
+    *_storage("offset", 25),
+    *_storage("status", 5),
+    _duration("session.timeout.ms", 10000, "A worker not heard of for so long is gone; its tasks have ended by then."),
+    _duration("heartbeat.interval.ms", 3000, "How often a worker is heard of; a third of session.timeout.ms at most."),
+    _duration("rebalance.timeout.ms", 60000, "How long a rebalance waits for a worker."),
+    _duration(
+        "scheduled.rebalance.max.delay.ms", 300000,
+        "How long tasks of a vanished worker wait for it before others get them; half of session.timeout.ms at least.",
+        least=0,
+    ),
+)  # fmt: skip
 
 
 def _common(name: str, order: int, width: Width, display_name: str, **more: Any) -> ConfigKey:

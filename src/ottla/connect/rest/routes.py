@@ -49,6 +49,7 @@ class Worker(Protocol):
     def topics(self, name: str) -> list[str]: ...
     def reset_topics(self, name: str) -> None: ...
     def set_level(self, name: str, level: str) -> None: ...
+    def share_level(self, name: str, level: str) -> None: ...
 
 
 class Routes:
@@ -249,6 +250,9 @@ class Routes:
             raise HerderError(400, "Desired 'level' parameter was not specified in request.")
         if level.upper() not in LEVELS:
             raise HerderError(404, f"invalid log level '{level}'.")
+        is_shared = query.get("scope", ["worker"])[-1].lower() == "cluster"
+        if is_shared:
+            self._worker.share_level(name, level.upper())
         logging.getLogger(None if name == "root" else name)
         before = all_levels()
         for each in [name, *(other for other in before if other.startswith(f"{name}.") or name == "root")]:
@@ -257,7 +261,7 @@ class Routes:
         changed = [each for each, found in all_levels().items() if before.get(each) != found or each == name]
         for each in changed:
             self._set_at[each] = time.time_ns() // 1_000_000
-        if query.get("scope", ["worker"])[-1].lower() == "cluster":
+        if is_shared:
             return WebResponse(status=204)
         return WebResponse(body=sorted(changed))
 

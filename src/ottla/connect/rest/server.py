@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,12 +61,22 @@ class RestServer:
         shown = host or first.host
         return f"[{shown}]:{port or first.port}" if ":" in shown else f"{shown}:{port or first.port}"
 
-    def start(self, answer: Answer) -> None:
-        """Answer from now on."""
+    @property
+    def advertised_url(self) -> str:
+        """Where other workers find it."""
+        return f"{self._servers[0].scheme if self._servers else 'http'}://{self.worker_id}"
+
+    def start(self, answer: Answer, headers: Mapping[str, str] | None = None) -> None:
+        """Answer from now on.
+
+        Args:
+            headers: what every answer has, a refusal, too.
+        """
 
         def guarded(request: WebRequest) -> WebResponse:
             refused = None if self._login is None else self._login.refuse(request)
-            return answer(request) if refused is None else refused
+            found = answer(request) if refused is None else refused
+            return replace(found, headers={**found.headers, **headers}) if headers else found
 
         for server in self._servers:
             server.start(guarded)

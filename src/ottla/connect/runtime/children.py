@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -33,13 +34,15 @@ class Child:
         finally:
             os.close(write)
         self._events = os.fdopen(read, encoding="utf-8")
+        self._lock = threading.Lock()
 
     def say(self, what: Any) -> None:
         """Send a line; nothing happens when the process has ended: `lines` ends, too."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(what) + "\n")
-            self.process.stdin.flush()
+            with self._lock:
+                self.process.stdin.write(json.dumps(what) + "\n")
+                self.process.stdin.flush()
         except (BrokenPipeError, ValueError):
             pass
 

@@ -1,8 +1,9 @@
 """What a worker knows of its connectors, and what is to run: decided here, without I/O.
 
-Requests and events change it; `wanted()` says which tasks are to run, each with the number of its run. A restart raises the
-number, and what is told about an older run is dropped. Names, states and messages are Java's. `decide` compares what is
-wanted with the processes that there are.
+Requests become changes, which `apply` takes: at once in a standalone worker, in a distributed one when they are read from
+the topic of configurations, as in every other worker. `wanted()` says which tasks are to run here, each with the number of
+its run. A restart raises the number, and what is told about an older run is dropped. Names, states and messages are Java's.
+`decide` compares what is wanted with the processes that there are.
 
 Invariant: of a task that some process may still run no other run is started (`decide`).
 """
@@ -23,6 +24,8 @@ FAILURES_MAX: Final = 5
 _PAUSE_MAX_S: Final = 300.0
 #: What shows nothing of a secret: variables, and nothing beside them.
 _VARIABLES: Final = re.compile(r"(\$\{[^{}:]+:[^{}]*\})+")
+#: What a connector shows of itself while its class is not known.
+_NO_SECRETS: Final = frozenset({"name", "connector.class", "tasks.max", "task.class"})
 STOP_FIRST: Final = (
     "Connectors must be in the STOPPED state before their offsets can be modified. This can be done for the specified "
     "connector by issuing a 'PUT' request to the '/connectors/{}/stop' endpoint"
@@ -57,10 +60,15 @@ class Told:
 
 @dataclass(slots=True)
 class Standing:
-    """How a connector or a task is."""
+    """How a connector or a task is.
+
+    Attributes:
+        worker_id: the other worker that has said so; None: it is this one.
+    """
 
     state: str
     trace: str | None = None
+    worker_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -105,17 +113,75 @@ class Wanted:
     config: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutConnector:
+    """A connector is there, or has another configuration. Its target stays what it is where none is given."""
+
+    name: str
+    config: Mapping[str, str]
+    told: Told = field(default_factory=Told)
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutTasks:
+    """A connector has these tasks, made of the configuration that it has now."""
+
+    name: str
+    tasks: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropTasks:
+    """What is known of a connector's tasks is incomplete: they do not run, and are to be made again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutTarget:
+    """A connector is to run, to pause or to stop."""
+
+    name: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """A connector is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A connector is to start anew: itself, or some of its tasks, too."""
+
+    name: str
+    with_tasks: bool
+    only_failed: bool
+
+
+Change = PutConnector | PutTasks | DropTasks | PutTarget | Delete | Restart
+
+
 class Herder:
     """See the module.
 
     Args:
         worker_id: host and port of the worker's REST interface.
         shows_secrets: whether answers have them, as Java's do.
+        shares: whether tasks run on several workers: then only those of `assign` run here, and none that was made of an
+            older configuration.
     """
 
-    def __init__(self, worker_id: str, *, shows_secrets: bool = False) -> None:
+    def __init__(self, worker_id: str, *, shows_secrets: bool = False, shares: bool = False) -> None:
         self.worker_id = worker_id
         self._shows_secrets = shows_secrets
+        self._shares = shares
+        #: Whether this worker is the one that says how connectors themselves stand.
+        self.leads = not shares
+        self._assigned: set[TaskId] = set()
         self._connectors: dict[str, Known] = {}
         self._last_run = 0
 
@@ -162,6 +228,8 @@ class Herder:
     def _shown(self, found: Known, config: Mapping[str, str]) -> dict[str, str]:
         if self._shows_secrets:
             return dict(config)
+        if found.told.kind == "unknown":  # nobody knows what is secret here
+            return {name: text if name in _NO_SECRETS else HIDDEN for name, text in config.items()}
         return {
             name: HIDDEN if name in found.told.secrets and not _VARIABLES.fullmatch(text) else text
             for name, text in config.items()
@@ -198,9 +266,30 @@ class Herder:
     def _standing(self, found: Known, at: Standing) -> dict[str, Any]:
         version = {} if found.told.version is None else {"version": found.told.version}
         trace = {} if not at.trace else {"trace": at.trace}
-        return {"state": at.state, "worker_id": self.worker_id} | trace | version
+        return {"state": at.state, "worker_id": at.worker_id or self.worker_id} | trace | version
 
     # Requests
+
+    def apply(self, change: Change) -> None:
+        """Take a change. What it says about a connector that is not there is dropped: it was deleted meanwhile."""
+        match change:
+            case PutConnector(name=name, config=config, told=told, target=target):
+                self.put(name, config, told, target, may_replace=True)
+                return
+        if change.name not in self._connectors:
+            return
+        match change:
+            case PutTasks(name=name, tasks=tasks):
+                self.set_tasks(name, tasks)
+            case DropTasks(name=name):
+                self.set_tasks(name, ())
+                self._connectors[name].applied = None
+            case PutTarget(name=name, target=target):
+                self.set_target(name, target)
+            case Delete(name=name):
+                self.delete(name)
+            case Restart(name=name):
+                self.restart(name, with_tasks=change.with_tasks, only_failed=change.only_failed)
 
     def with_kept_secrets(self, name: str, config: Mapping[str, str], *, is_new: bool) -> dict[str, str]:
         """Return a configuration in which [hidden], where an answer showed it, is what is kept.
@@ -236,13 +325,15 @@ class Herder:
             self._connectors[name] = Known(config=dict(config), target=target or "RUNNING", told=told)
         else:
             found.config, found.told = dict(config), told
+            found.target = target or found.target
         self.start_connector(name)
         return found is None
 
     def start_connector(self, name: str) -> None:
         """Say that the connector itself stands as its target is."""
         found = self.known(name)
-        found.standing = Standing(found.target)
+        if self.leads:
+            found.standing = Standing(found.target)
 
     def needs_tasks(self, name: str) -> bool:
         """Whether tasks are to be made of a connector's configuration now."""
@@ -256,9 +347,14 @@ class Herder:
         if made == found.tasks and found.applied == found.config:
             return
         found.tasks, found.applied = made, dict(found.config)
-        found.standings.clear()
+        found.standings = {
+            number: at for number, at in found.standings.items() if at.worker_id is not None and number < len(made)
+        }
         found.retries.clear()
-        found.runs = {number: self._new_run() for number in range(len(made))}
+        found.runs = {number: self._new_run() for number in range(len(made)) if self._is_here(name, number)}
+
+    def _is_here(self, name: str, number: int) -> bool:
+        return not self._shares or (name, number) in self._assigned
 
     def _new_run(self) -> int:
         self._last_run += 1
@@ -280,7 +376,7 @@ class Herder:
         if found is None:
             raise HerderError(404, f"Unknown connector {name}")
         found.target = target
-        if found.standing.state != "FAILED" or target == "STOPPED":
+        if self.leads and (found.standing.state != "FAILED" or target == "STOPPED"):
             found.standing = Standing(target)
         if target == "STOPPED":
             found.tasks, found.applied = [], None
@@ -289,7 +385,7 @@ class Herder:
             found.runs.clear()
 
     def restart_plan(self, name: str, *, with_tasks: bool, only_failed: bool) -> tuple[bool, dict[str, Any]]:
-        """Restart what a request names; return whether the connector itself is to be, and the status as of now.
+        """Return whether a request restarts the connector itself, and the status as it is when that begins.
 
         Raises:
             HerderError: there is no such connector (404).
@@ -297,16 +393,31 @@ class Herder:
         found = self._connectors.get(name)
         if found is None:
             raise HerderError(404, f"Unknown connector: {name}")
-        itself = not only_failed or found.standing.state == "FAILED"
+        itself, tasks = _to_restart(found, with_tasks=with_tasks, only_failed=only_failed)
+        status = self.status(name)
         if itself:
-            found.standing = Standing("RESTARTING", found.standing.trace)
-        if with_tasks:
-            for number, at in found.standings.items():
-                if not only_failed or at.state == "FAILED":
-                    found.retries.pop(number, None)
-                    self._restart(found, number)
-                    found.standings[number].trace = at.trace
-        return itself, self.status(name)
+            status["connector"]["state"] = "RESTARTING"
+        for task in status["tasks"]:
+            if task["id"] in tasks:
+                task["state"] = "RESTARTING"
+        return itself, status
+
+    def restart(self, name: str, *, with_tasks: bool, only_failed: bool) -> None:
+        """Restart what a request names, as far as it runs here.
+
+        Raises:
+            HerderError: there is no such connector (404).
+        """
+        found = self.known(name)
+        itself, tasks = _to_restart(found, with_tasks=with_tasks, only_failed=only_failed)
+        if itself:
+            self.start_connector(name)
+        for number in tasks:
+            if number in found.runs:
+                trace = found.standings[number].trace
+                found.retries.pop(number, None)
+                self._restart(found, number)
+                found.standings[number].trace = trace
 
     def restart_task(self, name: str, number: int) -> None:
         """Start a task anew.
@@ -317,6 +428,8 @@ class Herder:
         found = self.known(name)
         if not 0 <= number < len(found.tasks):
             raise HerderError(404, f"Task {name}-{number} not found")
+        if not self._is_here(name, number):
+            raise HerderError(409, f"Task {name}-{number} does not run on this worker")
         found.retries.pop(number, None)
         self._restart(found, number)
 
@@ -332,6 +445,89 @@ class Herder:
         """
         self.known(name)
         del self._connectors[name]
+
+    # Several workers
+
+    def task_ids(self) -> set[TaskId]:
+        """Return all tasks that are to run somewhere."""
+        return {
+            (name, number)
+            for name, found in self._connectors.items()
+            if self._is_current(found)
+            for number in range(len(found.tasks))
+        }
+
+    def assign(self, tasks: Iterable[TaskId]) -> None:
+        """Run these tasks, and no others. A task that was not here before starts anew, even where it had failed."""
+        before, self._assigned = self._assigned, set(tasks)
+        for name, number in before - self._assigned:
+            found = self._connectors.get(name)
+            if found is not None:
+                found.runs.pop(number, None)
+                found.retries.pop(number, None)
+                if number in found.standings:
+                    found.standings[number] = Standing("UNASSIGNED", worker_id=self.worker_id)
+        for name, number in self._assigned - before:
+            found = self._connectors.get(name)
+            if found is not None and number < len(found.tasks):
+                found.runs[number] = self._new_run()
+                found.standings[number] = Standing("UNASSIGNED")
+
+    def lead(self, leads: bool) -> None:
+        """Say how connectors themselves stand from now on, or leave that to another worker."""
+        if leads == self.leads:
+            return
+        self.leads = leads
+        for found in self._connectors.values():
+            if leads:
+                found.standing = Standing(found.target)
+            else:
+                found.standing = Standing(found.standing.state, found.standing.trace, self.worker_id)
+
+    def connector_standings(self) -> dict[str, Standing]:
+        """Return how connectors themselves stand."""
+        return {name: found.standing for name, found in self._connectors.items()}
+
+    def own_standings(self) -> dict[TaskId, Standing]:
+        """Return how the tasks are that this worker was given."""
+        return {
+            (name, number): found.standings[number]
+            for name, found in self._connectors.items()
+            for number in found.runs
+            if number in found.standings
+        }
+
+    def on_told(self, name: str, number: int | None, told: Standing) -> None:
+        """Another worker says how a connector (None) or a task is. What this worker runs it knows better."""
+        found = self._connectors.get(name)
+        if found is None:
+            return
+        if number is None:
+            if not self.leads:
+                found.standing = told
+        elif number not in found.runs and number < len(found.tasks):
+            found.standings[number] = told
+
+    def on_untold(self, name: str, number: int) -> None:
+        """A task's status was taken back."""
+        found = self._connectors.get(name)
+        if found is not None and number not in found.runs:
+            found.standings.pop(number, None)
+
+    def unasked(self) -> list[str]:
+        """Return connectors that have no tasks of their present configuration, though they are to have some."""
+        return [
+            name for name, found in self._connectors.items() if self.needs_tasks(name) and not self._is_current(found)
+        ]
+
+    def learn(self, name: str, config: Mapping[str, str], told: Told) -> None:
+        """Take what is known of a connector's class, if it still has this configuration."""
+        found = self._connectors.get(name)
+        if found is not None and found.config == config:
+            found.told = told
+
+    def _is_current(self, found: Known) -> bool:
+        return not self._shares or found.applied == found.config
 
     # What happens
 
@@ -394,9 +590,16 @@ class Herder:
         return {
             (name, number): Wanted(run=found.runs[number], is_paused=found.target == "PAUSED", config=config)
             for name, found in self._connectors.items()
+            if self._is_current(found)
             for number, config in enumerate(found.tasks)
-            if found.standings.get(number, Standing("")).state != "FAILED"
+            if number in found.runs and found.standings.get(number, Standing("")).state != "FAILED"
         }
+
+
+def _to_restart(found: Known, *, with_tasks: bool, only_failed: bool) -> tuple[bool, list[int]]:
+    """Return whether the connector itself is to start anew, and which tasks."""
+    tasks = [number for number, at in found.standings.items() if not only_failed or at.state == "FAILED"]
+    return not only_failed or found.standing.state == "FAILED", tasks if with_tasks else []
 
 
 # What becomes of processes

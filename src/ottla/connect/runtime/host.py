@@ -3,8 +3,9 @@
 What comes in on standard input, and goes out on the descriptor in the first argument, is JSON, a line each:
 
     in:   {"worker": {...}, "config": {...}, "offsets": [[key, value], ...], "tasks": [[number, run, config], ...],
-           "paused": bool, "levels": {logger: level}}, then
+           "paused": bool, "levels": {logger: level}, "lease": time or null}, then
           {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true} | {"written": id}
+          | {"lease": time}
     out:  {"event": "refused", "message"} | {"event": "running", "tasks": n}, then
           {"event": "failed" | "ended", "task", "run", "message", "trace", "new_offsets"}
           | {"event": "topics", "topics": [...]} | {"event": "paused", "paused": bool} | {"event": "closed"}
@@ -33,7 +34,7 @@ from ottla.connect.errors import ConnectError
 from ottla.connect.runtime.finding import connector_class, listed
 from ottla.connect.runtime.levels import set_level
 from ottla.connect.runtime.offsets import KeptOffsets
-from ottla.connect.runtime.process import die_with_parent
+from ottla.connect.runtime.process import Lease, die_with_parent
 from ottla.connect.runtime.resolving import Redactor, resolved
 from ottla.connect.runtime.sink_runner import SinkRunner
 from ottla.connect.runtime.source_runner import SourceRunner
@@ -82,6 +83,9 @@ class Host:
         self._topics: set[str] = set()
         self._redact = Redactor(())
         self.stopping = threading.Event()
+        self._has_started = False
+        self._backlog: list[Mapping[str, Any]] = []
+        self._lease = None if order.get("lease") is None else Lease(order["lease"])
 
     def start(self) -> None:
         """Make the tasks and start them.
@@ -106,6 +110,7 @@ class Host:
             self._threads.append(thread)
             thread.start()
         self._tell({"event": "running", "tasks": len(self._runners)})
+        self._obey_backlog()
 
     def _texts(self, raw: Mapping[str, str]) -> dict[str, str]:
         return {name: text for name, text in resolved(self._worker, raw).items() if text is not None}
@@ -217,7 +222,27 @@ class Host:
             thread.join()
 
     def obey(self, command: Mapping[str, Any]) -> None:
-        """Do what the worker says."""
+        """Do what the worker says: at once what is about the lease, and the rest when the tasks have started."""
+        if "lease" in command:
+            if self._lease is not None:
+                self._lease.extend(command["lease"])
+            return
+        with self._lock:
+            if not self._has_started:
+                self._backlog.append(command)
+                return
+        self._obey(command)
+
+    def _obey_backlog(self) -> None:
+        while True:
+            with self._lock:
+                if not self._backlog:
+                    self._has_started = True
+                    return
+                command = self._backlog.pop(0)
+            self._obey(command)
+
+    def _obey(self, command: Mapping[str, Any]) -> None:
         if command.get("stop"):
             self.stopping.set()
             for runner in self._runners.values():
@@ -257,6 +282,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, level in order.get("levels", {}).items():
         set_level(name, level)
     host = Host(order, tell)
+    threading.Thread(target=_obey, args=(host,), daemon=True).start()
     try:
         host.start()
     except ConnectError as error:
@@ -267,7 +293,6 @@ def main(arguments: Sequence[str]) -> int:
         message = host.redact(f"{type(error).__name__}: {error}")
         tell({"event": "refused", "message": message, "trace": host.redact(traceback.format_exc())})
         return 1
-    threading.Thread(target=_obey, args=(host,), daemon=True).start()
     host.work()
     tell({"event": "closed"})
     return 0

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ottla.connect.runtime.children import Child, Nursery
 from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause, StartHost
+from ottla.connect.runtime.process import LEASE_OVER
 
 log = logging.getLogger(__name__)
 _MODULE: Final = "ottla.connect.runtime.host"
@@ -46,6 +47,7 @@ class Hosts:
         self._deadlines: dict[int, float] = {}
         self._killed: set[int] = set()
         self._last = 0
+        self._lease_s: float | None = None
         self.views: dict[int, HostView] = {}
 
     def act(self, action: Action) -> None:
@@ -75,6 +77,7 @@ class Hosts:
         order = self._order(action.connector)
         order["tasks"] = [[number, what.run, dict(what.config)] for number, what in action.tasks.items()]
         order["paused"] = action.is_paused
+        order["lease"] = self._lease_s
         child = self._nursery.start(lambda: Child(_MODULE))
         view = HostView(
             connector=action.connector,
@@ -107,7 +110,7 @@ class Hosts:
         with self._lock:
             is_killed = number in self._killed
             left = dict(view.runs)
-        kind = "killed" if is_killed else "gone" if is_explained else "died"
+        kind = "killed" if is_killed else "gone" if is_explained or code == LEASE_OVER else "died"
         self._on_event(number, view, {"event": kind, "code": code, "runs": left})
         with self._lock:
             view.runs.clear()
@@ -161,6 +164,12 @@ class Hosts:
             children = list(self._children.values())
         for child in children:
             child.say(command)
+
+    def lease(self, until_s: float) -> None:
+        """Have all processes end by themselves at a time of `time.monotonic()`, unless they are told a later one."""
+        if self._lease_s is None or self._lease_s != until_s:
+            self._lease_s = until_s
+            self.tell_all({"lease": until_s})
 
     def close(self) -> None:
         """Have all tasks end, and wait until they have."""

@@ -59,6 +59,14 @@ class Inspection:
         found = self._ask({"do": "validate", "config": dict(config)})
         return found["infos"], _told(found)
 
+    def look(self, config: Mapping[str, str]) -> Told:
+        """Return what is known of a connector's class.
+
+        Raises:
+            InspectionError: there is no such class.
+        """
+        return _told(self._ask({"do": "look", "config": dict(config)}))
+
     def tasks(self, config: Mapping[str, str]) -> tuple[list[dict[str, str]], Told]:
         """Return the configurations of a connector's tasks.
 

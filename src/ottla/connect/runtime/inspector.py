@@ -94,6 +94,8 @@ class Inspector:
             "version": validation.version_of(kind),
             "secrets": secrets,
         }
+        if question["do"] == "look":
+            return told
         if question["do"] == "validate":
             infos = validation.validate(kind, config, self._worker)
             for info in infos["configs"]:

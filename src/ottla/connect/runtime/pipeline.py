@@ -18,7 +18,7 @@ from ottla.connect.converters.base import Converter, SchemaAndValue
 from ottla.connect.errors import ConnectError, RetriableError
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
 from ottla.connect.records import Header, Record, SinkRecord
-from ottla.connect.settings import WORKER, below
+from ottla.connect.settings import STANDALONE, below
 from ottla.connect.transforms.base import Predicate, Transform
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def _converter(part: str, worker: Mapping[str, str], config: Mapping[str, str]) 
     """A connector's own converter has the connector's settings, the worker's those of the worker."""
     own = config.get(f"{part}.converter")
     settings = below(config if own else worker, f"{part}.converter.")
-    made = converter_class(own or worker.get(f"{part}.converter") or WORKER.keys[f"{part}.converter"].default)
+    made = converter_class(own or worker.get(f"{part}.converter") or STANDALONE.keys[f"{part}.converter"].default)
     if "converter.type" in made.CONFIG.keys:
         settings["converter.type"] = part
     return made(settings)

@@ -1,42 +1,24 @@
-"""A standalone worker: each connector in processes of its own, offsets of sources in a file, requests by REST.
+"""A standalone worker: offsets of sources in a file, connectors in memory.
 
-This process imports no plugin (`inspection.py` asks one that does). What is known and wanted is decided by `herder.py`;
-one thread does what follows from it. Offsets that hosts tell are written down: the file is replaced as a whole, synced, so
-that it is always the old one or the new one.
+Offsets that hosts tell are written down: the file is replaced as a whole, synced, so that it is always the old one or the
+new one.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ottla.connect.config_def import ConfigError
 from ottla.connect.errors import ConnectError
 from ottla.connect.runtime import offset_file
-from ottla.connect.runtime.children import Nursery
-from ottla.connect.runtime.connector_offsets import (
-    alter_group_offsets,
-    check_sink_offsets,
-    group_offsets,
-    reset_group_offsets,
-    source_offsets,
-)
-from ottla.connect.runtime.herder import STOP_FIRST, Herder, HerderError, HostView, Told, decide
-from ottla.connect.runtime.host import decode_entry, encode_entry
-from ottla.connect.runtime.hosts import Event, Hosts
-from ottla.connect.runtime.inspection import Inspection, InspectionError
-from ottla.connect.runtime.offsets import KeptOffsets
-from ottla.connect.settings import WORKER
-
-log = logging.getLogger(__name__)
-#: How often the thread that acts looks around although nothing has happened.
-_LOOK_S = 0.2
+from ottla.connect.runtime.herder import Change, Herder, PutConnector, PutTasks
+from ottla.connect.runtime.inspection import InspectionError
+from ottla.connect.runtime.worker import ConnectWorker, typed
+from ottla.connect.settings import STANDALONE
 
 
 class OffsetFile:
@@ -58,8 +40,15 @@ class OffsetFile:
         except ConnectError as error:
             raise ConnectError(f"{path}: {error}") from None
 
-    def update(self, entries: Mapping[bytes, bytes | None]) -> None:
-        """Write offsets down."""
+    def settle(self) -> None:
+        """It is written when `update` returns."""
+
+    def update(self, entries: Mapping[bytes, bytes | None], on_written: Callable[[], object] = lambda: None) -> None:
+        """Write offsets down.
+
+        Raises:
+            OSError: they are written with the next ones.
+        """
         with self._lock:
             self.entries = {**self.entries, **entries}  # another one: some thread may be reading the last one
             temporary = self._path.with_name(self._path.name + ".new")
@@ -73,9 +62,10 @@ class OffsetFile:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+        on_written()
 
 
-class StandaloneWorker:
+class StandaloneWorker(ConnectWorker):
     """Runs connectors until `stop`. Requests may come in any thread.
 
     Args:
@@ -96,34 +86,17 @@ class StandaloneWorker:
         worker_id: str = "localhost:8083",
     ) -> None:
         values = worker_settings(worker)
-        self.settings: Mapping[str, Any] = values
-        self._worker = dict(worker)
         self._connectors = [dict(config) for config in connectors]
-        self._on_event = on_event
         names = [config.get("name", "") for config in self._connectors]
         for name in names:
             if not name:
                 raise ConfigError('Missing required configuration "name" which has no default value.')
             if names.count(name) > 1:
                 raise ConfigError(f"Connector {name} already exists")
-        self._grace_s = values["task.shutdown.graceful.timeout.ms"] / 1000
-        self._offsets = OffsetFile(Path(values["offset.storage.file.filename"]))
-        self._stopping = threading.Event()
-        #: Guards the herder; notified when something has changed.
-        self._changed = threading.Condition()
-        self._levels: dict[str, str] = {}
-        self.herder = Herder(worker_id, shows_secrets=values["rest.secrets"] == "java")
-        self._nursery = Nursery()
-        self._inspection = Inspection(self._worker, self._nursery)
-        self._hosts = Hosts(self._nursery, self._order, self._take, self._grace_s, self._notify)
+        herder = Herder(worker_id, shows_secrets=values["rest.secrets"] == "java")
+        offsets = OffsetFile(Path(values["offset.storage.file.filename"]))
+        super().__init__(worker, values, on_event, herder, offsets)
         self._is_refused = False
-        self._has_started = False
-        self._operations: dict[str, threading.Lock] = {}
-
-    def stop(self) -> None:
-        """Have `run` end: tasks finish, offsets are written down."""
-        self._stopping.set()
-        # Not the condition: this may be called in a signal handler, while its lock is held.
 
     def run(self, *, goes_on: bool = False) -> int:
         """Run all connectors; return 0 after `stop`, 1 if one was refused or nothing runs any more.
@@ -147,10 +120,6 @@ class StandaloneWorker:
             self._nursery.close()
         return code
 
-    def is_ready(self) -> bool:
-        """Whether the connectors that were given are there, and it goes on."""
-        return self._has_started and not self._stopping.is_set()
-
     def _add_first(self, config: Mapping[str, str]) -> None:
         name = config["name"]
         try:
@@ -159,320 +128,23 @@ class StandaloneWorker:
             self._is_refused = True
             self._on_event(name, {"event": "refused", "message": str(error)})
             return
-        with self._changed:
-            self.herder.put(name, config, told, None, may_replace=False)
-            self.herder.set_tasks(name, tasks)
+        self._commit(PutConnector(name=name, config=config, told=told), PutTasks(name=name, tasks=tasks))
 
     def _runs(self) -> bool:
         with self._changed:
             return bool(self.herder.wanted() or self._hosts.views or self.herder.waits())
 
-    def _act(self) -> None:
-        """Do what is wanted now; then wait until something changes."""
-        with self._changed:
-            self.herder.tick(time.monotonic())
-            actions = decide(self.herder.wanted(), self._hosts.snapshot())
-            if not actions:
-                self._changed.wait(_LOOK_S)
-        for action in actions:
-            self._hosts.act(action)
-        self._hosts.tick()
+    def _lead(self) -> None:
+        pass
 
-    def _notify(self) -> None:
+    def share_level(self, name: str, level: str) -> None:
+        """There is no other worker."""
+
+    def _commit(self, *changes: Change) -> None:
         with self._changed:
+            for change in changes:
+                self.herder.apply(change)
             self._changed.notify_all()
-
-    def _order(self, connector: str) -> dict[str, Any]:
-        offsets = [encode_entry(*entry) for entry in self._offsets.entries.items()]
-        with self._changed:
-            config = dict(self.herder.known(connector).config) if self.herder.knows(connector) else {"name": connector}
-        return {"worker": self._worker, "config": config, "offsets": offsets, "levels": dict(self._levels)}
-
-    def _take(self, number: int, view: HostView, event: Event) -> None:
-        name = view.connector
-        if event["event"] == "offsets":
-            try:
-                self._offsets.update(dict(decode_entry(*entry) for entry in event["entries"]))
-            except OSError as error:
-                log.error(
-                    "connector %s: its offsets cannot be written down (%s): they are with the next ones; if this process "
-                    "ends before, records come again",
-                    name,
-                    error,
-                )
-            else:
-                self._hosts.tell(number, {"written": event["id"]})
-            return
-        with self._changed:
-            match event["event"]:
-                case "running":
-                    for task, run in view.runs.items():
-                        self.herder.on_running(name, task, run, view.is_paused)
-                case "paused":
-                    for task, run in view.runs.items():
-                        self.herder.on_running(name, task, run, event["paused"])
-                case "failed":
-                    event["again_s"] = self._fail(
-                        name, event["task"], event["run"], event["trace"], event["new_offsets"]
-                    )
-                case "topics":
-                    if self.settings["topic.tracking.enable"]:
-                        self.herder.on_topics(name, event["topics"])
-                case "refused":
-                    for task, run in view.runs.items():
-                        self._fail(name, task, run, event["trace"])
-                case "died":
-                    for task, run in event["runs"].items():
-                        self._fail(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
-            self._changed.notify_all()
-        self._on_event(name, event)
-
-    def _fail(self, name: str, task: int, run: int, trace: str, has_new_offsets: bool = False) -> float | None:
-        return self.herder.on_failed(name, task, run, trace, has_new_offsets=has_new_offsets, now_s=time.monotonic())
-
-    # Requests
-
-    def validate(self, config: Mapping[str, str | None]) -> dict[str, Any]:
-        """Return what is right and wrong with a configuration, key by key.
-
-        Raises:
-            HerderError: it names no connector.
-        """
-        return self._validated(config)[0]
-
-    def _validated(self, config: Mapping[str, str | None]) -> tuple[dict[str, Any], Told]:
-        if config.get("connector.class") is None:
-            raise HerderError(400, f"Connector config {{{', '.join(sorted(config))}}} contains no connector type")
-        try:
-            return self._inspection.validate(config)
-        except InspectionError as error:
-            raise HerderError(400 if error.kind == "failed" else error.status, str(error)) from error
-
-    def put_connector(
-        self, name: str, config: Mapping[str, str | None], target: Any = None, *, may_replace: bool
-    ) -> tuple[bool, dict[str, Any]]:
-        """Make a connector, or change one; return whether it is new, and what it is.
-
-        Raises:
-            HerderError: the configuration is wrong, or there is one of that name already.
-        """
-        with self._operation(name):
-            with self._changed:
-                texts = self.herder.with_kept_secrets(
-                    name, {key: text for key, text in config.items() if text is not None}, is_new=not may_replace
-                )
-            whole = {key: None if text is None else texts[key] for key, text in config.items()}
-            infos, told = self._validated(whole)
-            _refuse_wrong(infos)
-            with self._changed:
-                is_new = self.herder.put(name, texts, told, target, may_replace=may_replace)
-            self._make_tasks(name)
-            with self._changed:
-                return is_new, self.herder.info(name)
-
-    def patch_connector(self, name: str, patch: Mapping[str, str | None]) -> dict[str, Any]:
-        """Change some keys of a connector; None takes one away.
-
-        Raises:
-            HerderError: there is no such connector, or what comes of it is wrong.
-        """
-        with self._changed:
-            config: dict[str, str | None] = dict(self.herder.known(name).config)
-        for key, text in patch.items():
-            if text is None:
-                config.pop(key, None)
-            else:
-                config[key] = text
-        return self.put_connector(name, config, may_replace=True)[1]
-
-    def _make_tasks(self, name: str) -> None:
-        """Ask the connector for its tasks, if it is to have any."""
-        with self._changed:
-            if not self.herder.needs_tasks(name):
-                return
-            config = dict(self.herder.known(name).config)
-        try:
-            tasks, _ = self._inspection.tasks(config)
-        except InspectionError as error:
-            with self._changed:
-                self.herder.fail_connector(name, error.trace)
-            return
-        with self._changed:
-            if self.herder.knows(name):
-                self.herder.set_tasks(name, tasks)
-                self._changed.notify_all()
-
-    def set_target(self, name: str, target: Any) -> None:
-        """Pause (PAUSED), resume (RUNNING) or stop (STOPPED) a connector; a stopped one has no process when this returns.
-
-        Raises:
-            HerderError: there is none of that name.
-        """
-        with self._operation(name):
-            with self._changed:
-                self.herder.set_target(name, target)
-                self._changed.notify_all()
-            if target == "STOPPED":
-                self._until_gone(name)
-            elif target == "RUNNING":
-                self._make_tasks(name)
-
-    def restart(self, name: str, *, with_tasks: bool = False, only_failed: bool = False) -> dict[str, Any]:
-        """Start a connector anew, or some of it; return the status as it was when that began.
-
-        Raises:
-            HerderError: there is none of that name.
-        """
-        with self._operation(name):
-            with self._changed:
-                itself, status = self.herder.restart_plan(name, with_tasks=with_tasks, only_failed=only_failed)
-                if itself:
-                    self.herder.start_connector(name)
-                self._changed.notify_all()
-            if itself:
-                self._make_tasks(name)
-            return status
-
-    def restart_task(self, name: str, number: int) -> None:
-        """Start a task anew, in a process of its own.
-
-        Raises:
-            HerderError: there is no such task.
-        """
-        with self._changed:
-            self.herder.restart_task(name, number)
-            self._changed.notify_all()
-
-    def delete(self, name: str) -> None:
-        """Stop a connector and forget it; its offsets stay.
-
-        Raises:
-            HerderError: there is none of that name.
-        """
-        with self._operation(name):
-            with self._changed:
-                self.herder.delete(name)
-                self._changed.notify_all()
-            self._until_gone(name)
-
-    def offsets(self, name: str) -> list[dict[str, Any]]:
-        """Return a connector's offsets: those of a source's parts, or those of a sink's group.
-
-        Raises:
-            HerderError: there is none of that name, or the cluster does not answer.
-        """
-        with self._changed:
-            known = self.herder.known(name)
-        if known.told.kind == "sink":
-            return group_offsets(name, self._worker, known.config)
-        return source_offsets(name, KeptOffsets(self._offsets.entries))
-
-    def alter_offsets(self, name: str, offsets: Sequence[tuple[Any, Any]] | None) -> str:
-        """Write a stopped connector's offsets, or forget them all (None); return what is answered.
-
-        Raises:
-            HerderError: there is none of that name, it is not stopped, or these are no offsets of it.
-        """
-        with self._operation(name):
-            with self._changed:
-                known = self.herder.known(name)
-                if known.target != "STOPPED" or self._hosts.holds(name):
-                    raise HerderError(400, STOP_FIRST.format(name))
-            verb = "reset" if offsets is None else "altered"
-            if known.told.kind == "sink":
-                is_all = self._alter_group(name, known.config, offsets)
-            else:
-                is_all = self._alter_source(name, known.config, offsets)
-        if is_all:
-            return f"The offsets for this connector have been {verb} successfully"
-        return (
-            f"The Connect framework-managed offsets for this connector have been {verb} successfully. However, if this "
-            f"connector manages offsets externally, "
-            f"they will need to be manually {verb} in the system that the connector uses."
-        )
-
-    def _alter_group(self, name: str, config: Mapping[str, str], offsets: Sequence[tuple[Any, Any]] | None) -> bool:
-        if offsets is None:
-            kept = [
-                (row["partition"]["kafka_topic"], row["partition"]["kafka_partition"], None)
-                for row in group_offsets(name, self._worker, config)
-            ]
-            is_all = self._inspection.alter(config, [list(row) for row in kept])
-            reset_group_offsets(name, self._worker, config)
-            return is_all
-        wanted = check_sink_offsets(offsets)
-        is_all = self._inspection.alter(config, [list(row) for row in wanted])
-        alter_group_offsets(name, self._worker, config, wanted)
-        return is_all
-
-    def _alter_source(self, name: str, config: Mapping[str, str], offsets: Sequence[tuple[Any, Any]] | None) -> bool:
-        kept = KeptOffsets(self._offsets.entries)
-        if offsets is None:
-            offsets = [(row["partition"], None) for row in source_offsets(name, kept)]
-        is_all = self._inspection.alter(config, [list(row) for row in offsets])
-        try:
-            self._offsets.update(dict(kept.set(name, partition or {}, offset) for partition, offset in offsets))
-        except ConnectError as error:
-            raise HerderError(400, str(error)) from error
-        return is_all
-
-    def plugins(self) -> list[dict[str, Any]]:
-        """Return all plugins."""
-        return self._inspection.plugins()
-
-    def plugin_definition(self, plugin: str) -> list[dict[str, Any]]:
-        """Return the rows of a plugin's configuration.
-
-        Raises:
-            HerderError: there is none of that name.
-        """
-        return self._inspection.definition(plugin)
-
-    def topics(self, name: str) -> list[str]:
-        """Return the topics that a connector was seen to use."""
-        with self._changed:
-            return sorted(self.herder.known(name).topics) if self.herder.knows(name) else []
-
-    def reset_topics(self, name: str) -> None:
-        """Forget the topics that a connector was seen to use."""
-        with self._changed:
-            if self.herder.knows(name):
-                self.herder.known(name).topics.clear()
-
-    def ask(self, question: Callable[[Herder], Any]) -> Any:
-        """Return what a question to the herder gives, with nothing changing meanwhile."""
-        with self._changed:
-            return question(self.herder)
-
-    def set_level(self, name: str, level: str) -> None:
-        """Set the level of a logger in all processes of connectors, those to come among them."""
-        self._levels[name] = level
-        self._hosts.tell_all({"level": [name, level]})
-
-    def _operation(self, name: str) -> threading.Lock:
-        """Return what lets one request at a time change a connector."""
-        with self._changed:
-            return self._operations.setdefault(name, threading.Lock())
-
-    def _until_gone(self, name: str) -> None:
-        """Wait until no process runs a task of a connector; each is killed when its time is over."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopping.is_set() or not self._hosts.holds(name), timeout=self._grace_s + 30
-            )
-
-
-def _refuse_wrong(infos: Mapping[str, Any]) -> None:
-    """Raise what REST answers to a configuration that is wrong."""
-    if not infos["error_count"]:
-        return
-    errors = [error for info in infos["configs"] for error in info["value"]["errors"]]
-    listed = "".join(f"\n{error}" for error in errors)
-    raise HerderError(
-        400,
-        f"Connector configuration is invalid and contains the following {infos['error_count']} error(s):{listed}\n"
-        "You can also find the above list of errors at the endpoint `/connector-plugins/{connectorType}/config/validate`",
-    )
 
 
 def worker_settings(worker: Mapping[str, str]) -> dict[str, Any]:
@@ -481,18 +153,4 @@ def worker_settings(worker: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ConfigError: something in it is wrong, or misspelled.
     """
-    _refuse_misspelled(worker)
-    return WORKER.parse(worker)
-
-
-def _refuse_misspelled(worker: Mapping[str, str]) -> None:
-    """Raise for a key that is almost one of the worker's; others may be those of Java's worker, and mean nothing here.
-
-    Raises:
-        ConfigError: it names the key, and the one that is meant.
-    """
-    names = WORKER.keys
-    for given in worker.keys() - set(names):
-        near = get_close_matches(given, names, n=1, cutoff=0.9)
-        if near:
-            raise ConfigError(f"Unknown key {given!r}. Did you mean {near[0]!r}?")
+    return typed(STANDALONE, worker)

@@ -1,0 +1,331 @@
+"""Workers that share connectors, with a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.connect.parity.rest_cases import Case
+from tests.connect.parity.rest_parity import ask
+from tests.connect.test_standalone import TEXT, file_source, lines, read, sink, until
+from tests.support.broker_process import RunningBroker
+from tests.support.ports import free_port
+
+import ottla
+from ottla.connect.config_def import ConfigError
+from ottla.connect.distributed.config_records import Reader
+from ottla.connect.distributed.membership import Membership, grace_s
+from ottla.connect.distributed.sharing import Assignment
+from ottla.connect.distributed.topics import prepare
+from ottla.connect.distributed.worker import distributed_settings
+from ottla.connect.errors import ConnectError
+from ottla.connect.runtime.herder import Herder, Standing, Told
+from ottla.connect.runtime.serving import ServedGroupWorker
+
+LIMIT_S = 90.0
+PLUGINS = '''
+import os, time
+from pathlib import Path
+from ottla.connect import SourceConnector, SourceTask
+
+class Ticker(SourceConnector):
+    """Notes when it runs, and in which process."""
+    class Task(SourceTask):
+        def poll(self):
+            with (Path(self.config["folder"]) / "ticks").open("a") as file:
+                file.write(f"{os.getppid()} {time.monotonic()}\\\\n")
+            self.context.wait(0.05)
+'''.replace("\\\\n", "\\n")
+
+
+def settings(broker: RunningBroker, group: str, **more: str) -> dict[str, str]:
+    topics = {f"{part}.storage.topic": f"{group}-{part}" for part in ("config", "offset", "status")}
+    factors = {f"{part}.storage.replication.factor": "1" for part in ("config", "offset", "status")}
+    return (
+        {
+            "bootstrap.servers": broker.address,
+            "group.id": group,
+            "listeners": "http://127.0.0.1:0",
+            "key.converter": TEXT,
+            "value.converter": TEXT,
+            "offset.storage.partitions": "3",
+            "offset.flush.interval.ms": "200",
+            "session.timeout.ms": "45000",
+            "heartbeat.interval.ms": "500",
+            "scheduled.rebalance.max.delay.ms": "0",
+        }
+        | topics
+        | factors
+        | {name.replace("_", "."): value for name, value in more.items()}
+    )
+
+
+class Running:
+    """A worker in a thread of the test."""
+
+    def __init__(self, config: dict[str, str]) -> None:
+        self.error: BaseException | None = None
+        self.served = ServedGroupWorker(
+            config, tls=ssl.SSLContext, users=lambda path: {}, client_tls=ssl.create_default_context
+        )
+        self.url = self.served.urls[0]
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.served.run()
+        except ConnectError as error:
+            self.error = error
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            self.url + path,
+            None if body is None else json.dumps(body).encode(),
+            {} if body is None else {"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+            found = answer.read()
+        return json.loads(found) if found else None
+
+    def states(self, name: str) -> list[tuple[str, str]]:
+        return [(task["state"], task["worker_id"]) for task in self.ask("GET", f"/connectors/{name}/status")["tasks"]]
+
+
+@contextmanager
+def running(*configs: dict[str, str]) -> Iterator[list[Running]]:
+    """Run workers of a group, all of them members."""
+    workers: list[Running] = []
+    try:
+        for config in configs:
+            workers += [Running(config)]
+        for worker in workers:
+            until(worker.served.worker.is_ready, "a worker in its group")
+        yield workers
+    finally:
+        for worker in workers:
+            worker.served.stop()
+        for worker in workers:
+            worker.thread.join(LIMIT_S)
+            assert not worker.thread.is_alive()
+
+
+def write(broker: RunningBroker, topic: str, *rows: tuple[str, Any]) -> None:
+    with ottla.Producer(broker.address) as producer:
+        for key, value in rows:
+            producer.send(topic, None if value is None else json.dumps(value).encode(), key=key.encode(), partition=0)
+
+
+def records(broker: RunningBroker, topic: str) -> dict[str, Any]:
+    return {row.key.decode(): row.value and json.loads(row.value) for row in read(broker, topic)}
+
+
+def test_two_workers_share_tasks_and_the_one_that_is_left_goes_on(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. Both are asked, either is the leader.  2. Tasks are shared out evenly.  3. One ends: the other has them all, and
+    goes on from the offsets.  4. A new worker finds everything in the topics, Java's keys among them."""
+    given, taken = tmp_path / "in.txt", tmp_path / "out.txt"
+    given.write_text("one\ntwo\n")
+    config = settings(broker, "shared")
+    with running(config, config) as (first, second):
+        for worker, connector in (
+            (first, file_source(given, "shared")),
+            (second, sink("FileStreamSink", "shared", file=str(taken), **{"tasks.max": "3"})),
+        ):
+            worker.ask("POST", "/connectors", {"name": connector["name"], "config": connector})
+        until(lambda: lines(taken) == ["one", "two"], "two lines")
+        names = ("source-shared", "FileStreamSink-shared")
+        until(lambda: len({at for name in names for _, at in first.states(name)}) == 2, "tasks on both workers")
+        until(lambda: second.states(names[1]) == first.states(names[1]), "one view")
+        places = Counter(at for name in names for _, at in first.states(name))
+        assert sorted(places.values()) == [2, 2]
+        second.served.stop()
+        second.thread.join(LIMIT_S)
+        until(lambda: all(state == "RUNNING" and at in first.url for state, at in first.states(names[1])), "all on one")
+        with given.open("a") as file:
+            file.write("three\n")
+        until(lambda: lines(taken) == ["one", "two", "three"], "a third line")
+    assert records(broker, "shared-config")["commit-source-shared"] == {"tasks": 1}
+    assert records(broker, "shared-status")["status-task-source-shared-0"]["state"] == "UNASSIGNED"
+    with running(config) as (third,):
+        with given.open("a") as file:
+            file.write("four\n")
+        until(lambda: lines(taken)[3:] == ["four"], "a fourth line")
+        assert third.ask("GET", "/connectors/source-shared/topics") == {"source-shared": {"topics": ["shared"]}}
+        third.ask("PUT", "/connectors/source-shared/stop")
+        until(lambda: third.states("source-shared") == [], "no task")
+        third.ask("DELETE", "/connectors/source-shared/offsets")
+        assert third.ask("GET", "/connectors/source-shared/offsets") == {"offsets": []}
+        third.ask("DELETE", "/connectors/source-shared")
+        assert third.ask("GET", "/connectors") == ["FileStreamSink-shared"]
+
+
+def test_worker_frozen_tasks_stop_before_reassignment(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. The worker with the task is stopped by a signal.  2. The task's process ends by itself; only then does it run
+    elsewhere."""
+    (tmp_path / "ticking.py").write_text(PLUGINS)
+    processes = []
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    try:
+        for number in range(2):
+            config = settings(broker, "frozen", session_timeout_ms="6000") | {
+                "listeners": f"http://127.0.0.1:{free_port()}",
+                "plugin.modules": "ticking",
+            }
+            path = tmp_path / f"worker-{number}.properties"
+            path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+            command = [sys.executable, "-m", "ottla", "connect", "worker", str(path)]
+            processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment))
+        url = config["listeners"]
+
+        def is_ready() -> bool:
+            try:
+                return ask(url, tmp_path, Case("GET", "/health")).status == 200
+            except OSError:
+                return False
+
+        until(is_ready, "a worker")
+        connector = {"name": "tick", "connector.class": "ticking:Ticker", "folder": str(tmp_path)}
+        body = json.dumps({"name": "tick", "config": connector})
+        until(lambda: ask(url, tmp_path, Case("POST", "/connectors", body)).status in (201, 409), "the connector")
+        ticks = tmp_path / "ticks"
+        until(lambda: bool(lines(ticks)), "a tick")
+        first = int(lines(ticks)[0].split()[0])
+        os.kill(first, signal.SIGSTOP)
+        frozen_s = time.monotonic()
+        until(lambda: any(line.split()[0] != str(first) for line in lines(ticks)), "ticks of the other worker")
+        mine = [float(line.split()[1]) for line in lines(ticks) if line.split()[0] == str(first)]
+        others = [float(line.split()[1]) for line in lines(ticks) if line.split()[0] != str(first)]
+        assert max(mine) < min(others)
+        assert max(mine) < frozen_s + 6.5
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+def test_partitioned_worker_stops_first() -> None:
+    """No answer of the coordinator comes any more: tasks end before the session can have ended that
+    began with the last one."""
+    member = Membership("http://a:1", 10.0)
+    member.on_joined(1, True, Assignment(leader_url="http://a:1", tasks=frozenset({("a", 0)})))
+    confirmed_s = 100.0
+    assert member.allowed(107.9, confirmed_s) == {("a", 0)}
+    assert member.allowed(108.1, confirmed_s) == frozenset()  # they are told to end
+    assert member.lease_s(confirmed_s) == 110.0  # and are ended
+    member.on_rebalancing()
+    assert member.lease_s(confirmed_s) == 110.0 + grace_s(10.0)  # leaders wait for so long
+
+
+def test_config_topic_with_delete_policy(broker: RunningBroker) -> None:
+    """A worker does not start, and says which topic and why."""
+    with ottla.Admin(broker.address) as admin:
+        admin.create_topic("deleting-config", partitions=1, configs={"cleanup.policy": "compact,delete"})
+        admin.create_topic("wide-config", partitions=2, configs={"cleanup.policy": "compact"})
+    for group, why in (("deleting", "cleanup.policy=compact,delete"), ("wide", "has 2 partitions")):
+        config = settings(broker, group)
+        with pytest.raises(ConfigError, match=f"{group}-config.*{why}"):
+            prepare(config, distributed_settings(config))
+
+
+def test_leader_killed_before_commit_record() -> None:
+    """Tasks without their commit record do not run; the connector is asked again."""
+    herder, reader = Herder("a:1", shares=True), Reader()
+    herder.lead(True)
+
+    def take(key: str, value: Any) -> None:
+        for event in reader.read(key.encode(), None if value is None else json.dumps(value).encode()):
+            if hasattr(event, "name"):
+                herder.apply(event)  # type: ignore[arg-type]
+
+    take("connector-c", {"properties": {"name": "c"}})
+    take("task-c-0", {"properties": {"n": "0"}})
+    take("task-c-1", {"properties": {"n": "1"}})
+    assert herder.task_ids() == set()
+    assert herder.unasked() == ["c"]
+    take("commit-c", {"tasks": 3})  # compaction has left two of three
+    assert herder.unasked() == ["c"]
+    take("task-c-0", {"properties": {"n": "0"}})
+    take("commit-c", {"tasks": 1})
+    assert herder.task_ids() == {("c", 0)}
+    assert herder.unasked() == []
+    take("connector-c", {"properties": {"name": "c", "new": "1"}})
+    assert herder.task_ids() == set()  # they are of an older configuration
+    assert herder.unasked() == ["c"]
+    take("connector-c", None)
+    take("connector-c", {"properties": {"name": "c"}})
+    assert herder.task_ids() == set()  # a connector that was made anew inherits nothing
+
+
+def test_restart_record_replayed_at_start(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. The topic has a connector without tasks, and a restart, of another time.  2. The worker asks the connector, and its
+    task runs once.  3. A restart that comes now is carried out."""
+    (tmp_path / "in.txt").write_text("one\n")
+    connector = file_source(tmp_path / "in.txt", "replayed")
+    config = settings(broker, "replayed")
+    prepare(config, distributed_settings(config))
+    restart = ("restart-connector-source-replayed", {"only-failed": False, "include-tasks": True})
+    write(
+        broker,
+        "replayed-config",
+        ("target-state-source-replayed", {"state": "STARTED"}),
+        ("connector-source-replayed", {"properties": connector}),
+        ("task-source-replayed-0", {"properties": {"file": "/nowhere"}}),
+        restart,
+        ("nonsense", 7),
+    )
+    with running(config) as (worker,):
+        until(lambda: len(read(broker, "replayed")) == 1, "the line")
+        herder = worker.served.worker.herder
+        run = worker.served.worker.ask(lambda herder: dict(herder.known("source-replayed").runs))
+        assert herder.known("source-replayed").standings[0].state == "RUNNING"
+        write(broker, "replayed-config", restart)
+        until(lambda: herder.known("source-replayed").runs != run, "another run")
+
+
+def test_two_workers_one_url(broker: RunningBroker) -> None:
+    """The one that comes second does not start."""
+    config = settings(broker, "addressed")
+    with running(config) as (worker,):
+        port = worker.url.rpartition(":")[2]
+        second = Running(config | {"rest.advertised.host.name": "127.0.0.1", "rest.advertised.port": port})
+        second.thread.join(LIMIT_S)
+        assert "Another worker answers at" in str(second.error)
+
+
+def test_two_clusters_one_config_topic(broker: RunningBroker) -> None:
+    """The leader that was there first ends, and says what is wrong; the groups have names of their own."""
+    with running(settings(broker, "one-config")) as (first,):
+        other = settings(broker, "other-config") | {"config.storage.topic": "one-config-config"}
+        with running(other):
+            first.thread.join(LIMIT_S)
+            assert "another group of workers has the same config.storage.topic" in str(first.error)
+
+
+def test_a_status_of_an_older_owner_is_dropped() -> None:
+    """What this worker runs it knows better; where it does not run it, the last word counts."""
+    herder = Herder("a:1", shares=True)
+    herder.put("c", {"name": "c"}, Told(kind="source"), None, may_replace=True)
+    herder.set_tasks("c", [{}, {}])
+    herder.assign({("c", 0)})
+    herder.on_running("c", 0, herder.known("c").runs[0], is_paused=False)
+    for number in (0, 1):
+        herder.on_told("c", number, Standing("FAILED", "trace", "b:1"))
+    told = {task["id"]: (task["state"], task["worker_id"]) for task in herder.status("c")["tasks"]}
+    assert told == {0: ("RUNNING", "a:1"), 1: ("FAILED", "b:1")}
+    herder.assign({("c", 1)})
+    assert set(herder.wanted()) == {("c", 1)}  # it is started anew, although it had failed there
