@@ -7,6 +7,7 @@ import json
 import pytest
 from tests.cli.conftest import Run
 
+import ottla as ottla_client
 from ottla import TopicPartition
 from ottla.testing import Broker
 
@@ -34,6 +35,22 @@ def test_groups_are_listed_and_described(ottla: Run) -> None:
 def test_lag_of_all_groups_and_of_one(ottla: Run) -> None:
     assert ["billing", "Empty", "1", "3", "3"] in ottla("lag").lines
     assert ottla("lag", "billing").lines[1][:6] == ["billing", "orders", "0", "2", "5", "3"]
+
+
+def test_lag_knows_share_groups(ottla: Run, cluster: Broker) -> None:
+    """1. a member of a share group accepts 2 of 5 records; 2. it has left, and 3 remain."""
+    address = cluster.bootstrap_servers
+    cluster.admin.alter_configs("group", "sharers", {"share.auto.offset.reset": "earliest"})
+    with ottla_client.ShareConsumer(address, group_id="sharers", topics=["orders"], max_poll_records=1) as worker:
+        for number, _ in enumerate(worker, 1):
+            if number == 3:  # to ask for it has accepted two
+                break
+        behind = cluster.admin.consumer_lag("sharers")[TopicPartition("orders", 0)]
+        assert behind.client_id == "ottla"
+    assert ["sharers", "Empty", "1", "3", "3"] in ottla("lag").lines
+    assert ottla("lag", "sharers").lines[1][:6] == ["sharers", "orders", "0", "2", "5", "3"]
+    assert ottla("group", "describe", "sharers").lines[-1][:5] == ["orders", "0", "2", "5", "3"]
+    cluster.admin.delete_group("sharers")
 
 
 @pytest.mark.parametrize(

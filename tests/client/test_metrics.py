@@ -108,3 +108,51 @@ def test_metrics_are_pushed_while_a_broker_asks_for_them_and_once_at_the_end(bro
     text = shown(broker.address)
     assert f'group_id="{group}"' in text
     assert "push-not" not in text
+
+
+@pytest.mark.parametrize("broker", ["ottla"], indirect=True)
+def test_share_consumers_and_admin_clients_push_theirs(broker: RunningBroker) -> None:
+    """1. the broker is told to ask; 2. what each counted is shown, with the share group; 3. metrics() says the same."""
+    topic, group = new_topic(broker.address), new_group()
+    with ottla.Admin(broker.address) as admin:
+        admin.alter_configs(
+            "client-metrics", "other", {"metrics": "org.apache.kafka.", "interval.ms": 100, "match": "client_id=tell.*"}
+        )
+        admin.alter_configs("group", group, {"share.auto.offset.reset": "earliest"})
+    fill(broker.address, topic, 10)
+    wanted = (
+        "kafka_client_consumer_share_fetch_manager_acknowledgements_send_total{",
+        "kafka_client_consumer_share_fetch_manager_records_consumed_total{",
+        "kafka_client_admin_client_request_total{",
+    )
+    with (
+        ottla.Admin(broker.address, client_id="tell-admin") as admin,
+        ottla.ShareConsumer(broker.address, group_id=group, topics=[topic], client_id="tell-worker") as worker,
+    ):
+        for number, _ in enumerate(worker, 1):
+            if number == 10:
+                break
+        worker.poll(timeout=0)  # accepts the last one
+        deadline = time.monotonic() + 30
+        while not all(name in shown(broker.address) for name in wanted):
+            assert time.monotonic() < deadline, [
+                line for line in shown(broker.address).splitlines() if "kafka_client" in line
+            ]
+            admin.list_topics()
+        admin.list_topics()
+        admin.list_topics()
+        assert worker.metrics()["records-consumed-total"] == 10
+        assert (
+            'kafka_consumer_share_records_consumed_total{client_id="tell-worker"} 10' in worker.metrics().prometheus()
+        )
+        metrics = admin.metrics()
+        assert 2 <= metrics["response-total"] <= metrics["request-total"]
+        assert 0 < metrics["request-latency-avg"] <= metrics["request-latency-max"]
+        assert metrics["connection-creation-total"] >= 1
+    text = shown(broker.address)
+    lines = [line for line in text.splitlines() if line.startswith(wanted)]
+    assert any('client_id="tell-admin"' in line for line in lines)
+    (line,) = [line for line in lines if "records_consumed" in line]
+    assert float(line.rpartition(" ")[2]) == 10
+    (line,) = [line for line in text.splitlines() if line.startswith("kafka_client_info{") and "tell-worker" in line]
+    assert f'group_id="{group}"' in line

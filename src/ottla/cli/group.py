@@ -50,19 +50,7 @@ def describe(connection: Connection, output: Output, name: str, watch_s: float |
     with connection.admin() as admin:
         while True:
             described = admin.describe_group(name)
-            if described.type == "share":
-                offsets = admin.list_share_group_offsets(name)
-                rows: list[dict[str, Any]] = [
-                    {
-                        **dict.fromkeys(LAG_COLUMNS),
-                        "topic": at.topic,
-                        "partition": at.partition,
-                        "committed": row.offset,
-                    }
-                    for at, row in sorted(offsets.items())
-                ]
-            else:
-                rows = [_row(lag) for _, lag in sorted(admin.consumer_lag(name).items())]
+            rows = [_row(lag) for _, lag in sorted(admin.consumer_lag(name).items())]
             if output.is_table:
                 if watch_s is not None:
                     click.clear()
@@ -183,7 +171,7 @@ def lag(connection: Connection, output: Output, names: Sequence[str]) -> None:
             return
         rows = []
         for listed in admin.list_groups():
-            if listed.type in ("share", "streams") or listed.protocol_type not in ("consumer", ""):
+            if listed.type == "streams" or listed.protocol_type not in ("consumer", "share", ""):
                 continue
             behind = admin.consumer_lag(listed.group_id)
             known = [row.lag for row in behind.values() if row.lag is not None]

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 from weakref import WeakMethod
 
-from ottla.client._core.consumer import ConsumerMachine
 from ottla.client._core.counts import WINDOWS
-from ottla.client._core.producer import ProducerMachine
 from ottla.client._core.telemetry import Snapshot, Telemetry
-from ottla.client.metrics import ConsumerMetrics, Metrics, ProducerMetrics
+from ottla.client.metrics import AdminMetrics, ConsumerMetrics, Metrics, ProducerMetrics, ShareConsumerMetrics
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from random import Random
 
+    from ottla.client._core.asking import AskMachine
     from ottla.client._core.connections import Connections
+    from ottla.client._core.consumer import ConsumerMachine
+    from ottla.client._core.producer import ProducerMachine
+    from ottla.client._core.share_consumer import ShareMachine
     from ottla.client.config import ClientSettings
 
 NAN: Final = float("nan")
@@ -107,6 +109,31 @@ def consumer_snapshot(
         for topic, each in counts.by_topic.items()
     }
     return ConsumerMetrics(values, by_topic, client_id, by_partition)
+
+
+def share_snapshot(machine: ShareMachine, client_id: str) -> ShareConsumerMetrics:
+    """Return what a share consumer has counted so far."""
+    sessions = machine.sessions
+    values = {
+        "acknowledgements-error-total": float(sessions.refused),
+        "acknowledgements-send-total": float(sessions.acknowledged + sessions.refused),
+        "connection-creation-total": float(machine.connections.created),
+        "records-consumed-total": float(sessions.acquired),
+    }
+    return ShareConsumerMetrics(values, {}, client_id)
+
+
+def admin_snapshot(machine: AskMachine, client_id: str) -> AdminMetrics:
+    """Return what an admin client has counted so far."""
+    counts = machine.counts
+    values = {
+        "connection-creation-total": float(machine.connections.created),
+        "request-latency-avg": _mean(counts.latency_ms, counts.answers),
+        "request-latency-max": counts.latency_ms_max,
+        "request-total": float(counts.requests),
+        "response-total": float(counts.answers),
+    }
+    return AdminMetrics(values, {}, client_id)
 
 
 def telemetry(

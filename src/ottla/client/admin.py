@@ -14,6 +14,7 @@ from ottla.client.background import LoopThread, check_may_wait, forget, register
 from ottla.client.blocking_admin_calls import BlockingAdminCalls
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.keys import Duration
+from ottla.client.metrics import AdminMetrics
 from ottla.client.producing import clients
 from ottla.errors import KafkaError
 
@@ -103,6 +104,12 @@ class Admin(BlockingAdminCalls):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop(self._calls.close())
+
+    def metrics(self) -> AdminMetrics:
+        """Return a snapshot under Kafka's metric names; `.prometheus()` is the same as text. For any thread."""
+        if self._closed is not None:
+            raise self._closed
+        return self._calls.metrics()
 
     def _close_at_exit(self) -> None:
         self.close()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ottla.client._core.transactions import OffsetAndMetadata
 from ottla.client.admin_base import bounded, check, outcome, unwrap
 from ottla.client.admin_groups import GroupCalls
-from ottla.client.admin_results import ConsumerLag, OffsetInfo
+from ottla.client.admin_results import ConsumerLag, MemberDescription, OffsetInfo
 from ottla.client.admin_topics import TopicCalls, by_topic
 from ottla.client.admin_words import moment_or_none
 from ottla.client.errors import ConfigurationError
@@ -314,9 +314,10 @@ class OffsetCalls(TopicCalls, GroupCalls):
     async def consumer_lag(
         self, group_id: str, *, isolation_level: str = "read_uncommitted", timeout: Duration | None = None
     ) -> dict[TopicPartition, ConsumerLag]:
-        """Return how far a classic or consumer group is behind, and who reads what, by partition.
+        """Return how far a group is behind, and who reads what, by partition; of share groups (KIP-932), too.
 
-        Partitions are those it has committed offsets for or reads now.
+        Partitions are those it has committed offsets for or reads now. Of a share group `committed` is where its window
+        begins, and `lag` what it has yet to finish (KIP-1226; with brokers before Kafka 4.2 what follows that offset).
 
         Args:
             isolation_level: "read_committed" measures up to the last stable offset.
@@ -324,9 +325,20 @@ class OffsetCalls(TopicCalls, GroupCalls):
         Raises:
             GroupIdNotFoundError: there is no such group.
         """
-        group, committed = await asyncio.gather(self.describe_group(group_id), self.list_group_offsets(group_id))
-        owners = {where: member for member in group.members for where in member.assignment}
-        partitions = sorted({*committed, *owners})
+        group = await self.describe_group(group_id)
+        left: dict[TopicPartition, int] = {}
+        if group.type == "share":
+            shared = await self._share_group_windows(group_id)
+            committed = {where: window for where, (window, _) in shared.items()}
+            left = {where: lag for where, (_, lag) in shared.items() if lag >= 0}
+        else:
+            committed = await self.list_group_offsets(group_id)
+        readers: dict[TopicPartition, list[MemberDescription]] = {}
+        for member in group.members:
+            for where in member.assignment:
+                readers.setdefault(where, []).append(member)
+        owners = {where: members[0] for where, members in readers.items() if len(members) == 1}
+        partitions = sorted({*committed, *readers})
         topics = await self._topics({where.topic for where in partitions}) if partitions else {}
         # A topic may have been deleted since.
         there = [where for where in partitions if where.topic in topics and not topics[where.topic].error_code]
@@ -345,7 +357,7 @@ class OffsetCalls(TopicCalls, GroupCalls):
                 committed=offset,
                 start=starts[where].offset,
                 end=end,
-                lag=None if offset is None else max(end - offset, 0),
+                lag=left.get(where, None if offset is None else max(end - offset, 0)),
                 member_id=owner.member_id if owner is not None else "",
                 client_id=owner.client_id if owner is not None else "",
                 host=owner.host if owner is not None else "",
@@ -359,11 +371,15 @@ class OffsetCalls(TopicCalls, GroupCalls):
         self, group_id: str, *, timeout: Duration | None = None
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return where a share group's window begins, by partition (KIP-932)."""
+        return {where: window for where, (window, _) in (await self._share_group_windows(group_id)).items()}
+
+    async def _share_group_windows(self, group_id: str) -> dict[TopicPartition, tuple[OffsetAndMetadata, int]]:
+        """Return where a share group's window begins, and its lag, -1 where the broker does not say (KIP-1226)."""
         request = describe_share_group_offsets.DescribeShareGroupOffsetsRequest(
             groups=[describe_share_group_offsets.DescribeShareGroupOffsetsRequestGroup(group_id=group_id, topics=None)]
         )
 
-        async def ask(node_id: int, deadline_ms: float) -> dict[TopicPartition, OffsetAndMetadata]:
+        async def ask(node_id: int, deadline_ms: float) -> dict[TopicPartition, tuple[OffsetAndMetadata, int]]:
             answer = await self._ask(
                 request,
                 describe_share_group_offsets.DescribeShareGroupOffsetsResponse,
@@ -378,7 +394,7 @@ class OffsetCalls(TopicCalls, GroupCalls):
                         check(row.error_code, row.error_message)
                         if row.start_offset >= 0:
                             where = TopicPartition(topic.topic_name, row.partition_index)
-                            found[where] = OffsetAndMetadata(row.start_offset, row.leader_epoch)
+                            found[where] = OffsetAndMetadata(row.start_offset, row.leader_epoch), row.lag
             return found
 
         return await self._for_group(group_id, ask)

@@ -159,7 +159,7 @@ class ConsumerLag:
         committed: the next offset it reads; None if it has committed none.
         end: offset behind the last record (for readers of committed records the last stable offset).
         lag: end - committed; None where one of them is missing.
-        member_id, client_id, host: who reads the partition now; "" if no member does.
+        member_id, client_id, host: who reads the partition now; "" if no member does, or several of a share group.
     """
 
     partition: TopicPartition

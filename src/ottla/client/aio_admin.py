@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ottla.client._core.asking import AskMachine
+from ottla.client._snapshots import admin_snapshot, telemetry
 from ottla.client.admin_cluster import ClusterCalls
 from ottla.client.admin_configs import ConfigCalls
 from ottla.client.admin_offsets import OffsetCalls
@@ -21,8 +22,10 @@ from ottla.client.admin_transactions import TransactionCalls
 from ottla.client.connecting import channel_settings, not_connected
 from ottla.client.errors import ClosedError, ForkedError
 from ottla.client.keys import Duration, duration_s
+from ottla.client.metrics import AdminMetrics
 from ottla.client.producing import clients
 from ottla.client.runtime import Runtime
+from ottla.clock import SystemClock
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -91,7 +94,16 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        runtime = self._runtime = Runtime(self._machine, channel_settings(self._client), nullcontext())
+        pushes = telemetry(
+            self._client,
+            self._machine.connections,
+            self._snapshot,
+            self._described,
+            self._random,
+            SystemClock().wall_ms,
+        )
+        runtime = Runtime(self._machine, channel_settings(self._client), nullcontext(), telemetry=pushes)
+        self._runtime = runtime
         runtime.wake()
         try:
             if not await self._connected(runtime):
@@ -128,6 +140,19 @@ class Admin(OffsetCalls, ConfigCalls, TransactionCalls, ClusterCalls, SecurityCa
         self._machine.fail_all(self._closed)
         if self._runtime is not None:
             await self._runtime.stop()
+
+    def metrics(self) -> AdminMetrics:
+        """Return a snapshot under Kafka's metric names; `.prometheus()` is the same as text."""
+        if self._closed is not None:
+            raise self._closed
+        return self._snapshot()
+
+    def _snapshot(self) -> AdminMetrics:
+        return admin_snapshot(self._machine, self._client.client_id)
+
+    def _described(self) -> list[tuple[str, str]]:
+        """Return what describes this client to the broker that its metrics are pushed to: nothing but what it knows."""
+        return []
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -341,9 +341,10 @@ class BlockingAdminCalls:
     def consumer_lag(
         self, group_id: str, *, isolation_level: str = "read_uncommitted", timeout: Duration | None = None
     ) -> dict[TopicPartition, ConsumerLag]:
-        """Return how far a classic or consumer group is behind, and who reads what, by partition.
+        """Return how far a group is behind, and who reads what, by partition; of share groups (KIP-932), too.
 
-        Partitions are those it has committed offsets for or reads now.
+        Partitions are those it has committed offsets for or reads now. Of a share group `committed` is where its window
+        begins, and `lag` what it has yet to finish (KIP-1226; with brokers before Kafka 4.2 what follows that offset).
 
         Args:
             isolation_level: "read_committed" measures up to the last stable offset.

@@ -56,22 +56,23 @@ class Metrics(Mapping[str, float]):
     def prometheus(self) -> str:
         """Return Prometheus' text format (version 0.0.4): `kafka_producer_record_send_total{client_id="ottla"} 17`."""
         families: dict[str, Family] = {}
+        kind = self.kind.replace("-", "_")
 
         def add(shown: str, name: str, value: float, *labels: tuple[str, str]) -> None:
             family = families.get(shown)
             if family is None:
-                kind = "counter" if name.endswith("-total") else "gauge"
-                family = families[shown] = Family(shown, kind, f"Kafka's {name}.")
+                sort = "counter" if name.endswith("-total") else "gauge"
+                family = families[shown] = Family(shown, sort, f"Kafka's {name}.")
             family.add(value, label_set(("client_id", self.client_id), *labels))
 
         for name, value in self._values.items():
-            add(f"kafka_{self.kind}_{name.replace('-', '_')}", name, value)
+            add(f"kafka_{kind}_{name.replace('-', '_')}", name, value)
         for topic, values in self.by_topic.items():
             for name, value in values.items():
-                add(f"kafka_{self.kind}_topic_{name.replace('-', '_')}", name, value, ("topic", topic))
+                add(f"kafka_{kind}_topic_{name.replace('-', '_')}", name, value, ("topic", topic))
         for where, values in self.by_partition.items():
             for name, value in values.items():
-                shown = f"kafka_{self.kind}_partition_{name.replace('-', '_')}"
+                shown = f"kafka_{kind}_partition_{name.replace('-', '_')}"
                 add(shown, name, value, ("topic", where.topic), ("partition", str(where.partition)))
         return b"".join(family.render() for family in families.values()).decode()
 
@@ -119,3 +120,21 @@ class ConsumerMetrics(Metrics):
         "rebalance-": "consumer-coordinator",
     }
     topic_group: ClassVar[str] = "consumer-fetch-manager"
+
+
+class ShareConsumerMetrics(Metrics):
+    """A share consumer's: Kafka's `consumer-share-fetch-manager-metrics` and `consumer-share-metrics`, in part."""
+
+    kind: ClassVar[str] = "consumer-share"
+    groups: ClassVar[Mapping[str, str]] = {
+        "acknowledgements-": "consumer-share-fetch-manager",
+        "records-": "consumer-share-fetch-manager",
+    }
+    topic_group: ClassVar[str] = "consumer-share-fetch-manager"
+
+
+class AdminMetrics(Metrics):
+    """An admin client's: Kafka's `admin-client-metrics`, as far as it counts."""
+
+    kind: ClassVar[str] = "admin-client"
+    topic_group: ClassVar[str] = "admin-client"

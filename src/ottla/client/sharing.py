@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, Generic
 from ottla.client._core.share_consumer import ShareMachine
 from ottla.client._core.share_requests import Kind
 from ottla.client._core.share_sessions import Lease, LeaseState, Outcome
+from ottla.client._snapshots import share_snapshot, telemetry
 from ottla.client.acquired import AcquiredRecord, decode
 from ottla.client.connecting import channel_settings, not_connected
 from ottla.client.consumed import Deserializer, K, V
 from ottla.client.consuming import StoppingOn, _function, topic_names
 from ottla.client.errors import ClosedError, ConfigurationError
 from ottla.client.keys import Duration, duration_s
+from ottla.client.metrics import ShareConsumerMetrics
 from ottla.client.producing import clients
 from ottla.client.runtime import Runtime
 from ottla.client.share_settings import share_settings
+from ottla.clock import SystemClock
 from ottla.errors import KafkaError
 from ottla.types import TopicPartition
 
@@ -114,7 +117,15 @@ class ShareConsumerBase(Generic[K, V]):
         """Return the runtime, on the running loop."""
         if not self._topics:
             raise ConfigurationError("A share consumer reads one topic at least.", "Pass topics=, or call subscribe().")
-        return Runtime(self._machine, channel_settings(self._client), self._lock)
+        pushes = telemetry(
+            self._client,
+            self._machine.connections,
+            self._snapshot,
+            self._described,
+            self._machine.random,
+            SystemClock().wall_ms,
+        )
+        return Runtime(self._machine, channel_settings(self._client), self._lock, telemetry=pushes)
 
     def _begin(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -246,14 +257,28 @@ class ShareConsumerBase(Generic[K, V]):
         if count:
             self._wake()
 
-    def metrics(self) -> Mapping[str, float]:
-        """Return what was counted so far: records acquired, acknowledged, and refused when they were acknowledged."""
-        sessions = self._machine.sessions
-        return {
-            "records-acquired-total": float(sessions.acquired),
-            "records-acknowledged-total": float(sessions.acknowledged),
-            "acknowledgements-refused-total": float(sessions.refused),
-        }
+    def metrics(self) -> ShareConsumerMetrics:
+        """Return a snapshot under Kafka's metric names: records acquired, acknowledgements sent, those that were refused.
+
+        `.prometheus()` is the same as text. For any thread.
+        """
+        self._check_usable()
+        return self._snapshot()
+
+    def _snapshot(self) -> ShareConsumerMetrics:
+        with self._lock:
+            return share_snapshot(self._machine, self._client.client_id)
+
+    def _described(self) -> list[tuple[str, str]]:
+        """Return what describes this client to the broker that its metrics are pushed to; names of KIP-714."""
+        with self._lock:
+            membership = self._machine.membership
+            found = [
+                ("group_id", membership.group_id),
+                ("group_member_id", membership.member_id),
+                ("client_rack", membership.rack),
+            ]
+        return [(name, value) for name, value in found if value]
 
 
 def _listed(offsets: list[int]) -> str:

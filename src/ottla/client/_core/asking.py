@@ -98,11 +98,29 @@ class Ask(Operation):
         self.updates = -1
 
 
+class AskCounts:
+    """What was asked so far. Attributes: `latency_ms`, `latency_ms_max`: from a request to its answer."""
+
+    __slots__ = ("answers", "latency_ms", "latency_ms_max", "requests")
+
+    def __init__(self) -> None:
+        self.requests: int = 0
+        self.answers: int = 0
+        self.latency_ms: float = 0.0
+        self.latency_ms_max: float = 0.0
+
+    def on_answer(self, latency_ms: float) -> None:
+        self.answers += 1
+        self.latency_ms += latency_ms
+        self.latency_ms_max = max(self.latency_ms_max, latency_ms)
+
+
 class AskMachine:
     """All questions of one client."""
 
     def __init__(self, settings: AskSettings, bootstrap: Sequence[tuple[str, int]], random: Random) -> None:
         self.settings = settings
+        self.counts: AskCounts = AskCounts()
         self.connections = Connections(
             bootstrap,
             backoff=settings.reconnect_backoff,
@@ -179,7 +197,9 @@ class AskMachine:
             timeout_ms=min(self.settings.request_timeout_ms, ask.deadline_ms - now_ms),
             context=ask,
         )
+        send.sent_ms = now_ms
         send.generation = self.connections.on_sent(node_id, now_ms)
+        self.counts.requests += 1
         actions.append(send)
         return ask.deadline_ms
 
@@ -234,7 +254,9 @@ class AskMachine:
             lambda _version: request,
             timeout_ms=self.settings.request_timeout_ms,
         )
+        send.sent_ms = now_ms
         send.generation = self.connections.on_sent(node_id, now_ms)
+        self.counts.requests += 1
         actions.append(send)
         return FOREVER
 
@@ -260,6 +282,7 @@ class AskMachine:
 
     def on_response(self, send: Send, response: Message, now_ms: float) -> None:
         self.connections.on_answered(send.node_id, send.generation)
+        self.counts.on_answer(now_ms - send.sent_ms)
         if send.purpose == _METADATA:
             assert isinstance(response, MetadataResponse)
             updates = self.metadata.updates

@@ -51,8 +51,8 @@ class ShareMembership:
         self.left = True
         self._machine = machine
         self._coordinator = coordinator
-        self._group_id = group_id
-        self._rack = rack
+        self.group_id: str = group_id
+        self.rack: str = rack
         self._topics: tuple[str, ...] = ()
         self._told: tuple[str, ...] | None = None
         self._epoch = _JOIN
@@ -114,10 +114,10 @@ class ShareMembership:
 
         def build(version: int) -> ShareGroupHeartbeatRequest:
             return ShareGroupHeartbeatRequest(
-                group_id=self._group_id,
+                group_id=self.group_id,
                 member_id=self.member_id,
                 member_epoch=_LEAVE if self._leaving else self._epoch,
-                rack_id=(self._rack or None) if told is not None else None,
+                rack_id=(self.rack or None) if told is not None else None,
                 subscribed_topic_names=None if told is None else list(told),
             )
 
@@ -159,7 +159,7 @@ class ShareMembership:
                     for each in response.assignment.topic_partitions
                     for number in each.partitions
                 ]
-                logger.info("group %s: this member fetches %d partitions", self._group_id, len(self.assignment))
+                logger.info("group %s: this member fetches %d partitions", self.group_id, len(self.assignment))
             interval_ms: float = response.heartbeat_interval_ms
             if not self.assignment:
                 interval_ms = min(interval_ms, self._ask_again_ms)
@@ -167,7 +167,7 @@ class ShareMembership:
             self._due_ms = now_ms + interval_ms if self._told == self._topics else now_ms
             self._machine.wake()
         elif code in _FENCED:
-            logger.warning("group %s: %s; the member joins again", self._group_id, error_for(code))
+            logger.warning("group %s: %s; the member joins again", self.group_id, error_for(code))
             self._begin(now_ms)
         elif code in MOVED or code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
             self._coordinator.on_code(code, now_ms)
@@ -176,7 +176,7 @@ class ShareMembership:
         elif code == ErrorCode.UNSUPPORTED_VERSION:
             self._on_error(UnsupportedVersionError(_UNSUPPORTED), now_ms)
         else:
-            self._on_error(error_of(code, response.error_message, group=("READ", self._group_id)), now_ms)
+            self._on_error(error_of(code, response.error_message, group=("READ", self.group_id)), now_ms)
 
     def _on_error(self, error: KafkaError, now_ms: float) -> None:
         self._retry(now_ms)
