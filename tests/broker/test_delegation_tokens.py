@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,9 +23,9 @@ from tests.broker.test_login import (
     works,
 )
 
+from ottla.broker.handlers.delegation_tokens import DelegationTokenHandlers
 from ottla.cluster.image import OWN
 from ottla.errors import ErrorCode
-from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.create_delegation_token import (
     CreatableRenewers,
     CreateDelegationTokenRequest,
@@ -238,15 +237,18 @@ def test_how_long_tokens_live_is_the_brokers_to_say() -> None:
     with_broker(scenario, **KEY, **times)
 
 
-def test_no_id_looks_like_an_option() -> None:
+def test_no_id_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """An id that begins with a dash could not be given to a command."""
+    given = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), b"\x01" + bytes(15)])
+    make = DelegationTokenHandlers.__init__
+
+    def make_with_given(self: DelegationTokenHandlers, *parts: Any, **settings: Any) -> None:
+        make(self, *parts, **{**settings, "secret_bytes": lambda size: next(given)})
+
+    monkeypatch.setattr(DelegationTokenHandlers, "__init__", make_with_given)
 
     async def scenario(node: SimulatedBroker) -> None:
         alice = await logged_in(node)
-        route = broker_of(node).dispatcher._routes[ApiKey.CREATE_DELEGATION_TOKEN]
-        handlers = inspect.unwrap(route.handler).__self__
-        given = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), b"\x01" + bytes(15)])
-        handlers._secret_bytes = lambda size: next(given)
         assert (await create(alice)).token_id == "AQAAAAAAAAAAAAAAAAAAAA"
 
     with_broker(scenario, **KEY)

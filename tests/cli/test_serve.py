@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ottla.broker.http.pages import BrokerFacts
+from ottla.broker.http.broker_facts import BrokerFacts
 from ottla.cli import serve, terminal
 
 

@@ -17,12 +17,8 @@ import ottla
 from ottla import compiled
 from ottla.broker.audit import Audit
 from ottla.broker.authorization import Authorizer
-from ottla.broker.handlers.logins import scram_credential
-from ottla.broker.http.facts import LiveFacts
-from ottla.broker.http.metrics_page import metrics_page
-from ottla.broker.http.page_login import PageLogin
-from ottla.broker.http.pages import BrokerFacts, Pages
-from ottla.broker.http.workers import Workers
+from ottla.broker.http.broker_facts import BrokerFacts
+from ottla.broker.http.late_pages import LatePages
 from ottla.broker.peers import Peers
 from ottla.broker.replicas.manager import ReplicaManager
 from ottla.broker.replicas.old_records import OldRecords
@@ -88,6 +84,8 @@ if TYPE_CHECKING:
     from ottla.broker.config import BrokerConfig
     from ottla.broker.dispatch import Dispatcher
     from ottla.broker.handlers.telemetry import TelemetryHandlers
+    from ottla.broker.http.page_login import PageLogin
+    from ottla.broker.http.workers import Workers
     from ottla.broker.replicas.replication import Replication
     from ottla.broker.wiring.surroundings import Surroundings
     from ottla.cluster.decisions.refusal import Refusal
@@ -450,14 +448,15 @@ class Broker:
     def _make_server(self) -> Server:
         config = self.config
         advertised = config.advertised_listeners or ()
-        facts = LiveFacts(self)
-        pages = Pages(facts)
+        pages = LatePages(self)
         handlers: dict[int, Handler] = {}
         if config.ottla_shared_port and config.ottla_tree_socket is not None:
+            from ottla.broker.http.workers import Workers
+
             self._workers = Workers(
                 os.path.dirname(config.ottla_tree_socket),
                 config.node_id,
-                page=lambda: metrics_page(facts),
+                page=pages.metrics,
                 others=lambda: self.image.brokers,
             )
             handlers[config.ottla_shared_port] = self._workers.handler(pages.handle)
@@ -485,6 +484,9 @@ class Broker:
         logins = self.entrance.page_logins()
         if not logins:
             return None
+        from ottla.broker.handlers.logins import scram_credential
+        from ottla.broker.http.page_login import PageLogin
+
         authorizer = self.authorizer
         made = PageLogin(
             logins,

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ottla.broker.http.broker_facts import BrokerFacts
 from ottla.broker.http.coordinator_metrics import CoordinatorFacts
 from ottla.broker.http.pages import (
-    BrokerFacts,
     CommittedOffset,
     GroupFacts,
     Pages,

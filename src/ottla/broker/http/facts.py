@@ -12,7 +12,7 @@ from ottla.broker.handlers.cluster import LogDirInfo, ReplicaInfo
 from ottla.broker.http.coordinator_metrics import CoordinatorFacts, coordinator_facts
 from ottla.broker.http.gauges import process_gauges
 from ottla.broker.http.lag_ages import LagAges
-from ottla.broker.http.pages import BrokerFacts, CommittedOffset, GroupFacts, PartitionFacts, is_internal
+from ottla.broker.http.pages import CommittedOffset, GroupFacts, PartitionFacts, is_internal
 from ottla.broker.http.quota_metrics import quota_metrics
 from ottla.cluster.decisions.reassignment import is_reassigned
 from ottla.cluster.tree import SessionState
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ottla.broker.broker import Broker
     from ottla.broker.coordinators.groups.modern.assignor import Assignment
+    from ottla.broker.http.broker_facts import BrokerFacts
     from ottla.broker.replicas.relocations import Future
     from ottla.cluster.image import PartitionImage
     from ottla.observability.metrics import BrokerMetrics

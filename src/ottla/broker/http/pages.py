@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple, Protocol
 
+from ottla.broker.http.broker_facts import BrokerFacts
 from ottla.broker.http.coordinator_metrics import CoordinatorFacts
 from ottla.broker.http.metrics_page import OFFSETS_PER_STEP, metrics_page
 from ottla.network.http import HttpResponse
@@ -20,25 +20,6 @@ from ottla.observability.metrics import BrokerMetrics
 
 ROWS_MAX = 300
 """Topics and groups shown on the front page."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerFacts:
-    """What a broker says about itself.
-
-    Attributes:
-        addresses: where clients connect, host:port.
-        kernels: "compiled" or "plain".
-        is_loopback_only: whether no listener can be reached from other machines.
-    """
-
-    version: str
-    node_id: int
-    cluster_id: str
-    addresses: Sequence[str]
-    data_dirs: Sequence[str]
-    kernels: str
-    is_loopback_only: bool = False
 
 
 class PartitionFacts(NamedTuple):

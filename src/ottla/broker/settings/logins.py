@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
 from ottla.config.keys import split_list
 from ottla.config.mistakes import Mistakes
-from ottla.security.jaas import JaasEntry, JaasError, parse_jaas
-from ottla.security.sasl import gssapi, oauthbearer, plain, scram
+from ottla.security.sasl import GSSAPI, OAUTHBEARER, PLAIN, SCRAM_HASHES
 
 if TYPE_CHECKING:
     from ottla.broker.settings.kerberos import KerberosSettings
     from ottla.broker.settings.listeners import Listener
     from ottla.broker.settings.oauth import OAuthSettings
+    from ottla.security.jaas import JaasEntry
 
 #: Mechanisms that are served.
-MECHANISMS = (plain.MECHANISM, *scram.HASHES, oauthbearer.MECHANISM, gssapi.MECHANISM)
+MECHANISMS = (PLAIN, *SCRAM_HASHES, OAUTHBEARER, GSSAPI)
 _JAAS = "sasl.jaas.config"
 _MODULES = {
-    plain.MECHANISM: "PlainLoginModule",
-    **dict.fromkeys(scram.HASHES, "ScramLoginModule"),
-    oauthbearer.MECHANISM: "OAuthBearerLoginModule",
-    gssapi.MECHANISM: "Krb5LoginModule",
+    PLAIN: "PlainLoginModule",
+    **dict.fromkeys(SCRAM_HASHES, "ScramLoginModule"),
+    OAUTHBEARER: "OAuthBearerLoginModule",
+    GSSAPI: "Krb5LoginModule",
 }
 
 
@@ -71,13 +71,18 @@ def resolve_first_users(text: Mapping[str, str]) -> tuple[FirstUser, ...]:
     Raises:
         ConfigError: one cannot be read; the text shows no value.
     """
+    written = text.get("ottla.scram.users") or ""
+    if not written.strip():
+        return ()
+    from ottla.security.sasl.scram import credential_from_text
+
     found: list[FirstUser] = []
-    for number, item in enumerate((text.get("ottla.scram.users") or "").split(";"), 1):
+    for number, item in enumerate(written.split(";"), 1):
         if not item.strip():
             continue
         name, _, rest = item.strip().partition(":")
         mechanism, _, credential = rest.partition(":")
-        if not name or mechanism not in scram.HASHES or scram.credential_from_text(credential) is None:
+        if not name or mechanism not in SCRAM_HASHES or credential_from_text(credential) is None:
             raise ConfigError(
                 f"ottla.scram.users: user {number} cannot be read; write it as "
                 "name:SCRAM-SHA-512:salt=...,stored_key=...,server_key=...,iterations=8192, or let `ottla security init` "
@@ -125,7 +130,7 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
     for name in names:
         line = text.get(f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}")
         entry = entry_of(listener, name, line)
-        if name == plain.MECHANISM:
+        if name == PLAIN:
             if entry is None:
                 raise ConfigError(
                     f"the listener {listener} has PLAIN and no users: set "
@@ -137,16 +142,16 @@ def _logins_of(text: Mapping[str, str], of: Listener) -> ListenerLogins:
                 for option, value in entry.options.items()
                 if option.startswith("user_")
             }
-        elif name == gssapi.MECHANISM:
+        elif name == GSSAPI:
             from ottla.broker.settings.kerberos import resolve_kerberos
 
             jaas_key = f"{LISTENER_PREFIX}{listener.lower()}.{name.lower()}.{_JAAS}"
-            kerberos = resolve_kerberos(jaas_key, entry, lambda key: find(key, gssapi.MECHANISM))
+            kerberos = resolve_kerberos(jaas_key, entry, lambda key: find(key, GSSAPI))
     oauth = None
-    if oauthbearer.MECHANISM in names:
+    if OAUTHBEARER in names:
         from ottla.broker.settings.oauth import resolve_oauth
 
-        oauth = resolve_oauth(lambda key: find(key, oauthbearer.MECHANISM), of)
+        oauth = resolve_oauth(lambda key: find(key, OAUTHBEARER), of)
     reauthenticate = {
         name: _number("connections.max.reauth.ms", find("connections.max.reauth.ms", name)) for name in names
     }
@@ -170,6 +175,8 @@ def entry_of(listener: str, mechanism: str, line: str | None) -> JaasEntry | Non
     """Return what the JAAS line of a mechanism on a listener says; raises ConfigError if it is none of that mechanism."""
     if line is None:
         return None
+    from ottla.security.jaas import JaasError, parse_jaas
+
     try:
         entry = parse_jaas(line)
     except JaasError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.settings.logins import entry_of
 from ottla.config import BROKER, LISTENER_PREFIX, ConfigError
-from ottla.security.sasl import gssapi, plain, scram
+from ottla.security.sasl import GSSAPI, PLAIN, SCRAM_HASHES
 
 if TYPE_CHECKING:
     from ottla.broker.settings.kerberos import KerberosSettings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "sasl.mechanism.inter.broker.protocol"
 #: By which brokers can log in.
-MECHANISMS = (plain.MECHANISM, *scram.HASHES, gssapi.MECHANISM)
+MECHANISMS = (PLAIN, *SCRAM_HASHES, GSSAPI)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def resolve_peer_login(text: Mapping[str, str], listener: Listener | None, *, is
     mechanism = (find(KEY) or "").strip()
     if not is_needed and mechanism not in MECHANISMS:
         return PeerLogin(checks_host=checks_host)
-    key = f"{prefix}{gssapi.MECHANISM.lower()}.sasl.jaas.config"
+    key = f"{prefix}{GSSAPI.lower()}.sasl.jaas.config"
     if not mechanism and key in text:
         mechanism = BROKER[KEY].default or ""
     if mechanism not in MECHANISMS:
@@ -76,7 +76,7 @@ def resolve_peer_login(text: Mapping[str, str], listener: Listener | None, *, is
         )
     key = f"{prefix}{mechanism.lower()}.sasl.jaas.config"
     entry = entry_of(listener.name, mechanism, text.get(key))
-    if mechanism == gssapi.MECHANISM:
+    if mechanism == GSSAPI:
         from ottla.broker.settings.kerberos import resolve_kerberos
 
         own = f"{prefix}{mechanism.lower()}."

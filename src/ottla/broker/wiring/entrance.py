@@ -15,11 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.broker.context import Session
-from ottla.broker.handlers.logins import scram_credential
-from ottla.broker.http.page_login import PageLogins
-from ottla.broker.login import LoginGuard, LoginRules
 from ottla.broker.settings.listeners import is_loopback
-from ottla.broker.token_store import TokenStore
 from ottla.cluster.decisions.configs import Alteration, Operation
 from ottla.cluster.decisions.refusal import Refusal
 from ottla.cluster.image import OWN, USERS, ConfigResource
@@ -28,15 +24,7 @@ from ottla.cluster.tree import TreeError
 from ottla.config import BROKER, ConfigError, listener_of_store
 from ottla.errors import ErrorCode, KafkaError, RemoteProtocolError
 from ottla.observability.logs import shown
-from ottla.security.certificates import CertificateError, alternative_names_of, covers, subject_of
-from ottla.security.extra import MissingExtraError, require
-from ottla.security.sasl.gssapi import MECHANISM as GSSAPI
-from ottla.security.sasl.gssapi import GssapiServer
-from ottla.security.sasl.oauthbearer import MECHANISM as OAUTHBEARER
-from ottla.security.sasl.oauthbearer import OAuthBearerServer
-from ottla.security.sasl.plain import MECHANISM as PLAIN
-from ottla.security.sasl.plain import PlainServer, check_of
-from ottla.security.sasl.scram import HASHES, ScramServer, new_nonce
+from ottla.security.sasl import GSSAPI, OAUTHBEARER, PLAIN, SCRAM_HASHES
 from ottla.security.tls_settings import TlsSettingsError
 
 if TYPE_CHECKING:
@@ -44,12 +32,16 @@ if TYPE_CHECKING:
 
     from ottla.broker.audit import Audit
     from ottla.broker.config import BrokerConfig
+    from ottla.broker.http.page_login import PageLogins
+    from ottla.broker.login import LoginRules
     from ottla.broker.settings.encryption import ListenerTls
     from ottla.broker.settings.logins import ListenerLogins
     from ottla.broker.token_keys import TokenKeys
+    from ottla.broker.token_store import TokenStore
     from ottla.broker.wiring.parts import Parts
     from ottla.network.connection import BrokerConnection
     from ottla.security.sasl import ServerExchange
+    from ottla.security.sasl.scram import ScramServer
     from ottla.security.tls import ReloadableContext
 
 logger = logging.getLogger(__name__)
@@ -65,7 +57,7 @@ _MADE = "made."
 
 def has_scram(config: BrokerConfig) -> bool:
     """Return whether clients can log in by SCRAM on some listener."""
-    return any(name in HASHES for logins in config.logins.values() for name in logins.mechanisms)
+    return any(name in SCRAM_HASHES for logins in config.logins.values() for name in logins.mechanisms)
 
 
 def make_contexts(config: BrokerConfig) -> dict[str, ReloadableContext]:
@@ -94,6 +86,8 @@ def make_contexts(config: BrokerConfig) -> dict[str, ReloadableContext]:
 
 def _check_same_names(tls: ListenerTls, old: bytes, new: bytes) -> None:
     """Refuse a certificate with other names than the one before, as Kafka does."""
+    from ottla.security.certificates import alternative_names_of, subject_of
+
     if not tls.allow_dn_changes and subject_of(old) != subject_of(new):
         raise TlsSettingsError(
             f"its name is {subject_of(new)}, not {subject_of(old)} (ssl.allow.dn.changes=true would take it)"
@@ -108,8 +102,10 @@ def _kerberos(listener: str, logins: ListenerLogins) -> Callable[[], ServerExcha
     Raises:
         ConfigError: the library is not installed, or the keytab cannot be used.
     """
+    from ottla.security.extra import MissingExtraError
     from ottla.security.kerberos import KerberosSettingsError, accepting, default_realm
     from ottla.security.kerberos_names import KerberosNames
+    from ottla.security.sasl.gssapi import GssapiServer
 
     settings = logins.kerberos
     assert settings is not None
@@ -138,7 +134,7 @@ class Entrance:
         self._rules = {name: self._rules_of(name, logins) for name, logins in config.logins.items()}
         key = config.delegation_token_secret_key
         #: Delegation tokens; None where there is no key for them.
-        self.tokens = TokenStore(parts.image, key, parts.surroundings.clock.wall_ms) if key else None
+        self.tokens = self._make_token_store(key) if key else None
         self._told_of_names: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._has_news = asyncio.Event()
@@ -172,6 +168,8 @@ class Entrance:
             security_protocol=protocol,
         )
         if protocol.startswith("SASL_"):
+            from ottla.broker.login import LoginGuard
+
             loop = asyncio.get_running_loop()
             rules = self._rules[connection.listener]
             session.guard = LoginGuard(
@@ -198,6 +196,8 @@ class Entrance:
 
         Else it gets the address it used; where the certificate is not for that either, the log says so once.
         """
+        from ottla.security.certificates import CertificateError, covers
+
         try:
             asked = connection.server_name
             if asked is not None and covers(certificate, asked):
@@ -218,6 +218,8 @@ class Entrance:
         return None
 
     def _principal_of(self, session: Session, certificate: bytes) -> str:
+        from ottla.security.certificates import CertificateError, subject_of
+
         try:
             name = subject_of(certificate)
         except CertificateError as error:
@@ -231,6 +233,11 @@ class Entrance:
 
     # -- logins
 
+    def _make_token_store(self, key: str) -> TokenStore:
+        from ottla.broker.token_store import TokenStore
+
+        return TokenStore(self._parts.image, key, self._parts.surroundings.clock.wall_ms)
+
     def _make_token_keys(self) -> dict[str, TokenKeys]:
         """Return what checks the tokens of each listener with OAUTHBEARER, by its name.
 
@@ -243,6 +250,7 @@ class Entrance:
                 continue
             from ottla.broker.token_keys import Environment, TokenKeys
             from ottla.network.fetching import fetch
+            from ottla.security.extra import MissingExtraError, require
 
             try:
                 require(OAUTHBEARER)
@@ -272,9 +280,12 @@ class Entrance:
             logins = self._parts.config().logins.get(listener.name)
             if logins is None:
                 continue
+            from ottla.broker.http.page_login import PageLogins
+            from ottla.security.sasl.plain import check_of
+
             keys = self._token_keys.get(listener.name)
             found[listener.name] = PageLogins(
-                mechanisms=tuple(name for name in logins.mechanisms if name in HASHES),
+                mechanisms=tuple(name for name in logins.mechanisms if name in SCRAM_HASHES),
                 check_plain=check_of(logins.passwords) if PLAIN in logins.mechanisms else None,
                 check_token=keys.check if keys is not None else None,
                 is_private=listener.security_protocol == "SASL_SSL" or is_loopback(listener.host),
@@ -282,6 +293,10 @@ class Entrance:
         return found
 
     def _rules_of(self, listener: str, logins: ListenerLogins) -> LoginRules:
+        from ottla.broker.login import LoginRules
+        from ottla.security.sasl.oauthbearer import OAuthBearerServer
+        from ottla.security.sasl.plain import PlainServer, check_of
+
         made: dict[str, Callable[[], ServerExchange]] = {}
         for name in logins.mechanisms:
             if name == PLAIN:
@@ -301,6 +316,9 @@ class Entrance:
         )
 
     def _scram(self, mechanism: str) -> ScramServer:
+        from ottla.broker.handlers.logins import scram_credential
+        from ottla.security.sasl.scram import ScramServer, new_nonce
+
         image, store = self._parts.image(), self.tokens
         secret = image.config(*SECRETS).get(_SCRAM_SECRET, "")
         return ScramServer(

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 from ottla.config import ConfigError
 from ottla.network.channel import ChannelSettings
-from ottla.network.login import login_of
-from ottla.security.extra import MissingExtraError
-from ottla.security.sasl import gssapi, plain, scram
-from ottla.security.tls_settings import TlsSettingsError
+from ottla.security.sasl import GSSAPI, PLAIN
 
 if TYPE_CHECKING:
     import ssl
@@ -30,10 +27,13 @@ def peer_channel_settings(
         ConfigError: a store of keys or certificates cannot be used.
     """
     login = config.peer_login
+    authenticate = None
+    if login.mechanism:
+        from ottla.network.login import login_of
+
+        authenticate = login_of(_exchanges(login, secret_bytes), off_loop=offload.run)
     return ChannelSettings(
-        client_id=f"broker-{config.node_id}",
-        ssl_context=_peer_context(config),
-        authenticate=None if not login.mechanism else login_of(_exchanges(login, secret_bytes), off_loop=offload.run),
+        client_id=f"broker-{config.node_id}", ssl_context=_peer_context(config), authenticate=authenticate
     )
 
 
@@ -42,6 +42,7 @@ def _peer_context(config: BrokerConfig) -> ssl.SSLContext | None:
     if tls is None:
         return None
     from ottla.security.tls import client_context
+    from ottla.security.tls_settings import TlsSettingsError
 
     try:
         return client_context(tls.settings, checks_host=config.peer_login.checks_host)
@@ -50,26 +51,32 @@ def _peer_context(config: BrokerConfig) -> ssl.SSLContext | None:
 
 
 def _exchanges(login: PeerLogin, secret_bytes: Callable[[int], bytes]) -> Callable[[str], ClientExchange]:
-    if login.mechanism == gssapi.MECHANISM:
+    if login.mechanism == GSSAPI:
         return _kerberos_exchanges(login)
-    if login.mechanism == plain.MECHANISM:
-        return lambda _: plain.PlainClient(login.username, login.password)
+    if login.mechanism == PLAIN:
+        from ottla.security.sasl.plain import PlainClient
+
+        return lambda _: PlainClient(login.username, login.password)
+    from ottla.security.sasl.scram import ScramClient, new_nonce, salted_password
+
     salted: dict[tuple[bytes, int], bytes] = {}
 
     def salt(mechanism: str, password: str, salt: bytes, iterations: int) -> bytes:
         key = (salt, iterations)
         if key not in salted:
             salted.clear()  # another broker may know another salt for a moment
-            salted[key] = scram.salted_password(mechanism, password, salt, iterations)
+            salted[key] = salted_password(mechanism, password, salt, iterations)
         return salted[key]
 
-    return lambda _: scram.ScramClient(
-        login.mechanism, login.username, login.password, nonce=scram.new_nonce(secret_bytes), salt=salt
+    return lambda _: ScramClient(
+        login.mechanism, login.username, login.password, nonce=new_nonce(secret_bytes), salt=salt
     )
 
 
 def _kerberos_exchanges(login: PeerLogin) -> Callable[[str], ClientExchange]:
+    from ottla.security.extra import MissingExtraError
     from ottla.security.kerberos import check_library, initiating
+    from ottla.security.sasl.gssapi import GssapiClient
 
     settings = login.kerberos
     assert settings is not None
@@ -77,4 +84,4 @@ def _kerberos_exchanges(login: PeerLogin) -> Callable[[str], ClientExchange]:
         check_library()
     except MissingExtraError as error:
         raise ConfigError(str(error)) from None
-    return lambda host: gssapi.GssapiClient(initiating(settings.keys, settings.service, host), settings.keys.principal)
+    return lambda host: GssapiClient(initiating(settings.keys, settings.service, host), settings.keys.principal)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ottla.security.sasl import SaslError, WorkNeededError
+from ottla.security.sasl import GSSAPI, SaslError, WorkNeededError
 
-MECHANISM = "GSSAPI"
+MECHANISM = GSSAPI
 
 #: "No security layer", in the mask of an offer and as what is taken. Behind it stands the longest message; it has no use.
 _NO_LAYER = 1

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from ottla.security.sasl import AuthenticationFailedError, SaslError
+from ottla.security.sasl import OAUTHBEARER, AuthenticationFailedError, SaslError
 
-MECHANISM = "OAUTHBEARER"
+MECHANISM = OAUTHBEARER
 #: Longer tokens are not looked at.
 TOKEN_BYTES_MAX = 64 * 1024
 

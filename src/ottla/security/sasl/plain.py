@@ -10,9 +10,9 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 
-from ottla.security.sasl import AuthenticationFailedError, SaslError
+from ottla.security.sasl import PLAIN, AuthenticationFailedError, SaslError
 
-MECHANISM = "PLAIN"
+MECHANISM = PLAIN
 
 #: Says whether this is the user's password.
 Check = Callable[[str, str], bool]

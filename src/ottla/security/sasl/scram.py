@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from ottla.security.sasl import AuthenticationFailedError, SaslError, WorkNeededError
+from ottla.security.sasl import SCRAM_HASHES, AuthenticationFailedError, SaslError, WorkNeededError
 
 #: Mechanisms and their hashes.
-HASHES = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
+HASHES = SCRAM_HASHES
 #: Kafka's bounds for iterations.
 ITERATIONS_MIN, ITERATIONS_MAX = 4096, 16384
 
