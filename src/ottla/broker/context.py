@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -165,7 +166,9 @@ class ShortCut:
             handled in between. None: `handle_frame` does all or nothing.
     """
 
-    handle_frame: Callable[[memoryview, int, Session], bytes | list[Sendable] | BodyToCome | PartialResult | None]
+    handle_frame: Callable[
+        [memoryview, int, Session], bytes | list[Sendable] | asyncio.Future[bytes] | BodyToCome | PartialResult | None
+    ]
     finish: Callable[[RequestContext, Any, Any], Any | Awaitable[Any]] | None = None
 
 

@@ -198,6 +198,8 @@ class Dispatcher:
                 partial = body
             else:
                 (correlation_id,) = _CORRELATION_ID.unpack_from(frame, 4)
+                if isinstance(body, asyncio.Future):
+                    return self._reply_to_come(served, correlation_id, body, begun)
                 return self._body_to_come(served, correlation_id, body, begun)
         header, position = served.header_decode(frame, 0)
         # Bytes after the body are ignored, as in Kafka: librdkafka's Metadata v13 has three.

@@ -14,9 +14,10 @@ part 2); v6 topic ids. The coordinator is asked each time, where Kafka takes an 
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
-from ottla.broker.context import Route
+from ottla.broker.context import Route, ShortCut
 from ottla.broker.coordinators.errors import client_error_code
 from ottla.broker.coordinators.groups.coordinator import Commit
 from ottla.broker.coordinators.groups.offsets import FetchedOffset, PartitionCommit
@@ -24,6 +25,7 @@ from ottla.broker.coordinators.shard import Result
 from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.api import ApiKey
+from ottla.protocol.commit_frames import TOPIC_IDS_SINCE, encode, parse
 from ottla.protocol.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestTopic,
@@ -61,7 +63,7 @@ from ottla.types import GROUP_METADATA_TOPIC, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ottla.broker.context import RequestContext, Routes
+    from ottla.broker.context import RequestContext, Routes, Session
     from ottla.broker.coordinators.groups.coordinator import GroupCoordinator
     from ottla.broker.coordinators.runtime import CoordinatorRuntime
     from ottla.broker.transactions.gate import TransactionGate
@@ -81,7 +83,12 @@ _TXN_TOPIC_IDS: Final = 6
 
 
 class OffsetsHandler:
-    """Offsets that groups commit."""
+    """Offsets that groups commit.
+
+    Args:
+        may_read_group, may_read_topic: whether a client may, without a note of a denial; None where everybody may. The short
+            cut asks; a guard does for other requests.
+    """
 
     def __init__(
         self,
@@ -89,20 +96,67 @@ class OffsetsHandler:
         *,
         image: Callable[[], ClusterImage],
         gate: TransactionGate,
+        may_read_group: Callable[[Session, str], bool] | None = None,
+        may_read_topic: Callable[[Session, str], bool] | None = None,
     ) -> None:
+        self._may_read_group = may_read_group
+        self._may_read_topic = may_read_topic
         self._runtime = runtime
         self._image = image
         self._gate = gate
 
     def routes(self) -> Routes:
         return {
-            ApiKey.OFFSET_COMMIT: Route(self.handle_offset_commit),
+            ApiKey.OFFSET_COMMIT: Route(self.handle_offset_commit, short_cut=ShortCut(self.handle_frame)),
             ApiKey.OFFSET_FETCH: Route(self.handle_offset_fetch),
             ApiKey.OFFSET_DELETE: Route(self.handle_offset_delete),
             ApiKey.TXN_OFFSET_COMMIT: Route(self.handle_txn_offset_commit),
         }
 
     # ----------------------------------------------------------------- commit
+
+    def handle_frame(self, frame: memoryview, version: int, session: Session) -> asyncio.Future[bytes] | None:
+        """Take a commit of partitions that exist, by a client that may; None: nothing was done, it is to be decoded."""
+        asked = parse(frame, version)
+        if asked is None or not asked.group_id:
+            return None
+        group_id, generation_id, member_id, instance_id, retention_ms, topics = asked
+        if self._may_read_group is not None and not self._may_read_group(session, group_id):
+            return None
+        image, may_read = self._image(), self._may_read_topic
+        commits: list[PartitionCommit] = []
+        for name, topic_id, partitions in topics:
+            found = image.topic_by_id(topic_id) if version >= TOPIC_IDS_SINCE else image.topics.get(name)
+            if found is None or (may_read is not None and not may_read(session, found.name)):
+                return None
+            count = len(found.partitions)
+            for index, offset, leader_epoch, metadata in partitions:
+                if not 0 <= index < count:
+                    return None
+                commits.append(PartitionCommit(found.name, found.topic_id, index, offset, leader_epoch, metadata))
+        if not commits:
+            return None
+        commit = Commit(
+            group_id=group_id,
+            generation_id=generation_id,
+            member_id=member_id,
+            group_instance_id=instance_id,
+            retention_ms=retention_ms,
+            partitions=commits,
+            version=version,
+        )
+
+        def operation(shard: GroupCoordinator, now_ms: int) -> Result[bytes]:
+            result = shard.commit_offsets(commit, now_ms)
+            return Result(encode(version, topics, iter(result.response)), result.records)
+
+        def refusal(error: KafkaError) -> bytes:
+            return encode(version, topics, repeat(client_error_code(error)))
+
+        try:
+            return self._runtime.write(self._runtime.partition_for(group_id), operation, refusal=refusal)
+        except KafkaError:  # refused before anything was decided: the codec's way says what is wrong, in its order
+            return None
 
     def handle_offset_commit(
         self, context: RequestContext, request: OffsetCommitRequest

@@ -211,11 +211,12 @@ def _group_handlers(
             short_cuts=(ApiKey.CONSUMER_GROUP_HEARTBEAT,),
         ),
         LateFamily(
-            partial(_offsets, parts, coordinators, gate),
+            partial(_offsets, parts, coordinators, gate, authorizer),
             ApiKey.OFFSET_COMMIT,
             ApiKey.OFFSET_FETCH,
             ApiKey.OFFSET_DELETE,
             ApiKey.TXN_OFFSET_COMMIT,
+            short_cuts=(ApiKey.OFFSET_COMMIT,),
         ),
         LateFamily(
             partial(_streams_groups, parts, coordinators),
@@ -255,10 +256,16 @@ def _consumer_groups(parts: Parts, coordinators: Coordinators, authorizer: Autho
     )
 
 
-def _offsets(parts: Parts, coordinators: Coordinators, gate: TransactionGate) -> Family:
+def _offsets(parts: Parts, coordinators: Coordinators, gate: TransactionGate, authorizer: Authorizer | None) -> Family:
     from ottla.broker.handlers.offsets import OffsetsHandler
 
-    return OffsetsHandler(coordinators.groups, image=parts.image, gate=gate)
+    return OffsetsHandler(
+        coordinators.groups,
+        image=parts.image,
+        gate=gate,
+        may_read_group=right(authorizer, Operation.READ, GROUP),
+        may_read_topic=right(authorizer, Operation.READ, TOPIC),
+    )
 
 
 def _streams_groups(parts: Parts, coordinators: Coordinators) -> Family:
