@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ottla.observability.exposition import Family, label_set
 from ottla.observability.loop_monitor import LoopMonitor
-from ottla.observability.metrics import BrokerMetrics, Histogram
+from ottla.observability.metrics import BrokerMetrics, Histogram, RequestMetrics
 from ottla.observability.process import age_seconds, cpu_seconds, resident_bytes
 
 
@@ -77,3 +77,14 @@ async def test_the_loop_monitor_sees_a_late_loop(monkeypatch: pytest.MonkeyPatch
     assert monitor.connection_creation_rate == pytest.approx(10)
     assert 0 <= monitor.idle_share <= 1
     monitor.stop()
+
+
+def test_times_of_requests_that_wait_and_of_those_that_do_not_are_counted_together() -> None:
+    request = RequestMetrics()
+    for local, remote in ((0.2, 0.0), (0.2, 0.0), (0.2, 40.0), (3.0, 0.0)):
+        request.observe(local, remote)
+    assert request.count == request.local_ms.count == request.total_ms.count == 4
+    assert request.remote_ms.count == 1
+    assert request.local_ms.sum == pytest.approx(3.6)
+    assert request.total_ms.sum == pytest.approx(43.6)
+    assert (request.local_ms.largest, request.total_ms.largest, request.remote_ms.largest) == (3.0, 40.2, 40.0)

@@ -463,13 +463,12 @@ def plain_session(connection: BrokerConnection) -> Session:
 
 def _encoded_frame(served: _ServedVersion, correlation_id: int, body: bytes | list[Sendable]) -> list[Sendable]:
     """Return size, header and an encoded body, the first piece of which is short."""
-    pieces: list[Sendable] = [body] if isinstance(body, bytes) else body
     size = len(body) if isinstance(body, bytes) else sum(map(len, body))
     if served.flexible_header:
         head = _SIZE_CORRELATION_TAGS.pack(size + 5, correlation_id, 0)
     else:
         head = _SIZE_AND_CORRELATION.pack(size + 4, correlation_id)
-    return [head + cast(bytes, pieces[0]), *pieces[1:]]
+    return [head + body] if isinstance(body, bytes) else [head + cast(bytes, body[0]), *body[1:]]
 
 
 def _frame(served: _ServedVersion, correlation_id: int, message: Message | bytes) -> list[Sendable]:

@@ -730,13 +730,11 @@ class BrokerConnection(asyncio.BufferedProtocol):
         out, self.out = self.out, []
         if transport is None:
             return
-        size = 0
-        for buffer in out:
-            size += len(buffer)
+        size = sum(map(len, out))
         self._host.metrics.bytes_sent += size
         outflow = self._outflow
         if outflow is None:
-            if size <= JOIN_MAX and not any(isinstance(buffer, FileRegion) for buffer in out):
+            if size <= JOIN_MAX and FileRegion not in map(type, out):
                 transport.write(cast(bytes, out[0]) if len(out) == 1 else b"".join(cast("list[bytes]", out)))
                 return
             outflow = self._outflow = Outflow(transport, self._socket_fd, self._go_on)

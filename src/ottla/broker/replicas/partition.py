@@ -427,7 +427,7 @@ class Partition:
         started_ms = self._clock.monotonic_ms()
         if self._queue is not None or self._pace.is_slow(started_ms):
             return None
-        if _is_heavy(records):
+        if len(records) > HEADER_SIZE and records[ATTRIBUTES_END] & COMPRESSION_MASK and _is_heavy(records):
             return None
         waits = self._waits(started_ms)
         try:
