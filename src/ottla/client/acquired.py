@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self
 
 from ottla.client._core.partitions import Chunk, PartitionState
+from ottla.client._core.share_leases import AcquiredChunk, Lease, LeaseState
 from ottla.client._core.share_requests import Kind
-from ottla.client._core.share_sessions import AcquiredChunk, Lease, LeaseState
 from ottla.client.consumed import K, Record, Row, Source, V
 from ottla.client.reading import ChunkReader
 from ottla.errors import CorruptMessageError

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic
 
 from ottla.client._core.share_consumer import ShareMachine
+from ottla.client._core.share_leases import Lease, LeaseState, Outcome
 from ottla.client._core.share_requests import Kind
-from ottla.client._core.share_sessions import Lease, LeaseState, Outcome
 from ottla.client._snapshots import share_snapshot, telemetry
 from ottla.client.acquired import AcquiredRecord, decode
 from ottla.client.connecting import channel_settings, not_connected

@@ -22,15 +22,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from ottla.client._core.client import ClientMachine
 from ottla.client._core.denials import error_of
 from ottla.client._core.metadata import Node
 from ottla.client._core.offset_queries import STALE_METADATA
 from ottla.client._core.requests import FOREVER, Action, Send
+from ottla.client._core.share_leases import (
+    AcquiredChunk,
+    Lease,
+    LeaseState,
+    Outcome,
+    Session,
+    half_ms,
+    look_after,
+)
 from ottla.client._core.share_member import ShareMembership
 from ottla.client._core.share_requests import (
     RENEWING,
@@ -65,113 +72,6 @@ _SOON_MS: Final = 100.0
 _LONG_MS: Final = 1_000.0
 _FINAL_EPOCH: Final = -1
 _EPOCH_MAX: Final = 0x7FFFFFFF
-
-
-class LeaseState(Enum):
-    """Where a record is."""
-
-    WAITING = "waiting"
-    HANDED_OUT = "handed out"
-    #: Its lock is renewed.
-    HELD = "held"
-    DONE = "done"
-
-
-class Lease:
-    """A record that this member has acquired.
-
-    Attributes:
-        delivery_count: which delivery of the record this is, from 1.
-        gone: its lock has ended for certain: with its session, or because the record was delivered again.
-        until_ms: when its lock ends, if it is not renewed.
-        since_ms: when it was acquired.
-    """
-
-    __slots__ = ("delivery_count", "gone", "offset", "renewing", "session", "since_ms", "state", "until_ms", "where")
-
-    def __init__(
-        self,
-        session: Session,
-        where: TopicIdPartition,
-        offset: int,
-        delivery_count: int,
-        since_ms: float,
-        until_ms: float,
-    ) -> None:
-        self.session: Session = session
-        self.where: TopicIdPartition = where
-        self.offset: int = offset
-        self.delivery_count: int = delivery_count
-        self.since_ms: float = since_ms
-        self.until_ms: float = until_ms
-        self.state: LeaseState = LeaseState.WAITING
-        self.renewing: bool = False
-        self.gone: bool = False
-
-    @property
-    def topic_partition(self) -> TopicPartition:
-        return self.session.named(self.where)
-
-
-class AcquiredChunk(NamedTuple):
-    """What one answer has of a partition.
-
-    Attributes:
-        leases: of every offset that was acquired; not each need have a record.
-        records: a view of the answer's memory: whole batches, which may hold more than was acquired.
-    """
-
-    topic_partition: TopicPartition
-    leases: dict[int, Lease]
-    records: memoryview
-
-
-class Outcome(NamedTuple):
-    """What has become of acknowledgements of one partition; `error` None: the broker has them."""
-
-    topic_partition: TopicPartition
-    offsets: list[int]
-    error: KafkaError | None
-
-
-Pending = dict[TopicIdPartition, Said]
-
-
-@dataclass(eq=False, slots=True)
-class Session:
-    """This member's session with one broker.
-
-    Attributes:
-        epoch: of the next request; 0 opens the session.
-        ending: what is in flight is its last request.
-        lost: the broker has dropped it, or the connection: nothing that was acquired in it is ours any more.
-        names: of topics, by id.
-        partitions: what the broker knows that is wanted.
-        leases: what was acquired in it and is not finished.
-        pending, sent: acknowledgements that wait; that are on their way.
-        linger_ms: until when they wait.
-        look_ms: when a lock is to be seen to next.
-    """
-
-    node_id: int
-    epoch: int = 0
-    in_flight: bool = False
-    ending: bool = False
-    lost: bool = False
-    retry_ms: float = 0.0
-    failures: int = 0
-    lock_ms: float = 0.0
-    names: dict[bytes, str] = field(default_factory=dict)
-    partitions: dict[TopicIdPartition, None] = field(default_factory=dict)
-    leases: dict[tuple[TopicIdPartition, int], Lease] = field(default_factory=dict)
-    pending: Pending = field(default_factory=dict)
-    sent: Pending = field(default_factory=dict)
-    linger_ms: float = FOREVER
-    look_ms: float = FOREVER
-
-    def named(self, where: TopicIdPartition) -> TopicPartition:
-        """Return a partition by its topic's name."""
-        return TopicPartition(self.names.get(where.topic_id, "?"), where.partition)
 
 
 class ShareSessions:
@@ -234,7 +134,7 @@ class ShareSessions:
         if lease.state is not LeaseState.HANDED_OUT:
             return False
         lease.state = LeaseState.HELD
-        return _look(lease)
+        return look_after(lease)
 
     def acknowledge(self, lease: Lease, kind: Kind, now_ms: float, *, by_caller: bool = True) -> bool:
         """Say what has become of a record; return whether `poll` has to know soon.
@@ -343,11 +243,11 @@ class ShareSessions:
             return session.look_ms
         due_ms = FOREVER
         for lease in list(session.leases.values()):
-            half_ms = _half_ms(lease)
+            when_ms = half_ms(lease)
             if lease.renewing or lease.state is LeaseState.HANDED_OUT:
                 continue
-            if half_ms > now_ms:
-                due_ms = min(due_ms, half_ms)
+            if when_ms > now_ms:
+                due_ms = min(due_ms, when_ms)
                 continue
             lease.renewing = True
             lasts = now_ms - lease.since_ms < self._settings.max_processing_ms and self._may_renew(session)
@@ -511,7 +411,7 @@ class ShareSessions:
             if error is None:
                 lease.renewing = False
                 lease.until_ms = now_ms + session.lock_ms
-                _look(lease)
+                look_after(lease)
             else:
                 logger.warning("%s, offset %d: its lock was not renewed: %s", session.named(where), offset, error)
         told = [offset for offset, (_, by_caller) in said.items() if by_caller]
@@ -599,19 +499,6 @@ class ShareSessions:
         if current is not None:
             current.failures += 1
             current.retry_ms = now_ms + self._machine.delay_ms(current.failures)
-
-
-def _half_ms(lease: Lease) -> float:
-    """When half of a lock is over."""
-    return lease.until_ms - lease.session.lock_ms / 2
-
-
-def _look(lease: Lease) -> bool:
-    """Have the lock seen to when half of it is over; return whether that is sooner than anything else."""
-    sooner = _half_ms(lease) < lease.session.look_ms
-    if sooner:
-        lease.session.look_ms = _half_ms(lease)
-    return sooner
 
 
 def _as_kafka_error(error: Exception) -> KafkaError:
