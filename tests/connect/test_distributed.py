@@ -73,6 +73,16 @@ def settings(broker: RunningBroker, group: str, **more: str) -> dict[str, str]:
     )
 
 
+def request(url: str, method: str, path: str, body: Any = None) -> Any:
+    """Return what a worker answers."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    asked = urllib.request.Request(url + path, data, headers, method=method)
+    with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
+        found = answer.read()
+    return json.loads(found) if found else None
+
+
 class Running:
     """A worker in a thread of the test."""
 
@@ -92,15 +102,7 @@ class Running:
             self.error = error
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            self.url + path,
-            None if body is None else json.dumps(body).encode(),
-            {} if body is None else {"Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
-            found = answer.read()
-        return json.loads(found) if found else None
+        return request(self.url, method, path, body)
 
     def states(self, name: str) -> list[tuple[str, str]]:
         return [(task["state"], task["worker_id"]) for task in self.ask("GET", f"/connectors/{name}/status")["tasks"]]

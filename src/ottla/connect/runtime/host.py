@@ -103,6 +103,8 @@ class Host:
             task = kind.Task(task_config, kind.CONFIG.parse(task_config))
             self._runners[number] = self._runner(number, task, config, common)
             self._runners[number].pause(self._is_paused)
+        if self._lease is not None:
+            self._lease.begin()
         for number, runner in self._runners.items():
             thread = threading.Thread(
                 target=self._run, args=(number, runner), name=f"{self._name}-{number}", daemon=True

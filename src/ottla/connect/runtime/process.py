@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 import time
-from typing import Final
+from typing import Final, NoReturn
 
 #: The exit code of a process whose lease was over.
 LEASE_OVER: Final = 75
+#: Seconds in which a process that has just started reads how long it may go on.
+_FIRST_S: Final = 5.0
 
 
 def die_with_parent() -> None:
@@ -29,15 +31,29 @@ class Lease:
 
     def __init__(self, until_s: float) -> None:
         self._until_s = until_s
-        threading.Thread(target=self._watch, name="lease", daemon=True).start()
+        self._extended = threading.Condition()
 
     def extend(self, until_s: float) -> None:
         """Set another end."""
-        self._until_s = until_s
+        with self._extended:
+            self._until_s = until_s
+            self._extended.notify_all()
+
+    def begin(self) -> None:
+        """Watch the time from now on. What was read first may have waited for long: a later end has a moment to be read."""
+        with self._extended:
+            is_valid = self._extended.wait_for(lambda: self._until_s > time.monotonic(), _FIRST_S)
+        if not is_valid:
+            self._end()
+        threading.Thread(target=self._watch, name="lease", daemon=True).start()
 
     def _watch(self) -> None:
         while (left_s := self._until_s - time.monotonic()) > 0:
             time.sleep(min(left_s, 0.2))  # it may be set to an earlier end meanwhile
+        self._end()
+
+    @staticmethod
+    def _end() -> NoReturn:
         print(
             "connect: the worker has not renewed the lease of its tasks: this process ends", file=sys.stderr, flush=True
         )
