@@ -21,6 +21,7 @@ import fleet
 import hashtags
 import mall
 import pytest
+import serving
 import tournament
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -295,6 +296,25 @@ def test_a_place_between_two_airports_is_on_the_great_circle() -> None:
     assert fleet.between(new_york, los_angeles, 1) == pytest.approx(los_angeles, abs=1e-3)
 
 
+def test_a_prediction_meets_its_outcome_or_goes_on_without(tmp_path: Path) -> None:
+    with serving.make_app("localhost:1", str(tmp_path)).test() as driver:
+        predictions, outcomes, feedback = (driver.topic(name) for name in ("predictions", "outcomes", "feedback"))
+        for site, at in (("1", "10:00:00"), ("2", "10:00:01")):
+            predictions.pipe(site, {"features": {}, "probability": 0.7}, at=at)
+        outcomes.pipe("2", {"trap": True}, at="10:00:04")
+        assert [(site, row["outcome"]) for site, row in feedback.read()] == [("2", True)]
+        predictions.pipe("3", {"features": {}, "probability": 0.7}, at="10:00:20")
+        assert [(site, row["outcome"]) for site, row in feedback.read()] == [("1", None)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"site": 1, "features": {}}', b'{"site": "a", "features": {"long_url": NaN}}']
+)
+def test_what_is_no_question_to_the_model_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"question|Expecting"):
+        serving.read_question(body)
+
+
 def soaked(name: str, line: str) -> Any:
     return pytest.param(name, line, marks=pytest.mark.soak)  # five seconds of CPU time each
 
@@ -306,12 +326,15 @@ def soaked(name: str, line: str) -> Any:
         soaked("mall.py", r"7,146 sightings, 383 visits: they are those of a plain loop"),
         soaked("cricket.py", r"914 balls, 66 batters: scores and lines are those of a plain loop"),
         soaked("fleet.py", r"9,431 reports, 153 aircraft in the air at the end: the answers are those of a plain loop"),
+        soaked("serving.py", r"1,250 sites, 985 outcomes: a plain loop over the feedback makes the same model"),
         soaked("tournament.py", r"866 scores, 3 instances killed: the board is that of a plain loop over all scores"),
     ],
 )
 def test_what_a_live_page_shows_at_the_end_is_right(name: str, line: str) -> None:
     if name == "fleet.py":
         needs_flights()
+    if name == "serving.py":
+        pytest.importorskip("river")
     with live(name, "--seconds", "5" if name == "tournament.py" else "2") as (program, events):
         snapshots = list(events)
         printed, problems = program.communicate(timeout=120)

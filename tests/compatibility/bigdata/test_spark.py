@@ -6,6 +6,8 @@ The files of the sink hold each result once; the topic, which Spark serves at le
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +62,21 @@ def files_of(batches: Path) -> Iterator[tuple[Key, Value]]:
     for done in sorted(batches.glob("*/_SUCCESS")):
         for file in sorted(done.parent.glob("part-*.json")):
             yield from map(parsed, file.read_text().splitlines())
+
+
+def test_the_example_counts_as_a_plain_loop_does(tmp_path: Path) -> None:
+    spark = engines.require(engines.SPARK)
+    (packages,) = spark.python.parent.parent.glob("lib/python*/site-packages")
+    program = Path(__file__).parents[3] / "examples" / "spark_flights.py"
+    jars = ",".join(map(str, spark.jars))
+    done = subprocess.run(
+        [sys.executable, str(program), "--flights", "3000", "--jars", jars],
+        cwd=tmp_path,
+        env={**os.environ, **JVM, "PYTHONPATH": str(packages), "PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3,000 flights in 13 rows: as a plain loop counts them" in done.stdout
