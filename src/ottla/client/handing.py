@@ -204,8 +204,10 @@ class Handing(Generic[K, V]):
                     if waiter is not None and waiter not in self._machine.waiters:
                         self._machine.waiters.append(waiter)
                     return False
+                held_back = self._machine.fetcher.held_back
             self._open.append(_Reading(chunk, ChunkReader(chunk, self._machine.settings.isolation)))
-            self._wake()
+            if held_back:
+                self._wake()
         return True
 
     def _advance(self) -> bool:

@@ -58,14 +58,18 @@ class Reader:
 
     def run(self) -> None:
         world, machine, dice = self.world, self.machine, self.world.random
+        # The core is polled where `handing` does it: else it must have nothing to do.
+        has_news = False
         for _ in range(dice.randrange(1, 6)):
             try:
                 chunk = machine.take()
             except CorruptMessageError:
+                has_news = True
                 continue
             if chunk is None:
                 break
-            self.read(chunk)
+            has_news |= machine.fetcher.held_back
+            has_news |= not self.read(chunk)
         states = list(machine.partitions.values())
         if states and self.cluster.mischief and world.chance(0.03):
             state = dice.choice(states)
@@ -79,22 +83,30 @@ class Reader:
             else:
                 machine.seek_to(state, 1_700_000_000_000 + rows[place][0])
             self.place[state.topic_partition] = place
+            has_news = True
         if states and world.chance(0.03):
             state = dice.choice(states)
             state.paused = not state.paused
             world.counter["paused"] += state.paused
+            has_news = True
         if not self.cluster.mischief:
             for state in states:
+                has_news |= state.paused
                 state.paused = False
-        self.shell.poll()
+        if has_news:
+            self.shell.poll()
+        else:
+            world.counter["nothing new"] += 1
+            assert machine.poll(world.now_ms)[0] == []
         world.after(dice.expovariate(0.05), self.run)
 
-    def read(self, chunk: Any) -> None:
+    def read(self, chunk: Any) -> bool:
+        """Read a chunk; return whether it could be read."""
         state = chunk.state
         where = state.topic_partition
         assert not state.paused
         if chunk.generation != state.generation:
-            return
+            return True
         reader = ChunkReader(chunk, self.machine.settings.isolation)
         try:
             while not reader.at_end:
@@ -106,6 +118,8 @@ class Reader:
                 state.position = reader.next_offset
         except CorruptMessageError as error:
             self.machine.fail(state, error)
+            return False
+        return True
 
     def read_some(self, reader: ChunkReader) -> list[tuple[int, bytes | None]]:
         """Read on, as rows or into columns."""
@@ -151,6 +165,7 @@ def run_seed(seed: int) -> Counter[str]:
         if cluster.mischief:
             world.after(dice.expovariate(0.003), act_up)
 
+    world.after(0, shell.poll)
     world.after(0, reader.run)
     world.after(100, act_up)
     world.after(dice.random() * 100, lambda: cluster.crash(dice.choice(BROKERS)))

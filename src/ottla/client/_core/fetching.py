@@ -64,13 +64,16 @@ class Fetcher:
         partitions: the assigned ones, by name.
         buffered: bytes of all chunks.
         counts: what was fetched.
+        held_back: whether something was not asked for because enough of it waits: to take a chunk lets `poll` ask for more.
     """
 
     buffered: int
+    held_back: bool
 
     def __init__(self, machine: ClientMachine, settings: FetchSettings, wall_ms: Callable[[], int]) -> None:
         self.partitions: dict[TopicPartition, PartitionState] = {}
         self.buffered = 0
+        self.held_back = False
         self.counts: FetchCounts = FetchCounts()
         self._machine = machine
         self._settings = settings
@@ -159,10 +162,14 @@ class Fetcher:
         wake_ms = FOREVER
         by_node: dict[int, list[PartitionState]] = {}
         room = self.buffered < self._settings.fetch_max_bytes
+        self.held_back = False
         for state in self.partitions.values():
             if state.in_flight or state.paused or state.error is not None or state.position is None:
                 continue
-            if state.validating or len(state.chunks) >= CHUNKS_MAX or not room:
+            if len(state.chunks) >= CHUNKS_MAX or not room:
+                self.held_back = True
+                continue
+            if state.validating:
                 continue
             if state.retry_ms > now_ms:
                 wake_ms = min(wake_ms, state.retry_ms)

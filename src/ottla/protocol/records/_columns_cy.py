@@ -19,6 +19,9 @@ COMPILED = True
 
 #: Buffers of columns; see `_columns_plain`.
 _BUFFERS = cython.declare(cython.int, 10)
+#: Less than so many bytes are decoded with the GIL kept: that takes microseconds. Given away, it comes back when the thread
+#: that took it waits, or after 5 ms.
+_SMALL = cython.declare(cython.Py_ssize_t, 16384)
 
 Sink = cython.struct(
     offsets=cython.p_longlong,
@@ -194,7 +197,7 @@ def append_records(
     end_offset: cython.longlong,
     rows_max: cython.Py_ssize_t,
 ) -> tuple:
-    """See `_columns_plain.append_records`. Runs without the GIL."""
+    """See `_columns_plain.append_records`. Runs without the GIL where that takes longer than to get it back."""
     views: Py_buffer[10]
     view: Py_buffer
     status: cython.int = 0
@@ -208,7 +211,7 @@ def append_records(
         if left < 0 or left > size - position:
             raise ValueError(f"{left} records cannot lie in {size - position} bytes")
         sink = _open(buffers, used, rows_max, views)
-        with cython.nogil:
+        if size - position < _SMALL:
             status, position, left = _append(
                 cython.cast(cython.p_uchar, view.buf),
                 position,
@@ -222,6 +225,21 @@ def append_records(
                 end_offset,
                 cython.address(sink),
             )
+        else:
+            with cython.nogil:
+                status, position, left = _append(
+                    cython.cast(cython.p_uchar, view.buf),
+                    position,
+                    size,
+                    left,
+                    base_offset,
+                    base_timestamp,
+                    stamped,
+                    stamp,
+                    first_offset,
+                    end_offset,
+                    cython.address(sink),
+                )
         _close(views, _BUFFERS)
     finally:
         PyBuffer_Release(cython.address(view))
@@ -264,6 +282,53 @@ def _ordinary(
     return size
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _append_run(
+    data: cython.p_uchar,
+    position: cython.Py_ssize_t,
+    end: cython.Py_ssize_t,
+    first_offset: cython.longlong,
+    end_offset: cython.longlong,
+    sink: cython.pointer(Sink),
+) -> tuple[cython.Py_ssize_t, cython.longlong]:
+    """Add batches that need no thought, up to one that turns out to be something else: (position, the offset behind)."""
+    before: Sink
+    size: cython.Py_ssize_t
+    status: cython.int
+    place: cython.Py_ssize_t
+    left: cython.Py_ssize_t
+    attributes: cython.longlong
+    following: cython.longlong = first_offset
+    while position < end:
+        before = sink[0]
+        size = big_endian(data + position + 8, 4) + 12
+        attributes = big_endian(data + position + 21, 2)
+        left = big_endian(data + position + 57, 4)
+        status = -1
+        if left <= size:
+            status, place, left = _append(
+                data,
+                position + 61,
+                position + size,
+                left,
+                big_endian(data + position, 8),
+                big_endian(data + position + 27, 8),
+                attributes & 0x08 != 0,
+                big_endian(data + position + 35, 8),
+                first_offset,
+                end_offset,
+                sink,
+            )
+        if status != 0 or place != position + size:
+            sink[0] = before
+            break
+        following = add_wrapping(big_endian(data + position, 8), big_endian(data + position + 23, 4)) + 1
+        position += size
+    return position, following
+
+
 def append_batches(
     buffers: tuple,
     used: tuple,
@@ -276,21 +341,16 @@ def append_batches(
     rows_max: cython.Py_ssize_t,
     crc32c: object,
 ) -> tuple:
-    """See `_columns_plain.append_batches`. Decodes without the GIL."""
+    """See `_columns_plain.append_batches`. Decodes without the GIL where that takes longer than to get it back."""
     views: Py_buffer[10]
     view: Py_buffer
     data: cython.p_uchar
     sink: Sink
-    before: Sink
     size: cython.Py_ssize_t
     start: cython.Py_ssize_t = position
     checked: cython.Py_ssize_t = position
-    status: cython.int
-    place: cython.Py_ssize_t
-    left: cython.Py_ssize_t
     count: cython.Py_ssize_t = 0
     following: cython.longlong = first_offset
-    attributes: cython.longlong
     PyObject_GetBuffer(run, cython.address(view), PyBUF_SIMPLE)
     try:
         data = cython.cast(cython.p_uchar, view.buf)
@@ -310,32 +370,15 @@ def append_batches(
                 ):
                     break
                 checked += size
-            with cython.nogil:
-                while position < checked:
-                    before = sink
-                    size = big_endian(data + position + 8, 4) + 12
-                    attributes = big_endian(data + position + 21, 2)
-                    left = big_endian(data + position + 57, 4)
-                    status = -1
-                    if left <= size:
-                        status, place, left = _append(
-                            data,
-                            position + 61,
-                            position + size,
-                            left,
-                            big_endian(data + position, 8),
-                            big_endian(data + position + 27, 8),
-                            attributes & 0x08 != 0,
-                            big_endian(data + position + 35, 8),
-                            first_offset,
-                            end_offset,
-                            cython.address(sink),
-                        )
-                    if status != 0 or place != position + size:
-                        sink = before
-                        break
-                    following = add_wrapping(big_endian(data + position, 8), big_endian(data + position + 23, 4)) + 1
-                    position += size
+            if checked - position < _SMALL:
+                position, following = _append_run(
+                    data, position, checked, first_offset, end_offset, cython.address(sink)
+                )
+            else:
+                with cython.nogil:
+                    position, following = _append_run(
+                        data, position, checked, first_offset, end_offset, cython.address(sink)
+                    )
         finally:
             _close(views, _BUFFERS)
     finally:
