@@ -38,6 +38,8 @@ class Machine(Protocol):
 
     def poll(self, now_ms: float, /) -> tuple[list[Action], float]: ...
 
+    def due_ms(self) -> float: ...
+
     def take_fired(self) -> list[Callable[[], object]]: ...
 
     def take_finished(self) -> list[Any]: ...
@@ -229,13 +231,18 @@ class Runtime:
         if self._stopped:
             return
         told: list[Callable[[], object]] = []
+        due_ms = 0.0
         with self._lock:
             if send.purpose == PURPOSE and self._telemetry is not None:
                 told = self._telemetry.on_response(send, answer, self.now_ms())
             else:
                 self._machine.on_response(send, answer, self.now_ms())
+                due_ms = self._machine.due_ms()
         self._call(told)
-        self._poll()
+        if due_ms < self._timer_ms:
+            self._poll()
+        else:
+            self._fire()
 
     def _on_no_answer(self, send: Send, error: Exception) -> None:
         if self._stopped:

@@ -33,7 +33,7 @@ from ottla.network.channel_errors import (
 )
 from ottla.network.diagnosis import explain, hint_of_silence
 from ottla.protocol.api import APIS, ApiKey, common_version, request_header_version, response_header_version
-from ottla.protocol.codec import decode, encode, encode_chunks
+from ottla.protocol.codec import Decoder, decode, decoder, encode, encode_chunks
 from ottla.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from ottla.protocol.messages.headers import RequestHeader, ResponseHeader
 from ottla.protocol.primitives import Buffer
@@ -49,8 +49,22 @@ RECEIVE_SIZE: Final = 64 * 1024
 _FIRST_ANSWER_MAX: Final = 1024 * 1024
 
 _SIZE = Struct(">i")
-#: size, api key, version, correlation id, length of the client id
-_HEAD = Struct(">ihhih")
+#: size, api key, version, correlation id; the client id follows, and in flexible versions a byte for no tags
+_HEAD = Struct(">ihhi")
+#: The same without the size.
+_HEAD_SIZE = _HEAD.size - _SIZE.size
+
+#: By API and version: whether the answer's header has tags, and what decodes the answer.
+_answers: dict[tuple[ApiKey, int], tuple[bool, Decoder[Message]]] = {}
+
+
+def _answer_of(key: ApiKey, version: int) -> tuple[bool, Decoder[Message]]:
+    """Return what there is to know of an answer; found out once."""
+    found = _answers.get((key, version))
+    if found is None:
+        tagged = response_header_version(key, version) > 0
+        found = _answers[key, version] = tagged, decoder(APIS[key].response_class(), version)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +178,8 @@ class Channel(asyncio.BufferedProtocol):
         self.features: Mapping[str, int] = {}
         self.on_closed: Callable[[ConnectionFailedError | AnswerTimeoutError | RemoteProtocolError], None] | None = None
         self._settings = settings
+        #: As it stands in each header, with its length.
+        self._client_id: bytes = encode(RequestHeader(client_id=settings.client_id), 1)[_HEAD_SIZE:]
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._pending: deque[_Pending] = deque()
@@ -453,20 +469,13 @@ class Channel(asyncio.BufferedProtocol):
         transport = self._transport
         assert transport is not None
         correlation_id = self._next_id
-        header = encode(
-            RequestHeader(
-                request_api_key=key,
-                request_api_version=version,
-                correlation_id=correlation_id,
-                client_id=self._settings.client_id,
-            ),
-            request_header_version(key, version),
-        )
-        chunks = cast("list[Buffer]", encode_chunks(request, version, header))
+        tail = self._client_id
+        if request_header_version(key, version) > 1:
+            tail += b"\0"
+        chunks = cast("list[Buffer]", encode_chunks(request, version, tail))
         self._next_id = (correlation_id + 1) & 0x7FFFFFFF
-        size = sum(map(len, chunks))
-        first = chunks[0]
-        transport.write(_SIZE.pack(size) + first)
+        head = _HEAD.pack(_HEAD_SIZE + sum(map(len, chunks)), key, version, correlation_id)
+        transport.write(head + chunks[0])
         for chunk in chunks[1:]:
             transport.write(chunk)
         return correlation_id
@@ -474,12 +483,11 @@ class Channel(asyncio.BufferedProtocol):
     def _write_encoded(self, request: EncodedRequest, version: int) -> int:
         transport = self._transport
         assert transport is not None
-        name = (self._settings.client_id or "").encode()
         correlation_id = self._next_id
         self._next_id = (correlation_id + 1) & 0x7FFFFFFF
-        size = _HEAD.size - _SIZE.size + len(name) + 1 + len(request.body)
-        head = _HEAD.pack(size, request.key, version, correlation_id, len(name))
-        transport.write(b"".join((head, name, b"\0", request.body)))
+        size = _HEAD_SIZE + len(self._client_id) + 1 + len(request.body)
+        head = _HEAD.pack(size, request.key, version, correlation_id)
+        transport.write(b"".join((head, self._client_id, b"\0", request.body)))
         return correlation_id
 
     # -- receiving --------------------------------------------------------------------------------------------------
@@ -556,8 +564,14 @@ class Channel(asyncio.BufferedProtocol):
             return
         if key == ApiKey.API_VERSIONS and frame[4:6] == b"\x00\x23":
             version = 0  # KIP-511: UNSUPPORTED_VERSION comes in version 0
-        _, position = decode(ResponseHeader, response_header_version(key, version), frame)
-        message, end = decode(APIS[key].response_class(), version, frame, position)
+        tagged, decode_answer = _answer_of(key, version)
+        position = 4
+        if tagged:
+            if len(frame) > 4 and not frame[4]:  # no tags, as nearly always
+                position = 5
+            else:
+                _, position = decode(ResponseHeader, 1, frame)
+        message, end = decode_answer(frame, position)
         if end != len(frame):
             raise RemoteProtocolError(
                 f"{self.address}: {len(frame) - end} bytes follow the answer to {APIS[key].name} version {version}"

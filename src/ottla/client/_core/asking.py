@@ -260,6 +260,10 @@ class AskMachine:
         actions.append(send)
         return FOREVER
 
+    def due_ms(self) -> float:
+        """Return when to poll, after an answer: at once."""
+        return 0.0
+
     # -- what happened ----------------------------------------------------------------------------------------------
 
     def take_fired(self) -> list[Callable[[], object]]:

@@ -99,6 +99,10 @@ class ClientMachine:
         actions += self.connections.idle(now_ms)
         return actions, wake_ms
 
+    def due_ms(self) -> float:
+        """Return when to poll, after an answer: at once, since any part may want something."""
+        return 0.0
+
     def _poll_metadata(self, now_ms: float, actions: list[Action]) -> float:
         due = self.metadata.due_ms()
         if due > now_ms or self._metadata_in_flight:

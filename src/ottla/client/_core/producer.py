@@ -254,6 +254,17 @@ class ProducerMachine:
             wake_ms = min(wake_ms, first.created_ms + self.settings.delivery_timeout_ms)
         return actions, wake_ms
 
+    def due_ms(self) -> float:
+        """Return when to poll, after an answer, at the latest; what the last poll said stands, too.
+
+        A Produce request of one record mostly leaves nothing to do behind.
+        """
+        if self.accumulator.active or self.transactions is not None or self._closing_connections:
+            return 0.0
+        if self.sequences is not None and (self.sequences.is_unsettled or not self.sequences.has_identity):
+            return 0.0
+        return self.metadata.due_ms()
+
     def _expire(self, now_ms: float) -> None:
         timeout_ms = self.settings.delivery_timeout_ms
         expired = []

@@ -51,6 +51,11 @@ class Sequences:
     def has_identity(self) -> bool:
         return self.producer_id != NO_PRODUCER_ID
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle` has something to do, or will have."""
+        return bool(self._gaps or self._unresolved)
+
     def set_identity(self, producer_id: int, epoch: int) -> None:
         """Take an identity that a coordinator gave out."""
         self.producer_id = producer_id
