@@ -16,7 +16,11 @@ from ottla.protocol.frame_reader import FrameReader
 FLEXIBLE_SINCE: Final = 4
 _INSTANCE_SINCE: Final = 3
 
+#: A heartbeat without news that is longer has a client id that nobody has.
+BYTES_MAX: Final = 2048
+
 _INT16 = Struct(">h")
+_INT32 = Struct(">i")
 #: rebalance_timeout_ms: not given; subscribed topic names, assignor, partitions, tags. From version 1 on a pattern follows
 #: the names.
 _NO_NEWS: Final = (b"\xff\xff\xff\xff\0\0\0\0", b"\xff\xff\xff\xff\0\0\0\0\0")
@@ -38,17 +42,52 @@ class Beat(NamedTuple):
 
 def parse_heartbeat(frame: memoryview, version: int) -> Beat | None:
     """Return what a Heartbeat (header included, size not) says, or None: have the codec look at it."""
-    reader = FrameReader(frame)
-    is_flexible = version >= FLEXIBLE_SINCE
-    string = reader.short_string if is_flexible else reader.long_string
+    if version < FLEXIBLE_SINCE:
+        return _parse_long_heartbeat(frame, version)
+    if len(frame) > BYTES_MAX:
+        return None
+    data = bytes(frame)
     try:
-        client_id = reader.long_string()
-        if is_flexible:
-            reader.no_tags()
-        group_id, epoch, member_id = string(), reader.int32(), string()
-        instance_id = string() if version >= _INSTANCE_SINCE else None
-        if is_flexible:
-            reader.no_tags()
+        # Lengths are one more than what they count, so that they lead behind it from where they stand.
+        size = data[8] << 8 | data[9]
+        at = 10 + (size if size < 0x8000 else 0)
+        client_id = data[10:at].decode("ascii")
+        group = at + 1
+        member = group + data[group] + 4
+        instance = member + data[member]
+        end = instance + (data[instance] or 1)
+        if (
+            data[at]
+            or not 0 < data[group] < 0x80
+            or not 0 < data[member] < 0x80
+            or data[instance] >= 0x80
+            or data[end]
+            or end + 1 != len(data)
+        ):
+            return None
+        (epoch,) = _INT32.unpack_from(data, member - 4)
+        return Beat(
+            client_id,
+            data[group + 1 : member - 4].decode("ascii"),
+            epoch,
+            data[member + 1 : instance].decode("ascii"),
+            data[instance + 1 : end].decode("ascii") if data[instance] else None,
+        )
+    except (IndexError, ValueError, _StructError):
+        return None
+
+
+def _parse_long_heartbeat(frame: memoryview, version: int) -> Beat | None:
+    """Read one of the versions in which lengths take two bytes, which few clients speak."""
+    reader = FrameReader(frame)
+    try:
+        client_id, group_id, epoch, member_id = (
+            reader.long_string(),
+            reader.long_string(),
+            reader.int32(),
+            reader.long_string(),
+        )
+        instance_id = reader.long_string() if version >= _INSTANCE_SINCE else None
     except (IndexError, ValueError, _StructError):
         return None
     if group_id is None or member_id is None or reader.at != len(frame):
@@ -66,23 +105,37 @@ def encode_heartbeat(version: int, error_code: int) -> bytes:
 
 def parse_consumer_heartbeat(frame: memoryview, version: int) -> Beat | None:
     """Return what a ConsumerGroupHeartbeat says of which member is there; None as well where it says more."""
-    reader = FrameReader(frame)
+    if len(frame) > BYTES_MAX:
+        return None
+    data = bytes(frame)
     try:
-        client_id = reader.long_string()
-        reader.no_tags()
-        group_id, member_id, epoch, instance_id = (
-            reader.short_string(),
-            reader.short_string(),
-            reader.int32(),
-            reader.short_string(),
-        )
-        if frame[reader.at]:  # a rack
+        size = data[8] << 8 | data[9]
+        at = 10 + (size if size < 0x8000 else 0)
+        client_id = data[10:at].decode("ascii")
+        group = at + 1
+        member = group + data[group]
+        epoch_at = member + data[member]
+        instance = epoch_at + 4
+        rack = instance + (data[instance] or 1)
+        if (
+            data[at]
+            or not 0 < data[group] < 0x80
+            or not 0 < data[member] < 0x80
+            or data[instance] >= 0x80
+            or data[rack]
+            or data[rack + 1 :] != _NO_NEWS[version > 0]
+        ):
             return None
+        (epoch,) = _INT32.unpack_from(data, epoch_at)
+        return Beat(
+            client_id,
+            data[group + 1 : member].decode("ascii"),
+            epoch,
+            data[member + 1 : epoch_at].decode("ascii"),
+            data[instance + 1 : rack].decode("ascii") if data[instance] else None,
+        )
     except (IndexError, ValueError, _StructError):
         return None
-    if group_id is None or member_id is None or bytes(frame[reader.at + 1 :]) != _NO_NEWS[version > 0]:
-        return None
-    return Beat(client_id or "", group_id, epoch, member_id, instance_id)
 
 
 def encode_alive(member_id: str, member_epoch: int, heartbeat_interval_ms: int) -> bytes:
