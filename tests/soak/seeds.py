@@ -43,6 +43,8 @@ SIMULATIONS = {
     "classic-groups": "tests.broker.coordinators.test_group_simulation",
     "consumer-groups": "tests.broker.coordinators.test_consumer_simulation",
     "streams-groups": "tests.broker.coordinators.test_streams_simulation",
+    "streams-members": "tests.streams.runtime.test_streams_group_simulation",
+    "streams-assignor": "tests.streams.runtime.test_assignor_simulation",
     "transactions": "tests.broker.coordinators.test_transaction_simulation",
     "share": "tests.broker.share.test_share_simulation",
     "connect-groups": "tests.connect.test_group_simulation",

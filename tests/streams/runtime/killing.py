@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from ottla.errors import KafkaError
 
 ROOT = Path(__file__).parents[3]
 PARTITIONS = 3
-WORDS = [f"word{number}" for number in range(12)]
 
 
 class Campaign:
@@ -31,17 +31,38 @@ class Campaign:
     Args:
         seed: of what is written and who is killed.
         pause_s: seconds between two writes.
+        partitions: of each topic.
+        words: how many there are.
+        environment: of the instances.
+        servers: by instance, the port at which it answers questions.
+        group_configs: of the application's group.
     """
 
     def __init__(
-        self, broker: RunningBroker, folder: Path, *, seed: int, instances: int = 2, pause_s: float = 0.01
+        self,
+        broker: RunningBroker,
+        folder: Path,
+        *,
+        seed: int,
+        instances: int = 2,
+        pause_s: float = 0.01,
+        partitions: int = PARTITIONS,
+        words: int = 12,
+        environment: Mapping[str, str] | None = None,
+        servers: Sequence[int] | None = None,
+        group_configs: Mapping[str, str] | None = None,
     ) -> None:
         self.broker = broker
         self.dice = random.Random(seed)
         self.kills: Counter[str] = Counter()
         self._folder = folder
         self._pause_s = pause_s
-        self._name = f"counting-{seed}"
+        self.name = f"counting-{seed}"
+        self._partitions = partitions
+        self._words = [f"word{number}" for number in range(words)]
+        self._environment = dict(environment or {})
+        self._servers = servers
+        self._group_configs = group_configs
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * instances
         #: How long each instance's log was when it was started last.
         self._quiet: dict[int, int] = {}
@@ -54,12 +75,15 @@ class Campaign:
         start_patiently(self.broker)
         with ottla.Admin(self.broker.address) as admin:
             for topic in ("lines", "clicks", "counts", "by-second"):
-                admin.create_topic(topic, partitions=PARTITIONS, exists_ok=True)
+                admin.create_topic(topic, partitions=self._partitions, exists_ok=True)
+            if self._group_configs:
+                admin.alter_configs("group", self.name, dict(self._group_configs))
         for index in range(len(self._processes)):
-            self._spawn(index)
+            self.spawn(index)
         self._writer.start()
 
-    def _spawn(self, index: int) -> None:
+    def spawn(self, index: int) -> None:
+        """Start an instance."""
         log = (self._folder / f"instance-{index}.log").open("ab")
         self._quiet[index] = log.tell()
         self._processes[index] = subprocess.Popen(
@@ -68,8 +92,10 @@ class Campaign:
             env={
                 **os.environ,
                 "KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
-                "COUNTING_APP": self._name,
+                "COUNTING_APP": self.name,
                 "COUNTING_STATE": str(self._folder / f"state-{index}"),
+                **self._environment,
+                **({} if self._servers is None else {"COUNTING_SERVER": f"127.0.0.1:{self._servers[index]}"}),
             },
             stdout=log,
             stderr=log,
@@ -82,7 +108,9 @@ class Campaign:
         with suppress(KafkaError), ottla.Producer(self.broker.address, delivery_timeout_ms=float("inf")) as producer:
             while not self._stop.wait(self._pause_s):
                 with suppress(KafkaError):
-                    producer.send("lines", " ".join(dice.choices(WORDS, k=4)), partition=dice.randrange(PARTITIONS))
+                    producer.send(
+                        "lines", " ".join(dice.choices(self._words, k=4)), partition=dice.randrange(self._partitions)
+                    )
                     producer.send("clicks", "click", key=f"user{dice.randrange(5)}")
 
     def kill_something(self) -> None:
@@ -100,18 +128,30 @@ class Campaign:
             # It started while the broker was away, and said so: that is a supervisor's business.
             self.kills["started without a broker"] += 1
             self._forget_log(index)
-            self._spawn(index)
+            self.spawn(index)
             return
         if code is not None:
             raise AssertionError(f"instance {index} ended by itself with {code}:\n{self.log(index)}")
-        self.kills["instance"] += 1
-        process.kill()
-        process.wait()
+        self.kill(index)
         if self.dice.random() < 0.1:
             # The disk goes with it: everything comes back from the changelogs.
             subprocess.run(["rm", "-rf", str(self._folder / f"state-{index}")], check=True)
             self.kills["disk"] += 1
-        self._spawn(index)
+        self.spawn(index)
+
+    def kill(self, index: int) -> None:
+        """Kill an instance; `spawn` starts it again.
+
+        Raises:
+            AssertionError: it had ended by itself.
+        """
+        process = self._processes[index]
+        assert process is not None
+        code = process.poll()
+        assert code is None, f"instance {index} ended by itself with {code}:\n{self.log(index)}"
+        self.kills["instance"] += 1
+        process.kill()
+        process.wait()
 
     def log(self, index: int) -> str:
         """The last lines of an instance's log."""
@@ -140,7 +180,7 @@ class Campaign:
                     if "Nothing listens on" not in self.log(index):
                         raise AssertionError(f"instance {index} ended by itself:\n{self.log(index)}")
                     self._forget_log(index)
-                    self._spawn(index)
+                    self.spawn(index)
             if time.monotonic() > deadline:
                 raise AssertionError(f"{wrong}\n{self.log(0)}\n{self.log(1)}")
             time.sleep(0.5)
@@ -163,12 +203,22 @@ class Campaign:
         return ""
 
     def _read(self, topic: str) -> Any:
+        for _, key, value, when in self.read(topic):
+            yield key, value, when
+
+    def read(self, topic: str) -> Iterator[tuple[tuple[int, int], str, str, int]]:
+        """Yield ((partition, offset), key, value, timestamp) of the committed records of a topic."""
         with ottla.Consumer(
             self.broker.address, topics=[topic], auto_offset_reset="earliest", isolation_level="read_committed"
         ) as reader:
             for record in reader.records(until="end"):
                 key = record.key.decode() if record.key is not None else ""
-                yield key, (record.value or b"").decode(), record.timestamp_ms
+                yield (
+                    (record.partition, record.offset),
+                    key,
+                    (record.value or b"").decode(),
+                    record.timestamp_ms,
+                )
 
     def stop(self) -> None:
         """Have the instances hand over, and end."""

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,11 @@ import ottla
 from ottla.clock import SystemClock
 from ottla.errors import ErrorCode
 from ottla.streams import App
-from ottla.streams.errors import RecordError, TopologyError
+from ottla.streams.errors import RecordError, StoreMovingError, StreamsError, TopologyError
 from ottla.streams.queries.store import StoreView
 from ottla.streams.runtime.reset import reset
 from ottla.streams.runtime.run import settings_of
+from ottla.streams.runtime.settings import read_settings
 from ottla.streams.runtime.tasks import Phase
 from ottla.streams.runtime.worker import Worker
 from ottla.streams.topology import TaskId
@@ -459,3 +461,81 @@ def test_end_of_process_ends_app_in_daemon_thread(kafka_broker: Broker, tmp_path
         lag = admin.consumer_lag("beside")
         assert sum(each.lag or 0 for where, each in lag.items() if where.topic == "lines") == 0
         assert {where.topic for where in lag} >= {"lines"}
+
+
+#: For groups that the broker shares out (KIP-1071).
+QUICK_GROUPS = {
+    "group.streams.heartbeat.interval.ms": 200,
+    "group.streams.min.heartbeat.interval.ms": 100,
+    "group.streams.initial.rebalance.delay.ms": 0,
+}
+
+
+@pytest.mark.parametrize("kafka_broker_settings", [QUICK_GROUPS])
+def test_the_broker_shares_out_tasks(kafka_broker: Broker, start: Start) -> None:
+    """group.protocol=streams: tasks move while they work, a copy takes over, any instance answers; nothing twice or lost."""
+    make_topics(kafka_broker)
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.alter_configs("group", "app", {"streams.num.standby.replicas": "1"})
+    sent: list[str] = []
+    options = {"group_protocol": "streams", "application_server": "127.0.0.1:0"}
+
+    def more() -> None:
+        produce(kafka_broker, LINES)
+        sent.extend(LINES)
+
+    def all_there() -> bool:
+        return read_committed(kafka_broker.bootstrap_servers, "counts") == expected(" ".join(sent).split())
+
+    def asked(instance: Instance) -> list[str | None]:
+        assert instance.app.desk is not None
+        view = StoreView(instance.app.desk, instance.app.desk.routes.spec("counts"))
+        try:
+            return [view.get(word) for word in sorted({word for line in LINES for word in line.split()})]
+        except StoreMovingError:
+            return []
+
+    first = start(word_count(), **options)
+    more()
+    wait_for(all_there, "the first counts")
+    second = start(word_count(), state="other", **options)
+    engines = [first.worker._engine, second.worker._engine]
+
+    def shared() -> bool:
+        engines[:] = [first.worker._engine, second.worker._engine]
+        return all(engine is not None and len(engine.tasks) == 2 for engine in engines)
+
+    wait_for(shared, "two tasks each", 40)
+    wait_for(lambda: all(engine and engine.standbys.progress() for engine in engines), "copies", 40)
+    more()
+    wait_for(all_there, "the counts of both")
+    counts = Counter(" ".join(sent).split())
+    wanted = [str(counts[word]) for word in sorted(counts)]
+    for instance in (first, second):
+        wait_for(lambda instance=instance: asked(instance) == wanted, "the same answers at both")  # type: ignore[misc]
+    first.stop()
+    more()
+    wait_for(all_there, "the counts after the first one left", 40)
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        assert all(each.lag == 0 for each in admin.consumer_lag("app").values())
+    second.stop()
+
+
+@pytest.mark.parametrize("kafka_broker_settings", [QUICK_GROUPS])
+def test_a_streams_group_keeps_its_topology(kafka_broker: Broker, start: Start) -> None:
+    """Kafka takes no other topology for a group: what it says is told, and what to do."""
+    make_topics(kafka_broker)
+    first = start(word_count(), group_protocol="streams")
+    wait_for(lambda: bool(first.worker._engine and first.worker._engine.tasks), "tasks")
+    first.stop()
+    app = App("app")
+    app.stream("lines", value=str).to("counts", value=str)
+    second = start(app.topology(), group_protocol="streams")
+    with pytest.raises(StreamsError, match="keeps the topology of its first member"):
+        second.join()
+
+
+@pytest.mark.parametrize("key", ["num.standby.replicas", "main.consumer.group.instance.id", "session.timeout.ms"])
+def test_what_the_broker_decides_is_refused_with_group_protocol_streams(key: str) -> None:
+    with pytest.raises(ottla.ConfigurationError, match=r"group\.protocol=streams"):
+        read_settings("app", {"group.protocol": "streams", key: "1"})

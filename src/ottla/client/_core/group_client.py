@@ -35,6 +35,7 @@ class GroupClient:
     Attributes:
         membership: the member; None where partitions are assigned by hand.
         offsets: what is committed.
+        make_membership: makes another member than the protocol's, for a program that brings its own; set before `subscribe`.
         away_since_ms: since when the caller does something else; None while it is in a call of the consumer's.
         commit_due: called when `auto.commit.interval.ms` have passed; the shell commits what is finished.
     """
@@ -51,6 +52,7 @@ class GroupClient:
         self.coordinator: Coordinator = Coordinator(machine, settings.group_id)
         self.offsets: Offsets = Offsets(machine, self.coordinator, settings.group_id, fetcher)
         self.membership: Membership | None = None
+        self.make_membership: Callable[[ClientMachine, Coordinator], Membership] | None = None
         self.away_since_ms: float | None = None
         self.commit_due: Callable[[], object] | None = None
         self._machine = machine
@@ -80,7 +82,9 @@ class GroupClient:
         for topic in self._subscription.topics:
             metadata.use(topic, now_ms)
         if self.membership is None:
-            if self.settings.protocol == "consumer":
+            if self.make_membership is not None:
+                self.membership = self.make_membership(self._machine, self.coordinator)
+            elif self.settings.protocol == "consumer":
                 self.membership = ModernMembership(self._machine, self.coordinator, self.settings, self._fall_back)
             else:
                 self.membership = ClassicMembership(self._machine, self.coordinator, self.settings)

@@ -23,6 +23,7 @@ from ottla.errors import ErrorCode, KafkaError, UnsupportedVersionError, error_f
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.streams_group_heartbeat import (
     Endpoint,
+    EndpointToPartitions,
     KeyValue,
     StreamsGroupHeartbeatRequest,
     StreamsGroupHeartbeatResponse,
@@ -37,6 +38,8 @@ _JOIN: Final = 0
 _LEAVE: Final = -1
 #: A static member leaves for a while: its tasks are kept until its session ends.
 _LEAVE_STATIC: Final = -2
+#: No list of endpoints was heard.
+_NO_ENDPOINTS: Final = -1
 _FENCED: Final = (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_MEMBER_EPOCH)
 _UNSUPPORTED: Final = "The broker has no streams groups (KIP-1071): Kafka has them from 4.1 on, with streams.version=1."
 
@@ -80,8 +83,15 @@ class StreamsMember:
     Attributes:
         member_id: made here.
         epoch: the member's; 0 before the group has taken it in.
+        joins: how often it began to join: once, and each time that the group had given it up. What was run before is not the
+            member's any more.
         assignment: what it is to run; None before the first answer, and again after it was fenced: then it runs nothing.
+        tells_tasks: whether a heartbeat is on its way that says what is run. The broker takes what it does not name for given
+            up: begin with nothing before it is answered.
         status: what the group lacks, as (code, words): missing source topics, say.
+        confirmed_ms: when the heartbeat was sent that was answered last; None before, and after the member was fenced.
+        heartbeat_interval_ms: what the last answer said; 0 before.
+        endpoints: by "host:port" of a member that answers questions, the partitions of topics whose tasks it runs.
         error: what the program has to know, or None.
         left: whether the group knows nothing of the member, as far as can be known.
     """
@@ -89,8 +99,13 @@ class StreamsMember:
     def __init__(self, machine: ClientMachine, coordinator: Coordinator, settings: StreamsSettings) -> None:
         self.member_id: str = urlsafe_b64encode(machine.random.randbytes(16)).decode().rstrip("=")
         self.epoch: int = _JOIN
+        self.joins: int = 0
         self.assignment: Assignment | None = None
+        self.tells_tasks: bool = False
         self.status: Sequence[tuple[int, str]] = ()
+        self.confirmed_ms: float | None = None
+        self.heartbeat_interval_ms: int = 0
+        self.endpoints: Mapping[str, Mapping[str, tuple[int, ...]]] = {}
         self.error: KafkaError | None = None
         self.left: bool = True
         self._machine = machine
@@ -101,6 +116,9 @@ class StreamsMember:
         self._member = False
         self._leaving = False
         self._in_flight = False
+        #: A heartbeat got no answer: what it has changed, new tasks perhaps, was not heard.
+        self._unheard = False
+        self._endpoints_epoch = _NO_ENDPOINTS
         #: Grows when what is in flight does not count any more.
         self._attempt = 0
         self._due_ms = 0.0
@@ -127,7 +145,7 @@ class StreamsMember:
             self.left = True
             return
         self._leaving = True
-        self._in_flight = False
+        self._in_flight = self.tells_tasks = False
         self._attempt += 1
         self._due_ms = 0.0
 
@@ -152,23 +170,26 @@ class StreamsMember:
 
         def answered(send: Send, response: Message, when_ms: float) -> None:
             if attempt == self._attempt:
-                self._in_flight = False
-                self._on_answer(cast(StreamsGroupHeartbeatResponse, response), owned, when_ms)
+                self._in_flight = self.tells_tasks = False
+                self._on_answer(cast(StreamsGroupHeartbeatResponse, response), owned, now_ms, when_ms)
 
         def failed(send: Send, error: Exception, when_ms: float) -> None:
             self._coordinator.lose(when_ms)
             if attempt != self._attempt:
                 return
-            self._in_flight = False
+            self._in_flight = self.tells_tasks = False
             self._told = None  # it may have been heard, or not: say all again
+            self._unheard = True
             if self._leaving:
                 self._on_left()
             elif isinstance(error, UnsupportedVersionError):
+                self._unheard = False
                 self._on_error(UnsupportedVersionError(_UNSUPPORTED), when_ms)
             else:
                 self._retry(when_ms)
 
         self._in_flight = True
+        self.tells_tasks = request.active_tasks is not None
         self._machine.ask(
             now_ms, actions, node_id, ApiKey.STREAMS_GROUP_HEARTBEAT, lambda version: request, answered, failed
         )
@@ -181,6 +202,7 @@ class StreamsMember:
             member_id=self.member_id,
             member_epoch=self.epoch,
             instance_id=settings.group_instance_id,
+            endpoint_information_epoch=self._endpoints_epoch,
         )
         if self._leaving:
             request.member_epoch = _LEAVE if settings.group_instance_id is None else _LEAVE_STATIC
@@ -201,7 +223,9 @@ class StreamsMember:
         request.warmup_tasks = _wire(owned.warmup)
         return request
 
-    def _on_answer(self, response: StreamsGroupHeartbeatResponse, owned: Assignment, now_ms: float) -> None:
+    def _on_answer(
+        self, response: StreamsGroupHeartbeatResponse, owned: Assignment, sent_ms: float, now_ms: float
+    ) -> None:
         if self._leaving:
             self._on_left()
             return
@@ -209,7 +233,19 @@ class StreamsMember:
         if code == ErrorCode.NONE:
             self._failures = 0
             joined = self.epoch == _JOIN
+            if self._unheard and not joined and response.active_tasks is None and response.member_epoch != self.epoch:
+                # Tasks may have come with the answer that was lost, and Kafka 4.3 does not say them again.
+                logger.warning("group %s: an assignment was not heard; the member joins again", self._settings.group_id)
+                self._begin(now_ms)
+                self._machine.wake()
+                return
+            self._unheard = False
             self.epoch = response.member_epoch
+            self.confirmed_ms = sent_ms
+            self.heartbeat_interval_ms = response.heartbeat_interval_ms
+            if response.partitions_by_user_endpoint is not None:
+                self._endpoints_epoch = response.endpoint_information_epoch
+                self.endpoints = _endpoints(response.partitions_by_user_endpoint)
             self._told = Assignment() if joined else owned
             if response.status is not None:
                 self.status = [(each.status_code, each.status_detail) for each in response.status]
@@ -243,7 +279,11 @@ class StreamsMember:
 
     def _begin(self, due_ms: float) -> None:
         """Join anew, with all there is to say; the tasks that were run belong to others by now."""
+        self.joins += 1
         self.epoch = _JOIN
+        self.confirmed_ms = None
+        self._unheard = False
+        self._endpoints_epoch = _NO_ENDPOINTS
         self._told = None
         self._owned = Assignment()
         self.assignment = None
@@ -252,7 +292,7 @@ class StreamsMember:
     def _on_left(self) -> None:
         self._leaving = False
         self.epoch = _JOIN
-        self.left = True
+        self.left = not self._member  # it may have asked to come back meanwhile
         self._machine.wake()
 
     def _retry(self, now_ms: float) -> None:
@@ -264,6 +304,15 @@ def _wire(tasks: Tasks) -> list[TaskIds]:
     return [
         TaskIds(subtopology_id=name, partitions=list(numbers)) for name, numbers in sorted(tasks.items()) if numbers
     ]
+
+
+def _endpoints(wire: Sequence[EndpointToPartitions]) -> dict[str, dict[str, tuple[int, ...]]]:
+    return {
+        f"{each.user_endpoint.host}:{each.user_endpoint.port}": {
+            of_topic.topic: tuple(of_topic.partitions) for of_topic in each.active_partitions
+        }
+        for each in wire
+    }
 
 
 def _tasks(wire: Sequence[TaskIds] | None) -> Tasks:

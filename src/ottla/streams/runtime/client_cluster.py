@@ -34,6 +34,7 @@ from ottla.errors import (
 )
 from ottla.streams.context import InputRecord, Output
 from ottla.streams.runtime.ports import Committed, Fenced, OutcomeUnknown, OutOfRange, Refused
+from ottla.streams.runtime.streams_group import StreamsGroup, StreamsMembership
 from ottla.streams.state.currency import Changelog
 from ottla.streams.state.homes import StoreNote
 from ottla.types import TopicPartition
@@ -60,6 +61,7 @@ class ClientCluster:
 
     Args:
         topics: that the group reads.
+        group: who shares out tasks: an assignor of the classic protocol, or the broker.
         transactional_id: None without transactions.
         partition_count: of all partitions that may be read, for the size of buffers.
     """
@@ -68,7 +70,7 @@ class ClientCluster:
         self,
         settings: StreamsSettings,
         topics: Sequence[str],
-        assignor: TaskAssignor,
+        group: TaskAssignor | StreamsGroup,
         *,
         transactional_id: str | None,
         partition_count: int,
@@ -84,6 +86,8 @@ class ClientCluster:
         chunk = size_bytes("max.partition.fetch.bytes", main.get("max.partition.fetch.bytes", 1 << 20))
         given = size_bytes("fetch.max.bytes", main.get("fetch.max.bytes", 50 << 20))
         main["fetch.max.bytes"] = min(max(given, 3 * partition_count * chunk), 2**31 - 1)
+        if not isinstance(group, StreamsGroup):
+            main["partition.assignment.strategy"] = [group]
         self.consumer: ottla.Consumer[bytes | None, bytes | None] = ottla.Consumer(
             topics=topics,
             commit="manual",
@@ -93,12 +97,14 @@ class ClientCluster:
             config={
                 **main,
                 "group.id": settings.application_id,
-                "partition.assignment.strategy": [assignor],
                 "auto.offset.reset": "none",
                 "isolation.level": isolation,
                 "allow.auto.create.topics": False,
             },
         )
+        if isinstance(group, StreamsGroup):
+            self.consumer._group().make_membership = group.make_membership
+        self._group = group
         self._restorer: ottla.Consumer[bytes | None, bytes | None] = ottla.Consumer(
             config={
                 "client.id": f"{settings.application_id}-restore",
@@ -137,11 +143,13 @@ class ClientCluster:
     def confirmed_ms(self) -> float | None:
         """When the request was sent that the group's coordinator has confirmed last (monotonic ms). For any thread."""
         membership = self.consumer._group().membership
-        return membership.confirmed_ms if isinstance(membership, ClassicMembership) else None
+        return membership.confirmed_ms if isinstance(membership, ClassicMembership | StreamsMembership) else None
 
     @property
     def session_timeout_ms(self) -> float:
         """How long the coordinator waits for this member."""
+        if isinstance(self._group, StreamsGroup):
+            return self._group.session_timeout_ms()
         return self.consumer._group().settings.session_timeout_ms
 
     def close(self) -> None:

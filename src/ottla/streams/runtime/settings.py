@@ -62,7 +62,8 @@ _ROWS: Final = (
     ),
     Key(
         *("group.protocol", choice("classic", "streams"), "classic", None, None),
-        "How instances share the tasks. `streams` (KIP-1071) is not there yet.",
+        "How instances share the tasks: by an assignor of ours (`classic`), or as the broker says (`streams`: "
+        "KIP-1071, Kafka 4.2).",
     ),
     Key(
         *("max.task.idle.ms", _interval, 0, -1, INT_MAX),
@@ -132,6 +133,16 @@ _FIXED: Final[Mapping[str, str]] = {
     "partition.assignment.strategy": "tasks have an assignor of their own",
     "max.poll.records": "buffered.records.per.partition is the bound",
 }
+#: What has no say with group.protocol=streams: the broker decides it, or has it not yet (Kafka 4.3).
+_CLASSIC_ONLY: Final[Mapping[str, str]] = {
+    "group.instance.id": "static members are for the classic protocol only",
+    "num.standby.replicas": "it is streams.num.standby.replicas of the group (`ottla config set group NAME`)",
+    "session.timeout.ms": "it is streams.session.timeout.ms of the group",
+    "heartbeat.interval.ms": "it is streams.heartbeat.interval.ms of the group",
+    "acceptable.recovery.lag": "the broker moves tasks without waiting for copies",
+    "max.warmup.replicas": "the broker moves tasks without waiting for copies",
+    "probing.rebalance.interval.ms": "the broker moves tasks without waiting for copies",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +151,7 @@ class StreamsSettings:
 
     Attributes:
         application_server: host and port.
+        max_poll_interval_ms: how long an instance may take to give tasks up.
         main_consumer, restore_consumer, producer, admin: keys of the clients.
         topic: configs of internal topics.
     """
@@ -148,6 +160,8 @@ class StreamsSettings:
     engine: EngineSettings
     state_dir: Path
     application_server: tuple[str, int] | None = None
+    group_protocol: str = "classic"
+    max_poll_interval_ms: int = 300_000
     default_store: str = "sqlite"
     poll_ms: int = 100
     copies: CopySettings = field(default_factory=CopySettings)
@@ -187,6 +201,8 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         else:
             _give(name, value, clients)
     _check(values)
+    if values["group.protocol"] == "streams":
+        _check_streams_group(config)
     exactly_once = values["processing.guarantee"] == "exactly_once_v2"
     interval_ms = values["commit.interval.ms"]
     consumer = clients["consumer."]
@@ -212,6 +228,8 @@ def read_settings(application_id: str, config: Mapping[str, Any]) -> StreamsSett
         ),
         state_dir=Path(values["state.dir"] or default_state_dir()),
         application_server=values["application.server"],
+        group_protocol=values["group.protocol"],
+        max_poll_interval_ms=int(duration_ms("max.poll.interval.ms", main.get("max.poll.interval.ms", 300_000))),
         default_store=values["default.dsl.store"],
         poll_ms=values["poll.ms"],
         copies=CopySettings(
@@ -262,16 +280,20 @@ def _give(name: str, value: Any, clients: Mapping[str, dict[str, Any]]) -> None:
 
 def _check(values: Mapping[str, Any]) -> None:
     """Refuse what is not there yet, so that nobody relies on it."""
-    if values["group.protocol"] == "streams":
-        raise ConfigurationError(
-            "group.protocol=streams (KIP-1071) is not there yet.",
-            "Leave it out: instances share tasks by the classic protocol.",
-        )
     if values["num.stream.threads"] != 1:
         raise ConfigurationError(
             "num.stream.threads is 1: threads do not make a Python process faster.",
             "Start more processes: `ottla streams run module:app --processes 4`.",
         )
+
+
+def _check_streams_group(config: Mapping[str, Any]) -> None:
+    """Refuse what has no say in a streams group."""
+    for name in config:
+        bare = name.removeprefix("main.").removeprefix("consumer.")
+        reason = _CLASSIC_ONLY.get(bare)
+        if reason is not None and config[name] is not None:
+            raise ConfigurationError(f"{name} does nothing with group.protocol=streams: {reason}.")
 
 
 def _with_defaults(given: Mapping[str, Any], exactly_once: bool) -> dict[str, Any]:

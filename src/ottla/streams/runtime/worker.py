@@ -18,7 +18,7 @@ import ottla
 from ottla.client.admin_errors import AdminErrors
 from ottla.client.admin_results import NewTopic
 from ottla.clock import Clock, SystemClock
-from ottla.errors import InconsistentGroupProtocolError
+from ottla.errors import GroupIdNotFoundError, InconsistentGroupProtocolError
 from ottla.streams.caching import CacheBudget
 from ottla.streams.calls import LoopCalls
 from ottla.streams.errors import StreamsError, TopologyError
@@ -36,6 +36,7 @@ from ottla.streams.runtime.internal_topics import internal_topics
 from ottla.streams.runtime.ports import OutOfRange
 from ottla.streams.runtime.settings import StreamsSettings
 from ottla.streams.runtime.state_host import DirectoryHost, positions_on_disk, store_kind
+from ottla.streams.runtime.streams_group import StreamsGroup
 from ottla.streams.runtime.tasks import Phase, copied_stores, position_of, progress
 from ottla.streams.state.directory import StateDirectory
 from ottla.streams.state.homes import Home
@@ -200,18 +201,23 @@ class Worker:
         endpoint = self._listen()
         routes = Routes(self.topology, self._counts, endpoint)
 
-        def on_owners(owners: Owners, generation_id: int) -> None:
+        def on_owners(owners: Owners, generation_id: int = 0) -> None:
             routes.owners = owners
 
-        def on_copies(tasks: frozenset[TaskId], probes: bool) -> None:
+        def on_copies(tasks: frozenset[TaskId], probes: bool = False) -> None:
             self._copies = tasks
             interval_ms = settings.copies.probing_interval_ms
             self._probe_ms = self._clock.monotonic_ms() + interval_ms if probes else None
 
+        group: TaskAssignor | StreamsGroup = TaskAssignor(self._info, on_owners, on_copies, settings.copies)
+        if settings.group_protocol == "streams":
+            group = StreamsGroup(
+                *(settings, self.topology, self._counts, directory.process_id, endpoint), on_copies, on_owners
+            )
         cluster = self._cluster = ClientCluster(
             settings,
             list(dict.fromkeys(topics)),
-            TaskAssignor(self._info, on_owners, on_copies, settings.copies),
+            group,
             transactional_id=transactional_id,
             partition_count=sum(self._counts[topic] for topic in topics),
             on_assigned=lambda partitions: self._running.on_assigned(partitions),
@@ -277,10 +283,11 @@ class Worker:
                 engine.add(where, records)
         except OutOfRange as error:
             engine.on_out_of_range(error)
-        except InconsistentGroupProtocolError as error:
+        except (InconsistentGroupProtocolError, GroupIdNotFoundError) as error:
             raise StreamsError(
-                f"The group {self.settings.application_id!r} has members of another kind, perhaps of an application of Kafka "
-                "Streams in Java: the two never share a group. Choose another application id, or stop the other one."
+                f"The group {self.settings.application_id!r} has members of another kind, with another group.protocol "
+                "perhaps, or of an application of Kafka Streams in Java: they never share a group. Choose "
+                "another application id, or stop the others."
             ) from error
         self._busy = engine.process(_RECORDS) > 0
         engine.punctuate()
