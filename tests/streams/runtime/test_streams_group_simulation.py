@@ -332,9 +332,9 @@ class Simulation:
         try:
             for _ in range(2):
                 self.start_one()
-            for _ in range(_DISTURBANCES):
-                if self.failures:
-                    break
+            disturbances = 0
+            while not self.failures and (disturbances < _DISTURBANCES or not self.coverage["crashes"]):
+                disturbances += 1
                 await asyncio.sleep(self.random.random() * 2)
                 self.disturb()
             await self.settle_down()

@@ -68,20 +68,27 @@ def test_word_count(kafka_broker: Broker, start: Start, guarantee: str) -> None:
         assert (repartition["cleanup.policy"].value, repartition["retention.ms"].value) == ("delete", "-1")
 
 
-@pytest.mark.parametrize("lose_disk", [False, True])
-def test_an_instance_goes_on_where_it_was(kafka_broker: Broker, start: Start, tmp_path: Path, lose_disk: bool) -> None:
+@pytest.mark.parametrize(
+    ("lose_disk", "home"), [(False, "sqlite"), (True, "sqlite"), (False, "rocksdb"), (True, "rocksdb")]
+)
+def test_an_instance_goes_on_where_it_was(
+    kafka_broker: Broker, start: Start, tmp_path: Path, lose_disk: bool, home: str
+) -> None:
     """With its directory, or with the changelogs alone."""
     make_topics(kafka_broker)
     produce(kafka_broker, LINES)
     wanted = expected(" ".join(LINES).split())
-    first = start(word_count())
+    first = start(word_count(), default_dsl_store=home)
     wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
     first.stop()
+    assert bool(list((tmp_path / "state").rglob("rocksdb"))) == (home == "rocksdb")
     if lose_disk:
         shutil.rmtree(tmp_path / "state")
     produce(kafka_broker, LINES)
     wanted = expected(" ".join(LINES * 2).split())
-    second = start(word_count())
+    second = start(word_count(), default_dsl_store=home)
+    wait_for(lambda: bool(second.worker._engine and second.worker._engine.tasks), "tasks")
+    assert bool(second.worker._positions) != lose_disk
     wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "counts") == wanted, "the counts")
     second.stop()
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ottla.streams.state.homes import Home, StateError, StoreNote
 from ottla.streams.state.memory import MemoryHome
 from ottla.streams.state.overlay import TaskState
+from ottla.streams.state.rocksdb import RocksHome
 from ottla.streams.state.sqlite import SqliteHome
 
 keys = st.binary(max_size=2) | st.sampled_from([b"", b"\0", b"a", b"a\0", b"b", b"\xff"])
@@ -28,6 +29,8 @@ def _note(position: int) -> StoreNote:
 class Stores(RuleBasedStateMachine):
     """Two stores of one task: one in SQLite, one in memory."""
 
+    durable: type[SqliteHome] | type[RocksHome] = SqliteHome
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
@@ -38,7 +41,7 @@ class Stores(RuleBasedStateMachine):
         self.state = self._open()
 
     def _open(self) -> TaskState:
-        self.disk = SqliteHome(self.folder / str(self.lives), boot_id="boot")
+        self.disk = self.durable(self.folder / str(self.lives), boot_id="boot")
         self.disk.open_table("disk", "kv")
         memory = MemoryHome()
         memory.open_table("memory", "kv")
@@ -120,6 +123,16 @@ class Stores(RuleBasedStateMachine):
 
 TestStores = Stores.TestCase
 TestStores.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+class StoresInRocksDB(Stores):
+    """The same with RocksDB for SQLite."""
+
+    durable = RocksHome
+
+
+TestStoresInRocksDB = StoresInRocksDB.TestCase
+TestStoresInRocksDB.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
 
 
 def test_power_cut_leaves_rows_and_position_of_one_commit(tmp_path: Path) -> None:

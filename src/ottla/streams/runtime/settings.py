@@ -57,8 +57,8 @@ _ROWS: Final = (
         "How often everything is committed: 30000, and 100 under exactly_once_v2.",
     ),
     Key(
-        *("default.dsl.store", choice("sqlite", "memory"), "sqlite", None, None),
-        "Where stores are that do not say it (`home=`): sqlite or memory.",
+        *("default.dsl.store", choice("sqlite", "rocksdb", "memory"), "sqlite", None, None),
+        "Where stores are that do not say it (`home=`): sqlite, rocksdb (`ottla[rocksdb]`) or memory.",
     ),
     Key(
         *("group.protocol", choice("classic", "streams"), "classic", None, None),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from ottla.client.errors import ConfigurationError
 from ottla.streams.runtime.tasks import copied_stores, position_of
 from ottla.streams.state.directory import StateDirectory
-from ottla.streams.state.homes import Home, StateError
+from ottla.streams.state.homes import Home, StateError, StoreNote
 from ottla.streams.state.memory import MemoryHome
 from ottla.streams.state.overlay import TaskState
+from ottla.streams.state.rocksdb import FOLDER_NAME, RocksHome, notes_on_disk
 from ottla.streams.state.sqlite import FILE_NAME, SqliteHome, SqliteReader
 from ottla.streams.topology import StoreKind, StoreSpec, SubTopology, TaskId, Topology
 
@@ -49,8 +50,12 @@ class DirectoryHost:
                             kinds[kind] = MemoryHome()
                         case "sqlite":
                             kinds[kind] = SqliteHome(path, boot_id=self._directory.boot_id)
+                        case "rocksdb":
+                            kinds[kind] = RocksHome(path, boot_id=self._directory.boot_id)
                         case _:
-                            raise ConfigurationError(f"A store in {kind!r} is not there yet: sqlite or memory.")
+                            raise ConfigurationError(
+                                f"There is no home {kind!r} for stores: sqlite, rocksdb or memory."
+                            )
                 homes[spec.name] = kinds[kind]
                 kinds[kind].open_table(spec.name, store_kind(spec))
         except BaseException:
@@ -94,19 +99,24 @@ def positions_on_disk(directory: StateDirectory, topology: Topology) -> dict[str
     """Return how far the stores of tasks that lie here have come: by task, the sum of their changelog positions."""
     found: dict[str, int] = {}
     for task in directory.tasks_on_disk():
-        path = directory.task_path(task) / FILE_NAME
+        path = directory.task_path(task)
         number, _, partition = task.partition("_")
         sub = next((each for each in topology.tasks if str(each.id) == number), None)
-        if sub is None or not partition.isdigit() or not path.exists():
+        if sub is None or not partition.isdigit():
             continue
+        names = [spec.name for spec in copied_stores(sub)]
+        notes: list[StoreNote | None] = []
         try:
-            reader = SqliteReader(path)
-            try:
-                notes = [reader.note(spec.name) for spec in copied_stores(sub)]
-            finally:
-                reader.close()
-        except StateError:
-            continue  # whoever opens it says what is wrong with it
+            if (path / FILE_NAME).exists():
+                reader = SqliteReader(path / FILE_NAME)
+                try:
+                    notes += map(reader.note, names)
+                finally:
+                    reader.close()
+            if (path / FOLDER_NAME).exists():
+                notes += notes_on_disk(path, names)
+        except (StateError, ConfigurationError):
+            continue  # the task that opens it says what is wrong with it
         if any(notes):
             found[task] = position_of(note for note in notes if note is not None)
     return found
