@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ import ottla
 from ottla.connect.config_def import ConfigError
 from ottla.connect.distributed.config_records import Reader
 from ottla.connect.distributed.membership import Membership, grace_s
+from ottla.connect.distributed.offset_topic import OffsetTopic
 from ottla.connect.distributed.sharing import Assignment
 from ottla.connect.distributed.topics import prepare
 from ottla.connect.distributed.worker import distributed_settings
@@ -39,6 +41,7 @@ LIMIT_S = 90.0
 PLUGINS = '''
 import os, time
 from pathlib import Path
+from types import SimpleNamespace
 from ottla.connect import SourceConnector, SourceTask
 
 class Ticker(SourceConnector):
@@ -331,3 +334,26 @@ def test_a_status_of_an_older_owner_is_dropped() -> None:
     assert told == {0: ("RUNNING", "a:1"), 1: ("FAILED", "b:1")}
     herder.assign({("c", 1)})
     assert set(herder.wanted()) == {("c", 1)}  # it is started anew, although it had failed there
+
+
+def test_offsets_that_could_not_be_sent_are_written_with_the_next_ones() -> None:
+    """A task hears that offsets are written only when all before are, too."""
+    topic = OffsetTopic("offsets", 1, {"bootstrap.servers": "localhost:1"})
+    sent: list[tuple[bytes, bytes]] = []
+    fails = [True, False, False]
+
+    def send(name: str, value: bytes, *, key: bytes) -> Any:
+        if fails.pop(0):
+            raise ottla.KafkaError("not now")
+        sent.append((key, value))
+        return SimpleNamespace(result=lambda: None)
+
+    topic._producer = SimpleNamespace(send=send)  # type: ignore[assignment]
+    told: list[str] = []
+    with pytest.raises(ottla.KafkaError):
+        topic.update({b"a": b"1"}, lambda: told.append("first"))
+    topic.update({b"b": b"2"}, lambda: told.append("second"))
+    topic._sent.put(None)
+    topic._tell()
+    assert sent == [(b"a", b"1"), (b"b", b"2")]
+    assert told == ["second"]

@@ -26,11 +26,14 @@ class OffsetTopic:
         self._topic = topic
         self._lock = threading.Lock()
         self._sent: SimpleQueue[tuple[list[Any], Callable[[], object]] | None] = SimpleQueue()
+        #: What could not be sent.
+        self._owed: dict[bytes, bytes | None] = {}
+        self._is_broken = False
         self._thread = threading.Thread(target=self._tell, name="offsets", daemon=True)
         self.entries: Mapping[bytes, bytes | None] = {}
         self._producer: Producer[Any, Any] = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
-            config=client_config(worker, "") | {"delivery.timeout.ms": "2147483647", "max.block.ms": "2147483647"},
+            config=client_config(worker, "") | {"delivery.timeout.ms": "2147483647", "max.block.ms": "10000"},
         )
 
     def start(self) -> None:
@@ -55,20 +58,34 @@ class OffsetTopic:
         self.entries = {key: value for key, value in found.items() if value is not None}
 
     def update(self, entries: Mapping[bytes, bytes | None], on_written: Callable[[], object] = lambda: None) -> None:
-        """Write offsets: they are sent until they are written; then, and when all before are, `on_written` is called."""
+        """Write offsets: they are sent until they are written; then, and when all before are, `on_written` is called.
+
+        Raises:
+            KafkaError: the cluster does not answer: they are written with the next ones.
+        """
         with self._lock:
-            self._sent.put(
-                ([self._producer.send(self._topic, value, key=key) for key, value in entries.items()], on_written)
-            )
+            self._owed |= entries
+            deliveries = []
+            for key, value in list(self._owed.items()):
+                deliveries.append(self._producer.send(self._topic, value, key=key))
+                del self._owed[key]
+            self._sent.put((deliveries, on_written))
 
     def _tell(self) -> None:
         while (found := self._sent.get()) is not None:
             deliveries, on_written = found
+            if self._is_broken:
+                continue  # a later offset does not stand for those that are missing
             try:
                 for delivery in deliveries:
                     delivery.result()
             except KafkaError as error:
-                log.error("offsets were not written, and records come again if a task starts anew: %s", error)
+                self._is_broken = True
+                log.error(
+                    "offsets were not written, and records come again when a task starts anew; tasks do not hear any "
+                    "more what is written, until this worker is started again: %s",
+                    error,
+                )
             else:
                 on_written()
 

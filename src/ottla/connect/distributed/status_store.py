@@ -101,10 +101,11 @@ class StatusStore:
         self._said: dict[tuple[str, int | None], Said] = {}
         self._used: set[tuple[str, str]] = set()
         #: What this worker has written, and not taken back.
+        self._is_abandoned = False
         self._written: dict[tuple[str, int | None], tuple[str, str | None]] = {}
         self._producer: Producer[Any, Any] = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
-            config=client_config(worker, "") | {"delivery.timeout.ms": "2147483647", "max.block.ms": "2147483647"},
+            config=client_config(worker, "") | {"delivery.timeout.ms": "2147483647", "max.block.ms": "10000"},
         )
 
     def start(self) -> None:
@@ -160,19 +161,25 @@ class StatusStore:
 
         Args:
             exists: whether there is such a connector or task.
+
+        Raises:
+            KafkaError: some of it cannot be sent now: it is tried again the next time.
         """
+        if self._is_abandoned:
+            self._is_abandoned = False
+            self._written.clear()
         for place, at in standings.items():
             if self._written.get(place) != (at.state, at.trace):
-                self._written[place] = at.state, at.trace
                 self._put(place, at.state, at.trace, generation)
+                self._written[place] = at.state, at.trace
         for place in [each for each in self._written if each not in standings]:
-            del self._written[place]
             with self._lock:
                 last = self._said.get(place)
             if not exists(*place):
                 self._send(status_key(*place), None)
             elif place[1] is not None and (last is None or last.worker_id == self._worker_id):
                 self._put(place, "UNASSIGNED", None, generation)
+            del self._written[place]
 
     def _put(self, place: tuple[str, int | None], state: str, trace: str | None, generation: int) -> None:
         value = {"state": state, "trace": trace, "worker_id": self._worker_id, "generation": generation}
@@ -213,5 +220,5 @@ class StatusStore:
         self.forget_topics(name)
 
     def abandon(self) -> None:
-        """Others may have said something since: say everything again."""
-        self._written.clear()
+        """Others may have said something since: say everything again. For any thread."""
+        self._is_abandoned = True

@@ -106,6 +106,8 @@ class TopicLog:
         self._positions: dict[int, int] = {}
         self._error: Exception | None = None
         self._is_stopping = False
+        #: Why it is read no more.
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"log-{topic}", daemon=True)
 
     def start(self) -> None:
@@ -157,7 +159,7 @@ class TopicLog:
                     time.sleep(_POLL_S)
                 except Exception as error:  # what was read could not be taken: nobody may go on as if it had been
                     log.exception("the topic %s is read no more", self._topic)
-                    self._error = error
+                    self.failure = self._error = error
                     return
 
     def _step(self, consumer: Consumer[Any, Any]) -> None:

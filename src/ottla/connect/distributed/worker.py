@@ -28,6 +28,7 @@ from ottla.connect.runtime.herder import (
     Change,
     Herder,
     HerderError,
+    HostView,
     PutConnector,
     Restart,
     Standing,
@@ -37,6 +38,7 @@ from ottla.connect.runtime.herder import (
     Wanted,
     decide,
 )
+from ottla.connect.runtime.hosts import Event
 from ottla.connect.runtime.inspection import InspectionError
 from ottla.connect.runtime.levels import LEVELS, all_levels, set_level
 from ottla.connect.runtime.worker import LOOK_S, ConnectWorker, typed
@@ -109,6 +111,8 @@ class DistributedWorker(ConnectWorker):
         self._told: dict[str, tuple[dict[str, str], Told]] = {}
         self._asked: dict[str, dict[str, str]] = {}
         self._fatal: ConnectError | None = None
+        #: Whether a state could not be written.
+        self._unsaid = False
         self._group = ottla.GroupMembership(
             worker.get("bootstrap.servers", "localhost:9092"),
             protocol_type=PROTOCOL_TYPE,
@@ -188,9 +192,10 @@ class DistributedWorker(ConnectWorker):
     def _follow_group(self) -> None:
         while not self._stopping.is_set():
             try:
-                reason, self._rejoin = self._rejoin, None
+                with self._changed:
+                    reason = self._rejoin
                 if reason is not None:
-                    self._group.rejoin(reason)
+                    self._group.rejoin(reason)  # the next event is Rebalancing
                 event = self._group.wait(LOOK_S)
             except InconsistentGroupProtocolError:
                 self._end_with(
@@ -219,8 +224,10 @@ class DistributedWorker(ConnectWorker):
                 self.herder.assign(self._session.assigned)
                 log.info("generation %d: %d tasks", event.generation_id, len(self._session.assigned))
             case ottla.Rebalancing():
+                self._rejoin = None
                 self._session.on_rebalancing()
             case ottla.Lost():
+                self._rejoin = None
                 log.warning("the group did not hear of this worker in time: its tasks are given to others")
                 self._session.on_lost()
                 self._should_lead = False
@@ -260,6 +267,12 @@ class DistributedWorker(ConnectWorker):
         return {task: what for task, what in self.herder.wanted().items() if task in allowed}
 
     def _act(self) -> None:
+        for topic in (self._configs.log, self._statuses.log, self._offset_topic.log):
+            if topic.failure is not None:
+                self._end_with(
+                    ConnectError(f"What stands in a topic of this worker is not understood: {topic.failure}")
+                )
+                return
         self._change_role()
         with self._changed:
             self.herder.tick(time.monotonic())
@@ -278,6 +291,8 @@ class DistributedWorker(ConnectWorker):
 
     def _may_start(self) -> bool:
         """Say that tasks are here now, and read where they go on. Until both is done they do not start."""
+        if self._unsaid:
+            return False
         try:
             self._statuses.flush(_SHORT_S)
             self._offset_topic.log.read_to_end(_SHORT_S)
@@ -294,10 +309,17 @@ class DistributedWorker(ConnectWorker):
             if self.herder.leads:
                 standings |= {(name, None): at for name, at in self.herder.connector_standings().items()}
             tasks, names, generation = self.herder.task_ids(), set(self.herder.names()), self._session.generation
-        if generation >= 0:
+        if generation < 0:
+            return
+        try:
             self._statuses.write(
                 standings, generation, lambda name, task: name in names if task is None else (name, task) in tasks
             )
+        except (KafkaError, TimeoutError) as error:
+            log.warning("states cannot be written now: %s", error)
+            self._unsaid = True
+        else:
+            self._unsaid = False
 
     def _rejoin_if_due(self) -> None:
         """Have the group rebalance: what was to be given up has ended, or the leader has tasks to share out."""
@@ -411,10 +433,14 @@ class DistributedWorker(ConnectWorker):
             case Said(name=name, task=task, state=str(state)):
                 self.herder.on_told(name, task, Standing(state, found.trace, found.worker_id))
 
-    def _take_topics(self, name: str, topics: Sequence[str]) -> None:
-        super()._take_topics(name, topics)
-        for topic in topics:
-            self._statuses.use(name, topic, 0)
+    def _take(self, number: int, view: HostView, event: Event) -> None:
+        super()._take(number, view, event)
+        if event["event"] == "topics" and self.settings["topic.tracking.enable"]:
+            try:
+                for topic in event["topics"]:
+                    self._statuses.use(view.connector, topic, min(view.runs, default=0))
+            except KafkaError as error:
+                log.warning("which topics %s uses could not be written down: %s", view.connector, error)
 
     # Requests
 
@@ -423,11 +449,14 @@ class DistributedWorker(ConnectWorker):
             is_other = self._session.leader_url is not None and not self._session.is_leader
             return self._stopping.is_set() or self.herder.leads or is_other
 
+        self._check_started()
         with self._changed:
             self._changed.wait_for(is_known, _LEADER_S)
-            if self.herder.leads and self._configs.leads:
-                return
+            leads = self.herder.leads and self._configs.leads
             url = self._session.leader_url
+        if leads:
+            self._learn()
+            return
         if url and url != self._session.url:
             raise NotHereError(url)
         raise HerderError(409, "The workers are sharing connectors out at the moment (a rebalance): ask again")
@@ -438,7 +467,12 @@ class DistributedWorker(ConnectWorker):
                 self._told[change.name] = dict(change.config), change.told
         self._configs.write([row for change in changes for row in config_records.written(change)])
 
+    def _check_started(self) -> None:
+        if not self._has_started:
+            raise HerderError(503, "This worker is still starting up: it reads what there is. Ask again")
+
     def ask(self, question: Callable[[Herder], Any]) -> Any:
+        self._check_started()
         self._learn()
         return super().ask(question)
 

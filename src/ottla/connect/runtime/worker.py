@@ -181,7 +181,7 @@ class ConnectWorker(ABC):
                     )
                 case "topics":
                     if self.settings["topic.tracking.enable"]:
-                        self._take_topics(name, event["topics"])
+                        self.herder.on_topics(name, event["topics"])
                 case "refused":
                     for task, run in view.runs.items():
                         self._fail(name, task, run, event["trace"])
@@ -190,10 +190,6 @@ class ConnectWorker(ABC):
                         self._fail(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
             self._changed.notify_all()
         self._on_event(name, event)
-
-    def _take_topics(self, name: str, topics: Sequence[str]) -> None:
-        """A connector uses topics. Called with the lock held."""
-        self.herder.on_topics(name, topics)
 
     def _fail(self, name: str, task: int, run: int, trace: str, has_new_offsets: bool = False) -> float | None:
         return self.herder.on_failed(name, task, run, trace, has_new_offsets=has_new_offsets, now_s=time.monotonic())
