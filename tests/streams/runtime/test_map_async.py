@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.streams.runtime.topologies import CHANGELOG
 from ottla.errors import MessageTooLargeError
 from ottla.streams import App
 from ottla.streams.calls import Function, LoopCalls
-from ottla.streams.handlers import DeadLetter, Handlers
+from ottla.streams.handlers import DeadLetter, Handlers, Retry, Skip
+from ottla.streams.operators import asynchronous
 from ottla.streams.records import Record
 from ottla.streams.topology import TaskId, Topology
 
@@ -354,3 +356,40 @@ def test_a_call_that_wants_to_end_the_process_comes_back_as_an_error(error: type
         assert calls.start(works).result(10) == "works"
     finally:
         calls.close()
+
+
+def test_a_call_of_a_retry_that_does_not_come_back_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread waits for it, and no longer than so; then the next try, and then what the handler says."""
+    monkeypatch.setattr(asynchronous, "_RETRY_S", 0.05)
+    given_up: list[str] = []
+    tries: list[str] = []
+
+    async def hangs(value: str) -> str:
+        if value == "good":
+            return value
+        tries.append(value)
+        if len(tries) == 1:
+            raise ConnectionError("away")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(value)
+            raise
+        return value
+
+    app = App("app")
+    app.stream("keyed", key=str, value=str).map_async(hangs, value=str).to("counts")
+    world, calls = keyed(""), LoopCalls()
+    for value in (b"bad", b"good"):
+        world.write("keyed", b"k", value)
+    handlers = Handlers(processing=Retry(["0s", "0s"], then=Skip()))
+    try:
+        thread = Thread(world, app.topology(), handlers=handlers, calls=calls)
+        deadline = time.monotonic() + 30
+        while found(world).get("k") != ["good"] and time.monotonic() < deadline:
+            thread.run(1)
+        assert found(world)["k"] == ["good"]
+    finally:
+        calls.close()
+    assert tries == ["bad"] * 3
+    assert given_up == ["bad"] * 2

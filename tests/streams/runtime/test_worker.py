@@ -182,6 +182,38 @@ def test_stop_ends_an_app_from_an_operator_of_its_own(kafka_broker: Broker, tmp_
         assert admin.consumer_lag("stopped")
 
 
+def test_calls_of_map_async_across_a_restart(kafka_broker: Broker, start: Start) -> None:
+    """Stopped while calls are in flight, and started again: each result once, in the order of its partition."""
+    with ottla.Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.create_topic("keyed", partitions=2)
+        admin.create_topic("looked-up", partitions=1)
+    with ottla.Producer(kafka_broker.bootstrap_servers) as producer:
+        for number in range(200):
+            producer.send("keyed", str(number).encode(), key=str(number % 2).encode(), partition=number % 2)
+    middle = threading.Event()
+    called: Counter[str] = Counter()
+
+    async def look_up(value: str) -> str:
+        called[value] += 1
+        if sum(called.values()) == 100:
+            middle.set()
+        await asyncio.sleep(0.001 * (int(value) % 7))
+        return f"{value}!"
+
+    app = App("app")
+    app.stream("keyed", key=str, value=str).map_async(look_up, concurrency=16, value=str).to("looked-up")
+    first = start(app.topology(), commit_interval_ms=20)
+    assert middle.wait(60)
+    first.stop()
+    done = read_committed(kafka_broker.bootstrap_servers, "looked-up")
+    second = start(app.topology(), commit_interval_ms=20)
+    wanted = {key: [f"{number}!" for number in range(int(key), 200, 2)] for key in "01"}
+    wait_for(lambda: read_committed(kafka_broker.bootstrap_servers, "looked-up") == wanted, "all results", 60)
+    second.stop()
+    assert any(done.values())
+    assert all(wanted[key][: len(values)] == values for key, values in done.items())
+
+
 def test_a_record_whose_call_fails_after_stop_comes_again(kafka_broker: Broker, start: Start) -> None:
     """The instance ends with the error, as when a call fails before, and its record is not committed."""
     with ottla.Admin(kafka_broker.bootstrap_servers) as admin:

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from ottla.streams.calls import Function, Line, Waiting
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.errors import need_function
+
+#: Seconds that a retry's call may take: the thread waits for it, and with it all its tasks and their transaction, which the
+#: broker gives up after transaction.timeout.ms (10 s).
+_RETRY_S = 8.0
+
+
+def _within(call: Future[Any]) -> Any:
+    """Return what comes of a call.
+
+    Raises:
+        TimeoutError: it took longer than `_RETRY_S`; nobody wants what comes of it any more.
+    """
+    try:
+        return call.result(_RETRY_S)
+    except TimeoutError:
+        if call.done() and not call.cancelled():
+            raise  # the function's own
+        call.cancel()
+        raise TimeoutError(f"the call of a retry did not come back within {_RETRY_S:g} s") from None
 
 
 def calling(
@@ -33,7 +53,7 @@ def calling(
                 made = waiting.call.result()
             except Exception as error:
                 # A retry waits for the new call: the handler has said so.
-                made = fail(error, key, value, timestamp, headers, lambda: task.calls.start(bind(waiting)).result())
+                made = fail(error, key, value, timestamp, headers, lambda: _within(task.calls.start(bind(waiting))))
                 if made is SKIPPED:
                     return
             forward(key, made, timestamp, headers)
