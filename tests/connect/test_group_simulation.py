@@ -62,6 +62,7 @@ class Coordinator:
         self.leader = ""
         self.given: dict[str, bytes] = {}
         self.syncs: dict[str, Callable[[str, object], None]] = {}
+        self.dropped: set[str] = set()
 
     def _prepare(self) -> None:
         if self.phase == "preparing":
@@ -72,6 +73,9 @@ class Coordinator:
         self.syncs.clear()
 
     def join(self, member: str, state: WorkerState, answer: Callable[[str, object], None]) -> None:
+        if member in self.dropped:
+            answer("unknown", None)
+            return
         self._prepare()
         self.seats[member] = Seat(float("inf"), state, answer)
 
@@ -110,6 +114,7 @@ class Coordinator:
         now = self.world.now
         for member in [each for each, seat in self.seats.items() if seat.deadline <= now]:
             del self.seats[member]
+            self.dropped.add(member)
             self.world.counters["lost members"] += 1
             self._prepare()
         if self.phase != "preparing":
@@ -118,6 +123,7 @@ class Coordinator:
         if not joined and not self.seats:
             self.phase = "stable"
         elif joined and (len(joined) == len(self.seats) or now >= self.deadline):
+            self.dropped |= self.seats.keys() - joined.keys()
             self.seats, self.phase = joined, "syncing"
             self.generation += 1
             before, self.leader = self.leader, self.leader if self.leader in joined else min(joined)
@@ -205,7 +211,7 @@ class Worker:
             if self.phase == "syncing":
                 self.phase = "joining"
         if self.phase == "joining":
-            state = self.session.state(self.read, self.running())
+            state = self.session.state(self.read, self.running(), is_member=self.session.generation >= 0)
             self.ask(lambda answer: group.join(self.member, state, answer), self.on_join)
         elif self.phase == "stable" and now >= self.next_beat:
             self.next_beat = now + HEARTBEAT_S
@@ -223,6 +229,9 @@ class Worker:
             self.ask(lambda answer: group.heartbeat(member, generation, answer), on_beat)
 
     def on_join(self, code: str, what: object) -> None:
+        if code == "unknown":
+            self.on_lost()
+            return
         generation: int
         states: dict[str, WorkerState] | None
         generation, states = what  # type: ignore[misc]

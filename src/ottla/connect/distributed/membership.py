@@ -44,13 +44,15 @@ class Membership:
         self._is_joining = True
         self._claimed: frozenset[TaskId] = frozenset()
 
-    def state(self, offset: int, running: Iterable[TaskId]) -> WorkerState:
+    def state(self, offset: int, running: Iterable[TaskId], *, is_member: bool) -> WorkerState:
         """Return what is told at a join.
 
         Args:
             running: tasks that a process may still run.
+            is_member: whether the group still knows the member. What it was given before counts for nothing once it does not:
+                others may have had it since. `on_lost` may come later than the join.
         """
-        self._claimed = self.assigned | self.giving_up | frozenset(running)
+        self._claimed = (self.assigned | self.giving_up if is_member else frozenset()) | frozenset(running)
         return WorkerState(url=self.url, offset=offset, tasks=self._claimed)
 
     def on_joined(self, generation: int, is_leader: bool, assignment: Assignment) -> None:

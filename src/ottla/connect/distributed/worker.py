@@ -239,7 +239,14 @@ class DistributedWorker(ConnectWorker):
 
     def _protocols(self) -> Sequence[tuple[str, bytes]]:
         with self._changed:
-            return [(PROTOCOL, self._session.state(self._read_offset, self._running()).encode())]
+            return [
+                (
+                    PROTOCOL,
+                    self._session.state(
+                        self._read_offset, self._running(), is_member=self._group.generation_id >= 0
+                    ).encode(),
+                )
+            ]
 
     def _share(self, protocol: str, members: Sequence[Any]) -> Mapping[str, bytes]:
         states = {member.member_id: WorkerState.decode(member.metadata) for member in members}
