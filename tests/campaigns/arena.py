@@ -21,6 +21,7 @@ from tests.campaigns.disks import BreakableDisk
 from tests.campaigns.load import GROUP, Load
 from tests.campaigns.network import Network
 from tests.campaigns.systems import ADDRESSES, BROKERS, PORT, SYSTEMS, System
+from tests.campaigns.transactors import Transactors
 
 from ottla.errors import KafkaError
 from ottla.network.channel import Channel, ChannelSettings
@@ -52,6 +53,7 @@ class Arena:
         #: How often each broker has ended by itself.
         self.ended: Counter[int] = Counter()
         self.load = Load(self.system.bootstrap, self.directory)
+        self.transactors = Transactors(self.system.bootstrap, seed)
 
     def close(self) -> None:
         if hasattr(self, "system"):

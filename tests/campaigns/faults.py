@@ -12,7 +12,9 @@ partition must acknowledge a record. At the end of a round:
 * every acknowledged record is there, at the offset that was acknowledged, once, and each producer's records are in order;
 * what a consumer has read at any time is there, where it read it;
 * VerifiableConsumer's group has consumed every acknowledged record of its topic;
-* the replicas hold the same bytes (the cleaner is off).
+* the replicas hold the same bytes (the cleaner is off);
+* the history of transactions, their readers and two groups (`tests.campaigns.transactors`) has none of the anomalies that
+  `tests.campaigns.history` calls NEVER.
 
 In odd rounds records are synced before they are acknowledged (flush.messages=1), and the power of all brokers may be cut.
 """
@@ -37,9 +39,11 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from tests.campaigns import network as networks
 from tests.campaigns.arena import WHOLE_TIMEOUT_S, Arena
+from tests.campaigns.history import Done, Resume, anomalies, oddities
 from tests.campaigns.kinds import KINDS, kinds_of
-from tests.campaigns.load import Load, complaints, everything
+from tests.campaigns.load import complaints, everything
 from tests.campaigns.systems import BROKERS, SYSTEMS, System
+from tests.campaigns.transactors import Transactors
 from tests.soak.seeds import commit
 
 STATE = Path("build/campaigns/faults-{}.json")
@@ -74,6 +78,8 @@ class Round:
     consumers_started: int = 0
     wrong: dict[str, int] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    #: What transactions, readers and groups did, and what of it was odd.
+    history: dict[str, int] = field(default_factory=dict)
 
 
 def run_round(system: str, seed: int, kinds: list[str], report: Callable[[str], None]) -> Round:
@@ -82,8 +88,10 @@ def run_round(system: str, seed: int, kinds: list[str], report: Callable[[str], 
     arena = Arena(system, seed, synced=found.synced)
     try:
         arena.system.start()
-        _create_topics(arena.load)
+        _persist(arena.load.create_topics)
+        _persist(arena.transactors.create_topic)
         arena.load.start()
+        arena.transactors.start()
         arena.until_whole()
         ledger = arena.load.ledger
         for name in kinds:
@@ -105,16 +113,18 @@ def run_round(system: str, seed: int, kinds: list[str], report: Callable[[str], 
             if found.complaints or ledger.complaints:
                 break
         arena.load.stop()
+        arena.transactors.stop()
         found.acknowledged = ledger.count
         found.redelivered, found.consumers_started = ledger.redelivered, ledger.consumers_started
         records = everything(arena.system.bootstrap, arena.load.places)
         found.wrong = dict(complaints(ledger, records))
+        _judge(arena.transactors, found)
         for broker in arena.system.brokers.values():
             broker.terminate()
         if unequal := unequal_replicas(arena.system):
             found.wrong["unequal replicas"] = len(unequal)
             found.complaints.append(f"replicas differ: {unequal}")
-        found.complaints += ledger.complaints
+        found.complaints += ledger.complaints + arena.transactors.complaints
         if (found.complaints or found.wrong) and os.environ.get("CAMPAIGN_KEEP"):
             keep_logs(arena)
     finally:
@@ -128,11 +138,27 @@ def keep_logs(arena: Arena) -> None:
         shutil.copytree(disk.path, arena.directory / f"kept{n}", dirs_exist_ok=True)
 
 
-def _create_topics(load: Load) -> None:
+def _judge(transactors: Transactors, found: Round) -> None:
+    """Look for what must never be in the history of transactions, readers and groups."""
+    history = transactors.history
+    logs = everything(transactors.bootstrap, transactors.places)
+    found.wrong |= dict(+anomalies(history, logs))
+    found.history = {
+        **Counter(f"transactions: {one.outcome.value}" for one in history.transactions),
+        "sends": sum(len(one.sends) for one in history.transactions),
+        "transactions that read first": sum(bool(one.reads) for one in history.transactions),
+        "records polled": sum(len(poll.rows) for poll in history.polls),
+        "commits": sum(isinstance(event, Done) for event in history.group),
+        "resumed by a group": sum(isinstance(event, Resume) for event in history.group),
+        **{f"odd: {name}": count for name, count in oddities(history, logs).items()},
+    }
+
+
+def _persist(create: Callable[[], None]) -> None:
     deadline = time.monotonic() + 120
     while True:
         try:
-            load.create_topics()
+            create()
             return
         except KafkaException:  # the brokers are still starting
             if time.monotonic() > deadline:
