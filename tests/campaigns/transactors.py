@@ -139,9 +139,8 @@ class Transactors:
             _persevere(lambda: producer.commit_transaction(30))
             transaction.outcome = Outcome.OK
         except KafkaException as error:
-            if not error.args[0].txn_requires_abort():
+            if not error.args[0].txn_requires_abort() or not _aborts(producer):
                 return False
-            _persevere(lambda: producer.abort_transaction(30))
             transaction.outcome = Outcome.FAILED
         return True
 
@@ -265,6 +264,15 @@ class Transactors:
             if errors[commit.place[1]] is None:
                 commit.outcome = Outcome.OK
             self.history.group.append(Done(commit))
+
+
+def _aborts(producer: Producer) -> bool:
+    """Abort a transaction that could not be committed; return whether that could be done."""
+    try:
+        _persevere(lambda: producer.abort_transaction(30))
+    except KafkaException:
+        return False
+    return True
 
 
 def _of_group(group: str, partition: int) -> Place:
