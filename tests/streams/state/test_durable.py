@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -212,3 +213,28 @@ def test_rocksdb_is_open_once_and_its_notes_are_read_all_the_same(tmp_path: Path
         RocksHome(tmp_path)
     assert notes_on_disk(tmp_path, ["counts", "others"]) == [NOTE, None]
     home.close()
+
+
+def test_a_full_disk_is_not_taken_for_a_lock(tmp_path: Path) -> None:
+    """A path may have "lock" in it."""
+    home = RocksHome(tmp_path / "clocks")
+    home.open_table("counts", "kv")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StateError, match="While appending") as caught:
+            home.commit({"counts": {b"k": b"v" * 2000}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        home.close(clean=False)
+    assert not isinstance(caught.value, StateLockedError)
+
+
+def test_a_lock_file_that_cannot_be_opened_is_not_held_by_another(tmp_path: Path) -> None:
+    RocksHome(tmp_path).close()
+    lock = tmp_path / FOLDER_NAME / "LOCK"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(StateError, match="Is a directory") as caught:
+        RocksHome(tmp_path)
+    assert not isinstance(caught.value, StateLockedError)

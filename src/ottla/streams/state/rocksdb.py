@@ -53,6 +53,9 @@ _FILTER_BITS: Final = 10.0
 #: Of blocks, for all tasks of a process.
 _CACHE_BYTES: Final = 50 << 20
 
+#: What RocksDB says of a database that another process, or this one, has open.
+_LOCKED: Final = ("IO error: While lock file", "IO error: lock hold by current process")
+
 #: The block cache, made with the first home.
 _cache: list[Any] = []
 
@@ -384,7 +387,7 @@ def _told(path: Path, error: Exception, *, opens: bool = False) -> StateError:
     if isinstance(error, StateError):
         return error
     text = str(error)
-    if "lock" in text and text.startswith("IO error"):
+    if opens and text.startswith(_LOCKED):
         return StateLockedError(f"{path} is open elsewhere: {text}.")
     damaged = text.startswith("Corruption") or isinstance(error, ValueError | KeyError | TypeError)
     if damaged or (opens and "No such file" in text):
