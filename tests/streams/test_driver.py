@@ -345,6 +345,19 @@ def test_what_a_test_asks_wrongly_is_told() -> None:
             driver.topic("in").pipe("k", "v", at="tomorrow")
 
 
+def test_an_answer_to_a_row_that_has_changed_since_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The row has asked again."""
+    app = App("a", default_value=str)
+    left, right = app.table("left", key=str, value=str), app.table("right", key=str, value=str)
+    left.join(right, lambda one, other: one + other, foreign_key=lambda value: value[0]).to_stream().to("out")
+
+    with app.test() as driver:
+        driver.topic("right").pipe("A", "!")
+        driver.topic("left").pipe_many([("k", "A1"), ("k", "A2")])
+        assert driver.topic("out").read() == [("k", "A2!")]
+        assert not caplog.records
+
+
 def test_records_that_are_passed_over_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     app = App("a", on_processing_error="skip")
     app.stream("in", key=str, value=str).map_values(int, name="parse").to("out")

@@ -126,7 +126,7 @@ class Task:
         self.handlers = handlers or Handlers()
         self.dropped: dict[str, int] = {}
         #: By operator, when the log last spoke of dropped records, and how many there were.
-        self._told_dropped: dict[str, tuple[int, int]] = {}
+        self._told_dropped: dict[str, tuple[int | None, int]] = {}
         self.record: InputRecord | None = None
         self.commit_requested = False
         self.watch_mutations = watch_mutations
@@ -464,11 +464,18 @@ class Task:
             raise ValueError(f'{name}: a schedule follows "stream_time" or "wall_clock", not {by!r}')
         return schedule
 
-    def drop(self, name: str) -> None:
-        """Count a record that an operator passed over, and log it, once a minute at most for each operator."""
+    def drop(self, name: str, *, is_normal: bool = False) -> None:
+        """Count a record that an operator passed over, and log it, once a minute at most for each operator.
+
+        Args:
+            is_normal: nothing is lost: nobody needs to read of it.
+        """
         count = self.dropped[name] = self.dropped.get(name, 0) + 1
         now_ms = self.clock()
         before_ms, before = self._told_dropped.get(name, (None, 0))
+        if is_normal:
+            self._told_dropped[name] = before_ms, before + 1
+            return
         if before_ms is None or now_ms - before_ms >= _DROPPED_MS:
             self._told_dropped[name] = now_ms, count
             source = self.record

@@ -359,7 +359,7 @@ def resolve_answer(table: View, value_serde: AnySerde, joiner: Joiner, topic: st
                 if made is SKIPPED:
                     return
             if made is SKIPPED:
-                drop(name)
+                drop(name, is_normal=True)  # the left row has changed since, and asked again
             else:
                 forward(key, made, timestamp, headers)
 
