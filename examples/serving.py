@@ -89,7 +89,7 @@ def read_question(body: bytes) -> tuple[str, Row]:
     Raises:
         ValueError: it is none.
     """
-    match json.loads(body):
+    match json.loads(body, parse_int=float):
         case {"site": str(site), "features": dict(features)} if all(
             isinstance(value, int | float) and math.isfinite(value) for value in features.values()
         ):

@@ -308,7 +308,11 @@ def test_a_prediction_meets_its_outcome_or_goes_on_without(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"site": 1, "features": {}}', b'{"site": "a", "features": {"long_url": NaN}}']
+    "body",
+    [
+        *(b"", b"{", b"[]", b'{"site": 1, "features": {}}', b'{"site": "a", "features": {"long_url": NaN}}'),
+        b'{"site": "a", "features": {"long_url": 1' + b"0" * 400 + b"}}",
+    ],
 )
 def test_what_is_no_question_to_the_model_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"question|Expecting"):
