@@ -300,9 +300,11 @@ class RocksHome(_Tables):
     def close(self, *, clean: bool = True) -> None:
         """See `homes.Home.close`."""
         try:
-            if clean:
-                self._own(clean=True)
-            self._database.close()
+            try:
+                if clean:
+                    self._own(clean=True)
+            finally:
+                self._database.close()
         except Exception as error:
             logger.warning("%s was not closed cleanly: %s", self._path, error)
 
