@@ -64,7 +64,7 @@ class Requests:
 
     async def prepare(self, api: str) -> Frames:
         """Make the topic, and what else the requests of this API need; return them."""
-        client = await WireClient.connect("127.0.0.1", self._port)
+        client = await WireClient.connect("127.0.0.1", self._port, client_id=raw.CLIENT_ID)
         topic = CreatableTopic(name=TOPIC, num_partitions=self._partitions, replication_factor=1)
         made = await client.ask(CreateTopicsRequest(topics=[topic], timeout_ms=10_000), 7, CreateTopicsResponse)
         self._topic_id = made.topics[0].topic_id

@@ -29,6 +29,7 @@ from ottla.protocol.schema import Message
 
 PRODUCE_VERSION, FETCH_VERSION = 9, 12
 IN_FLIGHT = 5  # what client libraries keep in flight on one connection
+CLIENT_ID = "ottla-benchmark"
 _SIZE = struct.Struct(">i")
 _BUFFER = 4 << 20
 
@@ -44,9 +45,7 @@ class Replayed:
 
 def frame(key: ApiKey, version: int, request: Message) -> bytes:
     """Return a request as it goes over the wire, its size in front."""
-    header = RequestHeader(
-        request_api_key=key, request_api_version=version, correlation_id=7, client_id="ottla-benchmark"
-    )
+    header = RequestHeader(request_api_key=key, request_api_version=version, correlation_id=7, client_id=CLIENT_ID)
     body = encode(header, request_header_version(key, version)) + encode(request, version)
     return _SIZE.pack(len(body)) + body
 

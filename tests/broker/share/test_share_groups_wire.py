@@ -200,6 +200,27 @@ def test_offsets_are_altered_and_deleted_and_the_group_after_them() -> None:
     story_of(story)
 
 
+@pytest.mark.parametrize(
+    ("start", "code"), [(-(1 << 63), ErrorCode.OFFSET_OUT_OF_RANGE), ((1 << 63) - 1, ErrorCode.NONE)]
+)
+def test_a_lag_of_more_than_64_bits_is_an_error_of_its_partition(start: int, code: ErrorCode) -> None:
+    async def tell(node: SimulatedBroker, client: WireClient, topic_id: bytes) -> None:
+        await produce(node, client, 5)
+        assert await alter(client, start) == ErrorCode.NONE
+        asked = DescribeShareGroupOffsetsRequestGroup(group_id=GROUP, topics=None)
+        request = DescribeShareGroupOffsetsRequest(groups=[asked])
+        answer = await client.ask(request, 1, DescribeShareGroupOffsetsResponse)
+        ((row,),) = ([row for topic in group.topics for row in topic.partitions] for group in answer.groups)
+        assert (row.start_offset, ErrorCode(row.error_code)) == (start, code)
+        if code:
+            assert row.lag == -1
+            assert str(start) in (row.error_message or "")
+        else:
+            assert row.lag == 5 - start
+
+    story_of(tell)
+
+
 def test_a_topic_that_is_deleted_is_forgotten() -> None:
     async def story(node: SimulatedBroker, client: WireClient, topic_id: bytes) -> None:
         worker = Worker(client)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ottla.cluster.image import ClusterImage
 
 _UNKNOWN: Final = -1
+_INT64_END: Final = 1 << 63
 _NOTHING_TO_DELETE: Final = "There is no offset information to delete."
 
 
@@ -148,7 +149,14 @@ class ShareGroupOffsetsHandler:
                 error_code=error.code,
                 error_message=error.message,
             )
-        row.lag = lag_of(summary.start_offset, summary.delivery_complete_count, end)
+        lag = lag_of(summary.start_offset, summary.delivery_complete_count, end)
+        if -_INT64_END <= lag < _INT64_END:
+            row.lag = lag
+        else:  # an administrator may set any start offset
+            row.error_code = ErrorCode.OFFSET_OUT_OF_RANGE
+            row.error_message = (
+                f"The lag has more than 64 bits: the start offset is {summary.start_offset}, the log ends at {end}."
+            )
         return row
 
     # ----------------------------------------------------------------------- alter
