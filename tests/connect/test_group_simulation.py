@@ -298,7 +298,10 @@ class Worker:
             return
         if self.session.has_given_up(self.running()) or (
             self.session.is_leader
-            and (self.herder.task_ids() - self.leader.shared or (self.leader.due_s() or float("inf")) <= now)
+            and (
+                self.leader.is_outdated(self.herder.task_ids(), self.herder.unasked())
+                or (self.leader.due_s() or float("inf")) <= now
+            )
         ):
             self.session.on_rebalancing()
             self.phase = "joining"
@@ -419,6 +422,18 @@ def run_seed(seed: int) -> Counter[str]:
 
 def test_no_task_runs_twice_and_none_is_forgotten() -> None:
     run_covering(sys.modules[__name__], 30)
+
+
+def test_loads_are_even_again_after_tasks_are_gone() -> None:
+    run_seed(186)
+
+
+def test_tasks_that_are_to_come_again_are_not_gone() -> None:
+    leader = Leader(delay_s=0.0, grace_s=0.0)
+    leader.share(0.0, 1, {"m": WorkerState(url="http://w0", offset=0)}, {("a", 0), ("b", 0)}, {})
+    assert not leader.is_outdated({("a", 0)}, in_change=["b"])
+    assert leader.is_outdated({("a", 0)}, in_change=[])
+    assert leader.is_outdated({("a", 0), ("b", 0), ("b", 1)}, in_change=[])
 
 
 @pytest.mark.parametrize("seeds", further_seeds(30, 50))

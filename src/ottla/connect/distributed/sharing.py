@@ -174,6 +174,16 @@ class Leader:
                 return member
         return claimants[0]
 
+    def is_outdated(self, tasks: Iterable[TaskId], in_change: Iterable[str]) -> bool:
+        """Return whether tasks are new since the last round, or gone: then the loads of workers may be uneven.
+
+        Args:
+            tasks: all that are to run.
+            in_change: connectors that are asked for their tasks at the moment: theirs are not gone, they are to come again.
+        """
+        now, names = set(tasks), set(in_change)
+        return bool(now - self.shared) or any(name not in names for name, _ in self.shared - now)
+
 
 def _least_loaded(given: Mapping[str, set[TaskId]], task: TaskId, members: Mapping[str, WorkerState]) -> str:
     def load(member: str) -> tuple[int, int, str]:

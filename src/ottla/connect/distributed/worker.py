@@ -343,8 +343,8 @@ class DistributedWorker(ConnectWorker):
                 self._rejoin = "tasks were given up"
             elif self._session.is_leader and self._configs.leads:
                 due_s = self._leader.due_s()
-                if self.herder.task_ids() - self._leader.shared:
-                    self._rejoin = "there are new tasks"
+                if self._leader.is_outdated(self.herder.task_ids(), self.herder.unasked()):
+                    self._rejoin = "tasks are new, or gone"
                 elif due_s is not None and due_s <= time.monotonic():
                     self._rejoin = "tasks of a worker that has vanished are given to others"
 
