@@ -468,7 +468,8 @@ async def test_a_limit_covers_the_connection_too() -> None:
 
 def test_every_call_takes_a_limit() -> None:
     for kind in (ottla.Admin, ottla.aio.Admin):
-        calls = [name for name in dir(kind) if not name.startswith("_") and name not in ("start", "close")]
+        calls = [name for name in dir(kind) if not name.startswith("_")]
+        calls = [name for name in calls if name not in ("start", "close", "metrics")]  # the last asks no broker
         assert len(calls) > 50
         for name in calls:
             parameter = inspect.signature(getattr(kind, name)).parameters["timeout"]

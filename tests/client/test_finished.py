@@ -172,8 +172,10 @@ def test_what_is_finished_is_committed_before_a_rebalance_and_on_revoked_may_com
         # Its own farewell commits 7 again.
 
 
+#: A job that a shell started in the background ignores SIGINT, and so would what it starts.
 INTERRUPTED = """
-import sys, time, ottla
+import signal, sys, time, ottla
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with ottla.Consumer(sys.argv[1], group_id=sys.argv[3], topics=[sys.argv[2]], auto_offset_reset="earliest") as consumer:
     for record in consumer:
         if record.offset == 3:
