@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.support.printed import without_librdkafka
 
 from ottla.cli.main import main
 from ottla.testing import Broker
@@ -62,6 +63,6 @@ def ottla(cluster: Broker, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.
             code = main(arguments)
         sys.stdout.flush()
         shown = capfdbinary.readouterr()
-        return Done(code, shown.out.decode("utf-8", "surrogateescape"), shown.err.decode())
+        return Done(code, shown.out.decode("utf-8", "surrogateescape"), without_librdkafka(shown.err.decode()))
 
     return run

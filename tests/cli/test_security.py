@@ -19,6 +19,7 @@ from tests.cli.conftest import Done
 from tests.support import kafka_anchor
 from tests.support.broker_process import BrokerProcess
 from tests.support.ports import free_port
+from tests.support.printed import without_librdkafka
 
 import ottla
 from ottla.cli.main import main
@@ -51,7 +52,7 @@ class Runner:
     def __call__(self, *arguments: str) -> Done:
         code = main(arguments)
         shown = self._capfd.readouterr()
-        return Done(code, shown.out, shown.err)
+        return Done(code, shown.out, without_librdkafka(shown.err))
 
 
 @pytest.fixture
@@ -227,6 +228,12 @@ def test_renew_makes_a_certificate_of_the_same_names_and_wants_a_key_that_only_i
     assert stat.S_IMODE(store.stat().st_mode) == 0o600
     (home / "ottla-secure" / "ca.key").chmod(0o644)
     assert "other users may read" in run("security", "renew").err
+
+
+def test_a_producer_of_an_earlier_test_is_not_taken_for_the_command(run: Runner) -> None:
+    """librdkafka logs to descriptor 2 from a thread of its own, for as long as its producer lives."""
+    os.write(2, b"%3|1796097059.957|FAIL|rdkafka#producer-11| [thrd:x/bootstrap]: Connection refused (after 0ms)\n")
+    assert run("security", "init", "--port", "none").err.startswith("ottla: ")
 
 
 def test_without_the_extra_it_says_what_to_install(home: Path, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

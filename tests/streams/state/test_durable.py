@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.streams.state.killed import copy_as_killed
 
 from ottla.streams.state.homes import Home, StateCorruptError, StateError, StateLockedError, StoreKindError, StoreNote
 from ottla.streams.state.rocksdb import FOLDER_NAME, RocksHome, notes_on_disk
@@ -50,7 +50,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, open_home: OpenHome) -> 
     home = open_home(tmp_path / "live")
     for number in range(50):
         home.commit({"counts": {b"%d" % number: b"x" * 1000}}, {"counts": NOTE})
-    shutil.copytree(tmp_path / "live", tmp_path / "found")
+    copy_as_killed(tmp_path / "live", tmp_path / "found")
     found = open_home(tmp_path / "found")
     assert found.row_count("counts") == 50
     assert found.note("counts") == NOTE
@@ -172,7 +172,7 @@ def test_rocksdb_after_a_power_cut_has_rows_and_position_of_one_commit(tmp_path:
     found = set()
     for lost in range(0, size, 700):
         copy = tmp_path / f"cut-{lost}"
-        shutil.copytree(tmp_path / "task", copy)
+        copy_as_killed(tmp_path / "task", copy)
         torn = copy / FOLDER_NAME / log.name
         torn.write_bytes(log.read_bytes()[: size - lost])
         left = RocksHome(copy, boot_id="after the power cut")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.streams.state.killed import copy_as_killed
 
 from ottla.streams.state.homes import Home, StateError, StoreNote
 from ottla.streams.state.memory import MemoryHome
@@ -99,7 +100,7 @@ class Stores(RuleBasedStateMachine):
         """What another process would find: the files as they are now. Memory is gone."""
         before = self.folder / str(self.lives)
         self.lives += 1
-        shutil.copytree(before, self.folder / str(self.lives))
+        copy_as_killed(before, self.folder / str(self.lives))
         self.state.close(clean=False)
         self.state = self._open()
         self.committed["memory"] = {}
