@@ -44,12 +44,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from ottla.connect import SourceConnector, SourceTask
 
+def parent(process):
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
 class Ticker(SourceConnector):
-    """Notes when it runs, and in which process."""
+    """Notes when it runs, and of which worker."""
     class Task(SourceTask):
         def poll(self):
             with (Path(self.config["folder"]) / "ticks").open("a") as file:
-                file.write(f"{os.getppid()} {time.monotonic()}\\\\n")
+                file.write(f"{parent(os.getppid())} {time.monotonic()}\\\\n")
             self.context.wait(0.05)
 '''.replace("\\\\n", "\\n")
 

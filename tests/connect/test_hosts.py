@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ottla.connect.runtime.children import Child
+from ottla.connect.runtime.children import Nursery
 from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause
 from ottla.connect.runtime.host import Host, decode_entry
 from ottla.connect.runtime.hosts import Hosts
@@ -126,7 +127,8 @@ def test_a_refusal_does_not_show_what_a_variable_stands_for(tmp_path: Path) -> N
         "topic": "t",
         "tasks.max": f"${{file:{tmp_path}/values:tasks}}",
     }
-    child = Child("ottla.connect.runtime.host")
+    nursery = Nursery()
+    child = nursery.start("ottla.connect.runtime.host")
     try:
         child.say({"worker": worker, "config": config, "offsets": [], "tasks": [[0, 1, config]]})
         (event,) = child.lines()
@@ -135,6 +137,37 @@ def test_a_refusal_does_not_show_what_a_variable_stands_for(tmp_path: Path) -> N
         child.kill()
         child.wait()
         child.close()
+        nursery.close()
     assert event["event"] == "refused"
     assert "[hidden]" in event["message"]
     assert "confidential" not in str(event)
+
+
+def test_processes_are_forks_of_one_thread_and_outlive_none_of_it() -> None:
+    """What forks has one thread. A killed fork has its signal's code, and leaves the others alone. When the process that
+    forks ends, they do, and the next one is a fork of a new one."""
+    nursery = Nursery()
+    children = [nursery.start("ottla.connect.runtime.inspector") for _ in range(3)]
+    try:
+        for child in children[:2]:
+            child.say({})
+            child.say({"do": "definition", "plugin": "FileStreamSource"})
+            assert next(child.lines())["answer"]
+        assert nursery._process is not None
+        assert len(list(Path(f"/proc/{nursery._process.pid}/task").iterdir())) == 1
+        children[0].kill()
+        assert children[0].wait(LIMIT_S) == -signal.SIGKILL
+        assert not children[1].has_ended()
+        nursery._process.kill()
+        assert children[1].wait(LIMIT_S) == -signal.SIGKILL
+        assert list(children[1].lines()) == []
+        children.append(nursery.start("ottla.connect.runtime.inspector"))
+        children[-1].say({})
+        children[-1].say({"do": "definition", "plugin": "FileStreamSource"})
+        assert next(children[-1].lines())["answer"]
+    finally:
+        nursery.close()
+        for child in children:
+            child.wait(LIMIT_S)
+            child.close()
+    assert children[-1].wait() in (0, -signal.SIGKILL)  # its input has ended, or the process that forks

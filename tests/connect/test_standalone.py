@@ -221,7 +221,8 @@ def test_worker_killed_leaves_no_task(broker: RunningBroker, tmp_path: Path) -> 
     worker = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         until(lambda: (tmp_path / "connect.offsets").exists(), "offsets in the file")
-        hosts = children(worker.pid)
+        (nursery,) = children(worker.pid)
+        hosts = children(nursery)
         assert len(hosts) == 2  # the connector's, and the one that knows plugins
     finally:
         worker.send_signal(signal.SIGKILL)

@@ -139,6 +139,7 @@ class DistributedWorker(ConnectWorker):
             threading.Thread(target=self._follow_group, name="group", daemon=True),
             threading.Thread(target=self._ask_connectors, name="asker", daemon=True),
         ]
+        self._nursery.begin()
         try:
             self._configs.log.start()
             self._statuses.start()

@@ -1,48 +1,52 @@
 """Processes of a worker: lines of JSON in on their standard input, out on a pipe of their own.
 
-Linux ends a child with PDEATHSIG when the *thread* that started it ends, so all are started by one thread that lives as
-long as the worker.
+They are forks of one process (`nursery.py`). Linux ends a child with PDEATHSIG when the *thread* that started it ends, so
+that one is started by a thread that lives as long as the worker.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final
 
-T = TypeVar("T")
+_END_S: Final = 5.0
 
 
 class Child:
-    """One process. `say` may be called in any thread, `lines` in one."""
+    """One process. Any thread may call `say`, `kill` and `wait`, one thread `lines`.
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
-        read, write = os.pipe()
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(write)],
-                stdin=subprocess.PIPE,
-                pass_fds=[write],
-                text=True,
-                env=None if environment is None else dict(environment),
-            )
-        finally:
-            os.close(write)
-        self._events = os.fdopen(read, encoding="utf-8")
+    Args:
+        commands: where lines for it go.
+        events: where its lines come from.
+        outcome: where its exit code comes from, once.
+        kill: ends it.
+    """
+
+    def __init__(self, commands: int, events: int, outcome: socket.socket, kill: Callable[[], None]) -> None:
+        self._commands = os.fdopen(commands, "w", encoding="utf-8")
+        self._events = os.fdopen(events, encoding="utf-8")
+        self._outcome = outcome
+        self.kill = kill
         self._lock = threading.Lock()
+        self._waiting = threading.Lock()
+        self._code: int | None = None
 
     def say(self, what: Any) -> None:
         """Send a line; nothing happens when the process has ended: `lines` ends, too."""
-        assert self.process.stdin is not None
         try:
             with self._lock:
-                self.process.stdin.write(json.dumps(what) + "\n")
-                self.process.stdin.flush()
+                self._commands.write(json.dumps(what) + "\n")
+                self._commands.flush()
         except (BrokenPipeError, ValueError):
             pass
 
@@ -51,38 +55,134 @@ class Child:
         for line in self._events:
             yield json.loads(line)
 
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit code.
+        """Return its exit code; that of a signal is negative.
 
         Raises:
-            subprocess.TimeoutExpired: it has not ended.
+            TimeoutError: it has not ended.
         """
-        return self.process.wait(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError
+        try:
+            if self._code is None:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not select.select([self._outcome], [], [], left_s)[0]:
+                    raise TimeoutError
+                # Nothing: the process that forks has ended, and the system has ended its forks.
+                self._code = int(self._outcome.recv(16) or -signal.SIGKILL)
+            return self._code
+        finally:
+            self._waiting.release()
+
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        try:
+            self.wait(0)
+        except TimeoutError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give back what belongs to a process that has ended."""
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.close()
+            self._commands.close()
         except BrokenPipeError:
             pass
         self._events.close()
+        self._outcome.close()
 
 
 class Nursery:
-    """The thread that starts processes."""
+    """Starts processes; any thread may ask it to. The process that forks starts with the first, and anew if it has ended."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nursery")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
 
-    def start(self, make: Callable[[], T]) -> T:
-        """Return what `make` makes there."""
-        return self._thread.submit(make).result()
+    def begin(self) -> None:
+        """Start the process that forks, without waiting for it: it takes a second until it can."""
+        self._thread.submit(self._start_server)
+
+    def _start_server(self) -> None:
+        self._end_server()
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ottla.connect.runtime.nursery", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        with self._lock:
+            self._requests = mine
+
+    def _end_server(self) -> None:
+        with self._lock:
+            if self._requests is not None:
+                self._requests.close()
+                self._requests = None
+        if self._process is not None:
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def start(self, module: str) -> Child:
+        """Start a process that runs `module.main`.
+
+        Raises:
+            OSError, RuntimeError: it cannot be started, or the nursery is closed.
+        """
+        return self._thread.submit(self._start, module).result()
+
+    def _start(self, module: str) -> Child:
+        if self._process is None:
+            self._start_server()
+        try:
+            return self._fork(module)
+        except OSError:  # it has ended
+            self._start_server()
+            return self._fork(module)
+
+    def _fork(self, module: str) -> Child:
+        self._last += 1
+        number = self._last
+        opened: list[int] = []
+        outcome, reports = socket.socketpair()
+        try:
+            opened += os.pipe()
+            opened += os.pipe()
+            self._ask({"start": module, "id": number}, [opened[0], opened[3], reports.fileno()])
+        except BaseException:
+            outcome.close()
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        finally:
+            reports.close()
+        os.close(opened[0])
+        os.close(opened[3])
+        return Child(opened[1], opened[2], outcome, lambda: self._kill(number))
+
+    def _kill(self, number: int) -> None:
+        try:
+            self._ask({"kill": number}, [])
+        except OSError:
+            pass  # the process that forks has ended, and its forks with it
+
+    def _ask(self, what: Any, descriptors: list[int]) -> None:
+        data = json.dumps(what).encode() + b"\n"
+        with self._lock:
+            if self._requests is None:
+                raise OSError("the process that starts others has ended")
+            socket.send_fds(self._requests, [data], descriptors)
 
     def close(self) -> None:
-        """End the thread: processes that still run end with it."""
+        """End: processes that still run end, too."""
+        self._thread.submit(self._end_server)
         self._thread.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -78,7 +77,7 @@ class Hosts:
         order["tasks"] = [[number, what.run, dict(what.config)] for number, what in action.tasks.items()]
         order["paused"] = action.is_paused
         order["lease"] = self._lease_s
-        child = self._nursery.start(lambda: Child(_MODULE))
+        child = self._nursery.start(_MODULE)
         view = HostView(
             connector=action.connector,
             runs={number: what.run for number, what in action.tasks.items()},
@@ -180,7 +179,7 @@ class Hosts:
         for number, child in children.items():
             try:
                 child.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except TimeoutError:
                 with self._lock:
                     self._killed.add(number)
                 self._kill(number)

@@ -127,12 +127,10 @@ class Inspection:
     def _fresh(self) -> Child:
         if self._is_closed:
             raise InspectionError("late", "The worker stops.", "")
-        if self._child is not None and (
-            self._child.process.poll() is not None or time.monotonic() - self._asked > _IDLE_S
-        ):
+        if self._child is not None and (self._child.has_ended() or time.monotonic() - self._asked > _IDLE_S):
             self._drop()
         if self._child is None:
-            self._child = self._nursery.start(lambda: Child(_MODULE))
+            self._child = self._nursery.start(_MODULE)
             self._child.say(self._worker)
         return self._child
 

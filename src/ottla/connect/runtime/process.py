@@ -15,12 +15,18 @@ LEASE_OVER: Final = 75
 _FIRST_S: Final = 5.0
 
 
-def die_with_parent() -> None:
-    """Have the system kill this process when its parent ends (Linux)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the system kill this process when its parent ends (Linux); end at once if that has ended already.
+
+    Args:
+        parent: its process id.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 class Lease:

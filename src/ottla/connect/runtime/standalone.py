@@ -105,6 +105,7 @@ class StandaloneWorker(ConnectWorker):
             goes_on: it ends after `stop` only, because connectors may come later.
         """
         code = 0
+        self._nursery.begin()
         try:
             for config in self._connectors:
                 self._add_first(config)
