@@ -67,6 +67,9 @@ UNPACKED_ON_LOOP_MAX = 4 << 20 if kernels.COMPILED else 512 << 10
 #: The same for gzip, by what is to be unpacked: only unpacking it tells how much it becomes.
 GZIP_ON_LOOP_MAX = 16 << 10
 
+#: Pause before a log is to be led again, after an error that says nothing about its epochs.
+LEAD_AGAIN_SECONDS = 1.0
+
 
 class Commits(Protocol):
     """What a partition needs of the log manager: one fsync for everybody who waits for it."""
@@ -125,6 +128,7 @@ class Partition:
         "_pace",
         "_questions",
         "_queue",
+        "_role",
         "_stable_told",
         "_uncommitted",
         "_unpacking",
@@ -184,6 +188,8 @@ class Partition:
         self._queue: AppendQueue | None = None
         #: Takes up the lead of a log that another thread held.
         self._beginning: asyncio.Task[None] | None = None
+        #: Grows with each change of the role: what was begun for an earlier one is known by it.
+        self._role = 0
 
     @property
     def offload(self) -> Offload:
@@ -216,6 +222,7 @@ class Partition:
         if leader_epoch <= self.leader_epoch and self.follower is None:
             return
         self.log.fence()
+        self._role += 1
         self.follower = self.leader = None
         self.leader_epoch = leader_epoch
         begin = begin or self._begin_alone
@@ -225,26 +232,49 @@ class Partition:
                 return
         except NotLeaderOrFollowerError as error:
             logger.warning("%s; this is compared with the batches", error)
-        self._beginning = asyncio.get_running_loop().create_task(self._lead(leader_epoch, begin))
+        self._beginning = asyncio.get_running_loop().create_task(self._lead(self._role, leader_epoch, begin))
 
-    async def _lead(self, leader_epoch: int, begin: Callable[[], Leader]) -> None:
-        def lead() -> None:
+    async def _lead(self, role: int, leader_epoch: int, begin: Callable[[], Leader]) -> None:
+        """Take up the lead when the thread that holds the log lets go of it, if the role is still the same then."""
+
+        def lead(log: PartitionLog) -> None:
+            if self._role != role:
+                return
             try:
-                self.log.lead(leader_epoch)
+                log.lead(leader_epoch)
             except NotLeaderOrFollowerError:
-                if not self.log.mend_epochs():
+                if not log.mend_epochs():
                     raise
-                self.log.lead(leader_epoch)
+                log.lead(leader_epoch)
 
-        try:
-            await self._offload.run(lead)
-        except NotLeaderOrFollowerError as error:
-            logger.error("%s: it can be read, and takes no records", error)
-            return
-        if self.leader_epoch != leader_epoch or self.follower is not None:  # the role has changed again meanwhile
-            self.log.fence()
-            return
-        self._on_led(begin)
+        log: PartitionLog | None = None
+        while self._role == role and log is not self.log:
+            log = self.log
+            try:
+                await self._offload.run(lead, log)
+            except NotLeaderOrFollowerError as error:
+                if self._role == role:
+                    logger.error("%s: it can be read, and takes no records", error)
+                    return
+            except Exception as error:  # no thread was to be had, or the disk failed; then the role ends soon
+                logger.error("%s cannot be led yet: %s", self.topic_partition, error)
+                await asyncio.sleep(LEAD_AGAIN_SECONDS)
+                log = None
+        if self._role == role:
+            self._on_led(begin)
+        elif log is not None:
+            self._undo_lead(log)
+
+    def _undo_lead(self, log: PartitionLog) -> None:
+        """A log was led for a role that is over by now: it is to take again what the present role says.
+
+        One that is led in a later epoch is left alone. No log takes up an epoch below its last, so that one is in force, or
+        will be: a fence would leave the partition with a leader who takes no records, and nobody would elect another.
+        """
+        if self.log is log and self.follower is not None:
+            log.follow(self.follower.leader_epoch)
+        elif self.log is not log or self.leader_epoch < 0:
+            log.fence()
 
     def _on_led(self, begin: Callable[[], Leader]) -> None:
         self.leader = begin()
@@ -261,13 +291,14 @@ class Partition:
     def become_follower(self, follower: Follower) -> None:
         """Follow another broker: take no appends but those that come from it in its epoch."""
         self.resign()
-        self.log.follow(follower.leader_epoch)
+        self.log.follow(follower.leader_epoch)  # `resign` has begun another role already
         self.follower = follower
         self.leader_epoch = follower.leader_epoch
 
     def resign(self, error: KafkaError | None = None) -> None:
         """Stop leading or following: whatever waits for a commit gets `error`, NOT_LEADER_OR_FOLLOWER unless given."""
         self.log.fence()
+        self._role += 1
         self.leader_epoch = -1
         self.leader = self.follower = None
         self._fail_waiters(error or NotLeaderOrFollowerError(f"{self.topic_partition} is no longer led here"))
