@@ -339,24 +339,108 @@ def test_a_status_of_an_older_owner_is_dropped() -> None:
     assert set(herder.wanted()) == {("c", 1)}  # it is started anew, although it had failed there
 
 
-def test_offsets_that_could_not_be_sent_are_written_with_the_next_ones() -> None:
-    """A task hears that offsets are written only when all before are, too."""
+class _Outcomes:
+    """Stands in for the producer: the n-th send fails with the n-th error, or gives a delivery with that outcome."""
+
+    def __init__(self, *outcomes: Exception | tuple[Exception | None]) -> None:
+        self.outcomes = list(outcomes)
+        self.sent: list[tuple[bytes, bytes | None]] = []
+        self.flushed = 0
+
+    def send(self, _topic: str, value: bytes | None, *, key: bytes) -> Any:
+        outcome = self.outcomes.pop(0) if self.outcomes else (None,)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.sent.append((key, value))
+
+        def result() -> None:
+            if outcome[0] is not None:
+                raise outcome[0]
+
+        return SimpleNamespace(result=result)
+
+    def flush(self, _timeout: float) -> None:
+        self.flushed = len(self.sent)
+
+
+def offset_topic(*outcomes: Exception | tuple[Exception | None]) -> tuple[OffsetTopic, _Outcomes]:
     topic = OffsetTopic("offsets", 1, {"bootstrap.servers": "localhost:1"})
-    sent: list[tuple[bytes, bytes]] = []
-    fails = [True, False, False]
+    producer = _Outcomes(*outcomes)
+    topic._producer = producer  # type: ignore[assignment]
+    return topic, producer
 
-    def send(name: str, value: bytes, *, key: bytes) -> Any:
-        if fails.pop(0):
-            raise ottla.KafkaError("not now")
-        sent.append((key, value))
-        return SimpleNamespace(result=lambda: None)
 
-    topic._producer = SimpleNamespace(send=send)  # type: ignore[assignment]
+def tell(topic: OffsetTopic) -> None:
+    """Tell all that is to be told, on this thread."""
+    topic._sent.put(None)
+    topic._tell()
+
+
+NOT_NOW = ottla.KafkaError("not now")
+
+
+def test_offsets_that_could_not_be_sent_are_written_with_the_next_ones() -> None:
+    """A task hears that offsets are written when they are, and all before."""
+    topic, producer = offset_topic(NOT_NOW)
     told: list[str] = []
     with pytest.raises(ottla.KafkaError):
         topic.update({b"a": b"1"}, lambda: told.append("first"))
+    tell(topic)
+    assert told == []
     topic.update({b"b": b"2"}, lambda: told.append("second"))
-    topic._sent.put(None)
-    topic._tell()
-    assert sent == [(b"a", b"1"), (b"b", b"2")]
+    tell(topic)
+    assert producer.sent == [(b"a", b"1"), (b"b", b"2")]
+    assert told == ["first", "second"]
+
+
+def test_a_flush_writes_the_offsets_that_could_not_be_sent() -> None:
+    """It returned, and a task went to another worker, which began where the task before had been."""
+    topic, producer = offset_topic(NOT_NOW, NOT_NOW)
+    told: list[str] = []
+    with pytest.raises(ottla.KafkaError):
+        topic.update({b"a": b"1"}, lambda: told.append("first"))
+    with pytest.raises(ottla.KafkaError, match="not now"):
+        topic.flush(5)
+    topic.flush(5)
+    assert producer.flushed == 1
+    tell(topic)
+    assert (producer.sent, told) == ([(b"a", b"1")], ["first"])
+
+
+def test_offsets_that_were_sent_before_an_error_are_watched() -> None:
+    """1. Of two offsets the first is sent, and lost later. 2. No task hears then that later ones are written."""
+    topic, producer = offset_topic((ottla.KafkaError("lost"),), NOT_NOW)
+    told: list[str] = []
+    with pytest.raises(ottla.KafkaError, match="not now"):
+        topic.update({b"a": b"1", b"b": b"1"}, lambda: told.append("first"))
+    topic.update({b"c": b"1"}, lambda: told.append("second"))
+    assert [key for key, _ in producer.sent] == [b"a", b"b", b"c"]
+    tell(topic)
+    assert told == []
+    with pytest.raises(ottla.KafkaError, match="have not been written"):
+        topic.flush(5)
+
+
+def test_a_flush_hears_of_an_offset_that_was_lost_just_now() -> None:
+    topic, _ = offset_topic((ottla.KafkaError("lost"),))
+    topic._thread.start()
+    try:
+        topic.update({b"a": b"1"})
+        with pytest.raises(ottla.KafkaError, match="have not been written"):
+            topic.flush(30)
+    finally:
+        topic._sent.put(None)
+        topic._thread.join(30)
+
+
+def test_a_task_that_cannot_be_told_keeps_nothing_from_the_others() -> None:
+    topic, _ = offset_topic()
+    told: list[str] = []
+
+    def fail() -> None:
+        raise BrokenPipeError("its process has ended")
+
+    topic.update({b"a": b"1"}, fail)
+    topic.update({b"b": b"1"}, lambda: told.append("second"))
+    tell(topic)
     assert told == ["second"]

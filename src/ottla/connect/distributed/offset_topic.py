@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,9 +26,14 @@ class OffsetTopic:
         self.log = TopicLog(topic, partitions, worker, self._take)
         self._topic = topic
         self._lock = threading.Lock()
-        self._sent: SimpleQueue[tuple[list[Any], Callable[[], object]] | None] = SimpleQueue()
-        #: What could not be sent.
+        #: Deliveries, and who is told when they are written, in the order of the sending; an event is set when its turn
+        #: comes, None ends the thread.
+        self._sent: SimpleQueue[tuple[list[Any], Sequence[Callable[[], object]]] | threading.Event | None] = (
+            SimpleQueue()
+        )
+        #: What could not be sent, and who waits for that to be written.
         self._owed: dict[bytes, bytes | None] = {}
+        self._told_later: list[Callable[[], object]] = []
         self._is_broken = False
         self._thread = threading.Thread(target=self._tell, name="offsets", daemon=True)
         self.entries: Mapping[bytes, bytes | None] = {}
@@ -44,11 +50,18 @@ class OffsetTopic:
 
     def stop(self, timeout_s: float) -> None:
         """Write what is left, and end."""
-        self._producer.close(timeout_s)
-        self._sent.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-        self.log.stop()
+        try:
+            with self._lock:
+                self._send_owed()
+        except KafkaError as error:
+            log.error("%d offsets were not written, and records come again: %s", len(self._owed), error)
+        try:
+            self._producer.close(timeout_s)
+        finally:
+            self._sent.put(None)
+            if self._thread.is_alive():
+                self._thread.join()
+            self.log.stop()
 
     def _take(self, rows: list[LogRecord]) -> None:
         found = dict(self.entries)
@@ -61,19 +74,36 @@ class OffsetTopic:
         """Write offsets: they are sent until they are written; then, and when all before are, `on_written` is called.
 
         Raises:
-            KafkaError: the cluster does not answer: they are written with the next ones.
+            KafkaError: the cluster does not answer: they are written with the next ones, or by the next `flush`.
         """
         with self._lock:
             self._owed |= entries
-            deliveries = []
+            self._told_later.append(on_written)
+            self._send_owed()
+
+    def _send_owed(self) -> None:
+        """Send what has not been sent, with the lock held. What is sent before an error is watched like the rest.
+
+        Raises:
+            KafkaError: the cluster does not answer.
+        """
+        deliveries: list[Any] = []
+        told: list[Callable[[], object]] = []
+        try:
             for key, value in list(self._owed.items()):
                 deliveries.append(self._producer.send(self._topic, value, key=key))
                 del self._owed[key]
-            self._sent.put((deliveries, on_written))
+            told, self._told_later = self._told_later, []
+        finally:
+            if deliveries or told:
+                self._sent.put((deliveries, told))
 
     def _tell(self) -> None:
         while (found := self._sent.get()) is not None:
-            deliveries, on_written = found
+            if isinstance(found, threading.Event):
+                found.set()
+                continue
+            deliveries, told = found
             if self._is_broken:
                 continue  # a later offset does not stand for those that are missing
             try:
@@ -87,7 +117,11 @@ class OffsetTopic:
                     error,
                 )
             else:
-                on_written()
+                for on_written in told:
+                    try:
+                        on_written()
+                    except Exception:  # of one task; the others are told
+                        log.exception("a task could not be told that its offsets are written")
 
     def settle(self) -> None:
         """Wait until everything was written and read that this worker, or another one, has written.
@@ -99,9 +133,24 @@ class OffsetTopic:
         self.log.read_to_end(_LIMIT_S)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until offsets are written.
+        """Wait until all offsets are written, those included that could not be sent before.
 
         Raises:
             KafkaError: they are not.
+            TimeoutError: it is not known.
         """
-        self._producer.flush(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        if not self._lock.acquire(timeout=timeout_s):
+            raise TimeoutError(f"offsets could not be sent within {timeout_s:g} s")
+        try:
+            self._send_owed()
+        finally:
+            self._lock.release()
+        self._producer.flush(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            is_seen = threading.Event()
+            self._sent.put(is_seen)
+            if not is_seen.wait(max(1.0, deadline - time.monotonic())):
+                raise TimeoutError(f"it is not known after {timeout_s:g} s whether offsets were written")
+        if self._is_broken:
+            raise KafkaError("offsets that were sent before have not been written")
