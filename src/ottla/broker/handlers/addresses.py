@@ -80,6 +80,19 @@ class Addresses:
             return None
         return BrokerAddress(node_id, endpoint.host or self._own_host(context), endpoint.port, broker.rack)
 
+    def controller(self, listed: Collection[BrokerAddress]) -> int:
+        """Return which of the listed brokers a client is to take for the controller, -1 if none is listed.
+
+        It is the controller, or this broker while there is none that the client could reach: every broker takes what is
+        for the controller. As Kafka's brokers with KRaft, which name any living one: a client that hears of no controller
+        waits for one, and librdkafka does not ask again before its request has timed out.
+        """
+        known = [address.node_id for address in listed]
+        for node_id in (self._image().controller_id, self._node_id, *known):
+            if node_id in known:
+                return node_id
+        return -1
+
     def _own_host(self, context: RequestContext) -> str:
         if context.session.local_name is not None:
             return context.session.local_name

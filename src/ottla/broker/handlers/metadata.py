@@ -130,13 +130,14 @@ class MetadataHandler:
     def _answer(
         self, context: RequestContext, request: MetadataRequest, described: list[MetadataResponseTopic]
     ) -> MetadataResponse:
+        listed = self._addresses.of_brokers(context)
         response = MetadataResponse(
             brokers=[
                 MetadataResponseBroker(node_id=node_id, host=host, port=port, rack=rack)
-                for node_id, host, port, rack in self._addresses.of_brokers(context)
+                for node_id, host, port, rack in listed
             ],
             cluster_id=self._image().cluster_id,
-            controller_id=self._image().controller_id,
+            controller_id=self._addresses.controller(listed),
             topics=described,
         )
         if request.include_cluster_authorized_operations:
