@@ -10,8 +10,8 @@ what they carry is written to the system's temporary directory or under OTTLA_BE
 that take most.
 
 `--api` is one of produce, fetch (one batch of a partition, in a session), empty-fetch (a session with nothing new),
-heartbeat, consumer-heartbeat (KIP-848), commit (one partition) and tail: a produce, and the long poll of a consumer that it
-answers. commit and tail are answered from the loop and need `--socket`.
+heartbeat, consumer-heartbeat (KIP-848), commit (one partition; without a socket, too, the loop is turned until it is
+answered) and tail: a produce, and the long poll of a consumer that it answers, which needs `--socket`.
 
 With `--socket` the request goes through a socket and the loop, one at a time, in this process; with `--asyncio`, too,
 asyncio's transport is below the connection, not the reactor. `--instructions` runs it under valgrind and prints how many
@@ -50,11 +50,12 @@ COUNTED = 500
 
 
 class Nowhere(asyncio.Transport):
-    """Hands requests to a connection, takes its answers and counts them."""
+    """Hands requests to a connection, takes its answers and counts them; turns the loop for those that come later."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, broker: Broker) -> None:
         super().__init__()
         self.answers = 0
+        self._turn = loop._run_once  # type: ignore[attr-defined]
         broker.server._quota.admit("127.0.0.1")  # as the listener does for those it accepts
         self._connection = BrokerConnection(broker.server, broker.server.addresses[0][0])
         self._connection.connection_made(self)
@@ -62,8 +63,13 @@ class Nowhere(asyncio.Transport):
     def ask(self, frame: bytes) -> None:
         if len(frame) > RECEIVE_SIZE:
             raise SystemExit(f"a request of {len(frame)} bytes is not received in one piece (at most {RECEIVE_SIZE})")
+        before = self.answers
         self._connection.get_buffer(65536)[: len(frame)] = frame
         self._connection.buffer_updated(len(frame))
+        while self.answers == before:
+            if self._connection.closing:
+                raise RuntimeError("the connection was closed instead of an answer")
+            self._turn()
 
     def end(self) -> None:
         self._connection.connection_lost(None)
@@ -73,6 +79,9 @@ class Nowhere(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """There is no buffer."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.answers += 1
@@ -114,7 +123,7 @@ def measure(options: argparse.Namespace, directory: str) -> None:
         port = broker.server.addresses[0][2]
         try:
             asyncio._set_running_loop(loop)  # as for everything that a broker does
-            way: Socket | Nowhere = Socket(loop, port) if options.socket else Nowhere(broker)
+            way: Socket | Nowhere = Socket(loop, port) if options.socket else Nowhere(loop, broker)
             if options.api == "tail":
                 _measure(options, way, _tailing(loop, port, requests, frames))
             else:
@@ -214,6 +223,8 @@ def main() -> None:
     for flag in ("--profile", "--socket", "--asyncio", "--instructions"):
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
+    if options.api == "tail" and not options.socket:
+        parser.error("--api tail needs --socket: its consumer waits at one")
     if options.asyncio:
         setattr(server, "new_reactor", lambda _host, frames_max: None)  # noqa: B010
     if options.instructions:

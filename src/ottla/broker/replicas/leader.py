@@ -120,6 +120,8 @@ class Leader:
         committed: the newest state that the tree is known to have.
         pending: the change that is on its way.
         is_sole: there are no other replicas, so that whatever the log holds is committed.
+        min_isr: how many replicas have to be in sync: min.insync.replicas, but no more than there are replicas.
+        is_under_min_isr: fewer replicas are in sync than acks=all demands. Only the committed ISR counts.
     """
 
     __slots__ = (
@@ -131,13 +133,15 @@ class Leader:
         "_followers",
         "_lag_ms_max",
         "_lease",
-        "_min_isr",
+        "_min_isr_configured",
         "_node_id",
         "_unfit",
         "committed",
         "high_watermark",
         "is_sole",
+        "is_under_min_isr",
         "leader_epoch",
+        "min_isr",
         "pending",
         "progress",
     )
@@ -168,7 +172,7 @@ class Leader:
         self._epoch_end = epoch_end
         self._first_epoch_start = first_epoch_start
         self._lease = lease
-        self._min_isr = min_isr
+        self._min_isr_configured = min_isr
         self._lag_ms_max = lag_ms_max
         self._brokers: Mapping[int, BrokerImage] = {}
         self._unfit: frozenset[int] = frozenset()
@@ -182,16 +186,6 @@ class Leader:
         self._first_epoch_start = first_epoch_start
 
     # -- facts
-
-    @property
-    def min_isr(self) -> int:
-        """How many replicas have to be in sync: min.insync.replicas, but no more than there are replicas."""
-        return min(self._min_isr, max(1, len(self.committed.replicas)))
-
-    @property
-    def is_under_min_isr(self) -> bool:
-        """Whether fewer replicas are in sync than acks=all demands. Only the committed ISR counts."""
-        return len(self.committed.isr) < self.min_isr
 
     @property
     def is_alone(self) -> bool:
@@ -350,7 +344,8 @@ class Leader:
 
     def on_min_isr(self, min_isr: int) -> None:
         """min.insync.replicas has another value."""
-        self._min_isr = min_isr
+        self._min_isr_configured = min_isr
+        self._count_in_sync()
 
     def propose(self, now_ms: int) -> IsrChange | None:
         """Decide how the ISR is to change; None if it is right, or a change is on its way already.
@@ -393,3 +388,9 @@ class Leader:
         for node_id in [n for n in self.progress if n not in state.replicas and n not in maximal]:
             del self.progress[node_id]
         self.is_sole = not self.progress
+        self._count_in_sync()
+
+    def _count_in_sync(self) -> None:
+        """State or min.insync.replicas have changed. Every append asks whether enough are in sync: that is kept."""
+        self.min_isr = min(self._min_isr_configured, max(1, len(self.committed.replicas)))
+        self.is_under_min_isr = len(self.committed.isr) < self.min_isr
