@@ -2,8 +2,10 @@
 
     python -m tests.campaigns.connect --connector jdbc-sink --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector jdbc-source --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
 
-The worker, the broker and, where there is one, the connector's server are killed with SIGKILL, by chance, and started
+The exactly-once source runs in two workers of a group, each its boundary of transactions; one of them is killed. The worker,
+the broker and, where there is one, the connector's server are killed with SIGKILL, by chance, and started
 again. Records and rows are written meanwhile. At the end of a round of 10 kills everything is compared: what is exactly
 once has each record once, what is at least once has each at least once, and the file says how many came twice. Started
 again, the campaign goes on where the file says. A difference ends it with exit code 1, and its seed.
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 from tests.support.broker_process import BrokerProcess
+from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 
 import ottla
@@ -39,8 +43,11 @@ _JSON = "org.apache.kafka.connect.json.JsonConverter"
 class Worker:
     """`ottla connect run` in a folder of its own, which outlives `kill()`."""
 
+    command: tuple[str, ...] = ("run", "worker.properties", "connector.properties")
+
     def __init__(self, folder: Path, address: str, connector: dict[str, str]) -> None:
         self._folder = folder
+        folder.mkdir(exist_ok=True)
         self._log = (folder / "worker.log").open("ab")
         settings = {
             "bootstrap.servers": address,
@@ -54,14 +61,18 @@ class Worker:
             # A member that was killed is gone after six seconds, so that the next one is at work when it is killed.
             "consumer.session.timeout.ms": "6000",
             "consumer.heartbeat.interval.ms": "1000",
-        }
+        } | self.more()
         for name, given in (("worker", settings), ("connector", connector)):
             text = "".join(f"{key}={value}\n" for key, value in given.items())
             (folder / f"{name}.properties").write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
+    def more(self) -> dict[str, str]:
+        """Return further settings of the worker."""
+        return {}
+
     def start(self) -> None:
-        command = [sys.executable, "-m", "ottla", "connect", "run", "worker.properties", "connector.properties"]
+        command = [sys.executable, "-m", "ottla", "connect", *self.command]
         self.process = subprocess.Popen(command, cwd=self._folder, stdout=self._log, stderr=self._log)
 
     def check(self) -> None:
@@ -81,6 +92,75 @@ class Worker:
         self._log.close()
 
 
+class GroupWorker(Worker):
+    """`ottla connect worker`, whose sources are exactly once. A task may fail, and is started again."""
+
+    command = ("worker", "worker.properties")
+
+    def __init__(self, folder: Path, address: str, connector: dict[str, str]) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        super().__init__(folder, address, connector)
+
+    def more(self) -> dict[str, str]:
+        parts = ("config", "offset", "status")
+        return {
+            "listeners": self.url,
+            "group.id": "workers",
+            "session.timeout.ms": "6000",
+            "heartbeat.interval.ms": "1000",
+            "scheduled.rebalance.max.delay.ms": "0",
+            "exactly.once.source.support": "enabled",
+            **{f"{part}.storage.topic": f"workers-{part}" for part in parts},
+            **{f"{part}.storage.replication.factor": "1" for part in parts},
+        }
+
+
+class Workers:
+    """Two workers of a group, of which one at a time, by chance, is killed."""
+
+    def __init__(self, folder: Path, address: str, connectors: list[dict[str, str]], dice: random.Random) -> None:
+        self._workers = [GroupWorker(folder / f"worker-{number}", address, {}) for number in range(2)]
+        self._connectors = connectors
+        self._dice = dice
+        self._victim: GroupWorker | None = None
+
+    def start(self) -> None:
+        """Start the one that was killed; at first both, and their connectors."""
+        if self._victim is not None:
+            self._victim.start()
+            return
+        for worker in self._workers:
+            worker.start()
+        for connector in self._connectors:
+            self._add(connector)
+
+    def _add(self, connector: dict[str, str]) -> None:
+        deadline = time.monotonic() + _START_S
+        body = json.dumps(connector).encode()
+        url = f"{self._workers[0].url}/connectors/{connector['name']}/config"
+        while True:
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="PUT")
+            try:
+                urllib.request.urlopen(request, timeout=60).close()
+                return
+            except OSError:
+                self.check()
+                assert time.monotonic() < deadline, "the connector cannot be made"
+                time.sleep(0.5)
+
+    def check(self) -> None:
+        for worker in self._workers:
+            worker.check()
+
+    def kill(self) -> None:
+        self._victim = self._dice.choice(self._workers)
+        self._victim.kill()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
 class Flow:
     """One connector at work: `write` is called all the time, `equal` at the end."""
 
@@ -94,6 +174,10 @@ class Flow:
 
     def connector(self) -> dict[str, str]:
         raise NotImplementedError
+
+    def worker(self, dice: random.Random) -> Worker | Workers:
+        """Return what runs it."""
+        return Worker(self.folder, self.broker.address, self.connector())
 
     def prepare(self) -> None:
         """Make what has to be there."""
@@ -112,7 +196,8 @@ class Flow:
 
 
 def _topic(broker: BrokerProcess, topic: str) -> Counter[int]:
-    with ottla.Consumer(broker.address, topics=[topic], auto_offset_reset="earliest") as consumer:
+    config = {"isolation.level": "read_committed"}
+    with ottla.Consumer(broker.address, topics=[topic], auto_offset_reset="earliest", config=config) as consumer:
         return Counter(json.loads(record.value or b"{}")["id"] for record in consumer.records(until="end"))
 
 
@@ -230,10 +315,49 @@ class FilesSink(_ToTopic):
         return found
 
 
+class ExactlyOnceSource(Flow):
+    """Lines of two files, in transactions of batches and of an interval."""
+
+    def worker(self, dice: random.Random) -> Workers:
+        connectors = [
+            {
+                "name": boundary,
+                "connector.class": "FileStreamSource",
+                "file": str(self.folder / f"{boundary}.txt"),
+                "topic": "from-lines",
+                "exactly.once.support": "required",
+                "transaction.boundary": boundary,
+                "transaction.boundary.interval.ms": "2000",
+                "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+                "errors.restart.enable": "true",
+            }
+            for boundary in ("poll", "interval")
+        ]
+        return Workers(self.folder, self.broker.address, connectors, dice)
+
+    def prepare(self) -> None:
+        with ottla.Admin(self.broker.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="from-lines", partitions=3, replication_factor=1)])
+
+    def write(self) -> None:
+        for name in ("poll", "interval"):
+            with (self.folder / f"{name}.txt").open("a") as file:
+                for _ in range(10):
+                    file.write(f"{json.dumps({'id': self.next})}\n")
+                    self.next += 1
+
+    def sent(self) -> Counter[int]:
+        return Counter(range(self.next))
+
+    def arrived(self) -> Counter[int]:
+        return _topic(self.broker, "from-lines")
+
+
 FLOWS: dict[str, tuple[type[Flow], bool]] = {
     "jdbc-sink": (JdbcSink, True),
     "jdbc-source": (JdbcSource, True),
     "files-sink": (FilesSink, False),
+    "exactly-once-source": (ExactlyOnceSource, False),
 }
 
 
@@ -250,7 +374,7 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]
         folder = Path(name)
         server = Postgres() if with_server else None
         broker = BrokerProcess({"group.initial.rebalance.delay.ms": "0"}, data_dir=folder / "data")
-        worker: Worker | None = None
+        worker: Worker | Workers | None = None
         writing = threading.Event()
         try:
             if server is not None:
@@ -258,7 +382,7 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]
             broker.start(timeout_s=_START_S)
             flow = flow_kind(folder, broker, server)
             flow.prepare()
-            worker = Worker(folder, broker.address, flow.connector())
+            worker = flow.worker(dice)
             worker.start()
             writing.set()
             writer = threading.Thread(target=_write, args=(flow, writing))
@@ -292,7 +416,7 @@ def _write(flow: Flow, writing: threading.Event) -> None:
         time.sleep(0.05)
 
 
-def _compared(flow: Flow, worker: Worker) -> tuple[int, int]:
+def _compared(flow: Flow, worker: Worker | Workers) -> tuple[int, int]:
     """Wait until all has arrived; return how many records there are, and how many came twice."""
     sent = flow.sent()
     deadline = time.monotonic() + _SETTLE_S

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -84,8 +85,11 @@ def request(url: str, method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {} if body is None else {"Content-Type": "application/json"}
     asked = urllib.request.Request(url + path, data, headers, method=method)
-    with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
-        found = answer.read()
+    try:
+        with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
+            found = answer.read()
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from error
     return json.loads(found) if found else None
 
 

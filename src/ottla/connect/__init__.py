@@ -20,6 +20,7 @@ from ottla.connect.connectors import (
     SourceContext,
     SourceTask,
     Task,
+    TransactionContext,
 )
 from ottla.connect.converters.base import Converter, SchemaAndValue
 from ottla.connect.converters.json_converter import JsonConverter
@@ -131,6 +132,7 @@ __all__ = [
     "StringConverter",
     "Struct",
     "Task",
+    "TransactionContext",
     "Transform",
     "Type",
     "converter_class",

@@ -103,12 +103,45 @@ class SinkTask(Task):
         """Partitions go to another task."""
 
 
+class TransactionContext:
+    """Where the transactions of a task end, if it says so itself: `transaction.boundary=connector` (KIP-618)."""
+
+    def __init__(self) -> None:
+        self._wishes: dict[int, tuple[SourceRecord | None, str]] = {}
+
+    def commit_transaction(self, record: SourceRecord | None = None) -> None:
+        """Commit after a record that `poll` is to return; None: after the batch that it is to return."""
+        self._wish(record, "commit")
+
+    def abort_transaction(self, record: SourceRecord | None = None) -> None:
+        """Drop what was sent since the last end, up to a record that `poll` is to return, or to the end of the batch (None).
+
+        The offsets of these records are committed: they do not come again. To have them come again, raise.
+        """
+        self._wish(record, "abort")
+
+    def _wish(self, record: SourceRecord | None, what: str) -> None:
+        key = 0 if record is None else id(record)
+        if self._wishes.get(key, (None, ""))[1] != "abort":
+            self._wishes[key] = record, what
+
+    def take(self, record: SourceRecord | None) -> str | None:
+        """Return what was asked for after a record, or after the batch, and forget it. For the worker."""
+        found = self._wishes.pop(0 if record is None else id(record), None)
+        return None if found is None else found[1]
+
+
 class SourceContext:
     """What a source task may ask.
 
     Args:
         find: the place that was written down last for a part of the source, or None.
+
+    Attributes:
+        transaction: says where transactions end; None unless `transaction.boundary` is connector, and the task exactly once.
     """
+
+    transaction: TransactionContext | None = None
 
     def __init__(self, find: Callable[[Place], dict[str, Any] | None], stopping: threading.Event) -> None:
         self._find = find
@@ -183,6 +216,16 @@ class Connector:
 
 class SourceConnector(Connector):
     """A connector that brings records into topics; its tasks are `SourceTask`s."""
+
+    def exactly_once_support(self) -> bool | None:
+        """Return whether what `poll` brings depends on the offsets that it goes on from, and on nothing else that is kept:
+        then records come once where workers write records and offsets in one transaction (KIP-618). None: it does not say.
+        """
+        return None
+
+    def can_define_transaction_boundaries(self) -> bool:
+        """Return whether its tasks say where transactions end (`SourceContext.transaction`)."""
+        return False
 
     def alter_offsets(self, offsets: Sequence[tuple[Place, Place | None]]) -> bool:
         """Check offsets that somebody wants to write, or forget (None), while the connector is stopped.

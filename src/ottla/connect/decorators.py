@@ -113,6 +113,7 @@ def source(name: str, *, topic: str, every: str | float = "1s") -> Callable[[F],
 
         config = ConfigDef(ConfigKey(name="topic", default=topic, documentation="The topic that rows go to."))
         members = {"CONFIG": config, "Task": Task, "__module__": function.__module__, "__doc__": function.__doc__}
+        members["exactly_once_support"] = lambda self: True
         _declare(name, type(function.__name__, (SourceConnector,), members))
         return function
 

@@ -186,6 +186,12 @@ DISTRIBUTED = ConfigDef(
         "How long tasks of a vanished worker wait for it before others get them; half of session.timeout.ms at least.",
         least=0,
     ),
+    ConfigKey(
+        name="exactly.once.source.support", default="disabled", importance=Importance.HIGH,
+        validator=one_of_any_case("DISABLED", "PREPARING", "ENABLED"),
+        documentation="enabled: records of sources and their offsets are in one transaction. All workers of a group have the "
+        "same; those of a running group go from disabled to preparing first, one after the other, and then to enabled.",
+    ),
 )  # fmt: skip
 
 
@@ -311,7 +317,6 @@ RESTART = _error(
     "with no new offset between them.",
 )  # fmt: skip
 
-_NOT_YET = "Accepted as Java's value only: exactly-once sources are not there yet."
 SOURCE = (
     ConfigKey(
         name="topic.creation.groups", type=ConfigType.LIST, default="", validator=unique("topic creation groups"),
@@ -321,17 +326,17 @@ SOURCE = (
     ConfigKey(
         name="exactly.once.support", default="requested", validator=one_of_any_case("REQUIRED", "REQUESTED"),
         group="Exactly Once Support", order=2, width=Width.SHORT, display_name="Exactly once support",
-        documentation=_NOT_YET,
+        documentation="required: refused unless its workers (exactly.once.source.support) and its class give exactly once.",
     ),
     ConfigKey(
         name="transaction.boundary", default="poll", validator=one_of_any_case("INTERVAL", "POLL", "CONNECTOR"),
         group="Exactly Once Support", order=3, width=Width.SHORT, display_name="Transaction Boundary",
-        documentation=_NOT_YET,
+        documentation="Where transactions end: after each batch of poll, after an interval, or where the connector says.",
     ),
     ConfigKey(
         name="transaction.boundary.interval.ms", type=ConfigType.LONG, default=None, validator=at_least_or_none(0),
         group="Exactly Once Support", order=4, width=Width.SHORT, display_name="Transaction boundary interval",
-        importance=Importance.LOW, documentation=_NOT_YET,
+        importance=Importance.LOW, documentation="That interval, in milliseconds; without it offset.flush.interval.ms.",
     ),
     ConfigKey(
         name="offsets.storage.topic", default=None, validator=NOT_EMPTY,

@@ -105,6 +105,11 @@ def session_key(key: str, now_ms: int) -> Written:
     return "session-key", {"key": key, "algorithm": "HmacSHA256", "creation-timestamp": now_ms}
 
 
+def fenced(name: str, count: int) -> Written:
+    """Return the record that says how many transactional ids a connector's tasks may use from now on."""
+    return f"tasks-fencing-{name}", {"task-count": count}
+
+
 def level(logger: str, name: str) -> Written:
     """Return the record of a logger's level."""
     return f"logger-cluster-{logger}", {"level": name}
@@ -122,11 +127,13 @@ class Reader:
     """Reads records in order.
 
     Attributes:
-        fenced: of each connector, how many producers may be at work.
+        fenced: of each connector, how many producers may be at work. Of one that is gone, too: it may come again.
+        unfenced: connectors that have got tasks since the producers of those before were shut out.
     """
 
     def __init__(self) -> None:
         self.fenced: dict[str, int] = {}
+        self.unfenced: set[str] = set()
         self._tasks: dict[TaskId, dict[str, str]] = {}
         #: Java may write a target before its connector.
         self._targets: dict[str, Target] = {}
@@ -167,6 +174,7 @@ class Reader:
         elif key.startswith("tasks-fencing-"):
             name, count = key.removeprefix("tasks-fencing-"), 0 if value is None else int(value["task-count"])
             self.fenced[name] = count
+            self.unfenced.discard(name)
             yield Fenced(name=name, count=count)
         elif key.startswith("logger-cluster-"):
             if value is not None:
@@ -187,6 +195,8 @@ class Reader:
     def _commit(self, name: str, count: int) -> Iterable[Event]:
         mine = {number: config for (of, number), config in self._tasks.items() if of == name}
         self._tasks = {task: config for task, config in self._tasks.items() if task[0] != name}
+        if count:
+            self.unfenced.add(name)
         if count and mine.keys() >= set(range(count)):
             yield PutTasks(name=name, tasks=[mine[number] for number in range(count)])
         else:

@@ -18,6 +18,7 @@ import ottla
 from ottla.connect.config_def import ConfigError
 from ottla.connect.distributed import config_records
 from ottla.connect.distributed.config_store import ConfigStore
+from ottla.connect.distributed.fencing import Place, Question, Questions, shut_out, where_of
 from ottla.connect.distributed.membership import Membership, grace_s
 from ottla.connect.distributed.offset_topic import OffsetTopic
 from ottla.connect.distributed.sharing import PROTOCOL, PROTOCOL_TYPE, Assignment, Leader, WorkerState
@@ -38,9 +39,11 @@ from ottla.connect.runtime.herder import (
     Wanted,
     decide,
 )
+from ottla.connect.runtime.host import encode_entry
 from ottla.connect.runtime.hosts import Event
 from ottla.connect.runtime.inspection import InspectionError
 from ottla.connect.runtime.levels import LEVELS, all_levels, set_level
+from ottla.connect.runtime.offsets import is_of
 from ottla.connect.runtime.worker import LOOK_S, ConnectWorker, typed
 from ottla.connect.settings import DISTRIBUTED, client_config
 from ottla.errors import InconsistentGroupProtocolError, KafkaError
@@ -110,6 +113,9 @@ class DistributedWorker(ConnectWorker):
         #: The last word of what this worker knows of the classes of connectors: of which configuration.
         self._told: dict[str, tuple[dict[str, str], Told]] = {}
         self._asked: dict[str, dict[str, str]] = {}
+        #: Whether it shuts out producers of tasks that are replaced, when it leads.
+        self._shuts_out = values["exactly.once.source.support"].lower() != "disabled"
+        self._questions = Questions()
         self._fatal: ConnectError | None = None
         #: Whether a state could not be written.
         self._unsaid = False
@@ -295,6 +301,7 @@ class DistributedWorker(ConnectWorker):
         for action in actions:
             self._hosts.act(action)
         self._hosts.tick()
+        self._answer_tasks()
         self._rejoin_if_due()
 
     def _may_start(self) -> bool:
@@ -309,6 +316,33 @@ class DistributedWorker(ConnectWorker):
             return False
         with self._changed:
             return not self._stopping.is_set() and bool(self._wanted())
+
+    def _order(self, connector: str) -> dict[str, Any]:
+        return super()._order(connector) | {"exactly_once": where_of(self.settings)}
+
+    def _answer_tasks(self) -> None:
+        """Let tasks that are exactly once take their next step."""
+        asked = self._granted()
+        if any(question.step == "go" for question in asked.values()):
+            try:
+                self._configs.log.read_to_end(_SHORT_S)
+                self._offset_topic.log.read_to_end(_SHORT_S)
+            except (ConnectError, KafkaError, TimeoutError) as error:
+                log.warning("tasks cannot begin yet: %s", error)
+                return
+        now = self._granted()
+        for place, question in asked.items():
+            if now.get(place) != question:
+                continue
+            self._questions.answered(place)
+            entries = self._offsets.entries.items() if question.step == "go" else ()
+            offsets = [encode_entry(key, value) for key, value in entries if is_of(key, question.connector)]
+            self._hosts.tell(place[0], {"may": question.step, "task": place[1], "offsets": offsets})
+
+    def _granted(self) -> dict[Place, Question]:
+        hosts = self._hosts.snapshot()
+        with self._changed:
+            return self._questions.granted(hosts, self._wanted(), self._reader.unfenced)
 
     def _write_statuses(self) -> None:
         with self._changed:
@@ -386,6 +420,38 @@ class DistributedWorker(ConnectWorker):
                     log.warning("connector %s has no tasks yet: %s", name, error)
                 except Exception:
                     log.exception("connector %s was asked for tasks in vain", name)
+            if self._shuts_out:
+                self._shut_out_replaced()
+
+    def _shut_out_replaced(self) -> None:
+        """Have connectors' tasks begin whose tasks before them can write nothing any more; the leader does."""
+        with self._changed:
+            names = [name for name in self._unfenced() if self.herder.leads]
+        if names:
+            self._learn()
+        for name in names:
+            try:
+                with self._operation(name):
+                    self._configs.log.read_to_end(_SHORT_S)  # another one may lead by now, and have done it
+                    with self._changed:
+                        if not self.herder.leads or name not in self._unfenced():
+                            continue
+                        known = self.herder.known(name)
+                        count, config = len(known.tasks), dict(known.config)
+                    self._shut_out(name, config)
+                    self._configs.write([config_records.fenced(name, count)])
+            except (HerderError, ConnectError, KafkaError, TimeoutError) as error:
+                log.warning("tasks of %s before the present ones cannot be shut out yet: %s", name, error)
+            except Exception:
+                log.exception("tasks of %s before the present ones were not shut out", name)
+
+    def _unfenced(self) -> list[str]:
+        """Return sources with tasks whose predecessors may still write. Called with the lock held."""
+        found = {name for name, _ in self.herder.task_ids()} & self._reader.unfenced
+        return [name for name in sorted(found) if self.herder.known(name).told.kind != "sink"]
+
+    def _shut_out(self, name: str, config: Mapping[str, str]) -> None:
+        shut_out(name, self._reader.fenced.get(name, 0), self.settings["group.id"], self._worker, config)
 
     # The topics
 
@@ -442,6 +508,12 @@ class DistributedWorker(ConnectWorker):
                 self.herder.on_told(name, task, Standing(state, found.trace, found.worker_id))
 
     def _take(self, number: int, view: HostView, event: Event) -> None:
+        if event["event"] == "asks":
+            with self._changed:
+                question = Question(view.connector, event["run"], event["step"])
+                self._questions.ask((number, event["task"]), question)
+                self._changed.notify_all()
+            return
         super()._take(number, view, event)
         if event["event"] == "topics" and self.settings["topic.tracking.enable"]:
             try:
@@ -531,6 +603,14 @@ class DistributedWorker(ConnectWorker):
         """
         super().delete(name)
         self._statuses.forget(name)
+
+    def _alter_source(self, name: str, config: Mapping[str, str], offsets: Sequence[tuple[Any, Any]] | None) -> bool:
+        if self._shuts_out:  # a task that was believed to have ended must not commit older offsets after this
+            try:
+                self._shut_out(name, config)
+            except (KafkaError, TimeoutError) as error:
+                raise HerderError(500, f"Tasks of {name} cannot be shut out: {error}") from error
+        return super()._alter_source(name, config, offsets)
 
     def reset_topics(self, name: str) -> None:
         super().reset_topics(name)

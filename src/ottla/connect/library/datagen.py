@@ -86,3 +86,6 @@ class DatagenSource(SourceConnector):
         ConfigKey(name="seed", type=ConfigType.LONG, default=1, documentation="Another seed, other orders."),
     )
     Task = DatagenTask
+
+    def exactly_once_support(self) -> bool:
+        return True

@@ -188,6 +188,9 @@ class FileStreamSourceConnector(SourceConnector):
     )
     Task = FileSourceTask
 
+    def exactly_once_support(self) -> bool:
+        return True
+
     def alter_offsets(self, offsets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> bool:
         """Java's words, which tools read."""
         if not self.values.get("file"):

@@ -344,7 +344,7 @@ class Herder:
         """Take the tasks that a connector makes of its configuration: if anything is different, all are started anew."""
         found = self.known(name)
         made = [dict(task) for task in tasks]
-        if made == found.tasks and found.applied == found.config:
+        if self.has_tasks(name, made):
             return
         found.tasks, found.applied = made, dict(found.config)
         found.standings = {
@@ -352,6 +352,11 @@ class Herder:
         }
         found.retries.clear()
         found.runs = {number: self._new_run() for number in range(len(made)) if self._is_here(name, number)}
+
+    def has_tasks(self, name: str, tasks: Sequence[Mapping[str, str]]) -> bool:
+        """Whether a connector has these tasks already, made of the configuration that it has."""
+        found = self._connectors.get(name)
+        return found is not None and found.tasks == list(tasks) and found.applied == found.config
 
     def _is_here(self, name: str, number: int) -> bool:
         return not self._shares or (name, number) in self._assigned

@@ -3,14 +3,16 @@
 What comes in on standard input, and goes out on the descriptor in the first argument, is JSON, a line each:
 
     in:   {"worker": {...}, "config": {...}, "offsets": [[key, value], ...], "tasks": [[number, run, config], ...],
-           "paused": bool, "levels": {logger: level}, "lease": time or null}, then
+           "paused": bool, "levels": {logger: level}, "lease": time or null, "exactly_once": {"group", "topic"} or null}, then
           {"end": [number, ...]} | {"paused": bool} | {"level": [logger, level]} | {"stop": true} | {"written": id}
-          | {"lease": time}
+          | {"lease": time} | {"may": "init" | "go", "task", "offsets": [[key, value], ...]}
     out:  {"event": "refused", "message"} | {"event": "running", "tasks": n}, then
+          {"event": "asks", "step": "init" | "go", "task", "run"} | {"event": "begun", "task", "run"} |
           {"event": "failed" | "ended", "task", "run", "message", "trace", "new_offsets"}
           | {"event": "topics", "topics": [...]} | {"event": "paused", "paused": bool} | {"event": "closed"}
           | {"event": "offsets", "entries": [[key, value], ...], "id"}
 
+Tasks of a source that are exactly once ask before they begin (`exactly_once.py`), and tell no offsets.
 Keys and values of offsets are base 64. Once offsets are written down the worker says their id, which stands for all before.
 When the input ends the worker is gone, and so is this process, at once: nobody would write its offsets down.
 """
@@ -31,6 +33,7 @@ from typing import IO, Any
 from ottla.connect.config_def import Password
 from ottla.connect.connectors import Connector, SinkTask, SourceTask
 from ottla.connect.errors import ConnectError
+from ottla.connect.runtime.exactly_once import ExactlyOnce, ExactlyOnceRunner, Step
 from ottla.connect.runtime.finding import connector_class, listed
 from ottla.connect.runtime.levels import set_level
 from ottla.connect.runtime.offsets import KeptOffsets
@@ -85,6 +88,7 @@ class Host:
         self.stopping = threading.Event()
         self._has_started = False
         self._backlog: list[Mapping[str, Any]] = []
+        self._exactly_once = None if order.get("exactly_once") is None else ExactlyOnce(**order["exactly_once"])
         self._lease = None if order.get("lease") is None else Lease(order["lease"])
 
     def start(self) -> None:
@@ -111,7 +115,8 @@ class Host:
             )
             self._threads.append(thread)
             thread.start()
-        self._tell({"event": "running", "tasks": len(self._runners)})
+        waiting = [number for number, runner in self._runners.items() if isinstance(runner, ExactlyOnceRunner)]
+        self._tell({"event": "running", "tasks": len(self._runners), "waiting": waiting})
         self._obey_backlog()
 
     def _texts(self, raw: Mapping[str, str]) -> dict[str, str]:
@@ -134,6 +139,18 @@ class Host:
     def _runner(
         self, number: int, task: Any, config: Mapping[str, str], values: dict[str, Any]
     ) -> SourceRunner | SinkRunner:
+        if isinstance(task, SourceTask) and self._exactly_once is not None:
+            run = self._runs[number]
+
+            def ask(step: Step) -> None:
+                self._tell({"event": "asks", "step": step, "task": number, "run": run})
+
+            return ExactlyOnceRunner(
+                self._name, number, task, self._worker, config, values, self._on_topic, self._exactly_once,
+                ask=ask,
+                begun=lambda: self._tell({"event": "begun", "task": number, "run": run}),
+                fail=lambda error: self._fail(number, error),
+            )  # fmt: skip
         if isinstance(task, SourceTask):
             return SourceRunner(self._name, task, self._worker, config, values, self._kept, self._on_topic)
         assert isinstance(task, SinkTask)
@@ -170,7 +187,7 @@ class Host:
             log.error("task %s-%d raised an error that is none of ottla's:\n%s", self._name, number, trace)
         message = self._redact(str(error))
         runner = self._runners[number]
-        has_new = number in self._has_new_offsets or (isinstance(runner, SinkRunner) and runner.has_committed)
+        has_new = number in self._has_new_offsets or runner.has_committed
         told = {"task": number, "run": self._runs[number], "message": message, "trace": trace, "new_offsets": has_new}
         self._tell({"event": "failed", **told})
 
@@ -258,6 +275,10 @@ class Host:
             self._tell({"event": "paused", "paused": command["paused"]})
         if "written" in command:
             self._written(command["written"])
+        if "may" in command:
+            asking = self._runners.get(command["task"])
+            if isinstance(asking, ExactlyOnceRunner):
+                asking.allow(command["may"], dict(decode_entry(*entry) for entry in command["offsets"]))
         if "level" in command:
             set_level(*command["level"])
 

@@ -46,12 +46,23 @@ def value_bytes(offset: Mapping[str, Any] | None) -> bytes | None:
     return _JSON.from_connect("", None, dict(offset))
 
 
+def is_of(key: bytes, connector: str) -> bool:
+    """Whether an offset with these bytes as its key is one of a connector."""
+    found = _read(key)
+    return isinstance(found, list) and len(found) == 2 and found[0] == connector
+
+
 class KeptOffsets:
     """What was written down for the connectors of a worker, by the bytes of its keys."""
 
     def __init__(self, entries: Mapping[bytes, bytes | None]) -> None:
-        self.entries = dict(entries)
+        self.entries: dict[bytes, bytes | None] = {}
         self._keys: dict[str, bytes] = {}
+        self.load(entries)
+
+    def load(self, entries: Mapping[bytes, bytes | None]) -> None:
+        """Take what was written down."""
+        self.entries |= entries
         for key in entries:
             found = _read(key)
             if isinstance(found, list) and len(found) == 2 and isinstance(found[1], dict):

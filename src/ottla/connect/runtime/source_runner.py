@@ -21,7 +21,14 @@ _PRODUCER = {"delivery.timeout.ms": "2147483647", "max.block.ms": "2147483647"}
 
 
 class SourceRunner:
-    """One task. `run` is the body of its thread; `take_offsets` may be called from another one."""
+    """One task. `run` is the body of its thread; `take_offsets` may be called from another one.
+
+    Args:
+        producer: settings that the producer has in any case.
+
+    Attributes:
+        has_committed: whether offsets were written that it has brought.
+    """
 
     def __init__(
         self,
@@ -32,8 +39,12 @@ class SourceRunner:
         values: Mapping[str, Any],
         kept: KeptOffsets,
         on_topic: Callable[[str], None] = lambda topic: None,
+        *,
+        producer: Mapping[str, str] | None = None,
     ) -> None:
         self._task = task
+        self._has_begun = False
+        self.has_committed = False
         self._stopping = threading.Event()
         self._going = threading.Event()
         self._going.set()
@@ -50,7 +61,7 @@ class SourceRunner:
         settings = client_config(worker, "producer", config)
         self._producer: Producer = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
-            config=_PRODUCER | {"client.id": f"connector-producer-{connector}"} | settings,
+            config=_PRODUCER | {"client.id": f"connector-producer-{connector}"} | settings | dict(producer or {}),
         )
         task.context = SourceContext(lambda partition: kept.find(connector, partition), self._stopping)
 
@@ -73,21 +84,32 @@ class SourceRunner:
             Exception: why the task failed.
         """
         try:
-            with self._producer:
-                self._task.start()
-                while not self._stopping.is_set():
-                    if self._going.is_set():
-                        self._poll()
-                    else:
-                        self._going.wait(_RETRY_S if self._sent else None)
-                    self._tell_acknowledged()
-                self._producer.flush()
-                self._tell_acknowledged()
+            self._run()
         finally:
             with self._committing:
                 self._has_ended = True
-            self._task.stop()
+            if self._has_begun:
+                self._task.stop()
             self._pipeline.close()
+
+    def _run(self) -> None:
+        with self._producer:
+            self._begin_task()
+            self._loop()
+            self._producer.flush()
+            self._tell_acknowledged()
+
+    def _begin_task(self) -> None:
+        self._has_begun = True
+        self._task.start()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            if self._going.is_set():
+                self._poll()
+            else:
+                self._going.wait(_RETRY_S if self._sent else None)
+            self._tell_acknowledged()
 
     def _poll(self) -> None:
         try:
@@ -95,7 +117,11 @@ class SourceRunner:
         except RetriableError:
             self._stopping.wait(_RETRY_S)
             return
-        for record in records or ():
+        if records:
+            self._deliver(records)
+
+    def _deliver(self, records: Sequence[SourceRecord | Position]) -> None:
+        for record in records:
             self._send(record)
 
     def _tell_acknowledged(self) -> None:
@@ -107,8 +133,7 @@ class SourceRunner:
 
     def _send(self, record: SourceRecord | Position) -> None:
         if isinstance(record, Position):
-            with self._lock:
-                self._submitted.add(record.source_partition, record.source_offset, None)
+            self._note(record, None)
             return
         receipt = None
         try:
@@ -126,9 +151,13 @@ class SourceRunner:
                 )
         except Passed:
             pass
+        self._note(record, receipt)
+
+    def _note(self, record: SourceRecord | Position, receipt: Receipt | None) -> None:
+        """Keep that a record was sent, or that there was none to send."""
         with self._lock:
             self._submitted.add(record.source_partition, record.source_offset, receipt)
-        if self._sent is not None:
+        if self._sent is not None and isinstance(record, SourceRecord):
             self._sent.append((receipt, record))
 
     def committed(self, offsets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:

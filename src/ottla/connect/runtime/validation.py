@@ -25,7 +25,7 @@ from ottla.connect.config_def import (
     check,
     shown,
 )
-from ottla.connect.connectors import Connector, SinkConnector
+from ottla.connect.connectors import Connector, SinkConnector, SourceConnector
 from ottla.connect.plugins import (
     CONVERTERS,
     HEADER_CONVERTERS,
@@ -39,6 +39,17 @@ from ottla.connect.plugins import (
 from ottla.connect.settings import CONNECTOR, RESTART, SINK, SOURCE, below, sink_errors
 
 _PARTS = ("key", "value", "header")
+_NOT_SAID = (
+    "The connector does not implement the API required for preflight validation of exactly-once source support. Please "
+    "consult the documentation for the connector to determine whether it supports exactly-once semantics, and then consider "
+    'reconfiguring the connector to use the value "requested" for this property (which will disable this preflight check '
+    "and allow the connector to be created)."
+)
+_NOT_ONCE = "The connector does not support exactly-once semantics with the provided configuration."
+_NO_BOUNDARIES = (
+    "The connector does not support connector-defined transaction boundaries with the given configuration. "
+    "Please reconfigure it to use a different transaction boundary definition."
+)
 _TYPES = {"Transformation": "transforms", "Predicate": "predicates"}
 _IMPORTANCES = list(Importance)
 #: Secrets in settings of clients that a connector overrides.
@@ -70,6 +81,8 @@ def validate(kind: type[Connector], props: Mapping[str, str | None], worker: Map
         if text is None:
             value = values.get(name) or own.get(name) or values.setdefault(name, ConfigValue(name))
             value.errors.append("Null value can not be supplied as the configuration value.")
+    if issubclass(kind, SourceConnector):
+        _check_exactly_once(kind, props, worker, values)
     _recommend(values, props)
     converters = [info for part in ("header", "key", "value") for info in _converter_infos(part, props, values)]
     keys = rows.keys | kind.CONFIG.keys
@@ -86,6 +99,38 @@ def validate(kind: type[Connector], props: Mapping[str, str | None], worker: Map
         "groups": list(dict.fromkeys(groups)),
         "configs": infos + converters,
     }
+
+
+def _check_exactly_once(
+    kind: type[Connector], props: Mapping[str, str | None], worker: Mapping[str, str], values: dict[str, ConfigValue]
+) -> None:
+    """Find what a source is asked for and cannot give: exactly once, transactions that it ends itself (KIP-618)."""
+    if "config.storage.topic" not in worker:
+        return  # as Java: without a group these keys mean nothing
+    required, boundary = values["exactly.once.support"], values["transaction.boundary"]
+    is_on = worker.get("exactly.once.source.support", "disabled").strip().lower() == "enabled"
+    is_required = str(required.value).upper() == "REQUIRED" and not required.errors
+    own_boundaries = str(boundary.value).upper() == "CONNECTOR" and not boundary.errors
+    topic = values["offsets.storage.topic"]
+    if is_on and topic.value not in (None, worker.get("offset.storage.topic")):
+        topic.errors.append(
+            "Offsets of exactly-once sources are in the worker's offset.storage.topic, and in no other topic."
+        )
+    if is_required and not is_on:
+        required.errors.append("This worker does not have exactly-once source support enabled.")
+        is_required = False
+    if not is_required and not own_boundaries:
+        return
+    texts = {name: text for name, text in props.items() if text is not None}
+    try:
+        connector = kind(texts, kind.CONFIG.parse(texts))
+    except ConfigError:
+        return  # other rows say what is wrong
+    assert isinstance(connector, SourceConnector)
+    if is_required and (supports := connector.exactly_once_support()) is not True:
+        required.errors.append(_NOT_SAID if supports is None else _NOT_ONCE)
+    if own_boundaries and not connector.can_define_transaction_boundaries():
+        boundary.errors.append(_NO_BOUNDARIES)
 
 
 def secrets_of(kind: type[Connector], props: Mapping[str, str | None]) -> list[str]:

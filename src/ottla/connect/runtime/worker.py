@@ -171,7 +171,10 @@ class ConnectWorker(ABC):
             match event["event"]:
                 case "running":
                     for task, run in view.runs.items():
-                        self.herder.on_running(name, task, run, view.is_paused)
+                        if task not in event.get("waiting", ()):
+                            self.herder.on_running(name, task, run, view.is_paused)
+                case "begun":
+                    self.herder.on_running(name, event["task"], event["run"], view.is_paused)
                 case "paused":
                     for task, run in view.runs.items():
                         self.herder.on_running(name, task, run, event["paused"])
@@ -266,6 +269,9 @@ class ConnectWorker(ABC):
             with self._changed:
                 self.herder.fail_connector(name, error.trace)
             return
+        with self._changed:
+            if self.herder.has_tasks(name, tasks):
+                return  # nothing is to change: their producers stay who they are
         self._commit(PutTasks(name=name, tasks=tasks))
 
     def set_target(self, name: str, target: Any) -> None:
