@@ -3,12 +3,16 @@
     python -m tests.campaigns.connect --connector jdbc-sink --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector jdbc-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector change-data --kills 20 --changes 1000000 --state ...
 
 The exactly-once source runs in two workers of a group, each its boundary of transactions; one of them is killed. The worker,
 the broker and, where there is one, the connector's server are killed with SIGKILL, by chance, and started
 again. Records and rows are written meanwhile. At the end of a round of 10 kills everything is compared: what is exactly
 once has each record once, what is at least once has each at least once, and the file says how many came twice. Started
 again, the campaign goes on where the file says. A difference ends it with exit code 1, and its seed.
+
+With `change-data` a table of PostgreSQL is changed, followed into a topic, and from there into a copy in another database:
+after each round the copy is the table, row for row. `--changes` asks for more rounds until so many rows were changed.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,6 @@ from tests.support.postgres import Postgres
 import ottla
 
 ROUND = 10
-_SETTLE_S = 180.0
 _START_S = 120.0
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
@@ -43,9 +47,9 @@ _JSON = "org.apache.kafka.connect.json.JsonConverter"
 class Worker:
     """`ottla connect run` in a folder of its own, which outlives `kill()`."""
 
-    command: tuple[str, ...] = ("run", "worker.properties", "connector.properties")
+    command: tuple[str, ...] = ("run", "worker.properties")
 
-    def __init__(self, folder: Path, address: str, connector: dict[str, str]) -> None:
+    def __init__(self, folder: Path, address: str, connectors: Sequence[dict[str, str]]) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self._log = (folder / "worker.log").open("ab")
@@ -62,9 +66,10 @@ class Worker:
             "consumer.session.timeout.ms": "6000",
             "consumer.heartbeat.interval.ms": "1000",
         } | self.more()
-        for name, given in (("worker", settings), ("connector", connector)):
+        self._files = [f"{number}.properties" for number in range(len(connectors))]
+        for name, given in (("worker.properties", settings), *zip(self._files, connectors, strict=True)):
             text = "".join(f"{key}={value}\n" for key, value in given.items())
-            (folder / f"{name}.properties").write_text(text)
+            (folder / name).write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
     def more(self) -> dict[str, str]:
@@ -72,7 +77,7 @@ class Worker:
         return {}
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "ottla", "connect", *self.command]
+        command = [sys.executable, "-m", "ottla", "connect", *self.command, *self._files]
         self.process = subprocess.Popen(command, cwd=self._folder, stdout=self._log, stderr=self._log)
 
     def check(self) -> None:
@@ -97,9 +102,9 @@ class GroupWorker(Worker):
 
     command = ("worker", "worker.properties")
 
-    def __init__(self, folder: Path, address: str, connector: dict[str, str]) -> None:
+    def __init__(self, folder: Path, address: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
-        super().__init__(folder, address, connector)
+        super().__init__(folder, address, ())
 
     def more(self) -> dict[str, str]:
         parts = ("config", "offset", "status")
@@ -119,7 +124,7 @@ class Workers:
     """Two workers of a group, of which one at a time, by chance, is killed."""
 
     def __init__(self, folder: Path, address: str, connectors: list[dict[str, str]], dice: random.Random) -> None:
-        self._workers = [GroupWorker(folder / f"worker-{number}", address, {}) for number in range(2)]
+        self._workers = [GroupWorker(folder / f"worker-{number}", address) for number in range(2)]
         self._connectors = connectors
         self._dice = dice
         self._victim: GroupWorker | None = None
@@ -165,19 +170,25 @@ class Flow:
     """One connector at work: `write` is called all the time, `equal` at the end."""
 
     exactly_once = True
+    settle_s = 180.0
 
     def __init__(self, folder: Path, broker: BrokerProcess, server: Postgres | None) -> None:
         self.folder = folder
         self.broker = broker
         self.server = server
         self.next = 0
+        #: Rows that were changed.
+        self.changes = 0
+
+    def connectors(self) -> list[dict[str, str]]:
+        return [self.connector()]
 
     def connector(self) -> dict[str, str]:
         raise NotImplementedError
 
     def worker(self, dice: random.Random) -> Worker | Workers:
         """Return what runs it."""
-        return Worker(self.folder, self.broker.address, self.connector())
+        return Worker(self.folder, self.broker.address, self.connectors())
 
     def prepare(self) -> None:
         """Make what has to be there."""
@@ -186,13 +197,17 @@ class Flow:
         """Write a few more."""
         raise NotImplementedError
 
-    def sent(self) -> Counter[int]:
+    def sent(self) -> Counter[Any]:
         """Return what was written, by number."""
         raise NotImplementedError
 
-    def arrived(self) -> Counter[int]:
+    def arrived(self) -> Counter[Any]:
         """Return what has arrived, by number."""
         raise NotImplementedError
+
+    def has_all(self, sent: Counter[Any], arrived: Counter[Any]) -> bool:
+        """Whether nothing is still to come."""
+        return arrived.keys() >= sent.keys()
 
 
 def _topic(broker: BrokerProcess, topic: str) -> Counter[int]:
@@ -353,16 +368,135 @@ class ExactlyOnceSource(Flow):
         return _topic(self.broker, "from-lines")
 
 
+class ChangeData(Flow):
+    """A table with long values, new columns, keys that change and great transactions; its copy is in another database."""
+
+    settle_s = 1500.0
+
+    def connectors(self) -> list[dict[str, str]]:
+        assert self.server is not None
+        schemas = {f"{side}.converter.schemas.enable": "true" for side in ("key", "value")}
+        schemas |= {f"{side}.converter": _JSON for side in ("key", "value")}
+        source = {
+            "name": "shop",
+            "connector.class": "PostgresConnector",
+            "database.hostname": "127.0.0.1",
+            "database.port": str(self.server.port),
+            "database.user": "postgres",
+            "database.dbname": "postgres",
+            "topic.prefix": "shop",
+            "table.include.list": "public.orders",
+        }
+        copy = {
+            "name": "copy",
+            "connector.class": "JdbcSinkConnector",
+            "topics": "shop.public.orders",
+            "tasks.max": "2",
+            "connection.url": self.server.url.replace("/postgres?", "/copy?"),
+            "table.name.format": "orders",
+            "insert.mode": "upsert",
+            "pk.mode": "record_key",
+            "delete.enabled": "true",
+            "auto.create": "true",
+            "auto.evolve": "true",
+            "retry.backoff.ms": "300",
+            "max.retries": "100",
+        }
+        return [source | schemas, copy | schemas]
+
+    def prepare(self) -> None:
+        assert self.server is not None
+        self._dice = random.Random(self.folder.name)
+        self._writes = self._columns = 0
+        with psycopg.connect(self.server.conninfo, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE copy")
+            connection.execute(
+                "CREATE TABLE orders (id BIGINT PRIMARY KEY, note TEXT, price NUMERIC(12, 2), at TIMESTAMPTZ NOT NULL, "
+                "body TEXT)"
+            )
+            connection.execute("ALTER TABLE orders ALTER body SET STORAGE EXTERNAL")
+            connection.execute(_INSERT, {"first": 1, "last": 2000})
+        self.next = 2001
+        with ottla.Admin(self.broker.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="shop.public.orders", partitions=3, replication_factor=1)])
+
+    def write(self) -> None:
+        """Two transactions; now and then a new column, and one that adds 30,000 rows and changes every row."""
+        assert self.server is not None
+        self._writes += 1
+        try:
+            with psycopg.connect(self.server.conninfo, connect_timeout=5, autocommit=True) as connection:
+                if self._writes % 100 == 50:
+                    self._columns += 1
+                    connection.execute(f"ALTER TABLE orders ADD COLUMN more{self._columns} TEXT".encode())
+                if self._writes % 400 == 200:
+                    with connection.transaction():
+                        self._change(connection, _MANY, {})
+                        self._change(connection, "UPDATE orders SET note = note || '.'", {})
+                    self._change(connection, "DELETE FROM orders WHERE id > 5000000000", {})
+                first, self.next = self.next, self.next + 20
+                with connection.transaction():
+                    self._change(connection, _INSERT, {"first": first, "last": first + 19})
+                    self._change(connection, _UPDATE.format(f"more{self._columns}" if self._columns else "note"), {})
+                with connection.transaction():
+                    self._change(
+                        connection, "DELETE FROM orders WHERE id %% 97 = %(n)s", {"n": self._dice.randrange(97)}
+                    )
+                    moved = {"n": self._dice.randrange(500), "by": 1_000_000_000}
+                    self._change(
+                        connection, "UPDATE orders SET id = id + %(by)s WHERE id %% 500 = %(n)s AND id < %(by)s", moved
+                    )
+        except psycopg.Error:
+            time.sleep(0.2)  # the server was killed
+
+    def _change(self, connection: psycopg.Connection[Any], statement: str, given: dict[str, Any]) -> None:
+        self.changes += max(0, connection.execute(statement.encode(), given or None).rowcount)
+
+    def sent(self) -> Counter[Any]:
+        return self._rows("postgres")
+
+    def arrived(self) -> Counter[Any]:
+        return self._rows("copy")
+
+    def _rows(self, database: str) -> Counter[Any]:
+        assert self.server is not None
+        with psycopg.connect(self.server.conninfo.replace("dbname=postgres", f"dbname={database}")) as connection:
+            if connection.execute("SELECT to_regclass('orders')").fetchone() == (None,):
+                return Counter()
+            # A column that was null since it was added is not in the copy.
+            found = connection.execute("SELECT id, md5(jsonb_strip_nulls(to_jsonb(o))::text) FROM orders o")
+            return Counter((row[0], row[1]) for row in found)
+
+    def has_all(self, sent: Counter[Any], arrived: Counter[Any]) -> bool:
+        return sent == arrived
+
+
+_INSERT = (
+    "INSERT INTO orders (id, note, price, at, body) SELECT n, 'new', n / 7.0, clock_timestamp(), repeat(n::text || '-', 400) "
+    "FROM generate_series(%(first)s::bigint, %(last)s::bigint) n"
+)
+_MANY = (
+    "INSERT INTO orders (id, note, price, at) SELECT 5000000000 + n, 'many', n, clock_timestamp() "
+    "FROM generate_series(1, 30000) n"
+)
+_UPDATE = (
+    "UPDATE orders SET {} = md5(id::text || clock_timestamp()::text), price = price + 0.01 WHERE id IN "
+    "(SELECT id FROM orders TABLESAMPLE BERNOULLI (5) LIMIT 60)"
+)
+
+
 FLOWS: dict[str, tuple[type[Flow], bool]] = {
     "jdbc-sink": (JdbcSink, True),
     "jdbc-source": (JdbcSource, True),
     "files-sink": (FilesSink, False),
     "exactly-once-source": (ExactlyOnceSource, False),
+    "change-data": (ChangeData, True),
 }
 
 
-def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]:
-    """Kill so often; return what was killed, how many records there were, and how many of them came twice.
+def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int, int]:
+    """Kill so often; return what was killed, how many records there were, how many of them came twice, and how many rows
+    were changed.
 
     Raises:
         AssertionError: what arrived is not what was sent, or the worker ended by itself.
@@ -372,7 +506,7 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]
     killed: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = Postgres() if with_server else None
+        server = Postgres(wal_level="logical") if with_server else None
         broker = BrokerProcess({"group.initial.rebalance.delay.ms": "0"}, data_dir=folder / "data")
         worker: Worker | Workers | None = None
         writing = threading.Event()
@@ -402,7 +536,7 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int]
                 killed[target] += 1
             writing.clear()
             writer.join()
-            return killed, *_compared(flow, worker)
+            return killed, *_compared(flow, worker), flow.changes
         finally:
             writing.clear()
             for part in (worker, broker, server):
@@ -419,10 +553,10 @@ def _write(flow: Flow, writing: threading.Event) -> None:
 def _compared(flow: Flow, worker: Worker | Workers) -> tuple[int, int]:
     """Wait until all has arrived; return how many records there are, and how many came twice."""
     sent = flow.sent()
-    deadline = time.monotonic() + _SETTLE_S
+    deadline = time.monotonic() + flow.settle_s
     while True:
         arrived = flow.arrived()
-        if arrived.keys() >= sent.keys() or time.monotonic() > deadline:
+        if flow.has_all(sent, arrived) or time.monotonic() > deadline:
             break
         worker.check()
         time.sleep(1)
@@ -440,14 +574,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connector", choices=sorted(FLOWS), required=True)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--changes", type=int, default=0, help="go on until so many rows were changed")
     parser.add_argument("--state", type=Path, required=True, help="file that says how far it is")
     chosen = parser.parse_args()
     states: dict[str, Any] = json.loads(chosen.state.read_text()) if chosen.state.exists() else {}
     state = states.setdefault(chosen.connector, {"rounds": 0, "killed": {}, "records": 0, "twice": 0})
-    while (done := sum(state["killed"].values())) < chosen.kills:
+    while (done := sum(state["killed"].values())) < chosen.kills or state.get("changes", 0) < chosen.changes:
         seed = state["rounds"]
         try:
-            killed, records, twice = run_round(chosen.connector, seed, min(ROUND, chosen.kills - done))
+            kills = min(ROUND, chosen.kills - done) if done < chosen.kills else ROUND
+            killed, records, twice, changes = run_round(chosen.connector, seed, kills)
         except AssertionError as error:
             print(f"{chosen.connector}, seed {seed}: {error}", file=sys.stderr)
             return 1
@@ -457,6 +593,8 @@ def main() -> int:
             "records": state["records"] + records,
             "twice": state["twice"] + twice,
         }
+        if changes:
+            state["changes"] = state.get("changes", 0) + changes
         chosen.state.parent.mkdir(parents=True, exist_ok=True)
         chosen.state.write_text(json.dumps(states, indent=2) + "\n")
         print(f"{chosen.connector}: {sum(state['killed'].values())} of {chosen.kills} kills, {state}", flush=True)

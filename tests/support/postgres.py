@@ -28,9 +28,13 @@ def programs() -> Path | None:
 
 
 class Postgres:
-    """`postgres` on a free port, for the user "postgres" without a password."""
+    """`postgres` on a free port, for the user "postgres" without a password.
 
-    def __init__(self, **settings: str) -> None:
+    Args:
+        follows: the server that this one is a standby of; it takes over with `promote()`.
+    """
+
+    def __init__(self, follows: Postgres | None = None, **settings: str) -> None:
         folder = programs()
         assert folder is not None
         self._bin = folder
@@ -42,6 +46,9 @@ class Postgres:
         self._as: dict[str, Any] = {"user": _user()} if os.geteuid() == 0 else {}
         if self._as:
             shutil.chown(self._folder, self._as["user"])
+        if follows is not None:
+            self._copy(follows)
+            return
         command = [
             folder / "initdb",
             "-D",
@@ -55,6 +62,25 @@ class Postgres:
             "UTF8",
         ]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
+
+    def _copy(self, server: Postgres) -> None:
+        at = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
+        command = [
+            str(self._bin / "pg_basebackup"),
+            *at,
+            "-D",
+            str(self._folder / "data"),
+            "-R",
+            "-c",
+            "fast",
+            "--no-sync",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
+
+    def promote(self) -> None:
+        """Have a standby take over; return when it has."""
+        command = [str(self._bin / "pg_ctl"), "promote", "-w", "-D", str(self._folder / "data")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
 
     @property
     def url(self) -> str:

@@ -163,6 +163,7 @@ class SinkContext:
         reject: sends a record to the dead letters.
         seek: has reading of a partition go on at an offset.
         topic_id: finds the id of a topic.
+        deliver_rejected: sends what was rejected, and waits for it.
     """
 
     def __init__(
@@ -170,10 +171,12 @@ class SinkContext:
         reject: Callable[[SinkRecord, BaseException], None],
         seek: Callable[[TopicPartition, int], None],
         topic_id: Callable[[str], str],
+        deliver_rejected: Callable[[], None] = lambda: None,
     ) -> None:
         self._reject = reject
         self._seek = seek
         self._topic_id = topic_id
+        self._deliver_rejected = deliver_rejected
 
     def reject(self, record: SinkRecord, error: BaseException) -> None:
         """Say that a record cannot be taken: it goes to the dead letters once `put` has returned.
@@ -182,6 +185,16 @@ class SinkContext:
             ConnectError: `errors.tolerance` is none: the task fails.
         """
         self._reject(record, error)
+
+    def deliver_rejected(self) -> None:
+        """Send the dead letters of all that was rejected so far, and of what did not convert; wait until they are there.
+
+        For tasks that keep offsets themselves: to be called before these are written, as nothing before them comes again.
+
+        Raises:
+            DeliveryError: a dead letter was not delivered.
+        """
+        self._deliver_rejected()
 
     def seek(self, where: TopicPartition, offset: int) -> None:
         """Have reading of a partition go on at an offset, whatever was committed. To be called in `SinkTask.open`."""
@@ -212,6 +225,10 @@ class Connector:
     def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
         """Return the configuration of each task; `tasks_max` at most."""
         return [self.config]
+
+    def left_behind(self) -> str | None:
+        """Return what stays elsewhere now that the connector was deleted, and how it is removed; None: nothing does."""
+        return None
 
 
 class SourceConnector(Connector):

@@ -22,9 +22,10 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
+    "PostgresConnector": ("ottla.connect.library.change_data", ("io.debezium.connector.postgresql.",)),
 }
 #: What has to be installed for a connector of ours: the extra that brings the module.
-_EXTRAS = {"sqlalchemy": "sql", "obstore": "files", "pyarrow": "files"}
+_EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "obstore": "files", "pyarrow": "files"}
 _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
 #: What people have that is not here, and what there is instead.
 _ELSEWHERE = {

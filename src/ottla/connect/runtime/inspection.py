@@ -84,6 +84,15 @@ class Inspection:
         """
         return bool(self._ask({"do": "alter", "config": dict(config), "offsets": offsets}))
 
+    def left_behind(self, config: Mapping[str, str]) -> str | None:
+        """Return what stays elsewhere of a connector that was deleted, or None.
+
+        Raises:
+            InspectionError: it cannot be looked at.
+        """
+        found: str | None = self._ask({"do": "left", "config": dict(config)})
+        return found
+
     def plugins(self) -> list[dict[str, Any]]:
         """Return all plugins."""
         found: list[dict[str, Any]] = self._ask({"do": "plugins"})

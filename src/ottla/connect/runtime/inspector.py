@@ -7,6 +7,7 @@ One JSON object a line, in on standard input and out on the descriptor in the fi
     {"do": "validate", "config"}            -> {"infos": Java's ConfigInfos, "secrets": [keys], "type", "version"}
     {"do": "tasks", "config"}               -> {"tasks": [config, ...], "type", "version", "secrets": [keys]}
     {"do": "alter", "config", "offsets"}    -> whether the offsets count as they are
+    {"do": "left", "config"}                -> what stays elsewhere after a deletion, or null
 
 as {"answer": ...} or {"error": {"kind": "missing" | "wrong" | "failed", "message", "trace"}}. Its first line is the worker's
 configuration. Values of files and the environment are looked up here, and not told: task configurations keep `${...}`.
@@ -110,6 +111,9 @@ class Inspector:
         if question["do"] == "alter":
             rows = [tuple(row) for row in question["offsets"]]
             return bool(connector.alter_offsets(rows))  # type: ignore[attr-defined]
+        if question["do"] == "left":
+            left = connector.left_behind()
+            return None if left is None else self._redact(left)
         tasks = connector.task_configs(common["tasks.max"])[: common["tasks.max"]]
         kept = {name: text for name, text in raw.items() if text is not None and "${" in text}
         named = {"task.class": f"{kind.Task.__module__}:{kind.Task.__qualname__}"}

@@ -327,9 +327,15 @@ class ConnectWorker(ABC):
         self._lead()
         with self._operation(name):
             with self._changed:
-                self.herder.known(name)
+                config = self.herder.known(name).config
             self._commit(Delete(name=name))
             self._until_gone(name)
+        try:
+            left = self._inspection.left_behind(config)
+        except HerderError as error:
+            left = f"whether anything of it stays elsewhere is not known: {error}"
+        if left is not None:
+            log.warning("connector %s was deleted; %s", name, left)
 
     def offsets(self, name: str) -> list[dict[str, Any]]:
         """Return a connector's offsets: those of a source's parts, or those of a sink's group.

@@ -28,6 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ottla.connect.errors import DataError
+from ottla.connect.library import debezium
 from ottla.connect.logical import DATE, TIME, TIMESTAMP, decimal_schema, scale_of
 from ottla.connect.schema import (
     BOOLEAN,
@@ -69,12 +70,18 @@ def column_type(schema: Schema, *, key: bool = False) -> TypeEngine[Any]:
     match schema.name:
         case n if n == DECIMAL_NAME:
             return Numeric(38, scale_of(schema)).with_variant(ExactText(), "sqlite")
-        case n if n == DATE_NAME:
+        case n if n in (DATE_NAME, debezium.DATE):
             return Date()
-        case n if n == TIME_NAME:
+        case n if n in (TIME_NAME, debezium.TIME):
             return Time().with_variant(mysql.TIME(fsp=3), "mysql", "mariadb")
-        case n if n == TIMESTAMP_NAME:
+        case debezium.MICRO_TIME:
+            return Time().with_variant(mysql.TIME(fsp=6), "mysql", "mariadb")
+        case n if n in (TIMESTAMP_NAME, debezium.TIMESTAMP):
             return DateTime().with_variant(mysql.DATETIME(fsp=3), "mysql", "mariadb")
+        case debezium.MICRO_TIMESTAMP:
+            return DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+        case debezium.ZONED_TIMESTAMP:
+            return DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     match schema.type:
         case Type.INT8 | Type.INT16:
             return SmallInteger()

@@ -87,6 +87,14 @@ def open_engine(text: str, user: str | None, password: Password | None) -> Engin
         def on_begin(connection: Any) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    if engine.dialect.name == "postgresql":
+
+        @event.listens_for(engine, "connect")
+        def on_postgres_connect(connection: Any, _: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TIME ZONE 'UTC'")
+            connection.commit()
+
     if engine.dialect.name in ("mysql", "mariadb"):
 
         @event.listens_for(engine, "connect")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ottla.connect.errors import ConnectError, DataError
+from ottla.connect.library import debezium
 from ottla.connect.logical import LOGICAL_NAMES
 from ottla.connect.records import SinkRecord
 from ottla.connect.schema import BOOLEAN, BYTES, FLOAT64, INT32, INT64, STRING, Schema, Struct, Type
 
-#: Debezium writes this in the place of a column that was not sent because it had not changed.
-UNAVAILABLE = "__debezium_unavailable_value"
+#: In the place of a column that was not sent because it had not changed, in a text and in bytes.
+_NOT_SENT = (debezium.UNAVAILABLE, debezium.UNAVAILABLE.encode())
 KAFKA_KEYS = ("__connect_topic", "__connect_partition", "__connect_offset")
 _NO_COLUMN = (Type.ARRAY, Type.MAP, Type.STRUCT)
 _INFERRED: tuple[tuple[type, Schema], ...] = (
@@ -96,10 +97,10 @@ def row_of(record: SinkRecord, rules: Rules) -> Row:
     assert fields is not None
     values = {}
     for name, (its_schema, its_value) in fields.items():
-        if name in key or (rules.only and name not in rules.only) or its_value == UNAVAILABLE:
+        if name in key or (rules.only and name not in rules.only) or its_value in _NOT_SENT:
             continue
         _check(name, its_schema)
-        values[name], schemas[name] = plain(its_value), its_schema
+        values[name], schemas[name] = plain(its_schema, its_value), its_schema
     if not key and not values:
         raise DataError("the record has no fields that make a row")
     return Row(record=record, key=key, values=values, schemas=schemas)
@@ -184,12 +185,18 @@ def _key_of(
         if name not in fields or fields[name][1] is None:
             raise DataError(f"the {side} has no field {name}, which pk.fields names")
         _check(name, fields[name][0])
-        key[name], schemas[name] = plain(fields[name][1]), fields[name][0]
+        key[name], schemas[name] = plain(fields[name][0], fields[name][1]), fields[name][0]
     return key
 
 
-def plain(value: Any) -> Any:
-    """Return a value as drivers take it: moments in UTC, without a zone."""
+def plain(schema: Schema, value: Any) -> Any:
+    """Return a value as drivers take it: moments in UTC, without a zone but for columns that have one.
+
+    Raises:
+        DataError: no driver takes it: infinity, a year after 9999.
+    """
+    if schema.name is not None and value is not None and schema.name.startswith(debezium.PREFIX):
+        return debezium.as_python(schema.name, value)
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         return value.astimezone(datetime.UTC).replace(tzinfo=None)
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
