@@ -52,3 +52,28 @@ def test_a_batch_that_is_tried_again_is_not_put_to_a_partition_that_came_back_me
     assert runner._put_all(batch)
     runner._put.shutdown()
     assert task.taken == [[9]]
+
+
+def test_a_task_that_keeps_offsets_itself_waits_for_dead_letters() -> None:
+    """What it rejects, and what was sent before, is acknowledged when `deliver_rejected` returns; nothing is sent twice."""
+    runner: Any = object.__new__(SinkRunner)
+    events: list[Any] = []
+
+    class Keeper(SinkTask):
+        def put(self, records: Sequence[SinkRecord]) -> None:
+            runner._rejected.append((records[0].offset, "wrong"))
+            runner._deliver_rejected()
+            events.append("offsets")
+            runner._rejected.append((records[1].offset, "late"))
+
+    runner._task = Keeper({}, {})
+    runner._dead_letters = SimpleNamespace(
+        bury=lambda record, failure: events.append((record, failure)), flush=lambda: events.append("acknowledged")
+    )
+    runner._consumer = SimpleNamespace(assignment={P0})
+    runner._put = ThreadPoolExecutor(1)
+    runner._working, runner._rejected, runner._done, runner._changed = None, [], {}, set()
+    records = [SinkRecord(topic="t", partition=0, offset=offset) for offset in (7, 8)]
+    assert runner._put_all([(P0, record) for record in records])
+    runner._put.shutdown()
+    assert events == [(7, "wrong"), "acknowledged", "offsets", (8, "late")]

@@ -21,6 +21,8 @@ class Given:
 
     def __init__(self) -> None:
         self.rejected: list[tuple[int, str]] = []
+        #: Of these, the offsets whose dead letters are acknowledged.
+        self.delivered: list[int] = []
         self.sought: dict[TopicPartition, int] = {}
         self.ids: dict[str, str] = {}
 
@@ -29,6 +31,7 @@ class Given:
             lambda record, error: self.rejected.append((record.offset, str(error))),
             self.sought.__setitem__,
             lambda topic: self.ids.get(topic, f"id-of-{topic}"),
+            lambda: self.delivered.extend(offset for offset, _ in self.rejected[len(self.delivered) :]),
         )
 
 

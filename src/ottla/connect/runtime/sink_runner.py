@@ -75,7 +75,7 @@ class SinkRunner:
         self._changed: set[TopicPartition] = set()
         self._originals: dict[tuple[str, int, int], Any] = {}
         self._rejected: list[tuple[Any, Failure]] = []
-        task.context = SinkContext(self._reject, self._consumer.seek, self._topic_id)
+        task.context = SinkContext(self._reject, self._consumer.seek, self._topic_id, self._deliver_rejected)
 
     def stop(self) -> None:
         """Have `run` end soon; what was put is flushed and committed, what was not is not."""
@@ -165,8 +165,7 @@ class SinkRunner:
             self._working = self._put.submit(self._task.put, batch)
             try:
                 self._await(self._working)
-                for original, failure in self._rejected:  # not before: `put` may be tried again, or fail
-                    self._dead_letters.bury(original, failure)
+                self._bury_rejected()  # not before: `put` may be tried again, or fail
                 return True
             except RetriableError:
                 if self._wait(_RETRY_S):
@@ -220,6 +219,16 @@ class SinkRunner:
         original = self._originals.get((record.topic, record.partition or 0, record.offset))
         failure = Failure(stage=Stage.TASK_PUT, class_name=type(self._task).__name__, error=error)
         self._tolerance.fail(failure, lambda found: self._rejected.append((original, found)), place_of(record))
+
+    def _bury_rejected(self) -> None:
+        rejected, self._rejected = self._rejected, []
+        for original, failure in rejected:
+            self._dead_letters.bury(original, failure)
+
+    def _deliver_rejected(self) -> None:
+        """Called by the task, in the thread of `put` while this one only polls, or in this one."""
+        self._bury_rejected()
+        self._dead_letters.flush()
 
     def _topic_id(self, topic: str) -> str:
         with Admin(self._servers, config=self._admin_config) as admin:

@@ -158,6 +158,7 @@ class FilesSinkTask(SinkTask):
         try:
             path = self._intent_path(topic, partition, closed.intent.start)
             if not closed.known:
+                self.context.deliver_rejected()  # what is before the end of an intent does not come again
                 there = self._claim(path, closed.intent)
                 plan.adopt(there)
                 if there.end != closed.intent.end:

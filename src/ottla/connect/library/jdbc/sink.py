@@ -84,8 +84,6 @@ class JdbcSinkTask(SinkTask):
         #: The offset that comes next, as this task knows it, of partitions that have a row.
         self._next: dict[Place, int] = {}
         self._failures = 0
-        #: What was rejected of the batch at hand: if it comes again after its transaction was made, that is said again.
-        self._rejected: dict[tuple[Place, int], DataError] = {}
         self._lock = threading.RLock()
         self._offsets: Table | None = None
         if given["offsets.table"]:
@@ -164,7 +162,6 @@ class JdbcSinkTask(SinkTask):
             size = self.values["batch.size"]
             for start in range(0, len(records), size):
                 self._put(records[start : start + size])
-            self._rejected.clear()
 
     def _put(self, records: Sequence[SinkRecord]) -> None:
         try:
@@ -212,10 +209,6 @@ class JdbcSinkTask(SinkTask):
                 )
             self._next[place] = kept
 
-    def _reject(self, record: SinkRecord, error: DataError) -> None:
-        self._rejected[self._place(record), record.offset] = error
-        self.context.reject(record, error)  # raises where no failure is tolerated
-
     def _write(self, records: Sequence[SinkRecord]) -> None:
         """Write a batch in one transaction.
 
@@ -229,17 +222,12 @@ class JdbcSinkTask(SinkTask):
             place = self._place(record)
             if self._offsets is not None:
                 if record.offset < self._next.get(place, 0):
-                    # It is there: the answer to its transaction was lost, or another task was first.
-                    rejected = self._rejected.get((place, record.offset))
-                    if rejected is not None:
-                        self.context.reject(record, rejected)
-                    continue
+                    continue  # it is there: the answer to its transaction was lost, or another task was first
                 ends[place] = (record.topic, record.offset + 1)
-            self._rejected.pop((place, record.offset), None)
             try:
                 row = row_of(record, self._rules)
             except DataError as error:
-                self._reject(record, error)
+                self.context.reject(record, error)  # raises where no failure is tolerated
                 continue
             tables.setdefault(self._format.replace("${topic}", record.topic), []).append(row)
         known = {name: self._table(name, rows) for name, rows in tables.items()}
@@ -250,6 +238,7 @@ class JdbcSinkTask(SinkTask):
                 there = known[name].c.keys()
                 for step in steps_of([without_unknown(row, there) for row in rows], self._rules.mode):
                     self._run(connection, known[name], step)
+            self.context.deliver_rejected()  # what is before the offsets does not come again
         self._next |= {place: end for place, (_, end) in ends.items()}
 
     def _move(self, connection: Connection, place: Place, topic: str, end: int) -> None:
@@ -350,7 +339,7 @@ class JdbcSinkTask(SinkTask):
                     for part in row.parts:
                         self._run(connection, table, Step(step.kind, (*part.key, *(part.values or ())), [part]))
                     if not row.parts:
-                        self._reject(row.record, DataError(f"table {table.name}: {told(its)}"))
+                        self.context.reject(row.record, DataError(f"table {table.name}: {told(its)}"))
 
     def _statement(self, table: Table, step: Step) -> Any:
         key = [name for name in step.columns if name in step.rows[0].key]
