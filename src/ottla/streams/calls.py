@@ -13,16 +13,63 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Protocol
 
 from ottla.streams.context import Headers, InputRecord
 
+#: Seconds that the calls of retries may take between two commits.
+RETRIES_S = 8.0
+_SHARED = f"between two commits the calls of all retries share {RETRIES_S:g} s"
 #: A function of `map_async`, its arguments bound.
 Function = Callable[[], Any]
 
 
+class RetryTime:
+    """How long the thread may wait for calls that are made again, all of them together, between two commits.
+
+    It waits with all its tasks and their transaction, which the broker gives up after transaction.timeout.ms (10 s).
+
+    Attributes:
+        left_s: what is left of it, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.left_s = RETRIES_S
+
+    def begin_anew(self) -> None:
+        """A commit, or an abort, is done: the next transaction has all of its time."""
+        self.left_s = RETRIES_S
+
+    def run(self, start: Callable[[], Future[Any]]) -> Any:
+        """Begin a call, wait for it, and return what comes of it.
+
+        Raises:
+            TimeoutError: it took longer than what is left, or nothing was left; nobody wants what comes of it any more.
+        """
+        if self.left_s <= 0:
+            raise TimeoutError(f"the call was not made again: {_SHARED}")
+        began = monotonic()
+        call = start()
+        try:
+            return call.result(self.left_s)
+        except TimeoutError:
+            if call.done() and not call.cancelled():
+                raise  # the function's own
+            call.cancel()
+            raise TimeoutError(f"the call of a retry did not come back in time: {_SHARED}") from None
+        finally:
+            self.left_s -= monotonic() - began
+
+
 class Calls(Protocol):
-    """Runs coroutines. For one thread of tasks."""
+    """Runs coroutines. For one thread of tasks.
+
+    Attributes:
+        retries: how long its thread may wait for calls that are made again.
+    """
+
+    retries: RetryTime
 
     def start(self, function: Function) -> Future[Any]:
         """Begin a call. The future may be cancelled: then nobody wants what comes of it."""
@@ -51,6 +98,7 @@ class LoopCalls:
     """An event loop on a thread, which begins with the first call."""
 
     def __init__(self) -> None:
+        self.retries = RetryTime()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

@@ -316,6 +316,7 @@ class Driver:
             self._finish_calls(task)
             self._take(task.flush())
         task.commit_requested = False
+        task.on_committed()
 
     def _finish_calls(self, task: Task) -> None:
         """Let records go on behind `map_async`: in a test each call is waited for."""

@@ -355,7 +355,12 @@ class Task:
         """An operator has calls."""
         self._lines.append(line)
 
+    def on_committed(self) -> None:
+        """What was flushed is committed: what comes now belongs to the next transaction."""
+        self.calls.retries.begin_anew()
+
     def _drop_calls(self) -> None:
+        self.calls.retries.begin_anew()
         for line in self._lines:
             line.cancel()
         self._lines.clear()

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from ottla.client._core.streams_member import Assignment, StreamsMember, Streams
 from ottla.client.runtime import Runtime
 from ottla.errors import StreamsInvalidTopologyEpochError
 from ottla.network.channel import ChannelSettings
+from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.streams_group_heartbeat import Subtopology, Topology
 from ottla.testing import Broker
 from ottla.testing.pytest_plugin import kafka_broker
@@ -117,3 +119,59 @@ async def test_an_older_topology_is_refused_in_words(kafka_broker: Broker) -> No
     async with program(kafka_broker) as made:
         await made.until(lambda: made.member.error is not None)
         assert isinstance(made.member.take_error(), StreamsInvalidTopologyEpochError)
+
+
+class Unanswered:
+    """Stands for the client: keeps what it is asked, and loses it when the test says so."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(1)
+        self.node_id = 0
+        self.asked: list[tuple[Any, Callable[[], None]]] = []
+
+    def ask(
+        self, now_ms: float, actions: Any, node_id: int, api: ApiKey, build: Any, answered: Any, failed: Any
+    ) -> None:
+        self.asked.append((build(0), lambda: failed(None, ConnectionError(), now_ms)))
+
+    def reach(self, now_ms: float, actions: Any) -> None:
+        return None
+
+    def lose(self, now_ms: float) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+    def delay_ms(self, failures: int) -> float:
+        return 100.0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_member_leaves_that_may_have_joined_without_an_answer(lost: bool) -> None:
+    """1. the join gets no answer, now or ever; 2. the member leaves: the group is told, since it may know the member."""
+    client = Unanswered()
+    settings = StreamsSettings("s", Topology(epoch=0, subtopologies=[]), "process")
+    member = StreamsMember(cast(ClientMachine, client), cast(Coordinator, client), settings)
+    member.join()
+    member.poll(0.0, [])
+    if lost:
+        client.asked[0][1]()
+    member.leave()
+
+    assert not member.left
+    member.poll(0.0, [])
+    assert [request.member_epoch for request, _ in client.asked] == [0, -1]
+    client.asked[1][1]()
+    assert member.left, "nobody waits for an answer to a farewell that was lost"
+
+
+def test_a_member_that_was_never_told_of_has_left_at_once() -> None:
+    client = Unanswered()
+    settings = StreamsSettings("s", Topology(epoch=0, subtopologies=[]), "process")
+    member = StreamsMember(cast(ClientMachine, client), cast(Coordinator, client), settings)
+    member.join()
+    member.leave()
+
+    assert member.left
+    assert not client.asked

@@ -15,9 +15,9 @@ from tests.streams.runtime.topologies import CHANGELOG
 
 from ottla.errors import MessageTooLargeError
 from ottla.streams import App
-from ottla.streams.calls import Function, LoopCalls
+from ottla.streams import calls as calls_module
+from ottla.streams.calls import Function, LoopCalls, RetryTime
 from ottla.streams.handlers import DeadLetter, Handlers, Retry, Skip
-from ottla.streams.operators import asynchronous
 from ottla.streams.records import Record
 from ottla.streams.topology import TaskId, Topology
 
@@ -28,6 +28,7 @@ class HeldCalls:
     """Calls that end when they are let go."""
 
     def __init__(self) -> None:
+        self.retries = RetryTime()
         self.held: list[tuple[Future[Any], Function]] = []
         self.begun = 0
 
@@ -359,8 +360,8 @@ def test_a_call_that_wants_to_end_the_process_comes_back_as_an_error(error: type
 
 
 def test_a_call_of_a_retry_that_does_not_come_back_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread waits for it, and no longer than so; then the next try, and then what the handler says."""
-    monkeypatch.setattr(asynchronous, "_RETRY_S", 0.05)
+    """The thread waits for it, and no longer than so; nothing is left for the next try, and the handler says what follows."""
+    monkeypatch.setattr(calls_module, "RETRIES_S", 0.05)
     given_up: list[str] = []
     tries: list[str] = []
 
@@ -391,5 +392,41 @@ def test_a_call_of_a_retry_that_does_not_come_back_has_failed(monkeypatch: pytes
         assert found(world)["k"] == ["good"]
     finally:
         calls.close()
-    assert tries == ["bad"] * 3
-    assert given_up == ["bad"] * 2
+    assert tries == ["bad"] * 2
+    assert given_up == ["bad"]
+
+
+def test_retries_share_their_time_until_the_next_commit() -> None:
+    """Two records whose calls are made again cannot together outlast a transaction; after a commit all the time is back."""
+    retries, calls = RetryTime(), LoopCalls()
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async def quick() -> str:
+        return "here"
+
+    try:
+        retries.left_s = 0.05
+        with pytest.raises(TimeoutError, match="share 8 s"):
+            retries.run(lambda: calls.start(hangs))
+        with pytest.raises(TimeoutError, match="not made again"):
+            retries.run(lambda: calls.start(quick))
+        retries.begin_anew()
+        assert retries.run(lambda: calls.start(quick)) == "here"
+        assert 0 < retries.left_s < 8
+    finally:
+        calls.close()
+
+
+def test_a_commit_gives_retries_their_time_back() -> None:
+    world, calls = keyed("a"), HeldCalls()
+    thread = Thread(world, counting(), calls=calls)
+    calls.retries.left_s = 0.0
+    thread.run(3)
+    while calls.held:
+        calls.end()
+        thread.turn()
+    thread.run(5)
+    assert found(world) == wanted("a")
+    assert calls.retries.left_s == 8.0

@@ -116,6 +116,8 @@ class StreamsMember:
         self._member = False
         self._leaving = False
         self._in_flight = False
+        #: The group may know the member: it was sent a heartbeat, which may have been heard even if no answer came.
+        self._known = False
         #: A heartbeat got no answer: what it has changed, new tasks perhaps, was not heard.
         self._unheard = False
         self._endpoints_epoch = _NO_ENDPOINTS
@@ -141,7 +143,7 @@ class StreamsMember:
         if not self._member:
             return
         self._member = False
-        if self.epoch == _JOIN and not self._in_flight:
+        if not self._known:
             self.left = True
             return
         self._leaving = True
@@ -183,12 +185,12 @@ class StreamsMember:
             if self._leaving:
                 self._on_left()
             elif isinstance(error, UnsupportedVersionError):
-                self._unheard = False
+                self._unheard = self._known = False
                 self._on_error(UnsupportedVersionError(_UNSUPPORTED), when_ms)
             else:
                 self._retry(when_ms)
 
-        self._in_flight = True
+        self._in_flight = self._known = True
         self.tells_tasks = request.active_tasks is not None
         self._machine.ask(
             now_ms, actions, node_id, ApiKey.STREAMS_GROUP_HEARTBEAT, lambda version: request, answered, failed
@@ -259,6 +261,7 @@ class StreamsMember:
             self._machine.wake()
         elif code in _FENCED:
             logger.warning("group %s: %s; the member joins again", self._settings.group_id, error_for(code))
+            self._known = code != ErrorCode.UNKNOWN_MEMBER_ID
             self._begin(now_ms)
             self._machine.wake()
         elif code in MOVED or code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
@@ -290,7 +293,7 @@ class StreamsMember:
         self._due_ms = due_ms
 
     def _on_left(self) -> None:
-        self._leaving = False
+        self._leaving = self._known = False
         self.epoch = _JOIN
         self.left = not self._member  # it may have asked to come back meanwhile
         self._machine.wake()

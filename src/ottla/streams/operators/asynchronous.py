@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from ottla.streams.calls import Function, Line, Waiting
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.errors import need_function
-
-#: Seconds that a retry's call may take: the thread waits for it, and with it all its tasks and their transaction, which the
-#: broker gives up after transaction.timeout.ms (10 s).
-_RETRY_S = 8.0
-
-
-def _within(call: Future[Any]) -> Any:
-    """Return what comes of a call.
-
-    Raises:
-        TimeoutError: it took longer than `_RETRY_S`; nobody wants what comes of it any more.
-    """
-    try:
-        return call.result(_RETRY_S)
-    except TimeoutError:
-        if call.done() and not call.cancelled():
-            raise  # the function's own
-        call.cancel()
-        raise TimeoutError(f"the call of a retry did not come back within {_RETRY_S:g} s") from None
-
 
 def calling(
     function: Callable[..., Any], *, concurrency: int, ordered: bool, with_key: bool
@@ -46,6 +25,9 @@ def calling(
                 return lambda: function(waiting.key, waiting.value)
             return lambda: function(waiting.value)
 
+        def retried(waiting: Waiting) -> Any:
+            return task.calls.retries.run(lambda: task.calls.start(bind(waiting)))
+
         def on_ended(waiting: Waiting) -> None:
             key, value, timestamp, headers = waiting.key, waiting.value, waiting.timestamp, waiting.headers
             assert waiting.call is not None
@@ -53,7 +35,7 @@ def calling(
                 made = waiting.call.result()
             except Exception as error:
                 # A retry waits for the new call: the handler has said so.
-                made = fail(error, key, value, timestamp, headers, lambda: _within(task.calls.start(bind(waiting))))
+                made = fail(error, key, value, timestamp, headers, lambda: retried(waiting))
                 if made is SKIPPED:
                     return
             forward(key, made, timestamp, headers)

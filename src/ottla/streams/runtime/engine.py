@@ -399,6 +399,9 @@ class Engine:
             self._recovery.on_committed()
         self.commits += committed
         self._committer.commit_stores(running)
+        for task in running:
+            if task.core is not None:
+                task.core.on_committed()
         return True
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
