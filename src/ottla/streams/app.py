@@ -17,6 +17,7 @@ from ottla.streams.serdes import RAW, make_serde
 from ottla.streams.stream import Stream
 from ottla.streams.table import Table
 from ottla.streams.topology import SourceNode, StoreKind, Topology
+from ottla.streams.windows import history_ms, positive_ms
 
 if TYPE_CHECKING:
     from ottla.streams.driver import Driver
@@ -50,6 +51,7 @@ class App:
         default_key: Any = None,
         default_value: Any = None,
         reuse_source_topics: bool = False,
+        idle_advance: Duration | None = None,
         **settings: Any,
     ) -> None:
         """Begin an app; nothing is connected before `run()`.
@@ -64,6 +66,9 @@ class App:
                 else is said: text and JSON.
             reuse_source_topics: the stores of `table()` are restored from their source topics, which must be compacted,
                 and have no changelog of their own. Changing it later needs a reset.
+            idle_advance: when a task has had no records for so long, by the wall clock, its stream time follows that clock:
+                windows close, and joins give up waiting. What comes later than its grace then is late. Off without it:
+                stream time moves only with records.
             settings: keys of the configuration, with _ for . (`commit_interval_ms="1s"`), or
                 `config={"commit.interval.ms": ...}`.
         """
@@ -85,6 +90,8 @@ class App:
             production=make_handler("on_production_error", on_production_error),
         )
         self._reuse_source_topics = reuse_source_topics
+        #: None: off.
+        self.idle_advance_ms = None if idle_advance is None else positive_ms("idle_advance", idle_advance)
         self._builder = Builder(
             application_id, make_serde("default_key", default_key, key=True), make_serde("default_value", default_value)
         )
@@ -205,6 +212,7 @@ class App:
         timestamp: Callable[[Any, int], int] | None = ...,
         offset_reset: Literal["earliest", "latest"] | None = ...,
         store: str | None = ...,
+        history_retention: Duration | None = ...,
         home: str = ...,
         name: str | None = ...,
         on_error: Any = ...,
@@ -219,6 +227,7 @@ class App:
         timestamp: Callable[[Any, int], int] | None = ...,
         offset_reset: Literal["earliest", "latest"] | None = ...,
         store: str | None = ...,
+        history_retention: Duration | None = ...,
         home: str = ...,
         name: str | None = ...,
         on_error: Any = ...,
@@ -233,6 +242,7 @@ class App:
         timestamp: Callable[[Any, int], int] | None = ...,
         offset_reset: Literal["earliest", "latest"] | None = ...,
         store: str | None = ...,
+        history_retention: Duration | None = ...,
         home: str = ...,
         name: str | None = ...,
         on_error: Any = ...,
@@ -247,6 +257,7 @@ class App:
         timestamp: Callable[[Any, int], int] | None = ...,
         offset_reset: Literal["earliest", "latest"] | None = ...,
         store: str | None = ...,
+        history_retention: Duration | None = ...,
         home: str = ...,
         name: str | None = ...,
         on_error: Any = ...,
@@ -260,6 +271,7 @@ class App:
         timestamp: Callable[[Any, int], int] | None = None,
         offset_reset: Literal["earliest", "latest"] | None = None,
         store: str | None = None,
+        history_retention: Duration | None = None,
         home: str = "default",
         name: str | None = None,
         on_error: Any = None,
@@ -268,6 +280,8 @@ class App:
 
         Args:
             store: the name under which it can be asked for. Without one it is only stored where an operator needs it.
+            history_retention: keep versions of each value for so long, in stream time (KIP-889): streams then join what the
+                table held at a record's time, and what comes late takes its place among them.
         """
         builder = self._builder
         key_serde, value_serde = make_serde("key", key, key=True) or RAW, make_serde("value", value) or RAW
@@ -275,14 +289,20 @@ class App:
         source = builder.name(f"{name}-source" if name else None, "KSTREAM-SOURCE-")
         node = builder.name(name, "KTABLE-SOURCE-")
         reused = topic if self._reuse_source_topics else None
+        history = history_ms(history_retention)
         view = SourceView(
             builder,
             node,
             store_name,
-            lambda: builder.key_value_store(
-                store_name, key_serde, value_serde, home=home, generated=store is None, changelog=reused
+            lambda: builder.table_store(
+                *(store_name, key_serde, value_serde),
+                history_ms=history,
+                generated=store is None,
+                home=home,
+                changelog=reused,
             ),
             materialized=False,
+            is_versioned=history is not None,
         )
         read = builder.source(
             SourceNode(
@@ -296,7 +316,7 @@ class App:
             )
         )
         builder.processor(node, lambda context: table_source(view)(context), [read])
-        if store is not None:
+        if store is not None or history is not None:
             view.materialize()
         return Table(builder, node, view, key_serde, value_serde, frozenset([read]))
 
@@ -337,21 +357,31 @@ class App:
         return table
 
     def add_store(
-        self, name: str, *, key: Any = None, value: Any = None, logged: bool = True, home: str = "default"
+        self,
+        name: str,
+        *,
+        key: Any = None,
+        value: Any = None,
+        history_retention: Duration | None = None,
+        logged: bool = True,
+        home: str = "default",
     ) -> str:
         """Add a store of keys and values for `process()`; return its name.
 
         Args:
+            history_retention: keep versions of each value for so long, in stream time (KIP-889): `get(key, as_of=ms)` is the
+                value that was valid then. What is put comes in any order; its timestamp says where it belongs.
             logged: its changes go to a changelog, from which it is restored. Without one it is gone with the machine.
         """
-        return self._builder.key_value_store(
-            name,
-            make_serde("key", key, key=True),
-            make_serde("value", value),
-            kind=StoreKind.KEY_VALUE,
-            logged=logged,
-            home=home,
-        )
+        key_serde, value_serde = make_serde("key", key, key=True), make_serde("value", value)
+        history = history_ms(history_retention)
+        if history is None:
+            return self._builder.key_value_store(
+                name, key_serde, value_serde, kind=StoreKind.KEY_VALUE, logged=logged, home=home
+            )
+        if not logged:
+            raise TopologyError(f"the store {name} has versions: its changes go to a changelog (logged=True)")
+        return self._builder.versioned_store(name, key_serde, value_serde, retention_ms=history, home=home)
 
     def topology(self) -> Topology:
         """Return what was written so far, as data.

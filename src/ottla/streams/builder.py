@@ -28,6 +28,7 @@ from ottla.streams.topology import (
     Topology,
     group_nodes,
 )
+from ottla.streams.versions import segment_interval_ms
 
 REPARTITION_CONFIGS = {
     "cleanup.policy": "delete",
@@ -36,7 +37,8 @@ REPARTITION_CONFIGS = {
     "message.timestamp.type": "CreateTime",
 }
 _COMPACTED = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
-#: What Java adds to the retention of a windowed changelog (windowstore.changelog.additional.retention.ms).
+#: What Java adds to the retention of a windowed changelog (windowstore.changelog.additional.retention.ms), and to the
+#: compaction lag of a versioned one.
 _ADDITIONAL_RETENTION_MS = 24 * 60 * 60 * 1000
 _NUMBERED = re.compile(r"KSTREAM.*-[0-9]{10}")
 
@@ -183,6 +185,51 @@ class Builder:
                 home=home,
                 is_global=is_global,
                 cached=cached and kind is StoreKind.TIMESTAMPED_KEY_VALUE and not is_global,
+                generated_name=generated,
+            )
+        )
+
+    def table_store(
+        self,
+        name: str,
+        key_serde: AnySerde | None,
+        value_serde: AnySerde | None,
+        *,
+        history_ms: int | None,
+        generated: bool,
+        home: str = "default",
+        changelog: str | None = None,
+    ) -> str:
+        """Add the store of a table: with versions, if it has a history."""
+        if history_ms is not None:
+            return self.versioned_store(
+                name, key_serde, value_serde, retention_ms=history_ms, generated=generated, home=home
+            )
+        return self.key_value_store(name, key_serde, value_serde, generated=generated, home=home, changelog=changelog)
+
+    def versioned_store(
+        self,
+        name: str,
+        key_serde: AnySerde | None,
+        value_serde: AnySerde | None,
+        *,
+        retention_ms: int,
+        generated: bool = False,
+        home: str = "default",
+    ) -> str:
+        """Add a store of keys and versions of their values (KIP-889); it has no cache."""
+        configs = {**_COMPACTED, "min.compaction.lag.ms": str(retention_ms + _ADDITIONAL_RETENTION_MS)}
+        return self.add_store(
+            StoreSpec(
+                name=name,
+                kind=StoreKind.VERSIONED,
+                key_serde=self.key_or_default(key_serde),
+                value_serde=self.value_or_default(value_serde),
+                changelog=self.changelog(name),
+                changelog_configs=configs,
+                retention_ms=retention_ms,
+                segment_interval_ms=segment_interval_ms(retention_ms),
+                home=home,
                 generated_name=generated,
             )
         )

@@ -132,6 +132,7 @@ class Driver:
             specs=self.topology.global_stores,
             watch_mutations=True,
             cache=self._cache,
+            idle_advance_ms=self._app.idle_advance_ms,
         )
 
     def restart(self, *, lost_disk: bool = False) -> None:

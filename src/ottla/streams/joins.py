@@ -155,8 +155,13 @@ def join_table(
     key: Any,
     left_value: Any,
     value: Any,
+    grace_ms: int | None,
 ) -> Stream[Any, Any]:
-    """Add a stream-table join."""
+    """Add a stream-table join.
+
+    Raises:
+        TopologyError: it has a grace period, and the table has no versions.
+    """
     from ottla.streams.stream import Stream
 
     builder = left._builder
@@ -169,8 +174,31 @@ def join_table(
             value=make_serde("left_value", left_value),
         )
     node = builder.name(name, "KSTREAM-LEFTJOIN-" if kind == "left" else "KSTREAM-JOIN-")
-    make = stream_joins.table_side(right._view, joiner, None, left=kind == "left")
-    builder.processor(node, make, [this._node], right._view.stores())
+    stores = right._view.stores()
+    if grace_ms is None:
+        make = stream_joins.table_side(right._view, joiner, None, left=kind == "left")
+    else:
+        if not right._view.is_versioned:
+            raise TopologyError(
+                "a join of a stream with a table that has grace= needs a table with versions: give it history_retention="
+            )
+        history = builder.stores[stores[0]].retention_ms
+        if history is not None and history < grace_ms:
+            raise TopologyError(
+                f"a join of a stream with a table that has grace={grace_ms} ms needs a table that keeps its versions for as "
+                f"long at least; its history_retention is {history} ms"
+            )
+        queue = f"{node}-Buffer"
+        builder.key_value_store(
+            queue,
+            make_serde("key", key, key=True) or this._key_serde,
+            make_serde("left_value", left_value) or this._value_serde,
+            kind=StoreKind.QUEUE,
+            generated=name is None,
+        )
+        make = stream_joins.table_side_with_grace(right._view, joiner, queue, grace_ms, left=kind == "left")
+        stores = [*stores, queue]
+    builder.processor(node, make, [this._node], stores)
     if kind == "left":
         builder.null_key_joins.append(node)
     sources = this._sources | right._sources
@@ -236,9 +264,9 @@ def join_tables(
         builder.key_value_store(store, left._key_serde, serde)
         stores.append(store)
     left_stores, right_stores = left._view.stores(), right._view.stores()
-    make = table_joins.table_side(view, right._view, joiner, kind, left=True)
+    make = table_joins.table_side(view, left._view, right._view, joiner, kind, left=True)
     builder.processor(this, make, [left._node], right_stores)
-    make = table_joins.table_side(view, left._view, joiner, kind, left=False)
+    make = table_joins.table_side(view, right._view, left._view, joiner, kind, left=False)
     builder.processor(other, make, [right._node], left_stores)
     builder.processor(merged, table_joins.table_merge(view), [this, other], stores)
     sources = left._sources | right._sources
@@ -277,7 +305,7 @@ def join_foreign(
     value_serde = builder.value_or_default(left._value_serde)
     subscription_serde = SubscriptionSerde(key_serde)
     sender = named("-subscription-registration-processor", registration)
-    make = table_joins.send_subscription(extract, foreign_serde, value_serde, full, left=is_left)
+    make = table_joins.send_subscription(left._view, extract, foreign_serde, value_serde, full, left=is_left)
     builder.processor(sender, make, [left._node])
     source = _internal_topic(
         builder,
@@ -299,7 +327,7 @@ def join_foreign(
     answering = named("-subscription-join-foreign", processor)
     builder.processor(answering, table_joins.answer_subscription(right._view), [receiver], right._view.stores())
     telling = named("-foreign-join-subscription", processor)
-    make = table_joins.tell_subscribers(subscriptions, foreign_serde, full)
+    make = table_joins.tell_subscribers(right._view, subscriptions, foreign_serde, full)
     builder.processor(telling, make, [right._node], [subscriptions])
     answers = named("-subscription-response", f"{join}SUBSCRIPTION-RESPONSE-") + "-topic"
     back = _internal_topic(

@@ -3,6 +3,7 @@
 windowed key        key | start int64                       (TimeWindowedSerializer)
 session key         key | end int64 | start int64           (SessionWindowedSerializer)
 window store        key | start int64 | sequence int32
+queue               0 | time int64 | key | number int32     (joins with grace)
 timestamped value   timestamp int64 | value
 """
 
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 _LONG = struct.Struct(">q")
 _LONGS = struct.Struct(">qq")
+_INT = struct.Struct(">i")
 _WINDOW = struct.Struct(">qi")
 
 pack_long = _LONG.pack
@@ -58,6 +60,11 @@ def split_session_key(data: bytes) -> tuple[bytes, int, int]:
     """Return (key, start, end)."""
     end, start = _LONGS.unpack_from(data, len(data) - 16)
     return data[:-16], start, end
+
+
+def queue_key(key: bytes, when: int, number: int) -> bytes:
+    """Return the key of a record that waits in a queue ordered by time, in its store and changelog."""
+    return b"\x00" + _LONG.pack(when) + key + _INT.pack(number)
 
 
 def windowed_key(key: bytes, start: int) -> bytes:

@@ -27,6 +27,33 @@ class Schedule:
         self.cancelled = True
 
 
+class Idleness:
+    """How stream time follows the wall clock while a task has no records: first by all of the pause, then step by step.
+
+    Attributes:
+        due_ms: when, by the wall clock, stream time is to move on next.
+    """
+
+    def __init__(self, after_ms: int) -> None:
+        self._after_ms = after_ms
+        self._step_ms = max(after_ms // 10, 100)
+        self.begin_anew(0)
+
+    def begin_anew(self, now_ms: int) -> None:
+        """A record has come, or is on its way."""
+        self._since_ms = now_ms
+        self.due_ms = now_ms + self._after_ms
+
+    def passed(self, now_ms: int) -> int:
+        """Return by how many ms stream time is to move on; 0: not yet."""
+        if now_ms < self.due_ms:
+            return 0
+        passed_ms = now_ms - self._since_ms
+        self._since_ms = now_ms
+        self.due_ms = now_ms + self._step_ms
+        return passed_ms
+
+
 class Schedules:
     """The schedules of one task that follow one clock."""
 

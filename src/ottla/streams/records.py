@@ -18,7 +18,9 @@ class Record(NamedTuple):
 
 class Change(NamedTuple):
     """What goes between the operators of tables: from one value of a key to the next. None as `new` is a deletion;
-    `old` is None where nobody needs it."""
+    `old` is None where nobody needs it. A versioned table (KIP-914) also tells of versions that came late and are not the
+    newest of their key."""
 
     new: Any
     old: Any
+    is_newest: bool = True

@@ -14,6 +14,7 @@ from ottla.streams.operators.suppress import Waiting, restored_entry
 from ottla.streams.store import Store
 from ottla.streams.times import UNKNOWN, pack_times, restored_times, unpack_times
 from ottla.streams.topology import TIMES_STORE, StoreKind, StoreSpec
+from ottla.streams.versions import Versions
 
 _COUNTS = struct.Struct(">qq")
 
@@ -27,10 +28,18 @@ class Restorer:
         self._store = stores[spec.name]
         self._times = stores.get(TIMES_STORE)
         kind = spec.kind
+        self._times_name = f"store {spec.name}".encode()
         self._timed = kind in (StoreKind.TIMESTAMPED_KEY_VALUE, StoreKind.TIMESTAMPED_WINDOW)
         self._time_at = {StoreKind.WINDOW: 12, StoreKind.TIMESTAMPED_WINDOW: 12, StoreKind.SESSION: 16}.get(kind)
         self._observed = -1
         self._first_live = 0
+        self._versions: Versions | None = None
+        if kind is StoreKind.VERSIONED:
+            assert spec.retention_ms is not None
+            assert spec.segment_interval_ms is not None
+            known = None if self._times is None else self._times.get(self._times_name)
+            stream_time = UNKNOWN if known is None else unpack_times(known)[0]
+            self._versions = Versions(self._store, spec.retention_ms, spec.segment_interval_ms, stream_time)
 
     def apply(self, key: bytes | None, value: bytes | None, timestamp: int, headers: Headers = ()) -> None:
         """Write one record (timestamp in ms); None as a value deletes. A record without a key is passed over."""
@@ -44,6 +53,12 @@ class Restorer:
         if self._spec.kind is StoreKind.BUFFER:
             self._apply_waiting(key, value)
             return
+        if self._versions is not None:
+            self._versions.put(key, value, timestamp)
+            self._observed = max(self._observed, timestamp)
+            return
+        if value is not None and self._spec.kind is StoreKind.QUEUE:
+            value = value[:-8]
         name = key
         if self._time_at is not None:
             when = _time_of(key, self._spec.kind)
@@ -69,6 +84,9 @@ class Restorer:
         apply = self.apply
         for _, _, _, timestamp, key, value, headers in records:
             apply(key, value, timestamp, headers)
+        if self._versions is not None:
+            # What is late is told by the stream time: a restart in the middle must know it.
+            self.finish()
 
     def _apply_waiting(self, key: bytes, value: bytes | None) -> None:
         """Write one entry of a suppress buffer; its counts go along."""
@@ -93,10 +111,9 @@ class Restorer:
         time."""
         if self._observed < 0 or self._times is None:
             return
-        name = f"store {self._spec.name}".encode()
-        known = self._times.get(name)
+        known = self._times.get(self._times_name)
         if known is None or unpack_times(known)[0] < self._observed:
-            self._times.put(name, pack_times(self._observed, UNKNOWN))
+            self._times.put(self._times_name, pack_times(self._observed, UNKNOWN))
 
 
 def _time_of(key: bytes, kind: StoreKind) -> int:

@@ -19,6 +19,7 @@ from ottla.streams.keys import (
     Window,
     Windowed,
     pack_long,
+    queue_key,
     session_key,
     split_session_key,
     split_timestamped,
@@ -26,8 +27,9 @@ from ottla.streams.keys import (
     unpack_long,
     window_key,
 )
-from ottla.streams.store import Store
+from ottla.streams.store import Store, prefix_end
 from ottla.streams.topology import StoreKind, StoreSpec
+from ottla.streams.versions import Put, Versions
 
 if TYPE_CHECKING:
     from ottla.streams.task import Task
@@ -47,6 +49,10 @@ def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
             return SessionState(spec, store, task)
         case StoreKind.BUFFER:
             return BufferState(spec, store, task)
+        case StoreKind.VERSIONED:
+            return VersionedState(spec, store, task)
+        case StoreKind.QUEUE:
+            return QueueState(spec, store, task)
         case _:
             raise TopologyError(f"stores of kind {spec.kind.value} are not there yet ({spec.name})")
 
@@ -128,7 +134,7 @@ class KeyValueState(State):
             return self._read_value(self.topic, data), -1
         return self._read_value(self.topic, data[8:]), unpack_long(data[:8])
 
-    def put(self, key: Any, value: Any, timestamp: int | None = None, headers: Headers = ()) -> None:
+    def put(self, key: Any, value: Any, timestamp: int | None = None, headers: Headers = ()) -> Put | None:
         """Write a value; None deletes.
 
         Args:
@@ -136,6 +142,7 @@ class KeyValueState(State):
             headers: of the changelog record.
         """
         self.save(self.key_bytes(key), value, self.task.record_time if timestamp is None else timestamp, headers)
+        return None
 
     def keep(self, name: bytes, value: Any, timestamp: int, headers: Headers) -> None:
         """Save a result that the store's cache forwards; only stores with a cache have it."""
@@ -178,6 +185,138 @@ class KeyValueState(State):
         for key, data in entries:
             value = split_timestamped(data)[0] if self._timed else data
             yield self._read_key(self.topic, key), self._read_value(self.topic, value)
+
+
+class VersionedState(KeyValueState):
+    """Keys with versions of their values (KIP-889): `get(key)` is the newest, `get(key, as_of=ms)` what was valid then.
+
+    Versions may be put in any order. One that is behind the largest timestamp so far by more than the history retention is
+    passed over.
+    """
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        assert spec.retention_ms is not None
+        assert spec.segment_interval_ms is not None
+        self._times = task.times_of(f"store {spec.name}", spec.name)
+        self._versions = Versions(store, spec.retention_ms, spec.segment_interval_ms, self._times.stream_time)
+
+    def get(self, key: Any, as_of: int | None = None) -> Any:
+        """Return the newest value, or what was valid at a time (ms); None if there is none."""
+        found = self.get_timed(key, as_of)
+        return None if found is None else found[0]
+
+    def get_timed(self, key: Any, as_of: int | None = None) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms), or None."""
+        return self.load(self.key_bytes(key), as_of)
+
+    def load(self, name: bytes, as_of: int | None = None) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms) of a key as bytes, or None."""
+        found = self._versions.newest(name) if as_of is None else self._versions.get(name, as_of)
+        return None if found is None else (self.read_value(found.value), found.since)
+
+    def history(self, key: Any, since: int = 0, until: int = (1 << 63) - 1) -> Iterator[tuple[Any, int, int | None]]:
+        """Yield (value, valid from, valid until) of what was valid from `since` to `until`, in ms, oldest first.
+
+        A version is valid up to, and not including, the time at its end; None: it is the newest.
+        """
+        for value, start, end in self._versions.history(self.key_bytes(key), since, until):
+            yield self.read_value(value), start, end
+
+    def put(self, key: Any, value: Any, timestamp: int | None = None, headers: Headers = ()) -> Put:
+        """Write a version, and say what it was; None deletes.
+
+        Args:
+            timestamp: from when on it is valid, in ms; without one the time of the record at hand.
+            headers: of the changelog record.
+        """
+        when = self.task.record_time if timestamp is None else timestamp
+        return self.write(self.key_bytes(key), value, when, headers)
+
+    def write(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> Put:
+        """Write a version of a key as bytes, and say what it was; None deletes. As in Java, the changelog gets it in any
+        case."""
+        data = None if value is None else self.value_bytes(value)
+        done = self._versions.put(name, data, timestamp)
+        self._times.advance(self._versions.stream_time)
+        if not done.stored:
+            self.task.drop(self.spec.name)
+        self.log(name, data, timestamp, headers)
+        return done
+
+    def save(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> None:
+        """Write a version of a key as bytes; None deletes."""
+        self.write(name, value, timestamp, headers)
+
+    def delete(self, key: Any, timestamp: int | None = None) -> Any:
+        """Let a key have no value from a time on (ms; without one that of the record at hand); return what was valid
+        then."""
+        when = self.task.record_time if timestamp is None else timestamp
+        found = self.get(key, when)
+        self.put(key, None, when)
+        return found
+
+    def all(self) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, newest value), in the order of the keys' bytes."""
+        return self.range()
+
+    def range(self, start: Any = None, end: Any = None) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, newest value) from `start` to `end`, both included, in the order of the keys' bytes; None: open."""
+        first = b"" if start is None else self.key_bytes(start)
+        last = None if end is None else self.key_bytes(end) + b"\x00"
+        return self._newest(first, last)
+
+    def prefix(self, prefix: bytes) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, newest value) of keys whose bytes begin so."""
+        return self._newest(prefix, prefix_end(prefix))
+
+    def _newest(self, first: bytes, last: bytes | None) -> Iterator[tuple[Any, Any]]:
+        for name, found in self._versions.all(first, last):
+            yield self.read_key(name), self.read_value(found.value)
+
+
+class QueueState(State):
+    """Records in the order of their time, several of a key and time among them: what a join with grace holds back.
+
+    Local keys and those of the changelog are Java's: 0 | time int64 | key | number int32.
+    """
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        self._times = task.times_of(f"store {spec.name}", spec.name)
+        self._sequence = task.times_of(f"sequence {spec.name}", spec.name)
+
+    @property
+    def stream_time(self) -> int:
+        """The largest time that a record was added with, in ms; -1 before the first."""
+        return self._times.stream_time
+
+    def pass_time(self, passed_ms: int) -> None:
+        """Move time on without a record (`idle_advance`)."""
+        if self._times.stream_time >= 0:
+            self._times.advance(self._times.stream_time + passed_ms)
+
+    def add(self, key: Any, when: int, data: bytes) -> None:
+        """Add a record; `data` is what its changelog has, without the time at the end."""
+        self._times.advance(when)
+        number = (max(self._sequence.stream_time, 0) + 1) & 0x7FFFFFFF
+        self._sequence.stream_time = number
+        self._sequence.changed = True
+        name = queue_key(self.key_bytes(key), when, number)
+        self.store.put(name, data)
+        self.log(name, data + bytes(8), when)
+
+    def until(self, when: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Yield (name, key as bytes, data) of records up to a time, that included, the oldest first, then by key."""
+        if when < 0:
+            return
+        for name, data in self.store.range(b"", queue_key(b"", when + 1, 0)):
+            yield name, name[9:-4], data
+
+    def remove(self, name: bytes) -> None:
+        """Remove a record."""
+        self.store.delete(name)
+        self.log(name, None, self._times.stream_time)
 
 
 class SegmentedState(State):

@@ -26,6 +26,7 @@ from ottla.streams.operators.tables import SourceView, table_source
 from ottla.streams.serdes import AnySerde, make_serde
 from ottla.streams.table import Table
 from ottla.streams.topology import SourceNode
+from ottla.streams.windows import history_ms, milliseconds
 
 if TYPE_CHECKING:
     from ottla.streams.builder import Builder
@@ -387,7 +388,7 @@ class Stream(Generic[K, V]):
         within: Duration | None = None,
         before: Duration | None = None,
         after: Duration | None = None,
-        grace: Duration = 0,
+        grace: Duration | None = None,
         key: Any = None,
         left_value: Any = None,
         right_value: Any = None,
@@ -403,12 +404,14 @@ class Stream(Generic[K, V]):
             orders.join(shops, merge, key=lambda key, order: order.shop_id)  # a global table
 
         With a stream, a pair joins when left - before <= right <= left + after; `within` is both. With a table, a
-        record joins what the table holds when it comes. Topics must have the same number of partitions (except those of
-        global tables).
+        record joins what the table holds when it comes; with one that has versions, what it held at the record's time.
+        Topics must have the same number of partitions (except those of global tables).
 
         Args:
             joiner: `joiner(left, right)`, or `joiner(key, left, right)` with `with_key=True`.
-            grace: how late a record may come, for joins of streams.
+            grace: how late a record may come, for joins of streams (0 without it). With a table that has versions
+                (`history_retention=`): records wait until stream time has passed them by so much, and join what the table
+                held at their time (KIP-923).
             key: for a global table, the function of (key, value) that says which of its keys to look up; else how keys
                 are written, where they are repartitioned.
             left_value, right_value, value: how values of the sides and results are written, where they must be.
@@ -439,7 +442,7 @@ class Stream(Generic[K, V]):
         within: Duration | None = None,
         before: Duration | None = None,
         after: Duration | None = None,
-        grace: Duration = 0,
+        grace: Duration | None = None,
         key: Any = None,
         left_value: Any = None,
         right_value: Any = None,
@@ -478,7 +481,7 @@ class Stream(Generic[K, V]):
         within: Duration | None = None,
         before: Duration | None = None,
         after: Duration | None = None,
-        grace: Duration = 0,
+        grace: Duration | None = None,
         key: Any = None,
         left_value: Any = None,
         right_value: Any = None,
@@ -515,7 +518,7 @@ class Stream(Generic[K, V]):
         within: Duration | None,
         before: Duration | None,
         after: Duration | None,
-        grace: Duration,
+        grace: Duration | None,
         key: Any,
         left_value: Any,
         right_value: Any,
@@ -526,7 +529,7 @@ class Stream(Generic[K, V]):
     ) -> Stream[Any, Any]:
         function = joins.with_key(joiner, takes_key=with_key)
         if isinstance(other, Stream):
-            window = joins.join_window(within, before, after, grace)
+            window = joins.join_window(within, before, after, 0 if grace is None else grace)
             return joins.join_streams(
                 self,
                 other,
@@ -540,13 +543,25 @@ class Stream(Generic[K, V]):
                 right_value=right_value,
                 value=value,
             )
-        if within is not None or before is not None or after is not None or grace:
-            raise TopologyError("within=, before=, after= and grace= are for joins of two streams")
+        if within is not None or before is not None or after is not None:
+            raise TopologyError("within=, before= and after= are for joins of two streams")
         if isinstance(other, joins.GlobalTable):
+            if grace is not None:
+                raise TopologyError("grace= is for joins with streams and with tables that have versions")
             if not callable(key) or isinstance(key, type):
                 raise TopologyError("a join with a global table needs key=, a function of (key, value)")
             return joins.join_global_table(self, other, function, key, kind, name=name, value=value)
-        return joins.join_table(self, other, function, kind, name=name, key=key, left_value=left_value, value=value)
+        return joins.join_table(
+            self,
+            other,
+            function,
+            kind,
+            name=name,
+            key=key,
+            left_value=left_value,
+            value=value,
+            grace_ms=None if grace is None else milliseconds("grace", grace),
+        )
 
     def process(
         self,
@@ -618,9 +633,19 @@ class Stream(Generic[K, V]):
         )
 
     def to_table(
-        self, *, store: str | None = None, key: Any = None, value: Any = None, name: str | None = None
+        self,
+        *,
+        store: str | None = None,
+        history_retention: Duration | None = None,
+        key: Any = None,
+        value: Any = None,
+        name: str | None = None,
     ) -> Table[K, V]:
-        """Read the stream as a table: the last value of each key, None deletes."""
+        """Read the stream as a table: the last value of each key, None deletes.
+
+        Args:
+            history_retention: as of `App.table`.
+        """
         builder = self._builder
         node = builder.name(name, "KSTREAM-TOTABLE-")
         store_name = builder.store_name(store, "KSTREAM-TOTABLE-")
@@ -630,15 +655,19 @@ class Stream(Generic[K, V]):
         if self._repartition:
             parent = builder.repartition(node, parent, key_serde, value_serde, generated=name is None)
             sources = frozenset([parent])
+        history = history_ms(history_retention)
         view = SourceView(
             builder,
             node,
             store_name,
-            lambda: builder.key_value_store(store_name, key_serde, value_serde, generated=store is None),
+            lambda: builder.table_store(
+                store_name, key_serde, value_serde, history_ms=history, generated=store is None
+            ),
             materialized=False,
+            is_versioned=history is not None,
         )
         builder.processor(node, lambda context: table_source(view)(context), [parent])
-        if store is not None:
+        if store is not None or history is not None:
             view.materialize()
         return Table(builder, node, view, key_serde, value_serde, sources)
 

@@ -35,6 +35,8 @@ def add(
     builder, windows = table._builder, table._windows
     if (until is None) == (until_time_limit is None) or until not in (None, "until_window_closes"):
         raise TopologyError('suppress() takes "until_window_closes" or until_time_limit=')
+    if table._view.is_versioned:
+        raise TopologyError("suppress() is for tables without versions; this one, or what it is made of, has a history")
     if until_time_limit is None:
         if windows is None:
             raise TopologyError('suppress("until_window_closes") is for windowed tables; take until_time_limit=')

@@ -141,7 +141,7 @@ class Table(Generic[K, V]):
         need_function("group_by()", selector)
         node = self._builder.name(name, "KTABLE-SELECT-")
         handler = None if on_error is None else make_handler("on_error", on_error)
-        self._builder.processor(node, tables.table_group_by(selector), [self._node], on_error=handler)
+        self._builder.processor(node, tables.table_group_by(self._view, selector), [self._node], on_error=handler)
         self._view.enable_old(force=True)
         return GroupedTable(self._builder, node, make_serde("key", key, key=True), make_serde("value", value), name)
 

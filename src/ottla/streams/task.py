@@ -31,7 +31,7 @@ from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Ou
 from ottla.streams.edges import readable, sink, source
 from ottla.streams.errors import RecordError, StreamsError, TopologyError, told
 from ottla.streams.handlers import DeadLetter, Fail, FailedRecord, Handlers, Retry, Skip, dead_letter, decide
-from ottla.streams.punctuation import Schedule, Schedules
+from ottla.streams.punctuation import Idleness, Schedule, Schedules
 from ottla.streams.states import open_state
 from ottla.streams.store import Store
 from ottla.streams.times import Times, TimesBook
@@ -101,6 +101,7 @@ class Task:
         watch_mutations: bool = False,
         cache: CacheBudget | None = None,
         calls: Calls | None = None,
+        idle_advance_ms: int | None = None,
     ) -> None:
         """Make the operators.
 
@@ -114,6 +115,8 @@ class Task:
             specs: those of the global stores among `stores`.
             cache: what the caches of stores may hold, shared with other tasks; None: no store has a cache.
             calls: runs what `map_async` calls; without it each call is waited for.
+            idle_advance_ms: without records for so long, by the wall clock, stream time follows that clock; None: it stands
+                still.
             watch_mutations: raise when an operator changes an object that another branch is given, too (slow: for
                 tests).
         """
@@ -141,6 +144,7 @@ class Task:
             name for name in dict.fromkeys(name for node in using for name in node.stores) if self._is_cached(name)
         ]
         self._wait = wait or (lambda seconds: None)
+        self._idle = None if idle_advance_ms is None else Idleness(idle_advance_ms)
         self.calls = calls or WaitedCalls()
         self._own_calls = calls is None
         self._lines: list[Line] = []
@@ -167,6 +171,9 @@ class Task:
         self._flushers: list[Callable[[], None]] = []
         self._by_stream_time = Schedules()
         self._by_wall_clock = Schedules()
+        self._idlers: list[Callable[[int], None]] = []
+        if self._idle is not None:
+            self._idle.begin_anew(self.clock())
         self.times = TimesBook(self._stores.get(TIMES_STORE))
         self._clock_of_task = self.times.of("task", None)
         self.stream_time = self._clock_of_task.stream_time
@@ -198,6 +205,8 @@ class Task:
         outputs = self._outputs
         take = self._sources[record.topic]
         self.record = record
+        if self._idle is not None:
+            self._idle.begin_anew(self.clock())
         try:
             take(record)
             due = self._next_stream_time
@@ -238,6 +247,8 @@ class Task:
         outputs = self._outputs
         take: Callable[[Sequence[InputRecord]], None] = self._sources[records[0].topic].take_run  # type: ignore[attr-defined]
         self.record = records[0]
+        if self._idle is not None:
+            self._idle.begin_anew(self.clock())
         try:
             take(records)
             if self.cache is not None and self.cache.used > self.cache.max_bytes:
@@ -254,6 +265,8 @@ class Task:
         """Fire what is due by the wall clock, and return what comes of it."""
         try:
             self._fire(self._by_wall_clock, now_ms)
+            if self._idle is not None and self.stream_time >= 0 and (passed_ms := self._idle.passed(now_ms)):
+                self._pass_time(passed_ms)
             return self._outputs.copy()
         finally:
             self._outputs.clear()
@@ -261,7 +274,37 @@ class Task:
     @property
     def next_punctuation_ms(self) -> int | None:
         """When the wall clock next has something to do here; None: never."""
-        return self._by_wall_clock.next_ms
+        due = self._by_wall_clock.next_ms
+        if self._idle is None or self.stream_time < 0:
+            return due
+        return self._idle.due_ms if due is None else min(due, self._idle.due_ms)
+
+    @property
+    def follows_idleness(self) -> bool:
+        """Whether stream time moves on while no records come."""
+        return self._idle is not None
+
+    def on_records_due(self, now_ms: int) -> None:
+        """Records are on their way, or wait: the task is not idle."""
+        if self._idle is not None:
+            self._idle.begin_anew(now_ms)
+
+    def _pass_time(self, passed_ms: int) -> None:
+        """Move stream time on, of the task and of every operator that has some, and let them emit what that closes."""
+        record, self.record = self.record, None
+        self.stream_time += passed_ms
+        self.record_time = self.stream_time
+        try:
+            for name, times in self.times.all():
+                if name in self.sub_topology.nodes and times.stream_time >= 0:
+                    times.advance(times.stream_time + passed_ms)
+            for idle in reversed(self._idlers):  # operators were made from the last to the first
+                idle(passed_ms)
+        finally:
+            self.record = record
+        due = self._next_stream_time
+        if due is not None and self.stream_time >= due:
+            self._fire(self._by_stream_time, self.stream_time)
 
     def flush(self) -> list[Output]:
         """Write what operators hold in memory to the stores; return what must be written with the commit."""
@@ -450,6 +493,13 @@ class Task:
     def on_flush(self, flush: Callable[[], None]) -> None:
         """Have something called before each commit."""
         self._flushers.append(flush)
+
+    def on_idle(self, idle: Callable[[int], None]) -> None:
+        """Have something called with the ms by which stream time has moved on without a record (`idle_advance`).
+
+        The operator's own `Times` have moved on already.
+        """
+        self._idlers.append(idle)
 
     def schedule(self, name: str, interval_ms: int, by: str, callback: Callable[[int], None]) -> Schedule:
         """Have `callback(now_ms)` called again and again.

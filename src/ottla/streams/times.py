@@ -20,7 +20,12 @@ TIMES_HEADER = "ottla.times"
 _PAIR = struct.Struct(">qq")
 #: Stream time before the first record, as in Kafka.
 UNKNOWN = -1
-_ENDS = {StoreKind.WINDOW: bytes(12), StoreKind.TIMESTAMPED_WINDOW: bytes(12), StoreKind.SESSION: bytes(16)}
+_ENDS = {
+    StoreKind.WINDOW: bytes(12),
+    StoreKind.TIMESTAMPED_WINDOW: bytes(12),
+    StoreKind.SESSION: bytes(16),
+    StoreKind.QUEUE: bytes(12),
+}
 
 
 class Times:

@@ -39,10 +39,12 @@ class StoreKind(Enum):
     TIMESTAMPED_WINDOW = "timestamped window"
     #: key | end int64 | start int64 -> value
     SESSION = "session"
-    #: key -> versions
+    #: key -> versions (KIP-889); `versions` has the format
     VERSIONED = "versioned"
-    #: time | key -> what waits there (suppress, the outer side of joins, joins with grace)
+    #: time | key -> what waits there (suppress, the outer side of joins)
     BUFFER = "buffer"
+    #: time | key | number -> a record that waits (joins with grace)
+    QUEUE = "queue"
     #: name of an operator or store -> its stream time and what else must survive. Never has a changelog of its own:
     #: what it
     #: holds travels in the headers of the changelogs of the stores it belongs to, and `restoring` brings it back.
@@ -59,8 +61,8 @@ class StoreSpec:
         source_changelog: the changelog is the table's source topic: nothing is written to it, and its value is not in
             Java's format of a changelog but simply what the topic holds.
         changelog_configs: for making the topic: cleanup.policy and so on, in Kafka's spelling.
-        retention_ms: windowed kinds keep at least so much of stream time; else None.
-        segment_interval_ms: windowed kinds expire by whole segments of so much time (Java: max(retention / 2, 60 s)).
+        retention_ms: windowed kinds keep at least so much of stream time, versioned ones of versions; else None.
+        segment_interval_ms: both expire by whole segments of so much time (windows in Java: max(retention / 2, 60 s)).
         home: "default" (what the app's configuration says), "memory", "sqlite", "rocksdb".
     """
 

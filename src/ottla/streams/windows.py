@@ -99,7 +99,7 @@ def tumbling(size: Duration, *, grace: Duration = 0) -> TimeWindows:
 
     A record is late, and dropped, when its window's end <= stream time - grace.
     """
-    size_ms = _positive("size", size)
+    size_ms = positive_ms("size", size)
     return TimeWindows(size_ms=size_ms, advance_ms=size_ms, grace_ms=milliseconds("grace", grace))
 
 
@@ -109,7 +109,7 @@ def hopping(size: Duration, *, advance: Duration, grace: Duration = 0) -> TimeWi
     Raises:
         ValueError: `advance` is longer than the size.
     """
-    size_ms, advance_ms = _positive("size", size), _positive("advance", advance)
+    size_ms, advance_ms = positive_ms("size", size), positive_ms("advance", advance)
     if advance_ms > size_ms:
         raise ValueError(f"advance ({advance!r}) is no longer than the size ({size!r}), or records are in no window")
     return TimeWindows(size_ms=size_ms, advance_ms=advance_ms, grace_ms=milliseconds("grace", grace))
@@ -131,7 +131,17 @@ def session(gap: Duration, *, grace: Duration = 0) -> SessionWindows:
     return SessionWindows(gap_ms=milliseconds("gap", gap), grace_ms=milliseconds("grace", grace))
 
 
-def _positive(name: str, value: Duration) -> int:
+def history_ms(value: Duration | None) -> int | None:
+    """Return the history retention of a store in ms; None: it keeps no versions."""
+    return None if value is None else milliseconds("history_retention", value)
+
+
+def positive_ms(name: str, value: Duration) -> int:
+    """Return a duration in ms.
+
+    Raises:
+        ValueError: it is less than 1 ms.
+    """
     found = milliseconds(name, value)
     if found < 1:
         raise ValueError(f"{name} is 1 ms or more, not {value!r}")

@@ -42,6 +42,8 @@ import org.apache.kafka.streams.processor.api.Record;
 import org.apache.kafka.streams.state.KeyValueStore;
 import org.apache.kafka.streams.state.SessionStore;
 import org.apache.kafka.streams.state.Stores;
+import org.apache.kafka.streams.state.VersionedKeyValueStore;
+import org.apache.kafka.streams.state.VersionedRecord;
 import org.apache.kafka.streams.state.WindowStore;
 import org.apache.kafka.streams.test.TestRecord;
 
@@ -161,6 +163,7 @@ public class Parity {
             case "last": return value == null || value.toString().isEmpty()
                 ? null : value.toString().substring(value.toString().length() - 1);
             case "constant": return "all";
+            case "drop": return "x".equals(value) ? "drop" : value;
             default: throw new IllegalArgumentException(name);
         }
     }
@@ -214,6 +217,10 @@ public class Parity {
         return Materialized.as(text(step, "store"));
     }
 
+    static Materialized versioned(final JsonNode step) {
+        return Materialized.as(Stores.persistentVersionedKeyValueStore(text(step, "store"), duration(step, "history")));
+    }
+
     static Consumed<Object, Object> read() {
         return (Consumed) Consumed.with(Serdes.String(), Serdes.String());
     }
@@ -245,7 +252,8 @@ public class Parity {
                 result = builder.stream(text(step, "topic"), as == null ? read() : read().withName(text(step, "as")));
                 break;
             case "table":
-                result = step.has("store") ? builder.table(text(step, "topic"), read(), (Materialized) store(step))
+                result = step.has("history") ? builder.table(text(step, "topic"), read(), versioned(step))
+                    : step.has("store") ? builder.table(text(step, "topic"), read(), (Materialized) store(step))
                     : builder.table(text(step, "topic"), read());
                 break;
             case "global_table":
@@ -317,7 +325,8 @@ public class Parity {
             case "cogroup": result = cogroup(made, step); break;
             case "to_stream": result = table.toStream(); break;
             case "to_table":
-                result = step.has("store") ? stream.toTable((Materialized) store(step)) : stream.toTable();
+                result = step.has("history") ? stream.toTable(versioned(step))
+                    : step.has("store") ? stream.toTable((Materialized) store(step)) : stream.toTable();
                 break;
             case "suppress": {
                 final Suppressed suppressed = step.has("limit")
@@ -328,6 +337,12 @@ public class Parity {
                 break;
             }
             case "join": result = joined(step, of, other); break;
+            case "versions":
+                builder.addStateStore(Stores.versionedKeyValueStoreBuilder(
+                    Stores.persistentVersionedKeyValueStore(text(step, "store"), duration(step, "history")),
+                    Serdes.String(), Serdes.String()));
+                result = stream.process(() -> new Versions(text(step, "store")), text(step, "store"));
+                break;
             case "process": result = stream.process(() -> new Ticker(step)); break;
             case "process_values":
                 result = stream.processValues(() -> new org.apache.kafka.streams.processor.api.FixedKeyProcessor<Object, Object, Object>() {
@@ -348,6 +363,44 @@ public class Parity {
         }
         if (id != null) {
             made.put(id, result);
+        }
+    }
+
+    static class Versions implements Processor<Object, Object, Object, Object> {
+        private final String name;
+        private ProcessorContext<Object, Object> context;
+        private VersionedKeyValueStore<Object, Object> store;
+
+        Versions(final String name) {
+            this.name = name;
+        }
+
+        @Override
+        public void init(final ProcessorContext<Object, Object> given) {
+            context = given;
+            store = context.getStateStore(name);
+        }
+
+        @Override
+        public void process(final Record<Object, Object> record) {
+            if (record.key() == null) {
+                return;
+            }
+            final long when = record.timestamp();
+            final long code = store.put(record.key(), record.value(), when);
+            final StringBuilder told = new StringBuilder(code == Long.MIN_VALUE ? "late" : String.valueOf(code));
+            told.append(' ').append(told(store.get(record.key())));
+            for (final long back : new long[] {-4_000, -1, 0, 1, 3_000, 9_000, 21_000, 48_000, 70_000, 130_000}) {
+                told.append(' ').append(when < back ? "-" : told(store.get(record.key(), when - back)));
+            }
+            if ("drop".equals(record.value())) {
+                told.append(' ').append(told(store.delete(record.key(), when + 500)));
+            }
+            context.forward(record.withValue(told.toString()));
+        }
+
+        private static String told(final VersionedRecord<Object> found) {
+            return found == null ? "none" : found.value() + "@" + found.timestamp();
         }
     }
 
@@ -484,6 +537,11 @@ public class Parity {
         }
         if (other instanceof KTable) {
             final KTable<Object, Object> right = (KTable) other;
+            if (step.has("grace")) {
+                final Joined<Object, Object, Object> how =
+                    Joined.<Object, Object, Object>as(text(step, "as")).withGracePeriod(duration(step, "grace"));
+                return kind.equals("left") ? left.leftJoin(right, joiner, how) : left.join(right, joiner, how);
+            }
             if (step.has("as")) {
                 return left.join(right, joiner, Joined.as(text(step, "as")));
             }

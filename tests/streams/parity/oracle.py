@@ -1,5 +1,5 @@
 """Runs Parity.java, and keeps what Java said in results.json.gz: `python -m tests.streams.parity.oracle` writes it
-anew.
+anew; with --new it only asks for topologies that are not in the file.
 
 Needs a JDK (17 or newer) and Maven, which fetches kafka-streams-test-utils.
 """
@@ -60,8 +60,10 @@ def kept_results() -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
-    results = java_results(folder, topologies())
+    given = [each for each in sys.argv[1:] if each != "--new"]
+    folder = Path(given[0]) if given else Path(tempfile.mkdtemp())
+    kept = kept_results() if "--new" in sys.argv else {}
+    results = {**kept, **java_results(folder, [each for each in topologies() if each["name"] not in kept])}
     text = json.dumps(results, separators=(",", ":"), sort_keys=True)
     RESULTS.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(f"{len(results)} topologies, {RESULTS.stat().st_size} bytes")

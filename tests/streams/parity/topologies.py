@@ -54,6 +54,8 @@ def change(name: str, key: Any, value: Any) -> Any:
             return value[-1:] if value else None
         case "constant":
             return "all"
+        case "drop":
+            return "drop" if value == "x" else value
     raise ValueError(name)
 
 
@@ -115,7 +117,7 @@ def _step(app: Any, made: dict[str, Any], step: Step) -> Any:
         case "stream":
             return app.stream(step["topic"], key=str, value=str, name=name)
         case "table":
-            return app.table(step["topic"], key=str, value=str, **store)
+            return app.table(step["topic"], key=str, value=str, **store, **_history(step))
         case "global_table":
             return app.global_table(step["topic"], key=str, value=str, **store)
         case "filter":
@@ -159,13 +161,16 @@ def _step(app: Any, made: dict[str, Any], step: Step) -> Any:
         case "to_stream":
             return of.to_stream()
         case "to_table":
-            return of.to_table(**store)
+            return of.to_table(**store, **_history(step))
         case "suppress":
             if "limit" in step:
                 return of.suppress(until_time_limit=step["limit"] / 1000, max_records=step.get("records"))
             return of.suppress("until_window_closes")
         case "join":
             return _join(of, other, step, store)
+        case "versions":
+            app.add_store(step["store"], key=str, value=str, **_history(step))
+            return of.process(lambda: Versions(step["store"]), stores=[step["store"]])
         case "process":
             return of.process(lambda: Ticker(step))
         case "process_values":
@@ -193,6 +198,42 @@ class Ticker:
         self._seen += 1
         self._context.forward(record)
         self._context.forward(record._replace(key="copy", timestamp=record.timestamp + 1))
+
+
+class Versions:
+    """Writes each value as a version, and tells what was written and what was valid at several times."""
+
+    def __init__(self, store: str) -> None:
+        self._name = store
+
+    def init(self, context: Any) -> None:
+        self._context = context
+        self._store = context.store(self._name)
+
+    def process(self, record: Record) -> None:
+        if record.key is None:
+            return
+        when = record.timestamp
+        done = self._store.put(record.key, record.value, when)
+        until = -1 if done.until is None else done.until
+        told = [str(until) if done.stored else "late", self._told(self._store.get_timed(record.key))]
+        told += [
+            "-" if when < back else self._told(self._store.get_timed(record.key, when - back))
+            for back in (-4_000, -1, 0, 1, 3_000, 9_000, 21_000, 48_000, 70_000, 130_000)
+        ]
+        if record.value == "drop":
+            before = self._store.get_timed(record.key, when + 500)
+            assert self._store.delete(record.key, when + 500) == (None if before is None else before[0])
+            told.append(self._told(before))
+        self._context.forward(record._replace(value=" ".join(told)))
+
+    @staticmethod
+    def _told(found: tuple[Any, int] | None) -> str:
+        return "none" if found is None else f"{found[0]}@{found[1]}"
+
+
+def _history(step: Step) -> dict[str, float]:
+    return {"history_retention": step["history"] / 1000} if "history" in step else {}
 
 
 def _twice(fn: str) -> Callable[[Any], Iterator[Any]]:
@@ -261,7 +302,8 @@ def _join(of: Any, other: Any, step: Step, store: dict[str, str]) -> Any:
     if type(other).__name__ == "GlobalTable":
         return kind(other, join, key=lambda key, value: change(step["fn"], key, value))
     if type(other).__name__ == "Table":
-        return kind(other, join, **({"name": step["as"]} if "as" in step else {}))
+        grace = {"grace": step["grace"] / 1000} if "grace" in step else {}
+        return kind(other, join, **grace, **({"name": step["as"]} if "as" in step else {}))
     seconds = {name: step[name] / 1000 for name in ("within", "grace", "before", "after") if name in step}
     return kind(other, join, **seconds, **({"name": step["as"], "store": step["as"]} if "as" in step else {}))
 
@@ -827,6 +869,74 @@ WINDOWS: dict[str, Step] = {
 }
 
 
+def _versioned() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
+    """Tables and stores with versions; the retention is sometimes shorter than records are late."""
+    one, both = ["in"], ["left", "right"]
+    many = {"count": 150, "keys": "abc"}
+    for retention in (3_000, 20_000, 400_000):
+        kept: Step = {"store": "kept", "history": retention}
+        yield (
+            f"versions_{retention}",
+            _chain({"op": "versions", **kept}),
+            one,
+            {"count": 300, "keys": "ab", "step": 900},
+        )
+        dropped = [{"op": "map_values", "fn": "first"}, {"op": "map_values", "fn": "drop"}, {"op": "versions", **kept}]
+        yield f"versions_{retention}_deleted", _chain(*dropped), one, {"count": 300, "keys": "ab", "step": 700}
+        table = {"op": "table", "id": "s", "topic": "in", **kept}
+        ends: list[Step] = [{"op": "to_stream"}]
+        yield f"versioned_table_{retention}", _chain(*ends, source=table), one, many
+        yield (
+            f"versioned_table_{retention}_filter",
+            _chain({"op": "filter", "fn": "no_x"}, *ends, source=table),
+            one,
+            many,
+        )
+        grouped: list[Step] = [{"op": "group_by", "fn": "first"}, {"op": "aggregate"}, *ends]
+        yield f"versioned_table_{retention}_group_by", _chain(*grouped, source=table), one, many
+        filtered: list[Step] = [{"op": "filter", "fn": "long"}, {"op": "map_values", "fn": "upper"}, *grouped]
+        yield f"versioned_table_{retention}_filter_group_by", _chain(*filtered, source=table), one, many
+        yield f"versioned_to_table_{retention}", _chain({"op": "to_table", **kept}, *ends), one, many
+        left = {"op": "table", "id": "l", "topic": "left", "store": "kept-left", "history": retention}
+        right = {"op": "table", "id": "r", "topic": "right", "store": "kept-right", "history": retention}
+        plain: Step = {"op": "table", "id": "r", "topic": "right"}
+        for kind in ("inner", "left", "outer"):
+            join: Step = {"op": "join", "id": "j", "of": "l", "other": "r", "kind": kind}
+            out: list[Step] = [{"op": "to_stream", "id": "o", "of": "j"}, _out("o")]
+            yield f"versioned_join_{kind}_{retention}", [left, right, join, *out], both, many
+            yield f"half_versioned_join_{kind}_{retention}", [left, plain, join, *out], both, many
+            if kind == "outer":
+                continue
+            foreign: Step = {**join, "foreign": "first"}
+            yield (
+                f"versioned_foreign_key_join_{kind}_{retention}",
+                [left, right, foreign, *out],
+                both,
+                {**many, "keys": "xyzlw"},
+            )
+            stream = _source("left", "l")
+            yield f"stream_versioned_join_{kind}_{retention}", [stream, right, join, _out("j")], both, many
+            derived: list[Step] = [
+                {"op": "filter", "id": "f", "of": "r", "fn": "no_x"},
+                {"op": "map_values", "id": "m", "of": "f", "fn": "upper"},
+            ]
+            through: Step = {**join, "other": "m"}
+            yield (
+                f"stream_versioned_derived_join_{kind}_{retention}",
+                [stream, right, *derived, through, _out("j")],
+                both,
+                many,
+            )
+            # Java has a NullPointerException for a record without a key in a left join with grace.
+            how = {**many, "nulls": kind == "inner"}
+            for grace in (0, 2_000, 15_000):
+                if grace > retention:
+                    continue  # what waits could not be joined: both refuse it
+                waits: Step = {**join, "grace": grace, "as": "waits"}
+                name = f"stream_versioned_join_{kind}_{retention}_grace_{grace}"
+                yield name, [stream, right, waits, _out("j")], both, how
+
+
 #: Topologies of which the matrix of nulls, timestamps and headers is made: one for each operator.
 MATRIX = (
     "filter", "filter_not", "map", "map_values", "flat_map", "flat_map_values", "select_key", "peek", "merge", "split",
@@ -858,7 +968,8 @@ def matrix_inputs(topics: list[str]) -> list[list[Any]]:
 
 def topologies() -> list[Step]:
     """Return all, with their inputs, as Parity.java reads them; those of the matrix are called "matrix <name>"."""
-    every = list(enumerate(_all()))
+    # Their numbers are the seeds of their inputs: what is new comes last, with numbers of its own.
+    every = [*enumerate(_all()), *enumerate(_versioned(), 152)]
     found = [
         {"name": name, "steps": steps, "inputs": inputs(number, topics, **how)}
         for number, (name, steps, topics, how) in every
@@ -876,7 +987,9 @@ def topologies() -> list[Step]:
             "cache": True,
         }
         for number, (name, steps, topics, how) in every
-        if any(step["op"] in CACHED_OPS or "store" in step for step in steps) and "advance" not in how
+        if any(step["op"] in CACHED_OPS or "store" in step for step in steps)
+        and "advance" not in how
+        and not name.startswith(("version", "stream_version"))  # stores with versions have no cache
     ]
     return [*found, *matrix, *cached]
 

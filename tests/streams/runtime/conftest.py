@@ -30,6 +30,7 @@ class Application:
     application_id: str = "app"
     processing_guarantee: str = "exactly_once_v2"
     handlers: Handlers = field(default_factory=Handlers)
+    idle_advance_ms: int | None = None
 
     desk: Desk | None = None
 

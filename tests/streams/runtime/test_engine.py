@@ -43,6 +43,7 @@ class Thread:
         cache: CacheBudget | None = None,
         disk: dict[TaskId, MemoryHome] | None = None,
         calls: Calls | None = None,
+        idle_advance_ms: int | None = None,
     ) -> None:
         self.world = world
         self.topology = topology
@@ -60,6 +61,7 @@ class Thread:
                 handlers=handlers,
                 cache=cache,
                 calls=calls,
+                idle_advance_ms=idle_advance_ms,
             )
 
         self.engine = Engine(topology, settings, self.port, self.host, make, world.clock)

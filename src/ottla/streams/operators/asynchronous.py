@@ -9,6 +9,7 @@ from ottla.streams.calls import Function, Line, Waiting
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.errors import need_function
 
+
 def calling(
     function: Callable[..., Any], *, concurrency: int, ordered: bool, with_key: bool
 ) -> Callable[[NodeContext], Process]:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
-from ottla.streams.operators.tables import Getter, Make, View
-from ottla.streams.states import KeyValueState, WindowState
+from ottla.streams.context import SKIPPED, Headers, InputRecord, NodeContext, Process
+from ottla.streams.operators.suppress import Waiting
+from ottla.streams.operators.tables import Getter, GetterAsOf, Make, View
+from ottla.streams.states import KeyValueState, QueueState, WindowState
 from ottla.streams.store import Store
 from ottla.streams.times import UNKNOWN, Times
 
@@ -198,6 +199,8 @@ def stream_side(join: StreamJoin, *, left: bool, outer: bool) -> Make:
 
         own: WindowState = context.store(join.left_store if left else join.right_store)
         own_left, own_right = (own, other) if left else (other, own)
+        if waiting is not None and left:  # for both sides
+            task.on_idle(lambda passed_ms: emit_unjoined(waiting, times.stream_time, times.stream_time, ()))
         return process
 
     return make
@@ -232,19 +235,22 @@ def table_side(view: View, joiner: Joiner, select: Callable[[Any, Any], Any] | N
 
     def make(context: NodeContext) -> Process:
         forward, fail, drop, name = context.forward, context.fail, context.task.drop, context.name
-        get: Getter = view.getter(context)
+        if view.is_versioned:
+            get = view.getter_as_of(context)
+        else:
+            get = _without_time(view.getter(context))
 
-        def once(key: Any, value: Any) -> Any:
+        def once(key: Any, value: Any, timestamp: int) -> Any:
             wanted = key if select is None else select(key, value)
             if value is None or (wanted is None and not left):
                 return SKIPPED
-            found = None if wanted is None else get(wanted)
+            found = None if wanted is None else get(wanted, timestamp)
             if found is None and not left:
                 return None
             return (joiner(key, value, None if found is None else found[0]),)
 
         def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
-            again = partial(once, key, value)
+            again = partial(once, key, value, timestamp)
             try:
                 made = again()
             except Exception as error:
@@ -256,6 +262,64 @@ def table_side(view: View, joiner: Joiner, select: Callable[[Any, Any], Any] | N
             elif made is not None:
                 forward(key, made[0], timestamp, headers)
 
+        return process
+
+    return make
+
+
+def _without_time(get: Getter) -> GetterAsOf:
+    return lambda key, as_of: get(key)
+
+
+def table_side_with_grace(view: View, joiner: Joiner, queue: str, grace_ms: int, *, left: bool) -> Make:
+    """Hold each record back until stream time has passed it by a grace period, and join it with what the table held at its
+    time (KIP-923).
+
+    Records come out in the order of their time, then of their key. One that comes later than the grace period is joined at
+    once; so is one without a key, in left joins.
+
+    Args:
+        queue: name of the store of records that wait.
+    """
+
+    def make(context: NodeContext) -> Process:
+        drop, name, task = context.task.drop, context.name, context.task
+        state: QueueState = context.store(queue)
+        join = table_side(view, joiner, None, left=left)(context)
+
+        def process(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            if value is None or (key is None and not left):
+                drop(name)
+                return
+            if key is None or timestamp < state.stream_time - grace_ms:
+                join(key, value, timestamp, headers)
+                return
+            source = task.record
+            place = (-1, "", -1) if source is None else (source.offset, source.topic, source.partition)
+            state.add(key, timestamp, Waiting(timestamp, *place, headers, None, None, state.value_bytes(value)).pack())
+            release(state.stream_time - grace_ms)
+
+        def release(until: int) -> None:
+            at_hand = task.record
+            try:
+                for entry, key_bytes, data in state.until(until):
+                    waited = Waiting.unpack(data)
+                    if waited.topic:  # a failure is about the record that has waited
+                        task.record = InputRecord(
+                            *(waited.topic, waited.partition, waited.offset, waited.timestamp),
+                            *(key_bytes, waited.new, waited.headers),
+                        )
+                    value = state.read_value(waited.new or b"")
+                    join(state.read_key(key_bytes), value, waited.timestamp, waited.headers)
+                    state.remove(entry)
+            finally:
+                task.record = at_hand
+
+        def idle(passed_ms: int) -> None:
+            state.pass_time(passed_ms)
+            release(state.stream_time - grace_ms)
+
+        task.on_idle(idle)
         return process
 
     return make

@@ -143,11 +143,9 @@ def suppressing(view: SuppressView, store: str, limits: Limits) -> Make:
         times = task.times_of(name, store)
 
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
-            stream_time = times.advance(timestamp)
+            times.advance(timestamp)
             hold(key, change, timestamp, headers)
-            due = stream_time - limits.wait_ms
-            if state.first_time <= due:
-                evict(lambda when: when <= due)
+            release()
             if over():
                 if not limits.emit_early:
                     raise StreamsError(
@@ -155,6 +153,11 @@ def suppressing(view: SuppressView, store: str, limits: Limits) -> Make:
                         f"{limits.max_records} and max_bytes={limits.max_bytes} allow"
                     )
                 evict(lambda when: over())
+
+        def release(passed_ms: int = 0) -> None:
+            due = times.stream_time - limits.wait_ms
+            if state.first_time <= due:
+                evict(lambda when: when <= due)
 
         def over() -> bool:
             return (limits.max_records is not None and state.count > limits.max_records) or (
@@ -207,6 +210,7 @@ def suppressing(view: SuppressView, store: str, limits: Limits) -> Make:
             state.flushed()
 
         task.on_flush(flush)
+        task.on_idle(release)
         return process
 
     return make

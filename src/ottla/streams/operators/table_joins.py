@@ -61,8 +61,9 @@ class JoinView(View):
         return get
 
 
-def table_side(view: JoinView, other: View, joiner: Joiner, kind: Kind, *, left: bool) -> Make:
-    """One side of a join by key: its changes, joined with what the other table holds."""
+def table_side(view: JoinView, this: View, other: View, joiner: Joiner, kind: Kind, *, left: bool) -> Make:
+    """One side of a join by key: its changes, joined with what the other table holds. Versions that came late are not
+    joined."""
     # What comes out without a partner: this side's rows alone, and this side's absence beside the other's rows.
     alone = kind == "outer" or (kind == "left" and left)
     absent = kind == "outer" or (kind == "left" and not left)
@@ -70,7 +71,7 @@ def table_side(view: JoinView, other: View, joiner: Joiner, kind: Kind, *, left:
     def make(context: NodeContext) -> Process:
         forward, fail, drop, name = context.forward, context.fail, context.task.drop, context.name
         get = other.getter(context)
-        send_old = view.send_old
+        send_old, skips_late = view.send_old, this.is_versioned
 
         def joined(key: Any, this: Any, that: Any) -> Any:
             if this is None and not (absent and that is not None):
@@ -85,11 +86,15 @@ def table_side(view: JoinView, other: View, joiner: Joiner, kind: Kind, *, left:
                 that, when = None, timestamp
             else:
                 that, when = found[0], max(timestamp, found[1])
-            return Change(joined(key, change.new, that), joined(key, change.old, that) if send_old else None), when
+            old = joined(key, change.old, that) if send_old else None
+            return Change(joined(key, change.new, that), old, change.is_newest), when
 
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
             if key is None:
                 drop(name)
+                return
+            if skips_late and not change.is_newest:
+                drop(name, is_normal=True)
                 return
             again = partial(once, key, change, timestamp)
             try:
@@ -122,7 +127,7 @@ def table_merge(view: JoinView) -> Make:
             return store
 
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
-            forward(key, change if send_old else Change(change.new, None), timestamp, headers)
+            forward(key, change if send_old else change._replace(old=None), timestamp, headers)
 
         return process
 
@@ -208,7 +213,13 @@ def combined_key(foreign: bytes, primary: bytes) -> bytes:
 
 
 def send_subscription(
-    extract: Callable[[Any, Any], Any], foreign_serde: AnySerde, value_serde: AnySerde, topic: str, *, left: bool
+    table: View,
+    extract: Callable[[Any, Any], Any],
+    foreign_serde: AnySerde,
+    value_serde: AnySerde,
+    topic: str,
+    *,
+    left: bool,
 ) -> Make:
     """Subscribe each left row to its foreign key, and end the subscription to the one that it had before."""
 
@@ -245,7 +256,12 @@ def send_subscription(
                 return planned, None
             return planned, hash128(value_serde.serialize(value_topic, change.new) or b"")
 
+        skips_late = table.is_versioned
+
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            if skips_late and not change.is_newest:
+                drop(name, is_normal=True)
+                return
             again = partial(once, key, change)
             try:
                 found = again()
@@ -311,17 +327,21 @@ def answer_subscription(right: View) -> Make:
     return make
 
 
-def tell_subscribers(store: str, foreign_serde: AnySerde, topic: str) -> Make:
+def tell_subscribers(right: View, store: str, foreign_serde: AnySerde, topic: str) -> Make:
     """Send a right row that has changed to all that have subscribed to it."""
 
     def make(context: NodeContext) -> Process:
         forward, drop, name = context.forward, context.task.drop, context.name
         state: KeyValueState = context.store(store)
         foreign_topic = f"{topic}-fk"
+        skips_late = right.is_versioned
 
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
             if key is None:
                 drop(name)
+                return
+            if skips_late and not change.is_newest:
+                drop(name, is_normal=True)
                 return
             foreign = foreign_serde.serialize(foreign_topic, key) or b""
             for _, subscription in state.prefix(_INT.pack(len(foreign)) + foreign):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.keys import Windowed
 from ottla.streams.records import Change
-from ottla.streams.states import KeyValueState, SessionState, WindowState
+from ottla.streams.states import KeyValueState, SessionState, VersionedState, WindowState
 
 if TYPE_CHECKING:
     from ottla.streams.builder import Builder
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Make = Callable[[NodeContext], Process]
 #: Looks up (value, timestamp in ms) of a key, or None.
 Getter = Callable[[Any], "tuple[Any, int] | None"]
+#: The same of (key, time in ms): what the table held then.
+GetterAsOf = Callable[[Any, int], "tuple[Any, int] | None"]
 
 _IMMUTABLE = frozenset({int, str, bytes, float, bool, type(None)})
 
@@ -29,11 +31,13 @@ class View:
     Attributes:
         store: the table's own store, or None: it is computed from its parent's.
         send_old: its changes carry old values.
+        is_versioned: it can say what it held at some time (KIP-914), and its changes may be of versions that came late.
     """
 
-    def __init__(self, store: str | None = None) -> None:
+    def __init__(self, store: str | None = None, *, is_versioned: bool = False) -> None:
         self.store = store
         self.send_old = False
+        self.is_versioned = is_versioned
 
     def enable_old(self, *, force: bool) -> bool:
         """Have changes carry old values; return whether they do.
@@ -53,6 +57,12 @@ class View:
         """Return what looks up one key in a task."""
         assert self.store is not None
         return store_getter(context.store(self.store))
+
+    def getter_as_of(self, context: NodeContext) -> GetterAsOf:
+        """Return what looks up one key as of a time; only versioned tables have it."""
+        assert self.store is not None
+        state: VersionedState = context.store(self.store)
+        return state.get_timed
 
 
 def store_getter(state: Any) -> Getter:
@@ -74,9 +84,16 @@ class SourceView(View):
     """A table that is read from a topic. It gets a store when somebody needs one."""
 
     def __init__(
-        self, builder: Builder, node: str, name: str, make_store: Callable[[], str], *, materialized: bool
+        self,
+        builder: Builder,
+        node: str,
+        name: str,
+        make_store: Callable[[], str],
+        *,
+        materialized: bool,
+        is_versioned: bool = False,
     ) -> None:
-        super().__init__(None)
+        super().__init__(None, is_versioned=is_versioned)
         self._builder = builder
         self._node = node
         self._make_store = make_store
@@ -109,7 +126,7 @@ class DerivedView(View):
     """
 
     def __init__(self, parent: View, store: str | None, compute: Callable[[Any, Any], Any]) -> None:
-        super().__init__(store)
+        super().__init__(store, is_versioned=store is None and parent.is_versioned)
         self.parent = parent
         self.compute = compute
 
@@ -138,6 +155,18 @@ class DerivedView(View):
 
         return computed
 
+    def getter_as_of(self, context: NodeContext) -> GetterAsOf:
+        get, compute = self.parent.getter_as_of(context), self.compute
+
+        def computed(key: Any, as_of: int) -> tuple[Any, int] | None:
+            found = get(key, as_of)
+            if found is None:
+                return None
+            value = compute(key, found[0])
+            return None if value is None else (value, found[1])
+
+        return computed
+
 
 #: Takes a result: (key, its bytes in the store, new value, old one, timestamp in ms, headers).
 Update = Callable[[Any, bytes, Any, Any, int, Headers], None]
@@ -153,6 +182,15 @@ def updating(context: NodeContext, state: KeyValueState, *, send_old: bool) -> U
             keep(stored, new, when, headers)
 
         return later
+    if isinstance(state, VersionedState):
+        write = state.write
+
+        def version(key: Any, stored: bytes, new: Any, old: Any, when: int, headers: Headers) -> None:
+            done = write(stored, new, when)
+            if done.stored:
+                forward(key, Change(new, old if send_old else None, done.until is None), when, headers)
+
+        return version
     save = state.save
 
     def now(key: Any, stored: bytes, new: Any, old: Any, when: int, headers: Headers) -> None:
@@ -195,8 +233,9 @@ def table_source(view: View) -> Make:
 
 
 def table_filter(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
-    """Keep what passes; a key that no longer does is deleted, if it was there."""
-    return _derived(view, compute, skip_absent=True)
+    """Keep what passes; a key that no longer does is deleted, if it was there. Of versions each change counts: the old value
+    is not that of the same time."""
+    return _derived(view, compute, skip_absent=not view.parent.is_versioned)
 
 
 def table_map_values(view: DerivedView, compute: Callable[[Any, Any], Any]) -> Make:
@@ -236,7 +275,7 @@ def _derived(view: DerivedView, compute: Callable[[Any, Any], Any], *, skip_abse
             if skip_absent and send_old and old is None and new is None:
                 return
             if state is None or update is None:
-                forward(key, Change(new, old), timestamp, headers)
+                forward(key, Change(new, old, change.is_newest), timestamp, headers)
             else:
                 update(key, state.key_bytes(key), new, old, timestamp, headers)
 
@@ -255,8 +294,9 @@ def to_stream(context: NodeContext) -> Process:
     return process
 
 
-def table_group_by(selector: Callable[[Any, Any], Any]) -> Make:
-    """Say, under the new key, what is to be subtracted and what to be added; in one record if the key stays."""
+def table_group_by(parent: View, selector: Callable[[Any, Any], Any]) -> Make:
+    """Say, under the new key, what is to be subtracted and what to be added; in one record if the key stays. A version that
+    came late changes nothing: aggregates are of the newest ones."""
 
     def make(context: NodeContext) -> Process:
         forward, fail = context.forward, context.fail
@@ -272,7 +312,11 @@ def table_group_by(selector: Callable[[Any, Any], Any]) -> Make:
         def both(key: Any, change: Change) -> tuple[Any, Any]:
             return pair(key, change.new), pair(key, change.old)
 
+        skips_late = parent.is_versioned
+
         def process(key: Any, change: Change, timestamp: int, headers: Headers) -> None:
+            if skips_late and not change.is_newest:
+                return
             try:
                 found = both(key, change)
             except Exception as error:

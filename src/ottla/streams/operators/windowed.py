@@ -113,6 +113,13 @@ def time_windowed(
                 key = Windowed(state.read_key(key_bytes), Window(start, start + size))
                 forward(key, Change(value, None), when, headers)
 
+        def idle(passed_ms: int) -> None:
+            close = times.stream_time - grace
+            if close > times.emitted:
+                emit(close, ())
+
+        if on_close:
+            context.task.on_idle(idle)
         return process
 
     return make
@@ -255,6 +262,13 @@ def sliding_windowed(
                 key = Windowed(state.read_key(key_bytes), Window(start, start + size))
                 forward(key, Change(value, None), when, headers)
 
+        def idle(passed_ms: int) -> None:
+            close = times.stream_time - grace
+            if close > times.emitted:
+                emit(close, ())
+
+        if on_close:
+            context.task.on_idle(idle)
         return process
 
     return make
@@ -342,6 +356,13 @@ def session_windowed(
             for key_bytes, window, value in found:
                 forward(Windowed(state.read_key(key_bytes), window), Change(value, None), window.end, headers)
 
+        def idle(passed_ms: int) -> None:
+            close = times.stream_time - grace - gap
+            if close > times.emitted:
+                emit(close, ())
+
+        if on_close:
+            context.task.on_idle(idle)
         return process
 
     return make

@@ -20,6 +20,7 @@ class Question:
     Attributes:
         key: as bytes; None: a range of keys.
         since, until: keys as bytes of a range, both included; None: open.
+        as_of: for a key of a store with versions: what was valid at that time in ms; None: now.
         window_since, window_until: for a key of a store of windows: starts in ms, both included; None: open.
         limit: of rows.
         partition: the task's partition, where the key's bytes do not say it (a partitioner of the user's).
@@ -31,6 +32,7 @@ class Question:
     until: bytes | None = None
     window_since: int | None = None
     window_until: int | None = None
+    as_of: int | None = None
     limit: int = LIMIT
     partition: int | None = None
 

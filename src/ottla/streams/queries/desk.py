@@ -14,7 +14,7 @@ from ottla.streams.queries.answers import Answer, Question
 from ottla.streams.queries.board import Board
 from ottla.streams.queries.routing import Routes
 from ottla.streams.queries.rows import KEY_VALUE_KINDS, Row, Rows
-from ottla.streams.topology import TaskId
+from ottla.streams.topology import StoreKind, TaskId
 
 #: Asks another instance: (endpoint, task, question). Raises StoreMovingError if it does not answer for the task.
 Forward = Callable[[str, TaskId, Question], Answer]
@@ -62,8 +62,12 @@ def _rows(rows: Rows, question: Question) -> Sequence[Row]:
             return list(islice(rows.range(question.since, question.until), most))
         if question.window_since is not None or question.window_until is not None:
             raise QuestionError(f"{question.store} has no windows: ask for a key, or for a range of keys.")
-        found = rows.get(question.key)
+        if question.as_of is not None and rows.spec.kind is not StoreKind.VERSIONED:
+            raise QuestionError(f"{question.store} has no versions: it cannot say what was valid at a time (as_of).")
+        found = rows.get(question.key, question.as_of)
         return [] if found is None else [found]
+    if question.as_of is not None:
+        raise QuestionError(f"{question.store} holds windows: as_of is for stores with versions.")
     assert question.key is not None
     serde = rows.spec.key_serde
     assert serde is not None

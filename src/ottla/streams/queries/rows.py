@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, cast
 from ottla.streams.errors import StreamsError
 from ottla.streams.keys import split_timestamped
 from ottla.streams.state.homes import HomeReader, scan
-from ottla.streams.states import KeyValueState, SessionState, WindowState
+from ottla.streams.states import SessionState, WindowState
 from ottla.streams.store import Entry
 from ottla.streams.task import Task
 from ottla.streams.times import Times, TimesBook
 from ottla.streams.topology import TIMES_STORE, StoreKind, StoreSpec
+from ottla.streams.versions import Versions
 
 _LAST = (1 << 63) - 1
-KEY_VALUE_KINDS = frozenset((StoreKind.KEY_VALUE, StoreKind.TIMESTAMPED_KEY_VALUE))
+KEY_VALUE_KINDS = frozenset((StoreKind.KEY_VALUE, StoreKind.TIMESTAMPED_KEY_VALUE, StoreKind.VERSIONED))
 WINDOW_KINDS = frozenset((StoreKind.WINDOW, StoreKind.TIMESTAMPED_WINDOW))
 SESSION_KINDS = frozenset((StoreKind.SESSION,))
 ASKABLE = KEY_VALUE_KINDS | WINDOW_KINDS | SESSION_KINDS
@@ -102,19 +103,29 @@ class Rows:
         if spec.kind not in ASKABLE:
             raise StreamsError(f"{spec.name} is a store of kind {spec.kind.value}: it is the operator's own.")
         self._store = store
-        self._pairs = KeyValueState(spec, store, task) if spec.kind in KEY_VALUE_KINDS else None
+        self._versions: Versions | None = None
+        if spec.kind is StoreKind.VERSIONED:
+            assert spec.retention_ms is not None
+            assert spec.segment_interval_ms is not None
+            stream_time = task.times_of(f"store {spec.name}").stream_time
+            self._versions = Versions(store, spec.retention_ms, spec.segment_interval_ms, stream_time)
         self._windows = WindowState(spec, store, task) if spec.kind in WINDOW_KINDS else None
         self._sessions = SessionState(spec, store, task) if spec.kind in SESSION_KINDS else None
 
-    def get(self, key: bytes) -> Row | None:
-        """Return the row of a key of a store without windows."""
-        assert self._pairs is not None
+    def get(self, key: bytes, as_of: int | None = None) -> Row | None:
+        """Return the row of a key of a store without windows; of one with versions, what was valid at a time (ms)."""
+        if self._versions is not None:
+            found = self._versions.newest(key) if as_of is None else self._versions.get(key, as_of)
+            return None if found is None else Row(key, None, None, found.value, found.since)
         data = self._store.get(key)
         return None if data is None else self._pair(key, data)
 
     def range(self, since: bytes | None, until: bytes | None) -> Iterator[Row]:
         """Yield rows of a store without windows, from one key to another, both included, in the order of their bytes."""
-        assert self._pairs is not None
+        if self._versions is not None:
+            for key, found in self._versions.all(since or b"", None if until is None else until + b"\x00"):
+                yield Row(key, None, None, found.value, found.since)
+            return
         for key, data in self._store.range(since or b"", None if until is None else until + b"\x00"):
             yield self._pair(key, data)
 

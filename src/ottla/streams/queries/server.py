@@ -130,9 +130,9 @@ def _whole(query: Mapping[str, Sequence[str]], name: str) -> int | None:
 
 
 def _question(spec: StoreSpec, key: str | None, query: Mapping[str, Sequence[str]]) -> Question:
-    unknown = query.keys() - {"since", "until", "limit", "partition"}
+    unknown = query.keys() - {"since", "until", "limit", "partition", "as_of"}
     if unknown:
-        raise QuestionError(f"{', '.join(sorted(unknown))}: there are since, until, limit and partition.")
+        raise QuestionError(f"{', '.join(sorted(unknown))}: there are since, until, as_of, limit and partition.")
     limit, partition = _whole(query, "limit"), _whole(query, "partition")
     limit = LIMIT if limit is None else limit
     if not 1 <= limit <= _LIMIT_MAX:
@@ -142,6 +142,8 @@ def _question(spec: StoreSpec, key: str | None, query: Mapping[str, Sequence[str
         return None if text is None else key_bytes(spec, text)
 
     if key is None:
+        if "as_of" in query:
+            raise QuestionError("as_of is for one key.")
         since, until = key_of(_last(query, "since")), key_of(_last(query, "until"))
         return Question(store=spec.name, since=since, until=until, limit=limit, partition=partition)
     window_since, window_until = _whole(query, "since"), _whole(query, "until")
@@ -150,6 +152,7 @@ def _question(spec: StoreSpec, key: str | None, query: Mapping[str, Sequence[str
         key=key_of(key),
         window_since=window_since,
         window_until=window_until,
+        as_of=_whole(query, "as_of"),
         limit=limit,
         partition=partition,
     )

@@ -62,12 +62,19 @@ class StoreView:
             raise KeyError(key)
         return self._value(answer.rows[0])
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return the value of a key, or `default`."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
+    def get(self, key: Any, default: Any = None, *, as_of: int | None = None) -> Any:
+        """Return the value of a key, or `default`.
+
+        Args:
+            as_of: of a store with versions, what was valid at that time (ms), as long as its history retention goes back.
+        """
+        if as_of is None:
+            try:
+                return self[key]
+            except KeyError:
+                return default
+        (answer,) = self._desk.ask(Question(store=self._spec.name, key=self._bytes(key), as_of=as_of))
+        return self._value(answer.rows[0]) if answer.rows else default
 
     def range(self, since: Any = None, until: Any = None) -> Iterator[tuple[Any, Any]]:
         """Yield (key, value) from one key to another, both included, by partitions, in each by the keys' bytes.

@@ -19,7 +19,7 @@ from ottla.streams.topology import TaskId
 PATH: Final = "/forwarded/"
 _TIMEOUT_S: Final = 5.0
 _BYTES: Final = ("key", "since", "until")
-_PLAIN: Final = ("store", "window_since", "window_until", "limit", "partition")
+_PLAIN: Final = ("store", "window_since", "window_until", "limit", "partition", "as_of")
 
 
 def _b64(data: bytes | None) -> str | None:

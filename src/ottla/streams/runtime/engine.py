@@ -316,6 +316,8 @@ class Engine:
             core = task.core
             if task.phase is not Phase.RUNNING or core is None:
                 continue
+            if core.follows_idleness and self._expects_records(task):
+                core.on_records_due(now_ms)
             due = core.next_punctuation_ms
             if due is None or due > now_ms:
                 continue
@@ -327,6 +329,10 @@ class Engine:
             except (Refused, Fenced, OutcomeUnknown) as failure:
                 self._on_failure(failure)
                 return
+
+    def _expects_records(self, task: EngineTask) -> bool:
+        """Whether records of a task wait, or may be on their way: then it is busy, or cut off, and not idle."""
+        return bool(task.queues) or any(self._cluster.lag(where) != 0 for where in task.partitions)
 
     def wait_ms(self, limit_ms: int) -> int:
         """Return how long the thread may wait for records now: until the next commit or punctuation, `limit_ms` at most."""

@@ -73,6 +73,11 @@ class Application(Protocol):
         """What becomes of records that fail."""
         ...
 
+    @property
+    def idle_advance_ms(self) -> int | None:
+        """After how long without records stream time follows the wall clock; None: never."""
+        ...
+
     def topology(self) -> Topology:
         """Return what it does, as data."""
         ...
@@ -401,6 +406,7 @@ class Worker:
             specs=self.topology.global_stores,
             cache=self._cache,
             calls=self._calls,
+            idle_advance_ms=self.application.idle_advance_ms,
         )
 
     def _wait(self, seconds: float) -> None:
