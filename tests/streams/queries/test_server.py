@@ -89,7 +89,7 @@ def test_moving_says_when_to_come_again(instance: tuple[Instance, StateServer]) 
         ("/stores/users/anna?since=1", 400, "has no windows"),
         ("/stores/users?limit=many", 400, "is not a whole number"),
         ("/stores/users?limit=0", 400, "is not between"),
-        ("/stores/users?order=down", 400, "order: there are since, until, limit and partition"),
+        ("/stores/users?order=down", 400, "order: there are since, until, as_of, limit and partition"),
         ("/forwarded/app/0_0?question=%7B", 400, "Expecting"),
         ("/forwarded/app/x?question=%7B%22store%22%3A%22users%22%7D", 400, "invalid literal"),
         ("/forwarded/other/0_0?question=%7B%22store%22%3A%22users%22%7D", 404, "there are /"),
