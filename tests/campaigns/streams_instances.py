@@ -5,8 +5,10 @@
 12 partitions, exactly once, sessions and transactions of 6 s (for the broker's groups, KIP-1071, the group's
 streams.session.timeout.ms). At the end all counts are those of the batch computation, and each answer is compared with it: a
 count over HTTP, from any instance, has at least what lies below the position that it names and at most what was written by
-then, or there was none ("moving", 503; or the instance asked was dead). The lag of the group is looked at every second. The
-figures are printed, and added to FILE; a difference is an error.
+then, or there was none ("moving", 503; or the instance asked was dead). No answer is further behind than it says: position
+and lag together reach what readers of committed records could see commit.interval.ms before the time that it names; and it is
+not older than the session timeout, by which an owner that the group has given up falls silent. The lag of the group is
+looked at every second. The figures are printed, and added to FILE; a difference is an error.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,6 +37,7 @@ from tests.support.ports import free_port
 
 import ottla
 from ottla.errors import KafkaError
+from ottla.types import TopicPartition
 
 INSTANCES = 3
 PARTITIONS = 12
@@ -41,6 +45,11 @@ KILL_EVERY_S = 20.0
 AWAY_S = 5.0
 WORDS = 2000
 SETTLE_S = 600.0
+SESSION_MS = 6000
+#: Of the application (counting_app).
+COMMIT_MS = 100
+#: How often the ends of the partitions are looked at, in seconds.
+ENDS_EVERY_S = 0.05
 #: So that sessions of 6 s are allowed.
 BROKER = {
     "group.min.session.timeout.ms": "6000",
@@ -58,6 +67,8 @@ class Answer:
     count: int
     partition: int
     position: int
+    lag: int | None
+    told_ms: float
     received_ms: float
     age_ms: float
     took_ms: float
@@ -102,12 +113,51 @@ class Asker:
             self.others["instance away"] += 1
             return
         ((where, position),) = found["positions"].items()
-        told = datetime.fromisoformat(found["time"]).timestamp()
-        now = time.time()
-        count, partition = int(found.get("value") or 0), int(where.rpartition("-")[2])
+        told_ms = datetime.fromisoformat(found["time"]).timestamp() * 1000
+        now_ms = time.time() * 1000
         self.answers.append(
-            Answer(word, count, partition, position, now * 1000, (now - told) * 1000, (now - begun) * 1000)
+            Answer(
+                word=word,
+                count=int(found.get("value") or 0),
+                partition=int(where.rpartition("-")[2]),
+                position=position,
+                lag=found["lag"][where],
+                told_ms=told_ms,
+                received_ms=now_ms,
+                age_ms=now_ms - told_ms,
+                took_ms=now_ms - begun * 1000,
+            )
         )
+
+
+class EndsWatch:
+    """Looks again and again at how far readers of committed records could come in each partition of a topic.
+
+    Attributes:
+        seen: by partition, (when the end was known, in ms; the end), in order.
+    """
+
+    def __init__(self, address: str, topic: str, partitions: int) -> None:
+        self.seen: dict[int, list[tuple[float, int]]] = {number: [] for number in range(partitions)}
+        self.stop = threading.Event()
+        self._address, self._topic = address, topic
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        asked = [TopicPartition(self._topic, number) for number in self.seen]
+        with ottla.Consumer(self._address, isolation_level="read_committed") as reader:
+            while not self.stop.wait(ENDS_EVERY_S):
+                with suppress(KafkaError, TimeoutError):
+                    ends = reader.end_offsets(asked)
+                    now_ms = time.time() * 1000
+                    for where, end in ends.items():
+                        self.seen[where.partition].append((now_ms, end))
+
+    def by(self, partition: int, when_ms: float) -> int:
+        """Return an end that the partition had reached by a time; 0 if none was seen before it."""
+        seen = self.seen[partition]
+        place = bisect_right(seen, (when_ms, 1 << 62))
+        return seen[place - 1][1] if place else 0
 
 
 class LagWatch:
@@ -126,8 +176,12 @@ class LagWatch:
                     self.samples.append(sum(each.lag or 0 for each in admin.consumer_lag(self._group).values()))
 
 
-def check_answers(campaign: Campaign, answers: Sequence[Answer]) -> None:
-    """Compare each answer with the words below its position, which it must count, and those written by then, which it may.
+def check_answers(campaign: Campaign, answers: Sequence[Answer], ends: EndsWatch) -> int:
+    """Compare each answer with the words below its position, which it must count, and those written by then, which it may;
+    and what it says of its lag with the ends that were seen.
+
+    Returns:
+        How many answers did not know their lag.
 
     Raises:
         AssertionError: one is wrong.
@@ -140,6 +194,13 @@ def check_answers(campaign: Campaign, answers: Sequence[Answer]) -> None:
         least = sum(offset < answer.position for offset, _ in its)
         most = sum(when <= answer.received_ms for _, when in its)
         assert least <= answer.count <= most, f"{answer}: not from {least} to {most}"
+        # The answer took its time after it was made, and is no older for that.
+        assert answer.age_ms <= SESSION_MS + COMMIT_MS + answer.took_ms, f"{answer}: its owner may be given up by then"
+        if answer.lag is not None:
+            end = ends.by(answer.partition, answer.told_ms - COMMIT_MS)
+            reached = answer.position + answer.lag
+            assert end <= reached, f"{answer}: {end} was there {COMMIT_MS} ms before, and it says {reached}"
+    return sum(answer.lag is None for answer in answers)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -175,6 +236,8 @@ def run(protocol: str, kind: str, minutes: float, questions: int, pause_s: float
             campaign.start()
             lag = LagWatch(campaign.broker.address, campaign.name)
             lag.thread.start()
+            ends = EndsWatch(campaign.broker.address, f"{campaign.name}-words-repartition", PARTITIONS)
+            ends.thread.start()
             if questions:
                 asker.thread.start()
             end = time.monotonic() + minutes * 60
@@ -186,11 +249,13 @@ def run(protocol: str, kind: str, minutes: float, questions: int, pause_s: float
                 campaign.spawn(index)
             asker.stop.set()
             lag.stop.set()
+            ends.stop.set()
             if questions:
                 asker.thread.join(60)
             lag.thread.join(60)
+            ends.thread.join(60)
             records = campaign.settle(SETTLE_S)
-            check_answers(campaign, asker.answers)
+            unknown = check_answers(campaign, asker.answers, ends)
             assert not asker.errors, asker.errors[:5]
         finally:
             campaign.close()
@@ -202,6 +267,9 @@ def run(protocol: str, kind: str, minutes: float, questions: int, pause_s: float
         "records": records,
         "lag in records": spread(lag.samples),
         "answers": len(asker.answers),
+        "answers without a lag": unknown,
+        "looks at the ends": min(map(len, ends.seen.values())),
+        "lag in answers": spread([answer.lag for answer in asker.answers if answer.lag is not None]),
         "no answer": dict(asker.others),
         "ms that answers were old": spread([answer.age_ms for answer in asker.answers]),
         "ms that answers took": spread([answer.took_ms for answer in asker.answers]),

@@ -363,6 +363,7 @@ class App:
         key: Any = None,
         value: Any = None,
         history_retention: Duration | None = None,
+        ttl: Duration | None = None,
         logged: bool = True,
         home: str = "default",
     ) -> str:
@@ -371,10 +372,18 @@ class App:
         Args:
             history_retention: keep versions of each value for so long, in stream time (KIP-889): `get(key, as_of=ms)` is the
                 value that was valid then. What is put comes in any order; its timestamp says where it belongs.
+            ttl: a value is gone when stream time has passed its timestamp by so much, and deleted in the changelog. What is
+                written anew lives anew.
             logged: its changes go to a changelog, from which it is restored. Without one it is gone with the machine.
         """
         key_serde, value_serde = make_serde("key", key, key=True), make_serde("value", value)
         history = history_ms(history_retention)
+        if ttl is not None:
+            if history is not None:
+                raise TopologyError(f"the store {name} has versions or a time to live, not both")
+            return self._builder.expiring_store(
+                name, key_serde, value_serde, ttl_ms=positive_ms("ttl", ttl), logged=logged, home=home
+            )
         if history is None:
             return self._builder.key_value_store(
                 name, key_serde, value_serde, kind=StoreKind.KEY_VALUE, logged=logged, home=home

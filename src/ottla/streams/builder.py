@@ -234,6 +234,30 @@ class Builder:
             )
         )
 
+    def expiring_store(
+        self,
+        name: str,
+        key_serde: AnySerde | None,
+        value_serde: AnySerde | None,
+        *,
+        ttl_ms: int,
+        logged: bool,
+        home: str,
+    ) -> str:
+        """Add a store of keys and values that live for a time."""
+        return self.add_store(
+            StoreSpec(
+                name=name,
+                kind=StoreKind.EXPIRING,
+                key_serde=self.key_or_default(key_serde),
+                value_serde=self.value_or_default(value_serde),
+                changelog=self.changelog(name) if logged else None,
+                changelog_configs=_COMPACTED,
+                retention_ms=ttl_ms,
+                home=home,
+            )
+        )
+
     def windowed_store(
         self,
         name: str,

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from ottla.streams.context import Headers, InputRecord
+from ottla.streams.expiring import Expiring
 from ottla.streams.keys import pack_long, split_session_key, split_window_key, timestamped
 from ottla.streams.operators.suppress import Waiting, restored_entry
 from ottla.streams.store import Store
@@ -34,6 +35,10 @@ class Restorer:
         self._observed = -1
         self._first_live = 0
         self._versions: Versions | None = None
+        self._expiring: Expiring | None = None
+        if kind is StoreKind.EXPIRING:
+            assert spec.retention_ms is not None
+            self._expiring = Expiring(self._store, spec.retention_ms)
         if kind is StoreKind.VERSIONED:
             assert spec.retention_ms is not None
             assert spec.segment_interval_ms is not None
@@ -52,6 +57,10 @@ class Restorer:
             return
         if self._spec.kind is StoreKind.BUFFER:
             self._apply_waiting(key, value)
+            return
+        if self._expiring is not None:
+            # What is gone by the stream time that comes with the changelog is not seen, and removed by the next commit.
+            self._expiring.put(key, value, timestamp)
             return
         if self._versions is not None:
             self._versions.put(key, value, timestamp)

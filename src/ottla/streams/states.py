@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.streams.context import Headers, Output, Process
 from ottla.streams.errors import TopologyError
+from ottla.streams.expiring import Expiring
 from ottla.streams.keys import (
     Window,
     Windowed,
@@ -53,6 +54,8 @@ def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
             return VersionedState(spec, store, task)
         case StoreKind.QUEUE:
             return QueueState(spec, store, task)
+        case StoreKind.EXPIRING:
+            return ExpiringState(spec, store, task)
         case _:
             raise TopologyError(f"stores of kind {spec.kind.value} are not there yet ({spec.name})")
 
@@ -273,6 +276,59 @@ class VersionedState(KeyValueState):
     def _newest(self, first: bytes, last: bytes | None) -> Iterator[tuple[Any, Any]]:
         for name, found in self._versions.all(first, last):
             yield self.read_key(name), self.read_value(found.value)
+
+
+class ExpiringState(KeyValueState):
+    """Keys and values that are gone once stream time, that of the task, has passed their timestamps by their time to live.
+
+    Before a commit what is gone is removed, and deleted in the changelog.
+    """
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        assert spec.retention_ms is not None
+        self._times = task.times_of(f"store {spec.name}", spec.name)
+        self._values = Expiring(store, spec.retention_ms)
+        task.on_flush(self._expire)
+
+    def _now(self) -> int:
+        return max(self._times.stream_time, self.task.stream_time)
+
+    def load(self, name: bytes) -> tuple[Any, int] | None:
+        """Return (value, timestamp in ms) of a key as bytes, or None."""
+        found = self._values.get(name, self._now())
+        return None if found is None else (self.read_value(found[0]), found[1])
+
+    def save(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> None:
+        """Write the value of a key as bytes; None deletes, and so does a value whose time is over already."""
+        data = None if value is None else self.value_bytes(value)
+        if data is not None and self._values.is_over(timestamp, self._now()):
+            self.task.drop(self.spec.name)
+            data = None
+        self._values.put(name, data, timestamp)
+        self.log(name, data, timestamp, headers)
+
+    def all(self) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value), in the order of the keys' bytes."""
+        return self._alive(b"", None)
+
+    def range(self, start: Any = None, end: Any = None) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value) from `start` to `end`, both included, in the order of the keys' bytes; None: open."""
+        first = b"" if start is None else self.key_bytes(start)
+        return self._alive(first, None if end is None else self.key_bytes(end) + b"\x00")
+
+    def prefix(self, prefix: bytes) -> Iterator[tuple[Any, Any]]:
+        """Yield (key, value) of keys whose bytes begin so."""
+        return self._alive(prefix, prefix_end(prefix))
+
+    def _alive(self, first: bytes, last: bytes | None) -> Iterator[tuple[Any, Any]]:
+        for name, value, _ in self._values.all(first, last, self._now()):
+            yield self.read_key(name), self.read_value(value)
+
+    def _expire(self) -> None:
+        now = self._times.advance(self.task.stream_time)
+        for name in self._values.expire(now):
+            self.log(name, None, now)
 
 
 class QueueState(State):

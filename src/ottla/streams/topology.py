@@ -41,6 +41,8 @@ class StoreKind(Enum):
     SESSION = "session"
     #: key -> versions (KIP-889); `versions` has the format
     VERSIONED = "versioned"
+    #: key -> value, for a time; `expiring` has the format
+    EXPIRING = "key-value with a time to live"
     #: time | key -> what waits there (suppress, the outer side of joins)
     BUFFER = "buffer"
     #: time | key | number -> a record that waits (joins with grace)
@@ -61,7 +63,8 @@ class StoreSpec:
         source_changelog: the changelog is the table's source topic: nothing is written to it, and its value is not in
             Java's format of a changelog but simply what the topic holds.
         changelog_configs: for making the topic: cleanup.policy and so on, in Kafka's spelling.
-        retention_ms: windowed kinds keep at least so much of stream time, versioned ones of versions; else None.
+        retention_ms: windowed kinds keep at least so much of stream time, versioned ones of versions,
+            and values with a time to live have it here; else None.
         segment_interval_ms: both expire by whole segments of so much time (windows in Java: max(retention / 2, 60 s)).
         home: "default" (what the app's configuration says), "memory", "sqlite", "rocksdb".
     """

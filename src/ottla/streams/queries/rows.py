@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from ottla.streams.errors import StreamsError
+from ottla.streams.expiring import Expiring
 from ottla.streams.keys import split_timestamped
 from ottla.streams.state.homes import HomeReader, scan
 from ottla.streams.states import SessionState, WindowState
@@ -19,7 +20,9 @@ from ottla.streams.topology import TIMES_STORE, StoreKind, StoreSpec
 from ottla.streams.versions import Versions
 
 _LAST = (1 << 63) - 1
-KEY_VALUE_KINDS = frozenset((StoreKind.KEY_VALUE, StoreKind.TIMESTAMPED_KEY_VALUE, StoreKind.VERSIONED))
+KEY_VALUE_KINDS = frozenset(
+    (StoreKind.KEY_VALUE, StoreKind.TIMESTAMPED_KEY_VALUE, StoreKind.VERSIONED, StoreKind.EXPIRING)
+)
 WINDOW_KINDS = frozenset((StoreKind.WINDOW, StoreKind.TIMESTAMPED_WINDOW))
 SESSION_KINDS = frozenset((StoreKind.SESSION,))
 ASKABLE = KEY_VALUE_KINDS | WINDOW_KINDS | SESSION_KINDS
@@ -109,6 +112,11 @@ class Rows:
             assert spec.segment_interval_ms is not None
             stream_time = task.times_of(f"store {spec.name}").stream_time
             self._versions = Versions(store, spec.retention_ms, spec.segment_interval_ms, stream_time)
+        self._expiring: Expiring | None = None
+        if spec.kind is StoreKind.EXPIRING:
+            assert spec.retention_ms is not None
+            self._now = task.times_of(f"store {spec.name}").stream_time
+            self._expiring = Expiring(store, spec.retention_ms)
         self._windows = WindowState(spec, store, task) if spec.kind in WINDOW_KINDS else None
         self._sessions = SessionState(spec, store, task) if spec.kind in SESSION_KINDS else None
 
@@ -117,6 +125,9 @@ class Rows:
         if self._versions is not None:
             found = self._versions.newest(key) if as_of is None else self._versions.get(key, as_of)
             return None if found is None else Row(key, None, None, found.value, found.since)
+        if self._expiring is not None:
+            alive = self._expiring.get(key, self._now)
+            return None if alive is None else Row(key, None, None, *alive)
         data = self._store.get(key)
         return None if data is None else self._pair(key, data)
 
@@ -125,6 +136,12 @@ class Rows:
         if self._versions is not None:
             for key, found in self._versions.all(since or b"", None if until is None else until + b"\x00"):
                 yield Row(key, None, None, found.value, found.since)
+            return
+        if self._expiring is not None:
+            for key, value, timestamp in self._expiring.all(
+                since or b"", None if until is None else until + b"\x00", self._now
+            ):
+                yield Row(key, None, None, value, timestamp)
             return
         for key, data in self._store.range(since or b"", None if until is None else until + b"\x00"):
             yield self._pair(key, data)
