@@ -9,6 +9,7 @@ from typing import Any
 
 from ottla import TopicPartition
 from ottla.connect import RetriableError, SinkRecord, SinkTask
+from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.sink_runner import SinkRunner
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -44,6 +45,7 @@ def test_a_batch_that_is_tried_again_is_not_put_to_a_partition_that_came_back_me
     runner._stopping = SimpleNamespace(is_set=lambda: False, set=lambda: None)
     runner._going = SimpleNamespace(is_set=lambda: True)
     runner._put = ThreadPoolExecutor(1)
+    runner.counts = Counts()
     runner._working, runner._rejected, runner._done, runner._changed = None, [], {}, set()
     batch = [
         (where, SinkRecord(topic=where.topic, partition=where.partition, offset=offset))
@@ -72,6 +74,7 @@ def test_a_task_that_keeps_offsets_itself_waits_for_dead_letters() -> None:
     )
     runner._consumer = SimpleNamespace(assignment={P0})
     runner._put = ThreadPoolExecutor(1)
+    runner.counts = Counts()
     runner._working, runner._rejected, runner._done, runner._changed = None, [], {}, set()
     records = [SinkRecord(topic="t", partition=0, offset=offset) for offset in (7, 8)]
     assert runner._put_all([(P0, record) for record in records])

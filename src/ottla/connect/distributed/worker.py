@@ -43,6 +43,7 @@ from ottla.connect.runtime.host import encode_entry
 from ottla.connect.runtime.hosts import Event
 from ottla.connect.runtime.inspection import InspectionError
 from ottla.connect.runtime.levels import LEVELS, all_levels, set_level
+from ottla.connect.runtime.metrics import Row
 from ottla.connect.runtime.offsets import is_of
 from ottla.connect.runtime.worker import LOOK_S, ConnectWorker, typed
 from ottla.connect.settings import DISTRIBUTED, client_config
@@ -109,6 +110,7 @@ class DistributedWorker(ConnectWorker):
         #: Where the workers are, as the leader knows.
         self._urls: dict[str, str] = {}
         self._should_lead = False
+        self._rebalances = 0
         self._rejoin: str | None = None
         #: The last word of what this worker knows of the classes of connectors: of which configuration.
         self._told: dict[str, tuple[dict[str, str], Told]] = {}
@@ -228,6 +230,7 @@ class DistributedWorker(ConnectWorker):
                 given = Assignment.decode(event.assignment) if event.assignment else Assignment(leader_url="")
                 self._session.on_joined(event.generation_id, event.is_leader, given)
                 self._should_lead = event.is_leader
+                self._rebalances += 1
                 self.herder.assign(self._session.assigned)
                 log.info("generation %d: %d tasks", event.generation_id, len(self._session.assigned))
             case ottla.Rebalancing():
@@ -270,6 +273,15 @@ class DistributedWorker(ConnectWorker):
             return {
                 member: Assignment(leader_url=url, tasks=frozenset(given)).encode() for member, given in shared.items()
             }
+
+    def _own_metrics(self) -> Sequence[Row]:
+        group = "connect-worker-rebalance-metrics"
+        is_rebalancing = self._session.leader_url is None
+        return (
+            Row(group, "epoch", "The generation of the group.", self._session.generation),
+            Row(group, "rebalancing", "1 while the workers share connectors out.", is_rebalancing),
+            Row(group, "completed-rebalances-total", "How often they have.", self._rebalances, True),
+        )
 
     def _running(self) -> set[TaskId]:
         return {(view.connector, number) for view in self._hosts.snapshot().values() for number in view.runs}

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ottla.connect.rest.bodies import read_config, read_connector, read_offsets
 from ottla.connect.runtime.herder import Herder, HerderError
 from ottla.connect.runtime.levels import LEVELS, all_levels, set_level
+from ottla.observability.exposition import CONTENT_TYPE
 from ottla.web import WebRequest, WebResponse
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Worker(Protocol):
     def alter_offsets(self, name: str, offsets: Sequence[tuple[Any, Any]] | None) -> str: ...
     def plugins(self) -> list[dict[str, Any]]: ...
     def plugin_definition(self, plugin: str) -> list[dict[str, Any]]: ...
+    def metrics(self) -> bytes: ...
     def topics(self, name: str) -> list[str]: ...
     def reset_topics(self, name: str) -> None: ...
     def set_level(self, name: str, level: str) -> None: ...
@@ -85,7 +87,7 @@ class Routes:
                 )
             if method not in known:
                 return _error(405, "HTTP 405 Method Not Allowed")
-            if not _accepts_json(request.headers.get("Accept")):
+            if path[0] != "metrics" and not _accepts_json(request.headers.get("Accept")):
                 return _error(406, "HTTP 406 Not Acceptable")
             if request.body and not _is_json(request.headers.get("Content-Type")):
                 return _error(415, "HTTP 415 Unsupported Media Type")
@@ -101,6 +103,8 @@ class Routes:
                 return {"GET": self._root}
             case ("health",):
                 return {"GET": self._health}
+            case ("metrics",):
+                return {"GET": lambda: WebResponse(body=worker.metrics(), content_type=CONTENT_TYPE)}
             case ("connectors",):
                 return {"GET": lambda: self._list(query), "POST": lambda: self._create(body)}
             case ("connectors", name):

@@ -55,10 +55,10 @@ class DeadLetterTopic:
                     f"(errors.deadletterqueue.topic.replication.factor, 1 for a single broker): {error}"
                 ) from error
 
-    def bury(self, record: Any, failure: Failure) -> None:
-        """Send a copy of a consumer's record; nothing happens where no dead letters are wanted."""
+    def bury(self, record: Any, failure: Failure) -> bool:
+        """Send a copy of a consumer's record; return whether dead letters are wanted."""
         if self._producer is None:
-            return
+            return False
         headers = list(record.headers.multi_items())
         if self._with_headers:
             told = {
@@ -77,6 +77,7 @@ class DeadLetterTopic:
         self._waiting.append(
             self._producer.send(self._topic, record.value_bytes, key=record.key_bytes, headers=headers)
         )
+        return True
 
     def flush(self) -> None:
         """Wait until all are acknowledged: no offset after them may be committed before that.

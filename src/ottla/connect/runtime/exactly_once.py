@@ -193,6 +193,8 @@ class ExactlyOnceRunner(SourceRunner):
         if record.source_offset is not None:
             place = json.dumps(dict(record.source_partition), sort_keys=True, default=str)
             self._places[place] = record.source_partition, record.source_offset
+        if isinstance(record, SourceRecord):
+            self.counts.add("source-record-active-count")
         if self._sent is not None and isinstance(record, SourceRecord):
             self._open.append(record)
 
@@ -213,6 +215,7 @@ class ExactlyOnceRunner(SourceRunner):
         self._producer.commit_transaction()
         self._since_s = None
         self._places.clear()
+        self.counts.set("source-record-active-count", 0)
         if self._sent is not None:
             self._sent.extend((None, record) for record in self._open)
             self._open.clear()

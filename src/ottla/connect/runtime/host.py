@@ -11,6 +11,7 @@ What comes in on standard input, and goes out on the descriptor in the first arg
           {"event": "failed" | "ended", "task", "run", "message", "trace", "new_offsets"}
           | {"event": "topics", "topics": [...]} | {"event": "paused", "paused": bool} | {"event": "closed"}
           | {"event": "offsets", "entries": [[key, value], ...], "id"}
+          | {"event": "counts", "task", "counts": {Kafka's name: number}}
 
 Tasks of a source that are exactly once ask before they begin (`exactly_once.py`), and tell no offsets.
 Keys and values of offsets are base 64. Once offsets are written down the worker says their id, which stands for all before.
@@ -25,10 +26,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from ottla.connect.config_def import Password
 from ottla.connect.connectors import Connector, SinkTask, SourceTask
@@ -46,6 +48,8 @@ from ottla.connect.settings import settings_of
 from ottla.errors import KafkaError
 
 log = logging.getLogger("ottla.connect")  # __name__ is __main__ here
+#: Seconds between two looks at what tasks have counted.
+_COUNTS_S: Final = 2.0
 Entries = list[tuple[str, str | None]]
 
 
@@ -83,6 +87,7 @@ class Host:
         #: Offsets that the worker was told, by the id of that: whose they are.
         self._told: dict[int, tuple[int, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]] = {}
         self._last_told = 0
+        self._counts: dict[int, dict[str, int]] = {}
         self._topics: set[str] = set()
         self._redact = Redactor(())
         self.stopping = threading.Event()
@@ -231,10 +236,23 @@ class Host:
         interval_s = int(self._worker.get("offset.flush.interval.ms", 60000)) / 1000
         waits = threading.Thread(target=self._wait_for_tasks, daemon=True)
         waits.start()
+        due_s = time.monotonic() + interval_s
         while waits.is_alive():
-            waits.join(interval_s)
-            self.write_offsets()
+            waits.join(min(_COUNTS_S, max(0.0, due_s - time.monotonic())))
+            self._tell_counts()
+            if due_s <= time.monotonic():
+                self.write_offsets()
+                due_s = time.monotonic() + interval_s
         self.write_offsets()
+        self._tell_counts()
+
+    def _tell_counts(self) -> None:
+        """Tell what tasks have counted, if that is something new."""
+        for number, runner in self._runners.items():
+            counts = runner.counts.read()
+            if counts != self._counts.get(number):
+                self._counts[number] = counts
+                self._tell({"event": "counts", "task": number, "counts": counts})
 
     def _wait_for_tasks(self) -> None:
         for thread in self._threads:

@@ -18,6 +18,7 @@ from ottla.connect.converters.base import Converter, SchemaAndValue
 from ottla.connect.errors import ConnectError, RetriableError
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
 from ottla.connect.records import Header, Record, SinkRecord
+from ottla.connect.runtime.metrics import Counts
 from ottla.connect.settings import STANDALONE, below
 from ottla.connect.transforms.base import Predicate, Transform
 
@@ -61,9 +62,11 @@ class Tolerance:
 
     Args:
         pause: waits so many seconds; returns whether the task is to stop.
+        counts: what the task counts.
     """
 
-    def __init__(self, values: Mapping[str, Any], pause: Callable[[float], bool]) -> None:
+    def __init__(self, values: Mapping[str, Any], pause: Callable[[float], bool], counts: Counts | None = None) -> None:
+        self._counts = counts or Counts()
         self._all = values["errors.tolerance"] == "all"
         self._log = values["errors.log.enable"]
         self._log_place = values["errors.log.include.messages"]
@@ -92,12 +95,15 @@ class Tolerance:
         Raises:
             ConnectError: failures are not tolerated.
         """
+        self._counts.add("total-record-failures")
         if self._log:
+            self._counts.add("total-errors-logged")
             where = f" for {place}" if self._log_place else ""
             log.error("Error encountered in %s%s (%s): %s", failure.stage, where, failure.class_name, failure.error)
         if not self._all:
             raise ConnectError(f"Tolerance exceeded in error handler: {failure.stage}, {place}") from failure.error
         bury(failure)
+        self._counts.add("total-records-skipped")
 
     def _retried(self, operation: Callable[[], T]) -> T:
         began, delay_s = time.monotonic(), _FIRST_DELAY_S
@@ -109,6 +115,7 @@ class Tolerance:
                 if self._retry_ms >= 0 and left_s <= 0:
                     raise
                 wait_s = min(delay_s, self._delay_max_s)
+                self._counts.add("total-retries")
                 if self._pause(wait_s if self._retry_ms < 0 else min(wait_s, max(left_s, 0.001))):
                     raise
                 delay_s *= 2

@@ -19,6 +19,7 @@ from ottla.connect.connectors import SinkContext, SinkTask
 from ottla.connect.errors import RetriableError
 from ottla.connect.records import SinkRecord
 from ottla.connect.runtime.dead_letters import DeadLetterTopic
+from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Stage, Tolerance, place_of
 from ottla.connect.settings import client_config
 
@@ -49,7 +50,10 @@ class SinkRunner:
         self._on_topic = on_topic
         #: Whether anything was committed since the start.
         self.has_committed = False
-        self._tolerance = Tolerance(values, self._stopping.wait)
+        #: What it counts, by Kafka's names of metrics.
+        self.counts = Counts()
+        self.counts.set("sink-record-read-total", 0)
+        self._tolerance = Tolerance(values, self._stopping.wait, self.counts)
         self._pipeline = Pipeline(worker, config, self._tolerance)
         self._dead_letters = DeadLetterTopic(connector, number, worker, config, values, redact)
         self._interval_s = int(worker.get("offset.flush.interval.ms", 60000)) / 1000
@@ -113,7 +117,9 @@ class SinkRunner:
                 self._rest()
                 continue
             records = self._consumer.poll(max_records=500, timeout=_LOOK_S)
+            self.counts.set("partition-count", len(self._consumer.assignment))
             if records:
+                self.counts.add("sink-record-read-total", len(records))
                 self._deliver(records)
             if time.monotonic() >= due:
                 self._commit()
@@ -146,12 +152,16 @@ class SinkRunner:
 
     def _convert(self, record: Any) -> SinkRecord | None:
         def bury(failure: Failure) -> None:
-            self._dead_letters.bury(record, failure)
+            self._bury(record, failure)
 
         try:
             return self._pipeline.transform(self._pipeline.read(record, bury), bury, place_of(record))
         except Passed:
             return None
+
+    def _bury(self, record: Any, failure: Failure) -> None:
+        if self._dead_letters.bury(record, failure):
+            self.counts.add("deadletterqueue-produce-requests")
 
     def _put_all(self, converted: list[tuple[Any, SinkRecord]]) -> bool:
         """Put records until it works; whether it did, before `stop`. Records of partitions that are gone are left out."""
@@ -166,6 +176,7 @@ class SinkRunner:
             try:
                 self._await(self._working)
                 self._bury_rejected()  # not before: `put` may be tried again, or fail
+                self.counts.add("sink-record-send-total", len(batch))
                 return True
             except RetriableError:
                 if self._wait(_RETRY_S):
@@ -214,6 +225,7 @@ class SinkRunner:
         if offsets:
             self._consumer.commit(offsets)
             self.has_committed = True
+            self.counts.add("offset-commit-completion-total")
 
     def _reject(self, record: SinkRecord, error: BaseException) -> None:
         original = self._originals.get((record.topic, record.partition or 0, record.offset))
@@ -223,7 +235,7 @@ class SinkRunner:
     def _bury_rejected(self) -> None:
         rejected, self._rejected = self._rejected, []
         for original, failure in rejected:
-            self._dead_letters.bury(original, failure)
+            self._bury(original, failure)
 
     def _deliver_rejected(self) -> None:
         """Called by the task, in the thread of `put` while this one only polls, or in this one."""

@@ -11,6 +11,7 @@ from ottla import Producer
 from ottla.connect.connectors import SourceContext, SourceTask
 from ottla.connect.errors import RetriableError
 from ottla.connect.records import Position, SourceRecord
+from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.offsets import KeptOffsets, Receipt, Submitted
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
 from ottla.connect.settings import client_config
@@ -28,6 +29,7 @@ class SourceRunner:
 
     Attributes:
         has_committed: whether offsets were written that it has brought.
+        counts: what it counts, by Kafka's names of metrics.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class SourceRunner:
         self._task = task
         self._has_begun = False
         self.has_committed = False
+        self.counts = Counts()
+        self.counts.set("source-record-active-count", 0)
         self._stopping = threading.Event()
         self._going = threading.Event()
         self._going.set()
@@ -57,7 +61,7 @@ class SourceRunner:
         self._sent: deque[tuple[Receipt | None, SourceRecord]] | None = (
             None if type(task).commit_record is SourceTask.commit_record else deque()
         )
-        self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait))
+        self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait, self.counts))
         settings = client_config(worker, "producer", config)
         self._producer: Producer = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
@@ -118,6 +122,7 @@ class SourceRunner:
             self._stopping.wait(_RETRY_S)
             return
         if records:
+            self.counts.add("source-record-poll-total", sum(isinstance(each, SourceRecord) for each in records))
             self._deliver(records)
 
     def _deliver(self, records: Sequence[SourceRecord | Position]) -> None:
@@ -149,6 +154,7 @@ class SourceRunner:
                     partition=changed.partition,
                     timestamp=changed.timestamp,
                 )
+                self.counts.add("source-record-write-total")
         except Passed:
             pass
         self._note(record, receipt)
@@ -177,7 +183,9 @@ class SourceRunner:
             Exception: a record was not delivered.
         """
         with self._lock:
-            return self._submitted.take()
+            found = self._submitted.take()
+            self.counts.set("source-record-active-count", len(self._submitted))
+            return found
 
 
 def _forget(failure: Failure) -> None:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Protocol
@@ -36,6 +37,7 @@ from ottla.connect.runtime.herder import (
     PutTarget,
     PutTasks,
     Restart,
+    Standing,
     TaskId,
     Told,
     Wanted,
@@ -44,12 +46,14 @@ from ottla.connect.runtime.herder import (
 from ottla.connect.runtime.host import decode_entry, encode_entry
 from ottla.connect.runtime.hosts import Event, Hosts
 from ottla.connect.runtime.inspection import Inspection, InspectionError
+from ottla.connect.runtime.metrics import Row, page
 from ottla.connect.runtime.offsets import KeptOffsets
 from ottla.errors import KafkaError
 
 log = logging.getLogger(__name__)
 #: How often the thread that acts looks around although nothing has happened.
 LOOK_S = 0.2
+_UNASSIGNED = Standing("UNASSIGNED")
 
 
 class OffsetStore(Protocol):
@@ -96,6 +100,9 @@ class ConnectWorker(ABC):
         self._hosts = Hosts(self._nursery, self._order, self._take, self._grace_s, self._notify)
         self._has_started = False
         self._operations: dict[str, threading.Lock] = {}
+        #: What tasks have counted, that run here or have run here.
+        self._counts: dict[TaskId, dict[str, int]] = {}
+        self._starts: Counter[str] = Counter()
 
     def stop(self) -> None:
         """Have `run` end: tasks finish, offsets are written down."""
@@ -169,11 +176,16 @@ class ConnectWorker(ABC):
             return
         with self._changed:
             match event["event"]:
+                case "counts":
+                    self._counts[name, event["task"]] = event["counts"]
+                    return
                 case "running":
                     for task, run in view.runs.items():
                         if task not in event.get("waiting", ()):
+                            self._starts["success"] += 1
                             self.herder.on_running(name, task, run, view.is_paused)
                 case "begun":
+                    self._starts["success"] += 1
                     self.herder.on_running(name, event["task"], event["run"], view.is_paused)
                 case "paused":
                     for task, run in view.runs.items():
@@ -195,6 +207,7 @@ class ConnectWorker(ABC):
         self._on_event(name, event)
 
     def _fail(self, name: str, task: int, run: int, trace: str, has_new_offsets: bool = False) -> float | None:
+        self._starts["failure"] += 1
         return self.herder.on_failed(name, task, run, trace, has_new_offsets=has_new_offsets, now_s=time.monotonic())
 
     # Requests
@@ -423,6 +436,32 @@ class ConnectWorker(ABC):
             HerderError: there is none of that name.
         """
         return self._inspection.definition(plugin)
+
+    def metrics(self) -> bytes:
+        """Return the page of metrics, in Prometheus' text format."""
+        hosts = self._hosts.snapshot().values()
+        here = {(view.connector, number) for view in hosts for number in view.runs}
+        with self._changed:
+            self._counts = {task: counts for task, counts in self._counts.items() if task in here}
+            states = {
+                name: [
+                    self.herder.known(name).standings.get(number, _UNASSIGNED).state
+                    for number in range(len(self.herder.known(name).tasks))
+                ]
+                for name in self.herder.names()
+            }
+            group = "connect-worker-metrics"
+            rows = [
+                Row(group, "connector-count", "Connectors with tasks on this worker.", len({name for name, _ in here})),
+                Row(group, "task-count", "Tasks on this worker.", len(here)),
+                Row(group, "task-startup-success-total", "Tasks that began here.", self._starts["success"], True),
+                Row(group, "task-startup-failure-total", "Tasks that failed here.", self._starts["failure"], True),
+            ]
+            return page([*rows, *self._own_metrics()], states, self._counts)
+
+    def _own_metrics(self) -> Sequence[Row]:
+        """Return what this kind of worker has beside that. Called with the lock held."""
+        return ()
 
     def topics(self, name: str) -> list[str]:
         """Return the topics that a connector was seen to use."""
