@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ottla.cli.connect_requests import COMMANDS, read_connector
+from ottla.cli.connect_try import try_
 from ottla.cli.output import note
 from ottla.cli.running import run_command
 from ottla.client.property_files import read_properties
@@ -30,7 +31,7 @@ def connect() -> None:
     """Connectors: what brings records into topics, and takes them out."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, try_):
     connect.add_command(_command)
 
 

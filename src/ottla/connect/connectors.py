@@ -15,10 +15,12 @@ A connector says how its work is split; tasks do it, each in a thread of its own
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ottla.connect.config_def import ConfigDef
+from ottla.connect.errors import RetriableError
 from ottla.connect.records import Position, SinkRecord, SourceRecord
 
 if TYPE_CHECKING:
@@ -54,6 +56,32 @@ class SourceTask(Task):
             RetriableError: ask again.
         """
         raise NotImplementedError
+
+    def preview(self, rows: int) -> Sequence[SourceRecord] | None:
+        """Return some records for `ottla connect try`, and leave no trace where they come from. None: that cannot be done.
+
+        Called in the place of everything else. Where to read leaves no trace, `return self.first_rows(rows)` is enough.
+        """
+        return None
+
+    def first_rows(self, rows: int, seconds: float = 10.0) -> list[SourceRecord]:
+        """Start, poll until so many records have come, or so many seconds are over, and stop."""
+        found: list[SourceRecord] = []
+        end = time.monotonic() + seconds
+        try:
+            self.start()
+            while len(found) < rows and time.monotonic() < end:
+                try:
+                    polled = self.poll()
+                except RetriableError:
+                    self.context.wait(0.5)
+                    continue
+                if found and not polled:
+                    break
+                found += [record for record in polled or () if isinstance(record, SourceRecord)]
+        finally:
+            self.stop()
+        return found[:rows]
 
     def commit_record(self, record: SourceRecord) -> None:
         """The cluster has acknowledged a record, or it was filtered, and so were all before it.
@@ -269,3 +297,7 @@ class SinkConnector(Connector):
 
     def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
         return [self.config] * tasks_max
+
+    def plan(self, records: Sequence[SinkRecord]) -> Sequence[str] | None:
+        """Return what tasks would do with records, a sentence each, for `ottla connect try`; do nothing. None: unknown."""
+        return None

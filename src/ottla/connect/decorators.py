@@ -111,6 +111,9 @@ def source(name: str, *, topic: str, every: str | float = "1s") -> Callable[[F],
                     self.context.wait(pause_s)
                 return found
 
+            def preview(self, rows: int) -> Sequence[SourceRecord]:
+                return self.first_rows(rows)
+
         config = ConfigDef(ConfigKey(name="topic", default=topic, documentation="The topic that rows go to."))
         members = {"CONFIG": config, "Task": Task, "__module__": function.__module__, "__doc__": function.__doc__}
         members["exactly_once_support"] = lambda self: True

@@ -42,6 +42,9 @@ class DatagenTask(SourceTask):
         self._next = 0 if kept is None else int(kept["number"]) + 1
         self._first, self._began = self._next, time.monotonic()
 
+    def preview(self, rows: int) -> Sequence[SourceRecord]:
+        return self.first_rows(rows)
+
     def poll(self) -> Sequence[SourceRecord] | None:
         rate, most = self.values["rows.per.second"], self.values["rows.max"]
         due = self._first + int((time.monotonic() - self._began) * rate) + 1

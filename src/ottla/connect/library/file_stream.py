@@ -48,6 +48,10 @@ class FileSourceTask(SourceTask):
         self._partition = {"filename": self.values["file"]}
         self._kept = self.context.offset(self._partition)
 
+    def preview(self, rows: int) -> Sequence[SourceRecord] | None:
+        # What is read from standard input is gone.
+        return self.first_rows(rows) if self.values["file"] else None
+
     def poll(self) -> Sequence[SourceRecord] | None:
         if self._file is None and not self._open():
             self.context.wait(_LOOK_S)
@@ -254,6 +258,17 @@ class FileStreamSinkConnector(SinkConnector):
         )
     )
     Task = FileSinkTask
+
+    def plan(self, records: Sequence[SinkRecord]) -> Sequence[str]:
+        name = self.values["file"]
+        lines = f"{len(records)} line{'' if len(records) == 1 else 's'}"
+        if not name:
+            return [f"{lines} on standard output"]
+        try:
+            size = os.stat(name).st_size
+        except FileNotFoundError:
+            return [f"makes the file {name}, with {lines}"]
+        return [f"{lines} at the end of {name}, which has {size} bytes"]
 
     def alter_offsets(self, offsets: Sequence[tuple[str, int, int | None]]) -> bool:
         return True

@@ -113,6 +113,9 @@ class JdbcSourceTask(SourceTask):
                 self.config.get("name"),
             )
 
+    def preview(self, rows: int) -> Sequence[SourceRecord]:
+        return self.first_rows(rows)
+
     def poll(self) -> Sequence[SourceRecord] | None:
         if not self._round:
             self._round = list(self._names)
