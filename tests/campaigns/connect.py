@@ -104,6 +104,7 @@ class GroupWorker(Worker):
 
     def __init__(self, folder: Path, address: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
+        self._seen = 0
         super().__init__(folder, address, ())
 
     def more(self) -> dict[str, str]:
@@ -118,6 +119,14 @@ class GroupWorker(Worker):
             **{f"{part}.storage.topic": f"workers-{part}" for part in parts},
             **{f"{part}.storage.replication.factor": "1" for part in parts},
         }
+
+    def check(self) -> None:
+        """Raise if the worker has ended by itself. One that finds no broker at its start does so, and is started again."""
+        log = (self._folder / "worker.log").read_text(errors="replace")
+        if self.process is not None and self.process.poll() is not None and "Nothing listens" in log[self._seen :]:
+            self._seen = len(log)
+            self.start()
+        super().check()
 
 
 class Workers:
