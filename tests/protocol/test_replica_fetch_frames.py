@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottla.file_region import FileRegion
 from ottla.protocol.api import ApiKey, request_header_version
 from ottla.protocol.codec import decode, encode
 from ottla.protocol.messages.fetch import (
@@ -31,6 +32,10 @@ from ottla.protocol.replica_fetch_frames import (
     parse_answer,
     parse_request,
 )
+
+if TYPE_CHECKING:
+    from ottla.file_region import SendableFile
+    from ottla.offload import Offload
 
 INT32, INT64 = st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
 OFFSET = st.integers(-1, (1 << 63) - 2)
@@ -104,22 +109,38 @@ def answer_message(answer: ReplicaAnswer) -> FetchResponse:
                 last_stable_offset=row.last_stable_offset,
                 log_start_offset=row.log_start_offset,
                 aborted_transactions=None,
-                records=bytes(row.records),
+                records=bytes(cast("bytes", row.records)),
             )
         )
     return FetchResponse(session_id=answer.session_id, responses=list(topics.values()))
 
 
+def encoded(answer: ReplicaAnswer) -> bytes:
+    return b"".join(cast("list[bytes]", encode_answer(answer)))
+
+
 @given(ANSWERS)
 def test_an_answer_is_what_the_codec_writes_and_is_read_back(answer: ReplicaAnswer) -> None:
-    body = encode_answer(answer)
+    body = encoded(answer)
     assert body == encode(answer_message(answer), VERSION)
     assert parse_answer(memoryview(body)) == answer
 
 
+def test_records_that_stay_in_their_file_stand_alone_in_their_place() -> None:
+    region = FileRegion(cast("SendableFile", None), 0, 40_000, cast("Offload", None))
+    before = AnsweredPartition(b"t" * 16, 1, 2, 3, 4, b"x" * 100)
+    between = before._replace(partition=2, records=region)
+    after = before._replace(topic_id=b"u" * 16)
+    chunks = encode_answer(ReplicaAnswer(5, [before, between, after]))
+    assert [chunk is region for chunk in chunks] == [False, True, False]
+    body = b"".join(bytes(40_000) if chunk is region else cast("bytes", chunk) for chunk in chunks)
+    in_memory = between._replace(records=bytes(40_000))
+    assert parse_answer(memoryview(body)) == ReplicaAnswer(5, [before, in_memory, after])
+
+
 def test_large_records_are_read_back() -> None:
     row = AnsweredPartition(b"t" * 16, 1, 2, 3, 4, b"x" * 70_000)
-    body = encode_answer(ReplicaAnswer(5, [row]))
+    body = encoded(ReplicaAnswer(5, [row]))
     assert parse_answer(memoryview(body)) == ReplicaAnswer(5, [row])
 
 
@@ -141,7 +162,7 @@ def test_a_request_that_is_cut_or_changed_is_left_to_the_codec_or_read_alike(
 def test_an_answer_that_is_cut_or_changed_is_left_to_the_codec_or_read_alike(
     answer: ReplicaAnswer, data: st.DataObject
 ) -> None:
-    body = bytearray(encode_answer(answer))
+    body = bytearray(encoded(answer))
     place = data.draw(st.integers(0, len(body) - 1))
     assert parse_answer(memoryview(body[:place])) is None
     body[place] ^= data.draw(st.integers(1, 255))

@@ -11,9 +11,9 @@ from __future__ import annotations
 from itertools import groupby
 from struct import Struct
 from struct import error as _StructError
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ottla.file_region import Buffer
+from ottla.file_region import FileRegion, Sendable
 from ottla.protocol.primitives import encode_varint
 
 VERSION: Final = 18
@@ -64,14 +64,14 @@ class ReplicaFetch(NamedTuple):
 
 
 class AnsweredPartition(NamedTuple):
-    """What is new of one partition. `records` may be empty."""
+    """What is new of one partition. `records` may be empty; a leader may leave them in their file."""
 
     topic_id: bytes
     partition: int
     high_watermark: int
     last_stable_offset: int
     log_start_offset: int
-    records: Buffer
+    records: Sendable
 
 
 class ReplicaAnswer(NamedTuple):
@@ -140,21 +140,29 @@ def parse_request(frame: memoryview) -> ReplicaFetch | None:
     return ReplicaFetch(wait_ms, bytes_min, bytes_max, session_id, session_epoch, replica_id, replica_epoch, rows)
 
 
-def encode_answer(answer: ReplicaAnswer) -> bytes:
-    """Return the body of the answer; partitions of one topic stand next to each other."""
-    out: list[Buffer] = [_ANSWER_HEAD.pack(0, 0, answer.session_id), b""]
-    topics = 0
-    for topic_id, group in groupby(answer.partitions, key=_topic_of):
-        rows = list(group)
-        topics += 1
+def encode_answer(answer: ReplicaAnswer) -> list[Sendable]:
+    """Return the body of the answer; partitions of one topic stand next to each other.
+
+    Regions of files stay what they are, everything else is joined.
+    """
+    topics = [(topic_id, list(rows)) for topic_id, rows in groupby(answer.partitions, key=_topic_of)]
+    chunks: list[Sendable] = []
+    out: list[Any] = [_ANSWER_HEAD.pack(0, 0, answer.session_id), encode_varint(len(topics) + 1)]
+    for topic_id, rows in topics:
         out += [topic_id, encode_varint(len(rows) + 1)]
         for _, index, high_watermark, last_stable, log_start, records in rows:
             out.append(_ANSWERED.pack(index, 0, high_watermark, last_stable, log_start, 0, -1))
-            out += [encode_varint(len(records) + 1), records, b"\0"]
+            out.append(encode_varint(len(records) + 1))
+            if isinstance(records, FileRegion):
+                chunks += [b"".join(out), records]
+                out = []
+            else:
+                out.append(records)
+            out.append(b"\0")
         out.append(b"\0")
-    out[1] = encode_varint(topics + 1)
     out.append(b"\0")
-    return b"".join(out)
+    chunks.append(b"".join(out))
+    return chunks
 
 
 def parse_answer(body: memoryview) -> ReplicaAnswer | None:

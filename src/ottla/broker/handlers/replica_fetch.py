@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.context import PartialResult
 from ottla.broker.deadlines import Deadlines
+from ottla.broker.handlers.consumer_fetch import REGIONS_MAX
 from ottla.broker.handlers.parked_fetch import NotOrdinary, ParkedFetch
 from ottla.broker.replicas.leader import ACCEPTED
 from ottla.errors import KafkaError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ottla.broker.replicas.partition import Partition
     from ottla.broker.replicas.purgatory import Waiter
     from ottla.clock import Clock
+    from ottla.file_region import Sendable
     from ottla.observability.metrics import BrokerMetrics
 
 Ordinary = Callable[["FetchContext", FetchRequest], FetchResponse | Awaitable[FetchResponse]]
@@ -84,7 +86,7 @@ class ReplicaFetches:
 
     def handle_frame(
         self, frame: memoryview, version: int, session: Session
-    ) -> bytes | ParkedFetch | SessionContinued | None:
+    ) -> list[Sendable] | ParkedFetch | SessionContinued | None:
         """Answer an ordinary fetch of a follower, at once or when there is something for it; else see the module."""
         if version != VERSION:
             return None
@@ -118,7 +120,7 @@ class ReplicaFetches:
 class _Look:
     """One request, and what is there for it."""
 
-    __slots__ = ("_parts", "_rows", "bytes_missing", "fetch", "session", "watched")
+    __slots__ = ("_parts", "_regions", "_rows", "bytes_missing", "fetch", "session", "watched")
 
     waits_for_stable = False
 
@@ -127,7 +129,9 @@ class _Look:
         self.fetch = fetch
         self.session = session
         self.watched: list[Partition] = []
-        self._rows: list[tuple[FetchPartition, Partition, bytes | bytearray | memoryview]] = []
+        self._rows: list[tuple[FetchPartition, Partition, Sendable]] = []
+        #: How many of them stay in their files.
+        self._regions = 0
         self.bytes_missing = fetch.bytes_min  # of what comes behind the end, whatever there is already
 
     def waiters(self, partition: Partition) -> dict[Waiter, None]:
@@ -171,15 +175,15 @@ class _Look:
                 raise NotOrdinary
 
     def find(self) -> bool:
-        """Look what there is, and read what is small and in memory; return whether that is to be answered at once."""
+        """Look what there is, and read what is small; return whether that is to be answered at once."""
         fetch = self.fetch
         room = min(fetch.bytes_max, self._parts._fetch_max_bytes)
         byte_count = 0
-        self.watched, self._rows = [], []
+        self.watched, self._rows, self._regions = [], [], 0
         for want, partition in self._each(self.session.partitions.values()):
             self.watched.append(partition)
             log = partition.log
-            records: bytes | bytearray | memoryview = b""
+            records: Sendable = b""
             if want.fetch_offset != log.log_end_offset:
                 found = self._read(want, partition, min(room, want.max_bytes), is_first=not byte_count)
                 records = b"" if found is None else found
@@ -190,9 +194,8 @@ class _Look:
             self._rows.append((want, partition, records))
         return byte_count >= fetch.bytes_min or self._is_awaited()
 
-    def _read(
-        self, want: FetchPartition, partition: Partition, bytes_max: int, *, is_first: bool
-    ) -> bytes | bytearray | memoryview | None:
+    def _read(self, want: FetchPartition, partition: Partition, bytes_max: int, *, is_first: bool) -> Sendable | None:
+        records: Sendable | None = None
         try:
             part = partition.read(
                 want.fetch_offset,
@@ -204,7 +207,11 @@ class _Look:
             )
             if part is None or not part.size:
                 return None
-            records = None if part.size >= REGION_MIN else part.read_nowait()
+            if part.size >= REGION_MIN and self._regions < REGIONS_MAX:
+                records = part.unread(partition.offload)
+                self._regions += records is not None
+            if records is None:
+                records = part.read_nowait()
         except (KafkaError, OSError, WouldBlockError):
             raise NotOrdinary from None
         if records is None:
@@ -216,7 +223,7 @@ class _Look:
         replica_id = self.fetch.replica_id
         return self._parts._replicas.has_questions and any(p.awaits(replica_id) for p in self.watched)
 
-    def answer(self) -> bytes:
+    def answer(self) -> list[Sendable]:
         """Return the body of the answer: from now on the follower knows what is in it."""
         session = self.session
         rows: list[AnsweredPartition] = []

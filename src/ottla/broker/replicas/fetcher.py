@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ottla.broker.replicas.fetch_requests import FetchLimits, FetchSession, Wanted
 from ottla.errors import (
@@ -309,7 +309,7 @@ class LeaderFetcher:
         """Ask again while answers are ordinary: only about partitions that the last answer was about something is new.
 
         It ends after so many seconds, and as soon as something needs the look at all partitions: news, a log that has to be
-        synced, an append that cannot be made on the loop, an error, a throttle.
+        synced, an error, a throttle.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -346,7 +346,7 @@ class LeaderFetcher:
             changed = [(row.topic_id, row.partition) for row in ordinary.partitions]
 
     async def _take_in_ordinary(self, answer: ReplicaAnswer, asked: dict[tuple[bytes, int], _Asked]) -> bool:
-        """Take in an answer without an error; return whether all of it could be, on the loop."""
+        """Take in an answer without an error; return False if there was trouble, or another role has begun."""
         later: list[tuple[_Asked, PartitionData]] = []
         is_all = True
         for row in answer.partitions:
@@ -354,10 +354,11 @@ class LeaderFetcher:
             if one is None or not one.is_current:
                 is_all = False
                 continue
-            if not row.records:
+            records = cast("Buffer", row.records)  # what is parsed is never a region of a file
+            if not records:
                 self._on_taken_in(one, 0, row.high_watermark, row.log_start_offset)
                 continue
-            taken = self._append_now(one, row.records, row.high_watermark, row.log_start_offset)
+            taken = self._append_now(one, records, row.high_watermark, row.log_start_offset)
             if taken is None:
                 later.append(
                     (
@@ -366,11 +367,12 @@ class LeaderFetcher:
                             partition_index=row.partition,
                             high_watermark=row.high_watermark,
                             log_start_offset=row.log_start_offset,
-                            records=row.records,
+                            records=records,
                         ),
                     )
                 )
-            is_all = is_all and bool(taken)
+            elif not taken:
+                is_all = False
         if later:
             await asyncio.gather(*(self._take_in(one, data) for one, data in later))
         return is_all
