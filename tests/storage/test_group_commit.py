@@ -101,6 +101,26 @@ async def test_a_sync_of_everything_that_says_nothing_of_an_error_is_not_believe
     assert [log.recovery_point for log in bench.logs] == [1] * SHARED_MIN
 
 
+async def test_a_round_that_ends_early_calls_back_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is called once, whatever was met, and the next round brings everything to the disk."""
+    bench = Bench()
+    begin = PartitionLog.end_flush
+
+    def fail(_log: PartitionLog, _point: object) -> bool:
+        monkeypatch.setattr(PartitionLog, "end_flush", begin)
+        raise RuntimeError("nobody has thought of this")
+
+    monkeypatch.setattr(PartitionLog, "end_flush", fail)
+    told: list[BaseException | None] = []
+    for log in bench.logs:
+        append_many(log, 1)
+        bench.commits.commit(log, told.append)
+    await bench.commits.drain()
+    assert [type(problem) for problem in told] == [KafkaStorageError] * SHARED_MIN
+    assert await bench.commit(*bench.logs) == [None] * SHARED_MIN
+    assert [log.recovery_point for log in bench.logs] == [3] * SHARED_MIN
+
+
 async def test_a_log_whose_flush_cannot_begin_is_no_matter_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(SHARED_MIN + 1)
     broken = bench.logs[1]

@@ -71,21 +71,31 @@ class GroupCommit:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, {}
-                now_ms = self._wall_ms()
-                # Up to where each log is to be on the disk is fixed before the fsync begins: what is appended meanwhile
-                # may be there then, or not.
-                points = {log: self._begin(log, now_ms) for log in batch}
-                plain = [log for log, point in points.items() if point is not None]
-                if len(plain) < SHARED_MIN or not self._may_share():
-                    await self._in_lanes(batch, points)
-                elif len(plain) == len(batch):
-                    await self._together(batch, points)
-                else:
-                    rest = {log: thens for log, thens in batch.items() if points[log] is None}
-                    shared = {log: batch[log] for log in plain}
-                    await asyncio.gather(self._in_lanes(rest, points), self._together(shared, points))
+                try:
+                    await self._round(batch)
+                except Exception as error:
+                    # Who is never called back waits for ever, and with it everything that is appended behind it.
+                    logger.exception("a round of fsyncs has ended early")
+                    problem = KafkaStorageError(f"the fsync has not been ended: {error!r}")
+                    for thens in batch.values():
+                        _call_back(thens, problem)
         finally:
             self._task = None
+
+    async def _round(self, batch: _Waiting) -> None:
+        now_ms = self._wall_ms()
+        # Up to where each log is to be on the disk is fixed before the fsync begins: what is appended meanwhile may be
+        # there then, or not.
+        points = {log: self._begin(log, now_ms) for log in batch}
+        plain = [log for log, point in points.items() if point is not None]
+        if len(plain) < SHARED_MIN or not self._may_share():
+            await self._in_lanes(batch, points)
+        elif len(plain) == len(batch):
+            await self._together(batch, points)
+        else:
+            rest = {log: thens for log, thens in batch.items() if points[log] is None}
+            shared = {log: batch[log] for log in plain}
+            await asyncio.gather(self._in_lanes(rest, points), self._together(shared, points))
 
     def _begin(self, log: PartitionLog, now_ms: int) -> FlushPoint | None:
         try:
@@ -173,7 +183,9 @@ class GroupCommit:
 
 
 def _call_back(thens: list[Then], problem: BaseException | None) -> None:
-    for then in thens:
+    """Call each of these, once: none is left."""
+    called, thens[:] = thens[:], []
+    for then in called:
         try:
             then(problem)
         except Exception:
