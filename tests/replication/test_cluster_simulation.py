@@ -22,6 +22,10 @@ SECONDS = 20.0
 
 #: What must have happened at least once in the seeds of the default run, or they show nothing.
 COVERAGE = (
+    "EIO at append",
+    "ENOSPC at append",
+    "ENOSPC at sync",
+    "ENOSPC at write_atomic",
     "ISR expansions",
     "ISR shrinks",
     "NOT_ENOUGH_REPLICAS",
@@ -29,15 +33,21 @@ COVERAGE = (
     "acknowledged",
     "answer_lost",
     "consumed",
+    "disk fails",
+    "disk full",
     "frozen",
+    "fsync finds no room",
     "isolated",
     "kill",
     "late_request",
     "link cut",
     "link cut one way",
+    "log held by a thread",
     "power cut",
     "server cut off",
     "session expired",
+    "some of several batches refused",
+    "some of several partitions refused",
     "stop",
 )
 

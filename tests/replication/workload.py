@@ -1,7 +1,9 @@
 """Producers and consumers of a simulated cluster, the one who breaks it, and what must be true at the end.
 
-Each producer is idempotent, has one batch on its way per partition, and sends it again with the same sequence until it gets
-an answer. At the end everything is healed and started; then every partition must have a leader and a whole ISR, and:
+Each producer is idempotent and sends a batch again with the same sequence until it gets an answer. One of them has several
+batches on their way to a partition, and another one sends batches for all partitions of a leader in one request; both send
+again what is refused of them, one by one. At the end everything is healed and started; then every partition must have a
+leader and a whole ISR, and:
 
 * what was acknowledged is there, once, at the offset that was told, and each producer's records are in their order;
 * what a consumer has read is there, where it read it;
@@ -19,7 +21,13 @@ from ottla.broker.replicas.partition import Partition
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
-from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from ottla.protocol.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
 from ottla.protocol.records.builder import Record, build_batch
 from ottla.protocol.records.reader import read_records
 from ottla.protocol.records.walk import iter_batches
@@ -30,6 +38,8 @@ from ottla.testing.wire import WireClient
 from ottla.types import TopicPartition
 
 Place = tuple[str, int]
+Made = tuple[Place, bytearray, list[str]]
+"""A batch, where it goes and what is in it."""
 
 ASSIGNMENTS: dict[str, list[tuple[int, ...]]] = {"a": [(1, 2, 3), (2, 3, 1)], "b": [(3, 1, 2)], "pair": [(2, 1)]}
 PLACES: list[Place] = [(topic, index) for topic, rows in ASSIGNMENTS.items() for index in range(len(rows))]
@@ -37,6 +47,10 @@ PATIENCE_S = 8.0
 SETTLED_S = 180.0
 #: After everything has been mended clients go on for a while: so long, and until so much has been delivered.
 HEALTHY_S = 2.0
+#: So many batches are on their way to a partition at most (max.in.flight.requests.per.connection).
+IN_FLIGHT_MAX = 5
+#: How often those producers do so that can send several batches together.
+TOGETHER = 0.25
 DELIVERIES_MIN = 1_200
 
 
@@ -110,8 +124,8 @@ async def producer(cluster: SimulatedCluster, ledger: Ledger, number: int, dice:
     clients = Clients(cluster, dice)
     producer_id = await new_producer_id(clients)
     sequences: Counter[Place] = Counter()
-    while not ledger.is_over:
-        place = dice.choice(PLACES)
+
+    def make(place: Place) -> tuple[bytearray, list[str]]:
         count = dice.randint(1, 3)
         first = sequences[place]
         values = [f"{number}:{place[0]}:{place[1]}:{first + i}" for i in range(count)]
@@ -119,49 +133,122 @@ async def producer(cluster: SimulatedCluster, ledger: Ledger, number: int, dice:
         records = [
             Record(i, cluster.machines[1].clock.wall_ms(), b"k", value.encode()) for i, value in enumerate(values)
         ]
-        batch = build_batch(records, producer_id=producer_id, producer_epoch=0, base_sequence=first)
         sequences[place] += count
-        await send(clients, ledger, place, batch, values)
+        return build_batch(records, producer_id=producer_id, producer_epoch=0, base_sequence=first), values
+
+    while not ledger.is_over:
+        place = dice.choice(PLACES)
+        is_plain = dice.random() >= TOGETHER
+        if number == 0 and not is_plain:
+            made = [(place, *make(place)) for _ in range(dice.randint(1, IN_FLIGHT_MAX))]
+            made = await send_behind_each_other(clients, ledger, made)
+        elif number == 1 and not is_plain:
+            leader = clients.leader_of(place)
+            made = [(where, *make(where)) for where in PLACES if where == place or clients.leader_of(where) == leader]
+            made = await send_as_one(clients, ledger, leader, made)
+        else:
+            made = [(place, *make(place))]
+        for where, batch, values in made:
+            await send(clients, ledger, where, batch, values)
         await asyncio.sleep(dice.expovariate(20))
+
+
+async def send_behind_each_other(clients: Clients, ledger: Ledger, made: list[Made]) -> list[Made]:
+    """Send batches of one partition without waiting for the answers in between; return those that are not acknowledged."""
+    leader = clients.leader_of(made[0][0])
+    if leader is None:
+        return made
+    try:
+        client = await clients.to(leader)
+    except (OSError, TimeoutError):
+        clients.drop(leader)
+        return made
+    answers = await asyncio.gather(*(ask(client, [one]) for one in made), return_exceptions=True)
+    left = []
+    for one, answer in zip(made, answers, strict=True):
+        if isinstance(answer, OSError | TimeoutError):
+            clients.drop(leader)
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif take_in(ledger, one, answer[one[0]]):
+            continue
+        left.append(one)
+    ledger.happened["some of several batches refused"] += 0 < len(left) < len(made)
+    return left
+
+
+async def send_as_one(clients: Clients, ledger: Ledger, leader: int | None, made: list[Made]) -> list[Made]:
+    """Send batches of several partitions in one request; return those that are not acknowledged."""
+    if leader is None:
+        return made
+    try:
+        answers = await ask(await clients.to(leader), made)
+    except (OSError, TimeoutError):
+        clients.drop(leader)
+        return made
+    left = [one for one in made if not take_in(ledger, one, answers[one[0]])]
+    ledger.happened["some of several partitions refused"] += 0 < len(left) < len(made)
+    return left
 
 
 async def send(clients: Clients, ledger: Ledger, place: Place, batch: bytearray, values: list[str]) -> None:
     """Send a batch until it is acknowledged."""
+    one = (place, batch, values)
     while True:
         leader = clients.leader_of(place)
         if leader is None:
             await asyncio.sleep(0.1)
             continue
-        data = PartitionProduceData(index=place[1], records=bytes(batch))
-        request = ProduceRequest(
-            acks=-1, timeout_ms=4_000, topic_data=[TopicProduceData(name=place[0], partition_data=[data])]
-        )
         try:
-            client = await clients.to(leader)
-            async with asyncio.timeout(PATIENCE_S):
-                answer = await client.ask(request, 9, ProduceResponse)
+            answer = (await ask(await clients.to(leader), [one]))[place]
         except (OSError, TimeoutError):
             clients.drop(leader)
             ledger.happened["produce without an answer"] += 1
             await asyncio.sleep(0.05)
             continue
-        part = answer.responses[0].partition_responses[0]
-        code = ErrorCode(part.error_code)
-        if code is ErrorCode.NONE:
-            known = ledger.acknowledged.setdefault(place, {})
-            for i, value in enumerate(values):
-                before = known.setdefault(part.base_offset + i, value)
-                assert before == value, f"{place} {part.base_offset + i}: {value} was acknowledged, and {before} before"
-            ledger.happened["acknowledged"] += 1
+        if take_in(ledger, one, answer):
             return
-        if code is ErrorCode.DUPLICATE_SEQUENCE_NUMBER:
-            ledger.somewhere.setdefault(place, set()).update(values)
-            return
+        code = ErrorCode(answer.error_code)
         assert code not in (ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.UNKNOWN_PRODUCER_ID), (
             f"{place}: {values} get {code.name}: the records before them are lost"
         )
-        ledger.happened[code.name] += 1
         await asyncio.sleep(0.1)
+
+
+async def ask(client: WireClient, made: list[Made]) -> dict[Place, PartitionProduceResponse]:
+    """Send one request, of one batch for each of some partitions; return what is answered for each of them.
+
+    Raises:
+        OSError, TimeoutError: there is no answer.
+    """
+    topics: dict[str, TopicProduceData] = {}
+    for (name, index), batch, _ in made:
+        topic = topics.setdefault(name, TopicProduceData(name=name, partition_data=[]))
+        topic.partition_data.append(PartitionProduceData(index=index, records=bytes(batch)))
+    request = ProduceRequest(acks=-1, timeout_ms=4_000, topic_data=list(topics.values()))
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await client.ask(request, 9, ProduceResponse)
+    rows = [((topic.name, part.index), part) for topic in answer.responses for part in topic.partition_responses]
+    assert sorted(place for place, _ in rows) == sorted(place for place, _, _ in made), "not what was asked for"
+    return dict(rows)
+
+
+def take_in(ledger: Ledger, one: Made, answer: PartitionProduceResponse) -> bool:
+    """Write down what a client was told of a batch; return whether it is acknowledged."""
+    place, _, values = one
+    code = ErrorCode(answer.error_code)
+    if code is ErrorCode.NONE:
+        known = ledger.acknowledged.setdefault(place, {})
+        for i, value in enumerate(values):
+            before = known.setdefault(answer.base_offset + i, value)
+            assert before == value, f"{place} {answer.base_offset + i}: {value} was acknowledged, and {before} before"
+        ledger.happened["acknowledged"] += 1
+        return True
+    if code is ErrorCode.DUPLICATE_SEQUENCE_NUMBER:
+        ledger.somewhere.setdefault(place, set()).update(values)
+        return True
+    ledger.happened[code.name] += 1
+    return False
 
 
 async def consumer(cluster: SimulatedCluster, ledger: Ledger, dice: random.Random) -> None:
@@ -225,6 +312,7 @@ class Nemesis:
         await self.crash()
         faults = [self.crash] * 3
         faults += [self.cut_link, self.isolate, self.expire, self.cut_server, self.stop, self.freeze]
+        faults += [self.fill_disk, self.fill_disk, self.fail_disk, self.fail_disk]
         while loop.time() < self.until:
             await asyncio.sleep(self.dice.expovariate(0.7))
             if loop.time() < self.until:
@@ -266,6 +354,34 @@ class Nemesis:
                     machine.kill()
             await self._pause(2)
             await start_all(self.cluster)
+
+    async def fill_disk(self) -> None:
+        """A machine has no room for a while; its process may be killed then. A crash of others often follows."""
+        machine = self.dice.choice(list(self.cluster.machines.values()))
+        machine.fill_disk(self.dice.choice([0, 0, 100, 1_000]))
+        self._note("disk full")
+        await self._pause(8)
+        if machine.is_running and self.dice.random() < 0.5:
+            machine.kill()
+            self._note("kill")
+        machine.make_room()
+        await start_all(self.cluster)
+        if self.dice.random() < 0.5:
+            await self._pause(2)
+            await self.crash()
+
+    async def fail_disk(self) -> None:
+        """Writes fail, or syncs find no room: the log directory goes offline. Its broker begins anew on a disk that works."""
+        machine = self.dice.choice(list(self.cluster.machines.values()))
+        is_full = self.cuts_power and self.dice.random() < 0.6  # else there is next to nothing that is synced
+        machine.fail_disk(is_full=is_full)
+        self._note("fsync finds no room" if is_full else "disk fails")
+        await self._pause(6)
+        if machine.is_running:
+            machine.kill()
+            self._note("kill")
+        machine.repair_disk()
+        await start_all(self.cluster)
 
     async def cut_link(self) -> None:
         one, other = self.dice.sample(list(self.cluster.machines), 2)
@@ -385,6 +501,8 @@ async def run(loop: VirtualLoop, *, cuts_power: bool, seconds: float, with_fault
     ledger.happened["events"] = loop.deliveries
     for name, count in cluster.ensemble.happened.items():
         ledger.happened[name] += count
+    for machine in cluster.machines.values():
+        ledger.happened.update(machine.happened)
     for machine in cluster.running:
         assert machine.broker is not None
         ledger.happened["ISR shrinks"] += machine.broker.replication.isrs.shrinks

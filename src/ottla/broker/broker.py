@@ -443,6 +443,7 @@ class Broker:
             default_config=config.topic_defaults,
             random=around.random,
             settings=log_settings(config, around.descriptor_limit),
+            make_lock=around.make_lock,
         )
 
     def _make_server(self) -> Server:

@@ -118,6 +118,7 @@ class LogManager:
         random: random.Random,
         settings: LogManagerSettings | None = None,
         on_directory_offline: Callable[[str, list[TopicPartition]], None] | None = None,
+        make_lock: Callable[[], threading.RLock] = threading.RLock,
     ) -> None:
         """Nothing is touched before `load`.
 
@@ -132,9 +133,11 @@ class LogManager:
             random: for directory ids and the names of deleted partitions.
             settings: intervals.
             on_directory_offline: see there.
+            make_lock: makes the lock of each log.
         """
         self.files = files
         self.settings = settings or LogManagerSettings()
+        self._make_lock = make_lock
         self.default_config = default_config
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.directories: dict[str, LogDirectory] = {}
@@ -339,6 +342,7 @@ class LogManager:
                     producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                     open_files=self.open_files,
                     hooks=self,
+                    lock=self._make_lock(),
                 )
             except OSError as error:
                 if error.errno in NO_DESCRIPTOR:
@@ -417,6 +421,7 @@ class LogManager:
                 producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
                 open_files=self.open_files,
                 hooks=self,
+                lock=self._make_lock(),
             )
         except OSError as error:
             if error.errno in PASSING:
@@ -482,6 +487,7 @@ class LogManager:
             producer_id_expiration_ms=self.settings.producer_id_expiration_ms,
             open_files=self.open_files,
             hooks=self,
+            lock=self._make_lock(),
         )
 
     def put_in_place(self, old: PartitionLog, new: PartitionLog, deleted: str) -> None:

@@ -109,6 +109,7 @@ class MemoryFile:
         if len(view) > room:
             self._node.data += view[: max(room, 0)]
             self._disk.used += max(room, 0)
+            self._disk.on_full("append")
             raise OSError(errno.ENOSPC, "no space left on the simulated disk", self._path)
         torn = self._disk.torn_append(len(view))
         if torn is not None:
@@ -203,6 +204,7 @@ class MemoryFiles:
     Attributes:
         capacity: bytes of file content that fit; beyond, an append writes what fits and raises ENOSPC.
         fail: called as `fail(operation, path)` before each operation; raise OSError to make it fail.
+        on_full: called with the operation that does not fit.
         is_cold: whether a file's content must be waited for; then `pread_nowait` gives nothing.
         hesitate: called before each append; may let virtual time pass, as a slow write does.
         torn_append: called with the size of each append; a number makes the process die after that many bytes.
@@ -220,6 +222,7 @@ class MemoryFiles:
         self.used = 0
         self.life = 0
         self.fail: Fail | None = None
+        self.on_full: Callable[[str], None] = lambda _operation: None
         self.is_cold: Callable[[str], bool] = lambda _path: False
         self.hesitate: Callable[[], None] = lambda: None
         self.torn_append: Callable[[int], int | None] = lambda _size: None
@@ -386,6 +389,7 @@ class MemoryFiles:
         self.check("write_atomic", path)
         node = _FileNode(bytearray(data), mtime_ms=self.now_ms())
         if len(data) > self.capacity - self.used:
+            self.on_full("write_atomic")
             raise OSError(errno.ENOSPC, "no space left on the simulated disk", path)
         self.used += len(data)
         parent, name = self._parent(path)

@@ -18,7 +18,11 @@ ensemble are a `simulated_cluster`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
+import threading
+from collections import Counter
+from typing import cast
 
 from ottla.broker.broker import Broker
 from ottla.broker.config import BrokerConfig
@@ -30,13 +34,15 @@ from ottla.testing.memory_files import MemoryFiles
 from ottla.testing.simulated_ensemble import SimulatedEnsemble
 from ottla.testing.simulated_tree import SimulatedTree
 from ottla.testing.virtual_loop import VirtualClock, VirtualLoop
-from ottla.testing.virtual_offload import VirtualOffload
+from ottla.testing.virtual_offload import VirtualLock, VirtualOffload
 from ottla.testing.virtual_server import VirtualServer
 from ottla.testing.wire import WireClient
 
 HOST, PORT = "127.0.0.1", 9092
 #: How often a write to a slow disk takes long, and how long at most.
 HESITATION_CHANCE, HESITATION_SECONDS = 0.003, 0.1
+#: What goes on while writes fail.
+READS = ("listdir", "open", "pread", "read_bytes")
 
 
 def escaped(value: str) -> str:
@@ -53,8 +59,9 @@ class SimulatedBroker:
 
     Attributes:
         slow_disk: whether from the next start on what leaves the loop (fsyncs, retention, compaction, reads of what is
-            not in memory) takes virtual time, so that others run in between; and now and then a write does, on the
-            loop or off it, so that writes leave the loop for a while.
+            not in memory) takes virtual time, so that others run in between; now and then a write does, on the
+            loop or off it, so that writes leave the loop for a while; and the lock of a log is found held.
+        happened: what happened how often on this machine.
     """
 
     def __init__(self, loop: VirtualLoop, **settings: object) -> None:
@@ -72,6 +79,7 @@ class SimulatedBroker:
         self._boots = 0
         self._lives = 0
         self.slow_disk = False
+        self.happened: Counter[str] = Counter()
         self._disk_goes_on = asyncio.Event()
         self._disk_goes_on.set()
 
@@ -121,6 +129,7 @@ class SimulatedBroker:
             Surroundings(
                 clock=self.clock,
                 offload=self._offload(),
+                make_lock=self._make_lock if self.slow_disk else threading.RLock,
                 files=self.files,
                 random=random.Random(self.loop.random.random()),
                 secret_bytes=secrets.randbytes,
@@ -152,6 +161,42 @@ class SimulatedBroker:
             await self._disk_goes_on.wait()
 
         return VirtualOffload(random.Random(self.loop.random.random()), goes_on)
+
+    def _make_lock(self) -> threading.RLock:
+        def note() -> None:
+            self.happened["log held by a thread"] += 1
+
+        lock = VirtualLock(random.Random(self.loop.random.random()), self.loop.time, note)
+        return cast("threading.RLock", lock)
+
+    def fill_disk(self, left: int) -> None:
+        """Leave room for so many bytes."""
+
+        def note(operation: str) -> None:
+            self.happened[f"ENOSPC at {operation}"] += 1
+
+        self.files.capacity = self.files.used + left
+        self.files.on_full = note
+
+    def make_room(self) -> None:
+        """The disk has room again."""
+        self.files.capacity = 1 << 62
+
+    def fail_disk(self, *, is_full: bool = False) -> None:
+        """From now on every write and every sync fails with EIO; with `is_full` only syncs do, with ENOSPC."""
+        code = errno.ENOSPC if is_full else errno.EIO
+        name = errno.errorcode[code]
+
+        def fail(operation: str, path: str) -> None:
+            if operation.startswith("sync") if is_full else operation not in READS:
+                self.happened[f"{name} at {operation}"] += 1
+                raise OSError(code, "the simulated disk has failed", path)
+
+        self.files.fail = fail
+
+    def repair_disk(self) -> None:
+        """Another process finds a disk that works."""
+        self.files.fail = None
 
     def hang_disk(self) -> None:
         """From now on nothing that leaves the loop ends (of a broker that was started with `slow_disk`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Surroundings:
         shared_tree: other brokers use the tree, too: it is no file in a log directory.
         is_one_machine: all brokers of the cluster are of this machine: clients find each under the host that they used,
             unless something else is advertised.
+        make_lock: makes the lock of a log.
         watch_loop: ends the process when the loop has been silent for so many seconds; returns what stops that.
     """
 
@@ -53,4 +55,5 @@ class Surroundings:
     page_cache: Callable[[Sequence[str]], str] = lambda directories: ""
     shared_tree: bool = False
     is_one_machine: bool = False
+    make_lock: Callable[[], threading.RLock] = threading.RLock
     watch_loop: Callable[[float], Callable[[], None]] = lambda _limit_seconds: lambda: None
