@@ -25,7 +25,6 @@ COVERAGE = (
     "EIO at append",
     "ENOSPC at append",
     "ENOSPC at sync",
-    "ENOSPC at write_atomic",
     "ISR expansions",
     "ISR shrinks",
     "NOT_ENOUGH_REPLICAS",
@@ -46,7 +45,6 @@ COVERAGE = (
     "power cut",
     "server cut off",
     "session expired",
-    "some of several batches refused",
     "some of several partitions refused",
     "stop",
 )

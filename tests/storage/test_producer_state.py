@@ -69,6 +69,59 @@ def test_each_of_the_last_five_batches_is_recognised() -> None:
         partition.send(0, 3, 3)
 
 
+def test_what_is_older_than_the_kept_batches_is_known_to_be_there() -> None:
+    partition = Partition()
+    for number in range(8):
+        partition.send(0, 3 * number, 3)
+    known = partition.state.end_of_old_duplicates
+    for number in range(3):
+        assert known(header(7, 0, 3 * number, 3)) == 9
+    assert known(header(7, 0, 0, 9)) == 9
+    assert known(header(7, 0, 9, 3)) is None, "one of those that are kept"
+    assert known(header(7, 0, 6, 4)) is None, "it reaches into those that are kept"
+    assert known(header(7, 0, 24)) is None, "the next one"
+    assert known(header(7, 0, 30)) is None, "records before it are missing"
+    assert known(header(7, 1, 0)) is None, "of another epoch"
+    assert known(header(8, 0, 0)) is None, "of another producer"
+
+
+def test_what_is_older_than_the_first_batch_is_not_known() -> None:
+    """A producer may begin with any sequence where it is not known."""
+    partition = Partition()
+    for number in range(8):
+        partition.send(0, MAX_SEQUENCE - 2 + number & MAX_SEQUENCE)
+    known = partition.state.end_of_old_duplicates
+    assert [known(header(7, 0, MAX_SEQUENCE - 2 + number & MAX_SEQUENCE)) for number in range(-2, 4)] == [
+        *(None, None),
+        *(3, 3, 3),
+        None,
+    ]
+    assert known(header(7, 0, MAX_SEQUENCE - 3, 2)) is None
+
+
+def test_a_gap_in_what_was_replicated_ends_what_is_known() -> None:
+    partition = Partition()
+    partition.send(0, 0)
+    for sequence in range(5, 12):
+        partition.state.add_batch(header(7, 0, sequence), partition.end, NOW)
+        partition.end += 1
+    known = partition.state.end_of_old_duplicates
+    assert [known(header(7, 0, sequence)) for sequence in (0, 4, 5, 6)] == [None, None, 3, 3]
+
+
+def test_a_snapshot_knows_of_what_it_has_rows_of() -> None:
+    partition = Partition()
+    for number in range(8):
+        partition.send(0, number)
+    other = Partition()
+    other.state.load(partition.state.snapshot(), 8, NOW)
+    other.end = 8
+    for number in range(8, 11):
+        other.send(0, number)
+    known = other.state.end_of_old_duplicates
+    assert [known(header(7, 0, number)) for number in range(7)] == [None, None, None, 6, 6, 6, None]
+
+
 def test_a_batch_with_the_same_start_but_another_end_is_no_duplicate() -> None:
     partition = Partition()
     partition.send(0, 0, 3)
@@ -221,6 +274,44 @@ def test_a_loaded_snapshot_goes_on_where_it_was_taken() -> None:
     assert other.send(0, 0, 3) == (0, True)
     assert other.send(0, 3) == (4, False)
     assert other.state.first_unstable_offset == 3
+
+
+def test_a_snapshot_has_the_last_five_batches() -> None:
+    """The last one comes last: who keeps one row of each producer, as Kafka does, keeps that one."""
+    partition = Partition()
+    partition.send(0, 0, producer=8)
+    offsets = [partition.send(0, 3 * number, 3)[0] for number in range(7)]
+    partition.send(0, 1, producer=8, transactional=True)
+    snapshot = partition.state.snapshot()
+    rows = [row[:3] for row in struct.iter_unpack(">qhiqiqiq", snapshot[10:])]
+    assert rows == [(8, 0, 0), (8, 0, 1), *((7, 0, 3 * number + 2) for number in range(2, 7))]
+    assert [row[-1] for row in struct.iter_unpack(">qhiqiqiq", snapshot[10:])] == [-1, 22] + 5 * [-1]
+    other = Partition()
+    other.state.load(snapshot, partition.end, NOW)
+    other.end = partition.end
+    assert other.state.snapshot() == snapshot
+    for number in range(2, 7):
+        assert other.send(0, 3 * number, 3) == (offsets[number], True)
+    with pytest.raises(OutOfOrderSequenceNumberError):
+        other.send(0, 3, 3)
+    assert other.send(0, 21) == (partition.end, False)
+
+
+def test_a_snapshot_has_no_batch_of_an_earlier_epoch() -> None:
+    partition = Partition()
+    partition.send(0, 0)
+    partition.send(1, 0)
+    assert [(entry.producer_epoch, len(entry.batches)) for entry in read_snapshot(partition.state.snapshot())] == [
+        (1, 1)
+    ]
+
+
+def test_of_two_epochs_in_a_snapshot_the_last_one_counts() -> None:
+    """ottla writes no such snapshot."""
+    rows = [(7, epoch, 4, 4, 0, NOW, -1, -1) for epoch in (0, 1)]
+    body = struct.pack(">i", 2) + b"".join(struct.pack(">qhiqiqiq", *row) for row in rows)
+    (entry,) = read_snapshot(struct.pack(">hI", 1, crc32c(body)) + body)
+    assert (entry.producer_epoch, len(entry.batches)) == (1, 1)
 
 
 @given(st.data())

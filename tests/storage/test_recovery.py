@@ -73,6 +73,30 @@ def test_a_clean_log_without_its_last_snapshot_is_read_from_the_last_index_entry
     assert log.recovered_bytes == 0
 
 
+@pytest.mark.parametrize("is_clean", [True, False], ids=["closed", "killed"])
+@pytest.mark.parametrize("count", [5, 12])
+def test_after_a_start_each_of_the_last_five_batches_is_recognised(is_clean: bool, count: int) -> None:
+    """A producer has that many on its way, and repeats all of them when the broker that it asked is gone.
+
+    After a clean stop, and for what lies before the segment that is read again, only the last one was known: the others
+    were out of order, for which a producer begins a new epoch and sends all records again.
+    """
+    files = MemoryFiles(lambda: NOW)
+    config = LogConfig(segment_bytes=300, index_interval_bytes=0)
+    log = open_log(files, config)
+    for number in range(count):
+        append(log, idempotent(7, 0, number))
+    assert len(log.segments) > 1
+    if is_clean:
+        log.close()
+    files.kill()
+    log = open_log(files, config, clean=is_clean, recovery_point=count)
+    for number in range(count - 5, count):
+        info = append(log, idempotent(7, 0, number))
+        assert (info.duplicate, info.first_offset) == (True, number)
+    assert append(log, idempotent(7, 0, count)).first_offset == count
+
+
 def test_only_segments_from_the_recovery_point_on_are_read() -> None:
     files, _ = disk_with_segments()
     log = open_log(files, SMALL, recovery_point=12)

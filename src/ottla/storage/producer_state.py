@@ -10,9 +10,16 @@ Rules (KIP-98, KIP-360, KIP-890; Kafka's ProducerAppendInfo, ProducerStateManage
 * a producer that is not known here may start with any sequence (its state may have expired or been deleted);
 * a transaction begins only with a guard that is still good, where the broker verifies transactions (`verification`).
 
-Differences to Kafka: a producer expires by the later of its batches' timestamps and the time it was last seen here, so
-that producers of old timestamps keep their protection. (An older duplicate than the five gets
-OUT_OF_ORDER_SEQUENCE_NUMBER here as there: DUPLICATE_SEQUENCE_NUMBER is known to clients, but Kafka sends it no more.)
+Differences to Kafka:
+* A producer expires by the later of its batches' timestamps and the time it was last seen here, so that producers of old
+  timestamps keep their protection.
+* A snapshot has all batches that are kept, so that after a start the repetition of any of them is a duplicate, not only that
+  of the last one: a producer has up to five on their way. Each batch is a row, the last one of a producer comes last; a
+  reader that keeps one row of each producer, as Kafka does, keeps that one.
+
+An older duplicate than the five is out of order here as there. What a leader of several replicas makes of it says
+`end_of_old_duplicates`: a producer that sends to a new leader before the one before has answered has more than five batches
+on their way.
 """
 
 from __future__ import annotations
@@ -31,7 +38,7 @@ from ottla.errors import (
 from ottla.protocol.records.batch import MAX_SEQUENCE, NO_PRODUCER_EPOCH, NO_SEQUENCE, BatchHeader
 from ottla.protocol.records.checksum import crc32c
 from ottla.protocol.records.control import ControlType, EndTransactionMarker
-from ottla.storage.appended import BatchMetadata
+from ottla.storage.appended import BATCHES_KEPT, BatchMetadata
 from ottla.storage.ends import ProducerEnd
 from ottla.storage.index import AbortedTransaction
 from ottla.storage.verification import UNCHECKED, Verification, VerificationGuard
@@ -51,11 +58,16 @@ class SnapshotError(ValueError):
 
 
 class ProducerEntry(ProducerEnd):
-    """One producer id's state in one partition."""
+    """One producer id's state in one partition.
+
+    Attributes:
+        run_start: every sequence from this one to the last one of this epoch is in the log; -1: not known.
+    """
 
     __slots__ = (
         "coordinator_epoch",
         "producer_id",
+        "run_start",
     )
 
     def __init__(
@@ -74,6 +86,7 @@ class ProducerEntry(ProducerEnd):
         self.current_txn_first_offset = current_txn_first_offset
         self.last_seen_ms = -1
         self.batches = []
+        self.run_start = NO_SEQUENCE
 
     @property
     def last_sequence(self) -> int:
@@ -206,6 +219,23 @@ class ProducerState:
             )
         return None
 
+    def end_of_old_duplicates(self, header: BatchHeader) -> int | None:
+        """Return an offset below which the records of this batch are, older than the kept ones; None if that is not known.
+
+        It is known of what lies between the first sequence that was taken in and the kept batches, in the same epoch.
+        """
+        entry = self.entries.get(header.producer_id)
+        if entry is None or entry.producer_epoch != header.producer_epoch or not entry.batches or entry.run_start < 0:
+            return None
+        oldest = entry.batches[0]
+        if oldest.last_sequence < 0 or header.base_sequence < 0:
+            return None
+        # How far the batch begins, and ends, before the kept ones, around the largest sequence.
+        begins = (oldest.first_sequence - header.base_sequence) & MAX_SEQUENCE
+        ends = (oldest.first_sequence - 1 - header.last_sequence) & MAX_SEQUENCE
+        known = (oldest.first_sequence - entry.run_start) & MAX_SEQUENCE
+        return oldest.first_offset if ends < begins <= known else None
+
     def check_marker(
         self, header: BatchHeader, marker: EndTransactionMarker, origin: AppendOrigin, transaction_version: int = 0
     ) -> None:
@@ -254,6 +284,8 @@ class ProducerState:
             entry = self.entries[producer_id] = ProducerEntry(producer_id)
         if entry.producer_epoch != header.producer_epoch:
             entry.set_epoch(header.producer_epoch)
+        if not entry.batches or header.base_sequence != (entry.last_sequence + 1) & MAX_SEQUENCE:
+            entry.run_start = header.base_sequence
         delta = header.last_offset_delta
         entry.take_in(header.base_sequence, delta, base_offset, header.max_timestamp, now_ms)
         if header.is_transactional and entry.current_txn_first_offset < 0:
@@ -353,11 +385,25 @@ class ProducerState:
     # Snapshots
 
     def snapshot(self) -> bytes:
-        """Return the content of a .snapshot file: of each producer its last batch only, as Kafka has it."""
-        parts = [b""]
+        """Return the content of a .snapshot file: of each producer its batches, the last one with all else that is known."""
+        rows: list[bytes] = []
         for producer_id, entry in self.entries.items():
+            # No newer than the last one, or a reader that drops what has expired could keep an earlier one and not that.
+            rows += [
+                _SNAPSHOT_ENTRY.pack(
+                    producer_id,
+                    entry.producer_epoch,
+                    kept.last_sequence,
+                    kept.last_offset,
+                    kept.offset_delta,
+                    min(kept.timestamp, entry.last_timestamp),
+                    entry.coordinator_epoch,
+                    -1,
+                )
+                for kept in entry.batches[:-1]
+            ]
             last = entry.batches[-1] if entry.batches else None
-            parts.append(
+            rows.append(
                 _SNAPSHOT_ENTRY.pack(
                     producer_id,
                     entry.producer_epoch,
@@ -369,8 +415,7 @@ class ProducerState:
                     entry.current_txn_first_offset,
                 )
             )
-        parts[0] = struct.pack(">i", len(self.entries))
-        body = b"".join(parts)
+        body = b"".join((struct.pack(">i", len(rows)), *rows))
         return struct.pack(">hI", SNAPSHOT_VERSION, crc32c(body)) + body
 
     def load(self, data: bytes, end_offset: int, now_ms: int) -> None:
@@ -402,8 +447,8 @@ def read_snapshot(data: bytes) -> Iterable[ProducerEntry]:
     if crc32c(memoryview(data)[_CRC_START:]) != crc:
         raise SnapshotError("the CRC is wrong")
     if len(data) != _SNAPSHOT_HEADER.size + count * _SNAPSHOT_ENTRY.size:
-        raise SnapshotError(f"{len(data)} bytes for {count} producers")
-    entries = []
+        raise SnapshotError(f"{len(data)} bytes for {count} rows")
+    entries: dict[int, ProducerEntry] = {}
     for fields in _SNAPSHOT_ENTRY.iter_unpack(memoryview(data)[_SNAPSHOT_HEADER.size :]):
         producer_id, epoch, last_sequence, last_offset, delta, timestamp, coordinator_epoch, first = fields
         entry = ProducerEntry(
@@ -413,8 +458,14 @@ def read_snapshot(data: bytes) -> Iterable[ProducerEntry]:
             coordinator_epoch=coordinator_epoch,
             current_txn_first_offset=first,
         )
+        before = entries.get(producer_id)
+        if before is not None and before.producer_epoch == epoch:
+            entry.batches += before.batches[1 - BATCHES_KEPT :]
         # Kafka keeps a batch if its offset is known: a producer that only ended a transaction has none.
         if last_offset >= 0:
-            entry.batches.append(BatchMetadata(last_sequence, last_offset, delta, timestamp))
-        entries.append(entry)
-    return entries
+            batch = BatchMetadata(last_sequence, last_offset, delta, timestamp)
+            follows = bool(entry.batches) and batch.first_sequence == (entry.last_sequence + 1) & MAX_SEQUENCE
+            entry.run_start = before.run_start if before is not None and follows else batch.first_sequence
+            entry.batches.append(batch)
+        entries[producer_id] = entry
+    return entries.values()

@@ -20,6 +20,7 @@ from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer
 from ottla.broker.refused_batches import RefusedBatches
 from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
+    DuplicateSequenceNumberError,
     ErrorCode,
     KafkaError,
     NotLeaderOrFollowerError,
@@ -427,7 +428,7 @@ class ProduceHandler:
             )
         except KafkaError as error:
             if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
-                return self._refuse_if_led(error, partition, part, records, counts)
+                return self._refuse_if_led(error, acks, partition, part, _copy_of_header(records), counts)
             self._refuse(part, error, partition, records, counts)
             return None
         if isinstance(info, Awaitable):
@@ -453,20 +454,33 @@ class ProduceHandler:
     async def _refuse_if_led(
         self,
         error: KafkaError,
+        acks: int,
         partition: Partition,
         part: PartitionProduceResponse,
-        records: Any,
+        header: Any,
         counts: TopicMetrics,
     ) -> None:
         """Refuse a batch for good only if this broker still leads: the leader after it may know more of the producer.
 
         A process that was stopped for a while believes that it leads until it hears otherwise.
+
+        A batch that is in the log, but older than those that are kept, is answered with DUPLICATE_SEQUENCE_NUMBER as soon
+        as it is committed, which clients take for success. Kafka calls it out of order. But Java's producer sends up to
+        five batches to a new leader while one is on its way to the leader before; when it sends that one again it is older
+        than five, and as the later ones were acknowledged it would send it again for ever, and nothing behind it.
         """
         if not await self._replicas.still_leads(partition):
             error = NotLeaderOrFollowerError(
                 f"{partition.topic_partition}: it is not known that this broker still leads"
             )
-        self._refuse(part, error, partition, records, counts)
+        elif error.code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:
+            end_offset = partition.log.producers.end_of_old_duplicates(read_header(header))
+            if end_offset is not None:
+                commit = _commit(acks, partition, end_offset - 1)
+                if commit is not None:
+                    await commit
+                error = DuplicateSequenceNumberError(f"{partition.topic_partition}: {error.message}")
+        self._refuse(part, error, partition, header, counts)
 
     async def _append_later(
         self,
@@ -483,7 +497,7 @@ class ProduceHandler:
             if error.code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:  # what was refused was behind it in the queue
                 error = self._why_refused(partition, header) or error
             if error.code in _ENDS_A_PRODUCER and not partition.is_sole:
-                await self._refuse_if_led(error, partition, part, header, counts)
+                await self._refuse_if_led(error, acks, partition, part, header, counts)
             else:
                 self._refuse(part, error, partition, header, counts)
             return
