@@ -100,13 +100,15 @@ def test_what_is_older_than_the_first_batch_is_not_known() -> None:
 
 
 def test_a_gap_in_what_was_replicated_ends_what_is_known() -> None:
+    """The leader had forgotten the producer, which may have begun anywhere then; the follower had not."""
     partition = Partition()
-    partition.send(0, 0)
-    for sequence in range(5, 12):
+    partition.send(0, 3)
+    known = partition.state.end_of_old_duplicates
+    for sequence in range(8, 15):
         partition.state.add_batch(header(7, 0, sequence), partition.end, NOW)
         partition.end += 1
-    known = partition.state.end_of_old_duplicates
-    assert [known(header(7, 0, sequence)) for sequence in (0, 4, 5, 6)] == [None, None, 3, 3]
+        assert [known(header(7, 0, never)) for never in (0, 2, 4, 7)] == 4 * [None]
+    assert [known(header(7, 0, sequence)) for sequence in (3, 8, 9, 10)] == [None, 3, 3, None]
 
 
 def test_a_snapshot_knows_of_what_it_has_rows_of() -> None:

@@ -230,10 +230,13 @@ class ProducerState:
         oldest = entry.batches[0]
         if oldest.last_sequence < 0 or header.base_sequence < 0:
             return None
+        last, first = entry.last_sequence, oldest.first_sequence
+        if (last - first) & MAX_SEQUENCE > (last - entry.run_start) & MAX_SEQUENCE:
+            return None  # there is a gap between the kept ones
         # How far the batch begins, and ends, before the kept ones, around the largest sequence.
-        begins = (oldest.first_sequence - header.base_sequence) & MAX_SEQUENCE
-        ends = (oldest.first_sequence - 1 - header.last_sequence) & MAX_SEQUENCE
-        known = (oldest.first_sequence - entry.run_start) & MAX_SEQUENCE
+        begins = (first - header.base_sequence) & MAX_SEQUENCE
+        ends = (first - 1 - header.last_sequence) & MAX_SEQUENCE
+        known = (first - entry.run_start) & MAX_SEQUENCE
         return oldest.first_offset if ends < begins <= known else None
 
     def check_marker(
