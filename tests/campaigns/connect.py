@@ -430,15 +430,15 @@ class ChangeData(Flow):
             admin.create_topics([ottla.NewTopic(name="shop.public.orders", partitions=3, replication_factor=1)])
 
     def write(self) -> None:
-        """Two transactions; now and then a new column, and one that adds 30,000 rows and changes every row."""
+        """Two transactions; now and then a new column, and one that adds 60,000 rows and changes every row."""
         assert self.server is not None
         self._writes += 1
         try:
             with psycopg.connect(self.server.conninfo, connect_timeout=5, autocommit=True) as connection:
-                if self._writes % 100 == 50:
+                if self._writes % 40 == 20:
                     self._columns += 1
                     connection.execute(f"ALTER TABLE orders ADD COLUMN more{self._columns} TEXT".encode())
-                if self._writes % 400 == 200:
+                if self._writes % 60 == 30:
                     with connection.transaction():
                         self._change(connection, _MANY, {})
                         self._change(connection, "UPDATE orders SET note = note || '.'", {})
@@ -486,7 +486,7 @@ _INSERT = (
 )
 _MANY = (
     "INSERT INTO orders (id, note, price, at) SELECT 5000000000 + n, 'many', n, clock_timestamp() "
-    "FROM generate_series(1, 30000) n"
+    "FROM generate_series(1, 60000) n"
 )
 _UPDATE = (
     "UPDATE orders SET {} = md5(id::text || clock_timestamp()::text), price = price + 0.01 WHERE id IN "
