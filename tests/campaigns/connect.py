@@ -3,6 +3,7 @@
     python -m tests.campaigns.connect --connector jdbc-sink --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector jdbc-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector mqtt-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector change-data --kills 20 --changes 1000000 --state ...
 
 The exactly-once source runs in two workers of a group, each its boundary of transactions; one of them is killed. The worker,
@@ -27,13 +28,17 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyarrow.parquet as pq
+from paho.mqtt import MQTTException
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.broker_process import BrokerProcess
+from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 
@@ -181,7 +186,7 @@ class Flow:
     exactly_once = True
     settle_s = 180.0
 
-    def __init__(self, folder: Path, broker: BrokerProcess, server: Postgres | None) -> None:
+    def __init__(self, folder: Path, broker: BrokerProcess, server: Any) -> None:
         self.folder = folder
         self.broker = broker
         self.server = server
@@ -213,6 +218,9 @@ class Flow:
     def arrived(self) -> Counter[Any]:
         """Return what has arrived, by number."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End what `prepare` has begun."""
 
     def has_all(self, sent: Counter[Any], arrived: Counter[Any]) -> bool:
         """Whether nothing is still to come."""
@@ -248,7 +256,6 @@ class JdbcSink(_ToTopic):
     """Plain inserts into a table without a key: what came twice would be there twice."""
 
     def connector(self) -> dict[str, str]:
-        assert self.server is not None
         return {
             "name": "sink",
             "connector.class": "JdbcSinkConnector",
@@ -261,7 +268,6 @@ class JdbcSink(_ToTopic):
         }
 
     def arrived(self) -> Counter[int]:
-        assert self.server is not None
         with psycopg.connect(self.server.conninfo) as connection:
             if connection.execute("SELECT to_regclass('orders')").fetchone() == (None,):
                 return Counter()
@@ -274,7 +280,6 @@ class JdbcSource(Flow):
     exactly_once = False
 
     def connector(self) -> dict[str, str]:
-        assert self.server is not None
         return {
             "name": "source",
             "connector.class": "JdbcSourceConnector",
@@ -288,7 +293,6 @@ class JdbcSource(Flow):
         }
 
     def prepare(self) -> None:
-        assert self.server is not None
         with psycopg.connect(self.server.conninfo) as connection:
             connection.execute("CREATE TABLE rows (id SERIAL PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT now())")
         with ottla.Admin(self.broker.address) as admin:
@@ -296,7 +300,6 @@ class JdbcSource(Flow):
 
     def write(self) -> None:
         """A transaction stays open while another one, with later moments and numbers, commits."""
-        assert self.server is not None
         try:
             with (
                 psycopg.connect(self.server.conninfo, connect_timeout=5) as slow,
@@ -310,7 +313,6 @@ class JdbcSource(Flow):
             time.sleep(0.2)  # the server was killed
 
     def sent(self) -> Counter[int]:
-        assert self.server is not None
         with psycopg.connect(self.server.conninfo) as connection:
             return Counter(row[0] for row in connection.execute("SELECT id FROM rows"))
 
@@ -383,7 +385,6 @@ class ChangeData(Flow):
     settle_s = 1500.0
 
     def connectors(self) -> list[dict[str, str]]:
-        assert self.server is not None
         schemas = {f"{side}.converter.schemas.enable": "true" for side in ("key", "value")}
         schemas |= {f"{side}.converter": _JSON for side in ("key", "value")}
         source = {
@@ -414,7 +415,6 @@ class ChangeData(Flow):
         return [source | schemas, copy | schemas]
 
     def prepare(self) -> None:
-        assert self.server is not None
         self._dice = random.Random(self.folder.name)
         self._writes = self._columns = 0
         with psycopg.connect(self.server.conninfo, autocommit=True) as connection:
@@ -431,7 +431,6 @@ class ChangeData(Flow):
 
     def write(self) -> None:
         """Two transactions; now and then a new column, and one that adds 60,000 rows and changes every row."""
-        assert self.server is not None
         self._writes += 1
         try:
             with psycopg.connect(self.server.conninfo, connect_timeout=5, autocommit=True) as connection:
@@ -468,7 +467,6 @@ class ChangeData(Flow):
         return self._rows("copy")
 
     def _rows(self, database: str) -> Counter[Any]:
-        assert self.server is not None
         with psycopg.connect(self.server.conninfo.replace("dbname=postgres", f"dbname={database}")) as connection:
             if connection.execute("SELECT to_regclass('orders')").fetchone() == (None,):
                 return Counter()
@@ -494,12 +492,115 @@ _UPDATE = (
 )
 
 
-FLOWS: dict[str, tuple[type[Flow], bool]] = {
-    "jdbc-sink": (JdbcSink, True),
-    "jdbc-source": (JdbcSource, True),
-    "files-sink": (FilesSink, False),
-    "exactly-once-source": (ExactlyOnceSource, False),
-    "change-data": (ChangeData, True),
+class MqttSource(Flow):
+    """Messages with QoS 1, each at least once."""
+
+    exactly_once = False
+
+    def connector(self) -> dict[str, str]:
+        return {
+            "name": "things",
+            "connector.class": "MqttSourceConnector",
+            "mqtt.server.uri": self.server.url,
+            "mqtt.topics": "rooms/#",
+            "kafka.topic": "rooms",
+            "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+            "value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
+        }
+
+    def prepare(self) -> None:
+        """Have the MQTT broker know the client, so that it keeps messages for it from the first one on."""
+        with ottla.Admin(self.broker.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="rooms", partitions=3, replication_factor=1)])
+        client = Client(CallbackAPIVersion.VERSION2, client_id="ottla-things", clean_session=False)
+        known: list[int] = []
+        client.on_subscribe = lambda *_: known.append(1)
+        _subscribe(client, "rooms/#")
+        client.connect("127.0.0.1", self.server.port)
+        deadline = time.monotonic() + _START_S
+        while not known:
+            client.loop(0.1)
+            assert time.monotonic() < deadline, "Mosquitto does not take a subscription"
+        client.disconnect()
+        self._acknowledged: set[int] = set()
+
+    def write(self) -> None:
+        numbers = range(self.next, self.next + 20)
+        self.next += 20
+        messages = [(f"rooms/{number % 7}", json.dumps({"id": number}).encode()) for number in numbers]
+        try:
+            self.server.publish(*messages)
+        except (OSError, MQTTException):
+            time.sleep(0.2)  # the server was away; whether these arrive is open
+            return
+        self._acknowledged.update(numbers)
+
+    def sent(self) -> Counter[Any]:
+        return Counter(self._acknowledged)
+
+    def arrived(self) -> Counter[Any]:
+        found = _topic(self.broker, "rooms")
+        return Counter({number: times for number, times in found.items() if number in self._acknowledged})
+
+
+def _subscribe(client: Client, topic: str) -> None:
+    """Subscribe whenever the client is connected."""
+
+    def on_connect(found: Client, _: Any, *told: Any) -> None:
+        found.subscribe(topic, 1)
+
+    client.on_connect = on_connect
+
+
+class MqttSink(_ToTopic):
+    """Records as messages, which a client with a session of its own hears."""
+
+    exactly_once = False
+
+    def connector(self) -> dict[str, str]:
+        return {
+            "name": "out",
+            "connector.class": "MqttSinkConnector",
+            "topics": "orders",
+            "tasks.max": "2",
+            "mqtt.server.uri": self.server.url,
+            "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+            "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+        }
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._heard: Counter[int] = Counter()
+        ready = threading.Event()
+        self._client = client = Client(CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False)
+        client.on_message = lambda _, __, message: self._heard.update([json.loads(message.payload)["id"]])
+        _subscribe(client, "orders")
+        client.on_subscribe = lambda *_: ready.set()
+        client.reconnect_delay_set(1, 1)
+        client.connect("127.0.0.1", self.server.port)
+        client.loop_start()
+        assert ready.wait(_START_S), "Mosquitto does not take a subscription"
+
+    def arrived(self) -> Counter[Any]:
+        return Counter(self._heard)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def _postgres() -> Postgres:
+    return Postgres(wal_level="logical")
+
+
+FLOWS: dict[str, tuple[type[Flow], Callable[[], Any] | None]] = {
+    "jdbc-sink": (JdbcSink, _postgres),
+    "jdbc-source": (JdbcSource, _postgres),
+    "files-sink": (FilesSink, None),
+    "exactly-once-source": (ExactlyOnceSource, None),
+    "change-data": (ChangeData, _postgres),
+    "mqtt-source": (MqttSource, Mosquitto),
+    "mqtt-sink": (MqttSink, Mosquitto),
 }
 
 
@@ -511,24 +612,26 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int,
         AssertionError: what arrived is not what was sent, or the worker ended by itself.
     """
     dice = random.Random(seed)
-    flow_kind, with_server = FLOWS[kind]
+    flow_kind, make_server = FLOWS[kind]
     killed: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = Postgres(wal_level="logical") if with_server else None
+        server = None if make_server is None else make_server()
         broker = BrokerProcess({"group.initial.rebalance.delay.ms": "0"}, data_dir=folder / "data")
         worker: Worker | Workers | None = None
+        flow: Flow | None = None
         writing = threading.Event()
         try:
             if server is not None:
                 server.start()
             broker.start(timeout_s=_START_S)
-            flow = flow_kind(folder, broker, server)
-            flow.prepare()
+            made = flow_kind(folder, broker, server)
+            made.prepare()
+            flow = made
+            writer = threading.Thread(target=_write, args=(flow, writing))
             worker = flow.worker(dice)
             worker.start()
             writing.set()
-            writer = threading.Thread(target=_write, args=(flow, writing))
             writer.start()
             targets = ["worker", "worker", "broker", *(["server"] if server is not None else [])]
             for _ in range(kills):
@@ -548,7 +651,7 @@ def run_round(kind: str, seed: int, kills: int) -> tuple[Counter[str], int, int,
             return killed, *_compared(flow, worker), flow.changes
         finally:
             writing.clear()
-            for part in (worker, broker, server):
+            for part in (worker, flow, broker, server):
                 if part is not None:
                     part.close()
 

@@ -13,6 +13,7 @@ from ottla.connect.connectors import Connector
 from ottla.connect.decorators import declared
 
 GROUP = "ottla.connectors"
+_MQTT = ("io.confluent.connect.mqtt.",)
 _JDBC = ("io.confluent.connect.jdbc.", "io.aiven.connect.jdbc.")
 #: Our own, by our name; Java's classes of the same name in these packages stand for them.
 LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -22,10 +23,12 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
+    "MqttSinkConnector": ("ottla.connect.library.mqtt", _MQTT),
+    "MqttSourceConnector": ("ottla.connect.library.mqtt", _MQTT),
     "PostgresConnector": ("ottla.connect.library.change_data", ("io.debezium.connector.postgresql.",)),
 }
 #: What has to be installed for a connector of ours: the extra that brings the module.
-_EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "obstore": "files", "pyarrow": "files"}
+_EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "obstore": "files", "pyarrow": "files", "paho": "mqtt"}
 _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
 #: What people have that is not here, and what there is instead.
 _ELSEWHERE = {
