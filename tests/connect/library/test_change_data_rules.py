@@ -237,6 +237,13 @@ def test_a_slot_has_a_name_that_the_server_takes(name: str) -> None:
         PostgresConnector.CONFIG.parse(given | {"table.include.list": "public.orders", "slot.name": name})
 
 
+@pytest.mark.parametrize(("mode", "is_once"), [("initial", False), ("no_data", True), ("never", True)])
+def test_changes_are_exactly_once_and_rows_that_may_be_read_again_are_not(mode: str, is_once: bool) -> None:
+    given = {"database.hostname": "h", "database.user": "u", "database.dbname": "d", "topic.prefix": "p"}
+    given |= {"table.include.list": "public.orders", "snapshot.mode": mode}
+    assert PostgresConnector(given, PostgresConnector.CONFIG.parse(given)).exactly_once_support() is is_once
+
+
 def test_rows_of_the_sink_have_values_of_debeziums_types() -> None:
     """Dates, times and moments; what was not sent is left out, as text and as bytes; infinity is refused."""
     columns = [("id", 23), ("day", 1082), ("clock", 1083), ("at", 1114), ("zoned", 1184), ("text", 25), ("data", 17)]

@@ -203,10 +203,27 @@ def test_tables_are_shared_by_tasks_and_views_are_tables(tmp_path: Path) -> None
     database.engine.dispose()
 
 
+def test_a_table_that_is_not_there_yet_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once; when the table is there its rows come. If it goes away then, the task fails."""
+    url = f"jdbc:sqlite:{tmp_path}/shop.db"
+    task = source_task(JdbcSourceConnector, config(url, mode="incrementing", incrementing_column_name="id"), {})
+    assert [task.poll(), task.poll()] == [None, None]
+    said = [record.getMessage() for record in caplog.records if "no table" in record.getMessage()]
+    assert said == ["connector from-shop: There is no table items yet; it is looked for every 5000 ms"]
+    database = Database(url)
+    database.run("CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY)", "INSERT INTO items VALUES (1)")
+    assert [record.value["id"] for record in task.poll()] == [1]
+    database.run("DROP TABLE items")
+    with pytest.raises(ConnectError, match="no such table"):
+        task.poll()
+    task.stop()
+    database.engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"table.whitelist": "none"}, "There is no table none"),
+        ({"table.whitelist": "none*"}, "There is no table none"),
         ({"mode": "timestamp"}, "needs timestamp.column.name"),
         ({"mode": "incrementing", "incrementing.column.name": "b"}, "no column b"),
         ({"mode": "incrementing", "incrementing.column.name": "a"}, "may be null"),

@@ -531,6 +531,10 @@ class PostgresConnector(SourceConnector):
         _check_slot_name("slot.name", slot_name_of(self.config.get("name", ""), self.values))
         return [self.config]
 
+    def exactly_once_support(self) -> bool:
+        """Changes come once for each offset; rows that are read first come again if that is cut off."""
+        return bool(self.values["snapshot.mode"] != "initial")
+
     def alter_offsets(self, offsets: Sequence[tuple[PlainPlace, PlainPlace | None]]) -> bool:
         """Forget them: the replication slot is dropped. Others cannot be set: the slot says where reading goes on.
 

@@ -65,6 +65,10 @@ _OLDEST = """
 """
 
 
+class _NotThereError(ConnectError):
+    """There is no such table."""
+
+
 class _Shape:
     """What a table's rows are: columns, their schemas, and what makes values of them."""
 
@@ -106,6 +110,8 @@ class JdbcSourceTask(SourceTask):
         self._round: list[str] = []
         self._prepared_bound: datetime.datetime | None = None
         self._told: set[str] = set()
+        #: Tables that were there.
+        self._seen: set[str] = set()
         if self._mode == "incrementing":
             log.warning(
                 "connector %s: rows of transactions that commit after later numbers are passed over with mode incrementing; "
@@ -131,6 +137,11 @@ class JdbcSourceTask(SourceTask):
                 log.warning("connector %s: %s; it is tried again", self.config.get("name"), told(error))
                 raise RetriableError(told(error)) from error
             raise ConnectError(f"Table {name}: {told(error)}") from error
+        except _NotThereError as error:
+            if name in self._seen:
+                raise
+            self._bulk, records = None, []
+            self._say(f"{error} yet; it is looked for every {self.values['poll.interval.ms']} ms")
         if records:
             return records
         self._round.pop(0)
@@ -144,6 +155,7 @@ class JdbcSourceTask(SourceTask):
             table = _reflect(self._engine, name)
             self._shapes[name] = _Shape(table, self._dialect, self._zone, self.values["numeric.mapping"])
             self._check(table)
+            self._seen.add(name)
         return self._shapes[name]
 
     def _check(self, table: Table) -> None:
@@ -344,7 +356,7 @@ def _reflect(engine: Engine, name: str) -> Table:
     try:
         return Table(short, MetaData(), autoload_with=engine, schema=schema or None, resolve_fks=False)
     except NoSuchTableError:
-        raise ConnectError(f"There is no table {name}") from None
+        raise _NotThereError(f"There is no table {name}") from None
 
 
 def _no_query(name: str, value: Any) -> None:
@@ -460,10 +472,10 @@ class JdbcSourceConnector(SourceConnector):
 
 
 def _tables(engine: Engine, wanted: Sequence[str]) -> list[str]:
-    """Return the tables and views that are named.
+    """Return the tables and views that are named. One that is not there yet is waited for by its task.
 
     Raises:
-        ConnectError: there is none for a name.
+        ConnectError: there is none for a pattern.
     """
     found: list[str] = []
     for pattern in wanted:
@@ -472,6 +484,8 @@ def _tables(engine: Engine, wanted: Sequence[str]) -> list[str]:
         there = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
         matching = [f"{schema}.{name}" if schema else name for name in there if fnmatchcase(name, short)]
         if not matching:
-            raise ConnectError(f"There is no table {pattern}")
+            if any(sign in short for sign in "*?["):
+                raise ConnectError(f"There is no table {pattern}: patterns are looked at when the connector starts")
+            matching = [pattern]
         found += [name for name in matching if name not in found]
     return found
