@@ -253,7 +253,7 @@ def own_broker(*options: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data_dir = tempfile.mkdtemp(prefix="ottla-flights-")
+    data_dir = tempfile.mkdtemp(prefix="ottla-example-")
     command = [sys.executable, "-m", "ottla", "serve", "--port", str(port), "--data-dir", data_dir, *options]
     # A process group of its own: it is ended by this process, not by the Ctrl-C that ends this process.
     broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
