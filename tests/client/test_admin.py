@@ -52,6 +52,8 @@ def admin(broker: RunningBroker) -> Iterator[Admin]:
 def topic(admin: Admin) -> str:
     name = f"topic-{next(_numbers)}"
     admin.create_topic(name, partitions=2)
+    # Apache Kafka answers when its controller has the topic; the broker hears of it a moment later.
+    eventually(lambda: any(listing.name == name for listing in admin.list_topics()))
     return name
 
 
