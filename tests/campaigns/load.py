@@ -234,17 +234,22 @@ class Load:
         self._producer = process = kafka_tool(
             *("kafka-verifiable-producer", "--bootstrap-server", self._bootstrap, "--topic", "v", "--acks", "-1"),
             *("--throughput", str(VERIFIABLE_PER_SECOND), "--repeating-keys", "10", "--command-config", str(settings)),
+            log_level="DEBUG",
         )
         threading.Thread(target=self._end_producer, args=(process,), daemon=True).start()
         assert process.stdout is not None
-        for line in process.stdout:
-            if not line.startswith("{"):
-                continue
-            event = json.loads(line)
-            if event["name"] == "producer_send_success":
-                self.ledger.acknowledge("v", event["partition"], event["offset"], int(event["value"]))
-            elif event["name"] == "producer_send_error":
-                self.ledger.complaints.append(f"v: {event['value']} was given up: {event.get('message')}")
+        with (self._directory / "verifiable-producer.log").open("w") as log:
+            for line in process.stdout:
+                if not line.startswith("{"):  # what it thinks, as of librdkafka
+                    log.write(f"{time.time():.3f} {line}")
+                    continue
+                event = json.loads(line)
+                if (
+                    event["name"] == "producer_send_success" and event["offset"] >= 0
+                ):  # -1: a duplicate, appended long ago
+                    self.ledger.acknowledge("v", event["partition"], event["offset"], int(event["value"]))
+                elif event["name"] == "producer_send_error":
+                    self.ledger.complaints.append(f"v: {event['value']} was given up: {event.get('message')}")
 
     def _end_producer(self, process: subprocess.Popen[str]) -> None:
         self._stopped.wait()
@@ -343,13 +348,13 @@ def _row(message: Message) -> tuple[str, int, int, int]:
     return topic, partition, offset, int(value)
 
 
-def kafka_tool(*arguments: str) -> subprocess.Popen[str]:
-    """Start one of Apache Kafka's programs; what it prints is read from its `stdout`."""
+def kafka_tool(*arguments: str, log_level: str = "WARN") -> subprocess.Popen[str]:
+    """Start one of Apache Kafka's programs; what it prints, its log as well, is read from its `stdout`."""
     return subprocess.Popen(
         [str(kafka_anchor.ANCHOR / "tool"), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "KAFKA_HEAP": "-Xmx96m -XX:TieredStopAtLevel=1"},
+        env={**os.environ, "KAFKA_HEAP": "-Xmx96m -XX:TieredStopAtLevel=1", "LOG_LEVEL": log_level},
     )

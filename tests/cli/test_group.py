@@ -37,6 +37,16 @@ def test_lag_of_all_groups_and_of_one(ottla: Run) -> None:
     assert ottla("lag", "billing").lines[1][:6] == ["billing", "orders", "0", "2", "5", "3"]
 
 
+def test_a_group_whose_lag_is_not_to_be_had_hides_no_other(ottla: Run, cluster: Broker) -> None:
+    cluster.admin.alter_share_group_offsets("broken", {TopicPartition("orders", 0): "latest"})
+    with cluster.fail("DescribeShareGroupOffsets", error="INVALID_REQUEST"):
+        done = ottla("lag")
+    assert done.code == 1
+    assert ["billing", "Empty", "1", "3", "3"] in done.lines
+    assert "broken: The request contradicts" in done.err
+    cluster.admin.delete_group("broken")
+
+
 def test_lag_knows_share_groups(ottla: Run, cluster: Broker) -> None:
     """1. a member of a share group accepts 2 of 5 records; 2. it has left, and 3 remain."""
     address = cluster.bootstrap_servers

@@ -13,6 +13,8 @@ from ottla.cli.completing import complete_groups
 from ottla.cli.output import Output, cell, note, output_options
 from ottla.cli.places import HELP, parse_place, resolve
 from ottla.cli.running import Connection, confirm, connected, run_command
+from ottla.client.admin_errors import AdminErrors
+from ottla.errors import GroupIdNotFoundError, KafkaError
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -170,10 +172,17 @@ def lag(connection: Connection, output: Output, names: Sequence[str]) -> None:
             output.show(rows, ("group", *LAG_COLUMNS))
             return
         rows = []
+        failed: dict[str, KafkaError] = {}
         for listed in admin.list_groups():
             if listed.type == "streams" or listed.protocol_type not in ("consumer", "share", ""):
                 continue
-            behind = admin.consumer_lag(listed.group_id)
+            try:
+                behind = admin.consumer_lag(listed.group_id)
+            except GroupIdNotFoundError:  # deleted since it was listed
+                continue
+            except KafkaError as error:
+                failed[listed.group_id] = error
+                continue
             known = [row.lag for row in behind.values() if row.lag is not None]
             rows.append(
                 {
@@ -186,6 +195,8 @@ def lag(connection: Connection, output: Output, names: Sequence[str]) -> None:
             )
     rows.sort(key=lambda row: -(row["lag"] or 0))
     output.show(rows, ("group", "state", "partitions", "lag", "most"))
+    if failed:
+        raise AdminErrors(failed, {row["group"]: row for row in rows})
 
 
 def main(arguments: Sequence[str]) -> int:
