@@ -5,7 +5,9 @@
     python -m benchmarks.streams_speed --table                 what was measured so far, as Markdown
 
 Rows: filter_map (JSON in, filter, map, JSON out), word_count (four words a record, regrouped through a repartition topic, a
-count in a store), tumbling (a sum by user and minute). Each rival is one process in an environment of its own, made under
+count in a store), tumbling (a sum by user and minute), table_join (an event with its user's row of a table; beside Java
+alone, the others have no such join). "columns" is ottla with expressions instead of functions, where the row can be written
+so. Each rival is one process in an environment of its own, made under
 the cache directory at its first use: Quix pins another confluent-kafka than faust can live with. Java's jars come by Maven.
 
 Equal for all: one `ottla serve`, the input (written before the clock starts, one partition), at least once, a commit each
@@ -44,7 +46,14 @@ COMMIT_MS = 1000
 GUARANTEE = "at_least_once"
 WORDS = 4
 #: Outputs that one input has.
-OUTPUTS = {"filter_map": 1, "word_count": WORDS, "tumbling": 1}
+OUTPUTS = {"filter_map": 1, "word_count": WORDS, "tumbling": 1, "table_join": 1}
+#: Who cannot do every row, and what they can.
+ROWS = {
+    "columns": ("filter_map", "tumbling"),
+    "quix": ("filter_map", "word_count", "tumbling"),
+    "faust": ("filter_map", "word_count", "tumbling"),
+}
+USERS = 5000
 JAVA_VERSION = "4.3.1"
 REQUIREMENTS = {"quix": "quixstreams==3.28.1", "faust": "faust-streaming==0.15.3"}
 PATIENCE_S = 60.0
@@ -79,10 +88,10 @@ def environment_of(rival: str) -> Path:
     return python
 
 
-def jars() -> Path:
+def jars(program: str = "Speed") -> Path:
     """Return the folder of Kafka Streams' jars and the compiled program; make it if it is not there."""
     folder = CACHE / "java"
-    source = RIVALS / "Speed.java"
+    source = RIVALS / f"{program}.java"
     if not (folder / "lib").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pom.xml").write_text(
@@ -96,13 +105,17 @@ def jars() -> Path:
         )
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'lib'}"]
         subprocess.run(command, cwd=folder, check=True, timeout=600)
-    if not (made := folder / "Speed.class").exists() or made.stat().st_mtime < source.stat().st_mtime:
+    if not (made := folder / f"{program}.class").exists() or made.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["javac", "-cp", f"{folder}/lib/*", "-d", str(folder), str(source)], check=True)
     return folder
 
 
 def ottla_command(case: str) -> list[str]:
     return [sys.executable, str(RIVALS / "ottla_app.py"), case]
+
+
+def columns_command(case: str) -> list[str]:
+    return [sys.executable, str(RIVALS / "ottla_app.py"), f"{case}_columns"]
 
 
 def quix_command(case: str) -> list[str]:
@@ -120,6 +133,7 @@ def java_command(case: str) -> list[str]:
 
 COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "ottla": ottla_command,
+    "columns": columns_command,
     "quix": quix_command,
     "faust": faust_command,
     "java": java_command,
@@ -130,9 +144,12 @@ def write_input(address: str, topic: str, records: int) -> None:
     """Write the input: users of Zipf's law, text of a thousand words, twenty records a second of event time."""
     dice = random.Random(1)
     words = [f"word{number:03d}" for number in range(1000)]
-    users = [f"user{number:04d}" for number in range(5000)]
+    users = [f"user{number:04d}" for number in range(USERS)]
     start_ms = 1_700_000_000_000
     with ottla.Producer(address) as producer:
+        for user in users:  # before all events
+            row = {"name": user.upper(), "country": dice.choice(["NL", "DE", "FR"])}
+            producer.send("users", json.dumps(row), key=user, timestamp=start_ms - 1)
         for number in range(records):
             user = users[min(int(dice.paretovariate(0.8)), len(users)) - 1]
             event = {"user": user, "price": dice.randrange(1000), "text": " ".join(dice.choices(words, k=WORDS))}
@@ -265,11 +282,14 @@ def main() -> int:
             broker.start()
             with ottla.Admin(broker.address) as admin:
                 admin.create_topic("events", partitions=1)
+                admin.create_topic("users", partitions=1)
             write_input(broker.address, "events", chosen.records)
             chosen.state.parent.mkdir(parents=True, exist_ok=True)
             for case in OUTPUTS if chosen.case == "all" else [chosen.case]:
                 for number in range(chosen.rounds):
                     for rival in chosen.rivals:
+                        if case not in ROWS.get(rival, OUTPUTS):
+                            continue
                         run = measure(broker, rival, case, number, chosen.records, chosen.seconds)
                         print(
                             f"{case} {rival} round {number}: {run.rate:,.0f} records/s, {run.cpu_s:.1f} CPU s",

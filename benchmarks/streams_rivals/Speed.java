@@ -10,6 +10,7 @@ import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.Grouped;
+import org.apache.kafka.streams.kstream.Joined;
 import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
@@ -17,7 +18,7 @@ import org.apache.kafka.streams.kstream.TimeWindows;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 
-/** The three topologies in Java's Kafka Streams, configured by the environment (see benchmarks/streams_speed.py). */
+/** The topologies in Java's Kafka Streams, configured by the environment (see benchmarks/streams_speed.py). */
 public class Speed {
     static final ObjectMapper JSON = new ObjectMapper();
 
@@ -71,6 +72,12 @@ public class Speed {
                 .reduce(Integer::sum, Materialized.as("sums"))
                 .toStream()
                 .map((window, total) -> KeyValue.pair(window.key(), write(total)))
+                .to(target, Produced.with(Serdes.String(), Serdes.String()));
+            case "table_join" -> events
+                .join(
+                    builder.table("users", Consumed.with(Serdes.String(), Serdes.String()), Materialized.as("users")),
+                    (event, user) -> write(Map.of("name", parse(user).get("name"), "price", event.get("price"))),
+                    Joined.with(Serdes.String(), null, Serdes.String()))
                 .to(target, Produced.with(Serdes.String(), Serdes.String()));
             default -> throw new IllegalArgumentException(arguments[0]);
         }

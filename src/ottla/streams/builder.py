@@ -48,8 +48,8 @@ class Builder:
 
     def __init__(self, application_id: str, default_key: AnySerde | None, default_value: AnySerde | None) -> None:
         self.application_id = application_id
-        self.default_key = default_key or TEXT
-        self.default_value = default_value or plain.json()
+        self.default_key: AnySerde = default_key or TEXT
+        self.default_value: AnySerde = default_value or plain.json()
         self.nodes: dict[str, AnyNode] = {}
         self.stores: dict[str, StoreSpec] = {}
         self.repartition_topics: dict[str, RepartitionTopic] = {}

@@ -42,8 +42,8 @@ class CacheBudget:
     __slots__ = ("max_bytes", "used")
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.used = 0
+        self.max_bytes: int = max_bytes
+        self.used: int = 0
 
 
 class _Pending(NamedTuple):

@@ -35,7 +35,7 @@ class RetryTime:
     """
 
     def __init__(self) -> None:
-        self.left_s = RETRIES_S
+        self.left_s: float = RETRIES_S
 
     def begin_anew(self) -> None:
         """A commit, or an abort, is done: the next transaction has all of its time."""
@@ -98,7 +98,7 @@ class LoopCalls:
     """An event loop on a thread, which begins with the first call."""
 
     def __init__(self) -> None:
-        self.retries = RetryTime()
+        self.retries: RetryTime = RetryTime()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

@@ -75,12 +75,12 @@ class NodeContext:
     __slots__ = ("_children", "forward", "name", "node", "task")
 
     def __init__(self, task: Task, node: Node, children: dict[str, Process]) -> None:
-        self.task = task
-        self.node = node
-        self.name = node.name
+        self.task: Task = task
+        self.node: Node = node
+        self.name: str = node.name
         self._children = children
         together = list(children.values())
-        self.forward = _fan_out(together)
+        self.forward: Process = _fan_out(together)
         if task.watch_mutations and len(together) > 1:
             self.forward = _watched(self.name, children)
 

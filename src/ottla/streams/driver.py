@@ -30,7 +30,7 @@ from ottla.streams.serdes import RAW, AnySerde, Guess, make_serde, partition_of
 from ottla.streams.states import KeyValueState, SessionState, WindowState
 from ottla.streams.store import MemoryStore
 from ottla.streams.task import Task
-from ottla.streams.topology import TIMES_STORE, SinkNode, SourceNode, SubTopology, TaskId
+from ottla.streams.topology import TIMES_STORE, SinkNode, SourceNode, SubTopology, TaskId, Topology
 from ottla.streams.windows import milliseconds
 
 #: When the virtual clock starts: 2000-01-01T00:00Z.
@@ -75,12 +75,13 @@ class Driver:
             cache_max_bytes: statestore.cache.max.bytes; 0: no caches.
             commit_interval: commit when the driver's clock has moved on so far, and in `commit()`; 0: after each record.
         """
-        self.now = START_MS if at is None else _time(at, START_MS)
+        self.now: int = START_MS if at is None else _time(at, START_MS)
         self._cache = CacheBudget(cache_max_bytes)
         self._commit_interval_ms = milliseconds("commit_interval", commit_interval)
         self._commit_ms = self.now + self._commit_interval_ms
         self.run_length = 200
-        self.topology = topology = app.topology()
+        topology = app.topology()
+        self.topology: Topology = topology
         self._day = self.now - self.now % _DAY_MS
         self._partitions = partitions
         self._counts = topology.partition_counts(dict.fromkeys(topology.source_topics, partitions))

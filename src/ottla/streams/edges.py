@@ -23,13 +23,13 @@ class ReadRecord:
     __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
 
     def __init__(self, record: InputRecord, key: Any, value: Any) -> None:
-        self.topic = record.topic
-        self.partition = record.partition
-        self.offset = record.offset
-        self.timestamp = record.timestamp
-        self.headers = record.headers
-        self.key = key
-        self.value = value
+        self.topic: str = record.topic
+        self.partition: int = record.partition
+        self.offset: int = record.offset
+        self.timestamp: int = record.timestamp
+        self.headers: Headers = record.headers
+        self.key: Any = key
+        self.value: Any = value
 
 
 def readable(node: SourceNode, record: InputRecord) -> ReadRecord:

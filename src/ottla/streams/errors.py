@@ -24,7 +24,7 @@ class StoreMovingError(StreamsError):
     """The task that has the rows runs nowhere right now, or nobody knows where: ask again after `retry_after_s`."""
 
     retriable = True
-    retry_after_s = 1.0
+    retry_after_s: float = 1.0
 
 
 class UnknownStoreError(StreamsError):

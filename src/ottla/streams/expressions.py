@@ -104,7 +104,7 @@ class Expression:
         """Use `col` and `lit`."""
         self._function = function
         self._arguments = tuple(arguments)
-        self.name = name
+        self.name: str = name
 
     def _with(self, function: str, *others: Any) -> Expression:
         return Expression(function, (self, *map(_expression, others)), self.name)
@@ -157,7 +157,8 @@ class Expression:
     def __ne__(self, other: object) -> Expression:  # type: ignore[override]
         return self._with("ne", other)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __and__(self, other: Any) -> Expression:
         return self._with("and_", other)
@@ -248,9 +249,9 @@ class Aggregation:
     __slots__ = ("expression", "kind", "name")
 
     def __init__(self, kind: str, expression: Expression | None, name: str) -> None:
-        self.kind = kind
-        self.expression = expression
-        self.name = name
+        self.kind: str = kind
+        self.expression: Expression | None = expression
+        self.name: str = name
 
     def alias(self, name: str) -> Aggregation:
         """Name the field of the result."""
@@ -306,7 +307,7 @@ class Aggregates:
     """
 
     def __init__(self, aggregations: Sequence[Aggregation]) -> None:
-        self.aggregations = tuple(aggregations)
+        self.aggregations: tuple[Aggregation, ...] = tuple(aggregations)
         first: list[Any] = []
         self._places: list[int] = []
         for each in self.aggregations:

@@ -10,6 +10,7 @@ timestamped value   timestamp int64 | value
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _LONG = struct.Struct(">q")
@@ -17,7 +18,7 @@ _LONGS = struct.Struct(">qq")
 _INT = struct.Struct(">i")
 _WINDOW = struct.Struct(">qi")
 
-pack_long = _LONG.pack
+pack_long: Callable[[int], bytes] = _LONG.pack
 
 
 def unpack_long(data: bytes) -> int:

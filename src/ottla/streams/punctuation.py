@@ -17,10 +17,10 @@ class Schedule:
     __slots__ = ("callback", "cancelled", "interval_ms", "name")
 
     def __init__(self, name: str, interval_ms: int, callback: Callable[[int], None]) -> None:
-        self.name = name
-        self.interval_ms = interval_ms
-        self.callback = callback
-        self.cancelled = False
+        self.name: str = name
+        self.interval_ms: int = interval_ms
+        self.callback: Callable[[int], None] = callback
+        self.cancelled: bool = False
 
     def cancel(self) -> None:
         """Do not fire again."""
@@ -42,7 +42,7 @@ class Idleness:
     def begin_anew(self, now_ms: int) -> None:
         """A record has come, or is on its way."""
         self._since_ms = now_ms
-        self.due_ms = now_ms + self._after_ms
+        self.due_ms: int = now_ms + self._after_ms
 
     def passed(self, now_ms: int) -> int:
         """Return by how many ms stream time is to move on; 0: not yet."""

@@ -35,9 +35,9 @@ class Run:
         rows: list[dict[str, Any]],
         made: dict[str, list[Any]] | None = None,
     ) -> None:
-        self.records = records
-        self.keys = keys
-        self.times = times
+        self.records: Sequence[InputRecord] = records
+        self.keys: list[Any] = keys
+        self.times: list[int] = times
         self._rows = rows
         self._made = made or {}
 

@@ -144,7 +144,7 @@ class PlacesSerde:
     """What aggregations over columns keep: a tuple of numbers, text and None, as JSON."""
 
     #: Types whose objects a cache may keep instead of their bytes: nobody can change them.
-    unchanging = (tuple,)
+    unchanging: tuple[type[Any], ...] = (tuple,)
 
     def __init__(self) -> None:
         json: plain.Serde[Any] = plain.json()

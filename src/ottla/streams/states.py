@@ -68,7 +68,7 @@ class State:
         self.store = store
         self.task = task
         #: The topic that serializers are told.
-        self.topic = spec.changelog or spec.name
+        self.topic: str = spec.changelog or spec.name
         if spec.key_serde is None or spec.value_serde is None:
             raise TopologyError(f"the store {spec.name} does not know how its keys or values are written")
         self._write_key = spec.key_serde.serialize

@@ -46,7 +46,7 @@ from ottla.streams.topology import (
     TaskId,
 )
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Outputs that one call may have; places above belong to the next call for the same input record.
 _CALL_PLACES = 1 << 20
@@ -121,12 +121,12 @@ class Task:
                 tests).
         """
         self.sub_topology = sub_topology
-        self.id = TaskId(sub_topology.id, partition)
+        self.id: TaskId = TaskId(sub_topology.id, partition)
         self.partition = partition
         self.application_id = application_id
         self.clock = clock
         self.partition_count = partition_count
-        self.handlers = handlers or Handlers()
+        self.handlers: Handlers = handlers or Handlers()
         self.dropped: dict[str, int] = {}
         #: By operator, when the log last spoke of dropped records, and how many there were.
         self._told_dropped: dict[str, tuple[int | None, int]] = {}
@@ -137,7 +137,7 @@ class Task:
         self._specs = {spec.name: spec for spec in (*specs, *sub_topology.stores)}
         self._runs = True
         self._caches: dict[str, AnyCachedState] = {}
-        self.cache = cache if cache is not None and cache.max_bytes > 0 else None
+        self.cache: CacheBudget | None = cache if cache is not None and cache.max_bytes > 0 else None
         # Parents come before children, so that this is the topological order.
         using = [node for node in sub_topology.nodes.values() if isinstance(node, ProcessorNode)]
         self._cached_names = [
@@ -145,14 +145,14 @@ class Task:
         ]
         self._wait = wait or (lambda seconds: None)
         self._idle = None if idle_advance_ms is None else Idleness(idle_advance_ms)
-        self.calls = calls or WaitedCalls()
+        self.calls: Calls = calls or WaitedCalls()
         self._own_calls = calls is None
         self._lines: list[Line] = []
         #: By input record, how many calls were begun for it since nothing was in flight.
         self._call_counts: dict[tuple[str, int, int], int] = {}
         self._outputs: list[Output] = []
         #: Appends to the outputs of the call at hand. Operators keep it.
-        self.emit = self._outputs.append
+        self.emit: Callable[[Output], None] = self._outputs.append
         self._refused: dict[tuple[str, int], dict[int, Exception]] = {}
         self.rebuild()
 
@@ -163,8 +163,8 @@ class Task:
         self._drop_calls()
         self.record = None
         #: The time of the record at hand, as its source has it (ms); in a punctuation, the time given to it.
-        self.record_time = -1
-        self.stream_time = -1
+        self.record_time: int = -1
+        self.stream_time: int = -1
         self._states: dict[str, Any] = {}
         self._shared: dict[str, Any] = {}
         self._closers: list[Callable[[], None]] = []
@@ -174,7 +174,7 @@ class Task:
         self._idlers: list[Callable[[int], None]] = []
         if self._idle is not None:
             self._idle.begin_anew(self.clock())
-        self.times = TimesBook(self._stores.get(TIMES_STORE))
+        self.times: TimesBook = TimesBook(self._stores.get(TIMES_STORE))
         self._clock_of_task = self.times.of("task", None)
         self.stream_time = self._clock_of_task.stream_time
         made: dict[str, Process] = {}
@@ -193,7 +193,7 @@ class Task:
                         self._sources[topic] = source(self, node, topic, context.forward)
                         self._timestamps[topic] = self._extractor(node)
         self._next_stream_time = self._by_stream_time.next_ms
-        self.has_runs = any(hasattr(take, "take_run") for take in self._sources.values())
+        self.has_runs: bool = any(hasattr(take, "take_run") for take in self._sources.values())
 
     def process(self, record: InputRecord) -> list[Output]:
         """Take one record and return what comes of it, in order; changelog records are among it.

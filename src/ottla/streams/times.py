@@ -39,11 +39,11 @@ class Times:
     __slots__ = ("changed", "emitted", "name", "spec", "stream_time")
 
     def __init__(self, name: str, spec: StoreSpec | None, stream_time: int, emitted: int) -> None:
-        self.name = name
-        self.spec = spec
-        self.stream_time = stream_time
-        self.emitted = emitted
-        self.changed = False
+        self.name: str = name
+        self.spec: StoreSpec | None = spec
+        self.stream_time: int = stream_time
+        self.emitted: int = emitted
+        self.changed: bool = False
 
     def advance(self, timestamp: int) -> int:
         """Move stream time on to a record's timestamp, never back; return it."""

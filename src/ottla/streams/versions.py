@@ -72,7 +72,7 @@ class Versions:
         self._store = store
         self._retention_ms = retention_ms
         self._interval_ms = interval_ms
-        self.stream_time = stream_time
+        self.stream_time: int = stream_time
         self._first_live = self._live()
 
     def newest(self, key: bytes) -> Version | None:

@@ -27,8 +27,8 @@ class ProcessorContext:
         self._fixed_key = fixed_key
         self._held: list[tuple[str | None, Record]] | None = None
         self.current: Record | None = None
-        self.task_id = str(context.task.id)
-        self.application_id = context.task.application_id
+        self.task_id: str = str(context.task.id)
+        self.application_id: str = context.task.application_id
 
     @property
     def source(self) -> InputRecord | None:

@@ -53,6 +53,7 @@ class SuppressView(View):
         return [self._buffer, *self._parent.stores()]
 
     def getter(self, context: NodeContext) -> Getter:
+        """Return what looks up one key in a task."""
         state: BufferState = context.store(self._buffer)
         get = self._parent.getter(context)
 

@@ -44,6 +44,7 @@ class JoinView(View):
         return [self.store] if self.store is not None else [*self._left.stores(), *self._right.stores()]
 
     def getter(self, context: NodeContext) -> Getter:
+        """Return what looks up one key in a task."""
         if self.store is not None:
             return super().getter(context)
         left, right = self._left.getter(context), self._right.getter(context)

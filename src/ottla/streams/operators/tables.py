@@ -36,7 +36,7 @@ class View:
 
     def __init__(self, store: str | None = None, *, is_versioned: bool = False) -> None:
         self.store = store
-        self.send_old = False
+        self.send_old: bool = False
         self.is_versioned = is_versioned
 
     def enable_old(self, *, force: bool) -> bool:
@@ -103,8 +103,9 @@ class SourceView(View):
     def materialize(self) -> None:
         """Give it a store."""
         if self.store is None:
-            self.store = self._make_store()
-            self._builder.nodes[self._node].stores.append(self.store)  # type: ignore[union-attr]
+            made = self._make_store()
+            self.store: str | None = made
+            self._builder.nodes[self._node].stores.append(made)  # type: ignore[union-attr]
 
     def enable_old(self, *, force: bool) -> bool:
         if self.store is None and not force:
@@ -132,7 +133,7 @@ class DerivedView(View):
 
     def enable_old(self, *, force: bool) -> bool:
         if self.store is not None:
-            self.send_old = True
+            self.send_old: bool = True
             return True
         if self.parent.enable_old(force=force):
             self.send_old = True
@@ -142,6 +143,7 @@ class DerivedView(View):
         return [self.store] if self.store is not None else self.parent.stores()
 
     def getter(self, context: NodeContext) -> Getter:
+        """Return what looks up one key in a task."""
         if self.store is not None:
             return super().getter(context)
         get, compute = self.parent.getter(context), self.compute
@@ -156,6 +158,7 @@ class DerivedView(View):
         return computed
 
     def getter_as_of(self, context: NodeContext) -> GetterAsOf:
+        """Return what looks up one key as of a time."""
         get, compute = self.parent.getter_as_of(context), self.compute
 
         def computed(key: Any, as_of: int) -> tuple[Any, int] | None:

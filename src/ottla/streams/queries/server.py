@@ -52,7 +52,7 @@ class StateServer:
                 f"application.server={host}:{port} cannot be listened on: {error}. Choose another port; the processes of one "
                 "`ottla streams run` take this one and those behind it."
             ) from error
-        self.endpoint = self._server.endpoint
+        self.endpoint: str = self._server.endpoint
 
     def start(self, desk: Desk) -> None:
         """Answer from now on."""

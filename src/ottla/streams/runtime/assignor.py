@@ -27,7 +27,7 @@ from ottla.streams.runtime.copies import CopySettings, hold_back, lag, place_sta
 from ottla.streams.topology import TaskId
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The protocol's name.
 NAME: Final = "ottla-streams"

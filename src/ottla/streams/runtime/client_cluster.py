@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ottla.streams.runtime.assignor import TaskAssignor
     from ottla.streams.runtime.settings import StreamsSettings
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that a producer which can do nothing any more is given to close.
 _CLOSE_S: Final = 1.0
@@ -115,7 +115,7 @@ class ClientCluster:
             }
         )
         self._restoring: set[TopicPartition] = set()
-        self.admin = ottla.Admin(config=settings.admin)
+        self.admin: ottla.Admin = ottla.Admin(config=settings.admin)
         self._producer: ottla.Producer[bytes | None, bytes | None] | None = None
         self._deliveries: list[Delivery] = []
         self._retention: dict[str, int | None] = {}

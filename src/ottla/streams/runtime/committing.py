@@ -13,7 +13,7 @@ from ottla.streams.runtime.tasks import EngineTask
 from ottla.streams.runtime.transaction import Transaction
 from ottla.streams.state.homes import StateError, StoreNote
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: A store's note is renewed so often while nothing is written, so that the age of its last commit means something.
 _TOUCH_MS: Final = 600_000

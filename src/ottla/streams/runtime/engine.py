@@ -34,7 +34,7 @@ from ottla.streams.state.homes import StateError
 from ottla.streams.topology import SubTopology, TaskId, Topology
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How long the thread waits for records while calls are in flight.
 _CALLS_MS: Final = 5
@@ -61,7 +61,7 @@ class Engine:
         clock: Clock,
     ) -> None:
         self.tasks: dict[TaskId, EngineTask] = {}
-        self.commits = 0
+        self.commits: int = 0
         self._topology = topology
         self._settings = settings
         self._cluster = cluster
@@ -71,7 +71,7 @@ class Engine:
         self._transaction = Transaction(cluster, clock, exactly_once=settings.exactly_once)
         self._first_offsets = FirstOffsets(topology, cluster, settings.auto_offset_reset)
         self._committer = Committer(self._transaction, cluster, clock)
-        self.standbys = Standbys(topology.tasks, settings, cluster, host, clock)
+        self.standbys: Standbys = Standbys(topology.tasks, settings, cluster, host, clock)
         self._starter = Starter(
             *(self.tasks, settings, cluster, host, make_task, self._first_offsets, self.standbys, clock)
         )

@@ -8,7 +8,7 @@ from ottla.streams.runtime.ports import Cluster, OutOfRange, TaskFailedError
 from ottla.streams.topology import Topology
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class FirstOffsets:

@@ -20,7 +20,7 @@ from ottla.streams.task import Task
 from ottla.streams.topology import SubTopology, Topology
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Records that are taken between two looks at other things.
 _RECORDS: Final = 5_000

@@ -36,7 +36,7 @@ class Refused(Exception):
 
     def __init__(self, reason: str, outputs: Mapping[int, Exception] | None = None) -> None:
         super().__init__(reason)
-        self.outputs = dict(outputs or {})
+        self.outputs: dict[int, Exception] = dict(outputs or {})
 
 
 class Fenced(Exception):
@@ -60,8 +60,8 @@ class OutOfRange(Exception):
         self, partitions: Sequence[TopicPartition], parted: Mapping[TopicPartition, int] | None = None
     ) -> None:
         super().__init__(", ".join(map(str, partitions)))
-        self.partitions = list(partitions)
-        self.parted = dict(parted or {})
+        self.partitions: list[TopicPartition] = list(partitions)
+        self.parted: dict[TopicPartition, int] = dict(parted or {})
 
 
 #: An offset, and the text that is kept beside it.

@@ -40,8 +40,8 @@ class TaskQueues:
         max_task_idle_ms: int,
         task_timeout_ms: int,
     ) -> None:
-        self.partitions = sorted(partitions)
-        self.taken_from = self.partitions[0]
+        self.partitions: list[TopicPartition] = sorted(partitions)
+        self.taken_from: TopicPartition = self.partitions[0]
         self.timestamp_of = timestamp_of
         #: With one partition there is nothing to choose, and no timestamp is asked for.
         self._alone = len(self.partitions) == 1

@@ -19,7 +19,7 @@ from ottla.streams.runtime.tasks import EngineTask, Phase
 from ottla.streams.runtime.transaction import Transaction
 from ottla.streams.topology import TaskId
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Transactions in a row that may fail for the same input.
 _REPLAYS_MAX: Final = 8
@@ -41,8 +41,8 @@ class Recovery:
         transaction: Transaction,
         starter: Starter,
     ) -> None:
-        self.aborts = 0
-        self.is_cautious = False
+        self.aborts: int = 0
+        self.is_cautious: bool = False
         self._tasks = tasks
         self._settings = settings
         self._cluster = cluster

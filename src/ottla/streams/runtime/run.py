@@ -14,7 +14,7 @@ from ottla.streams.queries.desk import Desk
 from ottla.streams.runtime.settings import StreamsSettings, read_settings
 from ottla.streams.runtime.worker import Application, Worker
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that the end of the process waits for an instance in a daemon thread.
 _END_S: Final = 10.0

@@ -28,7 +28,7 @@ from ottla.streams.state.overlay import TaskState
 from ottla.streams.topology import StoreSpec, SubTopology, TaskId
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Records that copies take at one look: the tasks that run wait meanwhile.
 FOLLOWED_MAX: Final = 2_000
@@ -71,8 +71,8 @@ class Standbys:
         host: StateHost,
         clock: Clock,
     ) -> None:
-        self.changed = False
-        self.is_behind = False
+        self.changed: bool = False
+        self.is_behind: bool = False
         self._sub_topologies = {sub.id: sub for sub in sub_topologies}
         self._settings = settings
         self._cluster = cluster

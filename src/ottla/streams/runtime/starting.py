@@ -26,7 +26,7 @@ from ottla.streams.task import Task
 from ottla.streams.topology import SubTopology, TaskId
 from ottla.types import TopicPartition
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Records that one look at the changelogs takes.
 _RESTORED_MAX: Final = 20_000
@@ -63,7 +63,7 @@ class Starter:
         standbys: Standbys,
         clock: Clock,
     ) -> None:
-        self.restore_changed = False
+        self.restore_changed: bool = False
         self.make_task = make_task
         self._tasks = tasks
         self._settings = settings

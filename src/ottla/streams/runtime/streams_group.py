@@ -38,7 +38,7 @@ from ottla.types import TopicPartition
 if TYPE_CHECKING:
     from ottla.streams.runtime.settings import StreamsSettings
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: What an answer may say of the group (KIP-1071).
 _MISSING_SOURCES: Final = 1
@@ -137,7 +137,7 @@ class StreamsMembership:
         on_owners: Callable[[Mapping[str, str]], object],
     ) -> None:
         self.owned: dict[TopicPartition, None] = {}
-        self.rebalances = 0
+        self.rebalances: int = 0
         self.member: StreamsMember = StreamsMember(machine, coordinator, settings)
         self._machine = machine
         self._settings = settings

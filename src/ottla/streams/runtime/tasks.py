@@ -71,7 +71,7 @@ class EngineTask:
     ) -> None:
         self.id = task_id
         self.sub_topology = sub_topology
-        self.partitions = sorted(partitions)
+        self.partitions: list[TopicPartition] = sorted(partitions)
         self.phase = Phase.LOCKING
         self.since_ms = now_ms
         self.state: TaskState | None = None
@@ -85,7 +85,7 @@ class EngineTask:
         self.restoring: dict[TopicPartition, Restoring] = {}
         self.notes: dict[str, StoreNote] = {}
         self.unwritten: dict[str, StoreNote] = {}
-        self.written_ms = now_ms
+        self.written_ms: int = now_ms
 
     def write_restored(self, now_ms: int) -> None:
         """Move what was restored into the stores, with the positions that it stands for."""

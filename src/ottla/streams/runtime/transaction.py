@@ -31,7 +31,7 @@ class Transaction:
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, *, exactly_once: bool) -> None:
-        self.is_open = False
+        self.is_open: bool = False
         self.ends: dict[TopicPartition, int] = {}
         self.slowest: tuple[int, InputRecord | None] = (0, None)
         self._cluster = cluster

@@ -45,7 +45,7 @@ from ottla.streams.store import Store
 from ottla.streams.task import Task
 from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId, Topology
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Records that are taken between two looks at the group.
 _RECORDS: Final = 1000
@@ -108,7 +108,7 @@ class Worker:
     ) -> None:
         self.application = application
         self.settings = settings
-        self.topology = application.topology()
+        self.topology: Topology = application.topology()
         self._on_progress = on_progress
         self._on_tasks = on_tasks
         self._on_desk = on_desk

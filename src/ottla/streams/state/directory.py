@@ -34,7 +34,7 @@ try:
 except ImportError:  # Windows: two processes that share a directory are not told apart there
     fcntl = None  # type: ignore[assignment]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _BOOT_ID_FILE: Final = "/proc/sys/kernel/random/boot_id"
 _PROCESS_FILE: Final = "process.json"
@@ -122,16 +122,17 @@ class StateDirectory:
         machine: Machine | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        self.path = root / application_id
+        self.path: Path = root / application_id
         self._machine = machine or Machine.here()
         self._locks: dict[str, Lock] = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateError(f"The state directory {self.path} cannot be made: {error}. Set state.dir.") from error
-        self.slot, self._slot_lock = self._take_slot()
+        slot, self._slot_lock = self._take_slot()
+        self.slot: int = slot
         try:
-            self.process_id = self._identify(new_id)
+            self.process_id: str = self._identify(new_id)
         except BaseException:
             self._slot_lock.release()
             raise

@@ -41,8 +41,8 @@ class OverlaidStore:
     def __init__(self, name: str, home: Home) -> None:
         self._name = name
         self._home = home
-        self.overlay = SortedTable()
-        self.uncommitted_bytes = 0
+        self.overlay: SortedTable = SortedTable()
+        self.uncommitted_bytes: int = 0
         #: Committed rows, None for a key that is not there.
         self._recent: dict[bytes, bytes | None] = {}
         self._recent_bytes = 0
@@ -157,7 +157,7 @@ class TaskState:
 
     def __init__(self, homes: Mapping[str, Home]) -> None:
         self._homes = dict(homes)
-        self.stores = {name: OverlaidStore(name, home) for name, home in homes.items()}
+        self.stores: dict[str, OverlaidStore] = {name: OverlaidStore(name, home) for name, home in homes.items()}
 
     @property
     def is_dirty(self) -> bool:

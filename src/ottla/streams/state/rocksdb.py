@@ -34,7 +34,7 @@ from ottla.streams.state.homes import (
     StoreNote,
 )
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from ottla.streams.state.homes import Changes, StateCorruptError, StateError, StoreKindError, StoreNote
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
