@@ -84,8 +84,15 @@ def read(data: bytes) -> Any:
     begin = len(text) - len(text.lstrip(" \t\r\n"))
     if begin == len(text):
         return MISSING
-    if _LEADING_ZEROS.search(text) is not None:
-        text = _without_zeros(text)
+    try:
+        return _first_value(text, begin)
+    except ValueError:
+        if _LEADING_ZEROS.search(text) is None:
+            raise
+    return _first_value(_without_zeros(text), begin)
+
+
+def _first_value(text: str, begin: int) -> Any:
     try:
         value, end = _DECODER.raw_decode(text, begin)
     except RecursionError:
@@ -96,7 +103,7 @@ def read(data: bytes) -> Any:
 
 
 def _without_zeros(text: str) -> str:
-    """Return the text with numbers that do not begin with zeros; strings stay as they are."""
+    """Return the text with numbers that do not begin with zeros, which Python's parser refuses; strings stay as they are."""
     parts = []
     end = 0
     for found in _STRINGS.finditer(text):
