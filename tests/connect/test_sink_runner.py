@@ -7,10 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ottla import TopicPartition
 from ottla.connect import RetriableError, SinkRecord, SinkTask
+from ottla.connect.runtime import sink_runner
 from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.sink_runner import SinkRunner
+from ottla.errors import NetworkError, TopicAuthorizationFailedError
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -80,3 +84,37 @@ def test_a_task_that_keeps_offsets_itself_waits_for_dead_letters() -> None:
     assert runner._put_all([(P0, record) for record in records])
     runner._put.shutdown()
     assert events == [(7, "wrong"), "acknowledged", "offsets", (8, "late")]
+
+
+def test_a_broker_that_goes_while_a_task_begins_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What will not be otherwise next time is raised at once."""
+    answers: list[Any] = [
+        NetworkError("nothing listens"),
+        NetworkError("nothing listens"),
+        SimpleNamespace(topic_id="id"),
+    ]
+    waited: list[float] = []
+
+    class Cluster:
+        def __init__(self, servers: str, config: Any) -> None: ...
+
+        def __enter__(self) -> Cluster:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def describe_topics(self, topics: Sequence[str]) -> dict[str, Any]:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return {topics[0]: answer}
+
+    monkeypatch.setattr(sink_runner, "Admin", Cluster)
+    runner: Any = object.__new__(SinkRunner)
+    runner._servers, runner._admin_config = "", {}
+    runner._stopping = SimpleNamespace(wait=waited.append)
+    assert runner._topic_id("t") == "id"
+    assert len(waited) == 2
+    answers = [TopicAuthorizationFailedError("no right")]
+    with pytest.raises(TopicAuthorizationFailedError):
+        runner._topic_id("t")

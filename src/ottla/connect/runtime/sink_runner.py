@@ -7,6 +7,7 @@ acknowledged.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,13 @@ from ottla.connect.runtime.dead_letters import DeadLetterTopic
 from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Stage, Tolerance, place_of
 from ottla.connect.settings import client_config
+from ottla.errors import KafkaError
 
+log = logging.getLogger(__name__)
 _LOOK_S = 0.1
 _RETRY_S = 1.0
+#: Seconds for which a cluster may be away while a task begins with partitions.
+_AWAY_S = 120.0
 #: Seconds that a revocation waits for `put`; after that nothing of it is committed, and others get the records again.
 _REVOCATION_S = 45.0
 
@@ -243,8 +248,16 @@ class SinkRunner:
         self._dead_letters.flush()
 
     def _topic_id(self, topic: str) -> str:
-        with Admin(self._servers, config=self._admin_config) as admin:
-            return admin.describe_topics([topic])[topic].topic_id
+        """Called in `SinkTask.open`: a cluster that has gone since the partitions came is waited for."""
+        deadline = time.monotonic() + _AWAY_S
+        while True:
+            try:
+                with Admin(self._servers, config=self._admin_config) as admin:
+                    return admin.describe_topics([topic])[topic].topic_id
+            except KafkaError as error:
+                if not error.retriable or time.monotonic() > deadline or self._stopping.wait(_RETRY_S):
+                    raise
+                log.warning("the id of topic %s is not known yet: %s", topic, error)
 
     # The group
 
