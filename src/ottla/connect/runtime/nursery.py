@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import ottla.connect.runtime.host
 import ottla.connect.runtime.inspector  # noqa: F401
-from ottla.connect.runtime.process import die_with_parent
+from ottla.connect.runtime.process import die_first, die_with_parent
 
 #: Of each fork.
 _DESCRIPTORS: Final = 3
@@ -117,6 +117,7 @@ class Server:
                 _report(reports, _NO_FORK)
             return None
         die_with_parent(server)
+        die_first()
         for _, other in self._forks.values():
             other.close()
         reports.close()

@@ -8,6 +8,7 @@ at once, one of several writes it down first, and takes it when it comes back (`
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -202,7 +203,7 @@ class ConnectWorker(ABC):
                         self._fail(name, task, run, event["trace"])
                 case "died":
                     for task, run in event["runs"].items():
-                        self._fail(name, task, run, f"Its process has ended unexpectedly ({event['code']})")
+                        self._fail(name, task, run, _death(event["code"]))
             self._changed.notify_all()
         self._on_event(name, event)
 
@@ -499,6 +500,13 @@ class ConnectWorker(ABC):
             self._changed.wait_for(
                 lambda: self._stopping.is_set() or not self._hosts.holds(name), timeout=self._grace_s + 30
             )
+
+
+def _death(code: int) -> str:
+    """Return what is said of a process that has ended unasked."""
+    if code == -signal.SIGKILL:
+        return "Its process was killed (SIGKILL). The system does that with processes when memory is short."
+    return f"Its process has ended unexpectedly ({code})"
 
 
 def _refuse_wrong(infos: Mapping[str, Any]) -> None:

@@ -1,0 +1,112 @@
+"""What a connector's code does to its own process does nothing to the worker, or to other connectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.connect.parity.rest_cases import Case
+from tests.connect.parity.rest_parity import ask
+from tests.connect.test_distributed import request, running
+from tests.connect.test_distributed import settings as group_settings
+from tests.connect.test_rest import served, settings
+from tests.connect.test_standalone import file_source, lines, read, until
+from tests.support.broker_process import RunningBroker
+
+PLUGIN = '''
+import ctypes, os, signal
+from pathlib import Path
+from ottla import connect
+
+class Killed(connect.SourceConnector):
+    class Task(connect.SourceTask):
+        def poll(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Holder(connect.SourceConnector):
+    class Task(connect.SourceTask):
+        """Keeps its interpreter to itself for longer than a session lasts."""
+        def poll(self):
+            note = Path(self.config["note"])
+            if note.exists():
+                self.context.wait(0.1)
+                return
+            ctypes.PyDLL(None).sleep(12)
+            note.write_text("held")
+'''
+VERSION = """
+from pathlib import Path
+from ottla import connect
+
+class Versioned(connect.SourceConnector):
+    VERSION = "{0}"
+    class Task(connect.SourceTask):
+        def poll(self):
+            with (Path(self.config["note"])).open("a") as file:
+                file.write("{0}\\n")
+            self.context.wait(0.1)
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "isolation_plugins.py").write_text(PLUGIN)
+    (tmp_path / "versioned_plugin.py").write_text(VERSION.format(1))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # two versions of one second have one timestamp
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_process_that_was_killed_says_so(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A process is killed, as by the system when memory is short.  2. Its task is FAILED, and says why.  3. Others run."""
+    given = tmp_path / "in.txt"
+    given.write_text("one\n")
+    killed = {"name": "killed", "connector.class": "isolation_plugins:Killed"}
+    config = settings(broker, tmp_path, plugin_modules="isolation_plugins")
+    with served(config, killed, file_source(given, "living")) as url:
+
+        def trace() -> str:
+            if "killed" not in request(url, "GET", "/connectors"):
+                return ""  # it is still added
+            tasks = request(url, "GET", "/connectors/killed/status")["tasks"]
+            return "".join(task.get("trace", "") for task in tasks if task["state"] == "FAILED")
+
+        until(lambda: "was killed (SIGKILL)" in trace(), "the end of a process")
+        with given.open("a") as file:
+            file.write("two\n")
+        until(lambda: len(read(broker, "living")) == 2, "the second line")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_upgrade_under_running_task(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A task runs.  2. Its package is replaced: the task goes on as it was.  3. A restart runs what is installed now."""
+    note = tmp_path / "note"
+    connector = {"name": "versioned", "connector.class": "versioned_plugin:Versioned", "note": str(note)}
+    with served(settings(broker, tmp_path, plugin_modules="versioned_plugin"), connector) as url:
+        until(lambda: bool(lines(note)), "the first version")
+        (tmp_path / "versioned_plugin.py").write_text(VERSION.format(2))
+        count = len(lines(note))
+        until(lambda: len(lines(note)) > count + 2, "more of it")
+        assert set(lines(note)) == {"1"}
+        assert ask(url, tmp_path, Case("POST", "/connectors/versioned/tasks/0/restart")).status == 204
+        until(lambda: lines(note)[-1] == "2", "the second version")
+        assert lines(note) == sorted(lines(note))
+
+
+@pytest.mark.usefixtures("plugins")
+def test_plugin_holds_the_gil_worker_stays_member(broker: RunningBroker, tmp_path: Path) -> None:
+    """A task lets no other thread of its interpreter run for 12 s, longer than a session: the worker's is another one."""
+    note = tmp_path / "note"
+    config = group_settings(broker, "holding", session_timeout_ms="10000", plugin_modules="isolation_plugins")
+    connector = {"name": "holder", "connector.class": "isolation_plugins:Holder", "note": str(note)}
+    with running(config) as (worker,):
+        body = json.dumps({"name": "holder", "config": connector})
+        assert ask(worker.url, tmp_path, Case("POST", "/connectors", body)).status == 201
+        until(lambda: [state for state, _ in worker.states("holder")] == ["RUNNING"], "the task")
+        session = worker.served.worker._session  # type: ignore[attr-defined]
+        before = session.generation
+        until(note.exists, "the end of the hold")
+        assert session.generation == before
+        assert worker.served.worker.is_ready()
+        assert worker.states("holder")[0][0] == "RUNNING"
