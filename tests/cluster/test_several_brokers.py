@@ -73,8 +73,12 @@ def ask(broker: BrokerProcess, question: Callable[[AdminClient], Future[T]]) -> 
 
 
 def controller(broker: BrokerProcess) -> int:
-    """Return who is the controller, as a broker knows it, -1 if there is none: Metadata names another broker then."""
-    node = admin(broker).describe_cluster(request_timeout=10).result(20).controller
+    """Return who is the controller, as a broker knows it, -1 if there is none or it is gone: librdkafka waits for it then."""
+    client = admin(broker)  # kept while the future is waited for: it ends with its client
+    try:
+        node = client.describe_cluster(request_timeout=10).result(20).controller
+    except KafkaException:
+        return -1
     return -1 if node is None else node.id
 
 
