@@ -119,6 +119,8 @@ class _Held:
 
     def __init__(self) -> None:
         self.is_free = True
+        #: What happens while somebody waits for it.
+        self.meanwhile: Callable[[], object] | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         return self.is_free or blocking
@@ -127,7 +129,9 @@ class _Held:
         return None
 
     def __enter__(self) -> None:
-        return None
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
     def __exit__(self, *_error: object) -> None:
         return None
@@ -183,6 +187,22 @@ async def test_both_of_two_leads_wait_for_the_log() -> None:
         await asyncio.sleep(0)
     assert bench.partition._beginning is not None
     await bench.partition._beginning
+    assert bench.append().last_offset == 0
+
+
+async def test_a_lead_that_gets_the_log_after_the_next_one_leaves_its_epoch_alone() -> None:
+    """The thread of epoch 4 has begun and waits for the lock; epoch 5, which no batch has yet, gets it first.
+
+    It took the epoch of the next one for damage: of the file that says more than the batches.
+    """
+    bench, threads = await _held_while_it_is_to_be_led(4)
+    cast("_Held", bench.log.lock).meanwhile = lambda: bench.partition.become_leader(5)
+    with pytest.raises(NotLeaderOrFollowerError) as refused:
+        threads.run_now[0]()
+    threads.answers[0].set_exception(refused.value)
+    assert bench.partition._beginning is not None
+    await bench.partition._beginning
+    assert bench.log.leader_epochs.entries[-1] == (5, 0)
     assert bench.append().last_offset == 0
 
 

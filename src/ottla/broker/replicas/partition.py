@@ -243,7 +243,8 @@ class Partition:
             try:
                 log.lead(leader_epoch)
             except NotLeaderOrFollowerError:
-                if not log.mend_epochs():
+                # The larger epoch may be the one that this broker leads in by now, which has no batches yet.
+                if self._role != role or not log.mend_epochs() or self._role != role:
                     raise
                 log.lead(leader_epoch)
 
