@@ -24,6 +24,7 @@ from tests.storage.log_support import (
 from ottla.errors import (
     CorruptMessageError,
     InvalidProducerEpochError,
+    NotLeaderOrFollowerError,
     OffsetOutOfRangeError,
     StorageError,
 )
@@ -302,6 +303,21 @@ def test_a_follower_refuses_what_does_not_fit(damage: str) -> None:
     with pytest.raises((OffsetOutOfRangeError, CorruptMessageError)):
         follower.append_as_follower(data, now_ms=NOW)
     assert follower.log_end_offset == 0
+
+
+def test_a_follower_takes_no_batches_of_a_later_leader_than_its_own() -> None:
+    """The leader of epoch 3 was slow to send, and had batches of the next leader in its file by then."""
+    late, follower = open_log(), open_log()
+    append_many(late, 2, leader_epoch=3)
+    append_many(late, 1, leader_epoch=4)
+    data = late.read(0, 1000, upper_offset=3).read()
+    follower.follow(3)
+    with pytest.raises(NotLeaderOrFollowerError):
+        follower.append_as_follower(bytearray(data), now_ms=NOW, leader_epoch=3)
+    assert follower.log_end_offset == 0
+    follower.follow(4)
+    follower.append_as_follower(bytearray(data), now_ms=NOW, leader_epoch=4)
+    assert follower.leader_epochs.entries == [(3, 0), (4, 2)]
 
 
 def test_truncation_takes_producers_and_epochs_back() -> None:

@@ -45,7 +45,8 @@ class FollowerAppender:
                 checked, no broker is followed.
 
         Raises:
-            NotLeaderOrFollowerError: this log follows no leader of that epoch, or a batch is of an older epoch than the log.
+            NotLeaderOrFollowerError: this log follows no leader of that epoch, or a batch is of an older epoch than the log
+                or of a newer one than that; nothing was appended.
             CorruptMessageError: the bytes are no batches, or a CRC is wrong; nothing was appended.
             OffsetOutOfRangeError: they do not continue this log; nothing was appended.
             KafkaStorageError, StorageError: as for a leader. Batches before the failing one may have been appended.
@@ -66,12 +67,17 @@ class FollowerAppender:
             check_followed(log, leader_epoch)
             # An epoch that this broker led in without a record is no part of the log: what comes now may be of an older one.
             log.leader_epochs.truncate_end(log.log_end_offset)
-            self._check(records, batches)
+            self._check(records, batches, leader_epoch)
             self._append(memoryview(records), batches, now_ms)
         return AppendInfo(batches[0][1].base_offset, batches[-1][1].last_offset, -1, log.log_start_offset)
 
-    def _check(self, records: bytearray | memoryview, batches: _Batches) -> None:
-        """Check that the batches are whole, and continue this log in offsets and leader epochs."""
+    def _check(self, records: bytearray | memoryview, batches: _Batches, leader_epoch: int | None) -> None:
+        """Check that the batches are whole, and continue this log in offsets and leader epochs.
+
+        A leader's log holds no newer epoch than its own. But an answer is sent from the file, late perhaps: who sent it may
+        follow another leader by then, and have cut its log and gone on with that one's batches. Behind what was sent before
+        the cut they would be a log that no leader has, and that looks right at its end (Kafka's KAFKA-18723).
+        """
         log = self._log
         expected, epoch = log.log_end_offset, log.leader_epochs.latest
         for position, header in batches:
@@ -79,6 +85,11 @@ class FollowerAppender:
                 raise NotLeaderOrFollowerError(
                     f"{log.topic_partition}: a replicated batch at {header.base_offset} has leader epoch "
                     f"{header.partition_leader_epoch}, the log holds {epoch}"
+                )
+            if leader_epoch is not None and header.partition_leader_epoch > leader_epoch:
+                raise NotLeaderOrFollowerError(
+                    f"{log.topic_partition}: a replicated batch at {header.base_offset} has leader epoch "
+                    f"{header.partition_leader_epoch}, the leader that is followed has {leader_epoch}"
                 )
             epoch = max(epoch, header.partition_leader_epoch)
             if header.base_offset < expected:
