@@ -99,6 +99,20 @@ def test_what_is_older_than_the_first_batch_is_not_known() -> None:
     assert known(header(7, 0, MAX_SEQUENCE - 3, 2)) is None
 
 
+def test_a_batch_after_a_gap_is_no_old_one_however_long_the_producer_has_written() -> None:
+    """Of nearly all sequences each was written once; what comes after a gap begins with the first ones again."""
+    partition = Partition()
+    partition.send(0, 0)
+    partition.state.entries[7].batches.clear()
+    for sequence in range(MAX_SEQUENCE - 12, MAX_SEQUENCE - 6):
+        partition.state.add_batch(header(7, 0, sequence), partition.end, NOW)
+        partition.end += 1
+    partition.state.entries[7].run_start = 0
+    known = partition.state.end_of_old_duplicates
+    assert [known(header(7, 0, sequence)) for sequence in (MAX_SEQUENCE - 5, MAX_SEQUENCE, 0, 3)] == 4 * [None]
+    assert known(header(7, 0, MAX_SEQUENCE - 12)) is not None
+
+
 def test_a_gap_in_what_was_replicated_ends_what_is_known() -> None:
     """The leader had forgotten the producer, which may have begun anywhere then; the follower had not."""
     partition = Partition()

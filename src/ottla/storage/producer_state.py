@@ -236,7 +236,8 @@ class ProducerState:
         # How far the batch begins, and ends, before the kept ones, around the largest sequence.
         begins = (first - header.base_sequence) & MAX_SEQUENCE
         ends = (first - 1 - header.last_sequence) & MAX_SEQUENCE
-        known = (first - entry.run_start) & MAX_SEQUENCE
+        # What is further back than half of all sequences is not that, but ahead.
+        known = min((first - entry.run_start) & MAX_SEQUENCE, MAX_SEQUENCE // 2)
         return oldest.first_offset if ends < begins <= known else None
 
     def check_marker(
