@@ -131,6 +131,20 @@ def test_a_restore_in_two_parts_knows_what_was_late() -> None:
     assert list(versions.history(b"y", 0, 1 << 40)) == [Version(b"in time", 40_000, None)]
 
 
+def test_a_store_that_is_lost_alone_gets_back_what_is_older_than_its_retention() -> None:
+    """Times are in the default home: a store in memory is lost at each restart, and they are not."""
+    spec = priced().topology().store("prices")
+    times = MemoryStore()
+    for _ in range(2):
+        store = MemoryStore()
+        restorer = Restorer(spec, {"prices": store, TIMES_STORE: times})
+        restorer.apply(b"tea", b"2.0", 100)
+        restorer.apply(b"milk", b"1.0", 10_000_000)
+        restorer.finish()
+        versions = Versions(store, spec.retention_ms or 0, spec.segment_interval_ms or 0, 10_000_000)
+        assert versions.newest(b"tea") == Version(b"2.0", 100, None)
+
+
 def test_a_processor_reads_what_was_valid() -> None:
     app = App("app")
     app.add_store("seen", key=str, value=int, history_retention="1m")

@@ -42,6 +42,9 @@ class Restorer:
         if kind is StoreKind.VERSIONED:
             assert spec.retention_ms is not None
             assert spec.segment_interval_ms is not None
+            if self._times is not None and next(self._store.range(b"", None), None) is None:
+                # The store was lost, and its time was not: what it says would make old versions late, newest ones too.
+                self._times.delete(self._times_name)
             known = None if self._times is None else self._times.get(self._times_name)
             stream_time = UNKNOWN if known is None else unpack_times(known)[0]
             self._versions = Versions(self._store, spec.retention_ms, spec.segment_interval_ms, stream_time)
