@@ -107,12 +107,17 @@ _BYTECODE = tempfile.TemporaryDirectory(prefix="benchmark-bytecode-")
 
 
 class Ottla(_Process):
-    """`python -m ottla serve` of the environment this script runs in, with its modules compiled beforehand."""
+    """`python -m ottla serve` with its modules compiled beforehand.
+
+    Args:
+        python: the interpreter of the environment whose ottla is measured; by default the one this script runs in.
+    """
 
     name = "ottla"
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, python: str = sys.executable) -> None:
         super().__init__(settings)
+        self._python = python
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -135,7 +140,7 @@ class Ottla(_Process):
 
     def spawn(self) -> float:
         options = [part for key, value in self.settings.items() for part in ("-X", f"{key}={value}")]
-        command = [sys.executable, "-m", "ottla", "serve", "--port", str(self.port)]
+        command = [self._python, "-m", "ottla", "serve", "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = _BYTECODE.name
         with (self.directory / "output.log").open("ab") as log:
