@@ -20,7 +20,9 @@ def told(local_host: str, *, auto: bool = True, localhost_ports: frozenset[int] 
         session=Session(listener="PLAINTEXT", client_host="10.0.0.9", local_host=local_host, local_port=9092),
     )
     image = image_with({}, 1)
-    address = Addresses(lambda: image, 1, auto=auto, localhost_ports=lambda: localhost_ports).of_broker(1, context)
+    address = Addresses(lambda: image, 1, auto=auto, localhost_ports=lambda: localhost_ports).of_broker(
+        1, context.session
+    )
     return None if address is None else address.host
 
 

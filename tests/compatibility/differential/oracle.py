@@ -18,7 +18,8 @@ from kio.serial import entity_reader
 
 from ottla.errors import ErrorCode
 from ottla.protocol.api import APIS, ApiKey, response_header_version
-from ottla.protocol.codec import decode
+from ottla.protocol.codec import decode, encode
+from ottla.protocol.messages.add_partitions_to_txn import AddPartitionsToTxnResponse
 from ottla.protocol.records.formats import check_any_crc
 from ottla.protocol.records.reader import read_records
 from ottla.protocol.records.walk import iter_batches
@@ -57,7 +58,21 @@ def decode_answer(key: int, version: int, frame: bytes) -> Decoded:
         return Decoded(_tree(entity), "kio", len(frame) - position - size)
     except Exception as error:  # a decoder may fail in any way on what a broker made up
         message, end = decode(APIS[ApiKey(key)].response_class(), version, frame, position)
-        return Decoded(_tree(message), f"ottla ({type(error).__name__})", len(frame) - end)
+        trailing = len(frame) - end
+        if isinstance(message, AddPartitionsToTxnResponse) and _forget_coordinator_epochs(message):
+            return Decoded(_tree(_kio_reader(key, version)(encode(message, version), 0)[0]), "kio", trailing)
+        return Decoded(_tree(message), f"ottla ({type(error).__name__})", trailing)
+
+
+def _forget_coordinator_epochs(message: AddPartitionsToTxnResponse) -> bool:
+    """Take out what ottla's coordinator tells a broker in a tagged field; whether there was any.
+
+    Readers skip tags that they do not know (KIP-482), Kafka's as well; kio alone refuses them.
+    """
+    told = [result for result in message.results_by_transaction if result.coordinator_epoch != -1]
+    for result in told:
+        result.coordinator_epoch = -1
+    return bool(told)
 
 
 @cache

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from ottla.broker.context import RequestContext
+    from ottla.broker.context import RequestContext, Session
     from ottla.cluster.image import ClusterImage
 
 
@@ -63,22 +63,22 @@ class Addresses:
         """Return every live broker that has the listener the client uses."""
         found = []
         for node_id in self._image().brokers:
-            address = self.of_broker(node_id, context)
+            address = self.of_broker(node_id, context.session)
             if address is not None:
                 found.append(address)
         return found
 
-    def of_broker(self, node_id: int, context: RequestContext) -> BrokerAddress | None:
+    def of_broker(self, node_id: int, session: Session) -> BrokerAddress | None:
         """Return where the client finds this broker, or None if it is gone."""
         broker = self._image().brokers.get(node_id)
         if broker is None:
             return None
         if self._auto and node_id == self._node_id:
-            return BrokerAddress(node_id, self._own_host(context), context.session.local_port, broker.rack)
-        endpoint = broker.endpoint(context.session.listener)
+            return BrokerAddress(node_id, self._own_host(session), session.local_port, broker.rack)
+        endpoint = broker.endpoint(session.listener)
         if endpoint is None:
             return None
-        return BrokerAddress(node_id, endpoint.host or self._own_host(context), endpoint.port, broker.rack)
+        return BrokerAddress(node_id, endpoint.host or self._own_host(session), endpoint.port, broker.rack)
 
     def controller(self, listed: Collection[BrokerAddress]) -> int:
         """Return which of the listed brokers a client is to take for the controller, -1 if none is listed.
@@ -93,9 +93,9 @@ class Addresses:
                 return node_id
         return -1
 
-    def _own_host(self, context: RequestContext) -> str:
-        if context.session.local_name is not None:
-            return context.session.local_name
-        if context.session.local_host in _LOOPBACK and context.session.local_port in self._localhost_ports():
+    def _own_host(self, session: Session) -> str:
+        if session.local_name is not None:
+            return session.local_name
+        if session.local_host in _LOOPBACK and session.local_port in self._localhost_ports():
             return "localhost"
-        return context.session.local_host
+        return session.local_host

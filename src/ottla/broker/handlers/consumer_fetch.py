@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 #: Slices of one answer that are sent without being read: each keeps a file open until the peer has taken it.
 REGIONS_MAX = 64
 
-Ordinary = Callable[[FetchContext, FetchRequest, "Session"], "FetchResponse | Awaitable[FetchResponse]"]
-"""Answers a request of a client whose fetch session has been continued, as if there were no short cut."""
+Ordinary = Callable[[FetchContext, FetchRequest, "Session", int], "FetchResponse | Awaitable[FetchResponse]"]
+"""Answers a request of a client (in that version) whose fetch session has been continued, as if there were no short cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,14 @@ class ConsumerFetches:
             wants = self._wants(fetch.partitions)
             if wants is None:
                 return None
-            look = _Look(self, fetch, wants, None, session)
+            look = _Look(self, fetch, wants, None, session, version)
         else:
             owner = (session.principal, session.listener)
             known = self._sessions.find(fetch.session_id, fetch.session_epoch, owner, uses_topic_ids=True)
             if known is None or not known.update(fetch.partitions):
                 return None
             self._sessions.advance(known, self._clock.monotonic_ms())
-            look = _Look(self, fetch, known.partitions.values(), known, session)
+            look = _Look(self, fetch, known.partitions.values(), known, session, version)
         try:
             if look.find() or fetch.wait_ms_max <= 0:
                 return look.answer()
@@ -150,6 +150,7 @@ class _Look:
         "_parts",
         "_rows",
         "_session",
+        "_version",
         "_wants",
         "bytes_missing",
         "waits_for_stable",
@@ -163,7 +164,9 @@ class _Look:
         wants: Sequence[FetchPartition] | object,
         session: FetchSession | None,
         client: Session,
+        version: int,
     ) -> None:
+        self._version = version
         self._parts = around
         self._fetch = fetch
         self._wants: Sequence[FetchPartition] = wants  # type: ignore[assignment]
@@ -312,4 +315,4 @@ class _Look:
             session_id=fetch.session_id,
             session_epoch=fetch.session_epoch,
         )
-        return self._parts.ordinary(asked, request, self._client)
+        return self._parts.ordinary(asked, request, self._client, self._version)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ottla.broker.context import Route, ShortCut
 from ottla.broker.handlers.consumer_fetch import REGIONS_MAX, ConsumerContinued, ConsumerFetches
+from ottla.broker.handlers.fetch_answers import LEADERS_SINCE, name_leaders, refuse_whole, shape
 from ottla.broker.handlers.replica_fetch import ReplicaFetches, SessionContinued
 from ottla.broker.quotas.client_quotas import ClientQuotas
 from ottla.broker.quotas.reading import ReadQuota
@@ -29,7 +30,6 @@ from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.fetch import (
     AbortedTransaction,
     EpochEndOffset,
-    FetchableTopicResponse,
     FetchRequest,
     FetchResponse,
     PartitionData,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ottla.broker.context import RequestContext, Routes, Session
+    from ottla.broker.handlers.leader_hints import LeaderHints
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.clock import Clock
@@ -53,10 +54,7 @@ if TYPE_CHECKING:
     from ottla.storage.slices import LogSlice
 
 INVALID_HIGH_WATERMARK = -1
-TOPIC_IDS_SINCE = 13
 READS_FOLLOWERS_SINCE = 11
-REPLICA_STATE_SINCE = 15
-"""Before, a follower does not say which process of its broker it is; brokers of ottla never asked so."""
 
 
 class _Found(NamedTuple):
@@ -173,7 +171,9 @@ class FetchHandler:
         may_read_unlogged: Callable[[Session, str], bool] | None = None,
         may_follow: Callable[[Session], bool] | None = None,
         quota: ReadQuota | None = None,
+        leaders: LeaderHints | None = None,
     ) -> None:
+        self._leaders = leaders
         self._is_rack_aware = is_rack_aware
         self._may_read = may_read
         self._quota = quota or ReadQuota(ClientQuotas(), lambda: 0.0)
@@ -215,9 +215,9 @@ class FetchHandler:
             self._clock.monotonic_ms(),
             (context.session.principal, context.session.listener),
         )
-        if (
-            self._may_read is not None and _replica_id(request) < 0
-        ):  # a follower needs CLUSTER_ACTION instead (the guard)
+        is_follower = _replica_id(request) >= 0
+        self._name_leaders_in(asked, context.session, context.version, is_follower=is_follower)
+        if self._may_read is not None and not is_follower:  # a follower needs CLUSTER_ACTION instead (the guard)
             asked.may_read = partial(self._may_read, context.session)
         if asked.error:
             return FetchResponse(error_code=asked.error)
@@ -226,9 +226,7 @@ class FetchHandler:
             if asked.bucket is not None:  # what it can never get at once it need not wait for
                 request.min_bytes = min(request.min_bytes, asked.bucket.bytes_max)
         if request.isolation_level not in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
-            return _refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
-        if _replica_id(request) >= 0 and context.version < REPLICA_STATE_SINCE:
-            return _refuse_whole(asked, context.version, ErrorCode.UNSUPPORTED_VERSION)
+            return refuse_whole(asked, context.version, ErrorCode.UNKNOWN_SERVER_ERROR)
         found = self._look(request, asked, context.version)
         if found.blocked is not None:
             return self._serve_cold(request, asked, found, context.version)
@@ -245,16 +243,23 @@ class FetchHandler:
     ) -> Any | Awaitable[Any]:
         """Answer what a short cut could not."""
         if isinstance(continued, ConsumerContinued):
-            return self._go_on_for(continued.asked, request, context.session)
+            return self._go_on_for(continued.asked, request, context.session, context.version)
         return self._go_on_with(continued.asked, request)
 
     def _go_on_for(
-        self, asked: FetchContext, request: FetchRequest, client: Session
+        self, asked: FetchContext, request: FetchRequest, client: Session, version: int
     ) -> FetchResponse | Awaitable[FetchResponse]:
         """Answer a consumer."""
+        self._name_leaders_in(asked, client, version)
         if self._may_read is not None:
             asked.may_read = partial(self._may_read, client)
         return self._go_on_with(asked, request)
+
+    def _name_leaders_in(
+        self, asked: FetchContext, client: Session, version: int, *, is_follower: bool = False
+    ) -> None:
+        if self._leaders is not None and version >= LEADERS_SINCE:
+            asked.name_leaders = partial(name_leaders, self._leaders, client, is_follower)
 
     def _go_on_with(self, asked: FetchContext, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
         found = self._look(request, asked, REPLICA_FETCH_VERSION)
@@ -532,7 +537,7 @@ class FetchHandler:
                 cold.append((one, part))
             else:
                 self._give(one, records, is_replica=found.replica is not None)
-        return self._answer_cold(asked, found, cold) if cold else _shape(asked, found.answers)
+        return self._answer_cold(asked, found, cold) if cold else shape(asked, found.answers)
 
     def _hold_back(self, asked: FetchContext, throttle_ms: int) -> FetchResponse:
         """Answer with nothing; a session that was to begin does not, one that goes on has been told nothing."""
@@ -551,7 +556,7 @@ class FetchHandler:
                 self._give(one, records, is_replica=found.replica is not None)
             except OSError as error:
                 self._refuse(one, found, one.partition.on_io_error(error))
-        return _shape(asked, found.answers)
+        return shape(asked, found.answers)
 
     def _refuse(self, one: _Found, found: _Round, error: KafkaError) -> None:
         """Answer one partition with an error."""
@@ -660,28 +665,3 @@ def _diverges(want: FetchPartition, log: PartitionLog, data: PartitionData) -> b
     data.last_stable_offset = log.last_stable_offset
     data.log_start_offset = log.log_start_offset
     return True
-
-
-def _refuse_whole(asked: FetchContext, version: int, code: ErrorCode) -> FetchResponse:
-    """One error for everything: up to v12 also for every partition, from v13 on (topic ids) only at the top."""
-    answers: list[tuple[FetchPartition, PartitionData]] = []
-    if version < TOPIC_IDS_SINCE:
-        for want in asked.partitions:
-            data = PartitionData(partition_index=want.partition, error_code=code, high_watermark=-1, records=b"")
-            answers.append((want, data))
-    response = _shape(FetchContext(ErrorCode.NONE, asked.partitions), answers)
-    response.error_code = code
-    return response
-
-
-def _shape(asked: FetchContext, answers: list[tuple[FetchPartition, PartitionData]]) -> FetchResponse:
-    response = FetchResponse(session_id=asked.session_id, throttle_time_ms=asked.throttle_ms)
-    topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
-    for want, data in asked.shape(answers):
-        key = (want.topic if want.topic_id == ZERO_UUID else "", want.topic_id)
-        topic = topics.get(key)
-        if topic is None:
-            topic = topics[key] = FetchableTopicResponse(topic=want.topic, topic_id=want.topic_id)
-            response.responses.append(topic)
-        topic.partitions.append(data)
-    return response

@@ -169,7 +169,7 @@ class GroupsHandler:
         if topic is None:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
         leader = topic.partitions[coordinator_partition(key, len(topic.partitions))].leader
-        address = self._addresses.of_broker(leader, context)
+        address = self._addresses.of_broker(leader, context.session)
         if address is None:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE, _NO_NODE
         return ErrorCode.NONE, (address.node_id, address.host, address.port)

@@ -32,6 +32,8 @@ from ottla.observability.metrics import TopicMetrics
 from ottla.protocol.api import ApiKey
 from ottla.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
     PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ottla.broker.context import RequestContext, Routes, Session
+    from ottla.broker.handlers.leader_hints import LeaderHints
     from ottla.broker.replicas.manager import ReplicaManager
     from ottla.broker.replicas.partition import Partition
     from ottla.broker.transactions.gate import TransactionGate
@@ -82,6 +85,7 @@ ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 
 _ABORTABLE_KNOWN = 11
 _ADDS_PARTITIONS = 12
+_LEADERS_SINCE = 10
 
 #: What the transaction coordinator may say that older clients do not expect here. NOT_ENOUGH_REPLICAS makes them try again
 #: without asking for metadata.
@@ -117,6 +121,10 @@ _BEFORE_THE_LOG = frozenset(
 )
 
 
+#: What comes with the leader's name (KIP-951); unlike Fetch, Produce is not asked for a leader epoch.
+_NOT_LED_HERE = frozenset({ErrorCode.NOT_LEADER_OR_FOLLOWER})
+
+
 class CloseConnection(RemoteProtocolError):
     """With acks=0 there is no answer that could carry an error: Kafka closes the connection, so that the client notices."""
 
@@ -142,7 +150,9 @@ class ProduceHandler:
         *,
         clock: Clock,
         may_write: Callable[[Session, str], bool] | None = None,
+        leaders: LeaderHints | None = None,
     ) -> None:
+        self._leaders = leaders
         self._may_write = may_write
         self._replicas = replicas
         self._clock = clock
@@ -400,8 +410,8 @@ class ProduceHandler:
                 if wait is not None:
                     waiting.append((part, _retrieved(asyncio.ensure_future(wait))))
         if waiting:
-            return self._finish(request, response, waiting)
-        return _answer(request, response)
+            return self._finish(context, request, response, waiting)
+        return self._answer(context, request, response)
 
     def _append(
         self,
@@ -508,6 +518,7 @@ class ProduceHandler:
 
     async def _finish(
         self,
+        context: RequestContext,
         request: ProduceRequest,
         response: ProduceResponse,
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]],
@@ -528,7 +539,25 @@ class ProduceHandler:
                 part.base_offset = part.log_append_time_ms = part.log_start_offset = -1
             elif error is not None:
                 raise error
-        return _answer(request, response)
+        return self._answer(context, request, response)
+
+    def _answer(
+        self, context: RequestContext, request: ProduceRequest, response: ProduceResponse
+    ) -> ProduceResponse | None:
+        failed = [p for t in response.responses for p in t.partition_responses if p.error_code]
+        if request.acks == ACKS_NONE:
+            if failed:
+                raise CloseConnection(f"produce with acks=0 failed: {ErrorCode(failed[0].error_code).name}")
+            return None
+        if failed and self._leaders is not None and context.version >= _LEADERS_SINCE:
+            response.node_endpoints = self._leaders.fill(
+                context.session,
+                ((t.name, t.topic_id, p.index, p) for t in response.responses for p in t.partition_responses),
+                LeaderIdAndEpoch,
+                NodeEndpoint,
+                _NOT_LED_HERE,
+            )
+        return response
 
 
 def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
@@ -642,12 +671,3 @@ def _refuse(part: PartitionProduceResponse, error: KafkaError, partition: Partit
         BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
         for index, message in error.record_errors
     ]
-
-
-def _answer(request: ProduceRequest, response: ProduceResponse) -> ProduceResponse | None:
-    if request.acks != ACKS_NONE:
-        return response
-    failed = [p for t in response.responses for p in t.partition_responses if p.error_code]
-    if failed:
-        raise CloseConnection(f"produce with acks=0 failed: {ErrorCode(failed[0].error_code).name}")
-    return None

@@ -41,10 +41,10 @@ from ottla.protocol.messages.share_fetch import ShareFetchRequest, ShareFetchRes
 from ottla.types import TopicIdPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ottla.broker.context import RequestContext, Routes, Session
-    from ottla.broker.handlers.addresses import Addresses
+    from ottla.broker.handlers.leader_hints import LeaderHints
     from ottla.broker.share.manager import SharePartitionManager
     from ottla.broker.share.sessions import ShareSession
     from ottla.clock import Clock
@@ -70,7 +70,7 @@ class ShareFetchHandler:
         metrics: BrokerMetrics,
         *,
         image: Callable[[], ClusterImage],
-        addresses: Addresses,
+        leaders: LeaderHints,
         fetch_max_bytes: int,
         offload: Offload,
         clock: Clock,
@@ -82,7 +82,7 @@ class ShareFetchHandler:
         self._manager = manager
         self._metrics = metrics
         self._image = image
-        self._addresses = addresses
+        self._leaders = leaders
         self._fetch_max_bytes = fetch_max_bytes
         self._offload = offload
         self._clock = clock
@@ -243,7 +243,6 @@ class ShareFetchHandler:
                 data.acknowledge_error_code = error.code
                 data.acknowledge_error_message = error.message
         topics: dict[bytes, share_fetch.ShareFetchableTopicResponse] = {}
-        nodes: dict[int, share_fetch.NodeEndpoint] = {}
         for topic_id_partition, data in answers.items():
             topic = topics.get(topic_id_partition.topic_id)
             if topic is None:
@@ -252,25 +251,13 @@ class ShareFetchHandler:
                 )
                 response.responses.append(topic)
             topic.partitions.append(data)
-            leader = self._leader(context, topic_id_partition, data.error_code)
-            if leader is not None:
-                data.current_leader = share_fetch.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
-                nodes[leader[0]] = share_fetch.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
-        response.node_endpoints = list(nodes.values())
+        response.node_endpoints = self._leaders.fill(
+            context.session,
+            _parts_of(response.responses),
+            share_fetch.LeaderIdAndEpoch,
+            share_fetch.NodeEndpoint,
+        )
         return response
-
-    def _leader(
-        self, context: RequestContext, topic_id_partition: TopicIdPartition, code: int
-    ) -> tuple[int, int, str, int] | None:
-        """Return which broker leads a partition, for a client that asked the wrong broker."""
-        if code not in (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH):
-            return None
-        topic = self._image().topic_by_id(topic_id_partition.topic_id)
-        if topic is None or topic_id_partition.partition >= len(topic.partitions):
-            return None
-        state = topic.partitions[topic_id_partition.partition]
-        address = self._addresses.of_broker(state.leader, context)
-        return None if address is None else (state.leader, state.leader_epoch, address.host, address.port)
 
     # ------------------------------------------------------------ acknowledge
 
@@ -298,7 +285,6 @@ class ShareFetchHandler:
             acquisition_lock_timeout_ms=self._manager.config_of(group_id).record_lock_duration_ms
         )
         topics: dict[bytes, share_acknowledge.ShareAcknowledgeTopicResponse] = {}
-        nodes: dict[int, share_acknowledge.NodeEndpoint] = {}
         for topic_id_partition, problem in outcomes.items():
             topic = topics.get(topic_id_partition.topic_id)
             if topic is None:
@@ -309,12 +295,13 @@ class ShareFetchHandler:
             row = share_acknowledge.PartitionData(partition_index=topic_id_partition.partition)
             if problem is not None:
                 row.error_code, row.error_message = problem.code, problem.message
-                leader = self._leader(context, topic_id_partition, problem.code)
-                if leader is not None:
-                    row.current_leader = share_acknowledge.LeaderIdAndEpoch(leader_id=leader[0], leader_epoch=leader[1])
-                    nodes[leader[0]] = share_acknowledge.NodeEndpoint(node_id=leader[0], host=leader[2], port=leader[3])
             topic.partitions.append(row)
-        response.node_endpoints = list(nodes.values())
+        response.node_endpoints = self._leaders.fill(
+            context.session,
+            _parts_of(response.responses),
+            share_acknowledge.LeaderIdAndEpoch,
+            share_acknowledge.NodeEndpoint,
+        )
         return response
 
     async def _acknowledge(
@@ -352,6 +339,11 @@ class ShareFetchHandler:
             )
             outcomes.update(await self._manager.acknowledge(group_id, member_id, accepted))
         return outcomes
+
+
+def _parts_of(topics: Iterable[Any]) -> Iterator[tuple[str, bytes, int, Any]]:
+    """The partitions of an answer, as `LeaderHints` takes them."""
+    return (("", topic.topic_id, part.partition_index, part) for topic in topics for part in topic.partitions)
 
 
 def _identity(group_id: str | None, member_id: str | None) -> tuple[str, str]:

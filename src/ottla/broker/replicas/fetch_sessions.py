@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ottla.broker.quotas.client_quotas import Bucket
-    from ottla.protocol.messages.fetch import FetchRequest, PartitionData
+    from ottla.protocol.messages.fetch import FetchRequest, FetchResponse, PartitionData
     from ottla.protocol.replica_fetch_frames import AskedPartition
 
 #: Epoch of a request that opens a session, and of one that wants none (KIP-227).
@@ -112,6 +112,8 @@ class FetchContext:
     turn: int = -1
     #: Asked at each look whether the client may read a topic; None: it may read all.
     may_read: Callable[[str], bool] | None = None
+    #: Of a consumer: completes an answer with the leaders of partitions that are not led here (KIP-951).
+    name_leaders: Callable[[FetchResponse], None] | None = None
     #: Where what the client gets is counted; None: it may read as fast as it likes.
     bucket: Bucket | None = None
     throttle_ms: int = 0

@@ -280,7 +280,9 @@ class Leader:
             leader_end: where the leader's log ends, if not all of that counts.
         """
         if leader_epoch != self.leader_epoch:
-            if 0 <= leader_epoch < self.leader_epoch:
+            if leader_epoch < 0:
+                return FetchVerdict(ErrorCode.NOT_LEADER_OR_FOLLOWER)  # not of a follower: those say whom they follow
+            if leader_epoch < self.leader_epoch:
                 return FetchVerdict(ErrorCode.FENCED_LEADER_EPOCH)
             return FetchVerdict(ErrorCode.UNKNOWN_LEADER_EPOCH)
         progress = self.progress.get(broker)

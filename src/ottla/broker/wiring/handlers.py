@@ -11,6 +11,7 @@ from ottla.broker.dispatch import Dispatcher
 from ottla.broker.forwarding import Forwarding
 from ottla.broker.handlers.addresses import Addresses
 from ottla.broker.handlers.fetch import FetchHandler
+from ottla.broker.handlers.leader_hints import LeaderHints
 from ottla.broker.handlers.metadata import MetadataHandler
 from ottla.broker.handlers.produce import ProduceHandler
 from ottla.broker.replicas.fetch_sessions import FetchSessionCache
@@ -69,6 +70,7 @@ def make_dispatcher(
     config = parts.config()
     auto = config.advertised_listeners is None and not parts.surroundings.shared_tree
     addresses = Addresses(parts.image, config.node_id, auto=auto, localhost_ports=localhost_ports)
+    leaders = LeaderHints(parts.image, addresses)
     gate = TransactionGate(
         coordinators.transactions,
         verifies=lambda: parts.config().transaction_partition_verification_enable,
@@ -82,9 +84,9 @@ def make_dispatcher(
     started = replace(parts, config=lambda: config)
     routes: Routes = {}
     for family in (
-        *_record_handlers(parts, coordinators, gate, authorizer),
+        *_record_handlers(parts, coordinators, gate, leaders, authorizer),
         *_group_handlers(started, coordinators, gate, addresses, authorizer),
-        *_share_handlers(started, coordinators, addresses, authorizer),
+        *_share_handlers(started, coordinators, leaders, authorizer),
         *_cluster_handlers(started, addresses, tokens, has_authorizer=authorizer is not None),
         telemetry,
     ):
@@ -118,14 +120,23 @@ def _guards(parts: Parts, authorizer: Authorizer) -> Callable[[ApiKey, Handler],
 
 
 def _record_handlers(
-    parts: Parts, coordinators: Coordinators, gate: TransactionGate, authorizer: Authorizer | None
+    parts: Parts,
+    coordinators: Coordinators,
+    gate: TransactionGate,
+    leaders: LeaderHints,
+    authorizer: Authorizer | None,
 ) -> Iterable[Family]:
     """What writes and reads the records of partitions, in transactions or not."""
     config, around, replicas = parts.config(), parts.surroundings, parts.replicas
     sessions = FetchSessionCache(config.max_incremental_fetch_session_cache_slots, SecretDice(around.secret_bytes))
     return (
         ProduceHandler(
-            replicas, parts.metrics, gate, clock=around.clock, may_write=right(authorizer, Operation.WRITE, TOPIC)
+            replicas,
+            parts.metrics,
+            gate,
+            clock=around.clock,
+            may_write=right(authorizer, Operation.WRITE, TOPIC),
+            leaders=leaders,
         ),
         FetchHandler(
             replicas,
@@ -140,6 +151,7 @@ def _record_handlers(
             if authorizer is None
             else partial(authorizer.allows_cluster, operation=Operation.CLUSTER_ACTION, is_logged=False),
             quota=read_quota(parts),
+            leaders=leaders,
         ),
         LateFamily(
             partial(_log_offsets, parts), ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH, ApiKey.DELETE_RECORDS
@@ -281,12 +293,12 @@ def _streams_groups(parts: Parts, coordinators: Coordinators) -> Family:
 
 
 def _share_handlers(
-    parts: Parts, coordinators: Coordinators, addresses: Addresses, authorizer: Authorizer | None
+    parts: Parts, coordinators: Coordinators, leaders: LeaderHints, authorizer: Authorizer | None
 ) -> Iterable[Family]:
     """Share groups."""
     return (
         LateFamily(
-            partial(_share_fetch, parts, coordinators, addresses, authorizer),
+            partial(_share_fetch, parts, coordinators, leaders, authorizer),
             ApiKey.SHARE_FETCH,
             ApiKey.SHARE_ACKNOWLEDGE,
             ends_with_connection=(ApiKey.SHARE_FETCH,),
@@ -312,7 +324,7 @@ def _share_handlers(
 
 
 def _share_fetch(
-    parts: Parts, coordinators: Coordinators, addresses: Addresses, authorizer: Authorizer | None
+    parts: Parts, coordinators: Coordinators, leaders: LeaderHints, authorizer: Authorizer | None
 ) -> Family:
     from ottla.broker.handlers.share_fetch import ShareFetchHandler
 
@@ -321,7 +333,7 @@ def _share_fetch(
         coordinators.shares,
         parts.metrics,
         image=parts.image,
-        addresses=addresses,
+        leaders=leaders,
         fetch_max_bytes=parts.config().fetch_max_bytes,
         offload=around.offload,
         clock=around.clock,
