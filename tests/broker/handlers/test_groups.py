@@ -109,7 +109,7 @@ def test_find_coordinator_without_topic_or_broker_is_not_available() -> None:
         assert (answer.node_id, answer.host, answer.port) == (-1, "", -1)
         assert answer.error_message
         world.image = image
-        world.groups._addresses.of_broker = lambda node_id, context: None  # type: ignore[method-assign]
+        world.groups._addresses.of_broker = lambda node_id, session: None  # type: ignore[method-assign]
         answer = await ask(world, 1, FindCoordinatorRequest(key="g"))
         assert answer.error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
 
