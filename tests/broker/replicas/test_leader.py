@@ -122,7 +122,7 @@ def test_only_this_leader_epoch_counts() -> None:
     bench = Bench(isr=(1, 2), replicas=(1, 2))
     assert bench.fetch(2, 10, leader_epoch=EPOCH - 1) is ErrorCode.FENCED_LEADER_EPOCH
     assert bench.fetch(2, 10, leader_epoch=EPOCH + 1) is ErrorCode.UNKNOWN_LEADER_EPOCH
-    assert bench.fetch(2, 10, leader_epoch=-1) is ErrorCode.UNKNOWN_LEADER_EPOCH
+    assert bench.fetch(2, 10, leader_epoch=-1) is ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert bench.fetch(9, 10) is ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert bench.high_watermark == 5
 
