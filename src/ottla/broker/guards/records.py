@@ -19,7 +19,8 @@ from ottla.broker.guards.base import (
     split,
     then,
 )
-from ottla.broker.handlers.produce import CloseConnection, is_transactional
+from ottla.broker.handlers.produce import CloseConnection
+from ottla.broker.handlers.produce_requests import is_transactional
 from ottla.errors import ErrorCode
 from ottla.protocol.messages import (
     delete_records,

@@ -17,6 +17,15 @@ from typing import TYPE_CHECKING, Any
 from ottla.broker.context import PartialResult, Route, ShortCut
 from ottla.broker.deadlines import Deadlines
 from ottla.broker.handlers.produce_commits import AwaitedBatch, CommittedAnswer
+from ottla.broker.handlers.produce_requests import (
+    ACKS_ALL,
+    ACKS_LEADER,
+    ACKS_NONE,
+    is_transactional,
+    name_of,
+    refuse_whole,
+    without_repetitions,
+)
 from ottla.broker.refused_batches import RefusedBatches
 from ottla.broker.transactions.gate import data_error_code
 from ottla.errors import (
@@ -34,16 +43,12 @@ from ottla.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
-    PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
-    TopicProduceData,
     TopicProduceResponse,
 )
 from ottla.protocol.produce_frames import (
-    BY_ID,
-    FLEXIBLE_SINCE,
     AcceptedPart,
     ProducedTopic,
     encode_accepted,
@@ -52,11 +57,7 @@ from ottla.protocol.produce_frames import (
     parse_one,
 )
 from ottla.protocol.records.batch import (
-    ATTRIBUTES_END,
     HEADER_SIZE,
-    MAGIC,
-    MAGIC_POSITION,
-    TRANSACTIONAL_BIT,
     read_header,
 )
 from ottla.storage.validation import NotOneBatchError
@@ -81,7 +82,6 @@ logger = logging.getLogger(__name__)
 #: Kafka's admin client may write internal topics.
 ADMIN_CLIENT_ID = "__admin_client"
 
-ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 
 _ABORTABLE_KNOWN = 11
 _ADDS_PARTITIONS = 12
@@ -188,7 +188,7 @@ class ProduceHandler:
         found: list[tuple[str, ProducedTopic, list[tuple[Partition, memoryview]]]] = []
         replicas = self._replicas
         for topic in request.topics:
-            name = _name_of(topic.key, version, replicas)
+            name = name_of(topic.key, version, replicas)
             if name is None or name in INTERNAL_TOPICS:
                 return None
             if self._may_write is not None and not self._may_write(session, name):
@@ -249,7 +249,7 @@ class ProduceHandler:
         records: memoryview,
     ) -> bytes | CommittedAnswer | PartlyAppended | None:
         """Do as `handle_frame` for a request of one batch (see `parse_one`), which most are."""
-        name = _name_of(key, version, self._replicas)
+        name = name_of(key, version, self._replicas)
         if (
             name is None
             or name in INTERNAL_TOPICS
@@ -280,7 +280,7 @@ class ProduceHandler:
     def handle_produce(
         self, context: RequestContext, request: ProduceRequest, done: PartlyAppended = _NOTHING_APPENDED
     ) -> Any | Awaitable[Any]:
-        refusal = _refuse_whole(request)
+        refusal = refuse_whole(request)
         if request.transactional_id is not None and not refusal:
             refusal, asked = self._begins_transaction(context, request)
             if asked:
@@ -367,7 +367,7 @@ class ProduceHandler:
             adds=context.version >= _ADDS_PARTITIONS
         )
         waiting: list[tuple[PartitionProduceResponse, asyncio.Future[Any]]] = []
-        for topic in _without_repetitions(request.topic_data):
+        for topic in without_repetitions(request.topic_data):
             name, error = self._replicas.topic_name(topic.name, topic.topic_id)
             answer = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
             response.responses.append(answer)
@@ -578,16 +578,6 @@ def _partly(appended: list[tuple[Partition, AppendInfo | KafkaError]]) -> Partly
     return PartlyAppended({partition.topic_partition: outcome for partition, outcome in appended})
 
 
-def _name_of(key: bytes, version: int, replicas: ReplicaManager) -> str | None:
-    if version >= BY_ID:
-        return replicas.image.topic_names.get(key)
-    try:
-        name = key[1 if version >= FLEXIBLE_SINCE else 2 :].decode()
-    except UnicodeDecodeError:
-        return None
-    return name if name in replicas.image.topics else None
-
-
 def _waits(acks: int, partition: Partition) -> bool:
     """Whether the answer waits for the high watermark. With flush.messages=1 no acknowledgement comes before the fsync."""
     return acks == ACKS_ALL or (acks == ACKS_LEADER and partition.log.flush_needed_before_ack)
@@ -596,42 +586,6 @@ def _waits(acks: int, partition: Partition) -> bool:
 def _commit(acks: int, partition: Partition, last_offset: int) -> asyncio.Future[None] | None:
     """Return what the answer waits for, if anything."""
     return partition.committed(last_offset, acks_all=acks == ACKS_ALL) if _waits(acks, partition) else None
-
-
-def _refuse_whole(request: ProduceRequest) -> ErrorCode:
-    """Return the error that every partition of this request gets; NONE if the request as a whole is allowed."""
-    if request.transactional_id is None and any(
-        is_transactional(data.records) for topic in request.topic_data for data in topic.partition_data
-    ):
-        # As Kafka: without a transactional id there is nothing whose permission could be checked.
-        return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-    if request.acks not in (ACKS_NONE, ACKS_LEADER, ACKS_ALL):
-        return ErrorCode.INVALID_REQUIRED_ACKS
-    return ErrorCode.NONE
-
-
-def _without_repetitions(topics: list[TopicProduceData]) -> list[TopicProduceData]:
-    """Return the topics with every partition once; of a partition that is there twice the last one counts, as in Kafka."""
-    keys = [(topic.name, topic.topic_id, data.index) for topic in topics for data in topic.partition_data]
-    if len(keys) == 1 or len(set(keys)) == len(keys):
-        return topics
-    merged: dict[tuple[str, bytes], dict[int, PartitionProduceData]] = {}
-    for topic in topics:
-        merged.setdefault((topic.name, topic.topic_id), {}).update({data.index: data for data in topic.partition_data})
-    return [
-        TopicProduceData(name=name, topic_id=topic_id, partition_data=list(partitions.values()))
-        for (name, topic_id), partitions in merged.items()
-    ]
-
-
-def is_transactional(records: Any) -> bool:
-    """Look at one bit of a batch that has not been checked yet; in other formats than magic 2 it is a bit of the message."""
-    return (
-        records is not None
-        and len(records) >= HEADER_SIZE
-        and records[MAGIC_POSITION] == MAGIC
-        and bool(records[ATTRIBUTES_END] & TRANSACTIONAL_BIT)
-    )
 
 
 def _copy_of_header(records: Any) -> Any:
