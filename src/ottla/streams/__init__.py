@@ -11,6 +11,7 @@ Kafka Streams' model and words. docs/streams.md tells the rest.
 
 from __future__ import annotations
 
+from ottla.streams.agents import Records
 from ottla.streams.app import App
 from ottla.streams.errors import RecordError, StoreMovingError, StreamsError, TopologyError
 from ottla.streams.expressions import col, count, lit
@@ -26,6 +27,7 @@ __all__ = [
     "FailedRecord",
     "Record",
     "RecordError",
+    "Records",
     "Retry",
     "Skip",
     "StoreMovingError",

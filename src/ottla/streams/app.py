@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ottla.client.keys import Duration
+from ottla.streams.agents import AgentFunction
 from ottla.streams.builder import Builder
 from ottla.streams.columns import ColumnStream, column_stream, row_serde
 from ottla.streams.description import Description
-from ottla.streams.errors import StreamsError, TopologyError
+from ottla.streams.errors import StreamsError, TopologyError, need_topic
 from ottla.streams.handlers import Handlers, make_handler
 from ottla.streams.joins import GlobalTable
+from ottla.streams.operators.agents import handing_over
 from ottla.streams.operators.tables import SourceView, table_source
 from ottla.streams.serdes import RAW, make_serde
 from ottla.streams.stream import Stream
 from ottla.streams.table import Table
+from ottla.streams.timers import Following, OnTimerError, Timer, by_cron, every, make_timer
 from ottla.streams.topology import SourceNode, StoreKind, Topology
 from ottla.streams.windows import history_ms, positive_ms
 
@@ -29,6 +33,8 @@ Guarantee = Literal["at_least_once", "exactly_once_v2"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+F = TypeVar("F", bound=AgentFunction)
+T = TypeVar("T", bound=Callable[[], "Awaitable[Any] | AsyncIterator[Any]"])
 
 
 class App:
@@ -83,6 +89,8 @@ class App:
         self.processing_guarantee = processing_guarantee
         self.settings = settings
         self._desk: Desk | None = None
+        #: What is called by the wall clock.
+        self.timers: list[Timer] = []
         self._stops: list[Callable[[], None]] = []
         self.handlers: Handlers = Handlers(
             deserialization=make_handler("on_deserialization_error", on_deserialization_error),
@@ -391,6 +399,141 @@ class App:
         if not logged:
             raise TopologyError(f"the store {name} has versions: its changes go to a changelog (logged=True)")
         return self._builder.versioned_store(name, key_serde, value_serde, retention_ms=history, home=home)
+
+    def agent(
+        self,
+        source: str | Stream[Any, Any],
+        *,
+        key: Any = bytes,
+        value: Any = bytes,
+        to: str | None = None,
+        offset_reset: Literal["earliest", "latest"] | None = None,
+        name: str | None = None,
+        on_error: Any = None,
+    ) -> Callable[[F], F]:
+        """Have a coroutine take the records of a topic, or of a stream, one after the other.
+
+        @app.agent("payments", key=str, value=Payment, to="suspicious")
+        async def check(records):
+            async for record in records:
+                if await looks_odd(record.value):
+                    yield record.value
+
+        Each task has a coroutine of its own. A record is done, and can be committed, when the agent asks for the next one: at
+        least once, so agents are refused under exactly_once_v2. One that raises is begun anew with the next record.
+
+        Args:
+            source: a topic, which is read as `stream()` reads it, or a stream of this app.
+            key, value: how records of a topic are read.
+            to: the topic that what the agent yields is written to, under the key and the time of the record at hand. A
+                `Record` that it yields is written as it is.
+            name: of the operator; without it the function's name.
+            on_error: what becomes of the record, or the batch, at which the agent raised; else as the app says.
+        """
+        self._at_least_once("@app.agent")
+        if isinstance(source, str):
+            stream = self.stream(source, key=key, value=value, offset_reset=offset_reset)
+        elif key is not bytes or value is not bytes or offset_reset is not None:
+            raise TopologyError("@app.agent of a stream takes no key=, value= or offset_reset=: the stream has them")
+        else:
+            stream = source
+
+        def take(function: F) -> F:
+            yields = inspect.isasyncgenfunction(function)
+            if not (yields or inspect.iscoroutinefunction(function)):
+                raise TopologyError(f"@app.agent needs an `async def`, not {function!r}")
+            called = name or f"agent-{function.__name__}"
+            if yields and to is None:
+                raise TopologyError(f"{called} yields, and nothing says where to: @app.agent(..., to=topic)")
+            made = stream._other(
+                called, "KSTREAM-AGENT-", handing_over(called, function), value=None, on_error=on_error
+            )
+            if to is not None:
+                made.to(to, name=f"{called}-sink")
+            return function
+
+        return take
+
+    def timer(
+        self,
+        interval: Duration,
+        *,
+        on_leader: bool = False,
+        to: str | None = None,
+        on_error: OnTimerError = "fail",
+        name: str | None = None,
+    ) -> Callable[[T], T]:
+        """Call an `async def` again and again while an instance runs.
+
+        @app.timer("10s")
+        async def beat():
+            await tell_monitoring()
+
+        Refused under exactly_once_v2: what it does and writes is in no transaction.
+
+        Args:
+            interval: from the start to the first call, and between calls. If the last call still runs, it is passed over.
+            on_leader: on one instance only, whichever has the task of the app's internal topic "<app>-leader-repartition".
+            to: the topic that what the function yields is written to: values, or a `Record` with a key.
+            on_error: when it raises, the app stops ("fail"), or the log says so and it is called again ("skip").
+        """
+        return self._timer("@app.timer", every(interval), on_leader, to, on_error, name)
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        timezone: str = "UTC",
+        on_leader: bool = False,
+        to: str | None = None,
+        on_error: OnTimerError = "fail",
+        name: str | None = None,
+    ) -> Callable[[T], T]:
+        """Call an `async def` when a cron expression says. Needs `ottla[cron]`.
+
+        @app.cron("30 9 * * mon-fri", timezone="Europe/Amsterdam", on_leader=True)
+        async def report(): ...
+
+        A time at which no instance runs is not made up for.
+
+        Args:
+            expression: minute, hour, day of the month, month, day of the week, as in Debian's cron; six fields begin with
+                seconds.
+            timezone: in which the expression counts. Of hours that a clock change skips or repeats, jobs at fixed times run
+                once, as in Debian's cron.
+            on_leader, to, on_error, name: as for `timer`.
+        """
+        return self._timer("@app.cron", by_cron(expression, timezone), on_leader, to, on_error, name)
+
+    def _timer(
+        self,
+        decorator: str,
+        following: Following,
+        on_leader: bool,
+        to: str | None,
+        on_error: OnTimerError,
+        name: str | None,
+    ) -> Callable[[T], T]:
+        self._at_least_once(decorator)
+        if to is not None:
+            need_topic(decorator, to)
+
+        def take(function: T) -> T:
+            timer = make_timer(decorator, function, following, on_leader=on_leader, on_error=on_error, to=to, name=name)
+            if timer.name in [each.name for each in self.timers]:
+                raise TopologyError(f"there are two timers named {timer.name!r}; give one of them another name=")
+            self.timers.append(timer)
+            self._builder.needs_leader |= on_leader
+            return function
+
+        return take
+
+    def _at_least_once(self, decorator: str) -> None:
+        if self.processing_guarantee != "at_least_once":
+            raise TopologyError(
+                f"{decorator} works at least once: what it does is in no transaction. Put it into an app with "
+                'processing_guarantee="at_least_once", or use operators, map_async() or schedules of process()'
+            )
 
     def topology(self) -> Topology:
         """Return what was written so far, as data.

@@ -60,6 +60,8 @@ class Builder:
         self._filters: dict[str, str] = {}
         self._index = 0
         self._topic_sources: dict[tuple[str, ...], str] = {}
+        #: Whether a timer asks for a leader: the instance that has the one partition of an internal topic.
+        self.needs_leader = False
 
     def new_name(self, prefix: str) -> str:
         """Return a numbered name."""
@@ -409,7 +411,13 @@ class Builder:
         Raises:
             TopologyError: nothing is read, or a store is used by no operator.
         """
-        if not any(isinstance(node, SourceNode) for node in self.nodes.values()):
+        all_nodes, repartition_topics = dict(self.nodes), dict(self.repartition_topics)
+        if self.needs_leader:  # last, so that the numbers of tasks are what they were
+            topic = leader_topic(self.application_id)
+            repartition_topics[topic] = RepartitionTopic(name=topic, partitions=1, configs=REPARTITION_CONFIGS)
+            source = SourceNode(name="leader-source", topics=(topic,), offset_reset="earliest")
+            all_nodes[source.name] = source
+        if not any(isinstance(node, SourceNode) for node in all_nodes.values()):
             raise TopologyError("the app reads no topic: begin with app.stream(topic) or app.table(topic)")
         kept = self._before_null_key_joins()
         for name in self._filters.values():
@@ -430,9 +438,9 @@ class Builder:
                 raise TopologyError(f"no operator uses the store {store!r}; name it in stores=[...] of process()")
         shared = [found for store, found in users.items() if not self.stores[store].is_global]
         made = []
-        for number, names in enumerate(group_nodes(self.nodes, shared)):
+        for number, names in enumerate(group_nodes(all_nodes, shared)):
             members = set(names)
-            is_global = any(isinstance(node := self.nodes[name], SourceNode) and node.is_global for name in names)
+            is_global = any(isinstance(node := all_nodes[name], SourceNode) and node.is_global for name in names)
             specs = [
                 spec
                 for store, spec in self.stores.items()
@@ -440,12 +448,12 @@ class Builder:
             ]
             if specs:
                 specs.append(StoreSpec(name=TIMES_STORE, kind=StoreKind.TIMES))
-            nodes = {name: replace(self.nodes[name]) for name in names}
+            nodes = {name: replace(all_nodes[name]) for name in names}
             made.append(SubTopology(id=number, nodes=nodes, stores=tuple(specs), is_global=is_global))
         return Topology(
             application_id=self.application_id,
             sub_topologies=tuple(made),
-            repartition_topics=dict(self.repartition_topics),
+            repartition_topics=repartition_topics,
             copartitioned=tuple(self.copartitioned),
         )
 
@@ -461,6 +469,14 @@ class Builder:
                 if name in self._filters:
                     waiting.append(self._filters[name])
         return found
+
+
+def leader_topic(application_id: str) -> str:
+    """Return the internal topic whose one partition makes an instance the leader. Nothing is ever in it.
+
+    It is named like a repartition topic, so that tools which reset applications remove it.
+    """
+    return f"{application_id}-leader-repartition"
 
 
 def drop_null_keys(context: NodeContext) -> Process:

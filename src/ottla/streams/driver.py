@@ -22,6 +22,7 @@ from ottla.client.keys import Duration
 from ottla.client.records import HeadersLike, make_headers
 from ottla.streams.app import App
 from ottla.streams.caching import CacheBudget
+from ottla.streams.calls import WaitedCalls
 from ottla.streams.context import Headers, InputRecord, Output
 from ottla.streams.errors import StreamsError
 from ottla.streams.operators.tables import store_getter
@@ -30,6 +31,7 @@ from ottla.streams.serdes import RAW, AnySerde, Guess, make_serde, partition_of
 from ottla.streams.states import KeyValueState, SessionState, WindowState
 from ottla.streams.store import MemoryStore
 from ottla.streams.task import Task
+from ottla.streams.timers import Timers
 from ottla.streams.topology import TIMES_STORE, SinkNode, SourceNode, SubTopology, TaskId, Topology
 from ottla.streams.windows import milliseconds
 
@@ -109,6 +111,9 @@ class Driver:
         self._chosen = any(callable(node.topic) for node in sinks) or any(
             callable(each) for each in (handlers.deserialization, handlers.processing, handlers.production, *own)
         )
+        self._known |= {timer.to for timer in app.timers if timer.to is not None}
+        self._calls = WaitedCalls()
+        self._timers = Timers(app.timers, self.now, self._calls, lambda: True, self._send_alone)
         for sub in sorted(topology.sub_topologies, key=lambda sub: not sub.is_global):
             for topic in sub.source_topics:
                 self._readers.setdefault(topic, []).append(sub)
@@ -176,7 +181,7 @@ class Driver:
         records."""
         until = self.now + milliseconds("duration", duration)
         while True:
-            due = [task.next_punctuation_ms for task in self.tasks.values()]
+            due = [self._timers.next_ms, *(task.next_punctuation_ms for task in self.tasks.values())]
             if self._commit_interval_ms:
                 due.append(self._commit_ms)
             first = min((when for when in due if when is not None), default=None)
@@ -188,6 +193,7 @@ class Driver:
     def jump_to(self, now_ms: int) -> None:
         """Set the wall clock; a schedule that is behind fires once, as after a pause."""
         self.now = now_ms
+        self._timers.turn(now_ms)
         for task in self.tasks.values():
             self._take(task.punctuate(now_ms))
             self._finish_calls(task)
@@ -233,6 +239,7 @@ class Driver:
         """Close the tasks."""
         for task in self.tasks.values():
             task.close()
+        self._calls.close()
 
     def __enter__(self) -> Driver:
         return self
@@ -332,6 +339,9 @@ class Driver:
             if output.topic in self._changelogs:
                 self._changelogs[output.topic].append((output, partition))
             self._written.setdefault(output.topic, []).append((output, partition))
+
+    def _send_alone(self, output: Output) -> None:
+        self._take([output])
 
     def _serdes(self, topic: str) -> tuple[AnySerde, AnySerde]:
         for sub in self.topology.sub_topologies:

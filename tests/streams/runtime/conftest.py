@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ottla.streams.handlers import Handlers
 from ottla.streams.queries.desk import Desk
 from ottla.streams.runtime.run import settings_of
 from ottla.streams.runtime.worker import Worker
+from ottla.streams.timers import Timer
 from ottla.streams.topology import Topology
 from ottla.testing import Broker
 
@@ -31,6 +32,7 @@ class Application:
     processing_guarantee: str = "exactly_once_v2"
     handlers: Handlers = field(default_factory=Handlers)
     idle_advance_ms: int | None = None
+    timers: Sequence[Timer] = ()
 
     desk: Desk | None = None
 
@@ -80,13 +82,19 @@ def start(kafka_broker: Broker, tmp_path: Path) -> Iterator[Start]:
     instances.clear()
 
     def start(
-        topology: Topology, *, state: str = "state", guarantee: str = "exactly_once_v2", **settings: Any
+        topology: Topology,
+        *,
+        state: str = "state",
+        guarantee: str = "exactly_once_v2",
+        timers: Sequence[Timer] = (),
+        **settings: Any,
     ) -> Instance:
         app = Application(
             topology,
             kafka_broker.bootstrap_servers,
             {"state_dir": str(tmp_path / state), "producer.linger.ms": 0, **settings},
             processing_guarantee=guarantee,
+            timers=timers,
         )
         app.settings["config"] = {name: value for name, value in app.settings.items() if "." in name}
         app.settings = {name: value for name, value in app.settings.items() if "." not in name}

@@ -26,6 +26,7 @@ def check_application(app: App, settings: StreamsSettings, *, offline: bool) -> 
         except TopologyError as error:
             found.append(str(error))
         sinks = {topic for sub in topology.sub_topologies for topic in sub.sink_topics}
+        sinks |= {timer.to for timer in app.timers if timer.to is not None}
         found += [
             f"The topic {topic} that it writes to does not exist."
             for topic in sorted(sinks - known.keys() - topology.repartition_topics.keys())

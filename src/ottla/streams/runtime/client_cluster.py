@@ -209,6 +209,15 @@ class ClientCluster:
         except KafkaError as error:
             self._failed(error)
 
+    def send_alone(self, output: Output) -> Delivery:
+        """Have a record written that belongs to no task, and that no commit waits for.
+
+        Raises:
+            KafkaError: it cannot be written.
+        """
+        topic, partition, key, value, timestamp, headers = output
+        return self.producer.send(topic, value, key=key, partition=partition, timestamp=timestamp, headers=headers)
+
     def await_deliveries(self) -> dict[TopicPartition, int]:
         """See `ports.Cluster`."""
         deliveries, self._deliveries = self._deliveries, []

@@ -11,14 +11,16 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import ottla
 from ottla.client.admin_errors import AdminErrors
 from ottla.client.admin_results import NewTopic
 from ottla.clock import Clock, SystemClock
-from ottla.errors import GroupIdNotFoundError, InconsistentGroupProtocolError
+from ottla.errors import GroupIdNotFoundError, InconsistentGroupProtocolError, KafkaError
+from ottla.streams.builder import leader_topic
 from ottla.streams.caching import CacheBudget
 from ottla.streams.calls import LoopCalls
 from ottla.streams.errors import StreamsError, TopologyError
@@ -43,6 +45,7 @@ from ottla.streams.state.homes import Home
 from ottla.streams.state.memory import MemoryHome
 from ottla.streams.store import Store
 from ottla.streams.task import Task
+from ottla.streams.timers import Timer, Timers
 from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId, Topology
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -76,6 +79,11 @@ class Application(Protocol):
     @property
     def idle_advance_ms(self) -> int | None:
         """After how long without records stream time follows the wall clock; None: never."""
+        ...
+
+    @property
+    def timers(self) -> Sequence[Timer]:
+        """What is called by the wall clock."""
         ...
 
     def topology(self) -> Topology:
@@ -122,6 +130,7 @@ class Worker:
         self._idle_ms: int | None = None
         self._cache = CacheBudget(settings.cache_max_bytes)
         self._calls = LoopCalls()
+        self._timers: Timers | None = None
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._cluster: ClientCluster | None = None
@@ -169,6 +178,8 @@ class Worker:
                 while not self._stop.is_set():
                     self._turn()
                 self._finish_calls()
+                if self._timers is not None:
+                    self._write_out()
             except BaseException:
                 self._engine.abandon()
                 raise
@@ -193,6 +204,12 @@ class Worker:
         while self._running.in_flight and self._clock.monotonic_ms() < deadline_ms:
             self._running.collect()
             time.sleep(0.005)
+
+    def _write_out(self) -> None:
+        """Have written what timers have yielded, before another instance is the leader."""
+        assert self._cluster is not None
+        with suppress(KafkaError, TimeoutError):
+            self._cluster.producer.flush()
 
     def _start(self) -> None:
         settings = self.settings
@@ -246,6 +263,9 @@ class Worker:
             self._globals.fill(self._stop.is_set)
         cluster.renew()
         cluster.consumer.start()
+        if self.application.timers:
+            wall_ms = self._clock.wall_ms()
+            self._timers = Timers(self.application.timers, wall_ms, self._calls, self._is_leader, cluster.send_alone)
         logger.info(
             "%s: process %s, slot %d, state in %s",
             settings.application_id,
@@ -283,6 +303,8 @@ class Worker:
         self._tell_progress()
         self._tell_tasks()
         wait_ms = 0 if self._busy else engine.wait_ms(self.settings.poll_ms)
+        if self._timers is not None:
+            wait_ms = self._turn_timers(self._timers, wait_ms)
         try:
             for where, records in cluster.poll(_RECORDS, wait_ms):
                 engine.add(where, records)
@@ -298,6 +320,21 @@ class Worker:
         engine.punctuate()
         engine.maybe_commit()
         self._tell_board()
+
+    def _turn_timers(self, timers: Timers, wait_ms: int) -> int:
+        """Call what is due; return how long records may be waited for."""
+        now_ms = self._clock.wall_ms()
+        timers.turn(now_ms)
+        return max(min(wait_ms, (timers.next_ms or now_ms) - now_ms), 0)
+
+    def _is_leader(self) -> bool:
+        """Whether this instance has the task of the topic that makes the leader, and the group has not given it up."""
+        assert self._board is not None
+        topic = leader_topic(self.settings.application_id)
+        return self._board.is_owner() and any(
+            task.phase is Phase.RUNNING and topic in task.sub_topology.source_topics
+            for task in self._running.tasks.values()
+        )
 
     def _maybe_probe(self) -> None:
         """Have the group look again whether tasks can move to where a copy is made."""
