@@ -201,8 +201,20 @@ class Builder:
         generated: bool,
         home: str = "default",
         changelog: str | None = None,
+        ttl_ms: int | None = None,
     ) -> str:
-        """Add the store of a table: with versions, if it has a history."""
+        """Add the store of a table: with versions, if it has a history, and with values that go, if they have a time to
+        live.
+
+        Raises:
+            TopologyError: it has both.
+        """
+        if ttl_ms is not None:
+            if history_ms is not None:
+                raise TopologyError(f"the store {name} has versions or a time to live, not both")
+            return self.expiring_store(
+                name, key_serde, value_serde, ttl_ms=ttl_ms, home=home, of_table=True, generated=generated
+            )
         if history_ms is not None:
             return self.versioned_store(
                 name, key_serde, value_serde, retention_ms=history_ms, generated=generated, home=home
@@ -243,8 +255,10 @@ class Builder:
         value_serde: AnySerde | None,
         *,
         ttl_ms: int,
-        logged: bool,
-        home: str,
+        logged: bool = True,
+        home: str = "default",
+        of_table: bool = False,
+        generated: bool = False,
     ) -> str:
         """Add a store of keys and values that live for a time."""
         return self.add_store(
@@ -257,6 +271,8 @@ class Builder:
                 changelog_configs=_COMPACTED,
                 retention_ms=ttl_ms,
                 home=home,
+                of_table=of_table,
+                generated_name=generated,
             )
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ottla.streams.keys import pack_long, split_timestamped, timestamped
+from ottla.streams.keys import pack_long, split_timestamped, timestamped, unpack_long
 from ottla.streams.store import Store, prefix_end
 
 _LIVE, _INDEX = b"l", b"x"
@@ -56,12 +56,19 @@ class Expiring:
             if not self.is_over(timestamp, now):
                 yield name[1:], value, timestamp
 
-    def expire(self, now: int) -> Iterator[bytes]:
-        """Remove what has gone, and yield its keys."""
+    def expire(self, now: int) -> Iterator[tuple[bytes, bytes, int]]:
+        """Remove what has gone, and yield (key, value, timestamp) of it, in the order of timestamps."""
         if now < self._ttl_ms:
             return
         for name, _ in self._store.range(_INDEX, _INDEX + pack_long(now - self._ttl_ms + 1)):
             key = name[9:]
+            data = self._store.get(_LIVE + key)
+            assert data is not None
             self._store.delete(_LIVE + key)
             self._store.delete(name)
-            yield key
+            yield key, *split_timestamped(data)
+
+    def first_due(self) -> int | None:
+        """Return the stream time at which the first value goes; None: there are none."""
+        entry = next(self._store.range(_INDEX, prefix_end(_INDEX)), None)
+        return None if entry is None else unpack_long(entry[0][1:9]) + self._ttl_ms

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ottla.client.keys import Duration
@@ -13,7 +14,15 @@ from ottla.streams.operators.tables import View
 from ottla.streams.serdes import INT64, AnySerde, SessionWindowedSerde, TimeWindowedSerde, make_serde
 from ottla.streams.table import ChangeSerde, Table
 from ottla.streams.topology import StoreKind
-from ottla.streams.windows import AnyWindows, SessionWindows, SlidingWindows, TimeWindows, milliseconds
+from ottla.streams.windows import (
+    AnyWindows,
+    SessionWindows,
+    SlidingWindows,
+    TimeWindows,
+    history_ms,
+    milliseconds,
+    positive_ms,
+)
 
 if TYPE_CHECKING:
     from ottla.streams.builder import Builder
@@ -24,6 +33,34 @@ V = TypeVar("V")
 A = TypeVar("A")
 
 EmitStrategy = Literal["on_window_update", "on_window_close"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeps:
+    """How an aggregation without windows keeps its results."""
+
+    store: str | None
+    history_retention: Duration | None
+    ttl: Duration | None
+    home: str
+
+    def add(self, builder: Builder, store: str, key_serde: AnySerde | None, value_serde: AnySerde | None) -> View:
+        """Add the store, and return the view of it.
+
+        Raises:
+            TopologyError: it has versions and a time to live.
+        """
+        history = history_ms(self.history_retention)
+        builder.table_store(
+            store,
+            key_serde,
+            value_serde,
+            history_ms=history,
+            ttl_ms=None if self.ttl is None else positive_ms("ttl", self.ttl),
+            generated=self.store is None,
+            home=self.home,
+        )
+        return View(store, is_versioned=history is not None)
 
 
 class _Grouping:
@@ -85,14 +122,26 @@ class GroupedStream(Generic[K, V]):
             builder, name, node, key_serde, value_serde, sources, repartition=repartition, given=given
         )
 
-    def count(self, *, store: str | None = None, name: str | None = None, home: str = "default") -> Table[K, int]:
+    def count(
+        self,
+        *,
+        store: str | None = None,
+        history_retention: Duration | None = None,
+        ttl: Duration | None = None,
+        name: str | None = None,
+        home: str = "default",
+    ) -> Table[K, int]:
         """Count the records of each key. Records without key or value do not count.
 
         Args:
             store: the name under which the result can be asked for; its changelog is "<app>-<store>-changelog".
+            history_retention: keep versions of each result for so long, in stream time (KIP-889): streams then join what it
+                was at a record's time.
+            ttl: a key is deleted when stream time has passed its last record by so much, and begins anew with the next one.
             home: where the store is: "default" (as the app says), "memory", "sqlite", "rocksdb".
         """
-        return self._aggregate("AGGREGATE", store, name, INT64, lambda: 0, lambda key, value, count: count + 1, home)
+        keeps = _Keeps(store, history_retention, ttl, home)
+        return self._aggregate("AGGREGATE", keeps, name, INT64, lambda: 0, lambda key, value, count: count + 1)
 
     def reduce(
         self,
@@ -100,13 +149,20 @@ class GroupedStream(Generic[K, V]):
         *,
         value: Any = None,
         store: str | None = None,
+        history_retention: Duration | None = None,
+        ttl: Duration | None = None,
         name: str | None = None,
         home: str = "default",
     ) -> Table[K, V]:
-        """Combine the values of each key: `function(so far, new)`; the first value stands for itself."""
+        """Combine the values of each key: `function(so far, new)`; the first value stands for itself.
+
+        Args:
+            history_retention, ttl: as for `count`.
+        """
         need_function("reduce()", function)
         serde = make_serde("value", value) or self._grouping.value_serde
-        return self._aggregate("REDUCE", store, name, serde, None, lambda key, new, so_far: function(so_far, new), home)
+        keeps = _Keeps(store, history_retention, ttl, home)
+        return self._aggregate("REDUCE", keeps, name, serde, None, lambda key, new, so_far: function(so_far, new))
 
     def aggregate(
         self,
@@ -115,6 +171,8 @@ class GroupedStream(Generic[K, V]):
         *,
         value: Any = None,
         store: str | None = None,
+        history_retention: Duration | None = None,
+        ttl: Duration | None = None,
         name: str | None = None,
         home: str = "default",
     ) -> Table[K, A]:
@@ -122,8 +180,10 @@ class GroupedStream(Generic[K, V]):
 
         Args:
             value: how aggregates are written into the store; JSON without it.
+            history_retention, ttl: as for `count`.
         """
-        return self._aggregate("AGGREGATE", store, name, make_serde("value", value), initializer, aggregator, home)
+        keeps = _Keeps(store, history_retention, ttl, home)
+        return self._aggregate("AGGREGATE", keeps, name, make_serde("value", value), initializer, aggregator)
 
     def windowed_by(self, windows: AnyWindows) -> WindowedStream[K, V]:
         """Aggregate over windows: `tumbling`, `hopping`, `sliding` or `session`."""
@@ -136,19 +196,17 @@ class GroupedStream(Generic[K, V]):
     def _aggregate(
         self,
         kind: str,
-        store: str | None,
+        keeps: _Keeps,
         name: str | None,
         serde: AnySerde | None,
         initializer: Any,
         aggregator: Any,
-        home: str,
     ) -> Table[Any, Any]:
         grouping, builder = self._grouping, self._grouping.builder
-        store_name = builder.store_name(store, f"KSTREAM-{kind}-")
+        store_name = builder.store_name(keeps.store, f"KSTREAM-{kind}-")
         node = builder.name(name, f"KSTREAM-{kind}-")
-        parent, sources = grouping.parent(store_name, store_given=store is not None)
-        builder.key_value_store(store_name, grouping.key_serde, serde, generated=store is None, home=home)
-        view = View(store_name)
+        parent, sources = grouping.parent(store_name, store_given=keeps.store is not None)
+        view = keeps.add(builder, store_name, grouping.key_serde, serde)
         make = aggregates.aggregate(view, initializer, aggregator)
         builder.processor(node, make, [parent], [store_name])
         return Table(builder, node, view, grouping.key_serde, serde, sources)
@@ -360,6 +418,8 @@ class CogroupedStream(Generic[K, A]):
         value: Any = None,
         store: str | None = None,
         retention: Duration | None = None,
+        history_retention: Duration | None = None,
+        ttl: Duration | None = None,
         name: str | None = None,
         home: str = "default",
     ) -> Table[K, A]:
@@ -368,7 +428,11 @@ class CogroupedStream(Generic[K, A]):
         Args:
             merger: sessions need it.
             value: how aggregates are written into the store; JSON without it.
+            retention: of windows.
+            history_retention, ttl: as for `count`; without windows.
         """
+        if self._windows is not None and (history_retention is not None or ttl is not None):
+            raise TopologyError("windows have retention=, and neither history_retention= nor ttl=")
         builder = self._inputs[0][0].builder
         serde = make_serde("value", value)
         store_name = builder.store_name(store, "COGROUPKSTREAM-AGGREGATE-")
@@ -388,8 +452,7 @@ class CogroupedStream(Generic[K, A]):
             node = builder.name(f"{name}-cogroup-agg-{index}" if name else None, "COGROUPKSTREAM-AGGREGATE-")
             if view is None:
                 if self._windows is None:
-                    builder.key_value_store(store_name, key_serde, serde, generated=store is None, home=home)
-                    view = View(store_name)
+                    view = _Keeps(store, history_retention, ttl, home).add(builder, store_name, key_serde, serde)
                     make: Any = aggregates.aggregate(view, initializer, aggregator)
                 else:
                     make, result_key, view = add_windowed(
@@ -448,17 +511,27 @@ class GroupedTable(Generic[K, V]):
         self._given = given
         self._source: str | None = None
 
-    def count(self, *, store: str | None = None, name: str | None = None, home: str = "default") -> Table[K, int]:
-        """Count the keys of the table in each group."""
+    def count(
+        self,
+        *,
+        store: str | None = None,
+        history_retention: Duration | None = None,
+        name: str | None = None,
+        home: str = "default",
+    ) -> Table[K, int]:
+        """Count the keys of the table in each group.
+
+        Args:
+            history_retention: keep versions of each result for so long, in stream time (KIP-889).
+        """
         return self._aggregate(
             "AGGREGATE",
-            store,
+            _Keeps(store, history_retention, None, home),
             name,
             INT64,
             lambda: 0,
             lambda key, value, count: count + 1,
             lambda key, value, count: count - 1,
-            home,
         )
 
     def reduce(
@@ -468,6 +541,7 @@ class GroupedTable(Generic[K, V]):
         *,
         value: Any = None,
         store: str | None = None,
+        history_retention: Duration | None = None,
         name: str | None = None,
         home: str = "default",
     ) -> Table[K, V]:
@@ -475,13 +549,12 @@ class GroupedTable(Generic[K, V]):
         serde = make_serde("value", value) or self._value_serde
         return self._aggregate(
             "REDUCE",
-            store,
+            _Keeps(store, history_retention, None, home),
             name,
             serde,
             None,
             lambda key, new, so_far: adder(so_far, new),
             lambda key, old, so_far: subtractor(so_far, old),
-            home,
         )
 
     def aggregate(
@@ -492,26 +565,27 @@ class GroupedTable(Generic[K, V]):
         *,
         value: Any = None,
         store: str | None = None,
+        history_retention: Duration | None = None,
         name: str | None = None,
         home: str = "default",
     ) -> Table[K, A]:
         """Keep an aggregate of a group: a value that changes is subtracted as it was and added as it is now."""
         serde = make_serde("value", value)
-        return self._aggregate("AGGREGATE", store, name, serde, initializer, adder, subtractor, home)
+        keeps = _Keeps(store, history_retention, None, home)
+        return self._aggregate("AGGREGATE", keeps, name, serde, initializer, adder, subtractor)
 
     def _aggregate(
         self,
         kind: str,
-        store: str | None,
+        keeps: _Keeps,
         name: str | None,
         serde: AnySerde | None,
         initializer: Any,
         adder: Any,
         subtractor: Any,
-        home: str,
     ) -> Table[Any, Any]:
         builder = self._builder
-        store_name = builder.store_name(store, "KTABLE-AGGREGATE-")
+        store_name = builder.store_name(keeps.store, "KTABLE-AGGREGATE-")
         sink = builder.name(f"{name}-sink" if name else None, "KSTREAM-SINK-")
         source = builder.name(f"{name}-source" if name else None, "KSTREAM-SOURCE-")
         node = builder.name(name, f"KTABLE-{kind}-")
@@ -524,10 +598,9 @@ class GroupedTable(Generic[K, V]):
                 source,
                 self._key_serde,
                 change,
-                generated=self._given is None and store is None,
+                generated=self._given is None and keeps.store is None,
             )
-        builder.key_value_store(store_name, self._key_serde, serde, generated=store is None, home=home)
-        view = View(store_name)
+        view = keeps.add(builder, store_name, self._key_serde, serde)
         make = tables.table_aggregate(view, initializer, adder, subtractor)
         builder.processor(node, make, [self._source], [store_name])
         return Table(builder, node, view, self._key_serde, serde, frozenset([self._source]))

@@ -55,7 +55,7 @@ def open_state(spec: StoreSpec, store: Store, task: Task) -> Any:
         case StoreKind.QUEUE:
             return QueueState(spec, store, task)
         case StoreKind.EXPIRING:
-            return ExpiringState(spec, store, task)
+            return (ExpiringTableState if spec.of_table else ExpiringState)(spec, store, task)
         case _:
             raise TopologyError(f"stores of kind {spec.kind.value} are not there yet ({spec.name})")
 
@@ -284,15 +284,18 @@ class ExpiringState(KeyValueState):
     Before a commit what is gone is removed, and deleted in the changelog.
     """
 
+    _follows_task: bool = True
+
     def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
         super().__init__(spec, store, task)
         assert spec.retention_ms is not None
         self._times = task.times_of(f"store {spec.name}", spec.name)
         self._values = Expiring(store, spec.retention_ms)
-        task.on_flush(self._expire)
+        if self._follows_task:
+            task.on_flush(self._expire)
 
     def _now(self) -> int:
-        return max(self._times.stream_time, self.task.stream_time)
+        return max(self._times.stream_time, self.task.stream_time) if self._follows_task else self._times.stream_time
 
     def load(self, name: bytes) -> tuple[Any, int] | None:
         """Return (value, timestamp in ms) of a key as bytes, or None."""
@@ -327,8 +330,51 @@ class ExpiringState(KeyValueState):
 
     def _expire(self) -> None:
         now = self._times.advance(self.task.stream_time)
-        for name in self._values.expire(now):
+        for name, _, _ in self._values.expire(now):
             self.log(name, None, now)
+
+
+class ExpiringTableState(ExpiringState):
+    """The same of a table: time is that of its operator, which takes what is gone and tells it as changes."""
+
+    _follows_task = False
+
+    def __init__(self, spec: StoreSpec, store: Store, task: Task) -> None:
+        super().__init__(spec, store, task)
+        self._due: int | None = self._values.first_due()
+
+    @property
+    def ttl_ms(self) -> int:
+        """The time to live."""
+        assert self.spec.retention_ms is not None
+        return self.spec.retention_ms
+
+    def advance(self, timestamp: int) -> list[tuple[bytes, Any, int]]:
+        """A record has come to the operator: return (key as bytes, value, when it went) of what is gone since."""
+        now = self._times.advance(timestamp)
+        if self._due is None or now < self._due:
+            return []
+        gone = []
+        for name, value, when in self._values.expire(now):
+            self.log(name, None, now)
+            gone.append((name, self.read_value(value), when + self.ttl_ms))
+        self._due = self._values.first_due()
+        return gone
+
+    @property
+    def stream_time(self) -> int:
+        """The largest time of the records that came to the operator, in ms; -1 before the first."""
+        return self._times.stream_time
+
+    def is_over(self, timestamp: int) -> bool:
+        """Whether a value of that time would be gone already."""
+        return self._values.is_over(timestamp, self._times.stream_time)
+
+    def save(self, name: bytes, value: Any, timestamp: int, headers: Headers = ()) -> None:
+        """See `ExpiringState`."""
+        super().save(name, value, timestamp, headers)
+        if value is not None and (self._due is None or timestamp + self.ttl_ms < self._due):
+            self._due = timestamp + self.ttl_ms
 
 
 class QueueState(State):

@@ -86,6 +86,8 @@ class StoreSpec:
     time_ordered: bool = False
     home: str = "default"
     is_global: bool = False
+    #: Of values with a time to live: they are those of a table, whose operator says when they are gone.
+    of_table: bool = False
     #: Updates of a key between two commits are one (`caching`), if the app has caches at all.
     cached: bool = False
     #: The name was made by counting: adding an operator before it changes it.

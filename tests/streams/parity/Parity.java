@@ -214,7 +214,7 @@ public class Parity {
     }
 
     static Materialized<Object, Object, KeyValueStore<Bytes, byte[]>> store(final JsonNode step) {
-        return Materialized.as(text(step, "store"));
+        return step.has("history") ? versioned(step) : Materialized.as(text(step, "store"));
     }
 
     static Materialized versioned(final JsonNode step) {
@@ -446,8 +446,14 @@ public class Parity {
             final KGroupedTable<Object, Object> grouped = (KGroupedTable) of;
             switch (op) {
                 case "count": return stored ? grouped.count((Materialized) store(step)) : grouped.count();
-                case "reduce": return grouped.reduce((one, two) -> add(null, two, one), (one, two) -> subtract(one, two));
-                default: return grouped.aggregate(EMPTY, (key, value, aggregate) -> add(key, value, aggregate),
+                case "reduce": return stored
+                    ? grouped.reduce((one, two) -> add(null, two, one), (one, two) -> subtract(one, two),
+                        (Materialized) store(step))
+                    : grouped.reduce((one, two) -> add(null, two, one), (one, two) -> subtract(one, two));
+                default: return stored
+                    ? grouped.aggregate(EMPTY, (key, value, aggregate) -> add(key, value, aggregate),
+                        (key, value, aggregate) -> subtract(aggregate, value), (Materialized) store(step))
+                    : grouped.aggregate(EMPTY, (key, value, aggregate) -> add(key, value, aggregate),
                     (key, value, aggregate) -> subtract(aggregate, value));
             }
         }

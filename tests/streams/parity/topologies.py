@@ -155,9 +155,9 @@ def _step(app: Any, made: dict[str, Any], step: Step) -> Any:
                 return of.group_by(lambda key, value: pair(fn, key, value))
             return of.group_by(lambda key, value: change(fn, key, value), name=name)
         case "count" | "reduce" | "aggregate":
-            return _aggregate(op, of, step, store)
+            return _aggregate(op, of, step, {**store, **_history(step)})
         case "cogroup":
-            return _cogroup(made, step, store)
+            return _cogroup(made, step, {**store, **_history(step)})
         case "to_stream":
             return of.to_stream()
         case "to_table":
@@ -256,13 +256,13 @@ def _windows(windows: Step) -> Any:
     return session(size, grace=grace)
 
 
-def _aggregate(op: str, of: Any, step: Step, store: dict[str, str]) -> Any:
+def _aggregate(op: str, of: Any, step: Step, store: dict[str, Any]) -> Any:
     if type(of).__name__ == "GroupedTable":
         if op == "count":
             return of.count(**store)
         if op == "reduce":
-            return of.reduce(lambda one, two: add(None, two, one), subtract)
-        return of.aggregate(lambda: "", add, lambda key, value, aggregate: subtract(aggregate, value))
+            return of.reduce(lambda one, two: add(None, two, one), subtract, **store)
+        return of.aggregate(lambda: "", add, lambda key, value, aggregate: subtract(aggregate, value), **store)
     if "windows" in step:
         of = of.windowed_by(_windows(step["windows"]))
         if "emit" in step:
@@ -276,7 +276,7 @@ def _aggregate(op: str, of: Any, step: Step, store: dict[str, str]) -> Any:
     return of.aggregate(lambda: "", add, **store)
 
 
-def _cogroup(made: dict[str, Any], step: Step, store: dict[str, str]) -> Any:
+def _cogroup(made: dict[str, Any], step: Step, store: dict[str, Any]) -> Any:
     cogrouped: Any = None
     for index, name in enumerate(step["of"]):
 
@@ -937,6 +937,42 @@ def _versioned() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
                 yield name, [stream, right, waits, _out("j")], both, how
 
 
+def _versioned_aggregates() -> Iterator[tuple[str, list[Step], list[str], dict[str, Any]]]:
+    """Aggregates with versions."""
+    one, both = ["in"], ["left", "right"]
+    many = {"count": 150, "keys": "abc"}
+    for retention in (3_000, 20_000, 400_000):
+        kept: Step = {"store": "kept", "history": retention}
+        table = {"op": "table", "id": "s", "topic": "in", "store": "source", "history": retention}
+        ends: list[Step] = [{"op": "to_stream"}]
+        by_key: Step = {"op": "group_by_key"}
+        for op in ("count", "reduce", "aggregate"):
+            yield f"versioned_{op}_{retention}", _chain(by_key, {"op": op, **kept}, *ends), one, many
+            regrouped: list[Step] = [{"op": "group_by", "fn": "first"}, {"op": op, **kept}, *ends]
+            for origin, kind in ((_source(op="table"), "table"), (table, "versioned_table")):
+                yield f"{kind}_group_by_versioned_{op}_{retention}", _chain(*regrouped, source=origin), one, many
+        cogrouped: list[Step] = [
+            _source("left", "s"),
+            _source("right", "t"),
+            {"op": "group_by_key", "id": "g", "of": "s"},
+            {"op": "group_by_key", "id": "h", "of": "t"},
+            {"op": "cogroup", "id": "c", "of": ["g", "h"], **kept},
+            {"op": "to_stream", "id": "cs", "of": "c"},
+            _out("cs"),
+        ]
+        yield f"versioned_cogroup_{retention}", cogrouped, both, many
+        counted: list[Step] = [
+            _source("left", "l"),
+            _source("right", "s"),
+            {"op": "group_by_key", "id": "g", "of": "s"},
+            {"op": "reduce", "id": "r", "of": "g", **kept},
+        ]
+        joined: Step = {"op": "join", "id": "j", "of": "l", "other": "r", "kind": "inner"}
+        yield f"stream_versioned_reduce_join_{retention}", [*counted, joined, _out("j")], both, many
+        dropping: list[Step] = [by_key, {"op": "reduce", **kept}, {"op": "filter", "fn": "long"}, *ends]
+        yield f"versioned_reduce_{retention}_filter", _chain(*dropping), one, many
+
+
 #: Topologies of which the matrix of nulls, timestamps and headers is made: one for each operator.
 MATRIX = (
     "filter", "filter_not", "map", "map_values", "flat_map", "flat_map_values", "select_key", "peek", "merge", "split",
@@ -969,7 +1005,7 @@ def matrix_inputs(topics: list[str]) -> list[list[Any]]:
 def topologies() -> list[Step]:
     """Return all, with their inputs, as Parity.java reads them; those of the matrix are called "matrix <name>"."""
     # Their numbers are the seeds of their inputs: what is new comes last, with numbers of its own.
-    every = [*enumerate(_all()), *enumerate(_versioned(), 152)]
+    every = [*enumerate(_all()), *enumerate(_versioned(), 152), *enumerate(_versioned_aggregates(), 400)]
     found = [
         {"name": name, "steps": steps, "inputs": inputs(number, topics, **how)}
         for number, (name, steps, topics, how) in every

@@ -8,7 +8,8 @@ from typing import Any
 from ottla.streams.context import SKIPPED, Headers, NodeContext, Process
 from ottla.streams.errors import need_function
 from ottla.streams.operators.tables import _IMMUTABLE, Make, View, updating
-from ottla.streams.states import KeyValueState
+from ottla.streams.records import Change
+from ottla.streams.states import ExpiringTableState, KeyValueState
 
 
 def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Callable[[Any, Any, Any], Any]) -> Make:
@@ -26,6 +27,9 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
         assert view.store is not None
         state: KeyValueState = context.store(view.store)
         update = updating(context, state, send_old=view.send_old)
+        expire = None
+        if isinstance(state, ExpiringTableState):
+            expire = expiring(context, view, state)
         reads_old = view.send_old and not state.is_cached
 
         def once(key: Any, value: Any, timestamp: int) -> tuple[Any, Any, int, bytes]:
@@ -50,6 +54,9 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
             if key is None or value is None:
                 drop(name)
                 return
+            if expire is not None and expire(key, timestamp):
+                drop(name)
+                return
             try:
                 found = once(key, value, timestamp)
             except Exception as error:
@@ -62,3 +69,28 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
         return process
 
     return make
+
+
+def expiring(context: NodeContext, view: View, state: ExpiringTableState) -> Callable[[Any, int], bool]:
+    """Return what tells, before each record, of the keys that are gone.
+
+    It is a function of the record's (key, timestamp), and says whether the record is too late to count: its key has no
+    aggregate, and a new one would be gone already.
+    """
+    forward, read_key = context.forward, state.read_key
+
+    def tell(gone: list[tuple[bytes, Any, int]]) -> None:
+        for stored, before, when in gone:
+            forward(read_key(stored), Change(None, before if view.send_old else None), when, ())
+
+    def expire(key: Any, timestamp: int) -> bool:
+        tell(state.advance(timestamp))
+        return state.is_over(timestamp) and state.get_timed(key) is None
+
+    def idle(passed_ms: int) -> None:
+        if state.stream_time >= 0:
+            tell(state.advance(state.stream_time + passed_ms))
+
+    # Once, though several operators of cogroup() have the store.
+    context.task.shared(f"idle {view.store}", lambda: context.task.on_idle(idle))
+    return expire
