@@ -19,6 +19,7 @@ from tests.client.others import new_topic
 from tests.support.broker_process import RunningBroker
 
 import ottla
+from ottla.clock import SystemClock
 from ottla.errors import ErrorCode, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 from ottla.types import TopicPartition
 
@@ -77,6 +78,17 @@ def test_everything_is_read_in_order_and_loops_go_on(broker: RunningBroker) -> N
         assert sorted(more) == list(range(5_000, 5_010))
         assert len(consumer.assignment) == 3
         assert [consumer.consumer_lag(where) for where in consumer.assignment] == [0, 0, 0]
+
+
+def test_an_end_is_as_old_as_the_request_that_asked_for_it(broker: RunningBroker) -> None:
+    topic = new_topic(broker.address)
+    fill(broker.address, topic, 100)
+    clock = SystemClock()
+    began_ms = clock.monotonic_ms()
+    with reader(broker, topic) as consumer:
+        assert len(list(consumer.records(until="end"))) == 100
+        asked = [state.end_asked_ms for state in consumer._machine.partitions.values()]
+        assert all(began_ms <= asked_ms <= clock.monotonic_ms() for asked_ms in asked)
 
 
 def test_bounded_reading_stops_at_the_end_of_now(broker: RunningBroker) -> None:

@@ -286,7 +286,7 @@ class Fetcher:
             for part in topic.partitions:
                 entry = waiting.pop(TopicPartition(name, part.partition_index), None)
                 if entry is not None:
-                    self._on_partition(*entry, part, nodes, now_ms)
+                    self._on_partition(*entry, part, nodes, now_ms, send.sent_ms)
         for state, *_ in waiting.values():
             # Left out of the answer, or the whole request was refused.
             state.in_flight = False
@@ -301,6 +301,7 @@ class Fetcher:
         part: PartitionData,
         nodes: Sequence[Node],
         now_ms: float,
+        asked_ms: float,
     ) -> None:
         state.in_flight = False
         if state.generation != generation:
@@ -308,6 +309,7 @@ class Fetcher:
         code = part.error_code
         if code == ErrorCode.NONE:
             state.failures = 0
+            state.end_asked_ms = asked_ms
             self._take_answer(state, generation, offset, part, now_ms)
         elif state.read_replica >= 0:
             # A follower may lag behind, or lead no more: ask the leader.

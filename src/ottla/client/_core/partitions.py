@@ -47,6 +47,7 @@ class PartitionState(Position):
         base: where `position` was when it was last sought or committed.
         read_replica, read_replica_until_ms: a follower that the leader says is nearer (KIP-392); -1 for none.
         high_watermark, last_stable_offset, log_start_offset: as the last answer told them; -1 before.
+        end_asked_ms: when the request was sent that this answered (monotonic ms); what was written by then is below them.
         error: what the next take raises.
     """
 
@@ -54,6 +55,7 @@ class PartitionState(Position):
         "base",
         "chunks",
         "committed",
+        "end_asked_ms",
         "error",
         "failures",
         "fetch_epoch",
@@ -97,6 +99,7 @@ class PartitionState(Position):
         self.read_replica: int = -1
         self.read_replica_until_ms: float = 0.0
         self.high_watermark = self.last_stable_offset = self.log_start_offset = -1
+        self.end_asked_ms: float = 0.0
         self.retry_ms: float = 0.0
         self.failures: int = 0
         self.error: Exception | None = None

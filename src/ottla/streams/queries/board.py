@@ -28,7 +28,7 @@ class Standing:
     Attributes:
         positions: by partition that it reads ("topic-0"), the committed offset.
         lag: by partition, how many offsets lay behind that at `time_ms`; None while it is not known.
-        time_ms: when that was so, in milliseconds since 1970.
+        time_ms: in milliseconds since 1970: what could be read by then lies below positions and lag.
         stream_time: the largest timestamp of the records that the task took, in ms; -1 before the first. A task that gets
             no records does not close its windows: this stands still.
     """

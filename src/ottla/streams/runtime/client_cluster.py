@@ -369,6 +369,11 @@ class ClientCluster:
         except UnknownTopicOrPartitionError:
             return None
 
+    def end_asked_ms(self, partition: TopicPartition) -> float | None:
+        """Return when the request was sent (monotonic ms) whose answer the lag comes from; None while it is not known."""
+        state = self.consumer._machine.partitions.get(partition)
+        return None if state is None or not state.end_asked_ms else state.end_asked_ms
+
     def purge(self, before: Mapping[TopicPartition, int]) -> None:
         """See `ports.Cluster`."""
         try:

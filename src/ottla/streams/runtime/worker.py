@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,7 @@ from ottla.streams.store import Store
 from ottla.streams.task import Task
 from ottla.streams.timers import Timer, Timers
 from ottla.streams.topology import SinkNode, SourceNode, SubTopology, TaskId, Topology
+from ottla.types import TopicPartition
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -359,15 +361,9 @@ class Worker:
             if task.phase is not Phase.RUNNING:
                 self._board.tell(task.id, None)
             elif due and task.state is not None:
-                lag: dict[str, int | None] = {}
-                for where, offset in task.committed.items():
-                    position, behind = self._cluster.position(where), self._cluster.lag(where)
-                    lag[str(where)] = None if position is None or behind is None else max(position + behind - offset, 0)
+                committed = dict(task.committed)
                 stream_time = -1 if task.core is None else task.core.stream_time
-                positions = {str(where): offset for where, offset in task.committed.items()}
-                self._board.tell(
-                    task.id, Standing(positions=positions, lag=lag, time_ms=wall_ms, stream_time=stream_time)
-                )
+                self._board.tell(task.id, standing(committed, self._cluster, wall_ms, now_ms, stream_time))
 
     def _note_positions(self) -> None:
         """Remember how far the stores here are, for the next rebalance."""
@@ -476,6 +472,38 @@ class Worker:
             self._board.open(task, next(sub for sub in self.topology.tasks if sub.id == task.sub_topology), homes)
             if any(isinstance(home, MemoryHome) for home in homes.values()):
                 self._volatile.add(task)
+
+
+class Ends(Protocol):
+    """What is known of the ends of partitions; `ClientCluster` is one."""
+
+    def position(self, partition: TopicPartition, /) -> int | None: ...
+    def lag(self, partition: TopicPartition, /) -> int | None: ...
+    def end_asked_ms(self, partition: TopicPartition, /) -> float | None: ...
+
+
+def standing(
+    committed: Mapping[TopicPartition, int], ends: Ends, wall_ms: int, now_ms: float, stream_time: int
+) -> Standing:
+    """Return how far a task's committed state is. Its time is when the ends were asked for that its lag counts from, of
+    the partition for which that is longest ago: what was written by then is in position and lag.
+
+    Args:
+        now_ms: the monotonic time at `wall_ms`.
+    """
+    lag: dict[str, int | None] = {}
+    oldest_ms = now_ms
+    for where, offset in committed.items():
+        # First the time: an answer that comes in between makes the lag newer, not older.
+        asked_ms, position, behind = ends.end_asked_ms(where), ends.position(where), ends.lag(where)
+        if asked_ms is None or position is None or behind is None:
+            lag[str(where)] = None
+            continue
+        lag[str(where)] = max(position + behind - offset, 0)
+        oldest_ms = min(oldest_ms, asked_ms)
+    positions = {str(where): offset for where, offset in committed.items()}
+    time_ms = wall_ms - math.ceil(now_ms - oldest_ms)
+    return Standing(positions=positions, lag=lag, time_ms=time_ms, stream_time=stream_time)
 
 
 def topology_hash(sub: SubTopology) -> str:
