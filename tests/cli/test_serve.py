@@ -15,6 +15,7 @@ import pytest
 
 from ottla.broker.http.broker_facts import BrokerFacts
 from ottla.cli import serve, terminal
+from ottla.cluster.tree import ConnectionLostError, TreeUnavailableError
 
 
 class FakeBroker:
@@ -42,27 +43,42 @@ class FakeBroker:
 async def test_a_signal_stops_the_broker_cleanly(number: signal.Signals) -> None:
     broker = FakeBroker()
 
-    def announce() -> None:
+    def announce(broker: FakeBroker) -> None:
         broker.log.append("ready")
         asyncio.get_running_loop().call_soon(signal.raise_signal, number)
 
     async with asyncio.timeout(10):
-        assert await serve.serve(broker, announce) == 0
+        assert await serve.serve(lambda: broker, announce) == 0
     assert broker.log == ["start", "ready", "stop"]
 
 
 async def test_a_signal_during_the_start_ends_it() -> None:
     broker = FakeBroker(endless=True)
     async with asyncio.timeout(10):
-        assert await serve.serve(broker, lambda: broker.log.append("ready")) == 0
+        assert await serve.serve(lambda: broker, lambda broker: broker.log.append("ready")) == 0
     assert broker.log == ["start", "stop"]
 
 
 async def test_a_start_that_fails_is_cleaned_up_and_reported() -> None:
     broker = FakeBroker(OSError(98, "port 9092 is already in use"))
     with pytest.raises(OSError, match="port 9092 is already in use"):
-        await serve.serve(broker, lambda: broker.log.append("ready"))
+        await serve.serve(lambda: broker, lambda broker: broker.log.append("ready"))
     assert broker.log == ["start", "stop"]
+
+
+async def test_a_start_that_loses_its_connection_with_zookeeper_is_tried_again() -> None:
+    """ZooKeeper hangs for a moment while a broker starts; the finding: the broker ended with code 1."""
+    lost = ConnectionLostError("ZooKeeper did not answer a request for /x (ConnectionLoss)")
+    brokers = [FakeBroker(lost), FakeBroker(lost), FakeBroker(endless=True)]
+    rest = iter(brokers)
+    assert await serve.serve(lambda: next(rest), lambda _: None, patience_s=600) == 0
+    assert [broker.log[0] for broker in brokers] == ["start"] * 3
+    with pytest.raises(ConnectionLostError):
+        await serve.serve(lambda: FakeBroker(lost), lambda _: None, patience_s=0)
+    refused = FakeBroker(TreeUnavailableError("ZooKeeper refused the credentials of this broker"))
+    with pytest.raises(TreeUnavailableError, match="credentials"):
+        await serve.serve(lambda: refused, lambda _: None, patience_s=600)
+    assert refused.log == ["start", "stop"]
 
 
 def test_the_second_interrupt_ends_the_process_at_once() -> None:
@@ -74,7 +90,7 @@ def test_the_second_interrupt_ends_the_process_at_once() -> None:
         "    async def stop(self):\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "        await asyncio.Event().wait()\n"
-        "asyncio.run(serve.serve(Stuck(), lambda: signal.raise_signal(signal.SIGINT)))\n"
+        "asyncio.run(serve.serve(Stuck, lambda _: signal.raise_signal(signal.SIGINT)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGINT

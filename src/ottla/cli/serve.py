@@ -226,9 +226,11 @@ def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
 
         forbid_core_dumps()
     try:
-        broker = Broker(config, machine(config.zookeeper, config.ottla_tree_socket))
 
-        def announce() -> None:
+        def make() -> Broker:
+            return Broker(config, machine(config.zookeeper, config.ottla_tree_socket))
+
+        def announce(broker: Broker) -> None:
             elapsed = (clock.monotonic_ms() - began_ms) / 1000
             if is_supervised:
                 from ottla.cli.supervisor import write_pid
@@ -241,24 +243,40 @@ def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
             gc.set_threshold(GC_THRESHOLD, 10, 10)
             bound_allocator()
 
-        return asyncio.run(serve(broker, announce))
+        patience_ms = config.zookeeper.connection_timeout_ms if config.zookeeper is not None else 0
+        return asyncio.run(serve(make, announce, patience_ms / 1000))
     except (OSError, *START_ERRORS) as error:
         return complain(reason(error), 1)
 
 
-async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
-    """Start, announce, wait for a signal or a failure, stop. A signal during the start ends it."""
+async def serve(make: Callable[[], RunningBroker], announce: Callable[[Any], None], patience_s: float = 0) -> int:
+    """Start, announce, wait for a signal or a failure, stop. A signal during the start ends it.
+
+    Args:
+        make: a broker, which is started once.
+        patience_s: for so long a start that lost its connection with ZooKeeper is tried again; a connection that breaks
+            later does not end a broker either.
+    """
     import asyncio
+    import logging
 
     told = asyncio.Event()
-    on_signals(asyncio.get_running_loop(), told)
-    starting = asyncio.ensure_future(broker.start())
+    loop = asyncio.get_running_loop()
+    on_signals(loop, told)
+    until = loop.time() + patience_s
     waiting = asyncio.ensure_future(told.wait())
+    broker = make()
+    starting = asyncio.ensure_future(broker.start())
     try:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        while starting.done() and _lost_its_connection(starting) and loop.time() < until and not told.is_set():
+            logging.getLogger(__name__).warning("the start begins anew: %s", starting.exception())
+            broker = make()
+            starting = asyncio.ensure_future(broker.start())
+            await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            announce()
+            announce(broker)
             ends: set[asyncio.Future[Any]] = {waiting, broker.failure}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if broker.failure.done():
@@ -270,6 +288,12 @@ async def serve(broker: RunningBroker, announce: Callable[[], None]) -> int:
         waiting.cancel()
         await broker.stop()
     return 0
+
+
+def _lost_its_connection(starting: asyncio.Future[None]) -> bool:
+    from ottla.cluster.tree import ConnectionLostError
+
+    return isinstance(starting.exception(), ConnectionLostError)
 
 
 def on_signals(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:

@@ -72,7 +72,11 @@ class TreeUnavailableError(Exception):
     """
 
 
-class NotSentError(TreeUnavailableError):
+class ConnectionLostError(TreeUnavailableError):
+    """The connection broke before the answer came; it may come back."""
+
+
+class NotSentError(ConnectionLostError):
     """The session is not connected, so the request was not sent: the change was not made."""
 
 

@@ -40,6 +40,7 @@ from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
 
 from ottla.cluster.tree import (
     BadVersionError,
+    ConnectionLostError,
     Create,
     Delete,
     NoChildrenForEphemeralsError,
@@ -458,12 +459,12 @@ def _unavailable(error: BaseException, path: str) -> BaseException:
     name = type(error).__name__
     if isinstance(error, errors.SessionExpiredError | errors.ConnectionClosedError):
         # Not SessionEndedError: the request may have been sent before.
-        return TreeUnavailableError(f"the session with ZooKeeper ended during a request ({name})")
+        return ConnectionLostError(f"the session with ZooKeeper ended during a request ({name})")
     if isinstance(error, errors.AuthFailedError):
         return TreeUnavailableError("ZooKeeper refused the credentials of this broker")
     if isinstance(error, errors.NoAuthError):
         return TreeUnavailableError(f"ZooKeeper does not allow this broker's identity to use {path} (NoAuthError)")
-    return TreeUnavailableError(f"ZooKeeper did not answer a request for {path} ({name})")
+    return ConnectionLostError(f"ZooKeeper did not answer a request for {path} ({name})")
 
 
 class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
