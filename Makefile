@@ -70,7 +70,7 @@ demo-live: $(VENV)/.demo ## play the year in 5 minutes, counted in windows on a 
 	$(BIN)/python examples/flights_live.py $(ARGS)
 
 examples: $(VENV)/.built ## the programs of examples/, one after the other (docs/examples.md)
-	for name in learning water bank shop jobs hashtags exchange features clicks mall cricket tournament fleet serving; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
+	for name in learning water bank shop jobs hashtags exchange features clicks mall cricket tournament fleet serving cold_chain; do echo "== $$name"; $(BIN)/python examples/$$name.py || exit 1; done
 
 example-%: $(VENV)/.built ## one program of examples/: make example-clicks (ARGS=--help says more)
 	$(BIN)/python examples/$*.py $(ARGS)

@@ -73,6 +73,11 @@ def test_readings_are_stored_once_although_the_consumer_dies(tmp_path: Path) -> 
             ["--payments", "1500", "--kills", "1"],
             r"1500 payments, [1-9]\d* alarms, 1 kills: as a plain loop over all payments finds them",
         ),
+        (
+            "cold_chain.py",
+            ["--readings", "900"],
+            r"900 readings, [1-9] alarms, \d+ calls that came twice, 2 leaders: as a plain loop over all readings finds them",
+        ),
         ("shop.py", ["--orders", "60"], r"60 orders answered; [1-9]\d* events were sent twice"),
         ("jobs.py", ["--jobs", "100"], r"\d+ done by [1-8] workers in [\d.]+ s, [2-9] given up, 0 left"),
     ],
