@@ -249,7 +249,7 @@ def test_picture_names_topics_and_stores() -> None:
     assert picture.startswith("flowchart TD\n")
     assert '[("in")]' in picture
     assert '[/"counts"/]' in picture
-    assert "mermaid" in app.describe()._repr_html_()
+    assert "<svg" in app.describe()._repr_html_()
 
 
 def test_inserted_operator_renumbers() -> None:

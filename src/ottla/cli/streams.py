@@ -213,10 +213,13 @@ def _run_processes(command: list[str], count: int) -> int:
 @streams.command()
 @application
 @click.option("--mermaid", is_flag=True, help="As a diagram in mermaid's language.")
-def describe(app: App, overrides: Mapping[str, Any], mermaid: bool) -> None:
+@click.option("--svg", is_flag=True, help="As a picture.")
+def describe(app: App, overrides: Mapping[str, Any], mermaid: bool, svg: bool) -> None:
     """Print an application's topology; no broker is needed."""
+    if mermaid and svg:
+        raise click.UsageError("--mermaid or --svg, not both")
     found = app.describe()
-    click.echo(found.mermaid() if mermaid else str(found))
+    click.echo(found.svg() if svg else found.mermaid() if mermaid else str(found))
 
 
 @streams.command()

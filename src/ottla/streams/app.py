@@ -569,7 +569,7 @@ class App:
         ]
 
     def describe(self) -> Description:
-        """Return the topology as text (`print` it) and as a picture (`.mermaid()`, and in notebooks)."""
+        """Return the topology as text (`print` it) and as a picture (`.svg()`, `.mermaid()`, and in notebooks)."""
         return Description(self.topology())
 
     def run(self) -> None:

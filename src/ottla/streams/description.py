@@ -1,9 +1,10 @@
-"""A topology as text, in the format of Java's Topology.describe(), and as a picture (mermaid)."""
+"""A topology as text, in the format of Java's Topology.describe(), and as a picture (SVG, mermaid)."""
 
 from __future__ import annotations
 
 import html
 
+from ottla.streams.picture import svg
 from ottla.streams.topology import AnyNode, ProcessorNode, SinkNode, SourceNode, SubTopology, Topology
 
 
@@ -54,8 +55,12 @@ class Description:
                     lines += [f"    {number[name]} -.- {stores[store]}" for store in node.stores]
         return "\n".join(lines) + "\n"
 
+    def svg(self) -> str:
+        """Return the topology as a picture (SVG), which notebooks show."""
+        return svg(self._topology)
+
     def _repr_html_(self) -> str:
-        return f'<pre class="mermaid">{html.escape(self.mermaid())}</pre><pre>{html.escape(str(self))}</pre>'
+        return f"{self.svg()}<pre>{html.escape(str(self))}</pre>"
 
 
 def _quoted(text: str) -> str:
