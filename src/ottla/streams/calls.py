@@ -91,7 +91,7 @@ async def _awaited(function: Function) -> Any:
         return await found
     except (SystemExit, KeyboardInterrupt) as error:
         # Either would end the loop: this call and all others would never come back.
-        raise RuntimeError(f"a function of map_async() raised {type(error).__name__}") from error
+        raise RuntimeError(f"an async function raised {type(error).__name__}") from error
 
 
 class LoopCalls:
