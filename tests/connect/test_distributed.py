@@ -349,7 +349,6 @@ class _Outcomes:
     def __init__(self, *outcomes: Exception | tuple[Exception | None]) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[tuple[bytes, bytes | None]] = []
-        self.flushed = 0
 
     def send(self, _topic: str, value: bytes | None, *, key: bytes) -> Any:
         outcome = self.outcomes.pop(0) if self.outcomes else (None,)
@@ -363,9 +362,6 @@ class _Outcomes:
 
         return SimpleNamespace(result=result)
 
-    def flush(self, _timeout: float) -> None:
-        self.flushed = len(self.sent)
-
 
 def offset_topic(*outcomes: Exception | tuple[Exception | None]) -> tuple[OffsetTopic, _Outcomes]:
     topic = OffsetTopic("offsets", 1, {"bootstrap.servers": "localhost:1"})
@@ -374,67 +370,95 @@ def offset_topic(*outcomes: Exception | tuple[Exception | None]) -> tuple[Offset
     return topic, producer
 
 
-def tell(topic: OffsetTopic) -> None:
-    """Tell all that is to be told, on this thread."""
-    topic._sent.put(None)
-    topic._tell()
+@contextmanager
+def writing(topic: OffsetTopic) -> Iterator[None]:
+    """Offsets are written, in a thread of their own."""
+    topic._thread.start()
+    try:
+        yield
+    finally:
+        with topic._changed:
+            topic._is_stopping = True
+            topic._changed.notify_all()
+        topic._thread.join(LIMIT_S)
 
 
-NOT_NOW = ottla.KafkaError("not now")
+A, B, OTHER = b'["c",{"p":"a"}]', b'["c",{"p":"b"}]', b'["other",{"p":"a"}]'
+NOT_NOW = ottla.errors.RequestTimedOutError("not now")
+TOO_LARGE = ottla.RecordTooLargeError("too large")
 
 
-def test_offsets_that_could_not_be_sent_are_written_with_the_next_ones() -> None:
+@pytest.mark.parametrize("outcome", [NOT_NOW, (NOT_NOW,)], ids=["sent in vain", "not acknowledged"])
+def test_offsets_that_cannot_be_written_now_are_written_later(outcome: Any) -> None:
     """A task hears that offsets are written when they are, and all before."""
-    topic, producer = offset_topic(NOT_NOW)
+    topic, producer = offset_topic(outcome)
     told: list[str] = []
-    with pytest.raises(ottla.KafkaError):
-        topic.update({b"a": b"1"}, lambda: told.append("first"))
-    tell(topic)
+    topic.update({A: b"1", B: b"1"}, lambda: told.append("first"))
+    assert not topic._write()
     assert told == []
-    topic.update({b"b": b"2"}, lambda: told.append("second"))
-    tell(topic)
-    assert producer.sent == [(b"a", b"1"), (b"b", b"2")]
+    topic.update({A: b"2"}, lambda: told.append("second"))
+    assert topic._write()
+    assert dict(producer.sent) == {A: b"2", B: b"1"}
     assert told == ["first", "second"]
 
 
-def test_a_flush_writes_the_offsets_that_could_not_be_sent() -> None:
+def test_a_flush_waits_for_offsets_that_could_not_be_written_at_once() -> None:
     """It returned, and a task went to another worker, which began where the task before had been."""
     topic, producer = offset_topic(NOT_NOW, NOT_NOW)
+    with writing(topic):
+        topic.update({A: b"1"})
+        topic.flush(LIMIT_S)
+        assert producer.sent == [(A, b"1")]
+
+
+@pytest.mark.parametrize("outcome", [TOO_LARGE, (TOO_LARGE,)], ids=["by the client", "by the broker"])
+def test_a_refused_offset_keeps_nothing_from_other_connectors(outcome: Any) -> None:
+    """1. An offset is refused.  2. Others hear that theirs are written.  3. Its connector does later."""
+    topic, producer = offset_topic(outcome)
     told: list[str] = []
-    with pytest.raises(ottla.KafkaError):
-        topic.update({b"a": b"1"}, lambda: told.append("first"))
-    with pytest.raises(ottla.KafkaError, match="not now"):
-        topic.flush(5)
-    topic.flush(5)
-    assert producer.flushed == 1
-    tell(topic)
-    assert (producer.sent, told) == ([(b"a", b"1")], ["first"])
+    with writing(topic):
+        topic.update({A: b"far too large"}, lambda: told.append("refused"))
+        topic.flush(LIMIT_S)
+        topic.update({OTHER: b"1"}, lambda: told.append("other"))
+        topic.update({B: b"1"}, lambda: told.append("its connector's next"))
+        topic.flush(LIMIT_S)
+        assert told == ["other"]
+        topic.update({A: b"2"}, lambda: told.append("its next"))
+        topic.flush(LIMIT_S, "c")
+    assert told == ["other", "its next"]
+    assert producer.sent[-3:] == [(OTHER, b"1"), (B, b"1"), (A, b"2")]
 
 
-def test_offsets_that_were_sent_before_an_error_are_watched() -> None:
-    """1. Of two offsets the first is sent, and lost later. 2. No task hears then that later ones are written."""
-    topic, producer = offset_topic((ottla.KafkaError("lost"),), NOT_NOW)
-    told: list[str] = []
-    with pytest.raises(ottla.KafkaError, match="not now"):
-        topic.update({b"a": b"1", b"b": b"1"}, lambda: told.append("first"))
-    topic.update({b"c": b"1"}, lambda: told.append("second"))
-    assert [key for key, _ in producer.sent] == [b"a", b"b", b"c"]
-    tell(topic)
-    assert told == []
-    with pytest.raises(ottla.KafkaError, match="have not been written"):
-        topic.flush(5)
+def test_who_asks_for_a_connector_hears_that_its_offset_was_refused() -> None:
+    topic, _ = offset_topic((TOO_LARGE,))
+    with writing(topic):
+        topic.update({A: b"far too large"})
+        with pytest.raises(ottla.KafkaError, match="too large"):
+            topic.flush(LIMIT_S, "c")
+        topic.flush(LIMIT_S, "other")
 
 
-def test_a_flush_hears_of_an_offset_that_was_lost_just_now() -> None:
-    topic, _ = offset_topic((ottla.KafkaError("lost"),))
-    topic._thread.start()
-    try:
-        topic.update({b"a": b"1"})
-        with pytest.raises(ottla.KafkaError, match="have not been written"):
-            topic.flush(30)
-    finally:
-        topic._sent.put(None)
-        topic._thread.join(30)
+def test_neither_an_update_nor_a_flush_waits_for_a_cluster_that_hangs() -> None:
+    """A worker would be dropped from its group while it waits. Sending hangs until the end of this test."""
+    topic, producer = offset_topic()
+    goes_on = threading.Event()
+    hangs = threading.Event()
+
+    def send(_topic: str, _value: bytes | None, *, key: bytes) -> Any:
+        hangs.set()
+        goes_on.wait(LIMIT_S)
+        return SimpleNamespace(result=lambda: None)
+
+    producer.send = send  # type: ignore[method-assign,assignment]
+    with writing(topic):
+        topic.update({A: b"1"})
+        assert hangs.wait(LIMIT_S)
+        topic.update({B: b"1"})
+        with pytest.raises(TimeoutError, match="are not written after"):
+            topic.flush(0.05)
+        assert not goes_on.is_set()
+        goes_on.set()
+        topic.flush(LIMIT_S)
 
 
 def test_a_task_that_cannot_be_told_keeps_nothing_from_the_others() -> None:
@@ -444,7 +468,7 @@ def test_a_task_that_cannot_be_told_keeps_nothing_from_the_others() -> None:
     def fail() -> None:
         raise BrokenPipeError("its process has ended")
 
-    topic.update({b"a": b"1"}, fail)
-    topic.update({b"b": b"1"}, lambda: told.append("second"))
-    tell(topic)
+    topic.update({A: b"1"}, fail)
+    topic.update({B: b"1"}, lambda: told.append("second"))
+    assert topic._write()
     assert told == ["second"]

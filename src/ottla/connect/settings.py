@@ -53,6 +53,15 @@ WORKER = (
         documentation="How often offsets are written down. What came after the last time comes again after a crash.",
     ),
     ConfigKey(
+        name="offset.flush.timeout.ms",
+        type=ConfigType.LONG,
+        default=5000,
+        validator=at_least(1),
+        importance=Importance.LOW,
+        documentation="Workers of a group: how long one waits for offsets to be written before it gives tasks up, or ends. "
+        "Java's worker waits so long every time that it writes offsets.",
+    ),
+    ConfigKey(
         name="task.shutdown.graceful.timeout.ms",
         type=ConfigType.LONG,
         default=5000,

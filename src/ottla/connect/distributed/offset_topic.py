@@ -1,22 +1,37 @@
-"""The topic of offsets of sources, in Java's format: the keys and values are those of `runtime/offsets.py`."""
+"""The topic of offsets of sources, in Java's format: the keys and values are those of `runtime/offsets.py`.
+
+One thread writes: offsets are given to it and sent until the cluster has them, a newer one in the place of an older one of
+the same key. So nobody who brings an offset waits for the cluster. An offset that the cluster refuses for good is given up,
+and costs its connector alone: the connector's tasks do not hear that anything is written before a later offset of the same
+key is.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from queue import SimpleQueue
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from ottla import Producer
 from ottla.connect.distributed.topics import LogRecord, TopicLog
+from ottla.connect.runtime.offsets import connector_of
 from ottla.connect.settings import client_config
 from ottla.errors import KafkaError
 
 log = logging.getLogger(__name__)
 
-_LIMIT_S = 30.0
+_LIMIT_S: Final = 30.0
+_RETRY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Who is told when offsets of these connectors are written."""
+
+    connectors: frozenset[str | None]
+    on_written: Callable[[], object]
 
 
 class OffsetTopic:
@@ -25,17 +40,19 @@ class OffsetTopic:
     def __init__(self, topic: str, partitions: int, worker: Mapping[str, str]) -> None:
         self.log = TopicLog(topic, partitions, worker, self._take)
         self._topic = topic
-        self._lock = threading.Lock()
-        #: Deliveries, and who is told when they are written, in the order of the sending; an event is set when its turn
-        #: comes, None ends the thread.
-        self._sent: SimpleQueue[tuple[list[Any], Sequence[Callable[[], object]]] | threading.Event | None] = (
-            SimpleQueue()
-        )
-        #: What could not be sent, and who waits for that to be written.
+        self._changed = threading.Condition()
+        #: What is not known to be written, by its key, and who waits for that.
         self._owed: dict[bytes, bytes | None] = {}
-        self._told_later: list[Callable[[], object]] = []
-        self._is_broken = False
-        self._thread = threading.Thread(target=self._tell, name="offsets", daemon=True)
+        self._waiting: list[_Waiting] = []
+        #: How often offsets were given, and how many of these times all of them were written, or refused.
+        self._given = 0
+        self._settled = 0
+        #: Why offsets were refused, by their keys; until a later one of that key is written.
+        self._refused: dict[bytes, KafkaError] = {}
+        #: Why what is owed was not written the last time.
+        self._delay: KafkaError | None = None
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="offsets", daemon=True)
         self.entries: Mapping[bytes, bytes | None] = {}
         self._producer: Producer[Any, Any] = Producer(
             worker.get("bootstrap.servers", "localhost:9092"),
@@ -49,18 +66,19 @@ class OffsetTopic:
         self.log.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Write what is left, and end."""
+        """Write what is left, and end; what cannot be written in time is not."""
         try:
-            with self._lock:
-                self._send_owed()
-        except KafkaError as error:
+            self.flush(timeout_s)
+        except TimeoutError as error:
             log.error("%d offsets were not written, and records come again: %s", len(self._owed), error)
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
         try:
             self._producer.close(timeout_s)
         finally:
-            self._sent.put(None)
             if self._thread.is_alive():
-                self._thread.join()
+                self._thread.join(timeout_s)
             self.log.stop()
 
     def _take(self, rows: list[LogRecord]) -> None:
@@ -71,86 +89,111 @@ class OffsetTopic:
         self.entries = {key: value for key, value in found.items() if value is not None}
 
     def update(self, entries: Mapping[bytes, bytes | None], on_written: Callable[[], object] = lambda: None) -> None:
-        """Write offsets: they are sent until they are written; then, and when all before are, `on_written` is called.
-
-        Raises:
-            KafkaError: the cluster does not answer: they are written with the next ones, or by the next `flush`.
-        """
-        with self._lock:
+        """Have offsets written; when they are, and all before, `on_written` is called, in another thread."""
+        with self._changed:
+            self._given += 1
             self._owed |= entries
-            self._told_later.append(on_written)
-            self._send_owed()
+            self._waiting.append(_Waiting(frozenset(map(connector_of, entries)), on_written))
+            self._changed.notify_all()
 
-    def _send_owed(self) -> None:
-        """Send what has not been sent, with the lock held. What is sent before an error is watched like the rest.
-
-        Raises:
-            KafkaError: the cluster does not answer.
-        """
-        deliveries: list[Any] = []
-        told: list[Callable[[], object]] = []
-        try:
-            for key, value in list(self._owed.items()):
-                deliveries.append(self._producer.send(self._topic, value, key=key))
-                del self._owed[key]
-            told, self._told_later = self._told_later, []
-        finally:
-            if deliveries or told:
-                self._sent.put((deliveries, told))
-
-    def _tell(self) -> None:
-        while (found := self._sent.get()) is not None:
-            if isinstance(found, threading.Event):
-                found.set()
-                continue
-            deliveries, told = found
-            if self._is_broken:
-                continue  # a later offset does not stand for those that are missing
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._settled < self._given or self._is_stopping)
+                if self._is_stopping:
+                    return
             try:
-                for delivery in deliveries:
-                    delivery.result()
-            except KafkaError as error:
-                self._is_broken = True
-                log.error(
-                    "offsets were not written, and records come again when a task starts anew; tasks do not hear any "
-                    "more what is written, until this worker is started again: %s",
-                    error,
-                )
-            else:
-                for on_written in told:
-                    try:
-                        on_written()
-                    except Exception:  # of one task; the others are told
-                        log.exception("a task could not be told that its offsets are written")
+                is_settled = self._write()
+            except Exception:  # without this thread no offset would be written any more
+                log.exception("offsets could not be written")
+                is_settled = False
+            if not is_settled:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_stopping, _RETRY_S)
 
-    def settle(self) -> None:
+    def _write(self) -> bool:
+        """Write what is owed now, and tell those who wait for it; return whether that was possible."""
+        with self._changed:
+            given = self._given
+            batch, self._owed = self._owed, {}
+            waiting, self._waiting = self._waiting, []
+        refused, delayed = self._send(batch)
+        with self._changed:
+            if bool(self._delay) != bool(delayed) and delayed:
+                log.warning("offsets cannot be written now, and are tried again: %s", next(iter(delayed.values())))
+            self._delay = next(iter(delayed.values()), None)
+            self._owed = {key: batch[key] for key in delayed} | self._owed
+            for key in batch.keys() - delayed.keys():
+                self._refused.pop(key, None)
+            self._refused |= refused
+            if delayed:
+                self._waiting = waiting + self._waiting
+            left_out = {connector_of(key) for key in self._refused}
+        for key, error in refused.items():
+            log.error(
+                "an offset of connector %s was refused, and records come again when a task starts anew: %s",
+                connector_of(key),
+                error,
+            )
+        if delayed:
+            return False
+        for each in waiting:
+            if left_out.isdisjoint(each.connectors):
+                try:
+                    each.on_written()
+                except Exception:  # of one task; the others are told
+                    log.exception("a task could not be told that its offsets are written")
+        with self._changed:
+            self._settled = given
+            self._changed.notify_all()
+        return True
+
+    def _send(self, batch: Mapping[bytes, bytes | None]) -> tuple[dict[bytes, KafkaError], dict[bytes, KafkaError]]:
+        """Send offsets and wait for the answers; return which were refused, and which are to be sent again, and why."""
+        refused: dict[bytes, KafkaError] = {}
+        delayed: dict[bytes, KafkaError] = {}
+        deliveries: dict[bytes, Any] = {}
+
+        def sort(key: bytes, error: KafkaError) -> None:
+            (delayed if error.retriable else refused)[key] = error
+
+        for key, value in batch.items():
+            if delayed:  # the cluster is away: each would wait as long as the first
+                delayed[key] = next(iter(delayed.values()))
+                continue
+            try:
+                deliveries[key] = self._producer.send(self._topic, value, key=key)
+            except KafkaError as error:
+                sort(key, error)
+        for key, delivery in deliveries.items():
+            try:
+                delivery.result()
+            except KafkaError as error:
+                sort(key, error)
+        return refused, delayed
+
+    def settle(self, connector: str | None = None) -> None:
         """Wait until everything was written and read that this worker, or another one, has written.
 
         Raises:
-            ConnectError, KafkaError, TimeoutError: the cluster does not answer.
+            ConnectError, KafkaError, TimeoutError: the cluster does not answer, or refuses an offset of `connector`.
         """
-        self.flush(_LIMIT_S)
+        self.flush(_LIMIT_S, connector)
         self.log.read_to_end(_LIMIT_S)
 
-    def flush(self, timeout_s: float) -> None:
-        """Wait until all offsets are written, those included that could not be sent before.
+    def flush(self, timeout_s: float, connector: str | None = None) -> None:
+        """Wait until all offsets that were given before are written, or refused.
 
         Raises:
-            KafkaError: they are not.
-            TimeoutError: it is not known.
+            KafkaError: one of `connector` was refused.
+            TimeoutError: they are not yet.
         """
-        deadline = time.monotonic() + timeout_s
-        if not self._lock.acquire(timeout=timeout_s):
-            raise TimeoutError(f"offsets could not be sent within {timeout_s:g} s")
-        try:
-            self._send_owed()
-        finally:
-            self._lock.release()
-        self._producer.flush(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
-            is_seen = threading.Event()
-            self._sent.put(is_seen)
-            if not is_seen.wait(max(1.0, deadline - time.monotonic())):
-                raise TimeoutError(f"it is not known after {timeout_s:g} s whether offsets were written")
-        if self._is_broken:
-            raise KafkaError("offsets that were sent before have not been written")
+        with self._changed:
+            mine = self._given
+            if not self._changed.wait_for(lambda: self._settled >= mine, timeout_s):
+                raise TimeoutError(
+                    f"offsets are not written after {timeout_s:g} s: {self._delay or 'the cluster does not answer'}"
+                )
+            for key, error in self._refused.items():
+                if connector is not None and connector_of(key) == connector:
+                    raise error

@@ -102,6 +102,7 @@ class DistributedWorker(ConnectWorker):
         self._statuses = StatusStore(
             values["status.storage.topic"], counts["status"], worker, worker_id, self._take_status
         )
+        self._flush_s = values["offset.flush.timeout.ms"] / 1000
         self._session_s = values["session.timeout.ms"] / 1000
         self._session = Membership(url, self._session_s)
         self._leader = Leader(
@@ -172,7 +173,7 @@ class DistributedWorker(ConnectWorker):
             self._group.close()
             self._configs.stop()
             self._statuses.stop(_FLUSH_S)
-            self._offset_topic.stop(_FLUSH_S)
+            self._offset_topic.stop(self._flush_s)
         if self._fatal is not None:
             raise self._fatal
         return 0
@@ -180,13 +181,16 @@ class DistributedWorker(ConnectWorker):
     def _say_last(self) -> None:
         """The tasks of this worker have ended: offsets are written, and then others may get them."""
         try:
+            self._offset_topic.flush(self._flush_s)
+        except TimeoutError as error:
+            log.error("records come again, of which the offsets could not be written down at the end: %s", error)
+        try:
             with self._changed:
                 self.herder.assign(())
             self._statuses.write({}, self._session.generation, lambda name, task: True)
-            self._offset_topic.flush(_FLUSH_S)
             self._statuses.flush(_FLUSH_S)
         except (KafkaError, TimeoutError) as error:
-            log.error("what is known of connectors could not be written down at the end: %s", error)
+            log.error("the states of connectors could not be written down at the end: %s", error)
 
     def _end_with(self, error: ConnectError) -> None:
         self._fatal = self._fatal or error
@@ -381,10 +385,13 @@ class DistributedWorker(ConnectWorker):
             given_up = bool(self._session.giving_up) and self._session.giving_up.isdisjoint(self._running())
         if given_up:
             try:
-                self._offset_topic.flush(_SHORT_S)
+                self._offset_topic.flush(self._flush_s)
+            except TimeoutError as error:
+                log.warning("tasks were given up, and their last offsets are not written yet: %s", error)
+            try:
                 self._statuses.flush(_SHORT_S)
             except (KafkaError, TimeoutError) as error:
-                log.warning("tasks were given up, and their last offsets are not written yet: %s", error)
+                log.warning("tasks were given up, and it is not written yet that they are free: %s", error)
         with self._changed:
             if self._session.has_given_up(self._running()):
                 self._rejoin = "tasks were given up"

@@ -48,8 +48,13 @@ def value_bytes(offset: Mapping[str, Any] | None) -> bytes | None:
 
 def is_of(key: bytes, connector: str) -> bool:
     """Whether an offset with these bytes as its key is one of a connector."""
+    return connector_of(key) == connector
+
+
+def connector_of(key: bytes) -> str | None:
+    """Return whose an offset with these bytes as its key is; None: they are none of Connect's."""
     found = _read(key)
-    return isinstance(found, list) and len(found) == 2 and found[0] == connector
+    return found[0] if isinstance(found, list) and len(found) == 2 and isinstance(found[0], str) else None
 
 
 class KeptOffsets:

@@ -40,7 +40,7 @@ class OffsetFile:
         except ConnectError as error:
             raise ConnectError(f"{path}: {error}") from None
 
-    def settle(self) -> None:
+    def settle(self, connector: str | None = None) -> None:
         """It is written when `update` returns."""
 
     def update(self, entries: Mapping[bytes, bytes | None], on_written: Callable[[], object] = lambda: None) -> None:

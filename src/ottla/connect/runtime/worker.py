@@ -60,13 +60,14 @@ _UNASSIGNED = Standing("UNASSIGNED")
 class OffsetStore(Protocol):
     """Where offsets of sources are kept; any thread may use it.
 
-    `entries` is never changed in place. After `settle` it has what was given to `update` before, here or elsewhere.
+    `entries` is never changed in place. After `settle` it has what was given to `update` before, here or elsewhere, but for
+    what was refused: with a connector's name that is an error.
     """
 
     @property
     def entries(self) -> Mapping[bytes, bytes | None]: ...
     def update(self, entries: Mapping[bytes, bytes | None], on_written: Callable[[], object] = ...) -> None: ...
-    def settle(self) -> None: ...
+    def settle(self, connector: str | None = None) -> None: ...
 
 
 class ConnectWorker(ABC):
@@ -417,12 +418,12 @@ class ConnectWorker(ABC):
             self._offsets.update(dict(kept.set(name, partition or {}, offset) for partition, offset in offsets))
         except ConnectError as error:
             raise HerderError(400, str(error)) from error
-        self._settle()
+        self._settle(name)
         return is_all
 
-    def _settle(self) -> None:
+    def _settle(self, connector: str | None = None) -> None:
         try:
-            self._offsets.settle()
+            self._offsets.settle(connector)
         except (ConnectError, KafkaError, TimeoutError) as error:
             raise HerderError(500, f"The offsets are not known to be written: {error}") from error
 
