@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ class Killed(connect.SourceConnector):
     class Task(connect.SourceTask):
         def poll(self):
             os.kill(os.getpid(), signal.SIGKILL)
+
+class Greedy(connect.SourceConnector):
+    class Task(connect.SourceTask):
+        """Takes memory without end."""
+        def start(self):
+            self.taken = []
+        def poll(self):
+            self.taken.append(bytearray(1 << 20))
 
 class Holder(connect.SourceConnector):
     class Task(connect.SourceTask):
@@ -76,6 +85,28 @@ def test_a_process_that_was_killed_says_so(broker: RunningBroker, tmp_path: Path
         with given.open("a") as file:
             file.write("two\n")
         until(lambda: len(read(broker, "living")) == 2, "the second line")
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_task_out_of_memory_broker_lives(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A task takes more memory than it may.  2. It is FAILED, and says why.  3. Broker and other connectors go on."""
+    given = tmp_path / "in.txt"
+    given.write_text("one\n")
+    greedy = {"name": "greedy", "connector.class": "isolation_plugins:Greedy"}
+    config = settings(broker, tmp_path, plugin_modules="isolation_plugins", connector_memory_limit=str(700 << 20))
+    with served(config, greedy, file_source(given, "modest")) as url:
+
+        def trace() -> str:
+            if "greedy" not in request(url, "GET", "/connectors"):
+                return ""  # it is still added
+            tasks = request(url, "GET", "/connectors/greedy/status")["tasks"]
+            return "".join(task.get("trace", "") for task in tasks if task["state"] == "FAILED")
+
+        until(lambda: "734,003,200 bytes (connector.memory.limit" in trace(), "the end of a process")
+        with given.open("a") as file:
+            file.write("two\n")
+        until(lambda: len(read(broker, "modest")) == 2, "the second line")
 
 
 @pytest.mark.usefixtures("plugins")

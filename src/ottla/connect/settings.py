@@ -69,6 +69,16 @@ WORKER = (
         documentation="How long connectors have to end before their processes are killed.",
     ),
     ConfigKey(
+        name="connector.memory.limit",
+        type=ConfigType.LONG,
+        default=None,
+        validator=at_least_or_none(0),
+        importance=Importance.LOW,
+        documentation="ottla's own key (Linux): how many bytes of memory the process of a connector may take. One that wants "
+        "more ends, and its tasks are FAILED; all else goes on. Without it half of the machine's memory, and 2 GiB at least. "
+        "0: no limit.",
+    ),
+    ConfigKey(
         name="listeners",
         type=ConfigType.LIST,
         default="http://localhost:8083",

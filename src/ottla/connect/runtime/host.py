@@ -39,7 +39,7 @@ from ottla.connect.runtime.exactly_once import ExactlyOnce, ExactlyOnceRunner, S
 from ottla.connect.runtime.finding import connector_class, listed
 from ottla.connect.runtime.levels import set_level
 from ottla.connect.runtime.offsets import KeptOffsets
-from ottla.connect.runtime.process import Lease, die_with_parent
+from ottla.connect.runtime.process import Lease, die_with_parent, end_out_of_memory, limit_memory, memory_limit
 from ottla.connect.runtime.resolving import Redactor, resolved
 from ottla.connect.runtime.sink_runner import SinkRunner
 from ottla.connect.runtime.source_runner import SourceRunner
@@ -171,6 +171,8 @@ class Host:
     def _run(self, number: int, runner: SourceRunner | SinkRunner) -> None:
         try:
             runner.run()
+        except MemoryError as error:
+            end_out_of_memory(error)
         except BaseException as error:
             self._write_offsets_of(number, runner, is_last=True)  # what was acknowledged does not come again
             self._fail(number, error)
@@ -322,10 +324,13 @@ def main(arguments: Sequence[str]) -> int:
     order = json.loads(sys.stdin.readline())
     for name, level in order.get("levels", {}).items():
         set_level(name, level)
+    limit_memory(memory_limit(order["worker"].get("connector.memory.limit")))
     host = Host(order, tell)
     threading.Thread(target=_obey, args=(host,), daemon=True).start()
     try:
         host.start()
+    except MemoryError as error:
+        end_out_of_memory(error)
     except ConnectError as error:
         message = host.redact(str(error))
         tell({"event": "refused", "message": message, "trace": message})

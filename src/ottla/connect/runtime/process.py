@@ -7,11 +7,16 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Final, NoReturn
 
 #: The exit code of a process whose lease was over.
 LEASE_OVER: Final = 75
+#: The exit code of a process that got no more memory.
+MEMORY_OVER: Final = 76
+#: What such a process may take on top, to say so.
+_LAST_BYTES: Final = 64 << 20
 #: Seconds in which a process that has just started reads how long it may go on.
 _FIRST_S: Final = 5.0
 
@@ -36,6 +41,45 @@ def die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
         pass  # another system
+
+
+def limit_memory(limit: int) -> None:
+    """Have this process end when it gets no more memory, or wants more than `limit` bytes of it (Linux; 0: no limit).
+
+    What counts is what it may write to, whether it has done so or not (RLIMIT_DATA): not its code, or files that it maps.
+    """
+    if limit and sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit + _LAST_BYTES))
+    threading.excepthook = _on_uncaught
+
+
+def end_out_of_memory(error: BaseException) -> NoReturn:
+    """End at once. Whatever else this process does would fail the same way, in the middle of something."""
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        traceback.print_exception(error)
+        print("connect: there is no more memory: this process ends", file=sys.stderr, flush=True)
+    finally:
+        os._exit(MEMORY_OVER)
+
+
+def _on_uncaught(uncaught: threading.ExceptHookArgs) -> None:
+    if isinstance(uncaught.exc_value, MemoryError):
+        end_out_of_memory(uncaught.exc_value)
+    threading.__excepthook__(uncaught)
+
+
+def memory_limit(text: str | None) -> int:
+    """Return what `connector.memory.limit` says: by default half of the machine's memory, and two GiB at least."""
+    if text is not None:
+        return int(text)
+    return max(2 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 
 
 class Lease:

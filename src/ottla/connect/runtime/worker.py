@@ -49,6 +49,7 @@ from ottla.connect.runtime.hosts import Event, Hosts
 from ottla.connect.runtime.inspection import Inspection, InspectionError
 from ottla.connect.runtime.metrics import Row, page
 from ottla.connect.runtime.offsets import KeptOffsets
+from ottla.connect.runtime.process import MEMORY_OVER, memory_limit
 from ottla.errors import KafkaError
 
 log = logging.getLogger(__name__)
@@ -204,13 +205,25 @@ class ConnectWorker(ABC):
                         self._fail(name, task, run, event["trace"])
                 case "died":
                     for task, run in event["runs"].items():
-                        self._fail(name, task, run, _death(event["code"]))
+                        self._fail(name, task, run, self._death(event["code"]))
             self._changed.notify_all()
         self._on_event(name, event)
 
     def _fail(self, name: str, task: int, run: int, trace: str, has_new_offsets: bool = False) -> float | None:
         self._starts["failure"] += 1
         return self.herder.on_failed(name, task, run, trace, has_new_offsets=has_new_offsets, now_s=time.monotonic())
+
+    def _death(self, code: int) -> str:
+        """Return what is said of a process that has ended unasked."""
+        if code == MEMORY_OVER:
+            limit = memory_limit(self._worker.get("connector.memory.limit"))
+            return (
+                f"Its process got no more memory and has ended, with all tasks of the connector on this worker. It may take "
+                f"{limit:,} bytes (connector.memory.limit in the worker's file)"
+            )
+        if code == -signal.SIGKILL:
+            return "Its process was killed (SIGKILL). The system does that with processes when memory is short."
+        return f"Its process has ended unexpectedly ({code})"
 
     # Requests
 
@@ -501,13 +514,6 @@ class ConnectWorker(ABC):
             self._changed.wait_for(
                 lambda: self._stopping.is_set() or not self._hosts.holds(name), timeout=self._grace_s + 30
             )
-
-
-def _death(code: int) -> str:
-    """Return what is said of a process that has ended unasked."""
-    if code == -signal.SIGKILL:
-        return "Its process was killed (SIGKILL). The system does that with processes when memory is short."
-    return f"Its process has ended unexpectedly ({code})"
 
 
 def _refuse_wrong(infos: Mapping[str, Any]) -> None:
