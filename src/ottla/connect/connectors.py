@@ -24,7 +24,7 @@ from ottla.connect.errors import RetriableError
 from ottla.connect.records import Position, SinkRecord, SourceRecord
 
 if TYPE_CHECKING:
-    from ottla import TopicPartition
+    from ottla import RecordMetadata, TopicPartition
 
 #: A part of a source, or a place in it: names and plain values.
 Place = Mapping[str, Any]
@@ -88,6 +88,10 @@ class SourceTask(Task):
 
         Called in the order of the records, between polls; a task that has this method is to return from `poll` soon.
         """
+
+    def commit_record_at(self, record: SourceRecord, where: RecordMetadata | None) -> None:
+        """As `commit_record`, with where the record is now; None: it was filtered. A task has one of the two methods."""
+        self.commit_record(record)
 
     def commit(self, offsets: Sequence[tuple[Place, Place]]) -> None:
         """Offsets were written down, of (part of the source, place in it): what comes before them is not asked for again.

@@ -12,6 +12,7 @@ from tests.connect.test_standalone import Running, until, worker_config
 from tests.support.broker_process import RunningBroker
 
 import ottla
+import ottla.testing
 from ottla.connect import settings
 from ottla.connect.runtime.finding import connector_class
 
@@ -69,3 +70,35 @@ def _in_lake(folder: Path) -> int:
 def _more(consumer: ottla.Consumer, found: list[bytes]) -> list[bytes]:
     found += [record.value or b"" for record in consumer.poll(timeout=1.0)]
     return found
+
+
+def test_topics_and_groups_of_another_cluster_are_copied(broker: RunningBroker, tmp_path: Path) -> None:
+    """The files of the page, with the addresses of two brokers: records, and where a group goes on."""
+    by_name = {given["name"]: given for given in FILES}
+    with ottla.testing.Broker() as old, ottla.Producer(old.bootstrap_servers) as producer:
+        for number in range(50):
+            producer.send("orders", str(number).encode())
+        producer.flush()
+        addresses = {
+            "source.cluster.bootstrap.servers": old.bootstrap_servers,
+            "target.cluster.bootstrap.servers": broker.address,
+            "emit.checkpoints.interval.seconds": "1",
+            "sync.group.offsets.interval.seconds": "1",
+        }
+        with ottla.Admin(old.bootstrap_servers) as admin:
+            admin.alter_group_offsets("readers", {ottla.TopicPartition("orders", 0): 50})
+        mirror, groups = ({**by_name[name], **addresses} for name in ("mirror", "groups"))
+        config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
+        with Running(config, mirror, groups) as running, ottla.Admin(broker.address) as admin:
+            with ottla.Consumer(broker.address, topics=["old.orders"], auto_offset_reset="earliest") as consumer:
+                found: list[bytes] = []
+                until(lambda: len(_more(consumer, found)) >= 50, "50 records in the topic")
+            assert found == [str(number).encode() for number in range(50)]
+            where = ottla.TopicPartition("old.orders", 0)
+
+            def offset() -> int:
+                found = admin.list_group_offsets("readers")
+                return found[where].offset if where in found else -1
+
+            until(lambda: offset() == 50, "the group's offset")
+            assert running.told("failed") == []

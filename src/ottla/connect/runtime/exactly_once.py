@@ -97,7 +97,7 @@ class ExactlyOnceRunner(SourceRunner):
         self._since_s: float | None = None
         self._is_warned = False
         self._has_failed = False
-        self._open: list[SourceRecord] = []
+        self._open: list[tuple[Receipt | None, SourceRecord]] = []
         self._places: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         self._context = TransactionContext() if self._boundary == "connector" else None
         task.context.transaction = self._context
@@ -186,6 +186,7 @@ class ExactlyOnceRunner(SourceRunner):
         if what == "abort" and self._since_s is not None:
             self._producer.abort_transaction()
             self._since_s = None
+            self._open = [(None, record) for _, record in self._open]  # they are nowhere
         if what is not None:
             self._commit()
 
@@ -196,7 +197,7 @@ class ExactlyOnceRunner(SourceRunner):
         if isinstance(record, SourceRecord):
             self.counts.add("source-record-active-count")
         if self._sent is not None and isinstance(record, SourceRecord):
-            self._open.append(record)
+            self._open.append((receipt, record))
 
     def _begin(self) -> None:
         if self._since_s is None:
@@ -217,7 +218,7 @@ class ExactlyOnceRunner(SourceRunner):
         self._places.clear()
         self.counts.set("source-record-active-count", 0)
         if self._sent is not None:
-            self._sent.extend((None, record) for record in self._open)
+            self._sent.extend(self._open)
             self._open.clear()
         self.has_committed = self.has_committed or bool(offsets)
         if offsets:

@@ -13,6 +13,7 @@ from ottla.connect.connectors import Connector
 from ottla.connect.decorators import declared
 
 GROUP = "ottla.connectors"
+_MIRROR = ("org.apache.kafka.connect.mirror.",)
 _MQTT = ("io.confluent.connect.mqtt.",)
 _JDBC = ("io.confluent.connect.jdbc.", "io.aiven.connect.jdbc.")
 #: Our own, by our name; Java's classes of the same name in these packages stand for them.
@@ -23,6 +24,9 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
+    "MirrorCheckpointConnector": ("ottla.connect.library.mirror", _MIRROR),
+    "MirrorHeartbeatConnector": ("ottla.connect.library.mirror", _MIRROR),
+    "MirrorSourceConnector": ("ottla.connect.library.mirror", _MIRROR),
     "MqttSinkConnector": ("ottla.connect.library.mqtt", _MQTT),
     "MqttSourceConnector": ("ottla.connect.library.mqtt", _MQTT),
     "PostgresConnector": ("ottla.connect.library.change_data", ("io.debezium.connector.postgresql.",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ottla import Producer
 from ottla.connect.connectors import SourceContext, SourceTask
@@ -15,6 +15,9 @@ from ottla.connect.runtime.metrics import Counts
 from ottla.connect.runtime.offsets import KeptOffsets, Receipt, Submitted
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
 from ottla.connect.settings import client_config
+
+if TYPE_CHECKING:
+    from ottla import RecordMetadata
 
 _RETRY_S = 0.5
 #: Java's Connect waits for an acknowledgement for as long as it takes: a record that is given up would be lost.
@@ -59,7 +62,7 @@ class SourceRunner:
         self._has_ended = False
         #: Records that the task is to be told of, in order; None: it does not ask for that.
         self._sent: deque[tuple[Receipt | None, SourceRecord]] | None = (
-            None if type(task).commit_record is SourceTask.commit_record else deque()
+            deque() if _asks_for_acknowledgements(type(task)) else None
         )
         self._pipeline = Pipeline(worker, config, Tolerance(values, self._stopping.wait, self.counts))
         settings = client_config(worker, "producer", config)
@@ -132,9 +135,7 @@ class SourceRunner:
     def _tell_acknowledged(self) -> None:
         while self._sent and (self._sent[0][0] is None or self._sent[0][0].done()):
             receipt, record = self._sent.popleft()
-            if receipt is not None:
-                receipt.result(0)
-            self._task.commit_record(record)
+            self._task.commit_record_at(record, None if receipt is None else cast("RecordMetadata", receipt.result(0)))
 
     def _send(self, record: SourceRecord | Position) -> None:
         if isinstance(record, Position):
@@ -186,6 +187,12 @@ class SourceRunner:
             found = self._submitted.take()
             self.counts.set("source-record-active-count", len(self._submitted))
             return found
+
+
+def _asks_for_acknowledgements(task: type[SourceTask]) -> bool:
+    return (
+        task.commit_record is not SourceTask.commit_record or task.commit_record_at is not SourceTask.commit_record_at
+    )
 
 
 def _forget(failure: Failure) -> None:

@@ -141,8 +141,7 @@ def secrets_of(kind: type[Connector], props: Mapping[str, str | None]) -> list[s
     return sorted(
         name
         for name in props
-        if (name in keys and keys[name].type is ConfigType.PASSWORD)
-        or (".override." in name and name.endswith(_CLIENT_SECRETS))
+        if (name in keys and keys[name].type is ConfigType.PASSWORD) or name.endswith(_CLIENT_SECRETS)
     )
 
 
