@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ottla.connect.runtime.children import Nursery
+from ottla.connect.runtime.children import Child, Nursery
 from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause
 from ottla.connect.runtime.host import Host, decode_entry
 from ottla.connect.runtime.hosts import Hosts
@@ -141,6 +144,70 @@ def test_a_refusal_does_not_show_what_a_variable_stands_for(tmp_path: Path) -> N
     assert event["event"] == "refused"
     assert "[hidden]" in event["message"]
     assert "confidential" not in str(event)
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[Child, int, int]]:
+    """A child that is nobody: what was said to it is in the second, it says what is written to the third."""
+    commands, said = os.pipe()
+    events, says = os.pipe()
+    mine, theirs = socket.socketpair()
+    child = Child(said, events, mine, lambda: None)
+    try:
+        yield child, commands, says
+    finally:
+        os.close(commands)
+        theirs.close()
+        child.close()
+
+
+def test_a_process_that_is_killed_while_it_says_something_is_gone(pipes: tuple[Child, int, int]) -> None:
+    """Half a line was an error in the thread that reads: the process stayed in the list, and its tasks RUNNING."""
+    child, _, says = pipes
+    os.write(says, b'{"event": "running"}\n{"event": "offsets", "ent')
+    os.close(says)
+    assert list(child.lines()) == [{"event": "running"}]
+
+
+def test_a_process_that_hangs_keeps_no_lease_from_the_others(pipes: tuple[Child, int, int]) -> None:
+    """Its pipe is full. It waited for room, and the leases of all other processes of the worker ended."""
+    hanging, commands, says = pipes
+    os.close(says)
+    os.set_blocking(hanging._commands.fileno(), False)
+    while True:
+        try:
+            os.write(hanging._commands.fileno(), bytes(4096))
+        except BlockingIOError:
+            break
+    os.set_blocking(hanging._commands.fileno(), True)
+    said: list[Any] = []
+    hosts = Hosts(SimpleNamespace(), lambda name: {}, lambda *told: None, 1.0, lambda: None)  # type: ignore[arg-type]
+    hosts._children = {1: hanging, 2: SimpleNamespace(say_nowait=said.append, say=said.append)}  # type: ignore[dict-item]
+    leasing = threading.Thread(target=hosts.lease, args=(7.0,))
+    leasing.start()
+    leasing.join(LIMIT_S)
+    is_late = leasing.is_alive()
+    os.read(commands, 1 << 20)  # it may go on now
+    leasing.join(LIMIT_S)
+    assert not is_late
+    assert said == [{"lease": 7.0}]
+
+
+def test_what_nobody_can_take_does_not_keep_a_process_in_the_list(pipes: tuple[Child, int, int]) -> None:
+    """1. A process says something that raises where it is taken, and ends.  2. Its tasks are free to start elsewhere."""
+    child, _, says = pipes
+    os.write(says, b'{"event": "topics", "topics": ["a"]}\n')
+    os.close(says)
+
+    def refuse(*told: object) -> None:
+        raise RuntimeError("not this")
+
+    hosts = Hosts(SimpleNamespace(), lambda name: {}, refuse, 1.0, lambda: None)  # type: ignore[arg-type]
+    view = HostView(connector="a", runs={0: 1})
+    hosts.views, hosts._children = {1: view}, {1: child}
+    child._code = 0
+    hosts._read(1, view, child)
+    assert hosts.snapshot() == {}
 
 
 def test_processes_are_forks_of_one_thread_and_outlive_none_of_it() -> None:

@@ -50,10 +50,24 @@ class Child:
         except (BrokenPipeError, ValueError):
             pass
 
+    def say_nowait(self, what: Any) -> None:
+        """Send a short line, unless the process has not read for so long that there is no room for it: it hangs."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if select.select([], [self._commands], [], 0)[1]:  # room for PIPE_BUF bytes (4 KiB), at least
+                self._commands.write(json.dumps(what) + "\n")
+                self._commands.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+        finally:
+            self._lock.release()
+
     def lines(self) -> Iterator[Any]:
-        """Yield what it says, until it ends."""
+        """Yield what it says, until it ends. What it was about to say when it was killed is no line yet."""
         for line in self._events:
-            yield json.loads(line)
+            if line.endswith("\n"):
+                yield json.loads(line)
 
     def wait(self, timeout: float | None = None) -> int:
         """Return its exit code; that of a signal is negative.

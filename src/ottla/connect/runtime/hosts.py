@@ -96,7 +96,7 @@ class Hosts:
         is_explained = False
         for event in child.lines():
             is_explained |= event["event"] in ("refused", "closed")
-            self._on_event(number, view, event)
+            self._tell(number, view, event)
             if event["event"] in ("ended", "failed"):
                 # Only now: until it is known that a run has failed, its task must not look free.
                 with self._lock:
@@ -110,13 +110,19 @@ class Hosts:
             is_killed = number in self._killed
             left = dict(view.runs)
         kind = "killed" if is_killed else "gone" if is_explained or code == LEASE_OVER else "died"
-        self._on_event(number, view, {"event": kind, "code": code, "runs": left})
+        self._tell(number, view, {"event": kind, "code": code, "runs": left})
         with self._lock:
             view.runs.clear()
             del self.views[number], self._children[number]
             self._deadlines.pop(number, None)
         child.close()
         self._on_change()
+
+    def _tell(self, number: int, view: HostView, event: Event) -> None:
+        try:
+            self._on_event(number, view, event)
+        except Exception:  # or this process would look alive for ever, and its tasks would start nowhere
+            log.exception("connector %s: what its process says (%s) was not taken", view.connector, event["event"])
 
     def snapshot(self) -> dict[int, HostView]:
         """Return what processes there are, as of now."""
@@ -165,10 +171,16 @@ class Hosts:
             child.say(command)
 
     def lease(self, until_s: float) -> None:
-        """Have all processes end by themselves at a time of `time.monotonic()`, unless they are told a later one."""
+        """Have all processes end by themselves at a time of `time.monotonic()`, unless they are told a later one.
+
+        Waits for none of them: the others' leases would end because one hangs.
+        """
         if self._lease_s is None or self._lease_s != until_s:
             self._lease_s = until_s
-            self.tell_all({"lease": until_s})
+            with self._lock:
+                children = list(self._children.values())
+            for child in children:
+                child.say_nowait({"lease": until_s})
 
     def close(self) -> None:
         """Have all tasks end, and wait until they have."""
