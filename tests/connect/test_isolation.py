@@ -141,3 +141,60 @@ def test_plugin_holds_the_gil_worker_stays_member(broker: RunningBroker, tmp_pat
         assert session.generation == before
         assert worker.served.worker.is_ready()
         assert worker.states("holder")[0][0] == "RUNNING"
+
+
+def package(environment: Path, name: str, modules: dict[str, str], *connectors: str) -> None:
+    """Put a package into a virtual environment, as pip does."""
+    packages = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    told = packages / f"{name}-1.0.dist-info"
+    told.mkdir(parents=True)
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (told / "entry_points.txt").write_text("[ottla.connectors]\n" + "\n".join(connectors))
+    for module, text in modules.items():
+        (packages / f"{module}.py").write_text(text)
+
+
+PAINTER = """
+import colours
+from ottla import connect
+
+class Painter(connect.SourceConnector):
+    class Task(connect.SourceTask):
+        sent = False
+
+        def poll(self):
+            if self.sent:
+                self.context.wait(0.1)
+                return None
+            self.sent = True
+            return [connect.SourceRecord(topic="painted", value=colours.{0}())]
+"""
+
+
+def test_two_plugins_with_conflicting_dependencies(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. Two connectors need two versions of a module, and have environments of their own.  2. Both run.  3. One that
+    the worker does not list is refused, and so is a name that two packages have; the answer names both."""
+    for name, call in (("old", "colour"), ("new", "paint")):
+        modules = {"colours": f"def {call}():\n    return '{name}'\n", "painting": PAINTER.format(call)}
+        package(tmp_path / name, f"painter-{name}", modules, "Painter = painting:Painter")
+    package(tmp_path / "new", "second", {}, "Twice = painting:Painter")
+    package(tmp_path / "new", "third", {}, "Twice = painting:Painter")
+    environments = {f"plugin.env.{name}": str(tmp_path / name) for name in ("old", "new")}
+    with served(settings(broker, tmp_path) | environments) as url:
+
+        def add(name: str, kind: str = "Painter") -> tuple[int, str]:
+            config = {"connector.class": kind, "plugin.env": name, "tasks.max": "1"}
+            body = json.dumps({"name": f"{kind}-{name}".lower(), "config": config})
+            answer = ask(url, tmp_path, Case("POST", "/connectors", body))
+            return answer.status, str(answer.body)
+
+        until(lambda: ask(url, tmp_path, Case("GET", "/health")).status == 200, "the worker")
+        assert [add(name)[0] for name in ("old", "new")] == [201, 201]
+        until(lambda: len(read(broker, "painted")) == 2, "a record of each")
+        assert {record.value for record in read(broker, "painted")} == {b"old", b"new"}
+        status, message = add("/tmp")
+        assert status == 400
+        assert "has no plugin.env./tmp=FOLDER; it has new, old" in message
+        status, message = add("new", "Twice")
+        assert status == 400
+        assert "Several packages have a connector Twice: second, third" in message

@@ -35,6 +35,7 @@ from typing import IO, Any, Final
 from ottla.connect.config_def import Password
 from ottla.connect.connectors import Connector, SinkTask, SourceTask
 from ottla.connect.errors import ConnectError
+from ottla.connect.runtime.environments import enter_environment
 from ottla.connect.runtime.exactly_once import ExactlyOnce, ExactlyOnceRunner, Step
 from ottla.connect.runtime.finding import connector_class, listed
 from ottla.connect.runtime.levels import set_level
@@ -104,6 +105,7 @@ class Host:
         """
         config = self._texts(self._raw)
         self._redact = Redactor(self._elsewhere(config))
+        enter_environment(self._worker, self._raw)
         kind = connector_class(config.get("connector.class", ""), listed(self._worker))
         common, values = settings_of(kind, config)
         self._redact = Redactor(self._secrets(config, values))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ottla.connect.runtime.children import Child, Nursery
+from ottla.connect.runtime.environments import environment_of
 from ottla.connect.runtime.herder import HerderError, Told
 
 _MODULE: Final = "ottla.connect.runtime.inspector"
@@ -46,8 +47,9 @@ class Inspection:
         self._nursery = nursery
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
-        self._child: Child | None = None
-        self._asked = 0.0
+        #: Of each environment (`environments.py`), the process that knows its plugins, and when it was last asked.
+        self._children: dict[str, Child] = {}
+        self._asked: dict[str, float] = {}
         self._is_closed = False
 
     def validate(self, config: Mapping[str, str | None]) -> tuple[dict[str, Any], Told]:
@@ -108,8 +110,9 @@ class Inspection:
         return found
 
     def _ask(self, question: dict[str, Any]) -> Any:
+        environment = environment_of(question.get("config", {}))
         with self._lock:
-            child = self._fresh()
+            child = self._fresh(environment)
             late = threading.Event()
 
             def give_up() -> None:
@@ -122,9 +125,9 @@ class Inspection:
             child.say(question)
             answer = next(child.lines(), None)
             timer.cancel()
-            self._asked = time.monotonic()
+            self._asked[environment] = time.monotonic()
             if answer is None:
-                self._drop()
+                self._drop(environment)
         if answer is None:
             what = f"did not answer within {self._deadline_s:g} s" if late.is_set() else "has ended"
             raise InspectionError("late", f"Request timed out. The process that looks at plugins {what}.", "")
@@ -133,31 +136,34 @@ class Inspection:
             raise InspectionError(error["kind"], error["message"], error["trace"])
         return answer["answer"]
 
-    def _fresh(self) -> Child:
+    def _fresh(self, environment: str) -> Child:
         if self._is_closed:
             raise InspectionError("late", "The worker stops.", "")
-        if self._child is not None and (self._child.has_ended() or time.monotonic() - self._asked > _IDLE_S):
-            self._drop()
-        if self._child is None:
-            self._child = self._nursery.start(_MODULE)
-            self._child.say(self._worker)
-        return self._child
+        now = time.monotonic()
+        for name, child in list(self._children.items()):
+            if child.has_ended() or now - self._asked[name] > _IDLE_S:
+                self._drop(name)
+        if environment not in self._children:
+            self._children[environment] = child = self._nursery.start(_MODULE)
+            self._asked[environment] = now
+            child.say(self._worker)
+        return self._children[environment]
 
-    def _drop(self) -> None:
-        child, self._child = self._child, None
+    def _drop(self, environment: str) -> None:
+        child = self._children.pop(environment, None)
         if child is not None:
             child.kill()
             child.wait()
             child.close()
 
     def close(self) -> None:
-        """End the process; a question that waits is given up."""
+        """End the processes; a question that waits is given up."""
         self._is_closed = True
-        child = self._child
-        if child is not None:
+        for child in list(self._children.values()):
             child.kill()
         with self._lock:
-            self._drop()
+            for environment in list(self._children):
+                self._drop(environment)
 
 
 def _told(found: Mapping[str, Any]) -> Told:

@@ -30,6 +30,7 @@ from ottla.connect.connectors import Connector, SinkConnector
 from ottla.connect.decorators import declared
 from ottla.connect.errors import ConnectError
 from ottla.connect.runtime import validation
+from ottla.connect.runtime.environments import enter_environment
 from ottla.connect.runtime.finding import (
     GROUP,
     LIBRARY,
@@ -55,6 +56,7 @@ class Inspector:
         self._worker = worker
         self._modules = listed(worker)
         self._redact = Redactor(())
+        self._has_entered = False
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Return what goes back for a question: no text of it has a secret."""
@@ -84,6 +86,9 @@ class Inspector:
         raw: dict[str, str | None] = question["config"]
         if raw.get("connector.class") is None:
             raise ConfigError('Missing required configuration "connector.class" which has no default value.')
+        if not self._has_entered:  # all questions to this process are about connectors of one environment
+            enter_environment(self._worker, raw)
+            self._has_entered = True
         config = resolved(self._worker, raw)
         elsewhere = [text for name, text in config.items() if text is not None and text != raw[name]]
         self._redact = Redactor(elsewhere)

@@ -20,6 +20,7 @@ from ottla.connect.connectors import Connector, SinkConnector, SourceConnector, 
 from ottla.connect.converters.json_converter import JsonConverter
 from ottla.connect.errors import ConnectError
 from ottla.connect.records import Record, SinkRecord, SourceRecord
+from ottla.connect.runtime.environments import enter_environment
 from ottla.connect.runtime.finding import connector_class, listed
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
 from ottla.connect.runtime.resolving import resolved
@@ -142,6 +143,7 @@ def _made(
     texts = {name: text for name, text in resolved(worker, {"name": "try", **config}).items() if text is not None}
     if not texts.get("connector.class"):
         raise ConfigError('Missing required configuration "connector.class" which has no default value.')
+    enter_environment(worker, texts)
     kind = connector_class(texts["connector.class"].strip(), listed(worker))
     common, values = settings_of(kind, texts)
     return kind, texts, common, kind(texts, values)
