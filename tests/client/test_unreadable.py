@@ -51,7 +51,7 @@ def test_skip_passes_over_and_says_so(filled: Broker, caplog: pytest.LogCaptureF
         assert [record.value for record in consumer.records(until="end")] == [0, 2, 4]
     assert committed(filled) == 5
     said = [record.getMessage() for record in caplog.records if record.name.startswith("ottla.client")]
-    assert [text.split(":")[0] for text in said] == ["passed over"] * 2
+    assert [text.split(":")[0] for text in said if "deserialized" in text] == ["passed over"] * 2
     assert "in-0, offset 1" in caplog.text
 
 
