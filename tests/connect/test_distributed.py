@@ -185,6 +185,41 @@ def test_two_workers_share_tasks_and_the_one_that_is_left_goes_on(broker: Runnin
         assert third.ask("GET", "/connectors") == ["FileStreamSink-shared"]
 
 
+def test_local_file_task_moves(broker: RunningBroker, tmp_path: Path) -> None:
+    """A file is on one machine: its task runs on the worker there, and moves only when it is told to.
+
+    1. A connector names one of two workers, and reads there.  2. That worker ends: the task starts nowhere.  3. The worker
+    comes back to its address, and reads on: each line is there once.  4. The connector names the other one: the task moves.
+    """
+    given = tmp_path / "in.txt"
+    given.write_text("one\n")
+    address = f"127.0.0.1:{free_port()}"
+    here = settings(broker, "local", listeners=f"http://{address}")
+    with running(settings(broker, "local")) as (other,):
+        elsewhere = other.url.removeprefix("http://")
+        connector = file_source(given, "local-lines") | {"name": "local", "worker": address}
+        with running(here):
+            other.ask("PUT", "/connectors/local/config", connector)
+            until(lambda: other.states("local") == [("RUNNING", address)], "the task on its worker")
+            until(lambda: len(read(broker, "local-lines")) == 1, "the first line")
+            session = other.served.worker._session  # type: ignore[attr-defined]
+            before = session.generation
+        until(lambda: session.generation > before and session.leader_url is not None, "the rebalance")
+        with given.open("a") as file:
+            file.write("two\n")
+        until(lambda: other.states("local") == [("UNASSIGNED", address)], "the end of the task")
+        assert not session.assigned
+        with running(here):
+            until(lambda: other.states("local") == [("RUNNING", address)], "the task on its worker again")
+            until(lambda: len(read(broker, "local-lines")) == 2, "the second line")
+            other.ask("PUT", "/connectors/local/config", connector | {"worker": elsewhere})
+            until(lambda: other.states("local") == [("RUNNING", elsewhere)], "the task on the other worker")
+            with given.open("a") as file:
+                file.write("three\n")
+            until(lambda: len(read(broker, "local-lines")) == 3, "the third line")
+        assert [record.value for record in read(broker, "local-lines")] == [b"one", b"two", b"three"]
+
+
 def test_worker_frozen_tasks_stop_before_reassignment(broker: RunningBroker, tmp_path: Path) -> None:
     """1. The worker with the task is stopped by a signal.  2. The task's process ends by itself; only then does it run
     elsewhere."""

@@ -10,7 +10,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from tests.support.seeds import further_seeds, run_covering, run_seeds
@@ -238,7 +238,7 @@ class Worker:
         given: dict[str, bytes] = {}
         if states is not None:
             told = dict(self.world.statuses)
-            shared = self.leader.share(self.world.now, generation, states, self.herder.task_ids(), told)
+            shared = self.leader.share(self.world.now, generation, states, self.herder.task_ids(), told, {})
             given = {
                 each: Assignment(leader_url=self.url, tasks=frozenset(tasks)).encode() for each, tasks in shared.items()
             }
@@ -299,7 +299,7 @@ class Worker:
         if self.session.has_given_up(self.running()) or (
             self.session.is_leader
             and (
-                self.leader.is_outdated(self.herder.task_ids(), self.herder.unasked())
+                self.leader.is_outdated(self.herder.task_ids(), self.herder.unasked(), {})
                 or (self.leader.due_s() or float("inf")) <= now
             )
         ):
@@ -430,10 +430,37 @@ def test_loads_are_even_again_after_tasks_are_gone() -> None:
 
 def test_tasks_that_are_to_come_again_are_not_gone() -> None:
     leader = Leader(delay_s=0.0, grace_s=0.0)
-    leader.share(0.0, 1, {"m": WorkerState(url="http://w0", offset=0)}, {("a", 0), ("b", 0)}, {})
-    assert not leader.is_outdated({("a", 0)}, in_change=["b"])
-    assert leader.is_outdated({("a", 0)}, in_change=[])
-    assert leader.is_outdated({("a", 0), ("b", 0), ("b", 1)}, in_change=[])
+    leader.share(0.0, 1, {"m": WorkerState(url="http://w0", offset=0)}, {("a", 0), ("b", 0)}, {}, {})
+    assert not leader.is_outdated({("a", 0)}, in_change=["b"], bound={})
+    assert leader.is_outdated({("a", 0)}, in_change=[], bound={})
+    assert leader.is_outdated({("a", 0), ("b", 0), ("b", 1)}, in_change=[], bound={})
+
+
+def test_tasks_of_a_bound_connector_run_on_its_worker_or_nowhere() -> None:
+    """1. Its worker is away.  2. It is there.  3. The connector is bound to another one: the task is taken away first.  4. It
+    is given when nobody claims it."""
+    leader = Leader(delay_s=0.0, grace_s=0.0)
+    files, other = ("files", 0), ("other", 0)
+    first, second = WorkerState(url="http://w1", offset=0), WorkerState(url="http://w2", offset=0)
+    assert leader.share(0.0, 1, {"a": first}, {files, other}, {}, {"files": "w2"}) == {"a": {other}}
+    first = replace(first, tasks=frozenset({other}))
+    shared = leader.share(0.0, 2, {"a": first, "b": second}, {files, other}, {}, {"files": "w2"})
+    assert shared == {"a": {other}, "b": {files}}
+    assert leader.is_outdated({files, other}, [], bound={"files": "w1"})
+    second = replace(second, tasks=frozenset({files}))
+    shared = leader.share(0.0, 3, {"a": first, "b": second}, {files, other}, {}, {"files": "w1"})
+    assert shared == {"a": {other}, "b": set()}
+    second = replace(second, tasks=frozenset())
+    shared = leader.share(0.0, 4, {"a": first, "b": second}, {files, other}, {}, {"files": "w1"})
+    assert files in shared["a"]
+    assert not shared["b"]
+
+
+def test_balance_takes_no_task_from_the_worker_that_it_is_bound_to() -> None:
+    leader = Leader(delay_s=0.0, grace_s=0.0)
+    tasks = frozenset({("files", 0), ("files", 1)})
+    workers = {"a": WorkerState(url="http://w1", offset=0, tasks=tasks), "b": WorkerState(url="http://w2", offset=0)}
+    assert leader.share(0.0, 1, workers, tasks, {}, {"files": "w1"}) == {"a": set(tasks), "b": set()}
 
 
 @pytest.mark.parametrize("seeds", further_seeds(30, 50))

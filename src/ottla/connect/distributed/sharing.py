@@ -112,6 +112,7 @@ class Leader:
         #: The worker that a task was last with; tasks that are gone stay here: they may come back.
         self._last: dict[TaskId, str] = {}
         self._held: dict[TaskId, float] = {}
+        self._bound: dict[str, str] = {}
         #: All tasks that were shared out, or held back, in the last round.
         self.shared: set[TaskId] = set()
 
@@ -126,14 +127,17 @@ class Leader:
         members: Mapping[str, WorkerState],
         tasks: Iterable[TaskId],
         running_at: Mapping[TaskId, str],
+        bound: Mapping[str, str],
     ) -> dict[str, set[TaskId]]:
         """Return the tasks of each member.
 
         Args:
             tasks: all that are to run.
             running_at: the worker at which a task was last said to run: what a leader that is new knows of those before.
+            bound: of connectors whose tasks run on one worker only, that one; while it is away they run nowhere.
         """
         wanted = set(tasks)
+        self._bound = dict(bound)
         is_new = self._generation is None or generation != self._generation + 1
         self._generation = generation
         if is_new:
@@ -149,7 +153,9 @@ class Leader:
         for task in sorted(wanted):
             claimants = claims.get(task, [])
             if claimants:
-                given[self._keeper(task, claimants, members)].add(task)
+                keeper = self._keeper(task, claimants, members)
+                if self._may_run(task, members[keeper]):  # else it is taken away, and given in the next round
+                    given[keeper].add(task)
             elif self._last.get(task) in {None, *present}:
                 free.append(task)
             else:
@@ -159,13 +165,18 @@ class Leader:
                 else:
                     free.append(task)
         for task in free:
-            given[_least_loaded(given, task, members)].add(task)
+            able = {member: found for member, found in given.items() if self._may_run(task, members[member])}
+            if able:
+                given[_least_loaded(able, task, members)].add(task)
         self._last |= {task: members[claimants[0]].worker_id for task, claimants in claims.items()}
         self._last |= {task: members[owner].worker_id for owner, found in given.items() for task in found}
         if not self._held:
-            _balance(given)
+            _balance(given, set(bound))
         self.shared = wanted
         return given
+
+    def _may_run(self, task: TaskId, worker: WorkerState) -> bool:
+        return self._bound.get(task[0], worker.worker_id) == worker.worker_id
 
     def _keeper(self, task: TaskId, claimants: Sequence[str], members: Mapping[str, WorkerState]) -> str:
         """Return who keeps a task: of several, the one that it was given to last."""
@@ -174,15 +185,19 @@ class Leader:
                 return member
         return claimants[0]
 
-    def is_outdated(self, tasks: Iterable[TaskId], in_change: Iterable[str]) -> bool:
+    def is_outdated(self, tasks: Iterable[TaskId], in_change: Iterable[str], bound: Mapping[str, str]) -> bool:
         """Return whether tasks are new since the last round, or gone: then the loads of workers may be uneven.
+
+        So they are when a connector is bound to another worker.
 
         Args:
             tasks: all that are to run.
             in_change: connectors that are asked for their tasks at the moment: theirs are not gone, they are to come again.
         """
         now, names = set(tasks), set(in_change)
-        return bool(now - self.shared) or any(name not in names for name, _ in self.shared - now)
+        return (
+            bool(now - self.shared) or self._bound != bound or any(name not in names for name, _ in self.shared - now)
+        )
 
 
 def _least_loaded(given: Mapping[str, set[TaskId]], task: TaskId, members: Mapping[str, WorkerState]) -> str:
@@ -192,10 +207,11 @@ def _least_loaded(given: Mapping[str, set[TaskId]], task: TaskId, members: Mappi
     return min(given, key=load)
 
 
-def _balance(given: Mapping[str, set[TaskId]]) -> None:
+def _balance(given: Mapping[str, set[TaskId]], bound: set[str]) -> None:
     """Take tasks away from workers that have more than their share; others get them in the next round.
 
-    None of these was free in this round: those went to the worker with least.
+    Those of connectors that are bound to a worker stay. None of these was free in this round: what was went to the worker
+    with least.
     """
     least, more = divmod(sum(map(len, given.values())), len(given)) if given else (0, 0)
     for tasks in sorted(given.values(), key=len, reverse=True):
@@ -203,7 +219,9 @@ def _balance(given: Mapping[str, set[TaskId]]) -> None:
         if more and len(tasks) > least:
             share, more = least + 1, more - 1
         of = Counter(name for name, _ in tasks)
-        while len(tasks) > share:
-            task = max(tasks, key=lambda one: (of[one[0]], one))  # of the connector that has most tasks here
+        free = {task for task in tasks if task[0] not in bound}
+        while len(tasks) > share and free:
+            task = max(free, key=lambda one: (of[one[0]], one))  # of the connector that has most tasks here
+            free.discard(task)
             tasks.discard(task)
             of[task[0]] -= 1

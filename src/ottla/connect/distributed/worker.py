@@ -270,7 +270,12 @@ class DistributedWorker(ConnectWorker):
                 # Others know of more: what is missing here is shared out when it was read.
                 tasks |= {task for state in states.values() for task in state.tasks}
             shared = self._leader.share(
-                time.monotonic(), self._group.generation_id, states, tasks, self._statuses.last_workers()
+                time.monotonic(),
+                self._group.generation_id,
+                states,
+                tasks,
+                self._statuses.last_workers(),
+                self.herder.bound(),
             )
             self._urls = {state.worker_id: state.url for state in states.values()}
             url = self._session.url
@@ -397,7 +402,7 @@ class DistributedWorker(ConnectWorker):
                 self._rejoin = "tasks were given up"
             elif self._session.is_leader and self._configs.leads:
                 due_s = self._leader.due_s()
-                if self._leader.is_outdated(self.herder.task_ids(), self.herder.unasked()):
+                if self._leader.is_outdated(self.herder.task_ids(), self.herder.unasked(), self.herder.bound()):
                     self._rejoin = "tasks are new, or gone"
                 elif due_s is not None and due_s <= time.monotonic():
                     self._rejoin = "tasks of a worker that has vanished are given to others"

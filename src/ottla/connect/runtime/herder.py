@@ -462,6 +462,11 @@ class Herder:
             for number in range(len(found.tasks))
         }
 
+    def bound(self) -> dict[str, str]:
+        """Return connectors that run on one worker only (`worker`), and which."""
+        found = {name: known.config.get("worker", "").strip() for name, known in self._connectors.items()}
+        return {name: worker for name, worker in found.items() if worker}
+
     def assign(self, tasks: Iterable[TaskId]) -> None:
         """Run these tasks, and no others. A task that was not here before starts anew, even where it had failed."""
         before, self._assigned = self._assigned, set(tasks)
