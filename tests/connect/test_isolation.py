@@ -25,6 +25,15 @@ class Killed(connect.SourceConnector):
         def poll(self):
             os.kill(os.getpid(), signal.SIGKILL)
 
+class Patient(connect.SourceConnector):
+    class Task(connect.SourceTask):
+        def poll(self):
+            if Path(self.config["note"]).exists():
+                self.context.waits_for(None)
+            else:
+                self.context.waits_for(f"There is no {self.config['note']} yet")
+            self.context.wait(0.1)
+
 class Greedy(connect.SourceConnector):
     class Task(connect.SourceTask):
         """Takes memory without end."""
@@ -107,6 +116,28 @@ def test_task_out_of_memory_broker_lives(broker: RunningBroker, tmp_path: Path) 
         with given.open("a") as file:
             file.write("two\n")
         until(lambda: len(read(broker, "modest")) == 2, "the second line")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_the_status_shows_what_a_task_waits_for(broker: RunningBroker, tmp_path: Path) -> None:
+    """1. A task waits: it is RUNNING, and its trace says for what.  2. It does while it is paused.  3. Then it is there."""
+    note = tmp_path / "note"
+    patient = {"name": "patient", "connector.class": "isolation_plugins:Patient", "note": str(note)}
+    with served(settings(broker, tmp_path, plugin_modules="isolation_plugins"), patient) as url:
+
+        def status() -> tuple[str, str | None]:
+            if "patient" not in request(url, "GET", "/connectors"):
+                return "", None
+            (task,) = request(url, "GET", "/connectors/patient/status")["tasks"] or [{"state": ""}]
+            return task["state"], task.get("trace")
+
+        waits = f"There is no {note} yet"
+        until(lambda: status() == ("RUNNING", waits), "the reason")
+        request(url, "PUT", "/connectors/patient/pause")
+        until(lambda: status() == ("PAUSED", waits), "the pause")
+        request(url, "PUT", "/connectors/patient/resume")
+        note.touch()
+        until(lambda: status() == ("RUNNING", None), "the end of the reason")
 
 
 @pytest.mark.usefixtures("plugins")

@@ -171,6 +171,7 @@ class SourceContext:
 
     Attributes:
         transaction: says where transactions end; None unless `transaction.boundary` is connector, and the task exactly once.
+        on_waiting: is called with what the task waits for, and with None when it waits no more. For the worker.
     """
 
     transaction: TransactionContext | None = None
@@ -178,6 +179,8 @@ class SourceContext:
     def __init__(self, find: Callable[[Place], dict[str, Any] | None], stopping: threading.Event) -> None:
         self._find = find
         self._stopping = stopping
+        self._reason: str | None = None
+        self.on_waiting: Callable[[str | None], object] = lambda reason: None
 
     def offset(self, partition: Place) -> dict[str, Any] | None:
         """Return where reading of a part of the source goes on; None: from its beginning."""
@@ -186,6 +189,12 @@ class SourceContext:
     def wait(self, seconds: float) -> bool:
         """Wait, but not once the task is to stop; return whether it is."""
         return self._stopping.wait(seconds)
+
+    def waits_for(self, reason: str | None) -> None:
+        """Say why nothing comes though the task runs, or that this is over (None): the status shows it in `trace`."""
+        if reason != self._reason:
+            self._reason = reason
+            self.on_waiting(reason)
 
 
 class SinkContext:

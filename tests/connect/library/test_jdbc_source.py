@@ -207,12 +207,16 @@ def test_a_table_that_is_not_there_yet_is_waited_for(tmp_path: Path, caplog: pyt
     """It is said once; when the table is there its rows come. If it goes away then, the task fails."""
     url = f"jdbc:sqlite:{tmp_path}/shop.db"
     task = source_task(JdbcSourceConnector, config(url, mode="incrementing", incrementing_column_name="id"), {})
+    waits: list[str | None] = []
+    task.context.on_waiting = waits.append
     assert [task.poll(), task.poll()] == [None, None]
+    assert waits == ["There is no table items yet; it is looked for every 5000 ms"]
     said = [record.getMessage() for record in caplog.records if "no table" in record.getMessage()]
     assert said == ["connector from-shop: There is no table items yet; it is looked for every 5000 ms"]
     database = Database(url)
     database.run("CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY)", "INSERT INTO items VALUES (1)")
     assert [record.value["id"] for record in task.poll()] == [1]
+    assert waits[1:] == [None]
     database.run("DROP TABLE items")
     with pytest.raises(ConnectError, match="no such table"):
         task.poll()

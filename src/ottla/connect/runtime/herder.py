@@ -22,6 +22,8 @@ TaskId = tuple[str, int]
 #: So many failures with no new offset between them, and a task stays failed.
 FAILURES_MAX: Final = 5
 _PAUSE_MAX_S: Final = 300.0
+#: States of tasks whose trace says what they wait for.
+_ALIVE: Final = ("RUNNING", "PAUSED")
 #: What shows nothing of a secret: variables, and nothing beside them.
 _VARIABLES: Final = re.compile(r"(\$\{[^{}:]+:[^{}]*\})+")
 #: What a connector shows of itself while its class is not known.
@@ -544,8 +546,17 @@ class Herder:
     def on_running(self, name: str, number: int, run: int, is_paused: bool) -> None:
         """A task runs, or is paused."""
         found = self._current(name, number, run)
-        if found is not None and found.standings.get(number, Standing("")).state != "FAILED":
-            found.standings[number] = Standing("PAUSED" if is_paused else "RUNNING")
+        at = Standing("") if found is None else found.standings.get(number, Standing(""))
+        if found is not None and at.state != "FAILED":
+            waits_for = at.trace if at.state in _ALIVE else None
+            found.standings[number] = Standing("PAUSED" if is_paused else "RUNNING", waits_for)
+
+    def on_waiting(self, name: str, number: int, run: int, reason: str | None) -> None:
+        """A task that runs says why nothing comes, or that this is over (None)."""
+        found = self._current(name, number, run)
+        state = "" if found is None else found.standings.get(number, Standing("")).state
+        if found is not None and state != "FAILED":
+            found.standings[number] = Standing(state if state in _ALIVE else "RUNNING", reason)
 
     def on_failed(
         self, name: str, number: int, run: int, trace: str, *, has_new_offsets: bool = False, now_s: float = 0.0

@@ -30,6 +30,7 @@ import time
 import traceback
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import IO, Any, Final
 
 from ottla.connect.config_def import Password
@@ -113,6 +114,8 @@ class Host:
             task_config = self._texts(raw)
             task = kind.Task(task_config, kind.CONFIG.parse(task_config))
             self._runners[number] = self._runner(number, task, config, common)
+            if isinstance(task, SourceTask):
+                task.context.on_waiting = partial(self._waits, number)
             self._runners[number].pause(self._is_paused)
         if self._lease is not None:
             self._lease.begin()
@@ -169,6 +172,10 @@ class Host:
                 return
             self._topics.add(topic)
         self._tell({"event": "topics", "topics": [topic]})
+
+    def _waits(self, number: int, reason: str | None) -> None:
+        told = None if reason is None else self._redact(reason)
+        self._tell({"event": "waits", "task": number, "run": self._runs[number], "reason": told})
 
     def _run(self, number: int, runner: SourceRunner | SinkRunner) -> None:
         try:

@@ -193,6 +193,8 @@ class ConnectWorker(ABC):
                 case "paused":
                     for task, run in view.runs.items():
                         self.herder.on_running(name, task, run, event["paused"])
+                case "waits":
+                    self.herder.on_waiting(name, event["task"], event["run"], event["reason"])
                 case "failed":
                     event["again_s"] = self._fail(
                         name, event["task"], event["run"], event["trace"], event["new_offsets"]

@@ -110,6 +110,8 @@ class JdbcSourceTask(SourceTask):
         self._round: list[str] = []
         self._prepared_bound: datetime.datetime | None = None
         self._told: set[str] = set()
+        #: Of tables that are not there yet, what is said of that.
+        self._waits: dict[str, str] = {}
         #: Tables that were there.
         self._seen: set[str] = set()
         if self._mode == "incrementing":
@@ -141,7 +143,12 @@ class JdbcSourceTask(SourceTask):
             if name in self._seen:
                 raise
             self._bulk, records = None, []
-            self._say(f"{error} yet; it is looked for every {self.values['poll.interval.ms']} ms")
+            waits = f"{error} yet; it is looked for every {self.values['poll.interval.ms']} ms"
+            self._say(waits)
+            self._waits[name] = waits
+        else:
+            self._waits.pop(name, None)
+        self.context.waits_for("\n".join(self._waits.values()) or None)
         if records:
             return records
         self._round.pop(0)
