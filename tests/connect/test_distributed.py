@@ -35,7 +35,8 @@ from ottla.connect.distributed.sharing import Assignment
 from ottla.connect.distributed.topics import prepare
 from ottla.connect.distributed.worker import distributed_settings
 from ottla.connect.errors import ConnectError
-from ottla.connect.runtime.herder import Herder, Standing, Told
+from ottla.connect.runtime.changes import Told
+from ottla.connect.runtime.herder import Herder, Standing
 from ottla.connect.runtime.serving import ServedGroupWorker
 
 LIMIT_S = 90.0

@@ -19,8 +19,9 @@ from ottla import connect
 from ottla.connect.config_def import ConfigDef
 from ottla.connect.distributed.fencing import Question, Questions
 from ottla.connect.runtime.exactly_once import ExactlyOnce, ExactlyOnceRunner, Step
-from ottla.connect.runtime.herder import HerderError, Wanted
+from ottla.connect.runtime.herder import HerderError
 from ottla.connect.runtime.offsets import is_of
+from ottla.connect.runtime.runs import Wanted
 from ottla.connect.runtime.validation import validate
 from ottla.connect.settings import SOURCE
 from ottla.errors import KafkaError, ProducerFencedError

@@ -17,19 +17,9 @@ from tests.support.seeds import further_seeds, run_covering, run_seeds
 
 from ottla.connect.distributed.membership import Membership, grace_s
 from ottla.connect.distributed.sharing import Assignment, Leader, WorkerState
-from ottla.connect.runtime.herder import (
-    Change,
-    Delete,
-    EndTasks,
-    Herder,
-    HostView,
-    PutConnector,
-    PutTasks,
-    Restart,
-    StartHost,
-    TaskId,
-    decide,
-)
+from ottla.connect.runtime.changes import Change, Delete, PutConnector, PutTasks, Restart
+from ottla.connect.runtime.herder import Herder
+from ottla.connect.runtime.runs import EndTasks, HostView, StartHost, TaskId, decide
 
 COVERAGE = (
     "crashes", "freezes", "partitions", "leader changes", "lost members", "leases over", "tasks held back", "tasks revoked",

@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from ottla.connect.runtime.herder import EndTasks, Herder, HerderError, HostView, Pause, StartHost, Told, decide
+from ottla.connect.runtime.changes import Told
+from ottla.connect.runtime.herder import Herder, HerderError
+from ottla.connect.runtime.runs import EndTasks, HostView, Pause, StartHost, decide
 
 NAMES = ("a", "b", "c")
 SECRET = Told(kind="source", secrets=frozenset({"password"}))

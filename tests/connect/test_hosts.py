@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ottla.connect.runtime.children import Child, Nursery
-from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause
 from ottla.connect.runtime.host import Host, decode_entry
 from ottla.connect.runtime.hosts import Hosts
+from ottla.connect.runtime.runs import Action, EndTasks, HostView, Pause
 from ottla.connect.runtime.source_runner import SourceRunner
 
 LIMIT_S = 30.0

@@ -17,8 +17,8 @@ from tests.support.broker_process import RunningBroker
 
 import ottla
 from ottla.connect.config_def import ConfigError
-from ottla.connect.runtime.herder import HostView
 from ottla.connect.runtime.host import encode_entry
+from ottla.connect.runtime.runs import HostView
 from ottla.connect.runtime.standalone import OffsetFile, StandaloneWorker
 
 #: Seconds: far longer than anything takes.

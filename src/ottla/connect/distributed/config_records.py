@@ -21,17 +21,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ottla.connect.runtime.herder import (
-    Change,
-    Delete,
-    DropTasks,
-    PutConnector,
-    PutTarget,
-    PutTasks,
-    Restart,
-    Target,
-    TaskId,
-)
+from ottla.connect.runtime.changes import Change, Delete, DropTasks, PutConnector, PutTarget, PutTasks, Restart, Target
+from ottla.connect.runtime.runs import TaskId
 
 #: A record's key and value.
 Written = tuple[str, Mapping[str, Any] | None]

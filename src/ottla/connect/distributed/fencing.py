@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ottla
-from ottla.connect.runtime.herder import TaskId, Wanted
+from ottla.connect.runtime.runs import TaskId, Wanted
 from ottla.connect.settings import client_config
 
 _FENCE_S: Final = 30.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ottla.connect.distributed.sharing import Assignment, WorkerState
-from ottla.connect.runtime.herder import TaskId
+from ottla.connect.runtime.runs import TaskId
 
 #: Of a session: how long a join may take beyond its end, and how long before the lease's end tasks are told to end.
 _JOIN_PART = 0.5

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ottla.connect.errors import ConnectError
-from ottla.connect.runtime.herder import TaskId
+from ottla.connect.runtime.runs import TaskId
 
 #: The protocol's name is not Java's: the broker refuses whichever kind of worker comes second to a group.
 PROTOCOL = "ottla-1"

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from ottla import Producer
 from ottla.connect.distributed.topics import LogRecord, TopicLog
-from ottla.connect.runtime.herder import Standing, TaskId
+from ottla.connect.runtime.herder import Standing
+from ottla.connect.runtime.runs import TaskId
 from ottla.connect.settings import client_config
 
 log = logging.getLogger(__name__)

@@ -25,26 +25,15 @@ from ottla.connect.distributed.sharing import PROTOCOL, PROTOCOL_TYPE, Assignmen
 from ottla.connect.distributed.status_store import Said, StatusStore, Used
 from ottla.connect.distributed.topics import LogRecord, prepare
 from ottla.connect.errors import ConnectError
-from ottla.connect.runtime.herder import (
-    Change,
-    Herder,
-    HerderError,
-    HostView,
-    PutConnector,
-    Restart,
-    Standing,
-    StartHost,
-    TaskId,
-    Told,
-    Wanted,
-    decide,
-)
+from ottla.connect.runtime.changes import Change, PutConnector, Restart, Told
+from ottla.connect.runtime.herder import Herder, HerderError, Standing
 from ottla.connect.runtime.host import encode_entry
 from ottla.connect.runtime.hosts import Event
 from ottla.connect.runtime.inspection import InspectionError
 from ottla.connect.runtime.levels import LEVELS, all_levels, set_level
 from ottla.connect.runtime.metrics import Row
 from ottla.connect.runtime.offsets import is_of
+from ottla.connect.runtime.runs import HostView, StartHost, TaskId, Wanted, decide
 from ottla.connect.runtime.worker import LOOK_S, ConnectWorker, typed
 from ottla.connect.settings import DISTRIBUTED, client_config
 from ottla.errors import InconsistentGroupProtocolError, KafkaError

@@ -3,9 +3,7 @@
 Requests become changes, which `apply` takes: at once in a standalone worker, in a distributed one when they are read from
 the topic of configurations, as in every other worker. `wanted()` says which tasks are to run here, each with the number of
 its run. A restart raises the number, and what is told about an older run is dropped. Names, states and messages are Java's.
-`decide` compares what is wanted with the processes that there are.
-
-Invariant: of a task that some process may still run no other run is started (`decide`).
+What becomes of processes then is decided elsewhere (`runs.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ottla.connect.config_def import HIDDEN
+from ottla.connect.runtime.changes import (
+    Change,
+    Delete,
+    DropTasks,
+    PutConnector,
+    PutTarget,
+    PutTasks,
+    Restart,
+    Target,
+    Told,
+)
+from ottla.connect.runtime.runs import TaskId, Wanted
 
-Target = Literal["RUNNING", "PAUSED", "STOPPED"]
-TaskId = tuple[str, int]
 #: So many failures with no new offset between them, and a task stays failed.
 FAILURES_MAX: Final = 5
 _PAUSE_MAX_S: Final = 300.0
@@ -44,20 +52,6 @@ class HerderError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What is known of a connector's class since it was looked at.
-
-    Attributes:
-        kind: source or sink.
-        secrets: keys whose values nobody sees.
-    """
-
-    kind: str = "unknown"
-    version: str | None = None
-    secrets: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -100,71 +94,6 @@ class Known:
     def restarts(self) -> bool:
         """Whether failed tasks are started again (`errors.restart.enable`)."""
         return self.config.get("errors.restart.enable", "false").strip().lower() == "true"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A task that is to run.
-
-    Attributes:
-        run: its number; another one is another run.
-    """
-
-    run: int
-    is_paused: bool
-    config: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutConnector:
-    """A connector is there, or has another configuration. Its target stays what it is where none is given."""
-
-    name: str
-    config: Mapping[str, str]
-    told: Told = field(default_factory=Told)
-    target: Target | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutTasks:
-    """A connector has these tasks, made of the configuration that it has now."""
-
-    name: str
-    tasks: Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropTasks:
-    """What is known of a connector's tasks is incomplete: they do not run, and are to be made again."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutTarget:
-    """A connector is to run, to pause or to stop."""
-
-    name: str
-    target: Target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
-    """A connector is gone."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restart:
-    """A connector is to start anew: itself, or some of its tasks, too."""
-
-    name: str
-    with_tasks: bool
-    only_failed: bool
-
-
-Change = PutConnector | PutTasks | DropTasks | PutTarget | Delete | Restart
 
 
 class Herder:
@@ -621,79 +550,3 @@ def _to_restart(found: Known, *, with_tasks: bool, only_failed: bool) -> tuple[b
     """Return whether the connector itself is to start anew, and which tasks."""
     tasks = [number for number, at in found.standings.items() if not only_failed or at.state == "FAILED"]
     return not only_failed or found.standing.state == "FAILED", tasks if with_tasks else []
-
-
-# What becomes of processes
-
-
-@dataclass(slots=True, kw_only=True)
-class HostView:
-    """A process with tasks of one connector.
-
-    Attributes:
-        runs: of each task that it may run, which run.
-        ending: tasks that it was told to end.
-    """
-
-    connector: str
-    runs: dict[int, int]
-    is_paused: bool = False
-    ending: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartHost:
-    """Start a process with these tasks."""
-
-    connector: str
-    tasks: Mapping[int, Wanted]
-    is_paused: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndTasks:
-    """Have a process end tasks."""
-
-    host: int
-    tasks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """Have the tasks of a process pause, or go on."""
-
-    host: int
-    is_paused: bool
-
-
-Action = StartHost | EndTasks | Pause
-
-
-def decide(wanted: Mapping[TaskId, Wanted], hosts: Mapping[int, HostView]) -> list[Action]:
-    """Return what is to be done so that what is wanted runs, and nothing else."""
-    actions: list[Action] = []
-    taken: set[TaskId] = set()
-    for host, view in hosts.items():
-        taken.update((view.connector, number) for number in view.runs)
-        over = [
-            number
-            for number, run in view.runs.items()
-            if number not in view.ending and not _is_wanted(wanted.get((view.connector, number)), run)
-        ]
-        if over:
-            actions.append(EndTasks(host=host, tasks=tuple(over)))
-        mine = [wanted[view.connector, number] for number in view.runs if (view.connector, number) in wanted]
-        if mine and mine[0].is_paused != view.is_paused:
-            actions.append(Pause(host=host, is_paused=mine[0].is_paused))
-    new: dict[str, dict[int, Wanted]] = {}
-    for task, what in wanted.items():
-        if task not in taken:
-            new.setdefault(task[0], {})[task[1]] = what
-    for connector, tasks in new.items():
-        is_paused = next(iter(tasks.values())).is_paused
-        actions.append(StartHost(connector=connector, tasks=tasks, is_paused=is_paused))
-    return actions
-
-
-def _is_wanted(what: Wanted | None, run: int) -> bool:
-    return what is not None and what.run == run

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ottla.connect.runtime.children import Child, Nursery
-from ottla.connect.runtime.herder import Action, EndTasks, HostView, Pause, StartHost
 from ottla.connect.runtime.process import LEASE_OVER
+from ottla.connect.runtime.runs import Action, EndTasks, HostView, Pause, StartHost
 
 log = logging.getLogger(__name__)
 _MODULE: Final = "ottla.connect.runtime.host"

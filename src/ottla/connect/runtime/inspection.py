@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ottla.connect.runtime.changes import Told
 from ottla.connect.runtime.children import Child, Nursery
 from ottla.connect.runtime.environments import environment_of
-from ottla.connect.runtime.herder import HerderError, Told
+from ottla.connect.runtime.herder import HerderError
 
 _MODULE: Final = "ottla.connect.runtime.inspector"
 #: Java's limit for a request.

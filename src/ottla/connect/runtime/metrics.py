@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ottla.connect.runtime.herder import TaskId
+from ottla.connect.runtime.runs import TaskId
 from ottla.observability.exposition import Family, label_set
 
 #: What a task counts, by Kafka's group of metrics: the name, and whether it only grows.

@@ -15,7 +15,8 @@ from typing import Any
 from ottla.connect.config_def import ConfigError
 from ottla.connect.errors import ConnectError
 from ottla.connect.runtime import offset_file
-from ottla.connect.runtime.herder import Change, Herder, PutConnector, PutTasks
+from ottla.connect.runtime.changes import Change, PutConnector, PutTasks
+from ottla.connect.runtime.herder import Herder
 from ottla.connect.runtime.inspection import InspectionError
 from ottla.connect.runtime.worker import ConnectWorker, typed
 from ottla.connect.settings import STANDALONE

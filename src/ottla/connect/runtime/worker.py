@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from ottla.connect.config_def import ConfigDef, ConfigError
 from ottla.connect.errors import ConnectError
+from ottla.connect.runtime.changes import Change, Delete, PutConnector, PutTarget, PutTasks, Restart, Told
 from ottla.connect.runtime.children import Nursery
 from ottla.connect.runtime.connector_offsets import (
     alter_group_offsets,
@@ -27,29 +28,14 @@ from ottla.connect.runtime.connector_offsets import (
     reset_group_offsets,
     source_offsets,
 )
-from ottla.connect.runtime.herder import (
-    STOP_FIRST,
-    Change,
-    Delete,
-    Herder,
-    HerderError,
-    HostView,
-    PutConnector,
-    PutTarget,
-    PutTasks,
-    Restart,
-    Standing,
-    TaskId,
-    Told,
-    Wanted,
-    decide,
-)
+from ottla.connect.runtime.herder import STOP_FIRST, Herder, HerderError, Standing
 from ottla.connect.runtime.host import decode_entry, encode_entry
 from ottla.connect.runtime.hosts import Event, Hosts
 from ottla.connect.runtime.inspection import Inspection, InspectionError
 from ottla.connect.runtime.metrics import Row, page
 from ottla.connect.runtime.offsets import KeptOffsets
 from ottla.connect.runtime.process import MEMORY_OVER, memory_limit
+from ottla.connect.runtime.runs import HostView, TaskId, Wanted, decide
 from ottla.errors import KafkaError
 
 log = logging.getLogger(__name__)
