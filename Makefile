@@ -107,7 +107,7 @@ test-upgrade: $(VENV)/.built ## brokers restarted one by one from an earlier com
 	OTTLA_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest -q -s -m "crash and zookeeper" tests/crash/test_rolling_upgrade.py
 
 .PHONY: test-servers
-test-servers: $(VENV)/.built ## connectors with their real servers (Debian: postgresql, mariadb-server, mosquitto)
+test-servers: $(VENV)/.built ## connectors with their real servers (Debian: postgresql, mariadb-server, mosquitto; Go)
 	$(BIN)/python -m pytest -q -m servers
 
 test-languages: $(VENV)/.built ## clients in Go and JavaScript (need go, node and npm)

@@ -4,6 +4,7 @@
     python -m tests.campaigns.connect --connector jdbc-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector mqtt-source --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector files-sink-s3 --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector change-data --kills 20 --changes 1000000 --state ...
 
 The exactly-once source runs in two workers of a group, each its boundary of transactions; one of them is killed. The worker,
@@ -41,6 +42,7 @@ from tests.support.broker_process import BrokerProcess
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 from tests.support.postgres import Postgres
+from tests.support.s3 import S3
 
 import ottla
 
@@ -341,6 +343,20 @@ class FilesSink(_ToTopic):
         return found
 
 
+class FilesSinkS3(FilesSink):
+    """The same in a bucket of an S3 server."""
+
+    def connector(self) -> dict[str, str]:
+        settings: dict[str, str] = self.server.settings
+        return super().connector() | settings
+
+    def arrived(self) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for path in self.server.bucket_folder.glob("topics/orders/*.parquet"):
+            found.update(pq.read_table(path, partitioning=None)["id"].to_pylist())
+        return found
+
+
 class ExactlyOnceSource(Flow):
     """Lines of two files, in transactions of batches and of an interval."""
 
@@ -597,6 +613,7 @@ FLOWS: dict[str, tuple[type[Flow], Callable[[], Any] | None]] = {
     "jdbc-sink": (JdbcSink, _postgres),
     "jdbc-source": (JdbcSource, _postgres),
     "files-sink": (FilesSink, None),
+    "files-sink-s3": (FilesSinkS3, S3),
     "exactly-once-source": (ExactlyOnceSource, None),
     "change-data": (ChangeData, _postgres),
     "mqtt-source": (MqttSource, Mosquitto),

@@ -20,7 +20,6 @@ from obstore.exceptions import (
     BaseError,
     GenericError,
     JoinError,
-    NotFoundError,
     NotSupportedError,
     PreconditionError,
 )
@@ -42,6 +41,7 @@ from ottla.connect.errors import ConnectError, DataError, RetriableError
 from ottla.connect.java_dates import DateFormat
 from ottla.connect.java_text import java_text
 from ottla.connect.library.files.plan import Intent, Partitioner, PartitionPlan, Range, file_name, read_intent
+from ottla.connect.library.files.refusals import STORE_ERRORS, refusal
 from ottla.connect.library.files.rows import check, to_bytes
 from ottla.connect.records import SinkRecord
 from ottla.connect.schema import Struct
@@ -70,8 +70,8 @@ class FilesSinkTask(SinkTask):
         self._lock = threading.RLock()
         try:
             self._probe()
-        except BaseError as error:
-            raise ConnectError(f"The store {self._shown()} cannot be written: {_told(error)}") from error
+        except STORE_ERRORS as error:
+            raise ConnectError(refusal(self._shown(), error)) from error
 
     def _shown(self) -> str:
         return str(self.values["store.url"]).partition("?")[0]
@@ -165,6 +165,8 @@ class FilesSinkTask(SinkTask):
                     log.warning("%s: another task has begun this range; it ends at %d", path, there.end)
                     return
             for name, data in self._files(topic, partition, closed):
+                if closed.known and self._is_there(name):
+                    continue
                 try:
                     obstore.put(self._store, name, data, mode="create")
                 except (AlreadyExistsError, PreconditionError):
@@ -173,9 +175,21 @@ class FilesSinkTask(SinkTask):
             plan.published(closed.intent)
             self._forget_old(topic, partition)
         except _PASSING as error:
-            raise RetriableError(f"The store {self._shown()}: {_told(error)}") from error
-        except BaseError as error:
-            raise ConnectError(f"The store {self._shown()}: {_told(error)}") from error
+            raise RetriableError(refusal(self._shown(), error)) from error
+        except STORE_ERRORS as error:
+            raise ConnectError(refusal(self._shown(), error)) from error
+
+    def _is_there(self, path: str) -> bool:
+        """Whether a file of a range that was begun before is there; files appear whole.
+
+        It is asked first since a server may refuse a long file before it has read it, and close the connection: the client
+        sees a failed network then, for which it would try again without an end.
+        """
+        try:
+            obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _claim(self, path: str, intent: Intent) -> Intent:
         """Write an intent; return the one that stands there, ours or another one's."""
@@ -212,15 +226,15 @@ class FilesSinkTask(SinkTask):
         try:
             paths = self._intents(topic, partition)
             return read_intent(bytes(obstore.get(self._store, paths[-1]).bytes()), paths[-1]) if paths else None
-        except BaseError as error:
-            raise ConnectError(f"The store {self._shown()}: {_told(error)}") from error
+        except STORE_ERRORS as error:
+            raise ConnectError(refusal(self._shown(), error)) from error
 
     def _forget_old(self, topic: str, partition: int) -> None:
         old = self._intents(topic, partition)[: -2 * _KEPT_INTENTS]
         if old:  # many at once: a listing for each range is enough
             try:
                 obstore.delete(self._store, self._intents(topic, partition)[:-_KEPT_INTENTS])
-            except NotFoundError:
+            except FileNotFoundError:
                 pass  # another task was first
 
 
