@@ -319,6 +319,7 @@ def test_folders_of_fields_are_read_as_columns(tmp_path: Path) -> None:
     by_shop = {"partitioner.class": "FieldPartitioner", "partition.field.name": "shop"}
     task, given = sink_task(FilesSinkConnector, config(tmp_path) | by_shop, P0)
     task.put([order(0, "a/b"), order(1, "ü=1"), order(2, "a/b"), record(3, {"id": 1})])
+    assert {path.parent.name for path in files(tmp_path)} == {"shop=a%2Fb", "shop=ü%3D1"}
     read = pyarrow.dataset.dataset(tmp_path / "topics" / "orders", partitioning="hive").to_table()
     assert sorted(read["shop"].to_pylist()) == ["a/b", "a/b", "ü=1"]
     assert given.rejected == [(3, "the value has no field shop, which names its folder")]

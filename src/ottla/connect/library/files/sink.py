@@ -304,7 +304,10 @@ def _field(record: SinkRecord, name: str) -> Any:
 
 
 def _quoted(value: Any) -> str:
-    """Return a value as Hive writes it in the name of a folder."""
+    """Return a value as Hive writes it in the name of a folder.
+
+    Letters beyond ASCII stand as they are: Hive and Spark read `%C3%BC` as two letters, not as the bytes of one.
+    """
     if value is None:
         return "__HIVE_DEFAULT_PARTITION__"
     text = (
@@ -314,7 +317,8 @@ def _quoted(value: Any) -> str:
         if not hasattr(value, "isoformat")
         else value.isoformat()
     )
-    return urllib.parse.quote(text, safe=" !$&()+,-.;@_~") or "__HIVE_DEFAULT_PARTITION__"
+    quoted = (urllib.parse.quote(part, safe=" !$&()+,-.;@_~") if part.isascii() else part for part in text)
+    return "".join(quoted) or "__HIVE_DEFAULT_PARTITION__"
 
 
 def _ms(record: SinkRecord, name: str) -> int:
