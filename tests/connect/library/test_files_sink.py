@@ -374,6 +374,7 @@ def test_old_intents_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("more", "told"),
     [
         ({"store.url": "lake"}, "an address such as file"),
+        ({"store.url": "hdfs://namenode:8020/lake"}, "HDFS is not written yet"),
         ({"partitioner.class": "FieldPartitioner"}, "needs partition.field.name"),
         ({"format": "orc"}, "must be one of: parquet, jsonl, csv"),
     ],

@@ -260,6 +260,8 @@ def open_store(config: Mapping[str, str], values: Mapping[str, Any]) -> ObjectSt
             return LocalStore(Path(path).absolute(), mkdir=True)
         if "://" not in url:
             raise ConfigError.of("store.url", url, "an address such as file:///lake or s3://bucket/lake is needed")
+        if url.partition("://")[0] in ("hdfs", "webhdfs", "swebhdfs"):
+            raise ConfigError.of("store.url", url, "HDFS is not written yet: file:, s3:, gs: and az: are")
         given: dict[str, Any] = {"config": below(config, "store.option."), "retry_config": _RETRY}
         if str(given["config"].get("endpoint", "")).startswith("http:"):
             given["client_options"] = {"allow_http": True}
