@@ -199,6 +199,8 @@ def _cut_power_of_one(arena: Arena, n: int) -> None:
 
 
 def _cut_power(arena: Arena, *numbers: int) -> None:
+    for n in numbers:  # a machine that has no power acknowledges nothing (`tests.crash.test_power_cut.stop` says more)
+        arena.system.brokers[n].signal(signal.SIGSTOP)
     for n in numbers:
         arena.disks[n].cut_power()
     for n in numbers:

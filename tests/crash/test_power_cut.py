@@ -10,6 +10,7 @@ import fcntl
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -86,6 +87,16 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
         made.close()
 
 
+def stop(broker: BrokerProcess) -> None:
+    """A power cut ends machine and disk in one moment, so the broker must not run on after it.
+
+    Where it did, records were missing that it had acknowledged, on a busy machine: of an ext4 that is shut down while
+    fdatasync is under way, fdatasync now and then returns 0 though nothing of it is there later (Linux 6.18: 18 of 360 files,
+    with six threads that wrote and synced, and busy processors).
+    """
+    broker.signal(signal.SIGSTOP)
+
+
 def cut_under_load(
     disk: LoopDisk, journal_path: Path, cuts: int, settings: dict[str, str]
 ) -> tuple[Journal, list[str]]:
@@ -100,6 +111,7 @@ def cut_under_load(
         await_first_acknowledgement(journal_path)
         for _ in range(cuts):
             time.sleep(dice.uniform(0.1, 1.0))
+            stop(broker)
             disk.cut_power()
             broker.kill()
             disk.restore_power()
@@ -119,6 +131,7 @@ def cut_under_load(
     print(
         f"\n{cuts} power cuts, {journal.count} records acknowledged, {len(lost)} complaints, {shared} lives shared fsyncs"
     )
+    print(*lost[:20], sep="\n")
     if "log.flush.interval.messages" in settings:
         assert shared > cuts // 4, "fsyncs of several logs were hardly ever made as one"
     return journal, lost
