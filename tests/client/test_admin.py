@@ -170,6 +170,17 @@ def test_keys_are_changed_one_by_one_and_taken_back(admin: Admin, topic: str) ->
     assert "retention.bytes" not in told
 
 
+def test_offsets_are_set_when_the_coordinator_is_there(kafka_broker: Broker) -> None:
+    """A fresh Apache Kafka says NOT_COORDINATOR of each partition for a moment; the finding: that was raised."""
+    kafka_broker.create_topic("in", partitions=2)
+    fault = kafka_broker.fail("OffsetCommit", error="NOT_COORDINATOR", times=2)
+    both = {TopicPartition("in", 0): 0, TopicPartition("in", 1): 0}
+    with Admin(kafka_broker.bootstrap_servers) as admin:
+        admin.alter_group_offsets("g", both)
+        assert fault.hits == 2
+        assert admin.list_group_offsets("g").keys() == both.keys()
+
+
 def test_a_wrong_key_or_value_changes_nothing(admin: Admin, topic: str) -> None:
     with pytest.raises(InvalidConfigError):
         admin.alter_configs("topic", topic, {"no.such.key": "1", "retention.ms": "1h"})

@@ -42,14 +42,16 @@ M = TypeVar("M", bound=Message)
 #: Kinds of coordinators in FindCoordinator.
 GROUP, TRANSACTION = 0, 1
 
+#: What a broker says that does not coordinate the group, or not yet.
+COORDINATOR_ERRORS: Final = frozenset(
+    {ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.NOT_COORDINATOR}
+)
 #: Codes that say "not me" or "not yet".
 _AGAIN: Final = frozenset(
     {
         ErrorCode.NOT_CONTROLLER,
         ErrorCode.THROTTLING_QUOTA_EXCEEDED,
-        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
-        ErrorCode.COORDINATOR_NOT_AVAILABLE,
-        ErrorCode.NOT_COORDINATOR,
+        *COORDINATOR_ERRORS,
         ErrorCode.LEADER_NOT_AVAILABLE,
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
         ErrorCode.FENCED_LEADER_EPOCH,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ottla.client._core.transactions import OffsetAndMetadata
-from ottla.client.admin_base import bounded, check, outcome, unwrap
+from ottla.client.admin_base import COORDINATOR_ERRORS, bounded, check, outcome, unwrap
 from ottla.client.admin_groups import GroupCalls
 from ottla.client.admin_results import ConsumerLag, MemberDescription, OffsetInfo
 from ottla.client.admin_topics import TopicCalls, by_topic
@@ -248,6 +248,8 @@ class OffsetCalls(TopicCalls, GroupCalls):
             found: dict[TopicPartition, OffsetAndMetadata | KafkaError] = {}
             for topic in answer.topics:
                 for row in topic.partitions:
+                    if row.error_code in COORDINATOR_ERRORS:  # of the whole group, though each partition says so
+                        raise error_for(row.error_code)
                     where = TopicPartition(topic.name, row.partition_index)
                     text = None
                     if row.error_code == ErrorCode.UNKNOWN_MEMBER_ID:
