@@ -12,11 +12,12 @@ import pytest
 from tests.connect.test_standalone import until
 
 from ottla import Admin, Consumer, Producer, TopicPartition
-from ottla.connect import ConfigError, SourceContext, SourceRecord, SourceTask
+from ottla.connect import ConfigError, RetriableError, SourceContext, SourceRecord, SourceTask
 from ottla.connect.library.mirror import MirrorCheckpointConnector, MirrorHeartbeatConnector, MirrorSourceConnector
 from ottla.connect.library.mirror.policy import IdentityReplicationPolicy, ReplicationPolicy
 from ottla.connect.library.mirror.syncs import Pair, PairsToWrite, Translation
 from ottla.connect.runtime.validation import secrets_of
+from ottla.errors import ErrorCode, error_for
 from ottla.testing import Broker
 
 BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
@@ -354,3 +355,43 @@ def test_pairs_are_written_when_the_distance_changes_and_translate_to_no_later_r
         late.add("t", 0, Pair(100 + number * 10, 200 + number * 10))
     assert len(late._pairs["t", 0]) <= 1025
     assert late.downstream("t", 0, 100 + 49_990) == 200 + 49_990
+
+
+def test_an_error_while_topics_are_looked_for_forgets_no_topic_that_was_made_anew(
+    brokers: tuple[Broker, Broker], mirrors: list[Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = (broker.bootstrap_servers for broker in brokers)
+    with Admin(source) as admin, Admin(target) as there:
+        admin.create_topic("first-anew", partitions=1)
+        with Producer[Any, Any](source) as producer:
+            for number in range(3):
+                producer.send("first-anew", f"old {number}".encode())
+        mirrors.append(mirror := Mirror(MirrorSourceConnector, source, target, "A", topics="(first|second)-anew"))
+        mirror.until_copied(3)
+        admin.delete_topic("first-anew")
+        admin.create_topic("first-anew", partitions=1)
+        admin.create_topic("second-anew", partitions=1)
+        make = mirror.task._copies.make  # type: ignore[attr-defined]
+        failed: list[Any] = []
+
+        def fails_once(topic: Any) -> None:
+            if topic.name == "second-anew" and not failed:
+                failed.append(topic)
+                raise error_for(ErrorCode.NETWORK_EXCEPTION)
+            make(topic)
+
+        monkeypatch.setattr(mirror.task._copies, "make", fails_once)  # type: ignore[attr-defined]
+        with Producer[Any, Any](source) as producer:
+            for number in range(5):
+                producer.send("first-anew", f"new {number}".encode())
+        seen: set[bytes] = set()
+
+        def all_there() -> bool:
+            try:
+                seen.update(record.value for record in mirror.step())
+            except RetriableError:
+                return False
+            return bool(failed) and {f"new {number}".encode() for number in range(5)} <= seen
+
+        until(all_there, "all records of the new topic")
+        assert "A.second-anew" in {topic.name for topic in there.list_topics()}

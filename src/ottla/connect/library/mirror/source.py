@@ -149,9 +149,8 @@ class MirrorSourceTask(SourceTask):
 
     def _refresh(self) -> None:
         """Look which topics there are, have those of this task in the target, and read them."""
-        self._refreshed_at = time.monotonic()
         topics = self._copies.find()
-        self._ids = {topic.name: self._ids[topic.name] for topic in topics if topic.name in self._ids}
+        ids: dict[str, str] = {}  # taken over together with the offsets: an error in between leaves both as they were
         wanted: dict[TopicPartition, int] = {}
         for topic in topics:
             is_new = self._ids.get(topic.name) != topic.topic_id
@@ -167,8 +166,14 @@ class MirrorSourceTask(SourceTask):
                 wanted[where] = (
                     self._next[where] if where in self._next and not is_new else self._beginning(where, topic)
                 )
-            self._ids[topic.name] = topic.topic_id
-        if wanted.keys() == self._next.keys() and wanted == self._next:
+            ids[topic.name] = topic.topic_id
+        self._read(wanted)
+        self._ids = ids
+        self._refreshed_at = time.monotonic()
+
+    def _read(self, wanted: dict[TopicPartition, int]) -> None:
+        """Read these partitions, each from its offset on."""
+        if wanted == self._next:
             return
         moved = {where: offset for where, offset in wanted.items() if self._next.get(where) != offset}
         self._consumer.assign(wanted)
