@@ -146,11 +146,17 @@ def create(address: str, topic: str, partitions: int) -> None:
     client.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
 
 
-def produce(address: str, topic: str, values: range) -> None:
+def produce(address: str, topic: str, values: range, *, partitions: int = 0) -> None:
+    """Send values, in turn to so many partitions; 0: as librdkafka chooses, which may be one partition for all."""
     failed: list[object] = []
     producer = Producer({"bootstrap.servers": address, "message.timeout.ms": 60_000})
     for value in values:
-        producer.produce(topic, str(value), on_delivery=lambda error, _: failed.append(error) if error else None)
+        producer.produce(
+            topic,
+            str(value),
+            partition=value % partitions if partitions else -1,
+            on_delivery=lambda error, _: failed.append(error) if error else None,
+        )
     assert producer.flush(60) == 0
     assert failed == []
 
@@ -252,7 +258,7 @@ def test_workers(directory: Path, supervised: Callable[..., SupervisorProcess]) 
     assert leaders(address, "old") == {0: 1, 1: 1}
     create(address, "new", 4)
     assert sorted(leaders(address, "new").values()) == [1, 1, 2, 2]
-    produce(address, "new", range(100))
+    produce(address, "new", range(100), partitions=4)
     assert consume(address, "new", 100) == list(range(100))
     assert consume(address, "old", 10) == list(range(10))
     shared, *own = (metrics_of(number) for number in (port, port + 1, port + 2))
