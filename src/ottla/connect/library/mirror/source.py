@@ -67,7 +67,12 @@ class MirrorSourceTask(SourceTask):
         self._copies = TopicCopies(self._source_admin, self._target_admin, values, self._policy)
         self._consumer: Consumer[bytes, bytes] = Consumer(
             values["source.cluster.bootstrap.servers"],
-            config={"isolation.level": "read_committed", "auto.offset.reset": "earliest"}
+            # A topic that was deleted in the source is not to come back because its mirror asks for it.
+            config={
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "allow.auto.create.topics": "false",
+            }
             | client_of(config, "source", "consumer"),
         )
         where = values["offset-syncs.topic.location"]
@@ -105,6 +110,8 @@ class MirrorSourceTask(SourceTask):
         found = []
         for record in records:
             where = TopicPartition(record.topic, record.partition)
+            if record.offset < self._next[where]:  # the topic was made anew, and is read from its beginning
+                self._ids |= {topic.name: topic.topic_id for topic in self._copies.find() if topic.name == where.topic}
             self._next[where] = record.offset + 1
             found.append(self._record(record))
         return found or None
