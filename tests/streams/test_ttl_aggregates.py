@@ -154,3 +154,17 @@ def test_an_order_has_the_count_of_its_time() -> None:
         driver.topic("in").pipe_many([("a", "x", 1_000), ("a", "x", 5_000), ("a", "x", 20_000)])
         driver.topic("asked").pipe_many([("a", "?", 4_999), ("a", "?", 19_000), ("a", "?", 30_000)])
         assert driver.topic("told").read() == [("a", "1"), ("a", "2"), ("a", "3")]
+
+
+def test_counts_of_a_table_whose_keys_come_and_go_are_those_of_the_keys_that_are_there() -> None:
+    """The finding: at each return of a key the initializer's value was taken off, and the count sank below 0."""
+    app = App("app")
+    counts = app.stream("in", key=str, value=str).group_by_key().count(store="counts", ttl="10s")
+    active = counts.group_by(lambda key, count: ("all", count), key=str, value=int).count(store="active")
+    active.to_stream().to("out")
+    with app.test(at=0) as driver:
+        for day in range(5):
+            for number, key in enumerate("abc"):
+                driver.topic("in").pipe(key, "x", at=day * 20_000 + number)
+            assert dict(driver.store("active").items()) == {"all": 3}
+            assert len(dict(driver.store("counts").items())) == 3

@@ -41,6 +41,10 @@ def aggregate(view: View, initializer: Callable[[], Any] | None, aggregator: Cal
                     return value, None, timestamp, stored
                 start = initializer()
                 new = aggregator(key, value, start)
+                if (
+                    expire is not None
+                ):  # a key begins anew each time that it comes back: its table has had nothing of it
+                    return new, None, timestamp, stored
                 # As in Java, the old value of a first change is what the initializer gives.
                 old = initializer() if reads_old and type(start) not in _IMMUTABLE else start
                 return new, old, timestamp, stored
