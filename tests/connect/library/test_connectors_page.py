@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.dataset
@@ -10,6 +16,7 @@ import pytest
 from tests.connect.library.test_jdbc_sink import Database
 from tests.connect.test_standalone import Running, until, worker_config
 from tests.support.broker_process import RunningBroker
+from tests.support.ports import free_port
 
 import ottla
 import ottla.testing
@@ -55,6 +62,41 @@ def test_orders_go_into_a_table_and_out_of_it(
         assert running.told("failed") == []
     assert len(found) == len({re.search(rb'"id":(\d+)', value)[1] for value in found}) == 200  # type: ignore[index]
     database.engine.dispose()
+
+
+@contextmanager
+def shop(folder: Path) -> Iterator[str]:
+    """The shop of the page, on a free port; yields its address."""
+    (text,) = re.findall(r"```python\n(.*?ThreadingHTTPServer.*?)```", PAGE, re.DOTALL)
+    port = free_port()
+    (folder / "shop.py").write_text(text.replace("8000", str(port)))
+    with subprocess.Popen([sys.executable, "shop.py"], cwd=folder, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def _orders(url: str, after: int) -> list[int]:
+    try:
+        with urllib.request.urlopen(f"{url}/?after={after}", timeout=60) as answer:
+            return [order["id"] for order in json.load(answer)["orders"]]
+    except OSError:
+        return []  # it starts
+
+
+def test_orders_go_to_a_shop_by_http(broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up orders become requests to the shop of the page."""
+    monkeypatch.chdir(tmp_path)
+    by_name = {given["name"]: given for given in FILES}
+    config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
+    with shop(tmp_path) as url:
+        to_web = by_name["to-web"] | {"http.url": by_name["to-web"]["http.url"].replace("http://127.0.0.1:8000", url)}
+        with Running(config, by_name["made-up"], to_web) as running:
+            until(lambda: _orders(url, 148) == list(range(149, 199)), "the first 199 orders")
+            until(lambda: _orders(url, 198) == [199], "the last order")
+            assert running.told("failed") == []
+        assert _orders(url, -1) == list(range(50))
 
 
 def _count(database: Database) -> int:

@@ -22,6 +22,7 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "FileStreamSourceConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FileStreamSinkConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
+    "HttpSinkConnector": ("ottla.connect.library.http", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
     "MirrorCheckpointConnector": ("ottla.connect.library.mirror", _MIRROR),
@@ -37,6 +38,8 @@ _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "Fi
 #: What people have that is not here, and what there is instead.
 _ELSEWHERE = {
     "io.confluent.kafka.connect.datagen.DatagenConnector": "DatagenSource makes orders; it has keys of its own",
+    "io.aiven.kafka.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
+    "io.confluent.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
     "io.confluent.connect.s3.S3SinkConnector": "FilesSinkConnector writes to S3 with store.url=s3://bucket/folder",
     "org.apache.kafka.connect.tools.MockSourceConnector": "DatagenSource makes records",
 }
