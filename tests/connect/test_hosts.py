@@ -228,7 +228,8 @@ def test_processes_are_forks_of_one_thread_and_outlive_none_of_it() -> None:
         nursery._process.kill()
         assert children[1].wait(LIMIT_S) == -signal.SIGKILL
         assert list(children[1].lines()) == []
-        nursery._process.wait(LIMIT_S)  # a process that dies may still take what it is sent: its forks' sockets close first
+        # A process that dies may still take what it is sent: its forks' sockets close first.
+        nursery._process.wait(LIMIT_S)
         children.append(nursery.start("ottla.connect.runtime.inspector"))
         children[-1].say({})
         children[-1].say({"do": "definition", "plugin": "FileStreamSource"})
