@@ -99,6 +99,32 @@ def test_orders_go_to_a_shop_by_http(broker: RunningBroker, tmp_path: Path, monk
         assert _orders(url, -1) == list(range(50))
 
 
+def test_rows_of_a_folder_go_into_a_topic(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of the page: a file with two rows, and a third one that comes later."""
+    monkeypatch.chdir(tmp_path)
+    (make,) = re.findall(r"```\n(mkdir -p inbox\n.*?)```", PAGE, re.DOTALL)
+    (more,) = re.findall(r"`(echo .* >> inbox/orders.csv)`", PAGE)
+    subprocess.run(["sh", "-e", "-c", make], check=True)
+    by_name = {given["name"]: given for given in FILES}
+    config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
+    with (
+        Running(config, by_name["from-folder"]) as running,
+        ottla.Consumer(broker.address, topics=["inbox"], auto_offset_reset="earliest") as consumer,
+    ):
+        found: list[bytes] = []
+        until(lambda: len(_more(consumer, found)) >= 2, "two rows")
+        subprocess.run(["sh", "-e", "-c", more], check=True)
+        until(lambda: len(_more(consumer, found)) >= 3, "the third row")
+        assert running.told("failed") == []
+    assert [json.loads(value)["payload"] for value in found] == [
+        {"id": 1, "item": "pen", "price": 1.5},
+        {"id": 2, "item": "lamp", "price": 29.9},
+        {"id": 3, "item": "cup", "price": 4.2},
+    ]
+
+
 def _count(database: Database) -> int:
     with database.engine.connect() as connection:
         there = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'orders'").scalar_one()

@@ -19,6 +19,7 @@ _JDBC = ("io.confluent.connect.jdbc.", "io.aiven.connect.jdbc.")
 #: Our own, by our name; Java's classes of the same name in these packages stand for them.
 LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "DatagenSource": ("ottla.connect.library.datagen", ()),
+    "DirectorySourceConnector": ("ottla.connect.library.directory", ()),
     "FileStreamSourceConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FileStreamSinkConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
@@ -36,7 +37,10 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
 _EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "obstore": "files", "pyarrow": "files", "paho": "mqtt"}
 _SHORT = {"FileStreamSource": "FileStreamSourceConnector", "FileStreamSink": "FileStreamSinkConnector"}
 #: What people have that is not here, and what there is instead.
+_SPOOL = "DirectorySourceConnector reads the files of a folder; it has keys of its own (format=csv, format=jsonl)"
 _ELSEWHERE = {
+    "com.github.jcustenborder.kafka.connect.spooldir.SpoolDirCsvSourceConnector": _SPOOL,
+    "com.github.jcustenborder.kafka.connect.spooldir.SpoolDirSchemaLessJsonSourceConnector": _SPOOL,
     "io.confluent.kafka.connect.datagen.DatagenConnector": "DatagenSource makes orders; it has keys of its own",
     "io.aiven.kafka.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
     "io.confluent.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
