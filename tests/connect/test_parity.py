@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from tests.connect.parity.cases import JSON_CONVERTER, cases
 from tests.connect.parity.oracle import VERSION, digest, java_results, kept_results, result
-from tests.connect.parity.ours import run
+from tests.connect.parity.ours import read, run
 
 from ottla.client._core._appending_plain import murmur2
+from ottla.connect.converters.base import Converter
+from ottla.connect.converters.json_converter import JsonConverter
 from ottla.connect.plugins import TRANSFORMS
 
 #: Every eleventh case is asked by default, all of them by `make test-soak`.
@@ -52,6 +54,20 @@ def test_there_are_more_than_ten_thousand_cases() -> None:
 @pytest.mark.parametrize("share", SHARES)
 def test_ours_says_what_java_says(share: int) -> None:
     assert different(pairs(share), ours(share)) == []
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_converter_that_has_read_much_reads_as_a_new_one(share: int) -> None:
+    """What it remembers of envelopes, schemas and orders of keys changes nothing. Each text is read twice in turn."""
+    used: dict[str, Converter] = {}
+    for case, _ in pairs(share):
+        if case["op"] != "to" or case["class"] != JSON_CONVERTER or case["bytes"] is None:
+            continue
+        data = bytes.fromhex(case["bytes"])
+        converter = used.setdefault(json.dumps(case["config"], sort_keys=True), JsonConverter(case["config"]))
+        for text in (data, data, data[:-1] + b" }", data[:-1] + b"},1", data[:-2] + b"}"):
+            assert read(converter, text) == read(JsonConverter(case["config"]), text)
+    assert used
 
 
 def different(pairs: list[tuple[dict[str, Any], dict[str, Any]]], answers: Iterable[dict[str, Any]]) -> list[str]:

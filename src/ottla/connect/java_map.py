@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ottla.connect.schema import Type
@@ -105,3 +106,9 @@ def hash_map(entries: Iterable[tuple[Any, Any]], kind: Type = Type.INT64) -> dic
     for key, value in entries:
         made[key] = value
     return made.as_dict()
+
+
+@lru_cache(maxsize=4096)
+def hash_order(keys: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return keys, each a text or None, in the order of a HashMap that they are put into one by one."""
+    return tuple(hash_map((key, None) for key in keys))

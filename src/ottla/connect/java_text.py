@@ -53,6 +53,8 @@ def is_float32(schema: Schema | None, value: float) -> bool:
 
 def double_text(value: float) -> str:
     """Return `Double.toString`."""
+    if 1e-3 <= value < 1e7:  # both print the shortest digits, and here without an exponent
+        return repr(value)
     if not math.isfinite(value):
         return _special(value)
     text = repr(abs(value))

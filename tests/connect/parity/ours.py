@@ -25,7 +25,7 @@ def run(case: dict[str, Json]) -> dict[str, Json]:
                 return _from(case)
             case "to":
                 data = case["bytes"]
-                return _read(_converter(case), None if data is None else bytes.fromhex(data))
+                return read(_converter(case), None if data is None else bytes.fromhex(data))
             case _:
                 from tests.connect.parity.our_transforms import run_transform
 
@@ -43,10 +43,11 @@ def _from(case: dict[str, Json]) -> dict[str, Json]:
     value = value_of(schema, case["value"])
     converter = _converter(case)
     data = converter.from_connect("topic", schema, value)
-    return {"bytes": None if data is None else data.hex()} | _read(converter, data)
+    return {"bytes": None if data is None else data.hex()} | read(converter, data)
 
 
-def _read(converter: Converter, data: bytes | None) -> dict[str, Json]:
+def read(converter: Converter, data: bytes | None) -> dict[str, Json]:
+    """Return what a converter reads, and what it writes of that."""
     found: dict[str, Json] = {}
     try:
         schema, value = converter.to_connect("topic", data)

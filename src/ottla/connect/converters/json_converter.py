@@ -11,14 +11,15 @@ import datetime
 import decimal
 import json
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ottla.connect.config_def import ConfigDef, ConfigKey, ConfigType, Importance, Width, one_of_any_case
 from ottla.connect.converters import json_text
 from ottla.connect.converters.base import Converter, SchemaAndValue, converter_type
 from ottla.connect.errors import DataError
-from ottla.connect.java_map import hash_map
+from ottla.connect.java_map import hash_map, hash_order
 from ottla.connect.java_text import as_float32, decimal_text, double_text, float_text
 from ottla.connect.logical import (
     LOGICAL_NAMES,
@@ -37,6 +38,7 @@ from ottla.connect.schema import (
     INTEGER_BITS,
     TIME_NAME,
     TIMESTAMP_NAME,
+    Field,
     Schema,
     Struct,
     Type,
@@ -46,6 +48,12 @@ from ottla.connect.values import wrapped
 
 _TYPES = {kind.value: kind for kind in Type}
 _ENVELOPE = {"schema", "payload"}
+#: How many envelopes a converter remembers: topics, or versions of a schema, that come in turn.
+_ENVELOPES = 4
+_BOUNDS = {kind: (-1 << bits - 1, (1 << bits - 1) - 1) for kind, bits in INTEGER_BITS.items()}
+_LEAST, _GREATEST = _BOUNDS[Type.INT64]
+#: A field; the class that its usual value has in JSON, the bounds of it, and what makes it the field's value.
+_Part = tuple[Field, type | None, Any, Any, Callable[[Any], Any] | None]
 
 
 class JsonConverter(Converter):
@@ -117,6 +125,9 @@ class JsonConverter(Converter):
         self._cache_size: int = self.config["schemas.cache.size"]
         self._written: dict[Schema, str] = {}
         self._read: dict[str, Schema] = {}
+        #: What stands before the payload in the envelopes that came last, and the schema that it says.
+        self._envelopes: deque[tuple[bytes, Schema]] = deque(maxlen=_ENVELOPES)
+        self._parts: dict[Schema, list[_Part]] = {}
         self._content = self._schema_content(self.config["schema.content"])
 
     def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
@@ -130,8 +141,12 @@ class JsonConverter(Converter):
     def to_connect(self, topic: str, data: bytes | None) -> SchemaAndValue:
         if data is None:
             return SchemaAndValue(None, None)
+        given = bytes(data)
+        for begin, known in self._envelopes:
+            if given.startswith(begin) and (found := json_text.read_last(given, len(begin))) is not None:
+                return SchemaAndValue(known, self._data(known, found[0]))
         try:
-            node = json_text.read(bytes(data))
+            node = json_text.read(given)
         except ValueError as error:
             raise DataError(f"this is no JSON: {error}") from error
         if not self._with_schemas:
@@ -143,6 +158,8 @@ class JsonConverter(Converter):
                 'schemas.enable=true means objects of "schema" and "payload" alone; schemas.enable=false reads other JSON'
             )
         schema = self.schema_of(node["schema"])
+        if schema is not None and (before := json_text.before_payload(given)) is not None:
+            self._envelopes.appendleft((before, schema))
         return SchemaAndValue(schema, self._data(schema, node["payload"]))
 
     def _schema_content(self, text: str | None) -> Schema | None:
@@ -195,6 +212,14 @@ class JsonConverter(Converter):
         return "{" + ",".join(parts) + "}"
 
     def _text(self, schema: Schema | None, value: Any) -> str:
+        if schema is None:
+            kind = value.__class__
+            if kind is str:
+                return json_text.quoted(value)
+            if kind is int and _LEAST <= value <= _GREATEST:
+                return str(value)
+            if kind is dict:
+                return self._map_text(None, value)
         if value is None:
             if schema is None:
                 return "null"
@@ -254,6 +279,12 @@ class JsonConverter(Converter):
         return "{" + ",".join(parts) + "}"
 
     def _map_text(self, schema: Schema | None, value: dict[Any, Any]) -> str:
+        if schema is None and all(key.__class__ is str for key in value):
+            return (
+                "{"
+                + ",".join([f"{json_text.quoted(key)}:{self._text(None, item)}" for key, item in value.items()])
+                + "}"
+            )
         keys, values = (None, None) if schema is None else (schema.keys, schema.values)
         as_object = all(isinstance(key, str) for key in value) if keys is None else keys.type is Type.STRING
         if not as_object:
@@ -354,18 +385,18 @@ class JsonConverter(Converter):
         return node["field"], schema
 
     def _without_schema(self, node: Any) -> Any:
-        match node:
-            case int() if not isinstance(node, bool):
-                return wrapped(node, 64)
-            case decimal.Decimal():
-                return _real(node)
-            case list():
-                return [self._without_schema(item) for item in node]
-            case dict():
-                return hash_map([(key, self._without_schema(item)) for key, item in node.items()])
-            case json_text.Missing():
-                return None
-        return node
+        kind = node.__class__
+        if kind is str:
+            return node
+        if kind is int:
+            return node if _LEAST <= node <= _GREATEST else wrapped(node, 64)
+        if kind is decimal.Decimal:
+            return _real(node)
+        if kind is list:
+            return [self._without_schema(item) for item in node]
+        if kind is dict:
+            return {key: self._without_schema(node[key]) for key in hash_order(tuple(node))}
+        return None if kind is json_text.Missing else node
 
     def _data(self, schema: Schema | None, node: Any) -> Any:
         if schema is None:
@@ -404,9 +435,19 @@ class JsonConverter(Converter):
     def _struct(self, schema: Schema, node: Any) -> Struct:
         if not isinstance(node, dict):
             raise DataError(f"a struct is an object in JSON, and this is {_kind(node)}")
+        parts = self._parts.get(schema)
+        if parts is None:
+            parts = self._parts[schema] = [_part(field) for field in schema.fields]
+            if len(self._parts) > self._cache_size > 0:
+                del self._parts[next(iter(self._parts))]
         made = Struct(schema)
-        for field in schema.fields:
-            made[field.name] = self._data(field.schema, node.get(field.name))
+        values = made._values
+        for field, kind, low, high, change in parts:
+            item = node.get(field.name)
+            if item.__class__ is kind and (low is None or low <= item <= high):
+                values[field.index] = item if change is None else change(item)
+            else:
+                made[field.name] = self._data(field.schema, item)
         return made
 
     def _map(self, schema: Schema, node: Any) -> dict[Any, Any]:
@@ -430,6 +471,25 @@ class JsonConverter(Converter):
             return hash_map(entries, schema.keys.type)
         except TypeError:
             raise DataError(f"Keys of type {schema.keys.type} cannot be those of a dict") from None
+
+
+def _part(field: Field) -> _Part:
+    """Return which class the usual value of a field has in JSON, its bounds, and what makes it the field's value."""
+    schema = field.schema
+    if schema.name == TIMESTAMP_NAME:
+        return field, int, *_BOUNDS[Type.INT64], ms_to_timestamp
+    if schema.name in LOGICAL_NAMES:
+        return field, None, None, None, None
+    match schema.type:
+        case Type.STRING:
+            return field, str, None, None, None
+        case Type.BOOLEAN:
+            return field, bool, None, None, None
+        case Type.FLOAT64:
+            return field, decimal.Decimal, None, None, _real
+        case whole if whole in _BOUNDS:
+            return field, int, *_BOUNDS[whole], None
+    return field, None, None, None, None
 
 
 def _logical(schema: Schema, node: Any) -> Any:

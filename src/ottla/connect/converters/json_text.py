@@ -13,6 +13,8 @@ from typing import Any
 _ESCAPED = re.compile('[\x00-\x1f"\\\\\ud800-\udfff\U00010000-\U0010ffff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _LEADING_ZEROS = re.compile(r"(?<![\w.+])(?<![\w.]-)(?<![eE]-)(-?)0+(?=[0-9])")
+#: An envelope as Java writes it.
+_SCHEMA, _PAYLOAD = '{"schema":', ',"payload":'
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -90,6 +92,30 @@ def read(data: bytes) -> Any:
         if _LEADING_ZEROS.search(text) is None:
             raise
     return _first_value(_without_zeros(text), begin)
+
+
+def read_last(data: bytes, begin: int) -> tuple[Any] | None:
+    """Return the value that stands alone between `begin` and the brace that ends the text; None: something else does.
+
+    What is not the plain case is for `read`, also where it is no JSON.
+    """
+    if not data.endswith(b"}"):
+        return None
+    try:
+        text = str(data[begin:-1], "utf-8")
+        value, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return (value,) if end == len(text) else None
+
+
+def before_payload(data: bytes) -> bytes | None:
+    """Return what stands before the payload of an envelope; None: it is written in another order, or with blanks."""
+    text = data.decode()
+    if not text.startswith(_SCHEMA):
+        return None
+    _, end = _DECODER.raw_decode(text, len(_SCHEMA))
+    return text[: end + len(_PAYLOAD)].encode() if text.startswith(_PAYLOAD, end) else None
 
 
 def _first_value(text: str, begin: int) -> Any:
