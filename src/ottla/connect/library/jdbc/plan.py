@@ -7,8 +7,8 @@ a later record leaves alone (an unchanged TOAST column of Debezium's) keeps what
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ottla.connect.errors import ConnectError, DataError
@@ -29,10 +29,14 @@ _INFERRED: tuple[tuple[type, Schema], ...] = (
     (bytes, BYTES),
 )
 
+#: How many schemas of values are remembered.
+_SHAPES = 1000
+
 #: Of a field that is None and has no schema: its column is written if it is there, and not made.
 UNKNOWN = STRING.replace(optional=True, name="ottla.unknown")
 
 Mode = Literal["insert", "upsert", "update"]
+Part = tuple[str, int, Any, Callable[[Schema, Any], Any] | None, Schema]
 KeyMode = Literal["none", "kafka", "record_key", "record_value"]
 
 
@@ -43,6 +47,7 @@ class Rules:
     Attributes:
         key_fields: `pk.fields`.
         only: `fields.whitelist`; empty: all.
+        shapes: what schemas of values mean under these rules, as far as it was asked; None: each record has to be looked at.
     """
 
     mode: Mode
@@ -50,6 +55,21 @@ class Rules:
     key_fields: tuple[str, ...] = ()
     delete: bool = False
     only: frozenset[str] = frozenset()
+    shapes: dict[Schema, Shape | None] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The rows that structs of one schema make, if the key is of the value, of Kafka, or there is none.
+
+    Attributes:
+        key, values: name, place in the struct, default, and what makes a column's value of the struct's.
+        schemas: of all columns.
+    """
+
+    key: tuple[Part, ...]
+    values: tuple[Part, ...]
+    schemas: Mapping[str, Schema]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +99,10 @@ class Step:
         """Return the values of each row, by column."""
         return [{**row.key, **(row.values or {})} for row in self.rows]
 
+    def tuples(self) -> Iterable[tuple[Any, ...]]:
+        """Return the values of each row, in the order of the columns."""
+        return ((*row.key.values(), *(row.values or {}).values()) for row in self.rows)
+
 
 def row_of(record: SinkRecord, rules: Rules) -> Row:
     """Return the row that a record stands for.
@@ -86,6 +110,8 @@ def row_of(record: SinkRecord, rules: Rules) -> Row:
     Raises:
         DataError: it stands for none under these rules.
     """
+    if record.value.__class__ is Struct and (row := _usual_row(record, rules)) is not None:
+        return row
     schemas: dict[str, Schema] = {}
     deleted, schema, value = _value_of(record)
     fields = None if deleted else _fields(schema, value, "value")
@@ -104,6 +130,63 @@ def row_of(record: SinkRecord, rules: Rules) -> Row:
     if not key and not values:
         raise DataError("the record has no fields that make a row")
     return Row(record=record, key=key, values=values, schemas=schemas)
+
+
+def _usual_row(record: SinkRecord, rules: Rules) -> Row | None:
+    """Return the row of a struct whose schema says all that there is to know; None: `row_of` looks at it."""
+    struct: Struct = record.value
+    try:
+        shape = rules.shapes[struct.schema]
+    except KeyError:
+        shape = rules.shapes[struct.schema] = _shape(struct.schema, rules)
+        if len(rules.shapes) > _SHAPES:
+            del rules.shapes[next(iter(rules.shapes))]
+    if shape is None:
+        return None
+    given = struct._values
+    key: dict[str, Any] = {}
+    if rules.key_mode == "kafka":
+        key = dict(zip(rules.key_fields or KAFKA_KEYS, (record.topic, record.partition, record.offset), strict=True))
+    for name, index, default, change, schema in shape.key:
+        item = default if given[index] is None else given[index]
+        if item is None:
+            return None
+        key[name] = item if change is None else change(schema, item)
+    values: dict[str, Any] = {}
+    for name, index, default, change, schema in shape.values:
+        item = default if given[index] is None else given[index]
+        if item not in _NOT_SENT:
+            values[name] = item if change is None else change(schema, item)
+    return Row(record=record, key=key, values=values, schemas=shape.schemas)
+
+
+def _shape(schema: Schema, rules: Rules) -> Shape | None:
+    names = {part.name for part in schema.fields}
+    if {"before", "after", "op", "source"} <= names or rules.key_mode == "record_key":
+        return None
+    if any(part.schema.type in _NO_COLUMN for part in schema.fields):
+        return None
+    keys: tuple[str, ...] = ()
+    if rules.key_mode == "record_value":
+        keys = rules.key_fields or tuple(part.name for part in schema.fields)
+    if not set(keys) <= names:
+        return None
+
+    def part_of(name: str) -> Part:
+        part = schema.field(name)
+        assert part is not None
+        change = None if part.schema.name is None and part.schema.type is not Type.BYTES else plain
+        return name, part.index, part.schema.default, change, part.schema
+
+    taken = rules.key_fields or KAFKA_KEYS if rules.key_mode == "kafka" else keys
+    rest = [
+        part.name for part in schema.fields if part.name not in taken and (not rules.only or part.name in rules.only)
+    ]
+    if not taken and not rest:
+        return None
+    shape = Shape(key=tuple(map(part_of, keys)), values=tuple(map(part_of, rest)), schemas={})
+    schemas = dict(zip(taken, (STRING, INT32, INT64), strict=True)) if rules.key_mode == "kafka" else {}
+    return replace(shape, schemas=schemas | {part[0]: part[4] for part in (*shape.key, *shape.values)})
 
 
 def _value_of(record: SinkRecord) -> tuple[bool, Schema | None, Any]:
@@ -245,7 +328,12 @@ def steps_of(rows: Iterable[Row], mode: Mode) -> list[Step]:
 def columns_of(rows: Iterable[Row]) -> dict[str, tuple[Schema, bool]]:
     """Return the columns that rows have, in order: the schema, and whether it is of the key."""
     found: dict[str, tuple[Schema, bool]] = {}
+    whole: Mapping[str, Schema] | None = None
     for row in rows:
+        if row.schemas is whole:
+            continue
+        if len(row.key) + len(row.values or ()) == len(row.schemas):
+            whole = row.schemas  # further rows of them have no other columns
         for name in (*row.key, *(row.values or ())):
             if row.schemas[name] is UNKNOWN:
                 continue
