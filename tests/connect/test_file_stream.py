@@ -37,11 +37,11 @@ class Reading:
 
     def lines(self) -> list[str]:
         """Return what is there now."""
-        found = []
+        found: list[str] = []
         for _ in range(6):  # a few looks: the end of one file, the next one
-            for record in self.task.poll() or ():
-                found.append(record.value)
-                self.offset = dict(record.source_offset or {})
+            for batch in self.task.poll() or ():
+                found += batch.values
+                self.offset = dict(batch.source_offset or {})
         return found
 
     def restarted(self, path: Path) -> Reading:

@@ -10,7 +10,7 @@ import pytest
 
 from ottla.connect.errors import ConnectError, DataError
 from ottla.connect.runtime import offset_file
-from ottla.connect.runtime.offsets import KeptOffsets, Submitted, key_bytes, value_bytes
+from ottla.connect.runtime.offsets import KeptOffsets, Receipts, Submitted, key_bytes, value_bytes
 
 #: What Java (JDK 17) wrote for {["h",{"b":1,"a":2}]: {}, ["g",{}]: null, ["f",{"filename":"x"}]: {"position":7}}.
 JAVA = b64decode(
@@ -80,6 +80,38 @@ def test_no_offset_at_or_after_a_failed_delivery_is_returned() -> None:
     for _ in range(2):
         with pytest.raises(ConnectionError):
             submitted.take()
+
+
+def test_a_batch_counts_when_all_of_it_is_acknowledged() -> None:
+    """Also if its records are acknowledged out of order; one that fails is told each time that it is asked."""
+    submitted, receipts = Submitted(), [Receipt() for _ in range(3)]
+    submitted.add({"file": "a"}, {"at": 3}, Receipts(receipts))
+    assert len(submitted) == 3
+    for number in (2, 0):
+        receipts[number].outcome = True
+        assert submitted.take() == []
+    receipts[1].outcome = True
+    assert submitted.take() == [({"file": "a"}, {"at": 3})]
+    lost = [Receipt(), Receipt()]
+    submitted.add({"file": "a"}, {"at": 5}, Receipts(lost))
+    lost[0].outcome = OSError("gone")
+    lost[1].outcome = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            submitted.take()
+
+
+def test_a_part_whose_object_the_source_uses_again_is_the_part_that_it_says_now() -> None:
+    """A source may change one dict from record to record; what it said before stays said."""
+    submitted, part, place = Submitted(), {"file": "a"}, {"at": 1}
+    first, second = Receipt(), Receipt()
+    submitted.add(part, place, first)
+    part["file"], place["at"] = "b", 7
+    submitted.add(part, place, second)
+    second.outcome = True
+    assert submitted.take() == [({"file": "b"}, {"at": 7})]
+    first.outcome = True
+    assert submitted.take() == [({"file": "a"}, {"at": 1})]
 
 
 def test_offset_key_bytes_survive_handover() -> None:

@@ -40,7 +40,7 @@ from ottla.connect.errors import ConnectError, DataError, RetriableError, Schema
 from ottla.connect.literals import parse_text
 from ottla.connect.logical import DATE, TIME, TIMESTAMP, decimal_schema
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
-from ottla.connect.records import Header, Position, Record, SinkRecord, SourceRecord
+from ottla.connect.records import Header, Position, Record, SinkRecord, SourceBatch, SourceRecord
 from ottla.connect.schema import (
     BOOLEAN,
     BYTES,
@@ -127,6 +127,7 @@ __all__ = [
     "SinkTask",
     "SourceConnector",
     "SourceContext",
+    "SourceBatch",
     "SourceRecord",
     "SourceTask",
     "StringConverter",

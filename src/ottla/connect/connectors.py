@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ottla.connect.config_def import ConfigDef
 from ottla.connect.errors import RetriableError
-from ottla.connect.records import Position, SinkRecord, SourceRecord
+from ottla.connect.records import Position, SinkRecord, SourceBatch, SourceRecord
 
 if TYPE_CHECKING:
     from ottla import RecordMetadata, TopicPartition
@@ -49,7 +49,7 @@ class SourceTask(Task):
 
     context: SourceContext
 
-    def poll(self) -> Sequence[SourceRecord | Position] | None:
+    def poll(self) -> Sequence[SourceRecord | SourceBatch | Position] | None:
         """Return what is there, after a short wait at most; None or nothing if there is nothing.
 
         Raises:
@@ -78,7 +78,11 @@ class SourceTask(Task):
                     continue
                 if found and not polled:
                     break
-                found += [record for record in polled or () if isinstance(record, SourceRecord)]
+                for given in polled or ():
+                    if isinstance(given, SourceBatch):
+                        found += given.records()
+                    elif isinstance(given, SourceRecord):
+                        found.append(given)
         finally:
             self.stop()
         return found[:rows]

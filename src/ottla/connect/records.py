@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -52,6 +52,41 @@ class SourceRecord(Record):
 
     source_partition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source_offset: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceBatch:
+    """Values of one topic, without keys and headers, that share a place in the source: reading goes on behind the last one.
+
+    A source that brings lines by the million makes no record of each. Where transforms look at records, they are made.
+
+    Attributes:
+        value_schema: the schema of every value.
+        timestamp: of all, as a record's.
+        source_offset: the place behind the last value.
+    """
+
+    topic: str
+    values: Sequence[Any]
+    value_schema: Schema | None = None
+    timestamp: int | None = None
+    source_partition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source_offset: Mapping[str, Any] | None = None
+
+    def records(self) -> list[SourceRecord]:
+        """Return a record for each value; the last one has the place."""
+        last = len(self.values) - 1
+        return [
+            SourceRecord(
+                topic=self.topic,
+                value_schema=self.value_schema,
+                value=value,
+                timestamp=self.timestamp,
+                source_partition=self.source_partition,
+                source_offset=self.source_offset if number == last else None,
+            )
+            for number, value in enumerate(self.values)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

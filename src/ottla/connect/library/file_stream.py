@@ -20,7 +20,7 @@ from ottla.connect.config_def import NOT_EMPTY, ConfigDef, ConfigKey, ConfigType
 from ottla.connect.connectors import SinkConnector, SinkTask, SourceConnector, SourceTask
 from ottla.connect.errors import ConnectError
 from ottla.connect.java_text import java_text
-from ottla.connect.records import SinkRecord, SourceRecord
+from ottla.connect.records import SinkRecord, SourceBatch, SourceRecord
 from ottla.connect.schema import STRING
 
 _HEAD = 256
@@ -52,7 +52,7 @@ class FileSourceTask(SourceTask):
         # What is read from standard input is gone.
         return self.first_rows(rows) if self.values["file"] else None
 
-    def poll(self) -> Sequence[SourceRecord] | None:
+    def poll(self) -> Sequence[SourceBatch] | None:
         if self._file is None and not self._open():
             self.context.wait(_LOOK_S)
             return None
@@ -107,7 +107,7 @@ class FileSourceTask(SourceTask):
         self._file, self._position, self._rest, self._head = file, position, b"", b""
         return True
 
-    def _lines(self) -> list[SourceRecord]:
+    def _lines(self) -> list[SourceBatch]:
         """Return the lines that are there, each with its newline."""
         assert self._file is not None
         file = self._file
@@ -115,22 +115,20 @@ class FileSourceTask(SourceTask):
             file.seek(0)
             self._head = file.read(_HEAD)
         file.seek(self._position + len(self._rest))
-        records: list[SourceRecord] = []
+        found: list[bytes] = []
         limit: int = self.values["batch.size"]
-        while len(records) < limit:
-            end = self._rest.find(b"\n")
-            if end < 0:
+        while len(found) < limit:
+            *lines, self._rest = self._rest.split(b"\n", limit - len(found))
+            found += lines
+            if not lines or b"\n" not in self._rest:
                 more = file.read(_CHUNK)
                 if not more:
                     break
                 self._rest += more
-                continue
-            line, self._rest = self._rest[:end], self._rest[end + 1 :]
-            self._position += end + 1
-            records.append(self._record(line, os.fstat(file.fileno())))
-        return records
+        self._position += sum(map(len, found)) + len(found)
+        return [self._batch(found, os.fstat(file.fileno()))] if found else []
 
-    def _record(self, line: bytes, status: os.stat_result) -> SourceRecord:
+    def _batch(self, lines: Sequence[bytes], status: os.stat_result) -> SourceBatch:
         size = min(self._position, _HEAD, len(self._head))
         digest = hashlib.sha256(self._head[:size]).hexdigest()[:16]
         place = {
@@ -140,16 +138,16 @@ class FileSourceTask(SourceTask):
             "head.size": size,
             "head": digest,
         }
-        return SourceRecord(
+        return SourceBatch(
             topic=self.values["topic"],
             value_schema=STRING,
-            value=line.removesuffix(b"\r").decode("utf-8", "replace"),
+            values=[line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines],
             timestamp=time.time_ns() // 1_000_000,
             source_partition=self._partition,
             source_offset=place,
         )
 
-    def _turn(self) -> list[SourceRecord] | None:
+    def _turn(self) -> list[SourceBatch] | None:
         """Begin with another file, if this one was read to its end and another one has its name, or if it was cut off.
 
         What is left without a newline gets none any more: it is the last line.
@@ -169,7 +167,7 @@ class FileSourceTask(SourceTask):
         self._file.close()
         self._file = None
         self._position = read
-        return [self._record(self._rest, here)] if self._rest else []
+        return [self._batch([self._rest], here)] if self._rest else []
 
     def stop(self) -> None:
         if self._file is not None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from ottla.connect.connectors import SourceTask, TransactionContext
-from ottla.connect.records import Position, SourceRecord
+from ottla.connect.records import Position, SourceBatch, SourceRecord
 from ottla.connect.runtime.offsets import KeptOffsets, Receipt
 from ottla.connect.runtime.source_runner import SourceRunner
 from ottla.connect.settings import client_config
@@ -166,7 +166,10 @@ class ExactlyOnceRunner(SourceRunner):
                 self._commit()
         self._tell_acknowledged()
 
-    def _deliver(self, records: Sequence[SourceRecord | Position]) -> None:
+    def _takes_batches(self) -> bool:
+        return self._context is None and super()._takes_batches()
+
+    def _deliver(self, records: Sequence[SourceRecord | SourceBatch | Position]) -> None:
         with self._transaction:
             for record in records:
                 if self._has_failed:
@@ -190,10 +193,12 @@ class ExactlyOnceRunner(SourceRunner):
         if what is not None:
             self._commit()
 
-    def _note(self, record: SourceRecord | Position, receipt: Receipt | None) -> None:
+    def _note(self, record: SourceRecord | SourceBatch | Position, receipt: Receipt | None) -> None:
         if record.source_offset is not None:
             place = json.dumps(dict(record.source_partition), sort_keys=True, default=str)
             self._places[place] = record.source_partition, record.source_offset
+        if isinstance(record, SourceBatch):
+            self.counts.add("source-record-active-count", len(record.values))
         if isinstance(record, SourceRecord):
             self.counts.add("source-record-active-count")
         if self._sent is not None and isinstance(record, SourceRecord):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ottla.connect.converters.json_converter import JsonConverter
@@ -106,6 +106,35 @@ class Receipt(Protocol):
         """Raise if the record was not delivered."""
 
 
+class Receipts:
+    """The acknowledgements of several records, as one.
+
+    Attributes:
+        count: how many records.
+    """
+
+    def __init__(self, receipts: Sequence[Receipt]) -> None:
+        self.count = len(receipts)
+        self._left = list(reversed(receipts))
+
+    def done(self) -> bool:
+        """Whether all have an outcome.
+
+        Raises:
+            Exception: a record was not delivered.
+        """
+        while self._left and self._left[-1].done():
+            self._left[-1].result(0)  # if it raises, it does so again when it is asked again
+            self._left.pop()
+        return not self._left
+
+    def result(self, timeout: float | None = None) -> object:
+        """Raise if a record was not delivered."""
+        for receipt in self._left:
+            receipt.result(timeout)
+        return None
+
+
 class _Entry:
     __slots__ = ("offset", "receipt")
 
@@ -119,12 +148,18 @@ class Submitted:
 
     def __init__(self) -> None:
         self._queues: dict[str, tuple[Mapping[str, Any], deque[_Entry]]] = {}
+        #: The part that was given last, what it said then, and its queue: most sources give the same one again and again.
+        self._last: tuple[Mapping[str, Any], dict[str, Any], deque[_Entry]] | None = None
 
     def add(self, partition: Mapping[str, Any], offset: Mapping[str, Any] | None, receipt: Receipt | None) -> None:
         """Note a record; one that was filtered has no receipt, and counts as acknowledged."""
-        key = json.dumps(dict(partition), sort_keys=True, default=str)
-        _, queue = self._queues.setdefault(key, (partition, deque()))
-        queue.append(_Entry(offset, receipt))
+        last = self._last
+        if last is None or last[0] is not partition or last[1] != partition:
+            key = json.dumps(dict(partition), sort_keys=True, default=str)
+            told = dict(partition)
+            _, queue = self._queues.setdefault(key, (told, deque()))
+            self._last = last = partition, told, queue
+        last[2].append(_Entry(None if offset is None else dict(offset), receipt))
 
     def take(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """Return the newest offset of each part whose records up to it are acknowledged, and forget these records.
@@ -146,4 +181,8 @@ class Submitted:
         return found
 
     def __len__(self) -> int:
-        return sum(len(queue) for _, queue in self._queues.values())
+        return sum(
+            entry.receipt.count if isinstance(entry.receipt, Receipts) else 1
+            for _, queue in self._queues.values()
+            for entry in queue
+        )

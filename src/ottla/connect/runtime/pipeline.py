@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from ottla.connect.errors import ConnectError, RetriableError
 from ottla.connect.plugins import converter_class, make_predicate, make_transform
 from ottla.connect.records import Header, Record, SinkRecord
 from ottla.connect.runtime.metrics import Counts
+from ottla.connect.schema import Schema
 from ottla.connect.settings import STANDALONE, below
 from ottla.connect.transforms.base import Predicate, Transform
 
@@ -134,12 +135,19 @@ class Pipeline:
         predicates = {name: _predicate(name, config) for name in _names(config, "predicates")}
         self._steps = [_step(name, config, predicates) for name in _names(config, "transforms")]
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether there are transforms."""
+        return bool(self._steps)
+
     def transform(self, record: R, bury: Callable[[Failure], None], place: str) -> R | None:
         """Return what the transforms make of a record; None: it is dropped.
 
         Raises:
             Passed: one failed, which is tolerated.
         """
+        if not self._steps:
+            return record
         current: Record | None = record
         for transform, predicate, negate in self._steps:
             assert current is not None
@@ -155,6 +163,18 @@ class Pipeline:
         Raises:
             Passed: one cannot be written, which is tolerated.
         """
+        topic = record.topic
+        try:  # the usual case, in which nothing is counted, repeated or passed over
+            headers = [
+                (header.name, self.header.from_connect_header(topic, header.name, header.schema, header.value))
+                for header in record.headers
+            ]
+            key = self.key.from_connect(topic, record.key_schema, record.key)
+            return key, self.value.from_connect(topic, record.value_schema, record.value), headers
+        except Exception:
+            return self._write_with_care(record, bury)
+
+    def _write_with_care(self, record: Record, bury: Callable[[Failure], None]) -> Written:
         topic, place = record.topic, f"a record to topic {record.topic}"
 
         def attempt(stage: str, converter: Converter, *given: Any) -> bytes | None:
@@ -168,12 +188,47 @@ class Pipeline:
         key = attempt(Stage.KEY_CONVERTER, self.key, record.key_schema, record.key)
         return key, attempt(Stage.VALUE_CONVERTER, self.value, record.value_schema, record.value), headers
 
+    def write_values(
+        self, topic: str, schema: Schema | None, values: Sequence[Any]
+    ) -> tuple[bytes | None, list[bytes | None]] | None:
+        """Return the key of records without one, and values, as bytes; None: one cannot be written, `write` says which."""
+        write = self.value.from_connect
+        try:
+            return self.key.from_connect(topic, None, None), [write(topic, schema, value) for value in values]
+        except Exception:
+            return None
+
     def read(self, record: Any, bury: Callable[[Failure], None]) -> SinkRecord:
         """Return a consumer's record as data.
 
         Raises:
             Passed: it cannot be read, which is tolerated.
         """
+        topic = record.topic
+        try:  # the usual case
+            key = self.key.to_connect(topic, record.key_bytes)
+            value = self.value.to_connect(topic, record.value_bytes)
+            headers = [
+                Header(name, *self.header.to_connect_header(topic, name, data))
+                for name, data in record.headers.multi_items()
+            ]
+        except Exception:
+            key, value, headers = self._read_with_care(record, bury)
+        return SinkRecord(
+            topic=topic,
+            partition=record.partition,
+            offset=record.offset,
+            key_schema=key.schema,
+            key=key.value,
+            value_schema=value.schema,
+            value=value.value,
+            timestamp=record.timestamp_ms,
+            headers=tuple(headers),
+        )
+
+    def _read_with_care(
+        self, record: Any, bury: Callable[[Failure], None]
+    ) -> tuple[SchemaAndValue, SchemaAndValue, list[Header]]:
         topic, place = record.topic, place_of(record)
 
         def attempt(stage: str, converter: Converter, *given: Any) -> SchemaAndValue:
@@ -186,17 +241,7 @@ class Pipeline:
             Header(name, *attempt(Stage.HEADER_CONVERTER, self.header, name, data))
             for name, data in record.headers.multi_items()
         ]
-        return SinkRecord(
-            topic=topic,
-            partition=record.partition,
-            offset=record.offset,
-            key_schema=key.schema,
-            key=key.value,
-            value_schema=value.schema,
-            value=value.value,
-            timestamp=record.timestamp_ms,
-            headers=tuple(headers),
-        )
+        return key, value, headers
 
     def close(self) -> None:
         """Close transforms and predicates."""

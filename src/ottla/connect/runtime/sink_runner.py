@@ -121,7 +121,7 @@ class SinkRunner:
             if not self._going.is_set():
                 self._rest()
                 continue
-            records = self._consumer.poll(max_records=500, timeout=_LOOK_S)
+            records = self._consumer.poll(timeout=_LOOK_S)
             self.counts.set("partition-count", len(self._consumer.assignment))
             if records:
                 self.counts.add("sink-record-read-total", len(records))
@@ -145,12 +145,14 @@ class SinkRunner:
         converted = []
         ends: dict[TopicPartition, int] = {}
         for record in records:
-            ends[TopicPartition(record.topic, record.partition)] = record.offset + 1
-            self._on_topic(record.topic)
+            where = record.topic_partition
+            if where not in ends:
+                self._on_topic(where.topic)
+            ends[where] = record.offset + 1
             made = self._convert(record)
             if made is not None:
-                self._originals[record.topic, record.partition, record.offset] = record
-                converted.append((record, made))
+                self._originals[where.topic, where.partition, record.offset] = record
+                converted.append((where, made))
         if self._put_all(converted):
             self._done |= {where: end for where, end in ends.items() if self._is_current(where)}
         self._originals.clear()
@@ -160,7 +162,8 @@ class SinkRunner:
             self._bury(record, failure)
 
         try:
-            return self._pipeline.transform(self._pipeline.read(record, bury), bury, place_of(record))
+            made = self._pipeline.read(record, bury)
+            return self._pipeline.transform(made, bury, place_of(record)) if self._pipeline.has_steps else made
         except Passed:
             return None
 
@@ -168,12 +171,11 @@ class SinkRunner:
         if self._dead_letters.bury(record, failure):
             self.counts.add("deadletterqueue-produce-requests")
 
-    def _put_all(self, converted: list[tuple[Any, SinkRecord]]) -> bool:
+    def _put_all(self, converted: list[tuple[TopicPartition, SinkRecord]]) -> bool:
         """Put records until it works; whether it did, before `stop`. Records of partitions that are gone are left out."""
         while True:
-            batch = [
-                made for record, made in converted if self._is_current(TopicPartition(record.topic, record.partition))
-            ]
+            current = {where for where in {where for where, _ in converted} if self._is_current(where)}
+            batch = [made for where, made in converted if where in current]
             if not batch:
                 return True
             self._rejected.clear()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from ottla import Producer
 from ottla.connect.connectors import SourceContext, SourceTask
 from ottla.connect.errors import RetriableError
-from ottla.connect.records import Position, SourceRecord
+from ottla.connect.records import Position, SourceBatch, SourceRecord
 from ottla.connect.runtime.metrics import Counts
-from ottla.connect.runtime.offsets import KeptOffsets, Receipt, Submitted
+from ottla.connect.runtime.offsets import KeptOffsets, Receipt, Receipts, Submitted
 from ottla.connect.runtime.pipeline import Failure, Passed, Pipeline, Tolerance
 from ottla.connect.settings import client_config
 
@@ -125,10 +125,14 @@ class SourceRunner:
             self._stopping.wait(_RETRY_S)
             return
         if records:
-            self.counts.add("source-record-poll-total", sum(isinstance(each, SourceRecord) for each in records))
-            self._deliver(records)
+            self.counts.add("source-record-poll-total", sum(map(_count, records)))
+            self._deliver(records if self._takes_batches() else _one_by_one(records))
 
-    def _deliver(self, records: Sequence[SourceRecord | Position]) -> None:
+    def _takes_batches(self) -> bool:
+        """Whether no one has to look at single records of a batch."""
+        return self._sent is None and not self._pipeline.has_steps
+
+    def _deliver(self, records: Sequence[SourceRecord | SourceBatch | Position]) -> None:
         for record in records:
             self._send(record)
 
@@ -137,9 +141,12 @@ class SourceRunner:
             receipt, record = self._sent.popleft()
             self._task.commit_record_at(record, None if receipt is None else cast("RecordMetadata", receipt.result(0)))
 
-    def _send(self, record: SourceRecord | Position) -> None:
+    def _send(self, record: SourceRecord | SourceBatch | Position) -> None:
         if isinstance(record, Position):
             self._note(record, None)
+            return
+        if isinstance(record, SourceBatch):
+            self._send_batch(record)
             return
         receipt = None
         try:
@@ -160,7 +167,20 @@ class SourceRunner:
             pass
         self._note(record, receipt)
 
-    def _note(self, record: SourceRecord | Position, receipt: Receipt | None) -> None:
+    def _send_batch(self, batch: SourceBatch) -> None:
+        written = self._pipeline.write_values(batch.topic, batch.value_schema, batch.values)
+        if written is None:
+            for record in batch.records():
+                self._send(record)
+            return
+        key, values = written
+        self._on_topic(batch.topic)
+        send, topic, timestamp = self._producer.send, batch.topic, batch.timestamp
+        receipts = [send(topic, value, key=key, timestamp=timestamp) for value in values]
+        self.counts.add("source-record-write-total", len(receipts))
+        self._note(batch, Receipts(receipts))
+
+    def _note(self, record: SourceRecord | SourceBatch | Position, receipt: Receipt | None) -> None:
         """Keep that a record was sent, or that there was none to send."""
         with self._lock:
             self._submitted.add(record.source_partition, record.source_offset, receipt)
@@ -187,6 +207,19 @@ class SourceRunner:
             found = self._submitted.take()
             self.counts.set("source-record-active-count", len(self._submitted))
             return found
+
+
+def _count(given: SourceRecord | SourceBatch | Position) -> int:
+    return len(given.values) if isinstance(given, SourceBatch) else isinstance(given, SourceRecord)
+
+
+def _one_by_one(
+    records: Sequence[SourceRecord | SourceBatch | Position],
+) -> list[SourceRecord | SourceBatch | Position]:
+    found: list[SourceRecord | SourceBatch | Position] = []
+    for record in records:
+        found += record.records() if isinstance(record, SourceBatch) else [record]
+    return found
 
 
 def _asks_for_acknowledgements(task: type[SourceTask]) -> bool:
