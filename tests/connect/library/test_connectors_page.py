@@ -37,7 +37,8 @@ def test_every_key_on_the_page_is_one_and_every_key_is_on_the_page() -> None:
     for given in FILES:
         known = connector_class(given["connector.class"], []).CONFIG.keys
         common = {key.name for key in (*settings.CONNECTOR, *settings.SINK)}
-        named = {key for key in given if not key.startswith("store.option.")}  # any option of the store
+        # Any option of the store, and of converters.
+        named = {key for key in given if not key.startswith(("store.option.", "key.converter.", "value.converter."))}
         assert named <= set(known) | common, given["name"]
 
 
@@ -85,18 +86,31 @@ def _orders(url: str, after: int) -> list[int]:
         return []  # it starts
 
 
-def test_orders_go_to_a_shop_by_http(broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made-up orders become requests to the shop of the page."""
+def test_orders_go_to_a_shop_by_http_and_come_from_it(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up orders become requests to the shop of the page, which tells them, each once."""
     monkeypatch.chdir(tmp_path)
     by_name = {given["name"]: given for given in FILES}
     config = worker_config(broker, tmp_path) | {"plugin.modules": ""}
     with shop(tmp_path) as url:
-        to_web = by_name["to-web"] | {"http.url": by_name["to-web"]["http.url"].replace("http://127.0.0.1:8000", url)}
+        to_web, from_web = (
+            by_name[name] | {"http.url": by_name[name]["http.url"].replace("http://127.0.0.1:8000", url)}
+            for name in ("to-web", "from-web")
+        )
         with Running(config, by_name["made-up"], to_web) as running:
             until(lambda: _orders(url, 148) == list(range(149, 199)), "the first 199 orders")
             until(lambda: _orders(url, 198) == [199], "the last order")
             assert running.told("failed") == []
         assert _orders(url, -1) == list(range(50))
+        with (
+            Running(config, from_web) as running,
+            ottla.Consumer(broker.address, topics=["web.orders"], auto_offset_reset="earliest") as consumer,
+        ):
+            found: list[bytes] = []
+            until(lambda: len(_more(consumer, found)) >= 200, "200 records in the topic")
+            assert running.told("failed") == []
+        assert [json.loads(value)["id"] for value in found] == list(range(200))
 
 
 def test_rows_of_a_folder_go_into_a_topic(

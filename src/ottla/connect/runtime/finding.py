@@ -24,6 +24,7 @@ LIBRARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "FileStreamSinkConnector": ("ottla.connect.library.file_stream", ("org.apache.kafka.connect.file.",)),
     "FilesSinkConnector": ("ottla.connect.library.files", ()),
     "HttpSinkConnector": ("ottla.connect.library.http", ()),
+    "HttpSourceConnector": ("ottla.connect.library.http", ()),
     "JdbcSinkConnector": ("ottla.connect.library.jdbc", _JDBC),
     "JdbcSourceConnector": ("ottla.connect.library.jdbc", _JDBC),
     "MirrorCheckpointConnector": ("ottla.connect.library.mirror", _MIRROR),
@@ -44,6 +45,8 @@ _ELSEWHERE = {
     "io.confluent.kafka.connect.datagen.DatagenConnector": "DatagenSource makes orders; it has keys of its own",
     "io.aiven.kafka.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
     "io.confluent.connect.http.HttpSinkConnector": "HttpSinkConnector sends records to http.url; it has keys of its own",
+    "com.github.castorm.kafka.connect.http.HttpSourceConnector": "HttpSourceConnector asks http.url; it has keys of its own",
+    "io.confluent.connect.http.HttpSourceConnector": "HttpSourceConnector asks http.url; it has keys of its own",
     "io.confluent.connect.s3.S3SinkConnector": "FilesSinkConnector writes to S3 with store.url=s3://bucket/folder",
     "org.apache.kafka.connect.tools.MockSourceConnector": "DatagenSource makes records",
 }

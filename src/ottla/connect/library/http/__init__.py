@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ottla.connect.library.http.sink import HttpSinkConnector
+from ottla.connect.library.http.source import HttpSourceConnector
 
-__all__ = ["HttpSinkConnector"]
+__all__ = ["HttpSinkConnector", "HttpSourceConnector"]

@@ -26,7 +26,7 @@ _REDIRECTS_MAX = 5
 _SHOWN = 200
 #: The longest that a server may have us wait, by Retry-After.
 _RETRY_AFTER_MAX_S = 3600.0
-_TEMPLATE = re.compile(r"\$\{\w+\}")
+_TEMPLATE = re.compile(r"\$\{([\w.]+)\}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Headers that are made of other settings, or of the body.
 _OWN = ("authorization", "connection", "content-length", "content-type", "host", "idempotency-key", "transfer-encoding")
@@ -46,7 +46,7 @@ def _check_url(name: str, value: Any, names: Sequence[str]) -> None:
         raise ConfigError(f"{name} has a user in it: http.user and http.password are for that, and are not shown")
     if _TEMPLATE.search(urlsplit(value).netloc):
         raise ConfigError(f"{name} has ${{...}} in its host: it may stand in the path and behind the question mark")
-    unknown = set(re.findall(r"\$\{(\w+)\}", value)) - set(names)
+    unknown = set(_TEMPLATE.findall(value)) - set(names)
     if unknown:
         known = " and ".join(f"${{{part}}}" for part in names)
         raise ConfigError(f"{name} has ${{{min(unknown)}}}: {known} may stand in it")
