@@ -147,6 +147,7 @@ def connector(case: str, who: str, name: str, folder: Path, database: Postgres) 
                 "auto.create": "true",
                 "pk.mode": "record_value",
                 "pk.fields": "id",
+                "consumer.override.max.poll.records": "3000",
             }
         case "jdbc_sink":
             return sink | {

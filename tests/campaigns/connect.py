@@ -5,6 +5,7 @@
     python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector mqtt-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector files-sink-s3 --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector mirror --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector change-data --kills 20 --changes 1000000 --state ...
 
 The exactly-once source runs in two workers of a group, each its boundary of transactions; one of them is killed. The worker,
@@ -49,6 +50,7 @@ import ottla
 ROUND = 10
 _START_S = 120.0
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
+_CONVERTERS = "org.apache.kafka.connect.converters"
 
 
 class Worker:
@@ -223,6 +225,9 @@ class Flow:
 
     def close(self) -> None:
         """End what `prepare` has begun."""
+
+    def check(self) -> None:
+        """Raise if something else than the records is not as it should be, when all have arrived."""
 
     def has_all(self, sent: Counter[Any], arrived: Counter[Any]) -> bool:
         """Whether nothing is still to come."""
@@ -508,6 +513,91 @@ _UPDATE = (
 )
 
 
+class Mirror(Flow):
+    """Another broker's topic, at least once; a group of readers there goes on here, and leaves out no record."""
+
+    exactly_once = False
+
+    def connectors(self) -> list[dict[str, str]]:
+        common = {
+            "source.cluster.alias": "old",
+            "source.cluster.bootstrap.servers": self.server.address,
+            "target.cluster.alias": "new",
+            "target.cluster.bootstrap.servers": self.broker.address,
+            "topics": "orders",
+            "groups": "readers",
+            **{f"{part}.converter": f"{_CONVERTERS}.ByteArrayConverter" for part in ("key", "value", "header")},
+        }
+        source = {
+            "name": "mirror",
+            "connector.class": "MirrorSourceConnector",
+            "tasks.max": "2",
+            "replication.factor": "1",
+            "offset.lag.max": "10",
+        }
+        groups = {
+            "name": "groups",
+            "connector.class": "MirrorCheckpointConnector",
+            "emit.checkpoints.interval.seconds": "1",
+            "sync.group.offsets.enabled": "true",
+            "sync.group.offsets.interval.seconds": "1",
+        }
+        return [source | common, groups | common]
+
+    def prepare(self) -> None:
+        with ottla.Admin(self.server.address) as admin:
+            admin.create_topics([ottla.NewTopic(name="orders", partitions=3, replication_factor=1)])
+        self._producer: ottla.Producer = ottla.Producer(self.server.address)
+
+    def write(self) -> None:
+        for _ in range(20):
+            self._producer.send("orders", json.dumps({"id": self.next}), key=str(self.next))
+            self.next += 1
+        if self.next % 400 == 0:
+            self._read()
+
+    def _read(self) -> None:
+        """Commit for the readers that they have read everything that is there now."""
+        parts = [ottla.TopicPartition("orders", number) for number in range(3)]
+        try:
+            with ottla.Admin(self.server.address) as admin:
+                ends = admin.list_offsets(parts, "latest")
+                admin.alter_group_offsets("readers", {where: found.offset or 0 for where, found in ends.items()})
+        except ottla.errors.KafkaError:
+            pass  # the broker was killed
+
+    def sent(self) -> Counter[int]:
+        self._producer.flush()
+        return _topic(self.server, "orders")
+
+    def arrived(self) -> Counter[int]:
+        with ottla.Admin(self.broker.address) as admin:
+            if "old.orders" not in {topic.name for topic in admin.list_topics()}:
+                return Counter()
+        return _topic(self.broker, "old.orders")
+
+    def check(self) -> None:
+        """A record may come twice to the readers that go on here; the ones that they had not read there all come."""
+        to_come, comes = (
+            _left_of(broker, topic) for broker, topic in ((self.server, "orders"), (self.broker, "old.orders"))
+        )
+        assert to_come < set(range(self.next)), "the readers have read nothing"
+        assert comes < set(range(self.next)), "no offset of the readers was translated"
+        assert to_come <= comes, f"the readers would leave out {sorted(to_come - comes)[:20]}"
+
+
+def _left_of(broker: BrokerProcess, topic: str) -> set[int]:
+    """Return the records that the group of readers has before it."""
+    with ottla.Admin(broker.address) as admin:
+        offsets = {where: found.offset for where, found in admin.list_group_offsets("readers").items()}
+    with ottla.Consumer(broker.address, topics=[topic], auto_offset_reset="earliest") as consumer:
+        return {
+            json.loads(record.value or b"{}")["id"]
+            for record in consumer.records(until="end")
+            if record.offset >= offsets.get(record.topic_partition, 0)
+        }
+
+
 class MqttSource(Flow):
     """Messages with QoS 1, each at least once."""
 
@@ -616,6 +706,7 @@ FLOWS: dict[str, tuple[type[Flow], Callable[[], Any] | None]] = {
     "files-sink-s3": (FilesSinkS3, S3),
     "exactly-once-source": (ExactlyOnceSource, None),
     "change-data": (ChangeData, _postgres),
+    "mirror": (Mirror, BrokerProcess),
     "mqtt-source": (MqttSource, Mosquitto),
     "mqtt-sink": (MqttSink, Mosquitto),
 }
@@ -695,6 +786,7 @@ def _compared(flow: Flow, worker: Worker | Workers) -> tuple[int, int]:
     twice = sum((arrived - sent).values())
     if flow.exactly_once:
         assert arrived == sent, f"{twice} came twice, the first are {sorted(arrived - sent)[:20]}"
+    flow.check()
     return len(sent), twice
 
 

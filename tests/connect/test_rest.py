@@ -289,11 +289,15 @@ def test_commands_add_show_and_delete(broker: RunningBroker, tmp_path: Path) -> 
         assert "Connector in not found" in run("delete", "in", code=1)
         (tmp_path / "list.json").write_text(json.dumps({"name": "wrong", "topics": ["a", "b"]}))
         assert "the value of topics is neither a text nor a number" in run("add", str(tmp_path / "list.json"), code=1)
+        (tmp_path / "bound.json").write_text(
+            json.dumps({"name": "in", "connector.class": "FileStreamSource", "worker": "nohost"})
+        )
+        assert "Invalid value nohost for configuration worker" in run("add", str(tmp_path / "bound.json"), code=1)
         (tmp_path / "early.properties").write_text(
             "name=early\nconnector.class=JdbcSourceConnector\nmode=bulk\ntable.whitelist=ord*\ntopic.prefix=x.\n"
             f"connection.url=jdbc:sqlite:{tmp_path}/shop.db\n"
         )
-        said = run("add", str(tmp_path / "early.properties"))
+        said = run("add", str(tmp_path / "early.properties"), code=1)
         assert "early: added, 0 tasks: it FAILED" in said
         assert "There is no table ord*" in said
     assert "no worker answers at" in run("list", code=1)

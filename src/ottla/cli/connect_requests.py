@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import ssl
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -22,6 +23,9 @@ R = TypeVar("R")
 DEFAULT_URL: Final = "http://localhost:8083"
 #: Longer than the worker takes to give up a plugin.
 _LIMIT_S: Final = 120.0
+#: How long `add` waits for tasks to begin, and how often it looks.
+_BEGIN_S: Final = 10.0
+_LOOK_S: Final = 0.2
 
 
 class Rest:
@@ -125,7 +129,11 @@ def list_(rest: Rest, output: Output) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @rest_options
 def add(files: tuple[str, ...], rest: Rest) -> None:
-    """Add connectors, or change those that are there: FILES as of `ottla connect run`, JSON or .properties."""
+    """Add connectors, or change those that are there: FILES as of `ottla connect run`, JSON or .properties.
+
+    It waits a few seconds for their tasks, and its exit code is 1 if a connector or a task has FAILED.
+    """
+    failed = False
     for path in files:
         config = read_connector(path)
         name = config.get("name")
@@ -134,17 +142,31 @@ def add(files: tuple[str, ...], rest: Rest) -> None:
         is_there = name in rest.ask("GET", "/connectors")
         info = rest.ask("PUT", _at(name, "/config"), config)
         count = len(info["tasks"])
-        failure = "" if count else _failure_of(rest, name)
+        failure = _failure_of(rest, name, count)
+        failed = failed or bool(failure)
         note(f"{name}: {'changed' if is_there else 'added'}, {count} task{'' if count == 1 else 's'}{failure}")
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
-def _failure_of(rest: Rest, name: str) -> str:
-    """Say why a connector has no tasks, if that is because it failed: the last line of its trace."""
-    connector = rest.ask("GET", _at(name, "/status"))["connector"]
-    if connector["state"] != "FAILED":
-        return ""
-    lines = connector.get("trace", "").strip().splitlines()
-    return f": it FAILED{': ' + lines[-1] if lines else ''}"
+def _failure_of(rest: Rest, name: str, count: int) -> str:
+    """Say why a connector, or the first of its tasks, has failed: the last line of its trace. Tasks are waited for."""
+    deadline = time.monotonic() + _BEGIN_S
+    while True:
+        try:
+            found = rest.ask("GET", _at(name, "/status"))
+        except click.ClickException:  # 404: another worker of the group has it, and has not said yet how it is
+            found = None
+        parts = [] if found is None else [("it", found["connector"])]
+        parts += [] if found is None else [(f"task {task['id']}", task) for task in found["tasks"]]
+        for what, part in parts:
+            if part["state"] == "FAILED":
+                lines = part.get("trace", "").strip().splitlines()
+                return f": {what} FAILED{': ' + lines[-1] if lines else ''}"
+        begun = sum(part["state"] in ("RUNNING", "PAUSED") for _, part in parts[1:])
+        if (parts and begun >= count) or time.monotonic() > deadline:
+            return ""
+        time.sleep(_LOOK_S)
 
 
 @click.command()

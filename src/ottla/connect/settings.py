@@ -19,6 +19,7 @@ from ottla.connect.config_def import (
     Width,
     at_least,
     at_least_or_none,
+    check,
     one_of,
     one_of_any_case,
     unique,
@@ -28,6 +29,15 @@ from ottla.connect.java_regex import VALID_REGEX, compile_pattern
 
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 HEADER_CONVERTER = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
+
+#: What the process of a connector takes before it has done anything, about.
+_LEAST_MEMORY = 64 << 20
+
+
+def _memory(name: str, value: Any) -> None:
+    if value and value < _LEAST_MEMORY:
+        raise ConfigError.of(name, value, f"a number of bytes: 0, or at least {_LEAST_MEMORY}")
+
 
 WORKER = (
     ConfigKey(
@@ -72,7 +82,7 @@ WORKER = (
         name="connector.memory.limit",
         type=ConfigType.LONG,
         default=None,
-        validator=at_least_or_none(0),
+        validator=check(_memory, f"0, or at least {_LEAST_MEMORY}"),
         importance=Importance.LOW,
         documentation="ottla's own key (Linux): how many bytes of memory the process of a connector may take. One that wants "
         "more ends, and its tasks are FAILED; all else goes on. Without it half of the machine's memory, and 2 GiB at least. "
@@ -328,13 +338,30 @@ SINK = (
     ),
 )  # fmt: skip
 
-#: A key of ottla's own: it stands among the others where it is given, so that what Java's tools read is Java's.
 RESTART = _error(
     "errors.restart.enable", 9, Width.SHORT, "Restart Failed Tasks",
     type=ConfigType.BOOLEAN, default=False,
     documentation="ottla's own key. Whether a failed task is started again, after 1, 2, 4 ... 300 s; not after five failures "
     "with no new offset between them.",
 )  # fmt: skip
+
+
+def _address(name: str, value: Any) -> None:
+    if value and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]+", value):
+        raise ConfigError.of(name, value, "the host and the port of a worker, as its worker_id says: host:8083")
+
+
+#: Keys of ottla's own: they stand among the others where they are given, so that what Java's tools read is Java's.
+OWN = (
+    RESTART,
+    ConfigKey(
+        name="worker",
+        default="",
+        validator=check(_address, "host:port"),
+        importance=Importance.LOW,
+        documentation="ottla's own key, for workers of a group: the one worker that runs this connector's tasks.",
+    ),
+)
 
 SOURCE = (
     ConfigKey(
@@ -372,7 +399,7 @@ def settings_of(kind: type[Connector], config: Mapping[str, str]) -> tuple[dict[
         ConfigError: all that is wrong, one sentence each.
     """
     is_sink = issubclass(kind, SinkConnector)
-    common = ConfigDef(*CONNECTOR, *(SINK if is_sink else SOURCE), RESTART)
+    common = ConfigDef(*CONNECTOR, *(SINK if is_sink else SOURCE), *OWN)
     given = dict(config)
     if is_sink and not given.get("topics") and not given.get("topics.regex"):
         declared = getattr(kind, "TOPICS", ())

@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.connect.test_standalone import until
+from tests.support.broker_process import BrokerProcess
 
 from ottla import Admin, Consumer, Producer, TopicPartition
 from ottla.connect import ConfigError, RetriableError, SourceContext, SourceRecord, SourceTask
@@ -30,10 +32,22 @@ def brokers() -> Iterator[tuple[Broker, Broker]]:
 
 
 class Mirror:
-    """A connector of one task at work, with what a worker keeps; `restart` begins a new task behind what it kept."""
+    """A connector of one task at work, with what a worker keeps; `restart` begins a new task behind what it kept.
 
-    def __init__(self, kind: Any, source: str, target: str, alias: str, **more: str) -> None:
-        self.kind, self.target = kind, target
+    Args:
+        said: gets what the task says of what it waits for.
+    """
+
+    def __init__(
+        self,
+        kind: Any,
+        source: str,
+        target: str,
+        alias: str,
+        *said: list[str | None],
+        **more: str,
+    ) -> None:
+        self.kind, self.target, self.said = kind, target, said
         self.config = {
             "name": "mirror",
             "source.cluster.alias": alias,
@@ -55,6 +69,8 @@ class Mirror:
         (own,) = made.task_configs(1)
         self.task: SourceTask = self.kind.Task(own, self.kind.CONFIG.parse(own))
         self.task.context = SourceContext(lambda place: self.kept.get(_name(place)), threading.Event())
+        for each in self.said:
+            self.task.context.on_waiting = each.append
         self.task.start()
 
     def step(self) -> list[SourceRecord]:
@@ -234,6 +250,40 @@ def test_identity_loop_refused(brokers: tuple[Broker, Broker], mirrors: list[Mir
         Mirror(MirrorSourceConnector, target, source, "B", target_cluster_alias="A", topics="same-name", **policy)
     with pytest.raises(ConfigError, match="one cluster"):
         Mirror(MirrorSourceConnector, source, source, "A", topics="same-name", **policy)
+
+
+def test_two_clusters_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"target\.cluster\.alias"):
+        Mirror(MirrorSourceConnector, "localhost:1", "localhost:2", "B")
+
+
+def test_a_source_that_is_away_at_the_start_is_waited_for(brokers: tuple[Broker, Broker], tmp_path: Path) -> None:
+    """1. Nothing listens where the source is to be: the task says that it waits.  2. The source comes.  3. It is copied."""
+    _, target = (broker.bootstrap_servers for broker in brokers)
+    said: list[str | None] = []
+    late = BrokerProcess(data_dir=tmp_path)
+    begun: list[Mirror] = []
+
+    def begin() -> None:
+        begun.append(Mirror(MirrorSourceConnector, late.address, target, "late", said, topics="things"))
+
+    starting = threading.Thread(target=begin)
+    starting.start()
+    try:
+        until(lambda: bool(said), "a word about the wait")
+        assert str(said[-1]).startswith("The mirror waits for a cluster")
+        late.start()
+        with Producer[Any, Any](late.address) as producer:
+            producer.send("things", b"v")
+        until(lambda: bool(begun), "the start")
+        assert said[-1] is None
+        (record,) = begun[0].until_copied(1)
+        assert (record.topic, record.value) == ("late.things", b"v")
+    finally:
+        starting.join(30)
+        for mirror in begun:
+            mirror.close()
+        late.close()
 
 
 def test_converters_that_change_bytes_are_refused(brokers: tuple[Broker, Broker]) -> None:

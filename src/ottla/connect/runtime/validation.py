@@ -36,7 +36,7 @@ from ottla.connect.plugins import (
     transform_class,
     transform_names,
 )
-from ottla.connect.settings import CONNECTOR, RESTART, SINK, SOURCE, below, sink_errors
+from ottla.connect.settings import CONNECTOR, OWN, SINK, SOURCE, below, sink_errors
 
 _PARTS = ("key", "value", "header")
 _NOT_SAID = (
@@ -192,7 +192,7 @@ def plugin_infos(connectors: Iterable[tuple[str, type[Connector]]]) -> list[dict
 def _common_rows(kind: type[Connector], props: Mapping[str, str | None], worker: Mapping[str, str]) -> list[ConfigKey]:
     is_sink = issubclass(kind, SinkConnector)
     found = []
-    for key in (*CONNECTOR, *(SINK if is_sink else SOURCE), *([RESTART] if RESTART.name in props else [])):
+    for key in (*CONNECTOR, *(SINK if is_sink else SOURCE), *(key for key in OWN if key.name in props)):
         part, _, rest = key.name.partition(".")
         if key.name == "connector.plugin.version":
             key = replace(key, default=version_of(kind))

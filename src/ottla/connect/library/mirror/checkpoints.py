@@ -32,7 +32,7 @@ from ottla.connect.library.mirror.settings import (
     policy_of,
 )
 from ottla.connect.library.mirror.syncs import Pair, Translation
-from ottla.connect.library.mirror.topics import make_own_topic, own_replicas
+from ottla.connect.library.mirror.topics import begin, make_own_topic, own_replicas
 from ottla.connect.records import SourceRecord
 from ottla.connect.schema import BYTES
 from ottla.errors import KafkaError
@@ -52,30 +52,31 @@ class MirrorCheckpointTask(SourceTask):
         self._policy = policy_of(values)
         self._groups = Names(values["groups"], values["groups.exclude"])
         self._topics = Names(values["topics"], values["topics.exclude"])
+        self._checkpoints_topic = self._policy.checkpoints_topic(self._source)
+        self._translation = Translation()
+        self._translating = threading.Lock()
+        self._due = self._sync_due = 0.0
+        #: What was said last of each group and partition.
+        self._said: dict[tuple[str, str, int], tuple[int, int]] = {}
+        begin(self.context, self._begin, self.stop)
+
+    def _begin(self) -> None:
+        values, config = self.values, self.config
         self._source_admin = Admin(
             values["source.cluster.bootstrap.servers"], config=client_of(config, "source", "admin")
         )
         self._target_admin = Admin(
             values["target.cluster.bootstrap.servers"], config=client_of(config, "target", "admin")
         )
-        self._checkpoints_topic = self._policy.checkpoints_topic(self._source)
         make_own_topic(self._target_admin, self._checkpoints_topic, values["checkpoints.topic.replication.factor"])
         where = values["offset-syncs.topic.location"]
-        syncs = self._policy.offset_syncs_topic(self._target if where == "source" else self._source)
-        make_own_topic(
-            self._source_admin if where == "source" else self._target_admin,
-            syncs,
-            values["offset-syncs.topic.replication.factor"],
-        )
-        self._translation = Translation()
-        self._translating = threading.Lock()
+        keeper, of = (self._source_admin, self._target) if where == "source" else (self._target_admin, self._source)
+        syncs = self._policy.offset_syncs_topic(of)
+        make_own_topic(keeper, syncs, values["offset-syncs.topic.replication.factor"])
         client = {"bootstrap.servers": ",".join(values[f"{where}.cluster.bootstrap.servers"])}
         self._log = TopicLog(syncs, 1, client | client_of(config, where, "consumer"), self._take)
         self._log.start()
         self._log.read_to_end()
-        self._due = self._sync_due = 0.0
-        #: What was said last of each group and partition.
-        self._said: dict[tuple[str, str, int], tuple[int, int]] = {}
 
     def stop(self) -> None:
         if hasattr(self, "_log"):

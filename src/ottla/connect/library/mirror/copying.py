@@ -130,11 +130,17 @@ def _is_copied(rule: Acl) -> bool:
 
 
 def is_single_way(config: Mapping[str, str], values: Mapping[str, Any], policy: ReplicationPolicy) -> None:
-    """Refuse names that stay what they are where records would go round.
+    """Refuse two clusters of one name, and names of topics that stay what they are where records would go round.
 
     Raises:
-        ConfigError: both sides are one cluster, or a mirror goes the other way.
+        ConfigError: both sides have one alias, are one cluster, or a mirror goes the other way.
     """
+    if values["source.cluster.alias"] == values["target.cluster.alias"]:
+        raise ConfigError.of(
+            "target.cluster.alias",
+            values["target.cluster.alias"],
+            "it is the source's: records would be taken for copies",
+        )
     if not isinstance(policy, IdentityReplicationPolicy):
         return
     clusters = {}

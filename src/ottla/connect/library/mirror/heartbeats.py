@@ -12,7 +12,7 @@ from ottla.connect.connectors import SourceConnector, SourceTask
 from ottla.connect.library.mirror.formats import Heartbeat
 from ottla.connect.library.mirror.policy import HEARTBEATS
 from ottla.connect.library.mirror.settings import CLUSTERS, check_converters, client_of, enabled, interval
-from ottla.connect.library.mirror.topics import make_own_topic, own_replicas
+from ottla.connect.library.mirror.topics import begin, make_own_topic, own_replicas
 from ottla.connect.records import SourceRecord
 from ottla.connect.schema import BYTES
 
@@ -21,10 +21,13 @@ class MirrorHeartbeatTask(SourceTask):
     """Beats."""
 
     def start(self) -> None:
+        self._due = 0.0
+        begin(self.context, self._begin, lambda: None)
+
+    def _begin(self) -> None:
         servers = self.values["target.cluster.bootstrap.servers"]
         with Admin(servers, config=client_of(self.config, "target", "admin")) as admin:
             make_own_topic(admin, HEARTBEATS, self.values["heartbeats.topic.replication.factor"])
-        self._due = 0.0
 
     def poll(self) -> Sequence[SourceRecord] | None:
         wait = self._due - time.monotonic()

@@ -29,7 +29,7 @@ from ottla.connect.library.mirror.settings import (
     policy_of,
 )
 from ottla.connect.library.mirror.syncs import Pair, PairsToWrite
-from ottla.connect.library.mirror.topics import make_own_topic
+from ottla.connect.library.mirror.topics import begin, make_own_topic
 from ottla.connect.records import Header, SourceRecord
 from ottla.connect.schema import OPTIONAL_BYTES
 from ottla.errors import KafkaError
@@ -53,11 +53,15 @@ class MirrorSourceTask(SourceTask):
         self._source, self._target = values["source.cluster.alias"], values["target.cluster.alias"]
         self._number, self._count = int(config.get("task.number", 0)), int(config.get("task.count", 1))
         self._policy = policy_of(values)
+        self._refreshed_at = self._synced_at = self._rules_at = self._written_at = -1e9
+        self._pairs: dict[tuple[str, int], PairsToWrite] = {}
+        begin(self.context, self._begin, self.stop)
+
+    def _begin(self) -> None:
+        values, config = self.values, self.config
         #: Where each partition is read on, and the id of its topic.
         self._next: dict[TopicPartition, int] = {}
         self._ids: dict[str, str] = {}
-        self._refreshed_at = self._synced_at = self._rules_at = self._written_at = -1e9
-        self._pairs: dict[tuple[str, int], PairsToWrite] = {}
         self._source_admin = Admin(
             values["source.cluster.bootstrap.servers"], config=client_of(config, "source", "admin")
         )
@@ -80,11 +84,8 @@ class MirrorSourceTask(SourceTask):
         self._producer: Producer[bytes, bytes] = Producer(
             values[f"{where}.cluster.bootstrap.servers"], config=client_of(config, where, "producer")
         )
-        make_own_topic(
-            self._source_admin if where == "source" else self._target_admin,
-            self._syncs_topic,
-            values["offset-syncs.topic.replication.factor"],
-        )
+        keeper = self._source_admin if where == "source" else self._target_admin
+        make_own_topic(keeper, self._syncs_topic, values["offset-syncs.topic.replication.factor"])
         self._refresh()
 
     def stop(self) -> None:
