@@ -155,7 +155,7 @@ def _supervise(
         port=port,
         command=partial(_command, given, settings, port, shared_port, config.zookeeper is None),
         has_tree=config.zookeeper is None,
-        host=_reached_by(config.listeners[0].host),
+        host=reached_by(config.listeners[0].host),
     )
     first = shared_port or port
     shown = config.listeners[0].host or "localhost"
@@ -197,7 +197,7 @@ def _command(
     return [*python(), "serve", *properties, *options, "--supervised", f"[{number}]"]
 
 
-def _reached_by(host: str) -> str:
+def reached_by(host: str) -> str:
     """Return an address of this machine by which a listener on `host` is reached."""
     if host in ("", "0.0.0.0", "localhost"):
         return "127.0.0.1"

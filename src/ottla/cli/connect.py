@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import ssl
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,6 +25,17 @@ from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
     from ottla.connect.runtime.serving import Served
+
+#: A worker that is the only one of its group, at a single broker: connectors are kept in topics there.
+_BESIDE_BROKER: Final = {
+    "group.id": "connect",
+    "config.storage.topic": "connect-configs",
+    "offset.storage.topic": "connect-offsets",
+    "status.storage.topic": "connect-status",
+    "config.storage.replication.factor": "1",
+    "offset.storage.replication.factor": "1",
+    "status.storage.replication.factor": "1",
+}
 
 
 @click.group()
@@ -93,10 +105,34 @@ def run_worker(worker: str, verbose: bool) -> None:
     Connect's REST interface, at any of the workers; they and their offsets are kept in the topics that
     config.storage.topic, offset.storage.topic and status.storage.topic name.
     """
+    _log(verbose)
+    _run_group_worker(read_worker(worker))
+
+
+@connect.command("beside-broker", hidden=True)
+@click.option("--server", required=True, help="host:port of the broker.")
+@click.option("--parent", type=int, required=True, help="Process id of the broker.")
+@click.option("--config", help="The worker's own configuration.")
+def run_beside_broker(server: str, parent: int, config: str | None) -> None:
+    """Run the worker of `ottla serve --connect`: a group of one, that ends with its broker."""
+    from ottla.connect.runtime.process import die_with_parent
+
+    die_with_parent(parent)
+    threading.Thread(target=_end_with_broker, name="broker", daemon=True).start()
+    _log(False)
+    _run_group_worker(_BESIDE_BROKER | {"bootstrap.servers": server} | ({} if config is None else read_worker(config)))
+
+
+def _end_with_broker() -> None:
+    """End when standard input does, the other end of which the broker holds: for systems that do not kill children."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def _run_group_worker(config: Mapping[str, str]) -> None:
     from ottla.connect.runtime.serving import ServedGroupWorker
 
-    _log(verbose)
-    config = read_worker(worker)
     try:
         running = ServedGroupWorker(
             config, _tell, tls=lambda: server_tls(config), users=_users, client_tls=lambda: _client_tls(config)

@@ -35,6 +35,7 @@ DESCRIPTION = """Start a Kafka broker; any Kafka client connects to localhost:90
   ottla serve --port 19092 --data-dir ./events -X num.partitions=4
   ottla serve /etc/kafka/server.properties --advertise kafka.example.com:9092
   ottla serve --zookeeper zk1:2181,zk2:2181,zk3:2181/ottla --broker-id 1 --host 0.0.0.0
+  ottla serve --connect
 
 Settings have Kafka's names and defaults (docs/configuration.md). They come from, the later the stronger: the file,
 KAFKA_* environment variables, -X, the options below. A misspelt setting is an error.
@@ -88,6 +89,17 @@ def parser() -> argparse.ArgumentParser:
         help="N brokers in processes of their own, for N cores: all take connections on the port, each leads its partitions "
         "on a port of its own, the next ones (docs/cluster.md)",
     )
+    add(
+        "--connect",
+        action="store_true",
+        help="run a Connect worker beside the broker, in a process of its own; connectors come by `ottla connect add`, or by "
+        "REST on http://localhost:8083 (docs/connect.md)",
+    )
+    add(
+        "--connect-config",
+        metavar="FILE",
+        help="settings of that worker, as `ottla connect worker` takes them; implies --connect",
+    )
     add("--supervised", metavar="NAME", help=argparse.SUPPRESS)  # one of several brokers that share a log
     add("--log-level", choices=LOG_LEVELS, default="info", help="what is logged to stderr (default info)")
     return made
@@ -117,6 +129,11 @@ def _main(arguments: Sequence[str]) -> int:
         return 2
     except OSError as error:
         return complain(f"cannot read {given.properties}: {error.strerror or error}", 2)
+    given.connect = given.connect or given.connect_config is not None
+    if given.connect and (given.workers is not None or config.zookeeper is not None):
+        return complain(
+            "--connect is for a single broker: run `ottla connect worker` beside several (docs/connect.md)", 2
+        )
     _import_asyncio(tls=any(listener.security_protocol.endswith("SSL") for listener in config.listeners))
     from ottla.observability.logs import configure
 
@@ -126,7 +143,15 @@ def _main(arguments: Sequence[str]) -> int:
 
         gc.enable()
         return serve_workers(given, config)
-    return run(config, is_supervised=given.supervised is not None)
+    if not given.connect:
+        return run(config, is_supervised=given.supervised is not None)
+    try:
+        beside = _connect_beside(config, given.connect_config)
+    except (ConfigError, ValueError) as error:
+        return complain(str(error), 2)
+    except OSError as error:
+        return complain(f"cannot read {given.connect_config}: {error.strerror or error}", 2)
+    return run(config, beside=beside)
 
 
 def read_config(given: argparse.Namespace, environment: Mapping[str, str], *, is_to_serve: bool = True) -> BrokerConfig:
@@ -200,6 +225,40 @@ def _import_asyncio(*, tls: bool) -> None:
         del sys.modules["ssl"]
 
 
+class Beside(Protocol):
+    """What runs beside a broker, from when it is ready until it stops."""
+
+    def start(self, broker: Any) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def _connect_beside(config: BrokerConfig, path: str | None) -> Beside:
+    """Return the Connect worker of this broker.
+
+    Raises:
+        ConfigError, ValueError: it cannot reach the broker; the texts are for people.
+        OSError: its file cannot be read.
+    """
+    from ottla.cli.cluster_up import reached_by
+    from ottla.cli.connect_child import ConnectChild, listener_for_connect
+    from ottla.config.properties import parse_properties
+
+    worker = {} if path is None else parse_properties(read_properties(path), path)
+    listener = listener_for_connect(config.listeners, worker)
+    child = ConnectChild(None if path is None else os.path.abspath(path))
+
+    class ConnectBeside:
+        def start(self, broker: Any) -> None:
+            port = next(port for name, _, port in broker.server.addresses if name == listener.name)
+            child.start(f"{reached_by(listener.host)}:{port}")
+
+        async def stop(self) -> None:
+            await child.stop()
+
+    return ConnectBeside()
+
+
 class RunningBroker(Protocol):
     """What `serve` needs of `broker.Broker`."""
 
@@ -210,7 +269,7 @@ class RunningBroker(Protocol):
     async def stop(self) -> None: ...
 
 
-def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
+def run(config: BrokerConfig, *, is_supervised: bool = False, beside: Beside | None = None) -> int:
     """Start the broker, wait for a signal, stop it. One that is supervised writes its process id, for the next supervisor."""
     import asyncio
 
@@ -244,18 +303,24 @@ def run(config: BrokerConfig, *, is_supervised: bool = False) -> int:
             bound_allocator()
 
         patience_ms = config.zookeeper.connection_timeout_ms if config.zookeeper is not None else 0
-        return asyncio.run(serve(make, announce, patience_ms / 1000))
+        return asyncio.run(serve(make, announce, patience_ms / 1000, beside))
     except (OSError, *START_ERRORS) as error:
         return complain(reason(error), 1)
 
 
-async def serve(make: Callable[[], RunningBroker], announce: Callable[[Any], None], patience_s: float = 0) -> int:
+async def serve(
+    make: Callable[[], RunningBroker],
+    announce: Callable[[Any], None],
+    patience_s: float = 0,
+    beside: Beside | None = None,
+) -> int:
     """Start, announce, wait for a signal or a failure, stop. A signal during the start ends it.
 
     Args:
         make: a broker, which is started once.
         patience_s: for so long a start that lost its connection with ZooKeeper is tried again; a connection that breaks
             later does not end a broker either.
+        beside: is started after the broker, and stopped before it.
     """
     import asyncio
     import logging
@@ -277,6 +342,8 @@ async def serve(make: Callable[[], RunningBroker], announce: Callable[[Any], Non
         if starting.done():
             starting.result()
             announce(broker)
+            if beside is not None:
+                beside.start(broker)
             ends: set[asyncio.Future[Any]] = {waiting, broker.failure}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if broker.failure.done():
@@ -286,6 +353,8 @@ async def serve(make: Callable[[], RunningBroker], announce: Callable[[Any], Non
             await asyncio.wait({starting})
     finally:
         waiting.cancel()
+        if beside is not None:
+            await beside.stop()
         await broker.stop()
     return 0
 
