@@ -5,6 +5,7 @@
     python -m tests.campaigns.connect --connector exactly-once-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector mqtt-source --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector files-sink-s3 --kills 20 --state tests/campaigns/results/connect.json
+    python -m tests.campaigns.connect --connector files-sink-hdfs --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector mirror --kills 20 --state tests/campaigns/results/connect.json
     python -m tests.campaigns.connect --connector change-data --kills 20 --changes 1000000 --state ...
 
@@ -35,11 +36,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 from paho.mqtt import MQTTException
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.broker_process import BrokerProcess
+from tests.support.hdfs import Hdfs
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 from tests.support.postgres import Postgres
@@ -359,6 +362,22 @@ class FilesSinkS3(FilesSink):
         found: Counter[int] = Counter()
         for path in self.server.bucket_folder.glob("topics/orders/*.parquet"):
             found.update(pq.read_table(path, partitioning=None)["id"].to_pylist())
+        return found
+
+
+class FilesSinkHdfs(FilesSink):
+    """The same in HDFS."""
+
+    settle_s = 400.0
+
+    def connector(self) -> dict[str, str]:
+        settings: dict[str, str] = self.server.settings
+        return super().connector() | settings | {"errors.restart.enable": "true"}
+
+    def arrived(self) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for data in self.server.files("topics/orders").values():
+            found.update(pq.read_table(pa.BufferReader(data))["id"].to_pylist())
         return found
 
 
@@ -704,6 +723,7 @@ FLOWS: dict[str, tuple[type[Flow], Callable[[], Any] | None]] = {
     "jdbc-source": (JdbcSource, _postgres),
     "files-sink": (FilesSink, None),
     "files-sink-s3": (FilesSinkS3, S3),
+    "files-sink-hdfs": (FilesSinkHdfs, Hdfs),
     "exactly-once-source": (ExactlyOnceSource, None),
     "change-data": (ChangeData, _postgres),
     "mirror": (Mirror, BrokerProcess),

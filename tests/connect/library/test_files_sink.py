@@ -374,7 +374,9 @@ def test_old_intents_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("more", "told"),
     [
         ({"store.url": "lake"}, "an address such as file"),
-        ({"store.url": "hdfs://namenode:8020/lake"}, "HDFS is not written yet"),
+        ({"store.url": "hdfs://namenode:8020/lake"}, "HDFS is reached by HTTP"),
+        ({"store.url": "webhdfs://me@namenode:x/lake"}, "webhdfs://host:port/folder is needed"),
+        ({"store.url": "webhdfs://namenode/lake", "store.option.usr": "me"}, "no store.option.usr for HDFS"),
         ({"partitioner.class": "FieldPartitioner"}, "needs partition.field.name"),
         ({"format": "orc"}, "must be one of: parquet, jsonl, csv"),
     ],

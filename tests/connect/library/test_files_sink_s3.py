@@ -17,7 +17,7 @@ from tests.support.s3 import S3, program
 from ottla import TopicPartition
 from ottla.connect import INT64, STRING, ConnectError, RetriableError, Schema, SinkRecord, Struct
 from ottla.connect.library.files import FilesSinkConnector
-from ottla.connect.library.files.sink import open_store
+from ottla.connect.library.files.stores import Objects, open_store
 
 pytestmark = pytest.mark.servers
 P0 = TopicPartition("orders", 0)
@@ -47,7 +47,9 @@ def config(s3: S3, **more: str) -> dict[str, str]:
 def objects(s3: S3, ending: str = "parquet") -> dict[str, bytes]:
     """Return the files of the topic, by name, as a client reads them."""
     given = config(s3)
-    store = open_store(given, FilesSinkConnector.CONFIG.parse(given))
+    opened = open_store(given, FilesSinkConnector.CONFIG.parse(given))
+    assert isinstance(opened, Objects)
+    store = opened.objects
     paths = sorted(entry["path"] for part in obstore.list(store, "topics/orders/") for entry in part)
     return {path: bytes(obstore.get(store, path).bytes()) for path in paths if path.endswith(ending)}
 
@@ -161,7 +163,9 @@ def test_multipart_left_behind(early: bool, s3: S3, monkeypatch: pytest.MonkeyPa
     1. An upload in parts that is not completed is seen by the test.  2. The server and the task are killed in front of or
     right behind the request of a long file.  3. The next task has the file once, and no further upload has been left."""
     given = config(s3, format="jsonl", flush_size="1")
-    store = open_store(given, FilesSinkConnector.CONFIG.parse(given))
+    opened = open_store(given, FilesSinkConnector.CONFIG.parse(given))
+    assert isinstance(opened, Objects)
+    store = opened.objects
     writer = obstore.open_writer(store, "left", buffer_size=5 * 1024 * 1024)
     writer.write(b"x" * LONG)
     writer.flush()

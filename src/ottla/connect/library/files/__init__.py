@@ -1,7 +1,7 @@
-"""FilesSinkConnector: records of topics as files, in a folder or an object store.
+"""FilesSinkConnector: records of topics as files, in a folder, HDFS or an object store.
 
-`plan.py` decides which records make a file, and which intent makes it exactly once; `rows.py` makes bytes of them; `sink.py`
-is the shell on a store.
+`plan.py` decides which records make a file, and which intent makes it exactly once; `rows.py` makes bytes of them;
+`stores.py` and `webhdfs.py` keep them; `sink.py` is the shell.
 """
 
 from ottla.connect.library.files.sink import FilesSinkConnector

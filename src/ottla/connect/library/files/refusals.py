@@ -5,10 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-from obstore.exceptions import BaseError
-
-#: What a store raises. obstore has Python's own error for what is not there, which is none of its others.
-STORE_ERRORS = (BaseError, FileNotFoundError)
 #: What S3 and servers like it say of keys that they do not know, or that do not sign what was sent.
 _KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"})
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")

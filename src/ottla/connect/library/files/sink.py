@@ -1,6 +1,6 @@
-"""FilesSinkConnector: records of topics as Parquet, JSON lines or CSV, exactly once, by obstore.
+"""FilesSinkConnector: records of topics as Parquet, JSON lines or CSV, exactly once.
 
-A store is a folder, or S3, Google Cloud Storage, Azure: `store.url` says which.
+A store is a folder, HDFS, or S3, Google Cloud Storage, Azure: `store.url` says which.
 """
 
 from __future__ import annotations
@@ -10,20 +10,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
-
-import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    GenericError,
-    JoinError,
-    NotSupportedError,
-    PreconditionError,
-)
-from obstore.store import LocalStore, ObjectStore, from_url
 
 from ottla import TopicPartition
 from ottla.connect.config_def import (
@@ -41,18 +28,14 @@ from ottla.connect.errors import ConnectError, DataError, RetriableError
 from ottla.connect.java_dates import DateFormat
 from ottla.connect.java_text import java_text
 from ottla.connect.library.files.plan import Intent, Partitioner, PartitionPlan, Range, file_name, read_intent
-from ottla.connect.library.files.refusals import STORE_ERRORS, refusal
 from ottla.connect.library.files.rows import check, to_bytes
+from ottla.connect.library.files.stores import Store, no_exactly_once, open_store
 from ottla.connect.records import SinkRecord
 from ottla.connect.schema import Struct
-from ottla.connect.settings import below
 
 log = logging.getLogger(__name__)
 #: Intents that are kept of each partition: they stop a task that has been out of its group for no more ranges than that.
 _KEPT_INTENTS = 64
-_PASSING = (GenericError, JoinError)
-#: The worker tries again, too; a task that is to stop must not wait for minutes.
-_RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _FORMATS = ("parquet", "jsonl", "csv")
 _PARTITIONERS = ("DefaultPartitioner", "FieldPartitioner", "TimeBasedPartitioner")
 
@@ -61,7 +44,7 @@ class FilesSinkTask(SinkTask):
     """Writes the records of its partitions."""
 
     def start(self) -> None:
-        self._store = open_store(self.config, self.values)
+        self._store: Store = open_store(self.config, self.values)
         self._folder: str = self.values["topics.dir"].strip("/")
         self._form: Any = self.values["format"]
         self._partitioner = partitioner_of(self.values)
@@ -70,25 +53,22 @@ class FilesSinkTask(SinkTask):
         self._lock = threading.RLock()
         try:
             self._probe()
-        except STORE_ERRORS as error:
-            raise ConnectError(refusal(self._shown(), error)) from error
-
-    def _shown(self) -> str:
-        return str(self.values["store.url"]).partition("?")[0]
+        except RetriableError as error:
+            raise ConnectError(str(error)) from error
 
     def _probe(self) -> None:
         """Say so if the store does not refuse to make a file that is there."""
         path = f"{self._folder}/_intents/probe"
+        self._store.put(path, b"")
         try:
-            obstore.put(self._store, path, b"", mode="overwrite")
-            obstore.put(self._store, path, b"", mode="create")
-        except (AlreadyExistsError, PreconditionError):
+            self._store.create(path, b"")
+        except FileExistsError:
             return
-        except NotSupportedError:
-            pass
-        raise ConnectError(
-            f"The store {self._shown()} does not refuse to make a file that is there: nothing would be exactly once on it"
-        )
+        raise ConnectError(no_exactly_once(str(self.values["store.url"]).partition("?")[0]))
+
+    def stop(self) -> None:
+        if hasattr(self, "_store"):
+            self._store.close()
 
     def open(self, partitions: Sequence[TopicPartition]) -> None:
         with self._lock:
@@ -155,48 +135,31 @@ class FilesSinkTask(SinkTask):
             RetriableError: the store may work later: the same range comes again.
             ConnectError: it will not.
         """
-        try:
-            path = self._intent_path(topic, partition, closed.intent.start)
-            if not closed.known:
-                self.context.deliver_rejected()  # what is before the end of an intent does not come again
-                there = self._claim(path, closed.intent)
-                plan.adopt(there)
-                if there.end != closed.intent.end:
-                    log.warning("%s: another task has begun this range; it ends at %d", path, there.end)
-                    return
-            for name, data in self._files(topic, partition, closed):
-                if closed.known and self._is_there(name):
-                    continue
-                try:
-                    obstore.put(self._store, name, data, mode="create")
-                except (AlreadyExistsError, PreconditionError):
-                    pass  # the same records: whoever began the range has written it
-            obstore.put(self._store, path, Intent(closed.intent.start, closed.intent.end, True).to_bytes())
-            plan.published(closed.intent)
-            self._forget_old(topic, partition)
-        except _PASSING as error:
-            raise RetriableError(refusal(self._shown(), error)) from error
-        except STORE_ERRORS as error:
-            raise ConnectError(refusal(self._shown(), error)) from error
-
-    def _is_there(self, path: str) -> bool:
-        """Whether a file of a range that was begun before is there; files appear whole.
-
-        It is asked first since a server may refuse a long file before it has read it, and close the connection: the client
-        sees a failed network then, for which it would try again without an end.
-        """
-        try:
-            obstore.head(self._store, path)
-        except FileNotFoundError:
-            return False
-        return True
+        path = self._intent_path(topic, partition, closed.intent.start)
+        if not closed.known:
+            self.context.deliver_rejected()  # what is before the end of an intent does not come again
+            there = self._claim(path, closed.intent)
+            plan.adopt(there)
+            if there.end != closed.intent.end:
+                log.warning("%s: another task has begun this range; it ends at %d", path, there.end)
+                return
+        for name, data in self._files(topic, partition, closed):
+            if closed.known and self._store.has(name):
+                continue
+            try:
+                self._store.create(name, data)
+            except FileExistsError:
+                pass  # the same records: whoever began the range has written it
+        self._store.put(path, Intent(closed.intent.start, closed.intent.end, True).to_bytes())
+        plan.published(closed.intent)
+        self._forget_old(topic, partition)
 
     def _claim(self, path: str, intent: Intent) -> Intent:
         """Write an intent; return the one that stands there, ours or another one's."""
         try:
-            obstore.put(self._store, path, intent.to_bytes(), mode="create")
-        except (AlreadyExistsError, PreconditionError):
-            there = read_intent(bytes(obstore.get(self._store, path).bytes()), path)
+            self._store.create(path, intent.to_bytes())
+        except FileExistsError:
+            there = read_intent(self._store.get(path), path)
             return Intent(there.start, there.end)
         return intent
 
@@ -219,56 +182,22 @@ class FilesSinkTask(SinkTask):
         )
 
     def _intents(self, topic: str, partition: int) -> list[str]:
-        listed = obstore.list(self._store, self._intent_folder(topic, partition) + "/")
-        return sorted(entry["path"] for part in listed for entry in part)
+        return self._store.list(self._intent_folder(topic, partition))
 
     def _last_intent(self, topic: str, partition: int) -> Intent | None:
         try:
             paths = self._intents(topic, partition)
-            return read_intent(bytes(obstore.get(self._store, paths[-1]).bytes()), paths[-1]) if paths else None
-        except STORE_ERRORS as error:
-            raise ConnectError(refusal(self._shown(), error)) from error
+            return read_intent(self._store.get(paths[-1]), paths[-1]) if paths else None
+        except RetriableError as error:
+            raise ConnectError(str(error)) from error
 
     def _forget_old(self, topic: str, partition: int) -> None:
-        old = self._intents(topic, partition)[: -2 * _KEPT_INTENTS]
-        if old:  # many at once: a listing for each range is enough
-            try:
-                obstore.delete(self._store, self._intents(topic, partition)[:-_KEPT_INTENTS])
-            except FileNotFoundError:
-                pass  # another task was first
+        if self._intents(topic, partition)[: -2 * _KEPT_INTENTS]:  # many at once: a listing for each range is enough
+            self._store.delete(self._intents(topic, partition)[:-_KEPT_INTENTS])
 
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
-
-
-def _told(error: BaseException) -> str:
-    """Return what a store said: the first line; the others are its source code's."""
-    return str(error).strip().partition("\n")[0]
-
-
-def open_store(config: Mapping[str, str], values: Mapping[str, Any]) -> ObjectStore:
-    """Return the store.
-
-    Raises:
-        ConfigError: the address or an option is wrong.
-    """
-    url: str = values["store.url"]
-    try:
-        if url.startswith("file:"):
-            path = urllib.parse.unquote(url.removeprefix("file:").removeprefix("//"))
-            return LocalStore(Path(path).absolute(), mkdir=True)
-        if "://" not in url:
-            raise ConfigError.of("store.url", url, "an address such as file:///lake or s3://bucket/lake is needed")
-        if url.partition("://")[0] in ("hdfs", "webhdfs", "swebhdfs"):
-            raise ConfigError.of("store.url", url, "HDFS is not written yet: file:, s3:, gs: and az: are")
-        given: dict[str, Any] = {"config": below(config, "store.option."), "retry_config": _RETRY}
-        if str(given["config"].get("endpoint", "")).startswith("http:"):
-            given["client_options"] = {"allow_http": True}
-        made: ObjectStore = from_url(url, **given)
-        return made
-    except (BaseError, ValueError, OSError) as error:
-        raise ConfigError(f"store.url or an option below store.option. is wrong: {_told(error)}") from None
 
 
 def partitioner_of(values: Mapping[str, Any]) -> Partitioner:
@@ -344,8 +273,8 @@ class FilesSinkConnector(SinkConnector):
             name="store.url",
             validator=NOT_EMPTY,
             importance=Importance.HIGH,
-            documentation="file:///lake, file:lake, s3://bucket/lake, gs://bucket/lake, az://container/lake. Options stand "
-            "below store.option., keys of the cloud in its environment variables.",
+            documentation="file:///lake, file:lake, webhdfs://namenode:9870/lake, s3://bucket/lake, gs://bucket/lake, "
+            "az://container/lake. Options stand below store.option., keys of the cloud in its environment variables.",
         ),
         ConfigKey(name="topics.dir", default="topics", validator=NOT_EMPTY, documentation="The folder in the store."),
         ConfigKey(
@@ -398,6 +327,6 @@ class FilesSinkConnector(SinkConnector):
     Task = FilesSinkTask
 
     def task_configs(self, tasks_max: int) -> list[dict[str, str]]:
-        open_store(self.config, self.values)
+        open_store(self.config, self.values).close()
         partitioner_of(self.values)
         return super().task_configs(tasks_max)
