@@ -52,6 +52,22 @@ async def test_a_signal_stops_the_broker_cleanly(number: signal.Signals) -> None
     assert broker.log == ["start", "ready", "stop"]
 
 
+async def test_what_runs_beside_the_broker_starts_after_it_and_stops_before_it() -> None:
+    broker = FakeBroker()
+
+    class Beside:
+        def start(self, broker: FakeBroker) -> None:
+            broker.log.append("start beside")
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+
+        async def stop(self) -> None:
+            broker.log.append("stop beside")
+
+    async with asyncio.timeout(10):
+        assert await serve.serve(lambda: broker, lambda _: broker.log.append("ready"), beside=Beside()) == 0
+    assert broker.log == ["start", "ready", "start beside", "stop beside", "stop"]
+
+
 async def test_a_signal_during_the_start_ends_it() -> None:
     broker = FakeBroker(endless=True)
     async with asyncio.timeout(10):
