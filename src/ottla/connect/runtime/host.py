@@ -20,6 +20,7 @@ When the input ends the worker is gone, and so is this process, at once: nobody 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -52,6 +53,9 @@ from ottla.errors import KafkaError
 log = logging.getLogger("ottla.connect")  # __name__ is __main__ here
 #: Seconds between two looks at what tasks have counted.
 _COUNTS_S: Final = 2.0
+#: Objects made between two looks for garbage: a batch of records, on its way to a sink, is many of them, and none is garbage
+#: yet. With Python's 700 the JDBC sink took a fifth more CPU time.
+_GC_THRESHOLD: Final = 20_000
 Entries = list[tuple[str, str | None]]
 
 
@@ -348,6 +352,8 @@ def main(arguments: Sequence[str]) -> int:
         message = host.redact(f"{type(error).__name__}: {error}")
         tell({"event": "refused", "message": message, "trace": host.redact(traceback.format_exc())})
         return 1
+    gc.freeze()  # what is here now stays
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
     host.work()
     tell({"event": "closed"})
     return 0
