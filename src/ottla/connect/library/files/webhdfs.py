@@ -25,13 +25,20 @@ SCHEMES = {"webhdfs": False, "swebhdfs": True}
 _PORTS = {False: 9870, True: 9871}
 _OPTIONS = frozenset({"user", "ca.location", "timeout.ms", "replication"})
 #: What a NameNode says that may be otherwise in a moment: it is not the active one, it is starting, a DataNode is missing.
+#: And what a DataNode says, by the name of Java's error, that does not reach the NameNode any more which has named it.
 _PASSING = frozenset(
     {
+        "ConnectException",
+        "ConnectTimeoutException",
+        "EOFException",
         "IOException",
+        "NoRouteToHostException",
         "NotReplicatedYetException",
         "RetriableException",
         "SafeModeException",
         "ServerNotActiveException",
+        "SocketException",
+        "SocketTimeoutException",
         "StandbyException",
     }
 )
@@ -204,7 +211,7 @@ class WebHdfs:
         """Return an answer, as JSON and as bytes; each NameNode is asked once.
 
         Raises:
-            FileNotFoundError: there is no such path.
+            FileNotFoundError: there is no such path to read.
             RetriableError, ConnectError: as of a store.
         """
         query = urlencode({"op": operation, **parameters, **self._user})
@@ -216,8 +223,10 @@ class WebHdfs:
                 return (json.loads(answer) if operation != "OPEN" and answer.strip() else {}), answer
             except _Remote as error:
                 if error.name == "FileNotFoundException":
-                    raise FileNotFoundError(path) from error
-                if error.name not in _PASSING:
+                    if method == "GET":
+                        raise FileNotFoundError(path) from error
+                    self._folders.clear()  # somebody has removed a folder, or the file is renamed and the answer was lost
+                elif error.name not in _PASSING:
                     raise ConnectError(f"The store {self.shown}: {error}") from error
                 passing = error
             except (OSError, http.client.HTTPException, ValueError) as error:
